@@ -1,0 +1,185 @@
+//! Condition types and the closed list of reasons, shared by conditions, Events, logs and metrics.
+
+use std::fmt;
+
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The conditions of an `AwsDeployUser`. All are positive: `True` is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// Summary: the declared user exists as declared and its Secret holds a working key.
+    Ready,
+    /// The cluster's rules allow what the resource asks for.
+    Authorized,
+    /// User, policies and tags in IAM are as declared.
+    UserSynced,
+    /// The Secret holds a key that AWS accepts.
+    KeyPublished,
+    /// Nothing stands in the way of the next rotation.
+    RotationHealthy,
+}
+
+impl ConditionType {
+    /// All types, in the order in which they are reported.
+    pub const ALL: [Self; 5] =
+        [Self::Ready, Self::Authorized, Self::UserSynced, Self::KeyPublished, Self::RotationHealthy];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Authorized => "Authorized",
+            Self::UserSynced => "UserSynced",
+            Self::KeyPublished => "KeyPublished",
+            Self::RotationHealthy => "RotationHealthy",
+        }
+    }
+}
+
+impl fmt::Display for ConditionType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Why a condition is as it is, or what an Event tells. A closed list: dashboards,
+        /// alerts and scripts may rely on the spelling.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The name in the API.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// One sentence for the reference documentation.
+            #[must_use]
+            pub fn describe(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)+),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Good.
+    /// All is as declared.
+    AsDeclared,
+    /// The cluster's rules allow it.
+    Allowed,
+    /// The Secret holds a key that AWS accepts.
+    Published,
+    /// The next rotation is scheduled.
+    Scheduled,
+    /// `rotation.every` is `Never`: the key is rotated on request only.
+    ManualOnly,
+    /// An old key is still valid until its overlap ends.
+    Overlap,
+
+    // Under way.
+    /// The first pass has not come to an end yet.
+    Pending,
+    /// A new key was made; AWS is asked until it accepts it everywhere.
+    Verifying,
+    /// A key attempt was cut off; it is being cleaned up after a safe waiting time.
+    Recovering,
+    /// The resource is being deleted.
+    Deleting,
+
+    // A person has to do something.
+    /// `spec.suspend` is true: all keys of this user are Inactive.
+    Suspended,
+    /// The cluster's rules do not allow what the resource asks for.
+    NotAllowed,
+    /// The resource contradicts itself or a limit of IAM.
+    InvalidSpec,
+    /// An IAM user of that name exists and belongs to somebody else.
+    NotOwned,
+    /// A Secret of that name exists and belongs to somebody else.
+    SecretConflict,
+    /// Both access key slots of the user are in use and at least one key is not ours.
+    SlotTaken,
+    /// Deletion waits: the user has access keys that this operator did not make.
+    ForeignKeys,
+    /// A managed policy that is declared does not exist.
+    PolicyNotFound,
+    /// AWS refuses a policy document.
+    MalformedPolicy,
+    /// A quota of IAM is used up.
+    LimitExceeded,
+    /// AWS denies the operator an action.
+    AccessDenied,
+    /// The operator has no AWS credentials or AWS does not accept them.
+    OperatorCredentials,
+    /// The operator may not read or write Secrets in this namespace.
+    SecretAccessDenied,
+    /// The clock of this cluster is too far from the clock of AWS.
+    ClockSkew,
+    /// The journal was written by a newer version of the operator.
+    UnknownJournal,
+    /// AWS refuses a request as invalid.
+    InvalidRequest,
+
+    // Goes away by itself.
+    /// AWS asks to slow down.
+    Throttled,
+    /// AWS cannot be reached or answers with a fault of its own.
+    AwsUnavailable,
+    /// The Kubernetes API cannot be reached or answers with a fault of its own.
+    KubernetesUnavailable,
+    /// Somebody else wrote at the same time; the pass starts over.
+    Conflict,
+    /// AWS has not accepted a new key in time; it was removed and another one will be made.
+    KeyNotAccepted,
+    /// A rotation is due and waits for the old key's overlap to end.
+    RotationWaits,
+
+    // Told as Events.
+    /// The IAM user was created.
+    UserCreated,
+    /// The IAM user was deleted.
+    UserDeleted,
+    /// The IAM user was left in AWS, without our marks.
+    UserRetained,
+    /// Policies or tags were changed to what is declared.
+    UserChanged,
+    /// A new access key was made.
+    KeyCreated,
+    /// A superseded access key was set Inactive.
+    KeyDeactivated,
+    /// An access key was deleted.
+    KeyDeleted,
+    /// A key of a cut-off attempt, whose secret nobody holds, was deleted.
+    OrphanDeleted,
+    /// The Secret was written again without a new key.
+    SecretRepaired,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_unique_and_fit_the_condition_schema() {
+        let mut seen = std::collections::BTreeSet::new();
+        for reason in Reason::ALL {
+            assert!(seen.insert(reason.as_str()), "{reason} twice");
+            assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()));
+            assert!(reason.describe().trim().ends_with('.'), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The custom resources: what people write and what they read back.
+//!
+//! The doc comments in here are the reference documentation: they become the
+//! descriptions of the CRD and so the output of `kubectl explain`.
+
+pub mod condition;
+pub mod duration;
+pub mod mark;
+pub mod user;
+
+pub use condition::{Condition, ConditionType, Reason, Time};
+pub use duration::HumanDuration;
+pub use user::{AwsDeployUser, AwsDeployUserSpec, AwsDeployUserStatus};
+
+/// API group of both kinds.
+pub const GROUP: &str = "awsdeploy.dev";
+
+/// Field manager, `app.kubernetes.io/managed-by` value and reporting controller.
+pub const MANAGER: &str = "aws-deploy-user-operator";
+
+/// The custom resource definitions as YAML, one document each.
+///
+/// # Errors
+/// When they cannot be written as YAML, which would be a defect.
+pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
+    use kube::CustomResourceExt;
+    serde_saphyr::to_string(&AwsDeployUser::crd())
+}

@@ -1,0 +1,387 @@
+//! The adapter: about twenty verbs of IAM and STS, each one call unless it says otherwise.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error as StdError,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::Credentials;
+use aws_sdk_iam::types::{StatusType, Tag, User};
+use aws_smithy_runtime_api::{
+    client::{orchestrator::HttpResponse, result::SdkError},
+};
+use aws_smithy_types::{DateTime, error::metadata::ProvideErrorMetadata};
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::{AwsClock, AwsError, AwsErrorKind, CallObserver, bucket::Bucket, clock::ReadDate};
+use crate::domain::{
+    desired::Account,
+    secret::KeyMaterial,
+    world::{AccessKey, Grants, IamUser},
+};
+
+/// One attempt may take this long; IAM answers in well under a second.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A call with its retries may take this long.
+const CALL_TIMEOUT: Duration = Duration::from_secs(25);
+/// Until a connection stands.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Attempts of calls that can be repeated without harm.
+const ATTEMPTS: u32 = 3;
+/// Region when the environment names none: IAM of the commercial partition lives there.
+const DEFAULT_REGION: &str = "us-east-1";
+
+/// Whom AWS takes us for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// ARN of the caller.
+    pub arn: String,
+    /// Its account.
+    pub account: Account,
+}
+
+/// What STS says of a new key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// AWS takes its bearer for this ARN.
+    Accepted(String),
+    /// AWS does not know the key (yet).
+    NotYet,
+}
+
+/// How to reach AWS.
+pub struct Connection {
+    /// Calls per second, at the most.
+    pub rate: f64,
+    /// Told of every call.
+    pub observer: Arc<dyn CallObserver>,
+}
+
+/// IAM and STS of one account.
+pub struct Iam {
+    iam: aws_sdk_iam::Client,
+    sts: aws_sdk_sts::Client,
+    bucket: Bucket,
+    clock: Arc<AwsClock>,
+    observer: Arc<dyn CallObserver>,
+    identity: OnceCell<Identity>,
+}
+
+impl Iam {
+    /// Connects with the SDK's default chain of credentials: environment, web identity (IRSA),
+    /// Pod Identity, instance metadata. Nothing is called before the first verb.
+    pub async fn connect(connection: Connection) -> Self {
+        let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
+        Self::with_config(&config, connection)
+    }
+
+    /// Like [`Iam::connect`], with the SDK's configuration given.
+    #[must_use]
+    pub fn with_config(config: &SdkConfig, connection: Connection) -> Self {
+        let clock = Arc::new(AwsClock::default());
+        // Set in code, not by environment: how often a call is made is part of the protocol.
+        let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+            .operation_timeout(CALL_TIMEOUT)
+            .build();
+        let region = config.region().cloned().unwrap_or(Region::from_static(DEFAULT_REGION));
+        let iam = aws_sdk_iam::config::Builder::from(config)
+            .region(region.clone())
+            .retry_config(retries.clone())
+            .timeout_config(timeouts.clone())
+            .interceptor(ReadDate(Arc::clone(&clock)))
+            .build();
+        let sts = aws_sdk_sts::config::Builder::from(config)
+            .region(region)
+            .retry_config(retries)
+            .timeout_config(timeouts)
+            .interceptor(ReadDate(Arc::clone(&clock)))
+            .build();
+        Self {
+            iam: aws_sdk_iam::Client::from_conf(iam),
+            sts: aws_sdk_sts::Client::from_conf(sts),
+            bucket: Bucket::new(connection.rate, Instant::now()),
+            clock,
+            observer: connection.observer,
+            identity: OnceCell::new(),
+        }
+    }
+
+    /// AWS's clock.
+    #[must_use]
+    pub fn clock(&self) -> &AwsClock {
+        &self.clock
+    }
+
+    /// Whom AWS takes the operator for; asked once.
+    pub async fn identity(&self) -> Result<&Identity, AwsError> {
+        self.identity
+            .get_or_try_init(|| async {
+                let answer = self.call("GetCallerIdentity", self.sts.get_caller_identity().send()).await?;
+                let arn = answer.arn().unwrap_or_default().to_owned();
+                let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
+                let id = answer.account().unwrap_or_default().to_owned();
+                Ok(Identity { arn, account: Account { partition, id } })
+            })
+            .await
+    }
+
+    /// The user with its tags, without keys and grants. `None` only when IAM says `NoSuchEntity`.
+    pub async fn user(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        let answer = self.call("GetUser", self.iam.get_user().user_name(name).send()).await;
+        Ok(absent(answer)?.and_then(|answer| answer.user).map(|user| user_facts(&user)))
+    }
+
+    /// All access keys of the user.
+    pub async fn access_keys(&self, user: &str) -> Result<Vec<AccessKey>, AwsError> {
+        let mut keys = Vec::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListAccessKeys", self.iam.list_access_keys().user_name(user).set_marker(marker).send())
+                .await?;
+            keys.extend(page.access_key_metadata().iter().filter_map(|key| {
+                Some(AccessKey {
+                    id: key.access_key_id()?.to_owned(),
+                    // Anything but Inactive is taken for a key that works.
+                    active: key.status() != Some(&StatusType::Inactive),
+                    created_at: key.create_date().map(timestamp).unwrap_or_default(),
+                })
+            }));
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// All policies of the user: two lists, and one call per inline policy.
+    pub async fn grants(&self, user: &str) -> Result<Grants, AwsError> {
+        let (attached, names) = tokio::try_join!(self.attached_policies(user), self.inline_policy_names(user))?;
+        let mut inline = BTreeMap::new();
+        for name in names {
+            if let Some(document) = self.inline_policy(user, &name).await? {
+                inline.insert(name, document);
+            }
+        }
+        Ok(Grants { attached, inline })
+    }
+
+    async fn attached_policies(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
+        let mut arns = BTreeSet::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListAttachedUserPolicies", self.iam.list_attached_user_policies().user_name(user).set_marker(marker).send())
+                .await?;
+            arns.extend(page.attached_policies().iter().filter_map(|policy| policy.policy_arn().map(str::to_owned)));
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(arns);
+            }
+        }
+    }
+
+    async fn inline_policy_names(&self, user: &str) -> Result<Vec<String>, AwsError> {
+        let mut names = Vec::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListUserPolicies", self.iam.list_user_policies().user_name(user).set_marker(marker).send())
+                .await?;
+            names.extend_from_slice(page.policy_names());
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    async fn inline_policy(&self, user: &str, name: &str) -> Result<Option<Value>, AwsError> {
+        let answer = self.call("GetUserPolicy", self.iam.get_user_policy().user_name(user).policy_name(name).send()).await;
+        Ok(absent(answer)?.map(|answer| document(answer.policy_document())))
+    }
+
+    /// When a key was last used; `None` if never, or not within AWS's record.
+    pub async fn last_used(&self, key_id: &str) -> Result<Option<Timestamp>, AwsError> {
+        let answer =
+            self.call("GetAccessKeyLastUsed", self.iam.get_access_key_last_used().access_key_id(key_id).send()).await;
+        Ok(absent(answer)?
+            .and_then(|answer| answer.access_key_last_used)
+            .and_then(|used| used.last_used_date)
+            .map(|date| timestamp(&date)))
+    }
+
+    /// Creates the user with path and tags in one call: a lost answer leaves a user that carries our marks.
+    pub async fn create_user(&self, name: &str, path: &str, tags: &BTreeMap<String, String>) -> Result<IamUser, AwsError> {
+        let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(to_tags(tags)));
+        let answer = self.call("CreateUser", request.send()).await?;
+        let mut user = answer.user.as_ref().map(user_facts).unwrap_or_default();
+        // Some answers leave the tags out; they were set in this very call.
+        user.tags.clone_from(tags);
+        user.grants = Some(Grants::default());
+        Ok(user)
+    }
+
+    /// Sets tags. Can be repeated.
+    pub async fn tag_user(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), AwsError> {
+        self.call("TagUser", self.iam.tag_user().user_name(name).set_tags(Some(to_tags(tags))).send()).await.map(drop)
+    }
+
+    /// Removes tags. Can be repeated; tags that are not there are no error.
+    pub async fn untag_user(&self, name: &str, keys: &BTreeSet<String>) -> Result<(), AwsError> {
+        let request = self.iam.untag_user().user_name(name).set_tag_keys(Some(keys.iter().cloned().collect()));
+        absent(self.call("UntagUser", request.send()).await).map(drop)
+    }
+
+    /// Attaches a managed policy. Can be repeated.
+    pub async fn attach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
+        self.call("AttachUserPolicy", self.iam.attach_user_policy().user_name(user).policy_arn(arn).send()).await.map(drop)
+    }
+
+    /// Detaches a managed policy. Can be repeated.
+    pub async fn detach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
+        absent(self.call("DetachUserPolicy", self.iam.detach_user_policy().user_name(user).policy_arn(arn).send()).await).map(drop)
+    }
+
+    /// Writes an inline policy. Can be repeated.
+    pub async fn put_inline_policy(&self, user: &str, name: &str, document: &Value) -> Result<(), AwsError> {
+        let request = self.iam.put_user_policy().user_name(user).policy_name(name).policy_document(document.to_string());
+        self.call("PutUserPolicy", request.send()).await.map(drop)
+    }
+
+    /// Removes an inline policy. Can be repeated.
+    pub async fn delete_inline_policy(&self, user: &str, name: &str) -> Result<(), AwsError> {
+        absent(self.call("DeleteUserPolicy", self.iam.delete_user_policy().user_name(user).policy_name(name).send()).await).map(drop)
+    }
+
+    /// Makes an access key. **Not idempotent**: the secret is shown once, there is no client token,
+    /// and the SDK's retries would leave a second key whose secret nobody holds. So there is
+    /// exactly one attempt, here and nowhere else.
+    ///
+    /// # Errors
+    /// When the kind of the error is not definite, a key may have been made.
+    pub async fn create_access_key(&self, user: &str) -> Result<(KeyMaterial, Timestamp), AwsError> {
+        let once = aws_sdk_iam::config::Builder::new().retry_config(RetryConfig::disabled());
+        let request = self.iam.create_access_key().user_name(user).customize().config_override(once);
+        let answer = self.call("CreateAccessKey", request.send()).await?;
+        let key = answer.access_key.ok_or_else(|| AwsError {
+            operation: "CreateAccessKey",
+            kind: AwsErrorKind::Service,
+            message: "AWS answered without a key".to_owned(),
+            request_id: None,
+        })?;
+        let created_at = key.create_date().map_or_else(|| self.clock.now(), timestamp);
+        let aws_sdk_iam::types::AccessKey { access_key_id, secret_access_key, .. } = key;
+        Ok((KeyMaterial { id: access_key_id, secret: secret_access_key.into() }, created_at))
+    }
+
+    /// Sets a key Inactive. Can be repeated; a key that is gone counts as done and gives false.
+    pub async fn deactivate_access_key(&self, user: &str, id: &str) -> Result<bool, AwsError> {
+        let request = self.iam.update_access_key().user_name(user).access_key_id(id).status(StatusType::Inactive);
+        Ok(absent(self.call("UpdateAccessKey", request.send()).await)?.is_some())
+    }
+
+    /// Deletes a key. Can be repeated.
+    pub async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), AwsError> {
+        absent(self.call("DeleteAccessKey", self.iam.delete_access_key().user_name(user).access_key_id(id).send()).await).map(drop)
+    }
+
+    /// Deletes the user. Can be repeated. `DeleteConflict` when something still hangs on it.
+    pub async fn delete_user(&self, name: &str) -> Result<(), AwsError> {
+        absent(self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await).map(drop)
+    }
+
+    /// Asks STS once whether it accepts a key. Needs no permission, works under an explicit deny.
+    /// Never ask with a key that is on its way out: the question counts as a use of it.
+    pub async fn verify_key(&self, key: &KeyMaterial) -> Result<Acceptance, AwsError> {
+        let credentials = Credentials::new(key.id.clone(), key.secret.expose_secret(), None, None, "staged access key");
+        let with_key = aws_sdk_sts::config::Builder::new()
+            .credentials_provider(credentials)
+            .retry_config(RetryConfig::disabled());
+        let request = self.sts.get_caller_identity().customize().config_override(with_key);
+        match self.call("GetCallerIdentity", request.send()).await {
+            Ok(answer) => Ok(Acceptance::Accepted(answer.arn().unwrap_or_default().to_owned())),
+            Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => Ok(Acceptance::NotYet),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn call<T, E>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, AwsError>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        let started = Instant::now();
+        let wait = self.bucket.reserve(started);
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        let called = Instant::now();
+        let answer = request.await.map_err(|error| AwsError::of(operation, &error));
+        let code = answer.as_ref().err().map_or("OK", AwsError::label);
+        if code == "Throttled" { self.bucket.throttled() } else { self.bucket.answered() }
+        self.observer.called(operation, code, called.elapsed());
+        tracing::debug!(operation, code, waited = ?wait, took = ?called.elapsed(), "AWS call");
+        answer
+    }
+}
+
+/// `NoSuchEntity` as `None`; every other error stays an error.
+fn absent<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind == AwsErrorKind::NoSuchEntity => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the next page starts. A page may be shorter than asked for, even empty, and still not be the last.
+fn next(truncated: bool, marker: Option<&str>) -> Option<String> {
+    marker.filter(|marker| truncated && !marker.is_empty()).map(str::to_owned)
+}
+
+fn user_facts(user: &User) -> IamUser {
+    IamUser {
+        name: user.user_name().to_owned(),
+        arn: user.arn().to_owned(),
+        id: user.user_id().to_owned(),
+        tags: user.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect(),
+        keys: Vec::new(),
+        grants: None,
+    }
+}
+
+fn to_tags(tags: &BTreeMap<String, String>) -> Vec<Tag> {
+    // Key and value are always given, so building a tag cannot fail.
+    tags.iter().filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok()).collect()
+}
+
+/// A policy document as IAM returns it: percent-encoded, or plain where an emulator forgets to.
+/// What is no JSON is kept as text, so that it differs from anything declared.
+fn document(text: &str) -> Value {
+    serde_json::from_str(text)
+        .ok()
+        .filter(Value::is_object)
+        .or_else(|| {
+            let decoded = percent_encoding::percent_decode_str(text).decode_utf8().ok()?;
+            serde_json::from_str(&decoded).ok()
+        })
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn timestamp(date: &DateTime) -> Timestamp {
+    Timestamp::from_second(date.secs()).unwrap_or_default()
+}

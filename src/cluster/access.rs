@@ -1,0 +1,72 @@
+//! Whether the operator may handle Secrets in a namespace, asked before a key is made.
+
+use futures::future::try_join_all;
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{Api, Client, api::PostParams};
+
+use super::error::{ClusterError, ClusterErrorKind};
+
+/// What the protocol needs: it reads, creates, replaces and deletes Secrets by name. Nothing lists them.
+pub const VERBS: [&str; 4] = ["get", "create", "update", "delete"];
+
+/// Asks the API server about the operator's own rights.
+#[derive(Clone)]
+pub struct SecretAccess {
+    client: Client,
+    whoami: String,
+    cluster_role: String,
+}
+
+impl SecretAccess {
+    /// `whoami` and `cluster_role` are the user and the role that the fix is written for.
+    #[must_use]
+    pub fn new(client: Client, whoami: String, cluster_role: String) -> Self {
+        Self { client, whoami, cluster_role }
+    }
+
+    /// Fails with the exact command that grants what is missing.
+    pub async fn check(&self, namespace: &str) -> Result<(), ClusterError> {
+        let allowed = try_join_all(VERBS.map(|verb| self.may(namespace, verb))).await?;
+        let missing: Vec<_> = VERBS.into_iter().zip(allowed).filter(|(_, allowed)| !allowed).map(|(verb, _)| verb).collect();
+        if missing.is_empty() { Ok(()) } else { Err(self.denied(namespace, &missing.join(", "))) }
+    }
+
+    /// The error for a namespace in which the operator may not handle Secrets.
+    #[must_use]
+    pub fn denied(&self, namespace: &str, what: &str) -> ClusterError {
+        let subject = match self.whoami.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
+            None => format!("--user={}", self.whoami),
+        };
+        ClusterError {
+            action: format!("check access to Secrets in namespace {namespace}"),
+            kind: ClusterErrorKind::Forbidden,
+            message: format!(
+                "the operator may not {what} Secrets there. A cluster admin can grant it: add {namespace} to the chart value secretAccess.namespaces, or run: kubectl -n {namespace} create rolebinding {role} --clusterrole={role} {subject}",
+                role = self.cluster_role,
+            ),
+        }
+    }
+
+    async fn may(&self, namespace: &str, verb: &str) -> Result<bool, ClusterError> {
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    namespace: Some(namespace.to_owned()),
+                    verb: Some(verb.to_owned()),
+                    version: Some("v1".to_owned()),
+                    resource: Some("secrets".to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let reviews: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let review = reviews
+            .create(&PostParams::default(), &review)
+            .await
+            .map_err(|error| ClusterError::of("create SelfSubjectAccessReview".to_owned(), &error))?;
+        Ok(review.status.is_some_and(|status| status.allowed))
+    }
+}

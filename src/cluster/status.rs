@@ -1,0 +1,62 @@
+//! The resource itself: finalizer and status.
+
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::error::ClusterError;
+use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, mark};
+
+/// `AwsDeployUser` resources of one namespace.
+pub struct Users {
+    api: Api<AwsDeployUser>,
+    namespace: String,
+}
+
+impl Users {
+    /// Resources of `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+    }
+
+    /// Adds our finalizer, on condition that the resource is as it was read.
+    pub async fn add_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
+        let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.push(mark::FINALIZER.to_owned());
+        self.set_finalizers(user, &finalizers).await
+    }
+
+    /// Removes our finalizer, on condition that the resource is as it was read.
+    pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
+        let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|finalizer| finalizer != mark::FINALIZER);
+        self.set_finalizers(user, &finalizers).await
+    }
+
+    /// Writes the status, on condition that the resource is as it was read.
+    pub async fn write_status(&self, user: &AwsDeployUser, status: AwsDeployUserStatus) -> Result<AwsDeployUser, ClusterError> {
+        let name = user.metadata.name.clone().unwrap_or_default();
+        let mut user = user.clone();
+        user.metadata.managed_fields = None;
+        user.status = Some(status);
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        self.api.replace_status(&name, &params, &user).await.map_err(|error| self.error("update status of", &name, &error))
+    }
+
+    async fn set_finalizers(&self, user: &AwsDeployUser, finalizers: &[String]) -> Result<AwsDeployUser, ClusterError> {
+        let name = user.metadata.name.clone().unwrap_or_default();
+        let patch = json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        self.api
+            .patch(&name, &params, &Patch::Merge(&patch))
+            .await
+            .map_err(|error| self.error("set finalizers of", &name, &error))
+    }
+
+    fn error(&self, verb: &str, name: &str, error: &kube::Error) -> ClusterError {
+        ClusterError::of(format!("{verb} AwsDeployUser {}/{name}", self.namespace), error)
+    }
+}

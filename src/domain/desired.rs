@@ -1,0 +1,429 @@
+//! The validate step: what is declared, made whole and checked, so that later steps cannot fail on it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::SignedDuration;
+use serde_json::Value;
+
+use super::{owner::Owner, policy, schedule::{CronSchedule, Rhythm}, settings::Settings};
+use crate::api::{
+    AwsDeployUser, Reason, duration, mark,
+    user::{AwsDeployUserSpec, DeletionPolicy},
+};
+
+/// Rotation interval when nothing is declared. CIS 1.14 asks for 90 days or less.
+pub const DEFAULT_EVERY: SignedDuration = SignedDuration::from_hours(90 * 24);
+/// Overlap when nothing is declared.
+pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
+
+/// Tags per user (IAM quota).
+const TAG_LIMIT: usize = 50;
+/// Tags that the operator needs beside the declared ones: ownership and use case, and for two
+/// keys and a third in its last moments the ownership tag and the console's description.
+const TAGS_OF_OUR_OWN: usize = 5 + 3 * 2;
+/// Characters of a user name (IAM limit).
+const NAME_LIMIT: usize = 64;
+
+/// The names a pass works on. They can be told from any resource, valid or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Marks of the resource.
+    pub owner: Owner,
+    /// Name of the IAM user.
+    pub user_name: String,
+    /// Name of the Secret that holds the key.
+    pub secret_name: String,
+    /// Name of the journal Secret.
+    pub journal_name: String,
+}
+
+/// What the cluster's rules grant to a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Path of the IAM user.
+    pub path: String,
+}
+
+/// The AWS account that the user lives in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// `aws`, `aws-cn`, `aws-us-gov`, ...
+    pub partition: String,
+    /// Account id.
+    pub id: String,
+}
+
+/// The desired state: complete and free of contradictions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// The names.
+    pub target: Target,
+    /// Path of the IAM user.
+    pub path: String,
+    /// Tags that the user must carry, ours among them.
+    pub tags: BTreeMap<String, String>,
+    /// ARNs of the managed policies.
+    pub attached: BTreeSet<String>,
+    /// Inline policies.
+    pub inline: BTreeMap<String, Value>,
+    /// The access key and its rotation.
+    pub key: DesiredKey,
+    /// The Secret.
+    pub secret: DesiredSecret,
+    /// All our keys are to be Inactive.
+    pub suspend: bool,
+}
+
+/// The access key and its rotation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredKey {
+    /// Description, stored where the console shows it.
+    pub description: Option<String>,
+    /// When keys are replaced.
+    pub rhythm: Rhythm,
+    /// How long an old key stays Active after a new one was published.
+    pub overlap: SignedDuration,
+    /// Value of the rotate annotation.
+    pub rotate_request: Option<String>,
+}
+
+/// The Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredSecret {
+    /// AWS Region that is written into it.
+    pub region: Option<String>,
+    /// Labels, ours among them.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, without those that speak of the key in it.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Something in the resource that cannot be done, told so that its writer can mend it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Where in the resource.
+    pub field: &'static str,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl Target {
+    /// The names of this resource. `None` for one without namespace or UID, which the API server never hands out.
+    #[must_use]
+    pub fn of(user: &AwsDeployUser, cluster: &str) -> Option<Self> {
+        let meta = &user.metadata;
+        let (namespace, name, uid) = (meta.namespace.clone()?, meta.name.clone()?, meta.uid.clone()?);
+        Some(Self {
+            user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}-{name}")),
+            secret_name: user.spec.access_key.secret.name.clone().unwrap_or_else(|| name.clone()),
+            journal_name: format!("{name}{}", mark::JOURNAL_SUFFIX),
+            owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
+        })
+    }
+}
+
+impl Grant {
+    /// What is granted while the cluster has no classes and the operator runs with `--allow-without-class`.
+    #[must_use]
+    pub fn without_class() -> Self {
+        Self { path: "/awsdeploy/".to_owned() }
+    }
+}
+
+/// Checks a resource against IAM's limits and its own logic and makes it whole.
+///
+/// # Errors
+/// All violations at once, so that a person mends them in one go.
+pub fn validate(
+    user: &AwsDeployUser,
+    target: &Target,
+    grant: &Grant,
+    account: &Account,
+    settings: &Settings,
+) -> Result<Desired, Vec<Violation>> {
+    let spec = &user.spec;
+    let mut violations = Vec::new();
+    let mut violate = |field, message: String| violations.push(Violation { field, message });
+
+    let length = target.user_name.chars().count();
+    if length > NAME_LIMIT {
+        violate(
+            "userName",
+            format!("the IAM user name {:?} has {length} characters, IAM allows {NAME_LIMIT}; set spec.userName", target.user_name),
+        );
+    }
+    if let Some(wrong) = target.user_name.chars().find(|c| !(c.is_ascii_alphanumeric() || "+=,.@_-".contains(*c))) {
+        violate("userName", format!("the IAM user name {:?} holds {wrong:?}; IAM allows letters, digits and + = , . @ _ -", target.user_name));
+    }
+
+    let tags = desired_tags(spec, target, &mut violate);
+    let attached: BTreeSet<String> =
+        spec.policies.managed.iter().map(|declared| policy::managed_arn(declared, &account.partition)).collect();
+    if attached.len() > settings.max_attached_policies {
+        violate(
+            "policies.managed",
+            format!(
+                "{} managed policies are declared, the account allows {} per user (IAM quota PoliciesPerUser); merge some into a customer managed policy, or have the quota raised and start the operator with --max-attached-policies",
+                attached.len(),
+                settings.max_attached_policies
+            ),
+        );
+    }
+    for arn in attached.iter().filter(|arn| policy::is_quarantine(arn)) {
+        violate("policies.managed", format!("{arn} is attached by AWS to users with leaked keys; it cannot be declared"));
+    }
+    let inline: BTreeMap<String, Value> =
+        spec.policies.inline.iter().map(|inline| (inline.name.clone(), inline.document.clone())).collect();
+    let size: usize = inline.values().map(policy::size).sum();
+    if size > policy::INLINE_LIMIT {
+        violate(
+            "policies.inline",
+            format!(
+                "the inline policies have {size} characters together, IAM allows {} (white space not counted); use a customer managed policy",
+                policy::INLINE_LIMIT
+            ),
+        );
+    }
+
+    let (rhythm, overlap) = desired_rotation(spec, settings, &mut violate);
+    let secret = desired_secret(spec, target);
+    if target.secret_name == target.journal_name {
+        violate("accessKey.secret.name", format!("{:?} is the name of the operator's own journal", target.secret_name));
+    }
+
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    Ok(Desired {
+        target: target.clone(),
+        path: grant.path.clone(),
+        tags,
+        attached,
+        inline,
+        key: DesiredKey {
+            description: spec.access_key.description.clone().filter(|text| !text.is_empty()),
+            rhythm,
+            overlap,
+            rotate_request: user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
+        },
+        secret,
+        suspend: spec.suspend,
+    })
+}
+
+fn desired_tags(
+    spec: &AwsDeployUserSpec,
+    target: &Target,
+    violate: &mut impl FnMut(&'static str, String),
+) -> BTreeMap<String, String> {
+    let mut tags = spec.tags.clone();
+    let mut seen = BTreeMap::new();
+    for key in spec.tags.keys() {
+        if let Some(other) = seen.insert(key.to_lowercase(), key) {
+            violate("tags", format!("tag keys {other:?} and {key:?} differ only in case; IAM treats them as one"));
+        }
+    }
+    let allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
+    for key in spec.tags.keys().filter(|key| !key.chars().all(allowed)) {
+        violate("tags", format!("tag key {key:?} holds a character that IAM does not allow; allowed are letters, digits, spaces and _ . : / = + - @"));
+    }
+    if spec.tags.len() + TAGS_OF_OUR_OWN > TAG_LIMIT {
+        violate(
+            "tags",
+            format!(
+                "{} tags are declared; IAM allows {TAG_LIMIT} per user, {TAGS_OF_OUR_OWN} are needed by the operator, {} are left",
+                spec.tags.len(),
+                TAG_LIMIT - TAGS_OF_OUR_OWN
+            ),
+        );
+    }
+    tags.extend(target.owner.tags());
+    if let Some(use_case) = spec.access_key.use_case {
+        tags.insert(mark::TAG_USE_CASE.to_owned(), use_case.as_str().to_owned());
+    }
+    tags
+}
+
+fn desired_rotation(
+    spec: &AwsDeployUserSpec,
+    settings: &Settings,
+    violate: &mut impl FnMut(&'static str, String),
+) -> (Rhythm, SignedDuration) {
+    let rotation = &spec.access_key.rotation;
+    let rhythm = match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
+        (Some(_), Some(_)) => {
+            violate("accessKey.rotation", "give either every or schedule, not both".to_owned());
+            Rhythm::Never
+        }
+        (Some("Never"), None) => Rhythm::Never,
+        (Some(text), None) => duration::HumanDuration::from(text).parse().map_or_else(
+            |error| {
+                violate("accessKey.rotation.every", error.to_string());
+                Rhythm::Never
+            },
+            Rhythm::Every,
+        ),
+        (None, Some(text)) => CronSchedule::parse(text, rotation.time_zone.as_deref()).map_or_else(
+            |error| {
+                violate("accessKey.rotation.schedule", error.to_string());
+                Rhythm::Never
+            },
+            |schedule| Rhythm::Cron(Box::new(schedule)),
+        ),
+        (None, None) => Rhythm::Every(DEFAULT_EVERY),
+    };
+    let overlap = rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
+        violate("accessKey.rotation.overlap", error.to_string());
+        DEFAULT_OVERLAP
+    });
+    if let Some(gap) = rhythm.smallest_gap() {
+        if gap < settings.min_rotation_interval {
+            violate(
+                "accessKey.rotation",
+                format!(
+                    "keys would be rotated every {}, the operator allows {} at the shortest (--min-rotation-interval)",
+                    duration::humanize(gap),
+                    duration::humanize(settings.min_rotation_interval)
+                ),
+            );
+        }
+        if overlap >= gap {
+            let how = if rotation.overlap.is_some() { "overlap" } else { "the default overlap" };
+            violate(
+                "accessKey.rotation.overlap",
+                format!(
+                    "{how} of {} must be shorter than the time between two rotations, {}: an IAM user has two key slots, so the old key has to go before the next one comes",
+                    duration::humanize(overlap),
+                    duration::humanize(gap)
+                ),
+            );
+        }
+    }
+    (rhythm, overlap)
+}
+
+fn desired_secret(spec: &AwsDeployUserSpec, target: &Target) -> DesiredSecret {
+    let key = &spec.access_key;
+    let mut labels = key.secret.labels.clone();
+    labels.insert(mark::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned());
+    labels.insert(mark::LABEL_ROLE.to_owned(), "published".to_owned());
+    // Label values end at 63 characters, names do not; the owner reference is the full truth.
+    labels.insert(mark::LABEL_USER.to_owned(), label_value(&target.owner.name));
+    let mut annotations = key.secret.annotations.clone();
+    if let Some(use_case) = key.use_case {
+        annotations.insert(mark::ANNOTATION_USE_CASE.to_owned(), use_case.as_str().to_owned());
+    }
+    if let Some(description) = &key.description {
+        annotations.insert(mark::ANNOTATION_DESCRIPTION.to_owned(), description.clone());
+    }
+    DesiredSecret { region: key.region.clone(), labels, annotations }
+}
+
+/// A resource name as a label value: at most 63 characters that end with a letter or digit.
+#[must_use]
+pub fn label_value(name: &str) -> String {
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.', '_']).to_owned()
+}
+
+/// All violations in one message.
+#[must_use]
+pub fn tell(violations: &[Violation]) -> String {
+    violations.iter().map(|violation| format!("spec.{}: {}", violation.field, violation.message)).collect::<Vec<_>>().join("; ")
+}
+
+/// The reason under which violations are reported.
+#[must_use]
+pub fn reason(_: &[Violation]) -> Reason {
+    Reason::InvalidSpec
+}
+
+/// The deletion policy of a resource.
+#[must_use]
+pub fn deletion_policy(user: &AwsDeployUser) -> DeletionPolicy {
+    user.spec.deletion_policy
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn user(spec: serde_json::Value) -> AwsDeployUser {
+        serde_json::from_value(json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+            "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn check(spec: serde_json::Value) -> Result<Desired, Vec<Violation>> {
+        let user = user(spec);
+        let target = Target::of(&user, "cluster").unwrap();
+        let account = Account { partition: "aws".into(), id: "123456789012".into() };
+        validate(&user, &target, &Grant::without_class(), &account, &Settings::default())
+    }
+
+    fn message(spec: serde_json::Value) -> String {
+        tell(&check(spec).unwrap_err())
+    }
+
+    #[test]
+    fn an_empty_spec_is_a_user_with_a_key_that_rotates_every_90_days() {
+        let desired = check(json!({})).unwrap();
+        assert_eq!(desired.target.user_name, "deploy-cycle");
+        assert_eq!(desired.target.secret_name, "cycle");
+        assert_eq!(desired.target.journal_name, "cycle.awsdeploy-journal");
+        assert_eq!(desired.key.rhythm, Rhythm::Every(DEFAULT_EVERY));
+        assert_eq!(desired.key.overlap, DEFAULT_OVERLAP);
+        assert_eq!(desired.tags.len(), 4);
+    }
+
+    #[test]
+    fn the_guides_are_expressed() {
+        let desired = check(json!({
+            "userName": "cycle-prod", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
+            "accessKey": {"useCase": "ThirdPartyService", "description": "Cycle hub", "region": "us-east-1"},
+        }))
+        .unwrap();
+        assert_eq!(desired.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AmazonEC2FullAccess".to_owned()]));
+        assert_eq!(desired.tags[mark::TAG_USE_CASE], "ThirdPartyService");
+        assert_eq!(desired.secret.annotations[mark::ANNOTATION_DESCRIPTION], "Cycle hub");
+    }
+
+    #[test]
+    fn every_limit_is_named_with_its_number() {
+        let long = "x".repeat(2048);
+        for (spec, told) in [
+            (json!({"userName": "a".repeat(65)}), "has 65 characters, IAM allows 64"),
+            (json!({"userName": "a b"}), "' '"),
+            (json!({"policies": {"managed": (0..11).map(|n| format!("P{n}")).collect::<Vec<_>>()}}), "11 managed policies are declared, the account allows 10"),
+            (json!({"policies": {"managed": ["AWSCompromisedKeyQuarantineV3"]}}), "cannot be declared"),
+            (json!({"policies": {"inline": [{"name": "a", "document": {"x": long}}]}}), "IAM allows 2048"),
+            (json!({"tags": {"team!": "a"}}), "letters, digits, spaces"),
+            (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
+            (json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}), "39 are left"),
+            (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
+            (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),
+            (json!({"accessKey": {"rotation": {"every": "12h", "overlap": "12h"}}}), "overlap of 12h must be shorter"),
+            (json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}), "between two rotations, 2h"),
+            (json!({"accessKey": {"rotation": {"schedule": "nonsense", "overlap": "1h"}}}), "five fields"),
+            (json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}), "IANA"),
+        ] {
+            let message = message(spec);
+            assert!(message.contains(told), "{message}");
+        }
+    }
+
+    #[test]
+    fn all_violations_are_told_at_once() {
+        let violations =
+            check(json!({"userName": "a".repeat(65), "accessKey": {"rotation": {"schedule": "nonsense"}}})).unwrap_err();
+        assert_eq!(violations.len(), 2);
+    }
+
+    #[test]
+    fn manual_rotation_has_no_interval_that_the_overlap_could_exceed() {
+        assert!(check(json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d"}}})).is_ok());
+    }
+}

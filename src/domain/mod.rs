@@ -1,0 +1,16 @@
+//! PURE: everything that is decided, and nothing that is done.
+//!
+//! No client, no clock, no async. Time is an argument. This is what the unit tables, the
+//! property tests and the model run.
+
+pub mod backoff;
+pub mod desired;
+pub mod journal;
+pub mod owner;
+pub mod plan;
+pub mod policy;
+pub mod schedule;
+pub mod secret;
+pub mod settings;
+pub mod verdict;
+pub mod world;

@@ -1,0 +1,109 @@
+//! Who owns an IAM user: the marks that `CreateUser` carries, and how they are read back.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::api::mark;
+
+/// The `AwsDeployUser` that a pass works for, as it is written into IAM tags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Id of the cluster: the UID of its `kube-system` namespace unless set by flag.
+    pub cluster: String,
+    /// Namespace of the resource.
+    pub namespace: String,
+    /// Name of the resource.
+    pub name: String,
+    /// UID of the resource.
+    pub uid: String,
+}
+
+/// What the tags of an existing IAM user say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ownership {
+    /// It is ours.
+    Ours,
+    /// It carries no mark of this operator.
+    Unmarked,
+    /// It belongs to another resource, named here for the message.
+    Other(String),
+}
+
+impl Owner {
+    /// The four ownership tags.
+    #[must_use]
+    pub fn tags(&self) -> BTreeMap<String, String> {
+        [
+            (mark::TAG_CLUSTER, &self.cluster),
+            (mark::TAG_NAMESPACE, &self.namespace),
+            (mark::TAG_NAME, &self.name),
+            (mark::TAG_UID, &self.uid),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect()
+    }
+
+    /// Compares the tags of an existing user with ours. All four must agree: a user of another
+    /// cluster, or of an earlier resource of the same name, is somebody else's.
+    #[must_use]
+    pub fn of(&self, tags: &BTreeMap<String, String>) -> Ownership {
+        let get = |key: &str| tags.get(key).map(String::as_str);
+        if self.tags().iter().all(|(key, value)| get(key) == Some(value)) {
+            return Ownership::Ours;
+        }
+        let (Some(namespace), Some(name)) = (get(mark::TAG_NAMESPACE), get(mark::TAG_NAME)) else {
+            return Ownership::Unmarked;
+        };
+        Ownership::Other(if get(mark::TAG_CLUSTER) != Some(&self.cluster) {
+            format!("AwsDeployUser {namespace}/{name} of another cluster ({})", get(mark::TAG_CLUSTER).unwrap_or("unknown"))
+        } else if (namespace, name) == (&self.namespace, &self.name) {
+            format!("an earlier AwsDeployUser {namespace}/{name} (uid {})", get(mark::TAG_UID).unwrap_or("unknown"))
+        } else {
+            format!("AwsDeployUser {namespace}/{name}")
+        })
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The IAM tag that marks an access key as made and published by us.
+#[must_use]
+pub fn key_tag(key_id: &str) -> String {
+    format!("{}{key_id}", mark::TAG_KEY_PREFIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner { cluster: "c".into(), namespace: "deploy".into(), name: "cycle".into(), uid: "u1".into() }
+    }
+
+    #[test]
+    fn a_user_is_ours_only_when_all_four_marks_agree() {
+        let ours = owner();
+        assert_eq!(ours.of(&ours.tags()), Ownership::Ours);
+        assert_eq!(ours.of(&BTreeMap::new()), Ownership::Unmarked);
+        for (change, told) in [
+            (Owner { cluster: "d".into(), ..owner() }, "another cluster"),
+            (Owner { uid: "u0".into(), ..owner() }, "earlier"),
+            (Owner { name: "other".into(), ..owner() }, "deploy/other"),
+        ] {
+            match ours.of(&change.tags()) {
+                Ownership::Other(who) => assert!(who.contains(told), "{who}"),
+                verdict => panic!("{verdict:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_consoles_description_tag_is_no_proof() {
+        let tags = BTreeMap::from([("AKIAIOSFODNN7EXAMPLE".to_owned(), "Cycle".to_owned())]);
+        assert_eq!(owner().of(&tags), Ownership::Unmarked);
+    }
+}

@@ -1,0 +1,149 @@
+//! The plan step: desired state + world + now -> what to do next, when to look again, and why.
+//!
+//! `plan` decides everything and does nothing. A pass does the **first** effect, learns its
+//! result, and asks again; so every decision is made on the newest facts, and a crash between two
+//! effects is the same as a pass that ended there.
+
+mod cleanup;
+mod effect;
+pub mod rotation;
+mod user;
+
+
+use jiff::Timestamp;
+
+pub use cleanup::{Leaving, cleanup, declared_grants};
+pub use effect::{Effect, Facts, Why};
+
+use super::{
+    desired::Desired,
+    owner::Ownership,
+    settings::Settings,
+    world::{Iam, Published, World},
+};
+use crate::api::Reason;
+
+/// What to do, when to look again, and how it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Effects in order. A pass does the first and plans again.
+    pub effects: Vec<Effect>,
+    /// When the next pass has something to do even if nothing changes.
+    pub wake_at: Option<Timestamp>,
+    /// Something that stands in the way of user and policies.
+    pub user: Option<Note>,
+    /// Something to tell about the key in the Secret.
+    pub key: Option<Note>,
+    /// Something to tell about rotation, good or bad.
+    pub rotation: Note,
+    /// When the next rotation is due.
+    pub next_rotation: Option<Timestamp>,
+}
+
+/// A reason with a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The reason.
+    pub reason: Reason,
+    /// What happened, what is allowed, who can mend it.
+    pub message: String,
+}
+
+impl Note {
+    /// A note.
+    #[must_use]
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}
+
+impl Plan {
+    fn nothing(rotation: Note) -> Self {
+        Self { effects: Vec::new(), wake_at: None, user: None, key: None, rotation, next_rotation: None }
+    }
+}
+
+/// Decides what to do for a resource that is not being deleted.
+#[must_use]
+pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Settings) -> Plan {
+    if let Some(note) = not_ours(desired, world) {
+        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::nothing(note) };
+    }
+    // A Secret that is not ours is found before anything is made in AWS.
+    let conflict = secret_conflict(desired, world);
+    if let (Some(note), Iam::Absent) = (&conflict, &world.iam) {
+        return Plan { key: Some(note.clone()), ..Plan::nothing(note.clone()) };
+    }
+    let mut effects = Vec::new();
+    if !world.finalizer {
+        effects.push(Effect::AddFinalizer);
+    }
+    let Some(iam_user) = world.user() else {
+        effects.push(Effect::CreateUser);
+        let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
+        return Plan { effects, key: Some(pending.clone()), ..Plan::nothing(pending) };
+    };
+
+    let sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };
+    let scene = rotation::Scene {
+        desired,
+        world,
+        user: iam_user,
+        now,
+        settings,
+        user_ready: sync.is_empty() && !world.user_sync_failed,
+        conflict,
+    };
+    let outlook = rotation::decide(&scene);
+    // Revocation does not wait for anything, not even for a policy that AWS refuses.
+    if desired.suspend {
+        effects.extend(outlook.effect.iter().cloned());
+        effects.extend(sync);
+    } else {
+        effects.extend(sync);
+        effects.extend(outlook.effect.iter().cloned());
+    }
+    Plan {
+        effects,
+        wake_at: outlook.wake_at,
+        user: None,
+        key: outlook.key,
+        rotation: outlook.rotation,
+        next_rotation: outlook.next_rotation,
+    }
+}
+
+/// The IAM user belongs to somebody else: nothing of it may be written.
+fn not_ours(desired: &Desired, world: &World) -> Option<Note> {
+    let user = world.user()?;
+    let name = &user.name;
+    match desired.target.owner.of(&user.tags) {
+        Ownership::Ours => None,
+        Ownership::Unmarked => Some(Note::new(
+            Reason::NotOwned,
+            format!("an IAM user {name} exists that was not made by this operator; it is left alone. Choose another spec.userName in a new resource, or have that user removed"),
+        )),
+        Ownership::Other(who) => Some(Note::new(
+            Reason::NotOwned,
+            format!("the IAM user {name} belongs to {who}; it is left alone. IAM compares names without regard to case. Choose another spec.userName in a new resource"),
+        )),
+    }
+}
+
+/// The target Secret or the journal cannot be written because somebody else owns it.
+fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
+    use super::world::JournalSeen;
+    let target = &desired.target;
+    let (name, whose) = match (&world.published, &world.journal) {
+        (Published::Foreign(whose), _) => (&target.secret_name, whose.clone()),
+        (_, JournalSeen::Foreign(whose)) => (&target.journal_name, whose.clone()),
+        (Published::Ours(facts), _) if facts.immutable && !(facts.intact && facts.as_declared) => {
+            (&target.secret_name, "it was made immutable by hand; delete it, a new key is published then".to_owned())
+        }
+        _ => return None,
+    };
+    Some(Note::new(
+        Reason::SecretConflict,
+        format!("Secret {name} cannot be written: {whose}. No access key is made before this is solved: remove that Secret, or set spec.accessKey.secret.name to a free name"),
+    ))
+}

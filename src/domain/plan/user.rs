@@ -1,0 +1,80 @@
+//! User, tags and policies: what differs between declared and found. Shrink before grow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Effect;
+use crate::{
+    api::mark,
+    domain::{
+        desired::Desired,
+        policy,
+        world::{Grants, IamUser, World},
+    },
+};
+
+/// The writes that bring the user to what is declared; none if it is.
+pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    if let Some(grants) = &user.grants {
+        effects.extend(shrink(desired, grants));
+    }
+    effects.extend(tags(desired, user, world));
+    if let Some(grants) = &user.grants {
+        effects.extend(grow(desired, grants));
+    }
+    effects
+}
+
+fn shrink(desired: &Desired, grants: &Grants) -> impl Iterator<Item = Effect> {
+    let detach = grants
+        .attached
+        .iter()
+        .filter(|arn| !desired.attached.contains(*arn) && !policy::is_quarantine(arn))
+        .cloned()
+        .map(Effect::DetachPolicy);
+    let delete =
+        grants.inline.keys().filter(|name| !desired.inline.contains_key(*name)).cloned().map(Effect::DeleteInlinePolicy);
+    detach.chain(delete)
+}
+
+fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
+    let mut puts: Vec<_> = desired
+        .inline
+        .iter()
+        .filter(|(name, document)| !grants.inline.get(*name).is_some_and(|found| policy::same(found, document)))
+        .map(|(name, document)| {
+            let before = grants.inline.get(name).map_or(0, |found| i64::try_from(policy::size(found)).unwrap_or(i64::MAX));
+            (i64::try_from(policy::size(document)).unwrap_or(i64::MAX) - before, name, document)
+        })
+        .collect();
+    // All documents together have a limit; what shrinks makes room for what grows.
+    puts.sort_by_key(|(growth, name, _)| (*growth, *name));
+    let puts = puts.into_iter().map(|(_, name, document)| Effect::PutInlinePolicy(name.clone(), document.clone()));
+    let attach = desired.attached.difference(&grants.attached).cloned().map(Effect::AttachPolicy);
+    puts.chain(attach).collect()
+}
+
+fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
+    // IAM compares tag keys without regard to case: writing `owner` replaces `Owner`.
+    let found: BTreeMap<String, &String> = user.tags.iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
+    let set: BTreeMap<String, String> = desired
+        .tags
+        .iter()
+        .filter(|(key, value)| found.get(&key.to_lowercase()) != Some(value))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let declared: BTreeSet<String> = desired.tags.keys().map(|key| key.to_lowercase()).collect();
+    let dropped = |key: &String| {
+        let ours = world.reported.tag_keys.contains(key) || key == mark::TAG_USE_CASE;
+        ours && !declared.contains(&key.to_lowercase())
+    };
+    let remove: BTreeSet<String> = user.tags.keys().filter(|key| dropped(key)).cloned().collect();
+    let mut effects = Vec::new();
+    if !remove.is_empty() {
+        effects.push(Effect::UntagUser(remove));
+    }
+    if !set.is_empty() {
+        effects.push(Effect::TagUser(set));
+    }
+    effects
+}

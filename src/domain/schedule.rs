@@ -1,0 +1,229 @@
+//! When the next rotation is due.
+
+use std::{fmt, str::FromStr};
+
+use croner::{
+    Cron,
+    parser::{CronParser, Seconds, Year},
+};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+/// When keys are rotated.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Rhythm {
+    /// This long after the last publication.
+    Every(SignedDuration),
+    /// At the times of a cron expression.
+    Cron(Box<CronSchedule>),
+    /// On request only.
+    Never,
+}
+
+/// A cron expression in a time zone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CronSchedule {
+    cron: Cron,
+    zone: TimeZone,
+    text: String,
+}
+
+/// Why a schedule is not one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// Not a cron expression.
+    #[error("schedule {text:?} is not a cron expression with five fields (minute hour day-of-month month day-of-week), such as \"0 3 1 * *\": {why}")]
+    Cron {
+        /// What was written.
+        text: String,
+        /// What the parser says.
+        why: String,
+    },
+    /// Never happens.
+    #[error("schedule {0:?} never comes to pass, such as the 30th of February")]
+    Never(String),
+    /// Not a time zone.
+    #[error("timeZone {0:?} is not an IANA time zone, such as UTC or Europe/Berlin")]
+    Zone(String),
+}
+
+/// A fixed point from which the gaps of a schedule are measured, so that the verdict on a spec
+/// does not depend on the day it is read.
+const SAMPLE_FROM: &str = "2026-01-01T00:00:00Z";
+
+/// Occurrences that are looked at to find a schedule's smallest gap: enough to see a whole week
+/// of an hourly schedule, and every gap of any schedule that repeats yearly or more often.
+const SAMPLE_SIZE: usize = 400;
+
+/// A stable number in 0..1000 that spreads the due times of many users; from the UID, so that it
+/// is the same after a restart and exact in tests.
+#[must_use]
+pub fn spread_permille(uid: &str) -> i32 {
+    // FNV-1a: small, stable over versions; nothing here needs to resist an attacker.
+    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    i32::try_from((hash >> 32) % 1000).unwrap_or_default()
+}
+
+/// How far due times are spread at most: a twentieth of the interval, never more than ten minutes.
+fn spread(interval: SignedDuration, permille: i32) -> SignedDuration {
+    (interval / 20).min(SignedDuration::from_mins(10)) * permille / 1000
+}
+
+impl Rhythm {
+    /// When the key that was published at `last` is due to be replaced.
+    ///
+    /// `every` is due a little early, so that a key is never older than declared; a cron time is
+    /// due a little late, so that a rotation never comes before its hour. However many cron times
+    /// were missed, the answer is one time: they count as one.
+    #[must_use]
+    pub fn due(&self, last: Timestamp, permille: i32) -> Option<Timestamp> {
+        match self {
+            Self::Never => None,
+            Self::Every(interval) => {
+                Some(last.checked_add(*interval - spread(*interval, permille)).unwrap_or(Timestamp::MAX))
+            }
+            Self::Cron(schedule) => {
+                let tick = schedule.after(last)?;
+                let gap = schedule.after(tick).map_or(SignedDuration::ZERO, |next| next.duration_since(tick));
+                Some(tick.checked_add(spread(gap, permille)).unwrap_or(Timestamp::MAX))
+            }
+        }
+    }
+
+    /// The smallest time between two rotations, if there are any.
+    #[must_use]
+    pub fn smallest_gap(&self) -> Option<SignedDuration> {
+        match self {
+            Self::Never => None,
+            Self::Every(interval) => Some(*interval),
+            Self::Cron(schedule) => schedule.smallest_gap(),
+        }
+    }
+}
+
+impl CronSchedule {
+    /// Reads a cron expression of five fields in an IANA time zone.
+    ///
+    /// # Errors
+    /// When one of the two is not what it should be, or the expression never comes to pass.
+    pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
+        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let cron = parser
+            .parse(text)
+            .map_err(|error| ScheduleError::Cron { text: text.to_owned(), why: error.to_string() })?;
+        let zone = zone.map_or(Ok(TimeZone::UTC), |name| {
+            TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.to_owned()))
+        })?;
+        let schedule = Self { cron, zone, text: text.to_owned() };
+        if schedule.after(sample_start()).is_none() {
+            return Err(ScheduleError::Never(text.to_owned()));
+        }
+        Ok(schedule)
+    }
+
+    fn after(&self, time: Timestamp) -> Option<Timestamp> {
+        self.cron.find_next_occurrence(&time.to_zoned(self.zone.clone()), false).ok().map(|zoned| zoned.timestamp())
+    }
+
+    fn smallest_gap(&self) -> Option<SignedDuration> {
+        let mut last = self.after(sample_start())?;
+        let mut smallest = None::<SignedDuration>;
+        for _ in 0..SAMPLE_SIZE {
+            let Some(next) = self.after(last) else { break };
+            let gap = next.duration_since(last);
+            smallest = Some(smallest.map_or(gap, |known| known.min(gap)));
+            last = next;
+        }
+        smallest
+    }
+}
+
+impl fmt::Display for CronSchedule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+fn sample_start() -> Timestamp {
+    Timestamp::from_str(SAMPLE_FROM).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn cron(text: &str, zone: &str) -> Rhythm {
+        Rhythm::Cron(Box::new(CronSchedule::parse(text, Some(zone)).unwrap()))
+    }
+
+    #[test]
+    fn every_is_due_at_most_a_twentieth_early_and_never_late() {
+        let rhythm = Rhythm::Every(SignedDuration::from_mins(100));
+        let last = at("2026-03-01T00:00:00Z");
+        assert_eq!(rhythm.due(last, 0), Some(at("2026-03-01T01:40:00Z")));
+        assert_eq!(rhythm.due(last, 1000), Some(at("2026-03-01T01:35:00Z")));
+        let long = Rhythm::Every(SignedDuration::from_hours(24 * 90));
+        assert_eq!(long.due(last, 1000), Some(at("2026-05-29T23:50:00Z")), "ten minutes at most");
+    }
+
+    #[test]
+    fn cron_is_due_at_its_hour_in_its_zone_or_a_little_later() {
+        let last = at("2026-03-01T12:00:00Z");
+        assert_eq!(cron("0 3 * * *", "Europe/Berlin").due(last, 0), Some(at("2026-03-02T02:00:00Z")));
+        assert_eq!(cron("0 3 * * *", "Europe/Berlin").due(last, 1000), Some(at("2026-03-02T02:10:00Z")));
+    }
+
+    #[test]
+    fn missed_cron_times_count_as_one() {
+        let rhythm = cron("* * * * *", "UTC");
+        let last = at("2026-01-01T00:00:30Z");
+        assert_eq!(rhythm.due(last, 0), Some(at("2026-01-01T00:01:00Z")), "long ago, and only once");
+        let published_late = at("2026-06-01T10:10:10Z");
+        assert_eq!(rhythm.due(published_late, 0), Some(at("2026-06-01T10:11:00Z")));
+    }
+
+    #[test]
+    fn an_hour_that_daylight_saving_skips_still_rotates_once_and_a_doubled_hour_once() {
+        // Berlin 2026: 29 March 02:00 -> 03:00, 25 October 03:00 -> 02:00.
+        let rhythm = cron("30 2 * * *", "Europe/Berlin");
+        let spring = rhythm.due(at("2026-03-28T12:00:00Z"), 0).unwrap();
+        assert!(spring >= at("2026-03-29T00:59:00Z") && spring <= at("2026-03-29T02:00:00Z"), "{spring}");
+        let next = rhythm.due(spring, 0).unwrap();
+        assert_eq!(next, at("2026-03-30T00:30:00Z"));
+        let autumn = rhythm.due(at("2026-10-24T12:00:00Z"), 0).unwrap();
+        assert!(autumn == at("2026-10-25T00:30:00Z") || autumn == at("2026-10-25T01:30:00Z"), "{autumn}");
+        assert_eq!(rhythm.due(autumn, 0), Some(at("2026-10-26T01:30:00Z")), "not a second time that night");
+    }
+
+    #[test]
+    fn the_smallest_gap_of_an_uneven_schedule_is_found() {
+        assert_eq!(cron("0 3,5 * * *", "UTC").smallest_gap(), Some(SignedDuration::from_hours(2)));
+        assert_eq!(cron("0 0 1 * *", "UTC").smallest_gap(), Some(SignedDuration::from_hours(28 * 24)));
+        assert_eq!(Rhythm::Never.smallest_gap(), None);
+    }
+
+    #[test]
+    fn bad_schedules_say_what_is_allowed() {
+        for (text, zone, told) in [
+            ("every day", None, "five fields"),
+            ("0 0 3 1 * *", None, "five fields"),
+            ("61 * * * *", None, "five fields"),
+            ("0 0 30 2 *", None, "never"),
+            ("0 3 * * *", Some("Mars/Olympus"), "IANA"),
+        ] {
+            let error = CronSchedule::parse(text, zone).unwrap_err().to_string();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn users_due_in_the_same_minute_do_not_start_together() {
+        let values: std::collections::BTreeSet<i32> =
+            (0..500).map(|n| spread_permille(&format!("6f1e{n:04}-aaaa-bbbb-cccc-0123456789ab"))).collect();
+        assert!(values.len() > 300, "{} distinct of 500", values.len());
+        assert!(values.iter().all(|permille| (0..1000).contains(permille)));
+    }
+}

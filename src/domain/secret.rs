@@ -1,0 +1,263 @@
+//! What the published Secret holds: rendering, and reading back whether it is still what we wrote.
+
+use std::{collections::{BTreeMap, BTreeSet}, fmt::Write as _};
+
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{desired::DesiredSecret, world::PublishedFacts};
+use crate::api::mark;
+
+/// An access key with its secret. Its `Debug` redacts the secret.
+#[derive(Clone, Debug)]
+pub struct KeyMaterial {
+    /// Access key id.
+    pub id: String,
+    /// Secret access key.
+    pub secret: SecretString,
+}
+
+/// Labels, annotations and data of a Secret. No `Debug`: the data is secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Data, decoded.
+    pub data: BTreeMap<String, Vec<u8>>,
+}
+
+/// What the annotations of a published Secret say about the key in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Publication {
+    /// When the key was published.
+    pub published_at: Timestamp,
+    /// The rotate request it honours.
+    pub rotate_honoured: Option<String>,
+    /// Attempt that this Secret has fenced off.
+    pub fence: Option<String>,
+    /// Earlier target Secrets: name -> key id.
+    pub previous: BTreeMap<String, String>,
+}
+
+#[derive(Default, Serialize, Deserialize, PartialEq, Eq)]
+struct Owned {
+    labels: BTreeSet<String>,
+    annotations: BTreeSet<String>,
+    data: BTreeSet<String>,
+}
+
+/// The Secret as it should be, laid over what is there: what others put into it stays, what we
+/// put there and no longer declare goes.
+#[must_use]
+pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publication, existing: &Content) -> Content {
+    let mut annotations = desired.annotations.clone();
+    annotations.insert(mark::ANNOTATION_KEY_ID.to_owned(), key.id.clone());
+    annotations.insert(mark::ANNOTATION_PUBLISHED_AT.to_owned(), publication.published_at.to_string());
+    annotations.insert(mark::ANNOTATION_CHECKSUM.to_owned(), checksum(key));
+    for (name, value) in [
+        (mark::ANNOTATION_ROTATE_HONOURED, publication.rotate_honoured.clone()),
+        (mark::ANNOTATION_FENCE, publication.fence.clone()),
+        (
+            mark::ANNOTATION_PREVIOUS_SECRETS,
+            (!publication.previous.is_empty()).then(|| serde_json::to_string(&publication.previous).unwrap_or_default()),
+        ),
+    ] {
+        if let Some(value) = value {
+            annotations.insert(name.to_owned(), value);
+        }
+    }
+    let data = data(desired, key);
+    let mut owned = Owned {
+        labels: desired.labels.keys().cloned().collect(),
+        annotations: annotations.keys().cloned().collect(),
+        data: data.keys().cloned().collect(),
+    };
+    owned.annotations.insert(mark::ANNOTATION_OWNED.to_owned());
+    annotations.insert(mark::ANNOTATION_OWNED.to_owned(), serde_json::to_string(&owned).unwrap_or_default());
+
+    let before = owned_before(existing);
+    Content {
+        labels: lay_over(&existing.labels, &before.labels, desired.labels.clone()),
+        annotations: lay_over(&existing.annotations, &before.annotations, annotations),
+        data: lay_over(&existing.data, &before.data, data),
+    }
+}
+
+fn lay_over<V: Clone>(existing: &BTreeMap<String, V>, ours: &BTreeSet<String>, new: BTreeMap<String, V>) -> BTreeMap<String, V> {
+    let mut all: BTreeMap<String, V> =
+        existing.iter().filter(|(name, _)| !ours.contains(*name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    all.extend(new);
+    all
+}
+
+fn owned_before(content: &Content) -> Owned {
+    content.annotations.get(mark::ANNOTATION_OWNED).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+/// The data keys: environment variables fit for `envFrom`, and the two files of the AWS SDKs.
+fn data(desired: &DesiredSecret, key: &KeyMaterial) -> BTreeMap<String, Vec<u8>> {
+    let secret = key.secret.expose_secret();
+    let mut data = BTreeMap::from([
+        ("AWS_ACCESS_KEY_ID".to_owned(), key.id.clone().into_bytes()),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.as_bytes().to_vec()),
+        (
+            "credentials".to_owned(),
+            format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {secret}\n", key.id).into_bytes(),
+        ),
+    ]);
+    let mut config = "[default]\n".to_owned();
+    if let Some(region) = &desired.region {
+        data.insert("AWS_REGION".to_owned(), region.clone().into_bytes());
+        data.insert("AWS_DEFAULT_REGION".to_owned(), region.clone().into_bytes());
+        let _ = writeln!(config, "region = {region}");
+    }
+    data.insert("config".to_owned(), config.into_bytes());
+    data
+}
+
+/// The key material in a published Secret, if it is readable and is what we wrote.
+#[must_use]
+pub fn material(content: &Content) -> Option<KeyMaterial> {
+    let text = |name: &str| content.data.get(name).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
+    let key = KeyMaterial { id: text("AWS_ACCESS_KEY_ID")?, secret: text("AWS_SECRET_ACCESS_KEY")?.into() };
+    let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
+    (annotation(mark::ANNOTATION_KEY_ID) == Some(&key.id) && annotation(mark::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
+        .then_some(key)
+}
+
+/// What the annotations say about the publication. An unreadable time is the epoch: old, so that
+/// nothing is held back by it.
+#[must_use]
+pub fn publication(content: &Content) -> Publication {
+    let annotation = |name: &str| content.annotations.get(name).cloned();
+    Publication {
+        published_at: annotation(mark::ANNOTATION_PUBLISHED_AT).and_then(|text| text.parse().ok()).unwrap_or_default(),
+        rotate_honoured: annotation(mark::ANNOTATION_ROTATE_HONOURED),
+        fence: annotation(mark::ANNOTATION_FENCE),
+        previous: annotation(mark::ANNOTATION_PREVIOUS_SECRETS).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+    }
+}
+
+/// Reads back our own published Secret. `desired` is absent when the resource is invalid; then
+/// nothing is held against the Secret's form.
+#[must_use]
+pub fn facts(content: &Content, immutable: bool, desired: Option<&DesiredSecret>) -> PublishedFacts {
+    let publication = publication(content);
+    let material = material(content);
+    let as_declared = match (&material, desired) {
+        (Some(key), Some(desired)) => render(desired, key, &publication, content) == *content,
+        _ => true,
+    };
+    PublishedFacts {
+        key_id: content.annotations.get(mark::ANNOTATION_KEY_ID).cloned().unwrap_or_default(),
+        published_at: publication.published_at,
+        rotate_honoured: publication.rotate_honoured,
+        intact: material.is_some(),
+        as_declared,
+        fence: publication.fence,
+        previous: publication.previous,
+        immutable,
+    }
+}
+
+/// SHA-256 over id and secret. The secret has 240 random bits, so the sum gives nothing away.
+fn checksum(key: &KeyMaterial) -> String {
+    let digest = Sha256::new().chain_update(&key.id).chain_update("\n").chain_update(key.secret.expose_secret()).finalize();
+    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> KeyMaterial {
+        KeyMaterial { id: "AKIAIOSFODNN7EXAMPLE".into(), secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned().into() }
+    }
+
+    fn desired() -> DesiredSecret {
+        DesiredSecret {
+            region: Some("us-east-1".into()),
+            labels: BTreeMap::from([("team".into(), "payments".into())]),
+            annotations: BTreeMap::new(),
+        }
+    }
+
+    fn published() -> Content {
+        render(&desired(), &key(), &Publication::default(), &Content::default())
+    }
+
+    fn text<'a>(content: &'a Content, name: &str) -> &'a str {
+        std::str::from_utf8(&content.data[name]).unwrap()
+    }
+
+    #[test]
+    fn environment_and_files_hold_the_same_key() {
+        let content = published();
+        assert_eq!(text(&content, "AWS_ACCESS_KEY_ID"), "AKIAIOSFODNN7EXAMPLE");
+        assert_eq!(text(&content, "AWS_DEFAULT_REGION"), "us-east-1");
+        assert_eq!(text(&content, "config"), "[default]\nregion = us-east-1\n");
+        assert_eq!(
+            text(&content, "credentials"),
+            "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
+        );
+    }
+
+    #[test]
+    fn what_we_wrote_reads_back_as_declared() {
+        let facts = facts(&published(), false, Some(&desired()));
+        assert!(facts.intact && facts.as_declared);
+        assert_eq!(facts.key_id, "AKIAIOSFODNN7EXAMPLE");
+    }
+
+    #[test]
+    fn an_edited_id_or_secret_is_not_intact_and_an_edited_file_can_be_mended() {
+        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+            let mut content = published();
+            content.data.insert(name.into(), b"edited".to_vec());
+            assert!(!facts(&content, false, Some(&desired())).intact, "{name}");
+        }
+        let mut content = published();
+        content.data.remove("credentials");
+        let seen = facts(&content, false, Some(&desired()));
+        assert!(seen.intact && !seen.as_declared);
+        let mended = render(&desired(), &material(&content).unwrap(), &publication(&content), &content);
+        assert!(mended == published());
+    }
+
+    #[test]
+    fn what_is_no_longer_declared_goes_and_what_others_added_stays() {
+        let mut content = published();
+        content.labels.insert("added-by".into(), "somebody".into());
+        content.data.insert("extra".into(), b"theirs".to_vec());
+        assert!(facts(&content, false, Some(&desired())).as_declared, "their additions are no drift");
+        let fewer = DesiredSecret { region: None, labels: BTreeMap::new(), annotations: BTreeMap::new() };
+        assert!(!facts(&content, false, Some(&fewer)).as_declared);
+        let after = render(&fewer, &key(), &Publication::default(), &content);
+        assert!(!after.labels.contains_key("team") && !after.data.contains_key("AWS_REGION"));
+        assert!(after.labels.contains_key("added-by") && after.data.contains_key("extra"));
+    }
+
+    #[test]
+    fn publication_facts_survive_the_annotations() {
+        let publication = Publication {
+            published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
+            rotate_honoured: Some("please".into()),
+            fence: Some("uid".into()),
+            previous: BTreeMap::from([("old".into(), "AKIAOLD".into())]),
+        };
+        let content = render(&desired(), &key(), &publication, &Content::default());
+        assert_eq!(super::publication(&content), publication);
+    }
+
+    #[test]
+    fn debug_output_of_key_material_shows_no_secret() {
+        assert!(!format!("{:?}", key()).contains("wJalr"));
+    }
+}

@@ -1,0 +1,47 @@
+//! The settings that decisions depend on.
+
+use jiff::SignedDuration;
+
+/// Times and limits of the protocol. The flags of the operator, see `operator/settings.rs`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// How old an `Intent` must be before its lost key is looked for; longer than the lag of IAM's lists.
+    pub intent_dwell: SignedDuration,
+    /// Successes in a row that STS must give before a key is published; 0 switches the check off.
+    pub verify_successes: u32,
+    /// Time between two checks.
+    pub verify_interval: SignedDuration,
+    /// After this long without acceptance the key is given up.
+    pub verify_timeout: SignedDuration,
+    /// How long a key stays Inactive before it is deleted.
+    pub retire_dwell: SignedDuration,
+    /// Smallest allowed rotation interval.
+    pub min_rotation_interval: SignedDuration,
+    /// Managed policies that the account allows per user (IAM quota, 10 unless raised).
+    pub max_attached_policies: usize,
+}
+
+impl Settings {
+    /// Least time between two keys that are made because one was lost, not because one was due.
+    ///
+    /// A sixtieth of the smallest rotation interval (one minute by default): a Secret deleted
+    /// again and again must not become a way to burn keys.
+    #[must_use]
+    pub fn repair_interval(&self) -> SignedDuration {
+        self.min_rotation_interval / 60
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            intent_dwell: SignedDuration::from_secs(60),
+            verify_successes: 3,
+            verify_interval: SignedDuration::from_secs(1),
+            verify_timeout: SignedDuration::from_mins(5),
+            retire_dwell: SignedDuration::from_mins(10),
+            min_rotation_interval: SignedDuration::from_hours(1),
+            max_attached_policies: 10,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Conditions: how it stands, for people and for tools that wait. Pure.
+
+use jiff::Timestamp;
+
+use super::{
+    plan::{Note, Plan},
+    world::World,
+};
+use crate::api::{Condition, ConditionType, Reason, Time};
+
+/// Three-valued, as conditions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// It cannot be told now.
+    Unknown,
+}
+
+impl State {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// One condition before it is dated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which.
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub state: State,
+    /// Why.
+    pub note: Note,
+}
+
+/// A failure of a pass, as far as conditions are concerned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which condition it falls upon.
+    pub about: About,
+    /// What happened.
+    pub note: Note,
+    /// It goes away by itself, and what was established before it still holds as far as anybody knows.
+    pub passing: bool,
+}
+
+/// What a failure is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The cluster's rules or the resource itself.
+    Authorization,
+    /// Observation: nothing could be told.
+    Observation,
+    /// User, policies, tags.
+    User,
+    /// The key or the Secret.
+    Key,
+}
+
+/// What a pass has found out.
+#[derive(Clone, Debug)]
+pub struct Outcome<'a> {
+    /// The last plan, if the pass came that far.
+    pub plan: Option<&'a Plan>,
+    /// The world after the last effect, if the pass came that far.
+    pub world: Option<&'a World>,
+    /// Failures, the first one first.
+    pub failures: &'a [Failure],
+    /// Message for `Authorized=True`.
+    pub authorization: Note,
+    /// The pass stopped with effects left to do in a later pass.
+    pub unfinished: bool,
+}
+
+/// The conditions of a resource after a pass.
+///
+/// `was_ready`: the resource was Ready at this very generation before the pass. A fault that
+/// passes does not take that away: what was true a minute ago still is, as far as anybody knows.
+#[must_use]
+pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
+    let failure = |about: About| outcome.failures.iter().find(|failure| failure.about == about);
+    let blind = failure(About::Observation);
+    let finding = |kind, state, note: Note| Finding { kind, state, note };
+
+    let authorized = match failure(About::Authorization) {
+        Some(failure) => finding(ConditionType::Authorized, State::False, failure.note.clone()),
+        None => finding(ConditionType::Authorized, State::True, outcome.authorization.clone()),
+    };
+    let refused = failure(About::Authorization).is_some();
+    let pending = || Note::new(Reason::Pending, "the pass did not come to this yet");
+
+    let user = match (failure(About::User), blind, outcome.plan) {
+        (Some(failure), ..) => finding(ConditionType::UserSynced, State::False, failure.note.clone()),
+        (None, Some(failure), _) => finding(ConditionType::UserSynced, State::Unknown, failure.note.clone()),
+        (None, None, Some(plan)) if plan.user.is_some() => {
+            finding(ConditionType::UserSynced, State::False, plan.user.clone().unwrap_or_else(pending))
+        }
+        (None, None, Some(_)) if outcome.world.is_some_and(|world| world.user().is_some()) && !outcome.unfinished => {
+            finding(ConditionType::UserSynced, State::True, Note::new(Reason::AsDeclared, "user, policies and tags are as declared"))
+        }
+        (None, None, _) => finding(ConditionType::UserSynced, State::Unknown, pending()),
+    };
+
+    let key = match (failure(About::Key), blind, outcome.plan, outcome.world) {
+        (_, Some(failure), ..) => finding(ConditionType::KeyPublished, State::Unknown, failure.note.clone()),
+        (failed, None, Some(plan), Some(world)) => match (&plan.key, failed) {
+            (Some(note), Some(failure)) if note.reason == Reason::Pending => {
+                finding(ConditionType::KeyPublished, State::False, failure.note.clone())
+            }
+            (Some(note), _) => finding(ConditionType::KeyPublished, State::False, note.clone()),
+            (None, _) => {
+                let id = world.published().map_or("", |facts| facts.key_id.as_str());
+                finding(ConditionType::KeyPublished, State::True, Note::new(Reason::Published, format!("the Secret holds access key {id}")))
+            }
+        },
+        (Some(failure), ..) => finding(ConditionType::KeyPublished, State::False, failure.note.clone()),
+        (None, ..) => finding(ConditionType::KeyPublished, State::Unknown, pending()),
+    };
+
+    let rotation = match (failure(About::Key), blind, outcome.plan) {
+        (Some(failure), ..) => finding(ConditionType::RotationHealthy, State::False, failure.note.clone()),
+        (None, Some(failure), _) => finding(ConditionType::RotationHealthy, State::Unknown, failure.note.clone()),
+        (None, None, Some(plan)) => finding(ConditionType::RotationHealthy, rotation_state(plan.rotation.reason), plan.rotation.clone()),
+        (None, None, None) => finding(ConditionType::RotationHealthy, State::Unknown, pending()),
+    };
+
+    let ready = ready(outcome, was_ready, [&authorized, &user, &key], refused);
+    vec![ready, authorized, user, key, rotation]
+}
+
+/// Whether this says that the next rotation will come about.
+fn rotation_state(reason: Reason) -> State {
+    match reason {
+        Reason::Scheduled | Reason::ManualOnly | Reason::Overlap | Reason::Verifying | Reason::Recovering => State::True,
+        Reason::Pending | Reason::Deleting => State::Unknown,
+        _ => State::False,
+    }
+}
+
+fn ready(outcome: &Outcome<'_>, was_ready: bool, parts: [&Finding; 3], refused: bool) -> Finding {
+    let finding = |state, note| Finding { kind: ConditionType::Ready, state, note };
+    if outcome.plan.is_some_and(|plan| plan.rotation.reason == Reason::Deleting) {
+        let note = outcome.plan.and_then(|plan| plan.user.clone());
+        let failure = outcome.failures.first().map(|failure| failure.note.clone());
+        return finding(State::False, failure.or(note).unwrap_or_else(|| Note::new(Reason::Deleting, "the resource is being deleted")));
+    }
+    let passing = !outcome.failures.is_empty() && outcome.failures.iter().all(|failure| failure.passing);
+    if was_ready && passing && !refused && parts.iter().all(|part| part.state != State::False || part.note.reason == Reason::Pending) {
+        return finding(
+            State::True,
+            Note::new(Reason::AsDeclared, "as declared when last seen; the present fault does not touch the published key"),
+        );
+    }
+    // What a person has to mend comes before what is merely not known yet.
+    let worst = parts.iter().find(|part| part.state == State::False).or_else(|| parts.iter().find(|part| part.state == State::Unknown));
+    match worst {
+        Some(part) => finding(State::False, part.note.clone()),
+        None => finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret")),
+    }
+}
+
+/// Dates the findings: `lastTransitionTime` moves only when the state flips.
+#[must_use]
+pub fn conditions(findings: Vec<Finding>, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+    // The API carries whole seconds; without this a pass would never equal what it reads back.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    findings
+        .into_iter()
+        .map(|finding| {
+            let status = finding.state.as_str();
+            let since = before
+                .iter()
+                .find(|old| old.type_ == finding.kind.as_str() && old.status == status)
+                .map_or(Time(now), |old| old.last_transition_time.clone());
+            Condition {
+                type_: finding.kind.as_str().to_owned(),
+                status: status.to_owned(),
+                reason: finding.note.reason.as_str().to_owned(),
+                message: clip(&finding.note.message),
+                observed_generation: generation,
+                last_transition_time: since,
+            }
+        })
+        .collect()
+}
+
+/// Messages end at 32 KiB in the API; nobody reads more than this.
+fn clip(message: &str) -> String {
+    const MOST: usize = 2_000;
+    if message.chars().count() <= MOST {
+        return message.to_owned();
+    }
+    message.chars().take(MOST).chain("...".chars()).collect()
+}

@@ -1,0 +1,213 @@
+//! The world as a pass has seen it: facts only, no clients and no secrets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::journal::Journal;
+
+/// Everything that `plan` looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// The IAM user.
+    pub iam: Iam,
+    /// True when `iam` was read in this pass. Facts that a pass remembers are good enough to see
+    /// that there is nothing to do, never to do something that cannot be undone.
+    pub iam_live: bool,
+    /// The target Secret.
+    pub published: Published,
+    /// The journal Secret.
+    pub journal: JournalSeen,
+    /// How far the verification of a staged key has come; lost on a restart, then it starts over.
+    pub verification: Option<Verification>,
+    /// When each access key was last used, if it was asked for in this pass.
+    pub last_used: Option<BTreeMap<String, Option<Timestamp>>>,
+    /// Access keys that IAM said in this pass are deleted or do not exist.
+    pub gone: BTreeSet<String>,
+    /// Hints from the resource's own status. Losing them costs time, never safety.
+    pub reported: Reported,
+    /// The resource carries our finalizer.
+    pub finalizer: bool,
+    /// A change of user, policies or tags failed in this pass; keys are still looked after.
+    pub user_sync_failed: bool,
+}
+
+/// The IAM user, or its proven absence. A failed read is neither.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Iam {
+    /// IAM answered `NoSuchEntity`.
+    Absent,
+    /// The user exists.
+    Found(IamUser),
+}
+
+/// An IAM user with all that is declared about it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IamUser {
+    /// Name, in the spelling of IAM.
+    pub name: String,
+    /// ARN.
+    pub arn: String,
+    /// Unique id, changes when the user is deleted and created again.
+    pub id: String,
+    /// Tags, with keys in the spelling of IAM.
+    pub tags: BTreeMap<String, String>,
+    /// Access keys.
+    pub keys: Vec<AccessKey>,
+    /// What the user may do. `None` when it was not read because it does not matter (another
+    /// owner's user, or a deletion that starts with what is known to be there).
+    pub grants: Option<Grants>,
+}
+
+/// Policies of a user.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grants {
+    /// ARNs of attached managed policies.
+    pub attached: BTreeSet<String>,
+    /// Inline policies, decoded. A document that is not JSON is kept as a string value, so that it differs from any declared one.
+    pub inline: BTreeMap<String, Value>,
+}
+
+/// An access key as `ListAccessKeys` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessKey {
+    /// Access key id.
+    pub id: String,
+    /// Active or Inactive.
+    pub active: bool,
+    /// When IAM made it, on AWS's clock, in whole seconds.
+    pub created_at: Timestamp,
+}
+
+/// The target Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Published {
+    /// There is none.
+    Missing,
+    /// There is one and it is not ours; the text says whose it is.
+    Foreign(String),
+    /// Ours.
+    Ours(PublishedFacts),
+}
+
+/// Facts of our own published Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishedFacts {
+    /// Id of the key it holds.
+    pub key_id: String,
+    /// When that key was published.
+    pub published_at: Timestamp,
+    /// The rotate request it honours.
+    pub rotate_honoured: Option<String>,
+    /// Id and secret are the ones we wrote. False: edited by hand, the value is lost.
+    pub intact: bool,
+    /// Files, labels and annotations are as declared.
+    pub as_declared: bool,
+    /// Attempt whose late publication this Secret has fenced off.
+    pub fence: Option<String>,
+    /// Earlier target Secrets of ours that wait for their key to retire: name -> key id.
+    pub previous: BTreeMap<String, String>,
+    /// It cannot be written: somebody made it immutable.
+    pub immutable: bool,
+}
+
+/// The journal Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JournalSeen {
+    /// No attempt is under way.
+    None,
+    /// A Secret of that name exists and is not ours; the text says whose it is.
+    Foreign(String),
+    /// Written by a version whose format we do not know.
+    Unknown(String),
+    /// An attempt of ours. `attempt` is the UID of the journal Secret: it names the attempt.
+    Attempt {
+        /// UID of the journal Secret.
+        attempt: String,
+        /// What it says.
+        journal: Journal,
+    },
+}
+
+/// Progress of the STS check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// The key that is being checked.
+    pub key_id: String,
+    /// Successes in a row.
+    pub successes: u32,
+    /// When the last check was made.
+    pub last_at: Timestamp,
+}
+
+/// Hints from status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reported {
+    /// Since when a key was seen Inactive.
+    pub inactive_since: BTreeMap<String, Timestamp>,
+    /// Failed passes in a row, zero when the spec changed since.
+    pub failed_attempts: u32,
+    /// When the last one failed.
+    pub last_failure: Option<Timestamp>,
+    /// When the last key was published.
+    pub last_rotation: Option<Timestamp>,
+    /// The Secret that the last pass published to, and the key in it.
+    pub secret: Option<(String, String)>,
+    /// `UserId` of the last pass.
+    pub user_id: Option<String>,
+    /// Keys of the declared tags that the last pass had set.
+    pub tag_keys: BTreeSet<String>,
+}
+
+impl IamUser {
+    /// The key with this id.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<&AccessKey> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// Whether the key carries our ownership tag. Tag keys are compared as IAM does, ignoring case.
+    #[must_use]
+    pub fn is_tagged(&self, id: &str) -> bool {
+        let wanted = super::owner::key_tag(id);
+        self.tags.keys().any(|key| key.eq_ignore_ascii_case(&wanted))
+    }
+}
+
+impl World {
+    /// The user, if there is one.
+    #[must_use]
+    pub fn user(&self) -> Option<&IamUser> {
+        match &self.iam {
+            Iam::Found(user) => Some(user),
+            Iam::Absent => None,
+        }
+    }
+
+    /// Our published Secret, if there is one.
+    #[must_use]
+    pub fn published(&self) -> Option<&PublishedFacts> {
+        match &self.published {
+            Published::Ours(facts) => Some(facts),
+            Published::Missing | Published::Foreign(_) => None,
+        }
+    }
+
+    /// The journal of our attempt, if one is under way.
+    #[must_use]
+    pub fn journal(&self) -> Option<&Journal> {
+        match &self.journal {
+            JournalSeen::Attempt { journal, .. } => Some(journal),
+            JournalSeen::None | JournalSeen::Foreign(_) | JournalSeen::Unknown(_) => None,
+        }
+    }
+
+    /// Whether this key was made by us: tagged, published, or named by the journal.
+    #[must_use]
+    pub fn is_ours(&self, id: &str) -> bool {
+        self.user().is_some_and(|user| user.is_tagged(id))
+            || self.published().is_some_and(|facts| facts.key_id == id)
+            || self.journal().is_some_and(|journal| journal.names(id))
+    }
+}

@@ -1,0 +1,57 @@
+//! `aws-deploy-user-operator`: settings, telemetry, run; no logic.
+
+use std::process::ExitCode;
+
+use awsdeploy::operator::{self, settings::OperatorSettings, telemetry};
+use clap::{Parser, Subcommand};
+
+/// Turns `AwsDeployUser` resources into IAM users, policies and rotating access keys.
+///
+/// Runs with nothing but KUBECONFIG (or a `ServiceAccount`) and AWS credentials in the environment.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    settings: OperatorSettings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write the custom resource definitions to standard output.
+    Crds,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Some(Command::Crds) = arguments.command {
+        return match awsdeploy::api::crds_yaml() {
+            Ok(yaml) => {
+                use std::io::Write;
+                std::io::stdout().write_all(yaml.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
+            }
+            Err(error) => fail(&error),
+        };
+    }
+    if let Err(error) = telemetry::start(&arguments.settings.log, arguments.settings.log_format) {
+        return fail(&format!("--log {:?}: {error}", arguments.settings.log));
+    }
+    // Location only: the message of a panic may quote what it choked on.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(at = panic.location().map(ToString::to_string), "panic")));
+    // One crypto provider for Kubernetes and AWS.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        return fail(&"a TLS provider was installed before");
+    }
+    match operator::run(arguments.settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "aws-deploy-user-operator: {error}");
+    ExitCode::FAILURE
+}

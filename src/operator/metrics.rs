@@ -1,0 +1,115 @@
+//! Metrics, prefix `awsdeploy_`, OpenMetrics text. No key ids in labels.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}, info::Info},
+    registry::Registry,
+};
+
+use crate::{aws::CallObserver, reconcile::PassObserver};
+
+/// Everything that is counted.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<ResultLabel, Counter>,
+    reconcile_seconds: Histogram,
+    aws_requests: Family<CallLabels, Counter>,
+    aws_request_seconds: Histogram,
+    effects: Family<EffectLabels, Counter>,
+    rotations: Counter,
+    /// Resources that the operator looks after.
+    pub resources: Gauge,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CallLabels {
+    operation: &'static str,
+    code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct EffectLabels {
+    effect: &'static str,
+    result: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("awsdeploy");
+        let metrics = Self {
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 9)),
+            aws_requests: Family::default(),
+            aws_request_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
+            effects: Family::default(),
+            rotations: Counter::default(),
+            resources: Gauge::default(),
+            registry: Registry::default(),
+        };
+        registry.register("reconciles", "Passes by result: ok, or the reason of the first failure", metrics.reconciles.clone());
+        registry.register("reconcile_duration_seconds", "Duration of passes", metrics.reconcile_seconds.clone());
+        registry.register("aws_requests", "Calls to AWS by operation and code", metrics.aws_requests.clone());
+        registry.register("aws_request_duration_seconds", "Duration of calls to AWS", metrics.aws_request_seconds.clone());
+        registry.register("effects", "Effects of passes by verb and result", metrics.effects.clone());
+        registry.register("rotations", "Access keys published", metrics.rotations.clone());
+        registry.register("resources", "AwsDeployUser resources that are looked after", metrics.resources.clone());
+        registry.register("build", "Version of the operator", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// The metrics as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing into a String has no way to fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl CallObserver for Metrics {
+    fn called(&self, operation: &'static str, code: &str, took: Duration) {
+        self.aws_requests.get_or_create(&CallLabels { operation, code: code.to_owned() }).inc();
+        self.aws_request_seconds.observe(took.as_secs_f64());
+    }
+}
+
+impl PassObserver for Metrics {
+    fn passed(&self, result: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&ResultLabel { result }).inc();
+        self.reconcile_seconds.observe(took.as_secs_f64());
+    }
+
+    fn acted(&self, effect: &'static str, ok: bool) {
+        self.effects.get_or_create(&EffectLabels { effect, result: if ok { "ok" } else { "error" } }).inc();
+    }
+
+    fn rotated(&self) {
+        self.rotations.inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_and_rotations_are_counted_under_our_prefix() {
+        let metrics = Metrics::default();
+        metrics.called("CreateAccessKey", "OK", Duration::from_millis(20));
+        metrics.rotated();
+        let text = metrics.text();
+        assert!(text.contains(r#"awsdeploy_aws_requests_total{operation="CreateAccessKey",code="OK"} 1"#), "{text}");
+        assert!(text.contains("awsdeploy_rotations_total 1"), "{text}");
+        assert!(text.contains("awsdeploy_build_info{version="), "{text}");
+    }
+}

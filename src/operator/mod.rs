@@ -1,0 +1,9 @@
+//! The process: settings, telemetry, the controller, HTTP endpoints.
+
+pub mod metrics;
+mod run;
+mod server;
+pub mod settings;
+pub mod telemetry;
+
+pub use run::{RunError, run};

@@ -1,0 +1,148 @@
+//! Flags of the operator. Each is also an environment variable `AWSDEPLOY_...`.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+
+use crate::{
+    api::duration::parse_flag,
+    domain::settings::Settings,
+    reconcile::PassSettings,
+};
+
+/// Settings of `aws-deploy-user-operator`.
+#[derive(Args, Clone, Debug)]
+pub struct OperatorSettings {
+    /// How old a cut-off key attempt must be before its lost key is looked for; longer than the lag of IAM's lists.
+    #[arg(long, env = "AWSDEPLOY_INTENT_DWELL", default_value = "60s", value_parser = parse_flag)]
+    pub intent_dwell: Duration,
+
+    /// How many times in a row STS must accept a new key before it is published; 0 switches the check off.
+    #[arg(long, env = "AWSDEPLOY_VERIFY_SUCCESSES", default_value_t = 3)]
+    pub verify_successes: u32,
+
+    /// Time between two such checks.
+    #[arg(long, env = "AWSDEPLOY_VERIFY_INTERVAL", default_value = "1s", value_parser = parse_flag)]
+    pub verify_interval: Duration,
+
+    /// A new key that AWS has not accepted after this long is deleted, and another one is made.
+    #[arg(long, env = "AWSDEPLOY_VERIFY_TIMEOUT", default_value = "5m", value_parser = parse_flag)]
+    pub verify_timeout: Duration,
+
+    /// How long an old key stays Inactive before it is deleted.
+    #[arg(long, env = "AWSDEPLOY_RETIRE_DWELL", default_value = "10m", value_parser = parse_flag)]
+    pub retire_dwell: Duration,
+
+    /// Smallest rotation interval that a resource may declare.
+    #[arg(long, env = "AWSDEPLOY_MIN_ROTATION_INTERVAL", default_value = "1h", value_parser = parse_flag)]
+    pub min_rotation_interval: Duration,
+
+    /// How often each resource is compared with AWS even if nothing happens.
+    #[arg(long, env = "AWSDEPLOY_RESYNC", default_value = "10m", value_parser = parse_flag)]
+    pub resync: Duration,
+
+    /// How often each published Secret is looked at; asks nothing of AWS.
+    #[arg(long, env = "AWSDEPLOY_SECRET_CHECK", default_value = "1m", value_parser = parse_flag)]
+    pub secret_check: Duration,
+
+    /// Passes at the same time.
+    #[arg(long, env = "AWSDEPLOY_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: u16,
+
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(long, env = "AWSDEPLOY_METRICS_ADDR", default_value = "127.0.0.1:8080")]
+    pub metrics_addr: SocketAddr,
+
+    /// Id of this cluster, written into the ownership tags of IAM users. Default: the UID of the
+    /// namespace kube-system. Set it when a cluster is a copy of another one.
+    #[arg(long, env = "AWSDEPLOY_CLUSTER_ID")]
+    pub cluster_id: Option<String>,
+
+    /// Namespaces to look after, separated by commas. Default: all.
+    #[arg(long, env = "AWSDEPLOY_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+
+    /// Serve every resource although no class allows it. Whoever may create an `AwsDeployUser` can
+    /// then have any policy of the AWS account: for clusters of one's own only.
+    #[arg(long, env = "AWSDEPLOY_ALLOW_WITHOUT_CLASS")]
+    pub allow_without_class: bool,
+
+    /// Managed policies that the AWS account allows per user (IAM quota, 10 unless AWS has raised it to at most 20).
+    #[arg(long, env = "AWSDEPLOY_MAX_ATTACHED_POLICIES", default_value_t = 10)]
+    pub max_attached_policies: usize,
+
+    /// Calls to AWS per second at the most; halved by itself when AWS throttles.
+    #[arg(long, env = "AWSDEPLOY_AWS_RATE", default_value_t = 10.0)]
+    pub aws_rate: f64,
+
+    /// `ClusterRole` that a namespace without access to its Secrets is told to bind.
+    #[arg(long, env = "AWSDEPLOY_SECRETS_CLUSTER_ROLE", default_value = "aws-deploy-user-operator-secrets")]
+    pub secrets_cluster_role: String,
+
+    /// What to log: a level, or directives such as info,awsdeploy=debug.
+    #[arg(long, env = "AWSDEPLOY_LOG", default_value = "info")]
+    pub log: String,
+
+    /// How to log.
+    #[arg(long, env = "AWSDEPLOY_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl OperatorSettings {
+    /// The part that passes work by.
+    #[must_use]
+    pub fn passes(&self) -> PassSettings {
+        let signed = |duration: Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        PassSettings {
+            protocol: Settings {
+                intent_dwell: signed(self.intent_dwell),
+                verify_successes: self.verify_successes,
+                verify_interval: signed(self.verify_interval),
+                verify_timeout: signed(self.verify_timeout),
+                retire_dwell: signed(self.retire_dwell),
+                min_rotation_interval: signed(self.min_rotation_interval),
+                max_attached_policies: self.max_attached_policies,
+            },
+            resync: self.resync,
+            secret_check: self.secret_check,
+            allow_without_class: self.allow_without_class,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: OperatorSettings,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_protocol() {
+        let line = Line::parse_from(["operator"]);
+        assert_eq!(line.settings.passes().protocol, Settings::default());
+        assert!(!line.settings.allow_without_class, "never an open door by accident");
+    }
+
+    #[test]
+    fn zero_switches_a_dwell_off_and_nonsense_is_refused_with_an_example() {
+        assert_eq!(Line::parse_from(["operator", "--retire-dwell", "0s"]).settings.retire_dwell, Duration::ZERO);
+        let error = Line::try_parse_from(["operator", "--resync", "soon"]).err().unwrap().to_string();
+        assert!(error.contains("30d, 12h, 90m"), "{error}");
+    }
+}

@@ -1,0 +1,154 @@
+//! Why a pass failed: one reason and one class each.
+
+use crate::{
+    api::Reason,
+    aws::{AwsError, AwsErrorKind},
+    cluster::{ClusterError, ClusterErrorKind},
+    domain::{
+        backoff::ErrorClass,
+        desired::{self, Violation},
+        plan::{Effect, Note},
+        policy,
+        verdict::{About, Failure},
+    },
+};
+
+/// A pass, or one effect of it, did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PassError {
+    /// The cluster's rules do not allow what the resource asks for.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The resource contradicts itself or a limit of IAM.
+    #[error("{}", desired::tell(.0))]
+    Invalid(Vec<Violation>),
+    /// AWS.
+    #[error("{error}{}", hint(error, effect.as_ref()))]
+    Aws {
+        /// What AWS said.
+        error: AwsError,
+        /// What was being done, if it was more than reading.
+        effect: Option<Effect>,
+    },
+    /// Kubernetes.
+    #[error("{0}")]
+    Cluster(#[from] ClusterError),
+    /// The operator may not handle Secrets in the namespace.
+    #[error("{0}")]
+    SecretAccess(ClusterError),
+    /// Somebody else ended the attempt while its key was being made; the key was deleted again.
+    #[error("another attempt is under way; access key {0}, made at the same time, was deleted again before anybody saw it")]
+    Undone(String),
+    /// AWS does not accept a new key.
+    #[error("AWS did not accept the new access key {0} in time; it is deleted and another one is made after a pause")]
+    KeyNotAccepted(String),
+    /// The pass took too long.
+    #[error("the pass was cut off after {0} s; the next one goes on from what it finds")]
+    Deadline(u64),
+}
+
+impl From<AwsError> for PassError {
+    fn from(error: AwsError) -> Self {
+        Self::Aws { error, effect: None }
+    }
+}
+
+impl PassError {
+    /// The reason it is reported under.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NotAllowed(_) => Reason::NotAllowed,
+            Self::Invalid(violations) => desired::reason(violations),
+            Self::Aws { error, effect } => aws_reason(error.kind, effect.as_ref()),
+            Self::Cluster(error) => match error.kind {
+                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => Reason::Conflict,
+                ClusterErrorKind::Forbidden => Reason::SecretAccessDenied,
+                ClusterErrorKind::Invalid => Reason::InvalidSpec,
+                ClusterErrorKind::Unavailable => Reason::KubernetesUnavailable,
+            },
+            Self::SecretAccess(_) => Reason::SecretAccessDenied,
+            Self::Undone(_) => Reason::Conflict,
+            Self::KeyNotAccepted(_) => Reason::KeyNotAccepted,
+            Self::Deadline(_) => Reason::AwsUnavailable,
+        }
+    }
+
+    /// How it is dealt with.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotAllowed(_) | Self::Invalid(_) => ErrorClass::Terminal,
+            Self::Aws { error, .. } => match error.kind {
+                AwsErrorKind::MalformedPolicyDocument
+                | AwsErrorKind::PolicyNotAttachable
+                | AwsErrorKind::InvalidInput
+                | AwsErrorKind::EntityAlreadyExists
+                | AwsErrorKind::DeleteConflict => ErrorClass::Terminal,
+                // The policy that is named does not exist, or the user is not visible everywhere yet.
+                AwsErrorKind::NoSuchEntity => ErrorClass::Transient,
+                AwsErrorKind::AccessDenied | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => ErrorClass::Denied,
+                AwsErrorKind::LimitExceeded => ErrorClass::Limit,
+                AwsErrorKind::Throttled => ErrorClass::Throttled,
+                AwsErrorKind::Busy | AwsErrorKind::Service | AwsErrorKind::Unreachable => ErrorClass::Transient,
+            },
+            Self::Cluster(error) => match error.kind {
+                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => ErrorClass::Conflict,
+                ClusterErrorKind::Forbidden => ErrorClass::Denied,
+                ClusterErrorKind::Invalid => ErrorClass::Terminal,
+                ClusterErrorKind::Unavailable => ErrorClass::Transient,
+            },
+            Self::SecretAccess(_) => ErrorClass::Denied,
+            Self::Undone(_) => ErrorClass::Conflict,
+            Self::KeyNotAccepted(_) | Self::Deadline(_) => ErrorClass::Transient,
+        }
+    }
+
+    /// As conditions see it.
+    #[must_use]
+    pub fn failure(&self, about: About) -> Failure {
+        Failure {
+            about,
+            note: Note::new(self.reason(), self.to_string()),
+            passing: matches!(self.class(), ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient)
+                && !matches!(self.reason(), Reason::PolicyNotFound | Reason::KeyNotAccepted),
+        }
+    }
+}
+
+fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
+    match kind {
+        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AttachPolicy(_))) => Reason::PolicyNotFound,
+        AwsErrorKind::NoSuchEntity | AwsErrorKind::Busy => Reason::Conflict,
+        AwsErrorKind::EntityAlreadyExists => Reason::NotOwned,
+        AwsErrorKind::LimitExceeded => Reason::LimitExceeded,
+        AwsErrorKind::MalformedPolicyDocument => Reason::MalformedPolicy,
+        AwsErrorKind::PolicyNotAttachable | AwsErrorKind::InvalidInput | AwsErrorKind::DeleteConflict => Reason::InvalidRequest,
+        AwsErrorKind::AccessDenied => Reason::AccessDenied,
+        AwsErrorKind::Credentials => Reason::OperatorCredentials,
+        AwsErrorKind::ClockSkew => Reason::ClockSkew,
+        AwsErrorKind::Throttled => Reason::Throttled,
+        AwsErrorKind::Service | AwsErrorKind::Unreachable => Reason::AwsUnavailable,
+    }
+}
+
+/// What helps, beside AWS's own message.
+fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
+    match (error.kind, effect) {
+        (AwsErrorKind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => match policy::name_hint(arn) {
+            Some(hint) => format!(". There is no policy {arn}: {hint}"),
+            None => format!(". There is no policy {arn}: correct spec.policies.managed; names are case-sensitive, and policies outside the root need their path"),
+        },
+        (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
+            format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
+        }
+        (AwsErrorKind::AccessDenied, _) => {
+            format!(". An AWS admin can allow iam:{} in the operator's IAM policy", error.operation)
+        }
+        (AwsErrorKind::Credentials, _) => {
+            ". The operator's own AWS credentials have to be mended: see its ServiceAccount, Pod Identity association or environment".to_owned()
+        }
+        (AwsErrorKind::ClockSkew, _) => ". Synchronise the clock of the operator's node".to_owned(),
+        _ => String::new(),
+    }
+}

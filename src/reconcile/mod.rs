@@ -1,0 +1,395 @@
+//! One pass over one resource: observe -> validate -> plan -> act -> report.
+//!
+//! Assume that the last pass died at any await: nothing here relies on what an earlier pass did,
+//! only on what this one finds.
+
+mod act;
+mod error;
+mod memory;
+mod observe;
+mod report;
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Client;
+
+pub use error::PassError;
+use memory::{Fingerprint, Memories, Memory};
+
+use crate::{
+    api::{AwsDeployUser, MANAGER, Reason},
+    aws::Iam,
+    cluster::{ClusterError, ClusterErrorKind, Events, SecretAccess, Users},
+    domain::{
+        backoff::{self, ErrorClass},
+        desired::{self, Desired, Grant, Target},
+        plan::{self, Facts, Leaving, Note, Plan},
+        schedule::spread_permille,
+        settings::Settings,
+        verdict::About,
+    },
+};
+
+/// Effects that one pass may do. A pass of the longest kind, a deletion with every limit used up,
+/// needs about thirty; more than this would be a loop.
+const MOST_EFFECTS: usize = 64;
+
+/// A pass is cut off after this long.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// Told of what passes do; the metrics listen here.
+pub trait PassObserver: Send + Sync {
+    /// A pass has come to its end: `ok`, `waiting`, or the reason of its first failure.
+    fn passed(&self, result: &'static str, took: Duration);
+    /// An effect was done.
+    fn acted(&self, verb: &'static str, ok: bool);
+    /// A key was published.
+    fn rotated(&self);
+}
+
+/// What passes need.
+pub struct Context {
+    /// Kubernetes.
+    pub client: Client,
+    /// IAM and STS.
+    pub iam: Iam,
+    /// Events.
+    pub events: Events,
+    /// The operator's own rights.
+    pub access: SecretAccess,
+    /// Id of the cluster, written into ownership tags.
+    pub cluster_id: String,
+    /// Times and limits.
+    pub settings: PassSettings,
+    /// Listener.
+    pub observer: Arc<dyn PassObserver>,
+    memories: Memories,
+}
+
+/// Settings of passes.
+#[derive(Clone, Debug)]
+pub struct PassSettings {
+    /// What decisions depend on.
+    pub protocol: Settings,
+    /// How long IAM facts are believed; every resource is looked at anew this often.
+    pub resync: Duration,
+    /// How often the published Secret is looked at.
+    pub secret_check: Duration,
+    /// Resources are served although no class allows them.
+    pub allow_without_class: bool,
+}
+
+impl Context {
+    /// Everything passes need.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        iam: Iam,
+        whoami: String,
+        secrets_cluster_role: &str,
+        cluster_id: String,
+        settings: PassSettings,
+        observer: Arc<dyn PassObserver>,
+    ) -> Self {
+        Self {
+            events: Events::new(client.clone()),
+            access: SecretAccess::new(client.clone(), whoami, secrets_cluster_role.to_owned()),
+            client,
+            iam,
+            cluster_id,
+            settings,
+            observer,
+            memories: Memories::default(),
+        }
+    }
+
+    /// A refusal to read a Secret is told with the command that grants it.
+    fn secret_error(&self, target: &Target, error: ClusterError) -> PassError {
+        if error.kind == ClusterErrorKind::Forbidden {
+            return PassError::SecretAccess(self.access.denied(&target.owner.namespace, "get"));
+        }
+        error.into()
+    }
+}
+
+/// Looks after one resource and says when to look again. Never fails: a failure is reported in
+/// the resource's status and turned into a time.
+pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
+    let Some(target) = Target::of(user, &context.cluster_id) else { return Duration::MAX };
+    let uid = target.owner.uid.clone();
+    let fingerprint = Fingerprint::of(user);
+    let now = context.iam.clock().now();
+    if let Some(until) = context.memories.quiet_until(&uid, &fingerprint).filter(|until| *until > now) {
+        return until_then(until, now);
+    }
+    let started = std::time::Instant::now();
+    let mut memory = context.memories.take(&uid);
+    let mut pass = Pass { context, target: &target, memory: &mut memory, errors: Vec::new(), desired: None };
+    let end = match tokio::time::timeout(DEADLINE, pass.run(user)).await {
+        Ok(end) => end,
+        Err(_) => pass.report_cut_off(user).await,
+    };
+    let result = pass.errors.first().map_or("ok", |(error, _)| error.reason().as_str());
+    context.observer.passed(result, started.elapsed());
+    let now = context.iam.clock().now();
+    if !end.left {
+        memory.quiet = Some((Fingerprint::of(&end.user), end.next));
+        context.memories.put(&uid, memory);
+    }
+    until_then(end.next, now)
+}
+
+/// One pass under way.
+struct Pass<'a> {
+    context: &'a Context,
+    target: &'a Target,
+    memory: &'a mut Memory,
+    errors: Vec<(PassError, About)>,
+    desired: Option<Desired>,
+}
+
+/// How a pass ended.
+struct End {
+    user: AwsDeployUser,
+    next: Timestamp,
+    left: bool,
+}
+
+impl Pass<'_> {
+    async fn run(&mut self, user: &AwsDeployUser) -> End {
+        let deleting = user.metadata.deletion_timestamp.is_some();
+        // IO once per process: which account and partition this is.
+        if !deleting {
+            match self.validate(user).await {
+                Ok(desired) => self.desired = Some(desired),
+                Err((error, about)) => {
+                    self.errors.push((error, about));
+                    return self.report(user.clone(), None, None, Vec::new(), false).await;
+                }
+            }
+        }
+        let desired = self.desired.clone();
+        // IO, reads only.
+        let mut actor = match self.observe(user, desired.as_ref(), deleting).await {
+            Ok(actor) => actor,
+            Err(error) => {
+                self.errors.push((error, About::Observation));
+                return self.report(user.clone(), None, None, Vec::new(), false).await;
+            }
+        };
+        self.keep_waiting_out(&mut actor);
+        let plan = self.act(user, &mut actor).await;
+        let act::Actor { user, observed, news, left, .. } = actor;
+        self.report(user, Some(&plan), Some(&observed.world), news, left).await
+    }
+
+    /// Pure but for the account, which is asked once per process: spec + grant -> desired state, or all that is wrong with it.
+    async fn validate(&self, user: &AwsDeployUser) -> Result<Desired, (PassError, About)> {
+        let settings = &self.context.settings;
+        if !settings.allow_without_class {
+            let message = "no class allows this resource, and the operator runs without --allow-without-class. A cluster admin decides what deploy users may do; see the documentation of the operator's installation";
+            return Err((PassError::NotAllowed(message.to_owned()), About::Authorization));
+        }
+        let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
+        desired::validate(user, self.target, &Grant::without_class(), &identity.account, &settings.protocol)
+            .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
+    }
+
+    async fn observe<'b>(
+        &mut self,
+        user: &AwsDeployUser,
+        desired: Option<&'b Desired>,
+        live: bool,
+    ) -> Result<act::Actor<'b>, PassError>
+    where
+        Self: 'b,
+    {
+        let secret = desired.map(|desired| &desired.secret);
+        let observed = observe::observe(self.context, user, self.target, secret, self.memory, live).await?;
+        Ok(act::Actor { context: self.context, target: self.target, desired, user: user.clone(), observed, news: Vec::new(), left: false })
+    }
+
+    /// Plans, does the first effect, learns, and plans again, until there is nothing to do now.
+    async fn act(&mut self, user: &AwsDeployUser, actor: &mut act::Actor<'_>) -> Plan {
+        for _ in 0..MOST_EFFECTS {
+            let plan = self.plan(user, actor);
+            let Some(effect) = plan.effects.first() else { return plan };
+            if effect.needs() == Facts::Live && !actor.observed.world.iam_live {
+                match self.look_again(user, actor).await {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        self.errors.push((error, About::Observation));
+                        return plan;
+                    }
+                }
+            }
+            tracing::debug!(%effect, "acting");
+            let result = actor.act(effect, self.memory).await;
+            self.context.observer.acted(effect.verb(), result.is_ok());
+            if actor.left {
+                return plan;
+            }
+            if let Err(error) = result {
+                tracing::warn!(%effect, reason = %error.reason(), %error, "an effect failed");
+                if effect.is_user_sync() && actor.desired.is_some() {
+                    // Keys are looked after all the same.
+                    actor.observed.world.user_sync_failed = true;
+                    let retry_at = self.now() + self.delay(&error, user);
+                    self.memory.user_failure = Some((error.clone(), retry_at));
+                    self.errors.push((error, About::User));
+                    continue;
+                }
+                let about = if matches!(effect, plan::Effect::CreateUser | plan::Effect::DeleteUser) { About::User } else { About::Key };
+                self.errors.push((error, about));
+                return plan;
+            }
+        }
+        tracing::error!(most = MOST_EFFECTS, "a pass did not come to rest; this is a defect of the operator");
+        self.plan(user, actor)
+    }
+
+    fn plan(&self, user: &AwsDeployUser, actor: &act::Actor<'_>) -> Plan {
+        let (world, now, settings) = (&actor.observed.world, self.now(), &self.context.settings.protocol);
+        match actor.desired {
+            Some(desired) => plan::plan(desired, world, now, settings),
+            None => plan::cleanup(self.target, Leaving { policy: desired::deletion_policy(user) }, world, now, settings),
+        }
+    }
+
+    /// Reads everything anew, in order, before something is done that cannot be undone.
+    async fn look_again(&mut self, user: &AwsDeployUser, actor: &mut act::Actor<'_>) -> Result<(), PassError> {
+        let secret = actor.desired.map(|desired| &desired.secret);
+        let failed = actor.observed.world.user_sync_failed;
+        // The resource may have been written in this pass (its finalizer); its status has not.
+        let finalizer = actor.observed.world.finalizer;
+        let mut observed = observe::observe(self.context, user, self.target, secret, self.memory, true).await?;
+        observed.world.user_sync_failed = failed;
+        observed.world.finalizer = finalizer;
+        actor.observed = observed;
+        Ok(())
+    }
+
+    /// A change of the user that failed a moment ago is not tried again before its time, even if
+    /// something else wakes the pass.
+    fn keep_waiting_out(&mut self, actor: &mut act::Actor<'_>) {
+        let now = self.now();
+        let same = actor.observed.world.reported.failed_attempts > 0;
+        match self.memory.user_failure.take() {
+            Some((error, retry_at)) if same && now < retry_at => {
+                actor.observed.world.user_sync_failed = true;
+                self.memory.user_failure = Some((error, retry_at));
+            }
+            _ => {}
+        }
+    }
+
+    async fn report_cut_off(&mut self, user: &AwsDeployUser) -> End {
+        self.memory.iam = None;
+        self.errors.push((PassError::Deadline(DEADLINE.as_secs()), About::Observation));
+        self.report(user.clone(), None, None, Vec::new(), false).await
+    }
+
+    /// Writes status and Events and says when to look again.
+    async fn report(
+        &mut self,
+        user: AwsDeployUser,
+        plan: Option<&Plan>,
+        world: Option<&crate::domain::world::World>,
+        news: Vec<crate::cluster::News>,
+        left: bool,
+    ) -> End {
+        let now = self.now();
+        let context = self.context;
+        let drift = user.status.as_ref().is_some_and(|status| status.observed_generation == user.metadata.generation && status.failed_attempts == 0);
+        for piece in report::deeds(news, drift) {
+            context.events.tell(&user, &piece).await;
+        }
+        if left {
+            return End { user, next: Timestamp::MAX, left };
+        }
+        let failed_now = !self.errors.is_empty();
+        let mut failures = report::failures(&self.errors);
+        if !failed_now && let Some((error, _)) = &self.memory.user_failure {
+            failures.push(error.failure(About::User));
+        }
+        let status = report::status(&report::Account {
+            user: &user,
+            target: self.target,
+            desired: self.desired.as_ref(),
+            plan,
+            world,
+            failures,
+            failed_now,
+            authorization: Note::new(Reason::Allowed, "the operator runs without classes (--allow-without-class): everything is allowed"),
+            now,
+        });
+        let mut next = self.next(plan, world, status.failed_attempts, now);
+        let before = user.status.clone();
+        if before.as_ref() == Some(&status) {
+            return End { user, next, left };
+        }
+        let told = report::news(before.as_ref(), &status);
+        let written = Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
+        let user = match written {
+            Ok(user) => user,
+            Err(error) if error.kind == ClusterErrorKind::NotFound => return End { user, next: Timestamp::MAX, left: true },
+            Err(error) => {
+                // A status is a report. Somebody changed the resource meanwhile, or the API server
+                // is away: the next pass reports.
+                tracing::warn!(%error, manager = MANAGER, "the status could not be written");
+                next = next.min(now + backoff::delay(ErrorClass::Conflict, 1, self.permille(), SignedDuration::ZERO));
+                return End { user, next, left };
+            }
+        };
+        for piece in told {
+            context.events.tell(&user, &piece).await;
+        }
+        End { user, next, left }
+    }
+
+    /// When there is something to do even if nothing changes.
+    fn next(
+        &self,
+        plan: Option<&Plan>,
+        world: Option<&crate::domain::world::World>,
+        failed_attempts: i32,
+        now: Timestamp,
+    ) -> Timestamp {
+        let settings = &self.context.settings;
+        let after = |duration: Duration| now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX);
+        let mut times = vec![after(settings.resync)];
+        times.extend(plan.and_then(|plan| plan.wake_at));
+        times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failed_attempts)));
+        times.extend(self.memory.user_failure.as_ref().map(|(_, retry_at)| *retry_at));
+        if self.errors.is_empty() && world.is_some_and(|world| world.published().is_some() || world.user().is_some()) {
+            times.push(after(settings.secret_check));
+        }
+        times.into_iter().min().unwrap_or(now)
+    }
+
+    fn delay(&self, error: &PassError, user: &AwsDeployUser) -> SignedDuration {
+        let failed = user.status.as_ref().map_or(0, |status| status.failed_attempts);
+        self.delay_after(error, failed.saturating_add(1))
+    }
+
+    fn delay_after(&self, error: &PassError, failed_attempts: i32) -> SignedDuration {
+        let failures = u32::try_from(failed_attempts).unwrap_or(1).max(1);
+        let slow = SignedDuration::try_from(self.context.settings.resync).unwrap_or(SignedDuration::MAX);
+        backoff::delay(error.class(), failures, self.permille(), slow)
+    }
+
+    fn permille(&self) -> i32 {
+        spread_permille(&self.target.owner.uid)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.iam.clock().now()
+    }
+}
+
+/// The time from now to then, never zero: a pass that has to come at once comes in a moment.
+fn until_then(then: Timestamp, now: Timestamp) -> Duration {
+    const LEAST: Duration = Duration::from_millis(10);
+    Duration::try_from(then.duration_since(now)).unwrap_or(LEAST).max(LEAST)
+}

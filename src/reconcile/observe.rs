@@ -1,0 +1,137 @@
+//! The observe step (IO, reads only): IAM first, then the published Secret, then the journal.
+//!
+//! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
+//! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Context,
+    error::PassError,
+    memory::{Memory, Remembered},
+};
+use crate::{
+    api::{AwsDeployUser, mark, user::AccessKeyState},
+    cluster::{Attempt, Held, Journals, Secrets},
+    domain::{
+        desired::{DesiredSecret, Target},
+        owner::Ownership,
+        plan,
+        secret,
+        world::{Iam, JournalSeen, Published, Reported, World},
+    },
+};
+
+/// The world, and the objects that conditional writes need.
+pub(super) struct Observed {
+    pub(super) world: World,
+    /// The target Secret, if it is ours.
+    pub(super) held: Option<Held>,
+    /// The journal, if it is ours.
+    pub(super) attempt: Option<Attempt>,
+}
+
+/// Looks at the world. `live` reads IAM anew; else what is remembered is good enough if it is
+/// fresh and of this generation of the resource.
+pub(super) async fn observe(
+    context: &Context,
+    user: &AwsDeployUser,
+    target: &Target,
+    secret: Option<&DesiredSecret>,
+    memory: &mut Memory,
+    live: bool,
+) -> Result<Observed, PassError> {
+    let generation = user.metadata.generation;
+    let remembered = memory.iam.take().filter(|seen| {
+        !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync
+    });
+    let iam_live = remembered.is_none();
+    let remembered = match remembered {
+        Some(remembered) => remembered,
+        None => {
+            let read_at = std::time::Instant::now();
+            Remembered { iam: read_iam(context, user, target).await?, read_at, generation }
+        }
+    };
+    let iam = remembered.iam.clone();
+    memory.iam = Some(remembered);
+
+    let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
+    let held = secrets.get(&target.secret_name).await.map_err(|error| context.secret_error(target, error))?;
+    let journals = Journals::new(context.client.clone(), target);
+    let attempt = journals.get().await.map_err(|error| context.secret_error(target, error))?;
+
+    let (published, held) = match held {
+        None => (Published::Missing, None),
+        Some(held) => match held.foreign_to(&target.owner.uid) {
+            Some(whose) => (Published::Foreign(whose), None),
+            None => (Published::Ours(secret::facts(&held.content(), held.immutable(), secret)), Some(held)),
+        },
+    };
+    let (journal, attempt) = match attempt {
+        None => (JournalSeen::None, None),
+        Some(attempt) => (seen(&attempt, target), attempt.foreign_to(&target.owner.uid).is_none().then_some(attempt)),
+    };
+    Ok(Observed {
+        world: World {
+            iam,
+            iam_live,
+            published,
+            journal,
+            verification: memory.verification.clone(),
+            last_used: None,
+            gone: BTreeSet::new(),
+            reported: reported(user),
+            finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
+            user_sync_failed: false,
+        },
+        held,
+        attempt,
+    })
+}
+
+pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {
+    if let Some(whose) = attempt.foreign_to(&target.owner.uid) {
+        return JournalSeen::Foreign(whose);
+    }
+    match &attempt.journal {
+        Ok(journal) => JournalSeen::Attempt { attempt: attempt.id().to_owned(), journal: journal.clone() },
+        Err(error) => JournalSeen::Unknown(error.to_string()),
+    }
+}
+
+/// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
+async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> Result<Iam, PassError> {
+    let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
+    if target.owner.of(&found.tags) != Ownership::Ours {
+        return Ok(Iam::Found(found));
+    }
+    if user.metadata.deletion_timestamp.is_some() {
+        // A deletion starts with what is declared; `DeleteUser` tells if more hangs on the user.
+        let partition = &context.iam.identity().await?.account.partition;
+        found.keys = context.iam.access_keys(&found.name).await?;
+        found.grants = Some(plan::declared_grants(user, partition));
+    } else {
+        let (keys, grants) = tokio::try_join!(context.iam.access_keys(&found.name), context.iam.grants(&found.name))?;
+        found.keys = keys;
+        found.grants = Some(grants);
+    }
+    Ok(Iam::Found(found))
+}
+
+/// Hints from the resource's own status.
+fn reported(user: &AwsDeployUser) -> Reported {
+    let Some(status) = &user.status else { return Reported::default() };
+    let same_generation = status.observed_generation == user.metadata.generation;
+    let published = status.access_keys.iter().find(|key| key.state == AccessKeyState::Published);
+    Reported {
+        inactive_since: status.access_keys.iter().filter_map(|key| Some((key.id.clone(), key.inactive_since?))).collect(),
+        // A change of the spec is a new chance.
+        failed_attempts: if same_generation { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 },
+        last_failure: status.last_failure_time.filter(|_| same_generation),
+        last_rotation: status.last_rotation_time,
+        secret: status.secret_name.clone().zip(published.map(|key| key.id.clone())),
+        user_id: status.user.as_ref().map(|user| user.id.clone()),
+        tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
+    }
+}

@@ -1,0 +1,167 @@
+//! The report step: status and Events, after every pass, also after a failed one.
+
+use jiff::Timestamp;
+
+use super::error::PassError;
+use crate::{
+    api::{
+        AwsDeployUser, AwsDeployUserStatus, Condition, ConditionType, Reason,
+        user::{AccessKeyState, AccessKeyStatus, UserStatus},
+    },
+    cluster::News,
+    domain::{
+        desired::{Desired, Target},
+        plan::{Note, Plan},
+        verdict::{self, Failure, Outcome},
+        world::{AccessKey, Iam, IamUser, World},
+    },
+};
+
+/// What a pass has to report on.
+pub(super) struct Account<'a> {
+    pub(super) user: &'a AwsDeployUser,
+    pub(super) target: &'a Target,
+    pub(super) desired: Option<&'a Desired>,
+    pub(super) plan: Option<&'a Plan>,
+    pub(super) world: Option<&'a World>,
+    pub(super) failures: Vec<Failure>,
+    /// A failure of this very pass, not one that is still being waited out.
+    pub(super) failed_now: bool,
+    pub(super) authorization: Note,
+    pub(super) now: Timestamp,
+}
+
+/// The status after this pass.
+pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
+    let before = account.user.status.clone().unwrap_or_default();
+    let generation = account.user.metadata.generation;
+    let was_ready = before.observed_generation == generation
+        && condition(&before.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
+    let outcome = Outcome {
+        plan: account.plan,
+        world: account.world,
+        failures: &account.failures,
+        authorization: account.authorization.clone(),
+        unfinished: account.plan.is_some_and(|plan| plan.effects.iter().any(crate::domain::plan::Effect::is_user_sync)),
+    };
+    let conditions =
+        verdict::conditions(verdict::findings(&outcome, was_ready), &before.conditions, generation, account.now);
+    let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
+    if let Some(world) = account.world {
+        observed(&mut after, account, world);
+    }
+    if account.failed_now {
+        after.failed_attempts = after.failed_attempts.saturating_add(1);
+        after.last_failure_time = Some(floor(account.now));
+    } else if account.failures.is_empty() {
+        after.failed_attempts = 0;
+    }
+    after
+}
+
+fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &World) {
+    let known: Vec<AccessKeyStatus> = std::mem::take(&mut after.access_keys);
+    match &world.iam {
+        Iam::Found(user) if account.target.owner.of(&user.tags) == crate::domain::owner::Ownership::Ours => {
+            after.user = Some(UserStatus {
+                name: user.name.clone(),
+                arn: user.arn.clone(),
+                id: user.id.clone(),
+                tag_keys: declared_tags(account, user),
+            });
+            after.access_keys = keys(account, world, user, &known);
+        }
+        Iam::Found(_) | Iam::Absent => after.user = None,
+    }
+    let published = world.published();
+    if published.is_some() || after.secret_name.is_none() {
+        after.secret_name = published.map(|_| account.target.secret_name.clone());
+    }
+    after.last_rotation_time = published.map(|facts| facts.published_at).or(after.last_rotation_time);
+    after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
+}
+
+/// Declared tags that the user carries now, so that one that is no longer declared can be told from somebody else's.
+fn declared_tags(account: &Account<'_>, user: &IamUser) -> Vec<String> {
+    account.user.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect()
+}
+
+fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKeyStatus]) -> Vec<AccessKeyStatus> {
+    let published = world.published();
+    let mut keys: Vec<AccessKeyStatus> = user
+        .keys
+        .iter()
+        .map(|key| {
+            let state = state(world, user, key);
+            let before = known.iter().find(|status| status.id == key.id);
+            let superseded_at = published.map(|facts| facts.published_at).filter(|_| state == AccessKeyState::Superseded);
+            AccessKeyStatus {
+                id: key.id.clone(),
+                state,
+                created_at: Some(key.created_at),
+                superseded_at,
+                retires_at: superseded_at.zip(account.desired).and_then(|(since, desired)| since.checked_add(desired.key.overlap).ok()),
+                inactive_since: (!key.active).then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
+            }
+        })
+        .collect();
+    keys.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
+    keys
+}
+
+fn state(world: &World, user: &IamUser, key: &AccessKey) -> AccessKeyState {
+    let published = world.published().is_some_and(|facts| facts.key_id == key.id);
+    if !world.is_ours(&key.id) {
+        AccessKeyState::Foreign
+    } else if !key.active {
+        AccessKeyState::Inactive
+    } else if published {
+        AccessKeyState::Published
+    } else if user.is_tagged(&key.id) {
+        AccessKeyState::Superseded
+    } else {
+        AccessKeyState::Staged
+    }
+}
+
+/// What the flips of conditions have to say: one Event for each turn for the worse, none while it stays bad.
+pub(super) fn news(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<News> {
+    let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let mut told: Vec<News> = Vec::new();
+    for kind in ConditionType::ALL {
+        let Some(new) = condition(&after.conditions, kind).filter(|new| new.status == "False") else { continue };
+        let Some(reason) = Reason::ALL.iter().copied().find(|reason| reason.as_str() == new.reason) else { continue };
+        let quiet = matches!(reason, Reason::Pending | Reason::Deleting | Reason::RotationWaits);
+        let same = condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        if !quiet && !same && !told.iter().any(|news| news.reason == reason) {
+            told.push(News { reason, note: new.message.clone(), warning: reason != Reason::Suspended });
+        }
+    }
+    told
+}
+
+/// What was done in this pass, changes of user and policies in one sentence.
+pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
+    let changes: Vec<String> =
+        news.iter().filter(|news| news.reason == Reason::UserChanged).map(|news| news.note.clone()).collect();
+    news.retain(|news| news.reason != Reason::UserChanged);
+    if !changes.is_empty() {
+        let why = if drift { "changed in AWS by somebody else, put back as declared: " } else { "" };
+        news.push(News { reason: Reason::UserChanged, note: format!("{why}{}", changes.join("; ")), warning: drift });
+    }
+    news
+}
+
+fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// The failures as conditions see them, worst news first.
+pub(super) fn failures(errors: &[(PassError, verdict::About)]) -> Vec<Failure> {
+    errors.iter().map(|(error, about)| error.failure(*about)).collect()
+}
+
+/// Times in status have whole seconds.
+fn floor(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}

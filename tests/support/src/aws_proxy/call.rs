@@ -1,0 +1,352 @@
+//! One call to the AWS query protocol, parsed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hyper::HeaderMap;
+
+use super::answer::AwsError;
+
+/// The two services this proxy speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Identity and Access Management, API version 2010-05-08.
+    Iam,
+    /// Security Token Service, API version 2011-06-15.
+    Sts,
+}
+
+impl Service {
+    /// The name in a SigV4 credential scope and in an IAM action.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Iam => "iam",
+            Self::Sts => "sts",
+        }
+    }
+
+    /// The `Version` parameter of its API.
+    #[must_use]
+    pub fn version(self) -> &'static str {
+        match self {
+            Self::Iam => "2010-05-08",
+            Self::Sts => "2011-06-15",
+        }
+    }
+
+    /// The XML namespace of its answers.
+    #[must_use]
+    pub fn namespace(self) -> &'static str {
+        match self {
+            Self::Iam => "https://iam.amazonaws.com/doc/2010-05-08/",
+            Self::Sts => "https://sts.amazonaws.com/doc/2011-06-15/",
+        }
+    }
+
+    fn of_version(version: &str) -> Option<Self> {
+        [Self::Iam, Self::Sts].into_iter().find(|service| service.version() == version)
+    }
+}
+
+/// One HTTP request as it came in; what the signature was made over.
+#[derive(Clone)]
+pub struct Request {
+    /// HTTP method.
+    pub method: String,
+    /// Path, as sent.
+    pub path: String,
+    /// Query string without the question mark, as sent.
+    pub query: String,
+    /// Headers, names in lower case.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// Parameters whose values are secret or prove an identity.
+fn is_sensitive(name: &str) -> bool {
+    const SENSITIVE: [&str; 7] =
+        ["Password", "OldPassword", "NewPassword", "PrivateKey", "WebIdentityToken", "SAMLAssertion", "TokenCode"];
+    SENSITIVE.contains(&name) || name.contains("Secret") || name.starts_with("AuthenticationCode")
+}
+
+/// One call: service, action and parameters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Which API.
+    pub service: Service,
+    /// The `Action`, for example `CreateAccessKey`.
+    pub action: String,
+    /// The region the caller signed for; it also chooses the partition.
+    pub region: String,
+    params: BTreeMap<String, String>,
+}
+
+// By hand, so that no test failure or log line ever prints a password.
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}{:?}", self.service.name(), self.action, self.public_params())
+    }
+}
+
+impl Call {
+    /// A call to build on with [`Call::with`].
+    #[must_use]
+    pub fn new(service: Service, action: impl Into<String>) -> Self {
+        Self { service, action: action.into(), region: "us-east-1".to_owned(), params: BTreeMap::new() }
+    }
+
+    /// An IAM call.
+    #[must_use]
+    pub fn iam(action: impl Into<String>) -> Self {
+        Self::new(Service::Iam, action)
+    }
+
+    /// An STS call.
+    #[must_use]
+    pub fn sts(action: impl Into<String>) -> Self {
+        Self::new(Service::Sts, action)
+    }
+
+    /// Reads a call from a request: form body and query string, as AWS accepts both.
+    pub fn parse(request: &Request, region: Option<&str>) -> Result<Self, AwsError> {
+        let mut params: BTreeMap<String, String> = form_urlencoded::parse(request.query.as_bytes())
+            .chain(form_urlencoded::parse(&request.body))
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        let action = params.remove("Action").filter(|action| !action.is_empty());
+        let Some(action) = action else {
+            return Err(AwsError::new(400, "MissingAction", "The request must contain the parameter Action."));
+        };
+        // An action goes into element names and log lines, so nothing but a word may pass.
+        if !action.bytes().all(|b| b.is_ascii_alphanumeric()) {
+            return Err(AwsError::new(400, "InvalidAction", "Could not find operation"));
+        }
+        let version = params.remove("Version").unwrap_or_default();
+        let Some(service) = Service::of_version(&version) else {
+            return Err(AwsError::new(
+                400,
+                "InvalidAction",
+                format!("Could not find operation {action} for version {version}"),
+            ));
+        };
+        Ok(Self { service, action, region: region.unwrap_or("us-east-1").to_owned(), params })
+    }
+
+    /// This call with one parameter more, or changed.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.params.insert(name.into(), value.into());
+        self
+    }
+
+    /// This call without one parameter.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.params.remove(name);
+        self
+    }
+
+    /// This call without a list or structure parameter: everything below `prefix.`.
+    #[must_use]
+    pub fn without_list(mut self, prefix: &str) -> Self {
+        let below = format!("{prefix}.");
+        self.params.retain(|name, _| name != prefix && !name.starts_with(&below));
+        self
+    }
+
+    /// This call with `Tags.member.N` for each pair.
+    #[must_use]
+    pub fn with_tags<K: AsRef<str>, V: AsRef<str>>(self, tags: impl IntoIterator<Item = (K, V)>) -> Self {
+        tags.into_iter().enumerate().fold(self, |call, (index, (key, value))| {
+            let member = format!("Tags.member.{}", index + 1);
+            call.with(format!("{member}.Key"), key.as_ref()).with(format!("{member}.Value"), value.as_ref())
+        })
+    }
+
+    /// One parameter.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.get(name).map(String::as_str)
+    }
+
+    /// One parameter that the API requires.
+    pub fn required(&self, name: &str) -> Result<&str, AwsError> {
+        self.param(name).ok_or_else(|| {
+            let mut field = name.to_owned();
+            if let Some(first) = field.get_mut(..1) {
+                first.make_ascii_lowercase();
+            }
+            AwsError::validation(format!(
+                "1 validation error detected: Value null at '{field}' failed to satisfy constraint: Member must not \
+                 be null"
+            ))
+        })
+    }
+
+    /// The values of a list parameter, `name.member.N`, in the order of N.
+    #[must_use]
+    pub fn list(&self, name: &str) -> Vec<&str> {
+        let prefix = format!("{name}.member.");
+        let mut members: Vec<(u32, &str)> = self
+            .params
+            .iter()
+            .filter_map(|(param, value)| Some((param.strip_prefix(&prefix)?.parse().ok()?, value.as_str())))
+            .collect();
+        members.sort_unstable_by_key(|(index, _)| *index);
+        members.into_iter().map(|(_, value)| value).collect()
+    }
+
+    /// The key and value of each `Tags.member.N`, in the order of N.
+    #[must_use]
+    pub fn tags(&self) -> Vec<(&str, &str)> {
+        let mut tags: BTreeMap<u32, (&str, &str)> = BTreeMap::new();
+        for (param, value) in &self.params {
+            let Some((index, field)) = param.strip_prefix("Tags.member.").and_then(|rest| rest.split_once('.')) else {
+                continue;
+            };
+            let Ok(index) = index.parse() else { continue };
+            let tag = tags.entry(index).or_default();
+            match field {
+                "Key" => tag.0 = value,
+                "Value" => tag.1 = value,
+                _ => {}
+            }
+        }
+        tags.into_values().collect()
+    }
+
+    /// The user the call names. Calls without it mean the caller.
+    #[must_use]
+    pub fn user_name(&self) -> Option<&str> {
+        self.param("UserName")
+    }
+
+    /// The access key the call is about.
+    #[must_use]
+    pub fn access_key_id(&self) -> Option<&str> {
+        self.param("AccessKeyId")
+    }
+
+    /// Whether the action changes IAM. STS actions never do, and asking for a report is a read to us.
+    #[must_use]
+    pub fn is_mutating(&self) -> bool {
+        const READS: [&str; 5] = ["Get", "List", "Simulate", "Generate", "Validate"];
+        self.service == Service::Iam && !READS.iter().any(|prefix| self.action.starts_with(prefix))
+    }
+
+    /// `iam:CreateUser`, as policies spell it.
+    #[must_use]
+    pub fn iam_action(&self) -> String {
+        format!("{}:{}", self.service.name(), self.action)
+    }
+
+    /// The parameters without what must not be logged.
+    #[must_use]
+    pub fn public_params(&self) -> BTreeMap<String, String> {
+        self.params
+            .iter()
+            .map(|(name, value)| {
+                let value = if is_sensitive(name) { "REDACTED" } else { value };
+                (name.clone(), value.to_owned())
+            })
+            .collect()
+    }
+
+    /// The form body that carries this call.
+    #[must_use]
+    pub fn body(&self) -> String {
+        form_urlencoded::Serializer::new(String::new())
+            .append_pair("Action", &self.action)
+            .append_pair("Version", self.service.version())
+            .extend_pairs(&self.params)
+            .finish()
+    }
+
+    /// What makes two reads the same question.
+    #[must_use]
+    pub(super) fn question(&self) -> String {
+        self.body()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(body: &str) -> Request {
+        Request {
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            headers: HeaderMap::new(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_form_body_is_a_call() {
+        let call = Call::parse(
+            &request(
+                "Action=CreateUser&Version=2010-05-08&UserName=a%2Bb&Path=%2Fp%2F&Tags.member.2.Key=b&\
+                 Tags.member.2.Value=two+words&Tags.member.1.Key=a&Tags.member.1.Value=",
+            ),
+            None,
+        )
+        .unwrap();
+        assert_eq!((call.service, call.action.as_str()), (Service::Iam, "CreateUser"));
+        assert_eq!(call.user_name(), Some("a+b"));
+        assert_eq!(call.tags(), [("a", ""), ("b", "two words")]);
+        assert!(call.is_mutating());
+        assert_eq!(Call::parse(&request(&call.body()), None).unwrap(), call);
+    }
+
+    #[test]
+    fn lists_come_in_the_order_of_their_index() {
+        let call =
+            (1..=11).fold(Call::iam("UntagUser"), |call, n| call.with(format!("TagKeys.member.{n}"), n.to_string()));
+        assert_eq!(call.list("TagKeys").last(), Some(&"11"));
+        assert!(call.without_list("TagKeys").list("TagKeys").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_call_is_refused() {
+        for (body, code) in [
+            ("", "MissingAction"),
+            ("Action=CreateUser", "InvalidAction"),
+            ("Action=CreateUser&Version=1999-01-01", "InvalidAction"),
+            ("Action=<b>&Version=2010-05-08", "InvalidAction"),
+        ] {
+            assert_eq!(Call::parse(&request(body), None).unwrap_err().code, code, "{body}");
+        }
+    }
+
+    #[test]
+    fn reads_and_writes_are_told_apart() {
+        for action in ["GetUser", "ListAccessKeys", "GenerateCredentialReport", "SimulatePrincipalPolicy"] {
+            assert!(!Call::iam(action).is_mutating(), "{action}");
+        }
+        for action in ["CreateUser", "DeleteAccessKey", "TagUser", "PutUserPolicy", "AttachUserPolicy"] {
+            assert!(Call::iam(action).is_mutating(), "{action}");
+        }
+        assert!(!Call::sts("AssumeRole").is_mutating());
+    }
+
+    #[test]
+    fn secrets_are_never_printed() {
+        let call = Call::iam("CreateLoginProfile")
+            .with("UserName", "u")
+            .with("Password", "hunter2-Hunter2")
+            .with("PasswordResetRequired", "true");
+        let printed = format!("{call:?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(printed.contains("\"PasswordResetRequired\": \"true\""), "{printed}");
+    }
+
+    #[test]
+    fn a_missing_parameter_is_named_as_aws_names_it() {
+        let error = Call::iam("TagUser").required("UserName").unwrap_err();
+        assert!(error.message.contains("Value null at 'userName'"), "{error}");
+    }
+}

@@ -1,0 +1,649 @@
+//! Fault rules: which call, when, and what goes wrong.
+//!
+//! The language is that of the test rig as a whole: match by action, user, key, caller and the n-th time; before the
+//! call reaches AWS or after AWS has committed it; then one or more effects. A new effect is a variant of [`Effect`],
+//! a method of [`Rule`] and, where it changes how the call is worked on, a field of [`Flags`].
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::answer::{Answer, AwsError};
+use super::call::Call;
+
+/// Names a rule of one proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RuleId(pub u64);
+
+/// On which side of the commit a rule acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// AWS never hears of the call.
+    Before,
+    /// AWS has done it; only the answer is affected. Calls that AWS refused do not match.
+    AfterCommit,
+}
+
+/// Which of the matching calls a rule acts on, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Always,
+    Nth(u64),
+    First(u64),
+    From(u64),
+    Every(u64),
+}
+
+impl Turn {
+    fn comes(self, count: u64) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Nth(n) => count == n,
+            Self::First(n) => count <= n,
+            Self::From(n) => count >= n,
+            Self::Every(n) => n != 0 && count.is_multiple_of(n),
+        }
+    }
+}
+
+/// Changes an answer in any way.
+pub type Rewrite = Arc<dyn Fn(&Call, &mut Answer) + Send + Sync>;
+
+/// What goes wrong.
+#[derive(Clone)]
+pub(super) enum Effect {
+    Drop,
+    Delay(Duration),
+    Answer(AwsError),
+    Deny,
+    Html500,
+    Pause(Pause),
+    Rewrite(Rewrite),
+    StaleRead,
+    HideNewKeys(Duration),
+    ClockSkew(SignedDuration),
+    AllowThirdKey,
+}
+
+impl fmt::Debug for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drop => f.write_str("drop the connection"),
+            Self::Delay(time) => write!(f, "delay by {time:?}"),
+            Self::Answer(error) => write!(f, "answer {} {}", error.status, error.code),
+            Self::Deny => f.write_str("answer AccessDenied"),
+            Self::Html500 => f.write_str("answer 500 in HTML"),
+            Self::Pause(_) => f.write_str("hold"),
+            Self::Rewrite(_) => f.write_str("rewrite the answer"),
+            Self::StaleRead => f.write_str("serve the previous answer"),
+            Self::HideNewKeys(time) => write!(f, "hide keys younger than {time:?}"),
+            Self::ClockSkew(skew) => write!(f, "show a clock that is off by {skew:?}"),
+            Self::AllowThirdKey => f.write_str("allow a third access key"),
+        }
+    }
+}
+
+/// How a call is worked on, as the rules that match it want it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flags {
+    pub(super) stale_read: bool,
+    pub(super) hide_new_keys: Option<Duration>,
+    pub(super) clock_skew: SignedDuration,
+    pub(super) allow_third_key: bool,
+}
+
+impl Effect {
+    /// Whether it shapes how the call is worked on, rather than what happens around it.
+    fn is_flag(&self) -> bool {
+        matches!(self, Self::StaleRead | Self::HideNewKeys(_) | Self::ClockSkew(_) | Self::AllowThirdKey)
+    }
+}
+
+/// One rule. Starts with what it matches and ends with an effect:
+/// `Rule::on("CreateAccessKey").nth(1).after_commit().drop_connection()`.
+#[derive(Clone, Debug)]
+#[must_use = "a rule does nothing until it is added to the rules of a proxy"]
+pub struct Rule {
+    actions: Vec<String>,
+    mutating: Option<bool>,
+    user: Option<String>,
+    access_key: Option<String>,
+    caller: Option<String>,
+    turn: Turn,
+    when: When,
+    effects: Vec<Effect>,
+}
+
+impl Rule {
+    fn matching(actions: Vec<String>, mutating: Option<bool>) -> Self {
+        Self {
+            actions,
+            mutating,
+            user: None,
+            access_key: None,
+            caller: None,
+            turn: Turn::Always,
+            when: When::Before,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Matches one action.
+    pub fn on(action: &str) -> Self {
+        Self::matching(vec![action.to_owned()], None)
+    }
+
+    /// Matches any of these actions.
+    pub fn on_any_of<S: AsRef<str>>(actions: impl IntoIterator<Item = S>) -> Self {
+        Self::matching(actions.into_iter().map(|action| action.as_ref().to_owned()).collect(), None)
+    }
+
+    /// Matches every call.
+    pub fn on_all() -> Self {
+        Self::matching(Vec::new(), None)
+    }
+
+    /// Matches every call that changes IAM.
+    pub fn on_mutating() -> Self {
+        Self::matching(Vec::new(), Some(true))
+    }
+
+    /// Matches every call that changes nothing.
+    pub fn on_reads() -> Self {
+        Self::matching(Vec::new(), Some(false))
+    }
+
+    /// Only calls about this user.
+    pub fn user(mut self, name: &str) -> Self {
+        self.user = Some(name.to_owned());
+        self
+    }
+
+    /// Only calls about this access key.
+    pub fn access_key(mut self, id: &str) -> Self {
+        self.access_key = Some(id.to_owned());
+        self
+    }
+
+    /// Only calls signed with this key.
+    pub fn caller(mut self, key_id: &str) -> Self {
+        self.caller = Some(key_id.to_owned());
+        self
+    }
+
+    /// Only the n-th matching call, counted from 1 and from the moment the rule is added.
+    pub fn nth(mut self, n: u64) -> Self {
+        self.turn = Turn::Nth(n);
+        self
+    }
+
+    /// Only the first n matching calls.
+    pub fn first(mut self, n: u64) -> Self {
+        self.turn = Turn::First(n);
+        self
+    }
+
+    /// The n-th matching call and all later ones.
+    pub fn from(mut self, n: u64) -> Self {
+        self.turn = Turn::From(n);
+        self
+    }
+
+    /// Every n-th matching call: 2 makes half of them fail, evenly and repeatably.
+    pub fn every(mut self, n: u64) -> Self {
+        self.turn = Turn::Every(n);
+        self
+    }
+
+    /// Acts before AWS hears of the call. The default.
+    pub fn before(mut self) -> Self {
+        self.when = When::Before;
+        self
+    }
+
+    /// Acts after AWS has done what was asked; the caller cannot know.
+    pub fn after_commit(mut self) -> Self {
+        self.when = When::AfterCommit;
+        self
+    }
+
+    fn effect(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
+        self
+    }
+
+    fn acts_at(&self) -> When {
+        if self.effects.iter().any(Effect::is_flag) { When::Before } else { self.when }
+    }
+
+    /// Closes the connection without an answer.
+    pub fn drop_connection(self) -> Self {
+        self.effect(Effect::Drop)
+    }
+
+    /// Lets time pass, then goes on with the next effect or the call.
+    pub fn delay(self, time: Duration) -> Self {
+        self.effect(Effect::Delay(time))
+    }
+
+    /// Answers with this error.
+    pub fn answer(self, error: AwsError) -> Self {
+        self.effect(Effect::Answer(error))
+    }
+
+    /// Answers `Throttling`.
+    pub fn throttle(self) -> Self {
+        self.answer(AwsError::throttling())
+    }
+
+    /// Answers `AccessDenied` in AWS's words for the call at hand.
+    pub fn deny(self) -> Self {
+        self.effect(Effect::Deny)
+    }
+
+    /// Answers an HTML page with status 500, as what stands in front of a service does.
+    pub fn html_500(self) -> Self {
+        self.effect(Effect::Html500)
+    }
+
+    /// Answers `RequestExpired`.
+    pub fn request_expired(self) -> Self {
+        self.answer(AwsError::request_expired())
+    }
+
+    /// Holds the call; see [`Pause`]. Most tests want [`Rules::pause`], which also returns the handle.
+    pub fn pause(self, pause: &Pause) -> Self {
+        self.effect(Effect::Pause(pause.clone()))
+    }
+
+    /// Changes the answer in a way that no other effect does. Runs on whatever answer would have been sent; with
+    /// [`Rule::after_commit`] on successes only.
+    pub fn rewrite(self, change: impl Fn(&Call, &mut Answer) + Send + Sync + 'static) -> Self {
+        self.effect(Effect::Rewrite(Arc::new(change)))
+    }
+
+    // The effects below shape how a call is worked on, so they always act before it, whatever `after_commit` says.
+
+    /// Serves a read with the answer that the same read got last time, as a replica that lags does.
+    pub fn stale_read(self) -> Self {
+        self.effect(Effect::StaleRead)
+    }
+
+    /// Leaves keys younger than this out of `ListAccessKeys`.
+    pub fn hide_new_keys(self, younger_than: Duration) -> Self {
+        self.effect(Effect::HideNewKeys(younger_than))
+    }
+
+    /// Shows AWS's clock off by this much: the `Date` header, the dates in answers, and the age of signatures.
+    pub fn clock_skew(self, skew: SignedDuration) -> Self {
+        self.effect(Effect::ClockSkew(skew))
+    }
+
+    /// Lets `CreateAccessKey` go past the quota of two, as races on real accounts have done
+    /// (hashicorp/terraform-provider-aws#39693 saw eight keys).
+    pub fn allow_third_key(self) -> Self {
+        self.effect(Effect::AllowThirdKey)
+    }
+
+    fn matches(&self, call: &Seen<'_>) -> bool {
+        fn same(wanted: Option<&String>, found: Option<&str>) -> bool {
+            wanted.is_none_or(|wanted| Some(wanted.as_str()) == found)
+        }
+        (self.actions.is_empty() || self.actions.contains(&call.call.action))
+            && self.mutating.is_none_or(|mutating| mutating == call.call.is_mutating())
+            && same(self.user.as_ref(), call.user)
+            && same(self.access_key.as_ref(), call.access_key)
+            && same(self.caller.as_ref(), call.caller)
+    }
+}
+
+/// What rules match on.
+#[derive(Clone, Copy)]
+pub(super) struct Seen<'a> {
+    pub(super) call: &'a Call,
+    pub(super) user: Option<&'a str>,
+    pub(super) access_key: Option<&'a str>,
+    pub(super) caller: Option<&'a str>,
+}
+
+/// How often a rule matched and acted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Hits {
+    /// Calls that matched.
+    pub matched: u64,
+    /// Calls it acted on: those whose turn it was.
+    pub acted: u64,
+}
+
+struct Entry {
+    id: RuleId,
+    rule: Rule,
+    hits: Hits,
+}
+
+/// The rules of one proxy, in the order they were added. Clones share them.
+#[derive(Clone)]
+pub struct Rules {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    entries: Mutex<Vec<Entry>>,
+    // Rules that are gone keep their counts: a test removes a fault and then asks whether it struck.
+    retired: Mutex<HashMap<RuleId, Hits>>,
+    next: AtomicU64,
+    version: watch::Sender<u64>,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                entries: Mutex::default(),
+                retired: Mutex::default(),
+                next: AtomicU64::new(1),
+                version: watch::Sender::new(0),
+            }),
+        }
+    }
+}
+
+impl Rules {
+    /// Adds a rule behind the others; it holds until it is removed.
+    #[allow(clippy::must_use_candidate, reason = "most tests never ask whether the fault struck")]
+    pub fn add(&self, rule: Rule) -> RuleId {
+        let id = RuleId(self.inner.next.fetch_add(1, Ordering::Relaxed));
+        self.lock().push(Entry { id, rule, hits: Hits::default() });
+        id
+    }
+
+    /// Adds a rule that holds the calls it matches, and returns the handle to wait for them and to let them go.
+    #[must_use = "a held call stays held until the handle lets it go"]
+    pub fn pause(&self, rule: Rule) -> Pause {
+        let pause = Pause::default();
+        self.add(rule.pause(&pause));
+        pause
+    }
+
+    /// Takes a rule away. Whether it was there.
+    #[allow(clippy::must_use_candidate, reason = "removing twice is no mistake")]
+    pub fn remove(&self, id: RuleId) -> bool {
+        let mut entries = self.lock();
+        let Some(index) = entries.iter().position(|entry| entry.id == id) else { return false };
+        let entry = entries.remove(index);
+        self.retired().insert(id, entry.hits);
+        true
+    }
+
+    /// Takes all rules away and lets go what they hold.
+    pub fn clear(&self) {
+        self.retire_all(Pause::release);
+    }
+
+    /// Takes all rules away and closes the connections they hold.
+    pub(super) fn abort_all(&self) {
+        self.retire_all(Pause::abort);
+    }
+
+    fn retire_all(&self, settle: fn(&Pause)) {
+        for entry in self.lock().drain(..) {
+            self.retired().insert(entry.id, entry.hits);
+            for effect in &entry.rule.effects {
+                if let Effect::Pause(pause) = effect {
+                    settle(pause);
+                }
+            }
+        }
+    }
+
+    /// Settles what a rule holds. Whether it was there.
+    pub(super) fn settle(&self, id: RuleId, settle: fn(&Pause)) -> bool {
+        let entries = self.lock();
+        let Some(entry) = entries.iter().find(|entry| entry.id == id) else { return false };
+        for effect in &entry.rule.effects {
+            if let Effect::Pause(pause) = effect {
+                settle(pause);
+            }
+        }
+        true
+    }
+
+    /// How often a rule matched and acted, also after it was removed.
+    #[must_use]
+    pub fn hits(&self, id: RuleId) -> Hits {
+        let live = self.lock().iter().find(|entry| entry.id == id).map(|entry| entry.hits);
+        live.or_else(|| self.retired().get(&id).copied()).unwrap_or_default()
+    }
+
+    /// Waits until a rule has acted `n` times. Whether it has.
+    pub async fn wait_for_hits(&self, id: RuleId, n: u64, within: Duration) -> bool {
+        let mut changes = self.inner.version.subscribe();
+        let wait = async {
+            loop {
+                changes.mark_unchanged();
+                if self.hits(id).acted >= n {
+                    return;
+                }
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::time::timeout(within, wait).await.is_ok()
+    }
+
+    /// The rules in words, with their counts.
+    #[must_use]
+    pub fn list(&self) -> Vec<(RuleId, String, Hits)> {
+        self.lock().iter().map(|entry| (entry.id, format!("{:?}", entry.rule), entry.hits)).collect()
+    }
+
+    /// Counts this call for every rule that matches it, and returns the effects of those whose turn it is.
+    pub(super) fn consult(&self, when: When, seen: Seen<'_>) -> Vec<(RuleId, Effect)> {
+        let mut effects = Vec::new();
+        let mut acted = false;
+        for entry in self.lock().iter_mut().filter(|entry| entry.rule.acts_at() == when) {
+            if !entry.rule.matches(&seen) {
+                continue;
+            }
+            entry.hits.matched += 1;
+            if entry.rule.turn.comes(entry.hits.matched) {
+                entry.hits.acted += 1;
+                acted = true;
+                effects.extend(entry.rule.effects.iter().map(|effect| (entry.id, effect.clone())));
+            }
+        }
+        // A clock that is off is off for an answer by another rule too.
+        effects.sort_by_key(|(_, effect)| !effect.is_flag());
+        if acted {
+            self.inner.version.send_modify(|version| *version += 1);
+        }
+        effects
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, HashMap<RuleId, Hits>> {
+        self.inner.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Holds calls at a point of their way, so that a test can act while one is there: kill the operator, read the truth,
+/// let another replica run. Clones are the same pause.
+///
+/// Letting go is for good: calls that come later pass.
+#[derive(Clone)]
+pub struct Pause {
+    state: Arc<watch::Sender<PauseState>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct PauseState {
+    held: usize,
+    arrived: usize,
+    verdict: Option<Verdict>,
+}
+
+/// What becomes of a held call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes on.
+    Go,
+    /// The connection is closed; held before AWS, it never happens.
+    Abort,
+}
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self { state: Arc::new(watch::Sender::new(PauseState::default())) }
+    }
+}
+
+impl Pause {
+    /// Waits until a call has been held, now or before. Whether one was, within the time.
+    pub async fn paused(&self, within: Duration) -> bool {
+        let mut changes = self.state.subscribe();
+        let arrived = changes.wait_for(|state| state.arrived > 0);
+        matches!(tokio::time::timeout(within, arrived).await, Ok(Ok(_)))
+    }
+
+    /// Calls held right now.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state.borrow().held
+    }
+
+    /// Lets held calls go on, and later ones pass.
+    pub fn release(&self) {
+        self.state.send_modify(|state| state.verdict = Some(Verdict::Go));
+    }
+
+    /// Closes the connections of held calls. What was held before AWS never happens; later calls pass.
+    pub fn abort(&self) {
+        self.state.send_modify(|state| {
+            // Later calls must pass, so with nothing held there is nothing to abort.
+            state.verdict = Some(if state.held > 0 { Verdict::Abort } else { Verdict::Go });
+        });
+    }
+
+    /// Holds the calling task until the verdict.
+    pub(super) async fn hold(&self) -> Verdict {
+        if self.state.borrow().verdict.is_some() {
+            return Verdict::Go;
+        }
+        self.state.send_modify(|state| {
+            state.held += 1;
+            state.arrived += 1;
+        });
+        let mut changes = self.state.subscribe();
+        let verdict = match changes.wait_for(|state| state.verdict.is_some()).await {
+            Ok(state) => state.verdict.unwrap_or(Verdict::Go),
+            Err(_) => Verdict::Go,
+        };
+        self.state.send_modify(|state| state.held -= 1);
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    fn consult(rules: &Rules, when: When, call: &Call) -> usize {
+        let seen = Seen { call, user: call.user_name(), access_key: call.access_key_id(), caller: Some("testing") };
+        rules.consult(when, seen).len()
+    }
+
+    fn acted_on(rule: Rule, calls: &[&Call]) -> Vec<bool> {
+        let rules = Rules::default();
+        rules.add(rule);
+        calls.iter().map(|call| consult(&rules, When::Before, call) > 0).collect()
+    }
+
+    #[test]
+    fn rules_match_what_they_name_and_nothing_else() {
+        let create = Call::iam("CreateAccessKey").with("UserName", "u");
+        let other_user = Call::iam("CreateAccessKey").with("UserName", "v");
+        let update = Call::iam("UpdateAccessKey").with("UserName", "u").with("AccessKeyId", "AKIA1");
+        let list = Call::iam("ListAccessKeys").with("UserName", "u");
+        let calls = [&create, &other_user, &update, &list];
+        for (rule, expected) in [
+            (Rule::on("CreateAccessKey"), [true, true, false, false]),
+            (Rule::on("CreateAccessKey").user("u"), [true, false, false, false]),
+            (Rule::on_all().access_key("AKIA1"), [false, false, true, false]),
+            (Rule::on_any_of(["UpdateAccessKey", "ListAccessKeys"]), [false, false, true, true]),
+            (Rule::on_mutating().user("u"), [true, false, true, false]),
+            (Rule::on_reads(), [false, false, false, true]),
+            (Rule::on_all().caller("AKIA9"), [false, false, false, false]),
+            (Rule::on_all().caller("testing"), [true, true, true, true]),
+        ] {
+            let words = format!("{rule:?}");
+            assert_eq!(acted_on(rule.drop_connection(), &calls), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn turns_count_matching_calls_only() {
+        let hit = Call::iam("GetUser");
+        let miss = Call::iam("ListUsers");
+        let calls = [&hit, &miss, &hit, &hit, &hit];
+        for (rule, expected) in [
+            (Rule::on("GetUser").nth(2), [false, false, true, false, false]),
+            (Rule::on("GetUser").first(2), [true, false, true, false, false]),
+            (Rule::on("GetUser").from(3), [false, false, false, true, true]),
+            (Rule::on("GetUser").every(2), [false, false, true, false, true]),
+        ] {
+            let words = format!("{rule:?}");
+            assert_eq!(acted_on(rule.throttle(), &calls), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn before_and_after_commit_are_apart_and_hits_outlive_the_rule() {
+        let rules = Rules::default();
+        let call = Call::iam("CreateUser");
+        let id = rules.add(Rule::on("CreateUser").after_commit().drop_connection());
+        assert_eq!(consult(&rules, When::Before, &call), 0);
+        assert_eq!(consult(&rules, When::AfterCommit, &call), 1);
+        assert!(rules.remove(id));
+        assert!(!rules.remove(id));
+        assert_eq!(consult(&rules, When::AfterCommit, &call), 0);
+        assert_eq!(rules.hits(id), Hits { matched: 1, acted: 1 });
+    }
+
+    #[tokio::test]
+    async fn a_pause_holds_until_the_verdict_and_later_calls_pass() {
+        for (verdict, settle) in [(Verdict::Go, Pause::release as fn(&Pause)), (Verdict::Abort, Pause::abort)] {
+            let pause = Pause::default();
+            assert!(!pause.paused(Duration::from_millis(10)).await);
+            let held = tokio::spawn({
+                let pause = pause.clone();
+                async move { pause.hold().await }
+            });
+            assert!(pause.paused(SOON).await);
+            assert_eq!(pause.held(), 1);
+            assert!(!held.is_finished());
+            settle(&pause);
+            assert_eq!(held.await.unwrap(), verdict);
+            assert_eq!(pause.held(), 0);
+            assert_eq!(pause.hold().await, Verdict::Go);
+        }
+    }
+
+    #[tokio::test]
+    async fn hits_can_be_waited_for() {
+        let rules = Rules::default();
+        let id = rules.add(Rule::on_all().throttle());
+        assert!(!rules.wait_for_hits(id, 1, Duration::from_millis(10)).await);
+        consult(&rules, When::Before, &Call::iam("GetUser"));
+        assert!(rules.wait_for_hits(id, 1, SOON).await);
+    }
+}

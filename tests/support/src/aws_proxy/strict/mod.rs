@@ -1,0 +1,157 @@
+//! AWS's rules, one file each, and the table that says which action passes through which.
+
+mod boundary;
+mod delete_user;
+mod groups;
+mod identity;
+mod keys;
+mod last_used;
+mod login_profile;
+mod names;
+mod paging;
+mod policies;
+mod polish;
+mod service_credentials;
+mod sessions;
+mod tags;
+mod users;
+
+use std::sync::Arc;
+
+use super::account::{Account, Caller, Realm};
+use super::answer::{Answer, AwsError};
+use super::call::{Call, Service};
+use super::rules::Flags;
+use super::upstream::Upstream;
+
+pub(super) use policies::decode as decode_document;
+pub(super) use polish::shown_user_id as user_id;
+pub(super) use tags::read as read_tags;
+
+/// AWS as far as it is not the network: the emulator, and what is known beyond it.
+#[derive(Clone, Debug)]
+pub(super) struct Aws {
+    pub(super) account: Arc<Account>,
+    pub(super) upstream: Upstream,
+}
+
+/// One call being worked on.
+struct Work<'a> {
+    aws: &'a Aws,
+    call: &'a Call,
+    caller: &'a Caller,
+    flags: Flags,
+}
+
+impl Aws {
+    /// Does what a call asks for, by AWS's rules. `Err` and an answer with an error status mean the same: nothing
+    /// was changed.
+    pub(super) async fn perform(&self, call: &Call, caller: &Caller, flags: Flags) -> Result<Answer, AwsError> {
+        let work = Work { aws: self, call, caller, flags };
+        let answer = work.perform().await?;
+        Ok(polish::polish(answer, call, flags.clock_skew))
+    }
+
+    /// Asks the emulator something on our own account. An error of the emulator is an `Err`.
+    pub(super) async fn ask(&self, realm: &Realm, call: &Call) -> Result<String, AwsError> {
+        let answer = self.upstream.send(realm, call, None).await?;
+        match answer.as_error() {
+            None => Ok(answer.body),
+            Some(error) => Err(error),
+        }
+    }
+}
+
+impl Work<'_> {
+    async fn perform(&self) -> Result<Answer, AwsError> {
+        match (self.call.service, self.call.action.as_str()) {
+            (Service::Sts, "GetCallerIdentity") => identity::get_caller_identity(self).await,
+            (Service::Sts, "AssumeRole" | "AssumeRoleWithWebIdentity" | "AssumeRoleWithSAML" | "GetSessionToken") => {
+                sessions::hand_out(self).await
+            }
+            (Service::Sts, _) => self.forward().await,
+
+            (_, "CreateUser") => users::create(self).await,
+            (_, "GetUser") => users::get(self).await,
+            (_, "UpdateUser") => users::update(self).await,
+            (_, "DeleteUser") => delete_user::delete(self).await,
+            (_, "PutUserPermissionsBoundary") => boundary::put(self).await,
+            (_, "DeleteUserPermissionsBoundary") => boundary::delete(self).await,
+            (_, "GetAccountAuthorizationDetails") => boundary::in_account_details(self).await,
+
+            (_, "CreateAccessKey") => keys::create(self).await,
+            (_, "UpdateAccessKey") => keys::update(self).await,
+            (_, "DeleteAccessKey") => keys::delete(self).await,
+            (_, "ListAccessKeys") => keys::list(self).await,
+            (_, "GetAccessKeyLastUsed") => last_used::get(self),
+
+            (_, "TagUser") => tags::tag_user(self).await,
+            (_, "UntagUser") => tags::untag_user(self).await,
+
+            (_, "AttachUserPolicy") => policies::attach(self).await,
+            (_, "PutUserPolicy") => policies::put_inline(self).await,
+            (_, "CreatePolicy" | "CreatePolicyVersion") => policies::create(self).await,
+            (_, "DeletePolicy") => policies::delete(self).await,
+
+            (_, "AddUserToGroup") => groups::add_user(self).await,
+            (_, "DeleteGroup") => groups::delete(self).await,
+
+            (_, "CreateLoginProfile") => login_profile::create(self).await,
+            (_, "UpdateLoginProfile") => login_profile::update(self).await,
+            (_, "GetLoginProfile") => login_profile::get(self).await,
+            (_, "DeleteLoginProfile") => login_profile::delete(self).await,
+
+            (_, "CreateServiceSpecificCredential") => service_credentials::create(self).await,
+            (_, "ListServiceSpecificCredentials") => service_credentials::list(self).await,
+            (_, "UpdateServiceSpecificCredential") => service_credentials::update(self).await,
+            (_, "DeleteServiceSpecificCredential") => service_credentials::delete(self).await,
+
+            (_, action) if paging::is_paged(action) => paging::list(self).await,
+            _ => self.forward().await,
+        }
+    }
+
+    fn account(&self) -> &Account {
+        &self.aws.account
+    }
+
+    fn realm(&self) -> &Realm {
+        &self.caller.realm
+    }
+
+    /// The user the call is about: the one it names, or the one who makes it.
+    fn user(&self) -> Result<&str, AwsError> {
+        match self.call.user_name().or_else(|| self.caller.user()) {
+            Some(user) => {
+                names::check_reference(user)?;
+                Ok(user)
+            }
+            None => Err(AwsError::validation("Must specify userName when calling with non-User credentials")),
+        }
+    }
+
+    /// Passes the call on as it is.
+    async fn forward(&self) -> Result<Answer, AwsError> {
+        self.forward_as(self.call).await
+    }
+
+    /// Passes the call on in another form.
+    async fn forward_as(&self, call: &Call) -> Result<Answer, AwsError> {
+        self.aws.upstream.send(self.realm(), call, self.caller.key_id.as_deref()).await
+    }
+
+    /// Asks the emulator something on our own account.
+    async fn ask(&self, call: &Call) -> Result<String, AwsError> {
+        self.aws.ask(self.realm(), call).await
+    }
+
+    /// Fails with `NoSuchEntity` unless the user is there.
+    async fn user_exists(&self, user: &str) -> Result<(), AwsError> {
+        self.ask(&Call::iam("GetUser").with("UserName", user)).await.map(drop)
+    }
+
+    /// A success of this action.
+    fn success(&self, result: &str) -> Answer {
+        Answer::success(self.call.service, &self.call.action, result)
+    }
+}

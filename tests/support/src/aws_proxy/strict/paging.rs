@@ -1,0 +1,178 @@
+//! Lists in pages. The emulator answers everything at once; AWS cuts after `MaxItems` (100 by default, 1,000 at most),
+//! may cut earlier, and hands out a marker for the rest.
+//!
+//! The first page freezes the list, later pages read on in it: cheap with thousands of users, and within what an
+//! eventually consistent service may do.
+
+use std::sync::Arc;
+
+use roxmltree::Document;
+
+use super::super::account::{Listing, PageShape};
+use super::super::answer::{Answer, AwsError, random_hex};
+use super::super::call::Call;
+use super::super::xml;
+use super::Work;
+
+const MAX_ITEMS: usize = 1000;
+
+/// The actions that page, with the lists in their answers, in the order AWS fills them.
+const PAGED: [(&str, &[&str]); 10] = [
+    ("ListUsers", &["Users"]),
+    ("ListAccessKeys", &["AccessKeyMetadata"]),
+    ("ListAttachedUserPolicies", &["AttachedPolicies"]),
+    ("ListUserPolicies", &["PolicyNames"]),
+    ("ListUserTags", &["Tags"]),
+    ("ListGroupsForUser", &["Groups"]),
+    ("ListMFADevices", &["MFADevices"]),
+    ("ListSSHPublicKeys", &["SSHPublicKeys"]),
+    ("ListSigningCertificates", &["Certificates"]),
+    ("GetAccountAuthorizationDetails", &["UserDetailList", "GroupDetailList", "RoleDetailList", "Policies"]),
+];
+
+fn lists_of(action: &str) -> Option<&'static [&'static str]> {
+    PAGED.iter().find(|(paged, _)| *paged == action).map(|(_, lists)| *lists)
+}
+
+/// Whether the action answers in pages.
+pub(super) fn is_paged(action: &str) -> bool {
+    lists_of(action).is_some()
+}
+
+/// A list, in pages.
+pub(super) async fn list(work: &Work<'_>) -> Result<Answer, AwsError> {
+    list_after(work, |answer| answer).await
+}
+
+/// A list, in pages, after a change of the whole of it.
+pub(super) async fn list_after(work: &Work<'_>, change: impl FnOnce(Answer) -> Answer) -> Result<Answer, AwsError> {
+    let max_items = max_items(work.call)?;
+    let mut call = work.call.clone().without("MaxItems").without("Marker");
+    if !matches!(call.action.as_str(), "ListUsers" | "GetAccountAuthorizationDetails")
+        && call.user_name().is_none()
+        && let Some(user) = work.caller.user()
+    {
+        call = call.with("UserName", user);
+    }
+    let question = format!("{}/{} {}", work.realm().partition, work.realm().account, call.body());
+    let lists = lists_of(&call.action).unwrap_or_default();
+
+    let (token, page, start, listing) = if let Some(marker) = work.call.param("Marker") {
+        let found = read_marker(marker).and_then(|(token, page, start)| {
+            let listing = work.account().listing(token)?;
+            let fits = listing.question == question && start <= listing.items.len();
+            fits.then(|| (token.to_owned(), page, start, listing))
+        });
+        found.ok_or_else(|| AwsError::validation(format!("Invalid Marker: {marker}")))?
+    } else {
+        let answer = work.forward_as(&call).await?;
+        if !answer.is_success() {
+            return Ok(answer);
+        }
+        let answer = change(answer);
+        let Some(items) = items(&answer.body, lists) else { return Ok(answer) };
+        (random_hex(24), 1, 0, Arc::new(Listing { question, items }))
+    };
+
+    let settings = work.account().settings();
+    let size = page_length(max_items.min(settings.page_size).max(1), page, settings.page_shape);
+    let end = (start + size).min(listing.items.len());
+    let mut result = String::new();
+    for list in lists {
+        let members: String =
+            listing.items[start..end].iter().filter(|(of, _)| of == list).map(|(_, xml)| xml.as_str()).collect();
+        result.push_str(&xml::wrap(list, &members));
+    }
+    let truncated = end < listing.items.len();
+    result.push_str(&xml::leaf("IsTruncated", if truncated { "true" } else { "false" }));
+    if truncated {
+        result.push_str(&xml::leaf("Marker", &format!("{token}.{}.{end}", page + 1)));
+        if page == 1 {
+            work.account().keep_listing(token, listing);
+        }
+    }
+    Ok(work.success(&result))
+}
+
+fn max_items(call: &Call) -> Result<usize, AwsError> {
+    let Some(asked) = call.param("MaxItems") else { return Ok(100) };
+    match asked.parse() {
+        Ok(items) if (1..=MAX_ITEMS).contains(&items) => Ok(items),
+        _ => Err(AwsError::constraint(asked, "maxItems", "have value between 1 and 1000")),
+    }
+}
+
+/// `token.page.start`; opaque to clients.
+fn read_marker(marker: &str) -> Option<(&str, usize, usize)> {
+    let mut parts = marker.split('.');
+    let read = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(read)
+}
+
+/// How many items go on the page of that number, counted from 1.
+fn page_length(full: usize, page: usize, shape: PageShape) -> usize {
+    match shape {
+        PageShape::WithEmpty if page.is_multiple_of(3) => 0,
+        PageShape::Fewer | PageShape::WithEmpty if page.is_multiple_of(2) => full.div_ceil(2),
+        _ => full,
+    }
+}
+
+/// The members of the lists in an answer, each with the name of its list. Their own names and name spaces stay, so
+/// the text can be put into another answer of the same action.
+fn items(body: &str, lists: &[&str]) -> Option<Vec<(String, String)>> {
+    let document = Document::parse(body).ok()?;
+    let result = document.root_element().first_element_child()?;
+    let mut items = Vec::new();
+    for list in lists {
+        if let Some(list_element) = xml::child(result, list) {
+            items
+                .extend(xml::members(list_element).map(|member| ((*list).to_owned(), body[member.range()].to_owned())));
+        }
+    }
+    Some(items)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_items_is_between_one_and_a_thousand() {
+        let asked = |n: &str| max_items(&Call::iam("ListUsers").with("MaxItems", n)).map_err(|error| error.code);
+        assert_eq!(max_items(&Call::iam("ListUsers")), Ok(100));
+        assert_eq!(asked("1"), Ok(1));
+        assert_eq!(asked("1000"), Ok(1000));
+        for bad in ["0", "1001", "-1", "many", ""] {
+            assert_eq!(asked(bad), Err("ValidationError".to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn markers_are_what_we_made_or_nothing() {
+        assert_eq!(read_marker("abc.2.100"), Some(("abc", 2, 100)));
+        for bad in ["", "abc", "abc.2", "abc.x.1", "abc.1.2.3"] {
+            assert_eq!(read_marker(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn pages_may_be_short_but_go_on() {
+        let lengths = |shape| (1..=6).map(|page| page_length(10, page, shape)).collect::<Vec<_>>();
+        assert_eq!(lengths(PageShape::Full), [10; 6]);
+        assert_eq!(lengths(PageShape::Fewer), [10, 5, 10, 5, 10, 5]);
+        assert_eq!(lengths(PageShape::WithEmpty), [10, 5, 0, 5, 10, 0]);
+        assert_eq!(page_length(1, 2, PageShape::Fewer), 1, "a page of one is never cut to nothing for ever");
+    }
+
+    #[test]
+    fn members_keep_their_list_and_inner_lists_stay_inside() {
+        let body = "<R><RResult><UserDetailList><member><Tags><member>t</member></Tags></member></UserDetailList>\
+                    <Policies/></RResult></R>";
+        let items = items(body, &["UserDetailList", "Policies"]).unwrap();
+        assert_eq!(
+            items,
+            [("UserDetailList".to_owned(), "<member><Tags><member>t</member></Tags></member>".to_owned())]
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! `AssumeRole` and its kin: the credentials they hand out are remembered, as those of `CreateAccessKey` are.
+
+use super::super::account::{NewSession, Realm};
+use super::super::answer::{Answer, AwsError};
+use super::super::xml;
+use super::Work;
+
+/// Any action of STS that hands out credentials.
+pub(super) async fn hand_out(work: &Work<'_>) -> Result<Answer, AwsError> {
+    let answer = work.forward().await?;
+    if !answer.is_success() {
+        return Ok(answer);
+    }
+    let text = |name: &str| xml::text_in(&answer.body, name);
+    if let (Some(key_id), Some(secret)) = (text("AccessKeyId"), text("SecretAccessKey")) {
+        let arn = text("Arn").unwrap_or_else(|| work.account().caller_arn(work.caller));
+        work.account().session_made(NewSession {
+            realm: realm_of(&arn, work.realm()),
+            key_id,
+            secret,
+            token: text("SessionToken"),
+            id: text("AssumedRoleId").unwrap_or_default(),
+            expires: text("Expiration").and_then(|time| time.parse().ok()),
+            arn,
+        });
+    }
+    Ok(answer)
+}
+
+/// The account an ARN belongs to.
+fn realm_of(arn: &str, otherwise: &Realm) -> Realm {
+    let account = arn.split(':').nth(4).filter(|account| !account.is_empty());
+    Realm { partition: otherwise.partition, account: account.unwrap_or(&otherwise.account).to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_session_lives_in_the_account_of_its_role() {
+        let home = Realm::aws("1");
+        assert_eq!(realm_of("arn:aws:sts::444455556666:assumed-role/x/s", &home), Realm::aws("444455556666"));
+        assert_eq!(realm_of("", &home), home);
+    }
+}

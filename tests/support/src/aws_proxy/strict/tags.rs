@@ -1,0 +1,185 @@
+//! User tags: at most 50, keys to 128 and values to 256 characters of a fixed set, `aws:` reserved, and keys that
+//! differ only in case are the same key. The emulator checks none of it on users.
+
+use roxmltree::Document;
+
+use super::super::answer::{Answer, AwsError};
+use super::super::call::Call;
+use super::super::xml;
+use super::{Work, names};
+
+const QUOTA: usize = 50;
+
+/// `[\p{L}\p{Z}\p{N}_.:/=+\-@]`.
+fn is_tag_char(c: char) -> bool {
+    // \p{Z} is the space separators; control characters such as tab and line feed are not in it.
+    c.is_alphanumeric() || (c.is_whitespace() && !c.is_control()) || "_.:/=+-@".contains(c)
+}
+
+fn check_text(text: &str, field: &str, max: usize) -> Result<(), AwsError> {
+    if text.chars().count() > max {
+        return Err(AwsError::constraint(text, field, &format!("have length less than or equal to {max}")));
+    }
+    if !text.chars().all(is_tag_char) {
+        let pattern = "satisfy regular expression pattern: [\\p{L}\\p{Z}\\p{N}_.:/=+\\-@]+";
+        return Err(AwsError::constraint(text, field, pattern));
+    }
+    Ok(())
+}
+
+fn check_key(key: &str, field: &str) -> Result<(), AwsError> {
+    if key.is_empty() {
+        return Err(AwsError::constraint(key, field, "have length greater than or equal to 1"));
+    }
+    check_text(key, field, 128)?;
+    if key.get(..4).is_some_and(|prefix| prefix.eq_ignore_ascii_case("aws:")) {
+        return Err(AwsError::invalid_input("Tag keys beginning with aws: are reserved for system use."));
+    }
+    Ok(())
+}
+
+/// The tags of one request, before they meet those the user has.
+pub(super) fn check_request(tags: &[(&str, &str)]) -> Result<(), AwsError> {
+    if tags.len() > QUOTA {
+        return Err(AwsError::constraint(
+            &format!("{} tags", tags.len()),
+            "tags",
+            &format!("have length less than or equal to {QUOTA}"),
+        ));
+    }
+    let mut seen = std::collections::HashSet::new();
+    for (index, (key, value)) in tags.iter().enumerate() {
+        let index = index + 1;
+        check_key(key, &format!("tags.{index}.member.key"))?;
+        check_text(value, &format!("tags.{index}.member.value"), 256)?;
+        if !seen.insert(key.to_lowercase()) {
+            return Err(AwsError::invalid_input(
+                "Duplicate tag keys found. Please note that Tag keys are case insensitive.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The tags in an answer of `ListUserTags`.
+pub(crate) fn read(answer: &str) -> Vec<(String, String)> {
+    let Ok(document) = Document::parse(answer) else { return Vec::new() };
+    let Some(tags) = xml::find(&document, "Tags") else { return Vec::new() };
+    xml::members(tags)
+        .filter_map(|tag| {
+            let value = xml::child_text(tag, "Value").unwrap_or_default();
+            Some((xml::child_text(tag, "Key")?.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+/// Which keys of `existing` make way for `new` ones that differ from them in case only, and how many there will be.
+fn merge<'e>(existing: &'e [(String, String)], new: &[(&str, &str)]) -> (Vec<&'e str>, usize) {
+    let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
+    let meets = |key: &str| new.iter().any(|(other, _)| same(key, other));
+    let kept = existing.iter().filter(|(key, _)| !meets(key)).count();
+    let replaced = existing
+        .iter()
+        .map(|(key, _)| key.as_str())
+        .filter(|key| meets(key) && !new.iter().any(|(other, _)| other == key))
+        .collect();
+    (replaced, kept + new.len())
+}
+
+/// `TagUser`.
+pub(super) async fn tag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
+    let user = work.call.required("UserName")?;
+    names::check_reference(user)?;
+    let new = work.call.tags();
+    if new.is_empty() {
+        work.call.required("Tags")?;
+    }
+    check_request(&new)?;
+    let _lock = work.account().lock_user(work.realm(), user).await;
+    let existing = read(&work.ask(&Call::iam("ListUserTags").with("UserName", user)).await?);
+    let (replaced, count) = merge(&existing, &new);
+    if count > QUOTA {
+        return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for TagsPerUser: {QUOTA}")));
+    }
+    if !replaced.is_empty() {
+        work.ask(&untag(user, &replaced)).await?;
+    }
+    work.forward().await
+}
+
+/// `UntagUser`: keys are found ignoring case; those that are not there do not matter.
+pub(super) async fn untag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
+    let user = work.call.required("UserName")?;
+    names::check_reference(user)?;
+    let keys = work.call.list("TagKeys");
+    if keys.is_empty() {
+        work.call.required("TagKeys")?;
+    }
+    if keys.len() > QUOTA {
+        return Err(AwsError::constraint(&keys.len().to_string(), "tagKeys", "have length less than or equal to 50"));
+    }
+    let _lock = work.account().lock_user(work.realm(), user).await;
+    let existing = read(&work.ask(&Call::iam("ListUserTags").with("UserName", user)).await?);
+    let wanted: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
+    let found: Vec<&str> =
+        existing.iter().map(|(key, _)| key.as_str()).filter(|key| wanted.contains(&key.to_lowercase())).collect();
+    if found.is_empty() {
+        return Ok(work.success(""));
+    }
+    work.forward_as(&untag(user, &found)).await
+}
+
+fn untag(user: &str, keys: &[&str]) -> Call {
+    keys.iter().enumerate().fold(Call::iam("UntagUser").with("UserName", user), |call, (index, key)| {
+        call.with(format!("TagKeys.member.{}", index + 1), *key)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(tags: &[(&str, &str)]) -> Result<(), String> {
+        check_request(tags).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn keys_and_values_have_limits() {
+        let long_key = "k".repeat(129);
+        let long_value = "v".repeat(257);
+        for good in [
+            ("awsdeploy.dev/uid", "x"),
+            ("\u{dc}ber @home", ""),
+            ("k", "a b_.:/=+-@"),
+            (&long_key[..128], &long_value[..256]),
+        ] {
+            assert_eq!(code(&[good]), Ok(()), "{good:?}");
+        }
+        for bad in
+            [("", "x"), (&long_key, "x"), ("k", &long_value), ("k!", ""), ("k", "a,b"), ("k\n", ""), ("k", "\u{1f600}")]
+        {
+            assert_eq!(code(&[bad]), Err("ValidationError".to_owned()), "{bad:?}");
+        }
+        for reserved in ["aws:x", "AWS:x", "Aws:"] {
+            assert_eq!(code(&[(reserved, "")]), Err("InvalidInput".to_owned()), "{reserved}");
+        }
+        assert_eq!(code(&[("awsdeploy.dev/x", "")]), Ok(()), "only the prefix with its colon is reserved");
+    }
+
+    #[test]
+    fn a_request_has_at_most_fifty_and_none_twice() {
+        let keys: Vec<String> = (0..51).map(|n| format!("k{n}")).collect();
+        let tags: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+        assert_eq!(code(&tags[..50]), Ok(()));
+        assert_eq!(code(&tags), Err("ValidationError".to_owned()));
+        assert_eq!(code(&[("Owner", "a"), ("owner", "b")]), Err("InvalidInput".to_owned()));
+    }
+
+    #[test]
+    fn keys_merge_ignoring_case() {
+        let existing = [("Owner".to_owned(), "a".to_owned()), ("team".to_owned(), "b".to_owned())];
+        assert_eq!(merge(&existing, &[("owner", "c")]), (vec!["Owner"], 2));
+        assert_eq!(merge(&existing, &[("Owner", "c")]), (vec![], 2));
+        assert_eq!(merge(&existing, &[("cost", "c"), ("TEAM", "d")]), (vec!["team"], 3));
+    }
+}

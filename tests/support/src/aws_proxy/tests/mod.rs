@@ -1,0 +1,178 @@
+//! The proxy as its clients see it: over HTTP, in front of a real emulator.
+//!
+//! One emulator serves all tests of this process; each test has an AWS account of its own in it. There is no way to
+//! skip these: without an emulator they fail.
+
+mod faults;
+mod keys;
+mod lists;
+mod users;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::call::Request;
+use super::{Account, Answer, AwsError, Call, MintedKey, StrictAws, sigv4};
+use crate::emulator::Emulator;
+use crate::run_dir::RunDir;
+use crate::tools::Tools;
+
+/// Long enough that only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
+const READ_ONLY: &str = "arn:aws:iam::aws:policy/ReadOnlyAccess";
+const DOCUMENT: &str =
+    r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:GetObject","Resource":"*"}]}"#;
+
+/// The emulator of this process.
+fn emulator() -> SocketAddr {
+    static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
+    *ADDRESS.get_or_init(|| {
+        let (send, receive) = std::sync::mpsc::channel();
+        // The emulator ends with the thread that started it, so that thread has to outlive every test.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let tools = Tools::locate().await.unwrap();
+                let directory = RunDir::create().unwrap();
+                let emulator = Emulator::start(&tools, directory.path()).await.unwrap();
+                send.send(emulator.addr()).unwrap();
+                std::future::pending::<()>().await;
+            });
+        });
+        receive.recv().expect("no emulator; set AWSDEPLOY_TEST_BIN to a directory with moto_server")
+    })
+}
+
+/// A proxy in front of an empty AWS account.
+async fn aws() -> StrictAws {
+    aws_for(Account::unique()).await
+}
+
+async fn aws_for(account: Arc<Account>) -> StrictAws {
+    let upstream = tokio::task::spawn_blocking(emulator).await.unwrap();
+    StrictAws::start(upstream, account).await.unwrap()
+}
+
+/// A client that signs.
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    endpoint: String,
+    key_id: String,
+    secret: String,
+    token: Option<String>,
+}
+
+/// An answer with its headers, or the error of a connection that ended without one.
+type Received = Result<(Answer, reqwest::header::HeaderMap), reqwest::Error>;
+
+impl Client {
+    fn operator(aws: &StrictAws) -> Self {
+        Self::with(aws, "testing", "testing")
+    }
+
+    fn with_key(aws: &StrictAws, key: &MintedKey) -> Self {
+        Self::with(aws, &key.id, &key.secret)
+    }
+
+    fn with(aws: &StrictAws, key_id: &str, secret: &str) -> Self {
+        Self {
+            http: reqwest::Client::builder().no_proxy().build().unwrap(),
+            endpoint: aws.endpoint(),
+            key_id: key_id.to_owned(),
+            secret: secret.to_owned(),
+            token: None,
+        }
+    }
+
+    /// With the credentials of an answer of `AssumeRole`.
+    fn with_session(aws: &StrictAws, session: &str) -> Self {
+        let plain = Self::with(aws, &text(session, "AccessKeyId"), &text(session, "SecretAccessKey"));
+        Self { token: Some(text(session, "SessionToken")), ..plain }
+    }
+
+    /// Sends a call, whatever comes back.
+    async fn send(&self, call: &Call) -> Received {
+        let mut headers = hyper::HeaderMap::new();
+        headers.insert("host", self.endpoint.strip_prefix("http://").unwrap().parse().unwrap());
+        headers.insert("content-type", "application/x-www-form-urlencoded".parse().unwrap());
+        if let Some(token) = &self.token {
+            headers.insert("x-amz-security-token", token.parse().unwrap());
+        }
+        let mut request = Request {
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            query: String::new(),
+            headers,
+            body: call.body().into_bytes(),
+        };
+        let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        sigv4::sign(&mut request, &self.key_id, &self.secret, &call.region, call.service.name(), &now);
+        let response = self.http.post(&self.endpoint).headers(request.headers).body(request.body).send().await?;
+        let status = response.status().as_u16();
+        let headers = response.headers().clone();
+        let answer = Answer {
+            status,
+            content_type: headers["content-type"].to_str().unwrap().to_owned(),
+            request_id: headers["x-amzn-requestid"].to_str().unwrap().to_owned(),
+            body: response.text().await?,
+        };
+        Ok((answer, headers))
+    }
+
+    /// Sends a call that gets an answer: the body of a success, or the error.
+    async fn call(&self, call: &Call) -> Result<String, AwsError> {
+        let (answer, _) = self.send(call).await.expect("an answer");
+        match answer.as_error() {
+            None => Ok(answer.body),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Sends a call that must succeed.
+    async fn ok(&self, call: &Call) -> String {
+        self.call(call).await.unwrap_or_else(|error| panic!("{call:?}: {error}"))
+    }
+
+    /// Sends a call that must be refused, and returns status, code and message.
+    async fn refused(&self, call: &Call) -> (u16, String, String) {
+        match self.call(call).await {
+            Ok(body) => panic!("{call:?} should have been refused: {body}"),
+            Err(error) => (error.status, error.code, error.message),
+        }
+    }
+
+    /// Sends a call that must be refused, and returns the code.
+    async fn code(&self, call: &Call) -> String {
+        self.refused(call).await.1
+    }
+
+    async fn create_key(&self, user: &str) -> MintedKey {
+        let body = self.ok(&on("CreateAccessKey", user)).await;
+        MintedKey { id: text(&body, "AccessKeyId"), secret: text(&body, "SecretAccessKey") }
+    }
+
+    /// The ARN behind the key, or the code of the refusal.
+    async fn who_am_i(&self) -> Result<String, String> {
+        let identity = self.call(&Call::sts("GetCallerIdentity")).await.map_err(|error| error.code)?;
+        Ok(text(&identity, "Arn"))
+    }
+}
+
+fn on(action: &str, user: &str) -> Call {
+    Call::iam(action).with("UserName", user)
+}
+
+fn text(body: &str, element: &str) -> String {
+    super::xml::text_in(body, element).unwrap_or_else(|| panic!("no {element} in {body}"))
+}
+
+fn texts(body: &str, element: &str) -> Vec<String> {
+    super::xml::texts_in(body, element)
+}

@@ -1,0 +1,339 @@
+//! Users and what hangs on them: names, tags, policies, boundaries, passwords, and the way out.
+
+use super::*;
+use crate::aws_proxy::LoginProfileTruth;
+
+#[tokio::test]
+async fn names_collide_ignoring_case_also_with_users_that_were_there_before_us() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "Deploy-A")).await;
+    for name in ["Deploy-A", "deploy-a", "DEPLOY-A"] {
+        let (status, code, message) = operator.refused(&on("CreateUser", name)).await;
+        assert_eq!((status, code.as_str()), (409, "EntityAlreadyExists"));
+        assert_eq!(message, format!("User with name {name} already exists."));
+    }
+    // The same AWS after a restart of the rig: the emulator is full, the account state is empty.
+    let later = aws_for(Account::with_id(aws.account().id())).await;
+    assert_eq!(Client::operator(&later).code(&on("CreateUser", "DEPLOY-a")).await, "EntityAlreadyExists");
+    aws.human().delete_user("Deploy-A").await.unwrap();
+    operator.ok(&on("CreateUser", "deploy-a")).await;
+}
+
+#[tokio::test]
+async fn names_and_paths_are_checked() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let long = "x".repeat(65);
+    for call in [on("CreateUser", "bad name!"), on("CreateUser", &long), on("CreateUser", "u").with("Path", "nopath")] {
+        assert_eq!(operator.code(&call).await, "ValidationError", "{call:?}");
+    }
+    assert_eq!(operator.code(&Call::iam("CreateUser")).await, "ValidationError");
+    assert!(aws.truth().user_names().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_account_has_room_for_so_many_users() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    assert_eq!(aws.account().settings().users_quota, 5000);
+    aws.account().configure(|settings| settings.users_quota = 2);
+    for user in ["a", "b"] {
+        operator.ok(&on("CreateUser", user)).await;
+    }
+    let (status, code, message) = operator.refused(&on("CreateUser", "c")).await;
+    assert_eq!((status, code.as_str()), (409, "LimitExceeded"));
+    assert_eq!(message, "Cannot exceed quota for UsersPerAccount: 2");
+    operator.ok(&on("DeleteUser", "a")).await;
+    operator.ok(&on("CreateUser", "c")).await;
+}
+
+#[tokio::test]
+async fn a_user_looks_as_aws_shows_it() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let made = operator.ok(&on("CreateUser", "u").with_tags([("awsdeploy.dev/uid", "1-2")])).await;
+    let got = operator.ok(&on("GetUser", "u")).await;
+    for body in [&made, &got] {
+        assert!(text(body, "UserId").starts_with("AIDA"), "{body}");
+        assert_eq!(text(body, "UserId").len(), 21);
+        assert_eq!(text(body, "CreateDate").len(), "2026-11-21T21:53:20Z".len());
+        assert_eq!(text(body, "Key"), "awsdeploy.dev/uid");
+    }
+    assert_eq!(text(&made, "UserId"), text(&got, "UserId"));
+    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().id, text(&got, "UserId"));
+}
+
+#[tokio::test]
+async fn a_user_cannot_go_while_anything_hangs_on_it() {
+    let aws = aws().await;
+    let human = aws.human();
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    human.create_group("g").await.unwrap();
+    let certificate = |action: &str| on(action, "u");
+
+    let key = operator.create_key("u").await;
+    let blocked = |message: &str| (409, "DeleteConflict".to_owned(), format!("Cannot delete entity, must {message}"));
+    let delete = on("DeleteUser", "u");
+    assert_eq!(operator.refused(&delete).await, blocked("delete access keys first."));
+    human.deactivate_key("u", &key.id).await.unwrap();
+    assert_eq!(operator.refused(&delete).await, blocked("delete access keys first."), "an inactive key counts");
+    human.delete_key("u", &key.id).await.unwrap();
+
+    human.create_login_profile("u", "Correct-horse-1").await.unwrap();
+    assert_eq!(operator.refused(&delete).await, blocked("delete login profile first."));
+    operator.ok(&certificate("DeleteLoginProfile")).await;
+
+    human.put_inline("u", "p", DOCUMENT).await.unwrap();
+    assert_eq!(operator.refused(&delete).await, blocked("delete policies first."));
+    human.delete_inline("u", "p").await.unwrap();
+
+    human.attach("u", READ_ONLY).await.unwrap();
+    assert_eq!(operator.refused(&delete).await, blocked("detach all policies first."));
+    human.detach("u", READ_ONLY).await.unwrap();
+
+    human.add_to_group("u", "g").await.unwrap();
+    assert_eq!(operator.refused(&delete).await, blocked("remove users from group first."));
+    assert_eq!(operator.code(&Call::iam("DeleteGroup").with("GroupName", "g")).await, "DeleteConflict");
+    operator.ok(&on("RemoveUserFromGroup", "u").with("GroupName", "g")).await;
+
+    let serial = operator.ok(&Call::iam("CreateVirtualMFADevice").with("VirtualMFADeviceName", "m")).await;
+    let serial = text(&serial, "SerialNumber");
+    let mfa = on("EnableMFADevice", "u").with("SerialNumber", &serial);
+    operator.ok(&mfa.with("AuthenticationCode1", "123456").with("AuthenticationCode2", "654321")).await;
+    assert_eq!(operator.refused(&delete).await, blocked("delete MFA device first."));
+    operator.ok(&on("DeactivateMFADevice", "u").with("SerialNumber", &serial)).await;
+
+    let ssh = on("UploadSSHPublicKey", "u").with("SSHPublicKeyBody", "ssh-rsa AAAA x");
+    let ssh = text(&operator.ok(&ssh).await, "SSHPublicKeyId");
+    assert_eq!(operator.refused(&delete).await, blocked("remove referenced objects first."));
+    operator.ok(&on("DeleteSSHPublicKey", "u").with("SSHPublicKeyId", ssh)).await;
+
+    let credential = on("CreateServiceSpecificCredential", "u").with("ServiceName", "codecommit.amazonaws.com");
+    let credential = text(&operator.ok(&credential).await, "ServiceSpecificCredentialId");
+    assert_eq!(operator.refused(&delete).await, blocked("remove referenced objects first."));
+    let delete_credential = on("DeleteServiceSpecificCredential", "u").with("ServiceSpecificCredentialId", credential);
+    operator.ok(&delete_credential).await;
+
+    operator.ok(&delete).await;
+    assert_eq!(operator.code(&delete).await, "NoSuchEntity");
+    assert_eq!(operator.code(&delete_credential).await, "NoSuchEntity");
+}
+
+#[tokio::test]
+async fn the_console_deletes_a_user_with_all_that_hangs_on_it() {
+    let aws = aws().await;
+    let human = aws.human();
+    human.create_tagged_user("u", &[("owner", "me")]).await.unwrap();
+    human.create_group("g").await.unwrap();
+    human.add_to_group("u", "g").await.unwrap();
+    let key = human.create_key("u").await.unwrap();
+    human.attach("u", ADMIN).await.unwrap();
+    human.put_inline("u", "p", DOCUMENT).await.unwrap();
+    human.create_key("u").await.unwrap();
+    human.create_login_profile("u", "Correct-horse-1").await.unwrap();
+    aws.account().configure(|settings| settings.page_size = 1);
+    human.purge_user("u").await.unwrap();
+    assert!(aws.truth().user("u").await.unwrap().is_none());
+    assert!(!aws.account().accepts(&key.id));
+    assert!(aws.log().calls().is_empty(), "a person's calls are not the operator's");
+}
+
+#[tokio::test]
+async fn tags_have_limits_and_merge_ignoring_case() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u").with_tags([("Owner", "a"), ("keep", "k")])).await;
+    let tag = |tags: &[(&str, &str)]| on("TagUser", "u").with_tags(tags.iter().copied());
+    operator.ok(&tag(&[("owner", "b")])).await;
+    let tags = aws.truth().user("u").await.unwrap().unwrap().tags;
+    assert_eq!(tags.into_iter().collect::<Vec<_>>(), [("keep".into(), "k".into()), ("owner".into(), "b".into())]);
+
+    assert_eq!(operator.code(&tag(&[("aws:x", "")])).await, "InvalidInput");
+    assert_eq!(operator.code(&tag(&[("a", "1"), ("A", "2")])).await, "InvalidInput");
+    assert_eq!(operator.code(&tag(&[("bad!", "")])).await, "ValidationError");
+    let many: Vec<String> = (0..49).map(|n| format!("k{n}")).collect();
+    let pairs = |n: usize| many[..n].iter().map(|key| (key.as_str(), "v")).collect::<Vec<_>>();
+    let (status, code, _) = operator.refused(&tag(&pairs(49))).await;
+    assert_eq!((status, code.as_str()), (409, "LimitExceeded"), "49 and the 2 that are there");
+    operator.ok(&tag(&pairs(48))).await;
+    operator.ok(&tag(&pairs(48))).await;
+    operator.ok(&on("UntagUser", "u").with("TagKeys.member.1", "KEEP").with("TagKeys.member.2", "absent")).await;
+    assert!(!aws.truth().user("u").await.unwrap().unwrap().tags.contains_key("keep"));
+    let too_many = many.iter().map(|key| (key.as_str(), "")).chain([("x", ""), ("y", "")]);
+    assert_eq!(operator.code(&on("CreateUser", "v").with_tags(too_many)).await, "ValidationError");
+    assert!(aws.truth().user("v").await.unwrap().is_none(), "a creation with bad tags is none");
+}
+
+#[tokio::test]
+async fn attachments_must_exist_be_attachable_and_fit() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    let attach = |arn: &str| on("AttachUserPolicy", "u").with("PolicyArn", arn);
+    let (status, code, message) = operator.refused(&attach("arn:aws:iam::aws:policy/NoSuchPolicy")).await;
+    assert_eq!((status, code.as_str()), (404, "NoSuchEntity"));
+    assert_eq!(message, "Policy arn:aws:iam::aws:policy/NoSuchPolicy does not exist or is not attachable.");
+    assert_eq!(operator.code(&attach("arn:aws:iam::aws:policy/administratoraccess")).await, "NoSuchEntity");
+    assert_eq!(operator.code(&attach("nonsense")).await, "InvalidInput");
+    let linked = "arn:aws:iam::aws:policy/aws-service-role/AmazonElasticsearchServiceRolePolicy";
+    assert_eq!(operator.refused(&attach(linked)).await.1, "PolicyNotAttachable");
+
+    let mut arns = Vec::new();
+    for n in 0..11 {
+        arns.push(aws.human().create_policy(&format!("p{n}"), DOCUMENT).await.unwrap());
+    }
+    for arn in &arns[..10] {
+        operator.ok(&attach(arn)).await;
+    }
+    operator.ok(&attach(&arns[0])).await;
+    let (status, code, message) = operator.refused(&attach(&arns[10])).await;
+    assert_eq!((status, code.as_str()), (409, "LimitExceeded"));
+    assert_eq!(message, "Cannot exceed quota for PoliciesPerUser: 10");
+    let policy = operator.ok(&Call::iam("GetPolicy").with("PolicyArn", &arns[0])).await;
+    assert_eq!(text(&policy, "AttachmentCount"), "1", "attached twice is attached once");
+    let delete = |arn: &str| Call::iam("DeletePolicy").with("PolicyArn", arn);
+    assert_eq!(operator.code(&delete(&arns[0])).await, "DeleteConflict");
+    operator.ok(&delete(&arns[10])).await;
+}
+
+#[tokio::test]
+async fn inline_policies_fit_into_2048_characters_together() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    let document = |size: usize| {
+        let frame = DOCUMENT.replace("s3:GetObject", "s3:");
+        let spaced = frame.replace(',', ",\n    ");
+        spaced.replace("s3:", &format!("s3:{}", "g".repeat(size - frame.len())))
+    };
+    let put = |name: &str, size: usize| {
+        on("PutUserPolicy", "u").with("PolicyName", name).with("PolicyDocument", document(size))
+    };
+    let malformed = on("PutUserPolicy", "u").with("PolicyName", "c").with("PolicyDocument", "{}");
+    assert_eq!(operator.code(&malformed).await, "MalformedPolicyDocument");
+    operator.ok(&put("a", 1500)).await;
+    operator.ok(&put("b", 548)).await;
+    let (status, code, message) = operator.refused(&put("b", 549)).await;
+    assert_eq!((status, code.as_str()), (409, "LimitExceeded"));
+    assert_eq!(message, "Maximum policy size of 2048 bytes exceeded for user u");
+    operator.ok(&put("a", 1400)).await;
+    operator.ok(&put("b", 648)).await;
+    let emoji = DOCUMENT.replace("s3:GetObject", "s3:\u{1f600}");
+    let emoji = on("PutUserPolicy", "u").with("PolicyName", "c").with("PolicyDocument", emoji);
+    assert_eq!(operator.code(&emoji).await, "ValidationError");
+    let huge = Call::iam("CreatePolicy").with("PolicyName", "huge").with("PolicyDocument", document(6145));
+    assert_eq!(operator.refused(&huge).await.2, "Cannot exceed quota for PolicySize: 6144");
+    let inline = aws.truth().user("u").await.unwrap().unwrap().inline;
+    assert_eq!(inline.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(inline["a"]["Version"], "2012-10-17");
+}
+
+#[tokio::test]
+async fn boundaries_are_kept_shown_and_must_exist() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let boundary = aws.human().create_policy("bound", DOCUMENT).await.unwrap();
+    let missing = boundary.replace("bound", "absent");
+    let create = |name: &str, arn: &str| on("CreateUser", name).with("PermissionsBoundary", arn);
+    let (status, code, message) = operator.refused(&create("u", &missing)).await;
+    assert_eq!((status, code.as_str()), (404, "NoSuchEntity"));
+    assert_eq!(message, format!("Scope ARN: {missing} does not exist or is not attachable."));
+    assert!(aws.truth().user("u").await.unwrap().is_none());
+
+    let shown = |body: &str| texts(body, "PermissionsBoundaryArn");
+    assert_eq!(shown(&operator.ok(&create("u", &boundary)).await), [boundary.as_str()]);
+    let got = operator.ok(&on("GetUser", "u")).await;
+    assert_eq!((text(&got, "PermissionsBoundaryType"), shown(&got)), ("Policy".to_owned(), vec![boundary.clone()]));
+    let details = Call::iam("GetAccountAuthorizationDetails").with("Filter.member.1", "User");
+    assert_eq!(shown(&operator.ok(&details).await), [boundary.as_str()]);
+    assert_eq!(shown(&operator.ok(&Call::iam("ListUsers")).await), [""; 0]);
+    assert_eq!(operator.code(&Call::iam("DeletePolicy").with("PolicyArn", &boundary)).await, "DeleteConflict");
+
+    operator.ok(&on("DeleteUserPermissionsBoundary", "u")).await;
+    assert_eq!(shown(&operator.ok(&on("GetUser", "u")).await), [""; 0]);
+    assert_eq!(operator.code(&on("DeleteUserPermissionsBoundary", "u")).await, "NoSuchEntity");
+    let put = |user: &str, arn: &str| on("PutUserPermissionsBoundary", user).with("PermissionsBoundary", arn);
+    assert_eq!(operator.code(&put("nobody", &boundary)).await, "NoSuchEntity");
+    assert_eq!(operator.code(&put("u", &missing)).await, "NoSuchEntity");
+    operator.ok(&put("u", &boundary)).await;
+    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().boundary, Some(boundary));
+    operator.ok(&on("DeleteUser", "u")).await;
+    operator.ok(&on("CreateUser", "u")).await;
+    assert_eq!(shown(&operator.ok(&on("GetUser", "u")).await), [""; 0], "a new user has no boundary of the old");
+}
+
+#[tokio::test]
+async fn passwords_follow_the_policy_and_the_flag_is_kept() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    let create =
+        |password: &str| on("CreateLoginProfile", "u").with("Password", password).with("PasswordResetRequired", "true");
+    let (status, code, _) = operator.refused(&create("lowercase-only-it-is")).await;
+    assert_eq!((status, code.as_str()), (400, "PasswordPolicyViolation"));
+    let flag = |body: &str| text(body, "PasswordResetRequired");
+    assert_eq!(flag(&operator.ok(&create("Correct-horse-1")).await), "true");
+    assert_eq!(operator.code(&create("Correct-horse-1")).await, "EntityAlreadyExists");
+    assert_eq!(flag(&operator.ok(&on("GetLoginProfile", "u")).await), "true");
+    let reset = LoginProfileTruth { password_reset_required: true };
+    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().login_profile, Some(reset));
+    operator.ok(&on("UpdateLoginProfile", "u").with("Password", "Another-horse-1")).await;
+    assert_eq!(flag(&operator.ok(&on("GetLoginProfile", "u")).await), "true", "what is left out stays");
+    operator.ok(&on("UpdateLoginProfile", "u").with("PasswordResetRequired", "false")).await;
+    assert_eq!(flag(&operator.ok(&on("GetLoginProfile", "u")).await), "false");
+    operator.ok(&on("DeleteLoginProfile", "u")).await;
+    assert_eq!(operator.code(&on("GetLoginProfile", "u")).await, "NoSuchEntity");
+}
+
+#[tokio::test]
+async fn service_specific_credentials_exist_and_show_their_password_once() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    let create = |service: &str| on("CreateServiceSpecificCredential", "u").with("ServiceName", service);
+    assert_eq!(operator.code(&create("s3.amazonaws.com")).await, "NotSupportedService");
+    let made = operator.ok(&create("codecommit.amazonaws.com")).await;
+    assert!(!text(&made, "ServicePassword").is_empty());
+    operator.ok(&create("codecommit.amazonaws.com")).await;
+    assert_eq!(operator.code(&create("codecommit.amazonaws.com")).await, "LimitExceeded");
+    let listed = operator.ok(&on("ListServiceSpecificCredentials", "u")).await;
+    assert_eq!(texts(&listed, "ServiceSpecificCredentialId").len(), 2);
+    assert!(texts(&listed, "ServicePassword").is_empty());
+    assert_eq!(operator.code(&on("ListServiceSpecificCredentials", "nobody")).await, "NoSuchEntity");
+    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().service_credentials.len(), 2);
+}
+
+#[tokio::test]
+async fn a_renamed_user_keeps_tags_keys_and_boundary() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u").with("PermissionsBoundary", ADMIN).with_tags([("k", "v")])).await;
+    operator.ok(&on("CreateUser", "taken")).await;
+    let key = operator.create_key("u").await;
+    let rename = |to: &str| on("UpdateUser", "u").with("NewUserName", to);
+    assert_eq!(operator.code(&rename("TAKEN")).await, "EntityAlreadyExists");
+    operator.ok(&rename("w")).await;
+    let user = aws.truth().user("w").await.unwrap().unwrap();
+    assert_eq!((user.tags["k"].as_str(), user.boundary.as_deref()), ("v", Some(ADMIN)));
+    assert_eq!(user.keys.len(), 1);
+    assert!(Client::with_key(&aws, &key).who_am_i().await.unwrap().ends_with(":user/w"));
+    assert_eq!(texts(&operator.ok(&on("ListAccessKeys", "w")).await, "UserName"), ["w"]);
+    operator.ok(&on("CreateUser", "u")).await;
+}
+
+#[tokio::test]
+async fn a_user_is_in_ten_groups_at_most() {
+    let aws = aws().await;
+    aws.human().create_user("u").await.unwrap();
+    for n in 0..11 {
+        aws.human().create_group(&format!("g{n}")).await.unwrap();
+    }
+    for n in 0..10 {
+        aws.human().add_to_group("u", &format!("g{n}")).await.unwrap();
+    }
+    aws.human().add_to_group("u", "g0").await.unwrap();
+    let error = aws.human().add_to_group("u", "g10").await.unwrap_err();
+    assert_eq!(error, AwsError::limit_exceeded("Cannot exceed quota for GroupsPerUser: 10"));
+}

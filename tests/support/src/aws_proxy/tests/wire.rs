@@ -1,0 +1,237 @@
+//! The HTTP side: headers, connections, the log, the admin interface, outages.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::aws_proxy::Rule;
+
+#[tokio::test]
+async fn answers_carry_date_and_request_id_and_connections_live_on() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let mut peers = BTreeSet::new();
+    for _ in 0..3 {
+        let (answer, headers) = operator.send(&Call::iam("ListUsers")).await.unwrap();
+        let date = jiff::fmt::rfc2822::parse(headers["date"].to_str().unwrap()).unwrap().timestamp();
+        assert!(Timestamp::now().duration_since(date).as_secs().abs() < 30);
+        assert_eq!(text(&answer.body, "RequestId"), answer.request_id);
+        assert_ne!(headers.get("connection").map(hyper::http::HeaderValue::as_bytes), Some(b"close".as_slice()));
+        peers.insert(answer.request_id);
+    }
+    assert_eq!(peers.len(), 3);
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_calls() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let aws = aws().await;
+    let mut stream = tokio::net::TcpStream::connect(aws.address()).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /_awsdeploy/counts HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut answer = [0; 4096];
+        let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.unwrap().unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
+async fn the_log_has_who_what_and_how_it_ended_and_no_secret() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    let mark = aws.log().mark();
+    let key = operator.create_key("u").await;
+    operator.ok(&on("CreateLoginProfile", "u").with("Password", "Correct-horse-1")).await;
+    let user = Client::with_key(&aws, &key);
+    user.who_am_i().await.unwrap();
+    let _ = Client::with(&aws, &key.id, "forged-secret").who_am_i().await;
+    operator.refused(&on("GetUser", "nobody")).await;
+
+    let calls = aws.log().calls_since(mark);
+    let lines: Vec<String> = calls
+        .iter()
+        .map(|call| format!("{} {:?} {:?} {:?}", call.action, call.user.as_deref(), call.status, call.error.as_deref()))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            r#"CreateAccessKey Some("u") Some(200) None"#,
+            r#"CreateLoginProfile Some("u") Some(200) None"#,
+            r#"GetCallerIdentity Some("u") Some(200) None"#,
+            r#"GetCallerIdentity Some("u") Some(403) Some("SignatureDoesNotMatch")"#,
+            r#"GetUser Some("nobody") Some(404) Some("NoSuchEntity")"#,
+        ]
+    );
+    assert_eq!(calls[0].access_key.as_ref(), Some(&key.id));
+    assert_eq!(calls[2].caller_key.as_ref(), Some(&key.id));
+    assert_eq!(aws.log().mutating_calls_since(mark).len(), 2);
+    assert_eq!(aws.log().counts()["GetCallerIdentity"], 2);
+
+    let everything = format!(
+        "{:?} {} {} {aws:?} {:?} {:?}",
+        aws.log().calls(),
+        aws.log().transcript(),
+        serde_json::to_string(&aws.log().calls()).unwrap(),
+        aws.account(),
+        aws.truth(),
+    );
+    for secret in [key.secret.as_str(), "Correct-horse-1", "forged-secret", "Signature="] {
+        assert!(!everything.contains(secret), "the log tells {secret}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_call_is_answered_and_logged() {
+    let aws = aws().await;
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http.post(aws.endpoint()).body("{}").send().await.unwrap();
+    assert_eq!(answer.status().as_u16(), 400);
+    let unsigned = http.post(aws.endpoint()).body(Call::iam("ListUsers").body()).send().await.unwrap();
+    assert_eq!(unsigned.status().as_u16(), 403);
+    assert!(unsigned.text().await.unwrap().contains("MissingAuthenticationToken"));
+    let huge = http.post(aws.endpoint()).body(vec![b'x'; 2 << 20]).send().await;
+    assert!(huge.is_err() || huge.is_ok_and(|answer| answer.status().as_u16() == 413));
+    assert_eq!(aws.log().calls()[0].error.as_deref(), Some("MissingAction"));
+}
+
+#[tokio::test]
+async fn a_silent_emulator_is_a_502_in_the_log() {
+    // A port that was free a moment ago.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let aws = StrictAws::start(nobody, Account::new()).await.unwrap();
+    let (status, code, _) = Client::operator(&aws).refused(&Call::iam("ListUsers")).await;
+    assert_eq!((status, code.as_str()), (502, "BadGateway"));
+    let call = &aws.log().calls()[0];
+    assert_eq!((call.status, call.committed), (Some(502), false));
+}
+
+#[tokio::test]
+async fn an_emulator_that_hangs_up_is_a_502_and_is_not_asked_twice() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let asked = tokio::spawn(async move {
+        let mut asked = 0;
+        while let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await {
+            asked += 1;
+        }
+        asked
+    });
+    let aws = StrictAws::start(upstream, Account::new()).await.unwrap();
+    let (status, code, _) = Client::operator(&aws).refused(&on("CreateAccessKey", "u")).await;
+    assert_eq!((status, code.as_str()), (502, "BadGateway"));
+    assert_eq!(asked.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn what_the_emulator_lacks_stays_an_html_500() {
+    let aws = aws().await;
+    let (answer, _) = Client::operator(&aws).send(&Call::iam("GetContextKeysForCustomPolicy")).await.unwrap();
+    assert_eq!((answer.status, answer.error_code()), (500, None));
+}
+
+#[tokio::test]
+async fn aws_can_go_away_and_come_back() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    aws.go_away().await;
+    let error = operator.send(&on("GetUser", "u")).await.unwrap_err();
+    assert!(error.is_connect(), "{error:?}");
+    aws.come_back().await.unwrap();
+    aws.come_back().await.unwrap();
+    operator.ok(&on("GetUser", "u")).await;
+    assert_eq!(aws.log().counts()["GetUser"], 1);
+}
+
+#[tokio::test]
+async fn racing_creations_of_one_name_make_one_user() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let names = ["racer", "Racer", "RACER", "rAcer", "raCer", "racEr"];
+    let calls = names.map(|name| on("CreateUser", name));
+    let results = futures::future::join_all(calls.iter().map(|call| operator.call(call))).await;
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
+    assert_eq!(aws.truth().user_names().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_shell_can_read_the_log_set_rules_and_turn_knobs() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = |path: &str| format!("{}/_awsdeploy/{path}", aws.endpoint());
+    let json = async |request: reqwest::RequestBuilder| -> (u16, serde_json::Value) {
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
+    };
+
+    let rule = r#"{"action":"CreateUser","nth":1,"when":"after-commit","do":"drop"}"#;
+    let (status, made) = json(http.post(url("rules")).body(rule)).await;
+    assert_eq!(status, 200);
+    assert!(operator.send(&on("CreateUser", "u")).await.is_err());
+    let (_, rules) = json(http.get(url("rules"))).await;
+    assert_eq!(rules[0]["hits"]["acted"], 1);
+    assert_eq!(json(http.delete(url(&format!("rules/{}", made["id"])))).await.0, 200);
+    assert_eq!(json(http.delete(url(&format!("rules/{}", made["id"])))).await.0, 404);
+    assert_eq!(json(http.post(url("rules")).body("{}")).await.0, 400);
+
+    let (_, calls) = json(http.get(url("calls?action=CreateUser&user=u"))).await;
+    assert_eq!((&calls[0]["end"], &calls[0]["committed"]), (&"dropped".into(), &true.into()));
+    assert_eq!(json(http.get(url("calls?since=1"))).await.1, serde_json::json!([]));
+    assert_eq!(json(http.get(url("counts"))).await.1["CreateUser"], 1);
+
+    let knobs = r#"{"pageSize":1,"pageShape":"fewer","activationDelaySeconds":2.5}"#;
+    assert_eq!(json(http.patch(url("settings")).body(knobs)).await.0, 200);
+    assert_eq!(aws.account().settings().activation_delay, Duration::from_millis(2500));
+    let (_, settings) = json(http.get(url("settings"))).await;
+    assert_eq!((&settings["pageSize"], &settings["pageShape"]), (&1.into(), &"fewer".into()));
+    assert_eq!(json(http.patch(url("settings")).body(r#"{"pagesize":1}"#)).await.0, 400);
+    assert_eq!(json(http.get(url("nothing"))).await.0, 404);
+
+    let (_, held) = json(http.post(url("rules")).body(r#"{"action":"DeleteUser","do":"pause"}"#)).await;
+    let call = tokio::spawn({
+        let operator = operator.clone();
+        async move { operator.send(&on("DeleteUser", "u")).await }
+    });
+    let id = crate::aws_proxy::RuleId(held["id"].as_u64().unwrap());
+    assert!(aws.rules().wait_for_hits(id, 1, PATIENCE).await);
+    // Held a moment after the rule has struck, so ask until it is settled.
+    assert_eq!(json(http.post(url(&format!("rules/{}/release", id.0)))).await.0, 200);
+    assert!(call.await.unwrap().unwrap().0.is_success());
+    aws.rules().add(Rule::on_all().throttle());
+    assert_eq!(json(http.delete(url("rules"))).await.0, 200);
+    assert!(aws.rules().list().is_empty());
+}
+
+#[tokio::test]
+async fn a_permission_check_can_be_hung_in() {
+    use futures::future::BoxFuture;
+
+    use crate::aws_proxy::{Authorizer, Caller};
+
+    struct ReadOnly;
+    impl Authorizer for ReadOnly {
+        fn check<'a>(&'a self, _: &'a Caller, call: &'a Call) -> BoxFuture<'a, Result<(), AwsError>> {
+            let denied = AwsError::access_denied("someone", &call.iam_action(), "*");
+            Box::pin(async move { if call.is_mutating() { Err(denied) } else { Ok(()) } })
+        }
+    }
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    aws.account().authorize_with(Arc::new(ReadOnly));
+    assert_eq!(operator.code(&on("CreateUser", "u")).await, "AccessDenied");
+    operator.ok(&Call::iam("ListUsers")).await;
+    assert!(aws.truth().user("u").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn the_partition_follows_the_region() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let mut create = on("CreateUser", "u");
+    create.region = "cn-north-1".to_owned();
+    assert!(text(&operator.ok(&create).await, "Arn").starts_with("arn:aws-cn:iam::"));
+    operator.ok(&on("CreateUser", "u")).await;
+    let china = aws.truth().in_realm(aws.account().home().in_region("cn-north-1"));
+    assert_eq!(china.user_names().await.unwrap(), ["u"]);
+}

@@ -1,0 +1,206 @@
+//! Reads what is so in AWS: for auditors and for the assertions of tests. Past rules, log and pages, so a truth never
+//! lags and never shows up as traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use roxmltree::{Document, Node};
+
+use super::account::{KeyState, Realm};
+use super::answer::AwsError;
+use super::call::Call;
+use super::strict::{Aws, decode_document};
+use super::xml;
+
+/// One access key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTruth {
+    /// `AKIA...`
+    pub id: String,
+    /// Active or Inactive, as IAM lists it.
+    pub state: KeyState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Whether a request signed with it passes right now: state and delays together.
+    pub accepted: bool,
+}
+
+/// A console password, without the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginProfileTruth {
+    /// Whether the next sign-in must change it.
+    pub password_reset_required: bool,
+}
+
+/// One user with all that hangs on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserTruth {
+    /// Name, in the case it was made with.
+    pub name: String,
+    /// `AIDA...`; another one after the user was deleted and made again.
+    pub id: String,
+    /// ARN, with the path.
+    pub arn: String,
+    /// Path.
+    pub path: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// ARNs of attached managed policies.
+    pub attached: BTreeSet<String>,
+    /// Inline policies, parsed.
+    pub inline: BTreeMap<String, serde_json::Value>,
+    /// Groups.
+    pub groups: BTreeSet<String>,
+    /// Permissions boundary.
+    pub boundary: Option<String>,
+    /// Access keys, oldest first.
+    pub keys: Vec<KeyTruth>,
+    /// Console password.
+    pub login_profile: Option<LoginProfileTruth>,
+    /// Ids of service-specific credentials.
+    pub service_credentials: BTreeSet<String>,
+}
+
+impl UserTruth {
+    /// One of its keys.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<&KeyTruth> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// The ids of its active keys.
+    #[must_use]
+    pub fn active_keys(&self) -> Vec<&str> {
+        self.keys.iter().filter(|key| key.state == KeyState::Active).map(|key| key.id.as_str()).collect()
+    }
+}
+
+/// The reader; see the module.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    aws: Aws,
+    realm: Realm,
+}
+
+impl Truth {
+    pub(super) fn new(aws: Aws) -> Self {
+        let realm = aws.account.home();
+        Self { aws, realm }
+    }
+
+    /// The truth of another account or partition.
+    #[must_use]
+    pub fn in_realm(mut self, realm: Realm) -> Self {
+        self.realm = realm;
+        self
+    }
+
+    /// The names of all users.
+    pub async fn user_names(&self) -> Result<Vec<String>, AwsError> {
+        Ok(xml::texts_in(&self.ask(&Call::iam("ListUsers")).await?, "UserName"))
+    }
+
+    /// All users with all that hangs on them.
+    pub async fn users(&self) -> Result<Vec<UserTruth>, AwsError> {
+        let mut users = Vec::new();
+        for name in self.user_names().await? {
+            // Gone in between is not there.
+            users.extend(self.user(&name).await?);
+        }
+        Ok(users)
+    }
+
+    /// One user; `None` if there is none of that name.
+    pub async fn user(&self, name: &str) -> Result<Option<UserTruth>, AwsError> {
+        match self.read_user(name).await {
+            Ok(user) => Ok(Some(user)),
+            Err(error) if error.code == "NoSuchEntity" => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The access keys of a user, oldest first; none if there is no such user.
+    pub async fn keys(&self, user: &str) -> Result<Vec<KeyTruth>, AwsError> {
+        match self.read_keys(user).await {
+            Err(error) if error.code == "NoSuchEntity" => Ok(Vec::new()),
+            keys => keys,
+        }
+    }
+
+    async fn read_user(&self, name: &str) -> Result<UserTruth, AwsError> {
+        let about = |action: &str| Call::iam(action).with("UserName", name);
+        let body = self.ask(&about("GetUser")).await?;
+        let document = parse(&body)?;
+        let user = xml::find(&document, "User").ok_or_else(|| unreadable("a user"))?;
+        let known = self.aws.account.user(&self.realm, name);
+
+        let mut inline = BTreeMap::new();
+        for policy in xml::texts_in(&self.ask(&about("ListUserPolicies")).await?, "member") {
+            let body = self.ask(&about("GetUserPolicy").with("PolicyName", &policy)).await?;
+            let text = decode_document(&xml::text_in(&body, "PolicyDocument").unwrap_or_default());
+            let document = serde_json::from_str(&text).map_err(|_| unreadable("a policy document"))?;
+            inline.insert(policy, document);
+        }
+        let login_profile = match self.ask(&about("GetLoginProfile")).await {
+            Ok(_) => Some(LoginProfileTruth { password_reset_required: known.password_reset_required }),
+            Err(error) if error.code == "NoSuchEntity" => None,
+            Err(error) => return Err(error),
+        };
+        let attached = self.ask(&about("ListAttachedUserPolicies")).await?;
+        let groups = self.ask(&about("ListGroupsForUser")).await?;
+        Ok(UserTruth {
+            name: text(user, "UserName")?.to_owned(),
+            id: super::strict::user_id(text(user, "UserId")?),
+            arn: text(user, "Arn")?.to_owned(),
+            path: text(user, "Path")?.to_owned(),
+            created: date(user)?,
+            tags: super::strict::read_tags(&self.ask(&about("ListUserTags")).await?).into_iter().collect(),
+            attached: xml::texts_in(&attached, "PolicyArn").into_iter().collect(),
+            inline,
+            groups: xml::texts_in(&groups, "GroupName").into_iter().collect(),
+            boundary: known.boundary,
+            keys: self.read_keys(name).await?,
+            login_profile,
+            service_credentials: known.service_credentials.into_iter().map(|credential| credential.id).collect(),
+        })
+    }
+
+    async fn read_keys(&self, user: &str) -> Result<Vec<KeyTruth>, AwsError> {
+        let body = self.ask(&Call::iam("ListAccessKeys").with("UserName", user)).await?;
+        let document = parse(&body)?;
+        let list = xml::find(&document, "AccessKeyMetadata").ok_or_else(|| unreadable("a list of keys"))?;
+        let mut keys = Vec::new();
+        for key in xml::members(list) {
+            let id = text(key, "AccessKeyId")?.to_owned();
+            let state = if text(key, "Status")? == "Active" { KeyState::Active } else { KeyState::Inactive };
+            keys.push(KeyTruth { accepted: self.aws.account.accepts(&id), id, state, created: date(key)? });
+        }
+        for (id, state, created) in self.aws.account.keys_beyond_quota(&self.realm, user) {
+            keys.push(KeyTruth { accepted: self.aws.account.accepts(&id), id, state, created });
+        }
+        keys.sort_by_key(|key| key.created);
+        Ok(keys)
+    }
+
+    async fn ask(&self, call: &Call) -> Result<String, AwsError> {
+        self.aws.ask(&self.realm, call).await
+    }
+}
+
+fn unreadable(what: &str) -> AwsError {
+    AwsError::upstream(&format!("{what} that cannot be read"))
+}
+
+fn parse(body: &str) -> Result<Document<'_>, AwsError> {
+    Document::parse(body).map_err(|_| unreadable("XML"))
+}
+
+fn text<'a>(node: Node<'a, '_>, name: &str) -> Result<&'a str, AwsError> {
+    xml::child_text(node, name).ok_or_else(|| unreadable(name))
+}
+
+fn date(node: Node<'_, '_>) -> Result<Timestamp, AwsError> {
+    text(node, "CreateDate")?.parse().map_err(|_| unreadable("a date"))
+}

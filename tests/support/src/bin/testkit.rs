@@ -1,0 +1,263 @@
+//! The test rig for shell scripts: a control plane with AWS, and what reads a mounted Secret as a pod would.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use awsdeploy_testkit::{
+    Error, Result,
+    aws_proxy::Account,
+    consumer::{Consumer, ConsumerOptions, Report},
+    emulator::AwsAccess,
+    error::chain,
+    install_crypto_provider, kubeconfig,
+    mounted::Mounted,
+    rig::Rig,
+    run_dir::RunDir,
+};
+use clap::{Parser, Subcommand};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// Starts parts of the test rig of aws-deploy-user-operator. Everything listens on loopback only.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a Kubernetes control plane and AWS, and keep them until SIGTERM, Ctrl-C, or the end of standard input where
+    /// that is a pipe or a terminal
+    Up {
+        /// Where data and logs go. The file `env` in it, once there, is for a shell to source
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Keep a directory as a kubelet would keep the mount of a Secret
+    Mount {
+        /// How to reach the cluster
+        #[arg(long, env = "KUBECONFIG")]
+        kubeconfig: PathBuf,
+        /// The namespace of the Secret
+        #[arg(long)]
+        namespace: String,
+        /// The name of the Secret, which need not exist yet
+        #[arg(long)]
+        secret: String,
+        /// Where the files go
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Sign sts:GetCallerIdentity all the time with what a mounted Secret holds, and count the answers
+    Consume {
+        /// The mounted Secret, with a `credentials` file
+        #[arg(long)]
+        mount: PathBuf,
+        /// The endpoint URL of AWS
+        #[arg(long, env = "AWS_ENDPOINT_URL")]
+        endpoint: String,
+        /// The ARN that AWS must answer with
+        #[arg(long)]
+        arn: String,
+        /// Where the counts go as JSON, every second and at the end
+        #[arg(long)]
+        report: PathBuf,
+        /// The milliseconds from one call to the next
+        #[arg(long, default_value_t = 100)]
+        every: u64,
+        /// Stop by itself after so many seconds
+        #[arg(long, default_value_t = 3600)]
+        at_most: u64,
+    },
+    /// Write a kubeconfig for a service account, with a token for a day
+    SaKubeconfig {
+        /// The kubeconfig of somebody who may ask for the token
+        #[arg(long, env = "KUBECONFIG")]
+        kubeconfig: PathBuf,
+        /// The namespace of the service account
+        #[arg(long)]
+        namespace: String,
+        /// The name of the service account
+        #[arg(long)]
+        name: String,
+        /// The file to write
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Up { dir } => up(&dir).await,
+        Command::Mount { kubeconfig, namespace, secret, dir } => mount(&kubeconfig, &namespace, &secret, dir).await,
+        Command::Consume { mount, endpoint, arn, report, every, at_most } => {
+            let options = ConsumerOptions {
+                every: Duration::from_millis(every),
+                at_most: Duration::from_secs(at_most),
+                ..ConsumerOptions::new(mount, endpoint, arn)
+            };
+            consume(options, &report).await
+        }
+        Command::SaKubeconfig { kubeconfig, namespace, name, out } => {
+            kubeconfig::for_service_account(&kubeconfig, &namespace, &name, &out).await
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "testkit: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn up(directory: &Path) -> Result<()> {
+    let mut end = End::new()?;
+    let directory = RunDir::at(directory)?;
+    let environment = directory.path().join("env");
+    // A file of an earlier run would name ports of nobody.
+    match fs::remove_file(&environment) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove the old env", error)),
+        _ => {}
+    }
+    let started = async {
+        let rig = Rig::start_in(directory).await?;
+        let aws = rig.strict_aws(Account::new()).await?;
+        Ok::<_, Error>((rig, aws))
+    };
+    let (rig, aws) = tokio::select! {
+        started = started => started?,
+        () = end.comes() => return Ok(()),
+    };
+    write_whole(&environment, &shell_environment(&rig, &AwsAccess::administrator(aws.address())))?;
+    say(&format!("ready: source {}", environment.display()))?;
+    end.comes().await;
+    rig.stop().await;
+    fs::remove_file(&environment).map_err(|error| failed("remove env", error))
+}
+
+async fn mount(kubeconfig: &Path, namespace: &str, secret: &str, directory: PathBuf) -> Result<()> {
+    let mut end = End::new()?;
+    let client = kubeconfig::client(kubeconfig).await?;
+    let mut mounted = Mounted::follow(client, namespace, secret, directory)?;
+    tokio::select! {
+        error = mounted.failure() => Err(error),
+        () = end.comes() => Ok(()),
+    }
+}
+
+async fn consume(options: ConsumerOptions, file: &Path) -> Result<()> {
+    let mut end = End::new()?;
+    install_crypto_provider();
+    let consumer = Consumer::start(options);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        write_report(file, &consumer.report())?;
+        tokio::select! {
+            biased;
+            () = end.comes() => break,
+            () = consumer.ended() => break,
+            _ = ticks.tick() => {}
+        }
+    }
+    let report = consumer.stop().await;
+    write_report(file, &report)?;
+    say(&report.to_string())
+}
+
+fn write_report(file: &Path, report: &Report) -> Result<()> {
+    let json = serde_json::to_string_pretty(report)
+        .map_err(|error| Error::Unexpected(format!("the report is no JSON: {error}")))?;
+    write_whole(file, &(json + "\n"))
+}
+
+/// Assignments that a shell can source.
+fn shell_environment(rig: &Rig, aws: &AwsAccess) -> String {
+    let kubeconfig = rig.control_plane().kubeconfig().to_string_lossy();
+    let programs = rig.tools().directory().to_string_lossy();
+    let mut text = String::new();
+    for (name, value) in aws.variables().into_iter().chain([("KUBECONFIG", &*kubeconfig), ("KUBE_BIN", &*programs)]) {
+        let _ = writeln!(text, "export {name}={}", quoted(value));
+    }
+    let _ = writeln!(text, "export PATH={}:\"$PATH\"", quoted(&programs));
+    text
+}
+
+/// What asks this program to end.
+struct End {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    /// The end of standard input. `None` where it is /dev/null or a file, as for a job in the background.
+    input: Option<watch::Receiver<bool>>,
+}
+
+impl End {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|error| failed("listen for signals", error));
+        let input = fs::metadata("/dev/stdin").map(|input| input.file_type());
+        let followed = input.is_ok_and(|kind| kind.is_fifo() || kind.is_socket()) || io::stdin().is_terminal();
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            input: followed.then(input_end),
+        })
+    }
+
+    async fn comes(&mut self) {
+        let input = async {
+            match &mut self.input {
+                Some(input) => drop(input.wait_for(|ended| *ended).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = input => {}
+        }
+    }
+}
+
+/// Tells when standard input ends. What is typed means nothing. A thread of its own, since no runtime can call off a
+/// read of standard input; it ends with the process.
+fn input_end() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        sender.send_replace(true);
+    });
+    receiver
+}
+
+/// Writes a file so that a reader sees all of it or none.
+fn write_whole(file: &Path, content: &str) -> Result<()> {
+    let mut temporary = file.to_owned().into_os_string();
+    temporary.push(".new");
+    fs::write(&temporary, content)
+        .and_then(|()| fs::rename(&temporary, file))
+        .map_err(|error| failed(&format!("write {}", file.display()), error))
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").map_err(|error| failed("write to standard output", error))
+}
+
+fn failed(what: &str, source: io::Error) -> Error {
+    Error::Io { what: what.to_owned(), source }
+}

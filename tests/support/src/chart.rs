@@ -1,0 +1,113 @@
+//! The Helm chart, rendered and installed by the real helm.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kube::core::DynamicObject;
+use serde_json::Value;
+
+use crate::{
+    Error, Result,
+    pki::write_private,
+    process::{Process, Spec},
+    tools::{Tools, repository},
+};
+
+/// How long one run of helm may take.
+const LIMIT: Duration = Duration::from_mins(2);
+
+/// A release of the chart: its name, its namespace and its values.
+#[derive(Clone, Debug)]
+pub struct Chart {
+    helm: PathBuf,
+    source: PathBuf,
+    /// For values, output and log, and as the home of helm, so that the machine's own set-up of helm has no say.
+    directory: PathBuf,
+    release: String,
+    namespace: String,
+    values: Value,
+}
+
+impl Chart {
+    /// The chart of this repository as `release` in `namespace`, with its default values. Files of the runs of helm go
+    /// to `directory`.
+    pub fn new(
+        tools: &Tools,
+        directory: impl Into<PathBuf>,
+        release: impl Into<String>,
+        namespace: impl Into<String>,
+    ) -> Self {
+        Self {
+            helm: tools.program("helm"),
+            source: repository().join("charts/aws-deploy-user-operator"),
+            directory: directory.into(),
+            release: release.into(),
+            namespace: namespace.into(),
+            values: Value::Object(serde_json::Map::new()),
+        }
+    }
+
+    /// Another chart, packed or in a directory.
+    #[must_use]
+    pub fn at(mut self, source: impl Into<PathBuf>) -> Self {
+        self.source = source.into();
+        self
+    }
+
+    /// The values, in place of those set before.
+    #[must_use]
+    pub fn values(mut self, values: Value) -> Self {
+        self.values = values;
+        self
+    }
+
+    /// The objects that the chart makes of these values, its CRDs among them, in the order of `helm template`.
+    pub async fn template(&self) -> Result<Vec<DynamicObject>> {
+        let text = self.helm(["template", &self.release], None).await?;
+        let documents: Vec<Option<DynamicObject>> = serde_saphyr::from_multiple(&text)
+            .map_err(|error| Error::Unexpected(format!("helm template wrote what is no list of objects: {error}")))?;
+        Ok(documents.into_iter().flatten().collect())
+    }
+
+    /// Installs the release, or upgrades it to these values; returns what helm tells the person who ran it. The namespace
+    /// is created if missing. Does not wait for pods: without a node there are none.
+    pub async fn install(&self, kubeconfig: &Path) -> Result<String> {
+        self.helm(["upgrade", &self.release, "--install", "--create-namespace"], Some(kubeconfig)).await
+    }
+
+    /// Uninstalls the release. CRDs stay, as helm leaves them.
+    pub async fn uninstall(&self, kubeconfig: &Path) -> Result<String> {
+        let spec = self.spec("uninstall").arguments(["uninstall", &self.release, "--wait"]);
+        Process::run(self.in_namespace(spec, Some(kubeconfig)), LIMIT).await
+    }
+
+    async fn helm<const N: usize>(&self, arguments: [&str; N], kubeconfig: Option<&Path>) -> Result<String> {
+        let values = self.directory.join(format!("{}.values.json", self.release));
+        write_private(&values, &self.values.to_string())?;
+        let spec = self.spec(arguments[0]).arguments(arguments);
+        let spec = if kubeconfig.is_none() { spec.argument("--include-crds") } else { spec };
+        let spec = spec.argument(&self.source).argument("--values").argument(&values);
+        Process::run(self.in_namespace(spec, kubeconfig), LIMIT).await
+    }
+
+    fn spec(&self, verb: &str) -> Spec {
+        let file = |end: &str| self.directory.join(format!("{}.helm-{verb}.{end}", self.release));
+        let mut spec = Spec::new(format!("helm {verb}"), &self.helm, file("log")).output(file("out"));
+        for (variable, place) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            spec = spec.variable(variable, self.directory.join("helm").join(place));
+        }
+        spec
+    }
+
+    fn in_namespace(&self, spec: Spec, kubeconfig: Option<&Path>) -> Spec {
+        let spec = spec.arguments(["--namespace", &self.namespace]);
+        match kubeconfig {
+            Some(file) => spec.argument("--kubeconfig").argument(file),
+            None => spec,
+        }
+    }
+}

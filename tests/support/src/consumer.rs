@@ -1,0 +1,397 @@
+//! A workload that uses the published key all the time: every 100 ms it reads the mounted `credentials` file anew, signs
+//! `sts:GetCallerIdentity` with what it finds, and counts the answers. Rotation without an outage means: none refused.
+
+use std::{
+    collections::BTreeMap,
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aws_credential_types::Credentials;
+use aws_sdk_sts::{
+    Client,
+    config::{BehaviorVersion, Region, SharedCredentialsProvider, retry::RetryConfig, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata as _, SdkError},
+};
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval},
+};
+
+use crate::{Error, Result};
+
+/// The file in the mount that is read.
+const FILE: &str = "credentials";
+/// The profile in it.
+const PROFILE: &str = "default";
+/// How many refusals a report tells in full.
+const DETAILS: usize = 100;
+/// A call without an answer for so long has none.
+const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// How often a read is tried again that met the very moment of a switch of the mount.
+const READS: usize = 5;
+
+/// What to do, where, how often and until when.
+#[derive(Clone, Debug)]
+pub struct ConsumerOptions {
+    /// The mounted Secret.
+    pub mount: PathBuf,
+    /// The endpoint URL of AWS.
+    pub endpoint: String,
+    /// The region to sign for.
+    pub region: String,
+    /// The ARN that AWS must answer with. An answer that names another is refused, whatever its status.
+    pub expected_arn: String,
+    /// The time from one call to the next.
+    pub every: Duration,
+    /// It stops by itself after this long.
+    pub at_most: Duration,
+}
+
+impl ConsumerOptions {
+    /// A call every 100 ms in `us-east-1`, for an hour at most.
+    pub fn new(mount: impl Into<PathBuf>, endpoint: impl Into<String>, expected_arn: impl Into<String>) -> Self {
+        Self {
+            mount: mount.into(),
+            endpoint: endpoint.into(),
+            region: "us-east-1".into(),
+            expected_arn: expected_arn.into(),
+            every: Duration::from_millis(100),
+            at_most: Duration::from_hours(1),
+        }
+    }
+}
+
+/// What a consumer has seen so far. Holds key ids, never secrets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Calls that AWS answered with the expected ARN.
+    pub accepted: u64,
+    /// Calls that AWS refused, or answered with another ARN, and files that hold no key or could not be read.
+    pub refused: u64,
+    /// Calls that got no answer. The network's fault, not the key's.
+    pub unanswered: u64,
+    /// Times when there was no file yet.
+    pub not_yet: u64,
+    /// How many calls each key was accepted for, by key id.
+    pub keys: BTreeMap<String, u64>,
+    /// The first refusals.
+    pub refusals: Vec<Refusal>,
+}
+
+/// One refused call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// When, by our clock.
+    pub at: Timestamp,
+    /// The error code of AWS, or `WrongIdentity`, `MalformedFile`, `UnreadableFile`.
+    pub code: String,
+    /// The key that signed; empty if the file holds none.
+    pub key_id: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { accepted, refused, unanswered, not_yet, keys, refusals } = self;
+        write!(
+            formatter,
+            "{accepted} calls accepted with {} keys, {refused} refused, {unanswered} unanswered, {not_yet} before there was a key",
+            keys.len()
+        )?;
+        for Refusal { at, code, key_id } in refusals {
+            write!(formatter, "\n  {at} {code} {key_id}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A running consumer. Dropping it stops it.
+#[derive(Debug)]
+pub struct Consumer {
+    reports: watch::Receiver<Report>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Consumer {
+    /// Starts it.
+    #[must_use]
+    pub fn start(options: ConsumerOptions) -> Self {
+        let (sender, reports) = watch::channel(Report::default());
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(consume(options, sender, stopped));
+        Self { reports, stop, task }
+    }
+
+    /// What it has seen so far.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.reports.borrow().clone()
+    }
+
+    /// The report as it grows, to await something in it.
+    #[must_use]
+    pub fn reports(&self) -> watch::Receiver<Report> {
+        self.reports.clone()
+    }
+
+    /// Waits until the report is as `wanted`, at most for `limit`; `what` names that in the error.
+    pub async fn until(&self, what: &str, limit: Duration, wanted: impl Fn(&Report) -> bool) -> Result<Report> {
+        let mut reports = self.reports.clone();
+        let ended = match tokio::time::timeout(limit, reports.wait_for(wanted)).await {
+            Ok(Ok(report)) => return Ok(report.clone()),
+            Ok(Err(_)) => "; the consumer had ended",
+            Err(_) => "",
+        };
+        let tail = format!("; it has seen: {}{ended}", self.report());
+        Err(Error::TimedOut { what: what.into(), limit, tail })
+    }
+
+    /// Waits until it has stopped by itself, its time being over.
+    pub async fn ended(&self) {
+        let mut reports = self.reports.clone();
+        while reports.changed().await.is_ok() {}
+    }
+
+    /// Lets the call under way finish, stops, and returns the report.
+    pub async fn stop(mut self) -> Report {
+        self.stop.send_replace(true);
+        // A consumer that panicked has still reported all up to then.
+        let _ = (&mut self.task).await;
+        self.report()
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn consume(options: ConsumerOptions, report: watch::Sender<Report>, mut stopped: watch::Receiver<bool>) {
+    let config = aws_sdk_sts::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(&options.endpoint)
+        .region(Region::new(options.region.clone()))
+        // A retry would hide a refusal.
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(TimeoutConfig::builder().operation_timeout(CALL_LIMIT).build())
+        .build();
+    let client = Client::from_conf(config);
+    let end = Instant::now() + options.at_most;
+    let mut ticks = interval(options.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            now = ticks.tick() => if now >= end { return },
+        }
+        let outcome = attempt(&client, &options).await;
+        report.send_modify(|report| report.count(outcome));
+    }
+}
+
+/// What one call came to.
+enum Outcome {
+    Accepted { key_id: String },
+    Refused(Refusal),
+    Unanswered,
+    NotYet,
+}
+
+impl Report {
+    fn count(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Accepted { key_id } => {
+                self.accepted += 1;
+                *self.keys.entry(key_id).or_default() += 1;
+            }
+            Outcome::Refused(refusal) => {
+                self.refused += 1;
+                if self.refusals.len() < DETAILS {
+                    self.refusals.push(refusal);
+                }
+            }
+            Outcome::Unanswered => self.unanswered += 1,
+            Outcome::NotYet => self.not_yet += 1,
+        }
+    }
+}
+
+async fn attempt(client: &Client, options: &ConsumerOptions) -> Outcome {
+    let refused = |code: &str, key_id: &str| {
+        Outcome::Refused(Refusal { at: Timestamp::now(), code: code.into(), key_id: key_id.into() })
+    };
+    let credentials = match read(&options.mount) {
+        Ok(Some(text)) => match parse(&text) {
+            Some(credentials) => credentials,
+            None => return refused("MalformedFile", ""),
+        },
+        Ok(None) => return Outcome::NotYet,
+        Err(_) => return refused("UnreadableFile", ""),
+    };
+    let key_id = credentials.access_key_id().to_owned();
+    let provider = SharedCredentialsProvider::new(credentials);
+    let signer = aws_sdk_sts::Config::builder().credentials_provider(provider);
+    match client.get_caller_identity().customize().config_override(signer).send().await {
+        Ok(identity) if identity.arn() == Some(&options.expected_arn) => Outcome::Accepted { key_id },
+        Ok(_) => refused("WrongIdentity", &key_id),
+        Err(SdkError::ServiceError(error)) => refused(error.err().code().unwrap_or("NoCode"), &key_id),
+        Err(_) => Outcome::Unanswered,
+    }
+}
+
+/// The file's content; `None` while there is no such file.
+fn read(mount: &Path) -> io::Result<Option<String>> {
+    let file = mount.join(FILE);
+    for _ in 0..READS {
+        match std::fs::read_to_string(&file) {
+            Ok(text) => return Ok(Some(text)),
+            // Without a link there is no such file. With one, the version that it named was removed before it could be
+            // opened, and the link names another by now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && file.symlink_metadata().is_err() => {
+                return Ok(None);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// The key in the profile [`PROFILE`] of a shared credentials file.
+fn parse(text: &str) -> Option<Credentials> {
+    let mut in_profile = false;
+    let (mut id, mut secret, mut token) = (None, None, None);
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            in_profile = name.trim() == PROFILE;
+        } else if in_profile && let Some((name, value)) = line.split_once('=') {
+            let value = Some(value.trim().to_owned()).filter(|value| !value.is_empty());
+            match name.trim() {
+                "aws_access_key_id" => id = value,
+                "aws_secret_access_key" => secret = value,
+                "aws_session_token" => token = value,
+                _ => {}
+            }
+        }
+    }
+    Some(Credentials::new(id?, secret?, token, None, "mounted Secret"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use axum::{
+        Router,
+        extract::State,
+        http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+        routing::post,
+    };
+
+    use super::*;
+    use crate::mounted::AtomicDirectory;
+
+    const ARN: &str = "arn:aws:iam::123456789012:user/deploy";
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// An STS that knows which key is whose, and refuses all others. It does not check signatures.
+    async fn sts(keys: &[(&str, &str)]) -> io::Result<String> {
+        async fn answer(State(keys): State<Arc<BTreeMap<String, String>>>, headers: HeaderMap) -> (StatusCode, String) {
+            let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
+            match key.and_then(|key| keys.get(key)) {
+                Some(arn) => (
+                    StatusCode::OK,
+                    format!(
+                        "<GetCallerIdentityResponse><GetCallerIdentityResult><Arn>{arn}</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>"
+                    ),
+                ),
+                None => (
+                    StatusCode::FORBIDDEN,
+                    "<ErrorResponse><Error><Code>InvalidClientTokenId</Code></Error></ErrorResponse>".to_owned(),
+                ),
+            }
+        }
+        let keys = keys.iter().map(|(key, arn)| ((*key).to_owned(), (*arn).to_owned())).collect();
+        let router = Router::new().route("/", post(answer)).with_state(Arc::new(keys));
+        let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(format!("http://{address}"))
+    }
+
+    fn publish(volume: &mut AtomicDirectory, content: &str) -> io::Result<bool> {
+        volume.write(&[(FILE.to_owned(), content.as_bytes().to_vec())].into())
+    }
+
+    fn file_of(key: &str) -> String {
+        format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = not-a-real-one\n")
+    }
+
+    fn quick(mount: &Path, endpoint: &str) -> ConsumerOptions {
+        crate::install_crypto_provider();
+        ConsumerOptions { every: Duration::from_millis(5), ..ConsumerOptions::new(mount, endpoint, ARN) }
+    }
+
+    #[tokio::test]
+    async fn follows_a_rotation_and_counts_a_refusal() -> Result<(), Box<dyn std::error::Error>> {
+        let endpoint =
+            sts(&[("FIRST", ARN), ("SECOND", ARN), ("OTHERS", "arn:aws:iam::123456789012:user/other")]).await?;
+        let directory = tempfile::tempdir()?;
+        let mut volume = AtomicDirectory::new(directory.path())?;
+        let consumer = Consumer::start(quick(directory.path(), &endpoint));
+
+        consumer.until("a look at the empty mount", LIMIT, |report| report.not_yet > 0).await?;
+        for key in ["FIRST", "SECOND"] {
+            publish(&mut volume, &file_of(key))?;
+            consumer.until(key, LIMIT, |report| report.keys.get(key).is_some_and(|calls| *calls > 2)).await?;
+        }
+        assert_eq!(consumer.report().refused, 0);
+
+        for (content, code, key_id) in [
+            (file_of("DELETED"), "InvalidClientTokenId", "DELETED"),
+            (file_of("OTHERS"), "WrongIdentity", "OTHERS"),
+            ("[default]\naws_access_key_id = FIRST\n".to_owned(), "MalformedFile", ""),
+        ] {
+            publish(&mut volume, &content)?;
+            let told = |report: &Report| report.refusals.iter().any(|one| one.code == code && one.key_id == key_id);
+            consumer.until(code, LIMIT, told).await?;
+        }
+        let report = consumer.stop().await;
+        assert_eq!(report.accepted, report.keys.values().sum::<u64>());
+        assert_eq!(report.unanswered, 0);
+        assert!(!report.to_string().contains("not-a-real-one"));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_absent_aws_refuses_nothing_and_the_time_is_bounded() -> Result<(), Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        publish(&mut AtomicDirectory::new(directory.path())?, &file_of("FIRST"))?;
+        let endpoint = format!("http://{}", crate::ports::free()?);
+        let options = ConsumerOptions { at_most: Duration::from_millis(200), ..quick(directory.path(), &endpoint) };
+        let consumer = Consumer::start(options);
+        tokio::time::timeout(LIMIT, consumer.ended()).await?;
+        let report = consumer.stop().await;
+        assert!(report.unanswered > 0 && report.refused == 0 && report.accepted == 0, "{report}");
+        Ok(())
+    }
+
+    #[test]
+    fn only_the_default_profile_counts() {
+        let text = "[other]\naws_access_key_id=NO\naws_secret_access_key=x\n[ default ]\n aws_secret_access_key = a=b/c+d \naws_access_key_id=YES\n";
+        let credentials = parse(text);
+        assert_eq!(credentials.as_ref().map(Credentials::access_key_id), Some("YES"));
+        assert_eq!(credentials.as_ref().map(Credentials::secret_access_key), Some("a=b/c+d"));
+        assert!(parse("[default]\naws_access_key_id=\naws_secret_access_key=x").is_none());
+    }
+}

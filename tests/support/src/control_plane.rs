@@ -1,0 +1,256 @@
+//! A real Kubernetes control plane on loopback: etcd, kube-apiserver and kube-controller-manager. No node, so pods stay
+//! pending; all else is as in production: RBAC, admission policies, garbage collection, service account tokens.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hyper::Request;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use kube::{Api, Client};
+
+use crate::{
+    Error, Result,
+    error::Context as _,
+    kubeconfig,
+    pki::{Authority, SERVICE_RANGE, signing_key, write_private},
+    ports,
+    process::{Process, Spec},
+    tools::Tools,
+};
+
+/// The kubeconfig of a running cluster to test against. Nothing is started then.
+pub const KUBECONFIG_VARIABLE: &str = "AWSDEPLOY_TEST_KUBECONFIG";
+
+/// How long the control plane may take to be ready. It takes seconds; a machine busy with a build takes longer.
+const START_LIMIT: Duration = Duration::from_secs(90);
+
+/// Who called what, for the writes that concern the operator. Metadata only: no Secret ever gets into this log.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: None
+    verbs: [get, list, watch]
+  - level: Metadata
+    resources:
+      - group: awsdeploy.dev
+      - group: ''
+        resources: [secrets, events]
+      - group: events.k8s.io
+      - group: apps
+  - level: None
+";
+
+/// A control plane: one of our own, or a running cluster.
+pub struct ControlPlane {
+    kubeconfig: PathBuf,
+    client: Client,
+    own: Option<Own>,
+}
+
+/// What we started ourselves.
+struct Own {
+    // In this order they are dropped, so stopped.
+    controller_manager: Process,
+    api_server: Process,
+    etcd: Process,
+    server: String,
+    authority: Authority,
+    directory: PathBuf,
+}
+
+impl ControlPlane {
+    /// Starts a control plane with its data, certificates and logs in `directory`, and returns when it is ready; or
+    /// connects to the cluster that [`KUBECONFIG_VARIABLE`] names.
+    pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
+        match std::env::var_os(KUBECONFIG_VARIABLE) {
+            Some(file) if !file.is_empty() => Self::connect(Path::new(&file)).await,
+            _ => Self::start_own(tools, directory).await,
+        }
+    }
+
+    /// Uses a running cluster.
+    pub async fn connect(file: &Path) -> Result<Self> {
+        let client = kubeconfig::client(file).await?;
+        client.apiserver_version().await.context(|| format!("reach the cluster of {}", file.display()))?;
+        Ok(Self { kubeconfig: file.to_owned(), client, own: None })
+    }
+
+    async fn start_own(tools: &Tools, directory: &Path) -> Result<Self> {
+        let directory = directory.join("control-plane");
+        fs::create_dir_all(&directory).context(|| format!("create {}", directory.display()))?;
+        let authority = Authority::new()?;
+        let address = ports::free().context(|| "find a port for the API server".into())?;
+        let server = format!("https://{address}");
+        let kubeconfig = directory.join("kubeconfig");
+        let controller_manager = directory.join("controller-manager.kubeconfig");
+        for (file, user, group) in [
+            (&kubeconfig, "awsdeploy-test-admin", Some("system:masters")),
+            (&controller_manager, "system:kube-controller-manager", None),
+        ] {
+            kubeconfig::for_certificate(file, &server, authority.certificate(), &authority.client(user, group)?)?;
+        }
+        write_server_files(&directory, &authority)?;
+
+        // All at once: each waits for the one that it needs.
+        let (etcd, etcd_url) = start_etcd(tools, &directory)?;
+        let api_server = Process::start(api_server(tools, &directory, address.port(), &etcd_url))?;
+        let controller_manager = Process::start(controller_manager_spec(tools, &directory, &controller_manager))?;
+        let client = kubeconfig::client(&kubeconfig).await?;
+        let own = Own { controller_manager, api_server, etcd, server, authority, directory };
+        own.until_ready(&client).await?;
+        Ok(Self { kubeconfig, client, own: Some(own) })
+    }
+
+    /// The kubeconfig of an administrator.
+    #[must_use]
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A client with an administrator's rights.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Writes to `file` a kubeconfig for a user with a certificate: a person, or a component such as a kubelet.
+    pub fn user_kubeconfig(&self, user: &str, group: Option<&str>, file: &Path) -> Result<()> {
+        let own = self.own()?;
+        let identity = own.authority.client(user, group)?;
+        kubeconfig::for_certificate(file, &own.server, own.authority.certificate(), &identity)
+    }
+
+    /// Writes to `file` a kubeconfig for a `ServiceAccount`.
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str, file: &Path) -> Result<()> {
+        kubeconfig::for_service_account(&self.kubeconfig, namespace, name, file).await
+    }
+
+    /// The API server's audit log: one JSON object per line and write, without bodies.
+    pub fn audit_log(&self) -> Result<PathBuf> {
+        Ok(self.own()?.directory.join("audit.log"))
+    }
+
+    /// The API server, for a test that pauses it.
+    pub fn api_server(&self) -> Result<&Process> {
+        Ok(&self.own()?.api_server)
+    }
+
+    /// The controller manager, for a test that does without garbage collection for a while.
+    pub fn controller_manager(&self) -> Result<&Process> {
+        Ok(&self.own()?.controller_manager)
+    }
+
+    /// Kills the API server and starts it again on the same port and data; returns when it is ready.
+    pub async fn restart_api_server(&mut self) -> Result<()> {
+        let client = self.client.clone();
+        let own = self.own.as_mut().ok_or_else(foreign)?;
+        own.api_server.restart().await?;
+        own.until_ready(&client).await
+    }
+
+    /// Ends all of it. No grace: the data goes with it.
+    pub async fn stop(self) {
+        if let Some(own) = self.own {
+            own.stop().await;
+        }
+    }
+
+    /// Whether this is a running cluster that the rig has not started.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.own.is_none()
+    }
+
+    fn own(&self) -> Result<&Own> {
+        self.own.as_ref().ok_or_else(foreign)
+    }
+}
+
+fn foreign() -> Error {
+    Error::Unexpected(format!("not possible with a cluster given by {KUBECONFIG_VARIABLE}"))
+}
+
+impl Own {
+    /// Ready: the API server says so, and the controller manager works, since it made the first service account.
+    async fn until_ready(&self, client: &Client) -> Result<()> {
+        let says_so = async || match Request::get("/readyz").body(Vec::new()) {
+            Ok(request) => client.request_text(request).await.is_ok(),
+            Err(_) => false,
+        };
+        let serving = self.api_server.until_ready(START_LIMIT, says_so);
+        tokio::select! {
+            biased;
+            served = serving => served?,
+            died = self.etcd.until_ready(START_LIMIT, async || false) => died?,
+        }
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
+        let account = async || accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
+        self.controller_manager.until_ready(START_LIMIT, account).await
+    }
+
+    async fn stop(self) {
+        tokio::join!(self.controller_manager.kill(), self.api_server.kill(), self.etcd.kill());
+    }
+}
+
+fn write_server_files(directory: &Path, authority: &Authority) -> Result<()> {
+    let server = authority.server()?;
+    let (private, public) = signing_key()?;
+    for (name, content) in [
+        ("ca.crt", authority.certificate()),
+        ("server.crt", &server.certificate),
+        ("server.key", &server.key),
+        ("service-account.key", &private),
+        ("service-account.pub", &public),
+        ("audit-policy.yaml", AUDIT_POLICY),
+    ] {
+        write_private(&directory.join(name), content)?;
+    }
+    Ok(())
+}
+
+fn start_etcd(tools: &Tools, directory: &Path) -> Result<(Process, String)> {
+    let port = || ports::free().context(|| "find a port for etcd".into());
+    let (client, peer) = (format!("http://{}", port()?), format!("http://{}", port()?));
+    let spec = Spec::new("etcd", tools.program("etcd"), directory.join("etcd.log"))
+        .arguments(["--data-dir", &directory.join("etcd").to_string_lossy()])
+        .arguments(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .arguments(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .arguments(["--initial-cluster", &format!("default={peer}")])
+        .arguments(["--unsafe-no-fsync", "--log-level", "warn"]);
+    Ok((Process::start(spec)?, client))
+}
+
+fn api_server(tools: &Tools, directory: &Path, port: u16, etcd: &str) -> Spec {
+    let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
+    Spec::new("kube-apiserver", tools.program("kube-apiserver"), directory.join("kube-apiserver.log"))
+        .arguments(["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"])
+        .arguments(["--secure-port", &port.to_string(), "--endpoint-reconciler-type", "none"])
+        .arguments(["--etcd-servers", etcd, "--service-cluster-ip-range", SERVICE_RANGE])
+        .arguments(["--authorization-mode", "Node,RBAC", "--allow-privileged"])
+        .arguments(["--client-ca-file", &file("ca.crt"), "--cert-dir", &file("certificates")])
+        .arguments(["--tls-cert-file", &file("server.crt"), "--tls-private-key-file", &file("server.key")])
+        .arguments(["--service-account-issuer", "https://kubernetes.default.svc.cluster.local"])
+        .arguments(["--service-account-key-file", &file("service-account.pub")])
+        .arguments(["--service-account-signing-key-file", &file("service-account.key")])
+        .arguments(["--audit-policy-file", &file("audit-policy.yaml"), "--audit-log-path", &file("audit.log")])
+}
+
+fn controller_manager_spec(tools: &Tools, directory: &Path, kubeconfig: &Path) -> Spec {
+    let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
+    Spec::new(
+        "kube-controller-manager",
+        tools.program("kube-controller-manager"),
+        directory.join("kube-controller-manager.log"),
+    )
+    .arguments(["--kubeconfig", &kubeconfig.to_string_lossy()])
+    .arguments(["--secure-port", "0", "--leader-elect=false", "--use-service-account-credentials"])
+    .arguments(["--service-account-private-key-file", &file("service-account.key")])
+    .arguments(["--root-ca-file", &file("ca.crt")])
+    .arguments(["--kube-api-qps", "200", "--kube-api-burst", "400"])
+}

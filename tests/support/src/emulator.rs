@@ -1,0 +1,108 @@
+//! The AWS emulator: moto's server with IAM and STS, and with the managed policies that AWS has.
+//!
+//! It is kinder than AWS. Tests talk to [`crate::aws_proxy`] in front of it.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use crate::{
+    Result,
+    error::Context as _,
+    ports,
+    process::{Process, Spec},
+    tools::Tools,
+};
+
+const START_LIMIT: Duration = Duration::from_mins(1);
+
+/// Where AWS is and who asks.
+#[derive(Clone)]
+pub struct AwsAccess {
+    /// The endpoint URL of every service.
+    pub endpoint: String,
+    /// The id of the access key.
+    pub access_key_id: String,
+    /// Its secret.
+    pub secret_access_key: String,
+    /// The region.
+    pub region: String,
+}
+
+impl AwsAccess {
+    /// The administrator of the test account behind an AWS at `address`, with the key that AWS's own documentation uses
+    /// for examples. Every [`crate::aws_proxy::Account`] trusts it.
+    #[must_use]
+    pub fn administrator(address: SocketAddr) -> Self {
+        Self {
+            endpoint: format!("http://{address}"),
+            access_key_id: "AKIAIOSFODNN7EXAMPLE".into(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".into(),
+            region: "us-east-1".into(),
+        }
+    }
+
+    /// The environment variables that tell it to an AWS SDK or CLI, and keep it from the machine's own AWS set-up.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, &str); 8] {
+        [
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+            ("AWS_ACCESS_KEY_ID", &self.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", &self.secret_access_key),
+            ("AWS_REGION", &self.region),
+            ("AWS_DEFAULT_REGION", &self.region),
+            ("AWS_CONFIG_FILE", "/dev/null"),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ("AWS_EC2_METADATA_DISABLED", "true"),
+        ]
+    }
+}
+
+/// A running emulator.
+#[derive(Debug)]
+pub struct Emulator {
+    process: Process,
+    address: SocketAddr,
+    http: reqwest::Client,
+}
+
+impl Emulator {
+    /// Starts it with its log in `directory`, and returns when it answers.
+    pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
+        let address = ports::free().context(|| "find a port for the AWS emulator".into())?;
+        let spec = Spec::new("moto_server", tools.program("moto_server"), directory.join("moto.log"))
+            .arguments(["-H", &address.ip().to_string(), "-p", &address.port().to_string()])
+            .variable("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
+        let process = Process::start(spec)?;
+        let emulator = Self { process, address, http: reqwest::Client::new() };
+        let url = emulator.url("data.json");
+        let answers = async || emulator.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
+        emulator.process.until_ready(START_LIMIT, answers).await?;
+        Ok(emulator)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Forgets everything: every account is empty again.
+    pub async fn reset(&self) -> Result<()> {
+        let answer = self.http.post(self.url("reset")).send().await;
+        answer.and_then(reqwest::Response::error_for_status).map(drop).context(|| "reset the AWS emulator".into())
+    }
+
+    /// The server itself, for a test that takes AWS away.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Ends it. No grace: it has nothing to save.
+    pub async fn stop(self) {
+        self.process.kill().await;
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/moto-api/{path}", self.address)
+    }
+}

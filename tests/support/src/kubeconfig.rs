@@ -1,0 +1,102 @@
+//! Kubeconfigs: of an administrator, of a certificate's user, of a `ServiceAccount`.
+
+use std::path::Path;
+
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::{TokenRequest, TokenRequestSpec},
+        core::v1::ServiceAccount,
+    },
+};
+use kube::{
+    Api, Client, Config,
+    api::PostParams,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Error, Result,
+    error::Context as _,
+    install_crypto_provider,
+    pki::{Identity, write_private},
+};
+
+/// How long a token is asked for: longer than any run.
+const TOKEN_SECONDS: i64 = 24 * 60 * 60;
+
+/// The name of the only cluster, user and context in the kubeconfigs written here.
+const NAME: &str = "awsdeploy-test";
+
+/// A client that connects as this kubeconfig says.
+pub async fn client(file: &Path) -> Result<Client> {
+    install_crypto_provider();
+    let config = Config::from_custom_kubeconfig(read(file)?, &KubeConfigOptions::default())
+        .await
+        .map_err(|source| wrong(file, source))?;
+    Client::try_from(config).context(|| format!("make a client of {}", file.display()))
+}
+
+/// Writes to `file` a kubeconfig for the `ServiceAccount` `name` in `namespace`, with a token that is valid for a day. It
+/// reaches the cluster as the kubeconfig `admin` does, whose rights are used to ask for the token.
+pub async fn for_service_account(admin: &Path, namespace: &str, name: &str, file: &Path) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client(admin).await?, namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
+        ..TokenRequest::default()
+    };
+    let token = accounts
+        .create_token_request(name, &PostParams::default(), &request)
+        .await
+        .context(|| format!("get a token of ServiceAccount {namespace}/{name}"))?
+        .status
+        .ok_or_else(|| Error::Unexpected(format!("no token in the reply for ServiceAccount {namespace}/{name}")))?
+        .token;
+
+    let kubeconfig = read(admin)?;
+    let context = kubeconfig
+        .current_context
+        .as_ref()
+        .and_then(|current| kubeconfig.contexts.iter().find(|context| context.name == *current))
+        .and_then(|context| context.context.as_ref());
+    let cluster = context
+        .and_then(|context| kubeconfig.clusters.iter().find(|cluster| cluster.name == context.cluster))
+        .and_then(|cluster| cluster.cluster.as_ref())
+        .ok_or_else(|| Error::Unexpected(format!("no current context with a cluster in {}", admin.display())))?;
+    let cluster = serde_json::to_value(cluster)
+        .map_err(|error| Error::Unexpected(format!("the cluster in {}: {error}", admin.display())))?;
+    write(file, &cluster, &json!({ "token": token }), namespace)
+}
+
+/// Writes to `file` a kubeconfig for a client with a certificate.
+pub(crate) fn for_certificate(file: &Path, server: &str, authority: &str, identity: &Identity) -> Result<()> {
+    let data = |pem: &str| ByteString(pem.as_bytes().to_vec());
+    let cluster = json!({ "server": server, "certificate-authority-data": data(authority) });
+    let user = json!({
+        "client-certificate-data": data(&identity.certificate),
+        "client-key-data": data(&identity.key),
+    });
+    write(file, &cluster, &user, "default")
+}
+
+fn read(file: &Path) -> Result<Kubeconfig> {
+    Kubeconfig::read_from(file).map_err(|source| wrong(file, source))
+}
+
+fn wrong(file: &Path, source: kube::config::KubeconfigError) -> Error {
+    Error::Kubeconfig { path: file.to_owned(), source: Box::new(source) }
+}
+
+/// JSON is YAML.
+fn write(file: &Path, cluster: &Value, user: &Value, namespace: &str) -> Result<()> {
+    let kubeconfig = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{ "name": NAME, "cluster": cluster }],
+        "users": [{ "name": NAME, "user": user }],
+        "contexts": [{ "name": NAME, "context": { "cluster": NAME, "user": NAME, "namespace": namespace } }],
+        "current-context": NAME,
+    });
+    write_private(file, &format!("{kubeconfig:#}\n"))
+}

@@ -1,0 +1,214 @@
+//! The operator as a process of its own, outside of the cluster: with the chart's rights, but within reach of SIGKILL and
+//! SIGSTOP.
+
+use std::{
+    ffi::{OsStr, OsString},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use crate::{
+    Result,
+    emulator::AwsAccess,
+    error::Context as _,
+    ports,
+    process::{Process, Spec},
+};
+
+/// How long the operator may take until it says that it is ready.
+const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one question to its HTTP server may take.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
+/// How to start an operator.
+#[derive(Clone)]
+pub struct OperatorOptions {
+    name: String,
+    binary: PathBuf,
+    kubeconfig: PathBuf,
+    aws: AwsAccess,
+    directory: PathBuf,
+    arguments: Vec<OsString>,
+    variables: Vec<(OsString, OsString)>,
+}
+
+impl OperatorOptions {
+    /// The operator at `binary`, which reaches Kubernetes as `kubeconfig` says and AWS as `aws` says. Its log is
+    /// `operator.log` in `directory`.
+    pub fn new(
+        binary: impl Into<PathBuf>,
+        kubeconfig: impl Into<PathBuf>,
+        aws: AwsAccess,
+        directory: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            name: "operator".into(),
+            binary: binary.into(),
+            kubeconfig: kubeconfig.into(),
+            aws,
+            directory: directory.into(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// The name in errors and of the log file, where a test runs more than one.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn arguments<I: AsRef<OsStr>>(mut self, arguments: impl IntoIterator<Item = I>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn variable(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.variables.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    fn spec(self, metrics: SocketAddr) -> Spec {
+        let log = self.directory.join(format!("{}.log", self.name));
+        let spec = Spec::new(self.name, self.binary, log)
+            .arguments(&self.arguments)
+            .arguments(["--metrics-addr", &metrics.to_string()])
+            .variable("KUBECONFIG", self.kubeconfig)
+            .variable("RUST_BACKTRACE", "1")
+            .variables(self.aws.variables());
+        spec.variables(self.variables)
+    }
+}
+
+/// A running operator. Dropping it kills it.
+#[derive(Debug)]
+pub struct Operator {
+    process: Process,
+    metrics: SocketAddr,
+    http: reqwest::Client,
+}
+
+impl Operator {
+    /// Starts it and returns when it says that it is ready.
+    pub async fn start(options: OperatorOptions) -> Result<Self> {
+        let operator = Self::spawn(options)?;
+        operator.until_ready(START_LIMIT).await?;
+        Ok(operator)
+    }
+
+    /// Starts it and does not wait.
+    pub fn spawn(options: OperatorOptions) -> Result<Self> {
+        let metrics = ports::free().context(|| "find a port for the operator's metrics".into())?;
+        let http = reqwest::Client::builder()
+            .timeout(ASK_LIMIT)
+            .build()
+            .context(|| "make a client for the operator's metrics".into())?;
+        Ok(Self { process: Process::start(options.spec(metrics))?, metrics, http })
+    }
+
+    /// Waits until its `/readyz` says yes. Fails with the end of its log if it ends instead, or takes too long.
+    pub async fn until_ready(&self, limit: Duration) -> Result<()> {
+        let url = self.url("/readyz");
+        let ready = async || self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
+        self.process.until_ready(limit, ready).await
+    }
+
+    /// What its `/metrics` says.
+    pub async fn metrics(&self) -> Result<String> {
+        let what = || format!("read the metrics of {}", self.process.name());
+        let answer = self.http.get(self.url("/metrics")).send().await.context(what)?;
+        answer.error_for_status().context(what)?.text().await.context(what)
+    }
+
+    /// Where its HTTP server listens.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.metrics
+    }
+
+    /// All that it has written so far, over all of its restarts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The file of its log.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        self.process.log_file()
+    }
+
+    /// Its process, to pause it, to resume it, or to wait for its end.
+    #[must_use]
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// SIGSTOP: it holds its leases and connections and does nothing.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.resume();
+    }
+
+    /// SIGKILL: it dies where it stands. Start it again with [`restart`](Self::restart).
+    pub async fn kill(&self) -> ExitStatus {
+        self.process.kill().await
+    }
+
+    /// SIGTERM, as Kubernetes ends a pod; SIGKILL after `grace`.
+    pub async fn stop(&self, grace: Duration) -> ExitStatus {
+        self.process.stop(grace).await
+    }
+
+    /// Starts it again with the same arguments, killing it first if it runs, and returns when it is ready.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.restart().await?;
+        self.until_ready(START_LIMIT).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.metrics)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn is_told_where_to_find_things_and_explains_its_early_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let binary = directory.path().join("fake");
+        let script = "#!/bin/sh\necho \"args: $*; endpoint: $AWS_ENDPOINT_URL; kubeconfig: $KUBECONFIG; extra: $EXTRA\"; exit 7\n";
+        write_executable(&binary, script);
+        let aws = AwsAccess::administrator("127.0.0.1:4566".parse().unwrap());
+        let options = OperatorOptions::new(&binary, "/kube/config", aws, directory.path())
+            .name("first")
+            .arguments(["--leader-elect", "false"])
+            .variable("EXTRA", "yes");
+        let error = Operator::start(options).await.unwrap_err().to_string();
+        assert!(error.starts_with("first ended: exit status: 7"), "{error}");
+        assert!(error.contains("args: --leader-elect false --metrics-addr 127.0.0.1:"), "{error}");
+        assert!(error.contains("endpoint: http://127.0.0.1:4566; kubeconfig: /kube/config; extra: yes"), "{error}");
+        assert!(directory.path().join("first.log").is_file());
+    }
+
+    fn write_executable(file: &Path, content: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        std::fs::write(file, content).unwrap();
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}

@@ -1,0 +1,97 @@
+//! The certificate authority of a run. It dies with the run's directory.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+
+use crate::{Result, error::Context as _};
+
+/// The address of the `kubernetes` Service, the first of [`SERVICE_RANGE`].
+const SERVICE_ADDRESS: &str = "10.0.0.1";
+/// The range of Service addresses.
+pub(crate) const SERVICE_RANGE: &str = "10.0.0.0/24";
+
+/// The names under which the API server is reached: on loopback, and from inside pods.
+const SERVER_NAMES: [&str; 7] = [
+    "127.0.0.1",
+    "localhost",
+    "kubernetes",
+    "kubernetes.default",
+    "kubernetes.default.svc",
+    "kubernetes.default.svc.cluster.local",
+    SERVICE_ADDRESS,
+];
+
+/// A certificate authority that signs servers and clients.
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+/// A certificate and its private key, both PEM.
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Result<Self> {
+        let mut parameters = named("awsdeploy-test-ca", None);
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate()?;
+        let certificate = parameters.self_signed(&key)?.pem();
+        Ok(Self { issuer: Issuer::new(parameters, key), certificate })
+    }
+
+    /// The authority's own certificate, PEM.
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// For the API server.
+    pub(crate) fn server(&self) -> Result<Identity> {
+        let mut parameters = CertificateParams::new(SERVER_NAMES.map(String::from))?;
+        parameters.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        self.sign(parameters, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// For a client that Kubernetes knows as `user`, a member of `group`.
+    pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
+        self.sign(named(user, group), ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn sign(&self, mut parameters: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Identity> {
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![usage];
+        let key = KeyPair::generate()?;
+        let certificate = parameters.signed_by(&key, &self.issuer)?.pem();
+        Ok(Identity { certificate, key: key.serialize_pem() })
+    }
+}
+
+/// A new key for the signatures of service account tokens: the private and the public one, both PEM.
+pub(crate) fn signing_key() -> Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    Ok((key.serialize_pem(), key.public_key_pem()))
+}
+
+/// Writes a file that only its owner can read.
+pub(crate) fn write_private(file: &Path, content: &str) -> Result<()> {
+    fs::write(file, content)
+        .and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o600)))
+        .context(|| format!("write {}", file.display()))
+}
+
+/// The subject as Kubernetes reads it: the common name is the user, the organization a group.
+fn named(user: &str, group: Option<&str>) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, user);
+    if let Some(group) = group {
+        parameters.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    parameters
+}
