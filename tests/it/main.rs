@@ -1,2 +1,105 @@
-//! x
-fn main(){}
+//! One test binary for everything that needs more than a function call: a real API server, an AWS that behaves like
+//! AWS, and the operator as a process with the rights that the chart gives it.
+//!
+//! One control plane serves all tests; each has a namespace, an AWS account and an operator of its own. It is started
+//! by the first test that asks for it and stopped after the last one, also when tests fail.
+
+mod adapter;
+mod bad_input;
+mod crash;
+mod crd;
+mod house;
+mod iam;
+mod lifecycle;
+mod main_job;
+mod ownership;
+mod rotation;
+mod stage;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A test: its claim is its name.
+type Claim = (&'static str, fn() -> Result<(), Failed>);
+
+/// Makes claims of functions: `async` ones run on the shared runtime.
+macro_rules! claims {
+    ($($module:ident: { $($name:ident),+ $(,)? })+) => {
+        &[$($((concat!(stringify!($module), "::", stringify!($name)), || stage::run($module::$name()))),+),+]
+    };
+}
+
+const CLAIMS: &[Claim] = claims! {
+    house: { imports_run_one_way, generated_files_are_up_to_date }
+    crd: { every_field_is_described, rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
+    main_job: {
+        one_manifest_leads_to_user_policy_key_and_secret,
+        the_defang_guide_is_one_manifest_too,
+        first_creation_costs_four_writes_and_one_read,
+        a_restart_writes_nothing_and_stays_ready,
+    }
+    rotation: {
+        a_consumer_is_never_refused_through_rotations,
+        an_old_key_lives_through_its_overlap_then_is_inactive_then_gone,
+        a_cron_schedule_rotates,
+        a_new_value_of_the_annotation_rotates_once,
+        a_key_is_published_only_when_aws_accepts_it,
+        a_key_that_aws_never_accepts_is_given_up,
+        a_deleted_secret_comes_back_with_a_new_key,
+        an_edited_secret_gets_a_new_key_and_a_lost_file_does_not,
+        a_key_deleted_in_aws_is_replaced,
+        a_foreign_key_is_reported_and_left_alone,
+        a_renamed_secret_gets_a_new_key_and_the_old_one_stays_until_it_retires,
+    }
+    iam: {
+        a_changed_policy_is_changed_in_aws,
+        drift_is_put_back_and_told,
+        tags_come_and_go_with_the_manifest,
+        quarantine_policies_are_never_detached,
+    }
+    ownership: {
+        a_foreign_user_is_refused_without_a_write,
+        a_foreign_secret_is_refused_before_anything_is_made,
+        the_first_of_two_claims_keeps_the_user,
+    }
+    lifecycle: {
+        suspend_deactivates_and_resume_makes_a_new_key,
+        deletion_removes_everything_in_six_calls,
+        retain_leaves_user_and_secret,
+        a_foreign_key_makes_the_deletion_wait_and_force_removes_it,
+    }
+    crash: {
+        killed_between_create_and_journal_leaves_no_key,
+        a_lost_answer_of_create_leaves_no_key,
+        killed_after_the_journal_publishes_the_same_key,
+        a_lost_answer_of_create_user_is_no_stranger,
+    }
+    bad_input: {
+        an_unknown_policy_is_named,
+        a_malformed_document_keeps_the_words_of_aws,
+        too_many_policies_are_refused_with_the_number,
+        a_bad_schedule_says_what_is_allowed,
+        missing_rights_name_the_command_that_grants_them,
+        missing_credentials_are_told_and_waited_for,
+        an_unreachable_aws_leaves_ready_as_it_was,
+        without_a_class_nothing_is_allowed,
+        one_bad_resource_does_not_stop_the_others,
+    }
+    adapter: {
+        a_lost_answer_causes_no_second_create,
+        an_answer_of_500_causes_no_second_create,
+        lists_are_read_page_by_page,
+        documents_are_decoded,
+        errors_are_told_apart,
+        a_silent_aws_is_given_up_in_time,
+    }
+};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = CLAIMS.iter().map(|&(name, claim)| Trial::test(name, claim)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    stage::stop();
+    conclusion.exit_code()
+}

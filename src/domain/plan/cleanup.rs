@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::{Effect, Note, Plan, Why};
+use super::{Effect, Note, Plan, Why, rotation};
 use crate::{
     api::{Reason, mark, user::DeletionPolicy},
     domain::{
@@ -75,9 +75,7 @@ impl Scene<'_> {
                     let message = "an attempt to make an access key was cut off; the deletion goes on after a safe waiting time";
                     return Some(Err((Some(due), Note::new(Reason::Recovering, message))));
                 }
-                let orphan = |id: &str| !known.iter().any(|key| key == id) && !user.is_tagged(id) && !is_published(id);
-                let orphans =
-                    user.keys.iter().filter(|key| orphan(&key.id) && key.created_at >= *started_at).map(|key| key.id.clone()).collect();
+                let orphans = rotation::orphans(self.world, user, known, *started_at);
                 Ok(Effect::AbandonAttempt { orphans, failed: false })
             }
             Mode::Keyed { key_id, .. } if is_published(key_id) && !user.is_tagged(key_id) => Ok(Effect::TagKey(key_id.clone())),

@@ -7,8 +7,9 @@
 mod cleanup;
 mod effect;
 pub mod rotation;
+#[cfg(test)]
+mod tests;
 mod user;
-
 
 use jiff::Timestamp;
 
@@ -130,20 +131,27 @@ fn not_ours(desired: &Desired, world: &World) -> Option<Note> {
     }
 }
 
-/// The target Secret or the journal cannot be written because somebody else owns it.
+/// The target Secret or the journal cannot be written because of somebody else.
 fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
     use super::world::JournalSeen;
     let target = &desired.target;
     let (name, whose) = match (&world.published, &world.journal) {
         (Published::Foreign(whose), _) => (&target.secret_name, whose.clone()),
         (_, JournalSeen::Foreign(whose)) => (&target.journal_name, whose.clone()),
-        (Published::Ours(facts), _) if facts.immutable && !(facts.intact && facts.as_declared) => {
-            (&target.secret_name, "it was made immutable by hand; delete it, a new key is published then".to_owned())
-        }
+        (Published::Ours(facts), _) if facts.immutable && !(facts.intact && facts.as_declared) => return Some(immutable(desired)),
         _ => return None,
     };
-    Some(Note::new(
+    Some(cannot_be_written(name, &whose))
+}
+
+/// An immutable Secret is left alone as long as its key works and no other is due.
+fn immutable(desired: &Desired) -> Note {
+    cannot_be_written(&desired.target.secret_name, "it was made immutable by hand; delete it, a new key is published then")
+}
+
+fn cannot_be_written(name: &str, why: &str) -> Note {
+    Note::new(
         Reason::SecretConflict,
-        format!("Secret {name} cannot be written: {whose}. No access key is made before this is solved: remove that Secret, or set spec.accessKey.secret.name to a free name"),
-    ))
+        format!("Secret {name} cannot be written: {why}. No access key is made before this is solved: remove that Secret, or set spec.accessKey.secret.name to a free name"),
+    )
 }

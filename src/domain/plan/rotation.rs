@@ -23,6 +23,10 @@ use crate::{
 /// Access keys per user (IAM quota, cannot be raised; an Inactive key counts).
 const SLOTS: usize = 2;
 
+/// A key that was made later than this after its attempt began is not of this attempt: passes are
+/// cut off earlier, and a writer that was paused for longer undoes its key when it finds the fence.
+const CREATE_WINDOW: SignedDuration = SignedDuration::from_mins(5);
+
 /// What the rules look at.
 pub struct Scene<'a> {
     /// Declared.
@@ -112,7 +116,8 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
             outlook.rotation = note;
         }
         Step::Hold(note) => {
-            outlook.wake_at = scene.retirement();
+            // A retirement that is held up too is no reason to come back at once, again and again.
+            outlook.wake_at = scene.retirement().filter(|at| *at > scene.now);
             outlook.rotation = note;
         }
         Step::Idle => outlook.wake_at = [scene.retirement(), next_rotation].into_iter().flatten().min(),
@@ -197,7 +202,7 @@ fn publish(scene: &Scene<'_>) -> Option<Step> {
             .verification
             .as_ref()
             .is_some_and(|seen| seen.key_id == key_id && seen.successes >= scene.settings.verify_successes);
-    (accepted && scene.conflict.is_none() && !scene.desired.suspend && (scene.user_ready || !first))
+    (accepted && scene.unwritable().is_none() && !scene.desired.suspend && (scene.user_ready || !first))
         .then(|| Step::Do(Effect::Publish(key_id.to_owned())))
 }
 
@@ -218,7 +223,7 @@ fn verify(scene: &Scene<'_>) -> Option<Step> {
     let until_timeout = keyed_at + scene.settings.verify_timeout;
     if successes >= wanted {
         // Accepted, and something else stands in the way of the Secret: that is told, and waited for.
-        let note = scene.conflict.clone().unwrap_or_else(|| {
+        let note = scene.unwritable().unwrap_or_else(|| {
             Note::new(Reason::Pending, "a new access key is ready; policies and tags of the user have to be as declared before it is handed out")
         });
         return Some(Step::Wait(until_timeout, note));
@@ -245,18 +250,7 @@ fn abandon_intent(scene: &Scene<'_>) -> Option<Step> {
         );
         return Some(Step::Wait(due, note));
     }
-    let orphans = scene
-        .user
-        .keys
-        .iter()
-        .filter(|key| {
-            !known.contains(&key.id)
-                && !scene.user.is_tagged(&key.id)
-                && scene.world.published().is_none_or(|facts| facts.key_id != key.id)
-                && key.created_at >= journal.started_at
-        })
-        .map(|key| key.id.clone())
-        .collect();
+    let orphans = orphans(scene.world, scene.user, known, journal.started_at);
     Some(Step::Do(Effect::AbandonAttempt { orphans, failed: false }))
 }
 
@@ -276,9 +270,12 @@ fn hold_conflict(scene: &Scene<'_>) -> Option<Step> {
 fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
     let published = scene.world.published().map(|facts| facts.key_id.as_str());
     let mut gone = std::collections::BTreeSet::new();
-    for tag in scene.user.tags.keys() {
+    for (tag, since) in &scene.user.tags {
         let Some(id) = tag.strip_prefix(&key_tag("")) else { continue };
-        if Some(id) != published && scene.user.key(id).is_none() {
+        // The value is the time of tagging. A key that was published a moment ago may be missing from
+        // IAM's list; without its tag it would be taken for foreign, and stay for ever.
+        let young = since.parse::<Timestamp>().is_ok_and(|since| scene.now < since + scene.settings.intent_dwell);
+        if Some(id) != published && scene.user.key(id).is_none() && !young {
             gone.insert(tag.clone());
             // The description has the bare key id as its name; it went with the key.
             gone.extend(scene.user.tags.keys().filter(|other| other.as_str() == id).cloned());
@@ -290,7 +287,7 @@ fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
 fn retire(scene: &Scene<'_>) -> Option<Step> {
     scene.superseded().find_map(|key| {
         if key.active {
-            (scene.now >= scene.retires_at()?).then(|| Step::Do(Effect::DeactivateKey(key.id.clone(), Why::Retired)))
+            (scene.now >= scene.retires_at(key)?).then(|| Step::Do(Effect::DeactivateKey(key.id.clone(), Why::Retired)))
         } else {
             (scene.now >= scene.deletable_at(key)).then(|| Step::Do(Effect::DeleteKey(key.id.clone(), Why::Retired)))
         }
@@ -299,6 +296,10 @@ fn retire(scene: &Scene<'_>) -> Option<Step> {
 
 fn replace(scene: &Scene<'_>) -> Option<Step> {
     let due = scene.due()?;
+    // A key that cannot be handed out would be given up, and the next one, and the next.
+    if let Some(note) = scene.unwritable() {
+        return Some(Step::Hold(note));
+    }
     if let Some((until, note)) = scene.held_back(due) {
         return Some(Step::Wait(until, note));
     }
@@ -328,6 +329,23 @@ fn rewrite(scene: &Scene<'_>) -> Option<Step> {
 
 // --- what the rules ask of the scene --------------------------------------------------------
 
+/// The key that an attempt without an answer may have left in IAM.
+///
+/// A person may have made a key meanwhile. Two things tell it from ours: an attempt makes its key
+/// soon or never, and it makes only one. Where that does not decide, no key is taken for an orphan:
+/// a key that is left over is reported as foreign, a foreign key that was deleted is gone.
+pub(super) fn orphans(world: &World, user: &IamUser, known: &[String], started_at: Timestamp) -> Vec<String> {
+    let published = world.published().map(|facts| facts.key_id.as_str());
+    let candidates: Vec<String> = user
+        .keys
+        .iter()
+        .filter(|key| !known.contains(&key.id) && !user.is_tagged(&key.id) && published != Some(&key.id))
+        .filter(|key| key.created_at >= started_at && key.created_at <= started_at + CREATE_WINDOW)
+        .map(|key| key.id.clone())
+        .collect();
+    if candidates.len() > 1 { Vec::new() } else { candidates }
+}
+
 /// Why a key is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Due {
@@ -351,6 +369,12 @@ impl Due {
 }
 
 impl Scene<'_> {
+    /// Why no other key can be written into the Secret. An immutable one is no conflict before that is wanted.
+    fn unwritable(&self) -> Option<Note> {
+        let immutable = self.world.published().is_some_and(|facts| facts.immutable);
+        self.conflict.clone().or_else(|| immutable.then(|| super::immutable(self.desired)))
+    }
+
     fn abandoned(&self) -> Option<(&str, &[String])> {
         match &self.world.journal {
             JournalSeen::Attempt { attempt, journal: Journal { mode: Mode::Abandoned { orphans }, .. } } => Some((attempt, orphans)),
@@ -385,9 +409,10 @@ impl Scene<'_> {
         })
     }
 
-    /// When the overlap of superseded keys ends.
-    fn retires_at(&self) -> Option<Timestamp> {
-        self.working().map(|facts| facts.published_at + self.desired.key.overlap)
+    /// When the overlap of a superseded key ends. It is newer than the published one if an earlier
+    /// Secret came back, by a rename to and fro or from a backup; then it is what consumers hold.
+    fn retires_at(&self, key: &AccessKey) -> Option<Timestamp> {
+        self.working().map(|facts| facts.published_at.max(key.created_at) + self.desired.key.overlap)
     }
 
     /// When an Inactive key may be deleted. A lost note of its deactivation starts the dwell anew.
@@ -398,7 +423,7 @@ impl Scene<'_> {
 
     /// When the next superseded key has to be dealt with.
     fn retirement(&self) -> Option<Timestamp> {
-        self.superseded().filter_map(|key| if key.active { self.retires_at() } else { Some(self.deletable_at(key)) }).min()
+        self.superseded().filter_map(|key| if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) }).min()
     }
 
     fn permille(&self) -> i32 {
@@ -474,25 +499,24 @@ impl Scene<'_> {
                 });
             }
         }
-        match spare.first() {
-            Some(key) => {
-                // Without a working key there is no publication to count from; the slot is looked at again at the next resync.
-                let until = if key.active { self.retires_at() } else { Some(self.deletable_at(key)) };
-                let note = Note::new(
-                    Reason::RotationWaits,
-                    format!("a rotation is due; both key slots of the user are in use until the overlap of {} ends", key.id),
-                );
-                until.map_or(Step::Hold(note.clone()), |until| Step::Wait(until, note))
-            }
-            None => Step::Hold(Note::new(
-                Reason::SlotTaken,
-                format!(
-                    "a rotation is due, but IAM allows two access keys per user and {} not made by this operator: {}. Delete one in AWS; the operator never touches them",
-                    if self.foreign().count() == 1 { "one was" } else { "both were" },
-                    self.foreign().map(|key| key.id.as_str()).collect::<Vec<_>>().join(", ")
-                ),
-            )),
-        }
+        let Some(key) = spare.first() else { return Step::Hold(self.slot_taken()) };
+        // Without a working key there is no publication to count from: its slot is kept, and the other is not ours.
+        let until = if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) };
+        let Some(until) = until else { return Step::Hold(self.slot_taken()) };
+        let message = format!("a rotation is due; both key slots of the user are in use until the overlap of {} ends", key.id);
+        Step::Wait(until, Note::new(Reason::RotationWaits, message))
+    }
+
+    fn slot_taken(&self) -> Note {
+        let foreign: Vec<&str> = self.foreign().map(|key| key.id.as_str()).collect();
+        Note::new(
+            Reason::SlotTaken,
+            format!(
+                "a rotation is due, but IAM allows two access keys per user and {} not made by this operator: {}. Delete one in AWS; the operator never touches them",
+                if foreign.len() == 1 { "one was" } else { "both were" },
+                foreign.join(", ")
+            ),
+        )
     }
 
     fn foreign(&self) -> impl Iterator<Item = &AccessKey> {

@@ -11,15 +11,17 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::OwnedMutexGuard;
 
 use super::answer::AwsError;
 use super::call::{Call, Request};
+use super::key::{Key, KeyState, KeyUse, Secret};
+use super::realm::{Caller, Identity, Realm};
+use super::settings::Settings;
 use super::sigv4::Authorization;
 
 /// The id of the emulator's default account.
@@ -29,268 +31,6 @@ pub const DEFAULT_ACCOUNT_ID: &str = "123456789012";
 /// test rig, which is the example of AWS's documentation.
 const TRUSTED: [(&str, Option<&str>); 2] =
     [("testing", None), ("AKIAIOSFODNN7EXAMPLE", Some("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"))];
-
-/// A secret in memory. Never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes a secret in.
-    #[must_use]
-    pub fn new(secret: impl Into<String>) -> Self {
-        Self(secret.into())
-    }
-
-    /// Hands it out, to sign or to compare.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-/// One IAM name space: an account in a partition.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Realm {
-    /// `aws`, `aws-cn`, `aws-us-gov`, ...
-    pub partition: &'static str,
-    /// Twelve digits.
-    pub account: String,
-}
-
-impl Realm {
-    /// An account of the commercial partition.
-    #[must_use]
-    pub fn aws(account: impl Into<String>) -> Self {
-        Self { partition: "aws", account: account.into() }
-    }
-
-    /// The same account id seen from a region: the region decides on the partition.
-    #[must_use]
-    pub fn in_region(&self, region: &str) -> Self {
-        const PARTITIONS: [(&str, &str); 4] =
-            [("cn-", "aws-cn"), ("us-gov-", "aws-us-gov"), ("eusc-", "aws-eusc"), ("us-iso-", "aws-iso")];
-        let partition =
-            PARTITIONS.iter().find(|(prefix, _)| region.starts_with(prefix)).map_or("aws", |(_, name)| name);
-        Self { partition, account: self.account.clone() }
-    }
-
-    /// The region where the partition keeps its IAM.
-    #[must_use]
-    pub fn iam_region(&self) -> &'static str {
-        match self.partition {
-            "aws-cn" => "cn-north-1",
-            "aws-us-gov" => "us-gov-west-1",
-            "aws-eusc" => "eusc-de-east-1",
-            "aws-iso" => "us-iso-east-1",
-            _ => "us-east-1",
-        }
-    }
-
-    /// An ARN of this account.
-    #[must_use]
-    pub fn arn(&self, service: &str, resource: &str) -> String {
-        format!("arn:{}:{service}::{}:{resource}", self.partition, self.account)
-    }
-}
-
-/// How pages are cut; AWS may return fewer items than asked for "even when there are more results available".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PageShape {
-    /// Every page is full.
-    #[default]
-    Full,
-    /// Every second page is half full.
-    Fewer,
-    /// Every second page is half full, and every third is empty although more follow.
-    WithEmpty,
-}
-
-/// The knobs of AWS's behaviour. Defaults are AWS's rules with every delay at zero.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Settings {
-    /// How long a new or re-activated key is still refused. Real keys took 5 to 15 seconds in the field reports
-    /// (hashicorp/vault#687, 99designs/aws-vault#170, aws/aws-sdk-js#559).
-    pub activation_delay: Duration,
-    /// How long a deactivated or deleted key is still accepted; about 4 s were measured on AWS.
-    pub revocation_lag: Duration,
-    /// At most this many items on a page, whatever the caller asks for. Without it a page has 100, and with `MaxItems`
-    /// up to 1,000.
-    pub page_size: usize,
-    /// How pages are cut.
-    pub page_shape: PageShape,
-    /// How late `GetAccessKeyLastUsed` hears of a use. Until then it says `N/A`.
-    pub last_used_lag: Duration,
-    /// Only the first use within this time is recorded; 15 minutes on AWS, zero here so that tests see each use.
-    pub last_used_granularity: Duration,
-    /// Users in an account; 5,000, not adjustable.
-    pub users_quota: usize,
-    /// Managed policies on a user; 10, which AWS raises to 20 on request.
-    pub attached_policies_quota: usize,
-    /// Minimum password length of the account.
-    pub password_min_length: usize,
-    /// Who the trusted keys are, as `GetCallerIdentity` and `AccessDenied` say. Default: a role of the home account.
-    pub operator_arn: Option<String>,
-    /// Whether a request must be signed within 15 minutes of AWS's clock.
-    pub check_signature_age: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            activation_delay: Duration::ZERO,
-            revocation_lag: Duration::ZERO,
-            page_size: 1000,
-            page_shape: PageShape::Full,
-            last_used_lag: Duration::ZERO,
-            last_used_granularity: Duration::ZERO,
-            users_quota: 5000,
-            attached_policies_quota: 10,
-            password_min_length: 8,
-            operator_arn: None,
-            check_signature_age: true,
-        }
-    }
-}
-
-/// Who made a call, after the signature was checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The access key id; none for unsigned calls.
-    pub key_id: Option<String>,
-    /// The account and partition the call goes to.
-    pub realm: Realm,
-    /// Who that is.
-    pub identity: Identity,
-}
-
-/// The kinds of callers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// A key the account was told to trust: the operator under test.
-    Trusted,
-    /// An IAM user, by a key that was made through a proxy of this account.
-    User(String),
-    /// A session from `AssumeRole` and its kin.
-    Session {
-        /// ARN of the assumed role.
-        arn: String,
-        /// `AROA...:session`.
-        id: String,
-    },
-    /// Nobody: `AssumeRoleWithWebIdentity` carries its proof in the call.
-    Anonymous,
-    /// A person with the console open: the test itself, see [`super::Human`].
-    Human,
-}
-
-impl Caller {
-    /// The IAM user behind the call, if it is one.
-    #[must_use]
-    pub fn user(&self) -> Option<&str> {
-        match &self.identity {
-            Identity::User(name) => Some(name),
-            _ => None,
-        }
-    }
-}
-
-/// The state of an access key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    /// It signs.
-    Active,
-    /// It exists and does not sign.
-    Inactive,
-    /// It is gone.
-    Deleted,
-}
-
-/// A credential that was handed out through a proxy.
-#[derive(Clone, Debug)]
-pub(super) struct Key {
-    pub(super) realm: Realm,
-    pub(super) owner: Identity,
-    secret: Secret,
-    /// Only sessions have one.
-    token: Option<Secret>,
-    expires: Option<Timestamp>,
-    pub(super) created: Instant,
-    changes: Vec<(Instant, KeyState)>,
-    uses: VecDeque<KeyUse>,
-    /// Set for keys that the emulator does not hold: those beyond its quota of two.
-    pub(super) beyond_quota: Option<Timestamp>,
-}
-
-/// One recorded use of a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyUse {
-    seen: Instant,
-    /// When, on AWS's clock.
-    pub at: Timestamp,
-    /// `iam`, `sts`, ...
-    pub service: String,
-    /// Region.
-    pub region: String,
-}
-
-impl Key {
-    fn new(realm: Realm, owner: Identity, secret: Secret, now: Instant) -> Self {
-        Self {
-            realm,
-            owner,
-            secret,
-            token: None,
-            expires: None,
-            created: now,
-            changes: vec![(now, KeyState::Active)],
-            uses: VecDeque::new(),
-            beyond_quota: None,
-        }
-    }
-
-    /// What IAM's own list says.
-    pub(super) fn state(&self) -> KeyState {
-        self.changes.last().map_or(KeyState::Deleted, |(_, state)| *state)
-    }
-
-    /// Whether the services that check signatures have heard of it yet: each change arrives late, by the delay of its
-    /// kind.
-    fn is_accepted(&self, settings: &Settings, now: Instant) -> bool {
-        let arrived = self.changes.iter().rev().find(|(at, state)| {
-            let delay = match state {
-                KeyState::Active => settings.activation_delay,
-                KeyState::Inactive | KeyState::Deleted => settings.revocation_lag,
-            };
-            now.duration_since(*at) >= delay
-        });
-        matches!(arrived, Some((_, KeyState::Active)))
-    }
-
-    fn used(&mut self, settings: &Settings, now: Instant, service: &str, region: &str) {
-        let too_soon = |last: &KeyUse| now.duration_since(last.seen) < settings.last_used_granularity;
-        if self.uses.back().is_some_and(too_soon) {
-            return;
-        }
-        let at = Timestamp::now();
-        self.uses.push_back(KeyUse { seen: now, at, service: service.to_owned(), region: region.to_owned() });
-        // Only the newest use that has arrived matters, and those still on their way.
-        while self.uses.get(1).is_some_and(|next| now.duration_since(next.seen) >= settings.last_used_lag) {
-            self.uses.pop_front();
-        }
-    }
-
-    fn last_used(&self, settings: &Settings, now: Instant) -> Option<&KeyUse> {
-        self.uses.iter().rev().find(|used| now.duration_since(used.seen) >= settings.last_used_lag)
-    }
-}
 
 /// What is known of a user beyond the emulator.
 #[derive(Clone, Debug, Default)]
@@ -304,17 +44,17 @@ pub(super) struct User {
 
 /// A service-specific credential, as git over HTTPS to `CodeCommit` uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceCredential {
+pub(super) struct ServiceCredential {
     /// `ACCA...`
-    pub id: String,
+    pub(super) id: String,
     /// For example `codecommit.amazonaws.com`.
-    pub service: String,
+    pub(super) service: String,
     /// The user name for that service.
-    pub service_user_name: String,
+    pub(super) service_user_name: String,
     /// Active or not.
-    pub active: bool,
+    pub(super) active: bool,
     /// When it was made.
-    pub created: Timestamp,
+    pub(super) created: Timestamp,
 }
 
 /// A page list that is being handed out piece by piece.
@@ -604,8 +344,10 @@ impl Account {
             .state()
             .keys
             .iter()
-            .filter(|(_, key)| key.realm == *realm && key.owner == owner && key.state() != KeyState::Deleted)
-            .filter_map(|(id, key)| Some((id.clone(), key.state(), key.beyond_quota?)))
+            // First the test that nearly all keys fail: this runs over thousands of them.
+            .filter_map(|(id, key)| Some((id, key, key.beyond_quota?)))
+            .filter(|(_, key, _)| key.realm == *realm && key.owner == owner && key.state() != KeyState::Deleted)
+            .map(|(id, key, at)| (id.clone(), key.state(), at))
             .collect();
         keys.sort_by_key(|(_, _, at)| *at);
         keys
@@ -769,6 +511,8 @@ fn check_age(request: &Request, aws_now: Timestamp) -> Result<(), AwsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::aws_proxy::sigv4;
 
@@ -832,23 +576,6 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_a_key_arrive_late_each_by_its_own_delay() {
-        let settings = Settings { activation_delay: 10 * SEC, revocation_lag: 4 * SEC, ..Settings::default() };
-        let start = Instant::now();
-        let mut key = Key::new(Realm::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
-        let accepted = |key: &Key, second: u32| key.is_accepted(&settings, start + second * SEC);
-        assert!(!accepted(&key, 9));
-        assert!(accepted(&key, 10));
-        key.changes.push((start + 20 * SEC, KeyState::Inactive));
-        assert_eq!(key.state(), KeyState::Inactive);
-        assert!(accepted(&key, 23));
-        assert!(!accepted(&key, 24));
-        key.changes.push((start + 30 * SEC, KeyState::Active));
-        assert!(!accepted(&key, 39));
-        assert!(accepted(&key, 40));
-    }
-
-    #[test]
     fn a_signature_is_good_for_fifteen_minutes_of_aws_time() {
         let account = Account::new();
         let call = Call::iam("GetUser");
@@ -901,25 +628,6 @@ mod tests {
         assert_eq!(account.authenticate(&request, &call, now).unwrap().realm.account, "444455556666");
         let late = expires + jiff::SignedDuration::from_secs(1);
         assert_eq!(account.authenticate(&request, &call, late).unwrap_err().code, "ExpiredToken");
-    }
-
-    #[test]
-    fn last_use_is_reported_late_and_by_the_quarter_hour() {
-        let settings = Settings { last_used_lag: 60 * SEC, last_used_granularity: 900 * SEC, ..Settings::default() };
-        let start = Instant::now();
-        let mut key = Key::new(Realm::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
-        let seen = |key: &Key, second: u32| {
-            key.last_used(&settings, start + second * SEC).map(|used| used.seen.duration_since(start).as_secs())
-        };
-        assert_eq!(seen(&key, 0), None);
-        key.used(&settings, start, "sts", "us-east-1");
-        key.used(&settings, start + 100 * SEC, "sts", "us-east-1");
-        assert_eq!(seen(&key, 59), None);
-        assert_eq!(seen(&key, 60), Some(0));
-        assert_eq!(seen(&key, 800), Some(0), "the second use fell into the same quarter of an hour");
-        key.used(&settings, start + 900 * SEC, "sts", "us-east-1");
-        assert_eq!(seen(&key, 959), Some(0));
-        assert_eq!(seen(&key, 960), Some(900));
     }
 
     #[test]

@@ -22,11 +22,12 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::account::PageShape;
 use super::answer::AwsError;
 use super::call::Request;
 use super::engine::Engine;
+use super::pause::Pause;
 use super::rules::{Rule, RuleId};
+use super::settings::PageShape;
 
 /// What all admin paths begin with.
 pub(super) const PREFIX: &str = "/_awsdeploy/";
@@ -121,7 +122,7 @@ impl RuleSpec {
             EffectSpec::Throttle => rule.throttle(),
             EffectSpec::Deny => rule.deny(),
             EffectSpec::Html500 => rule.html_500(),
-            EffectSpec::Pause => rule.pause(&super::rules::Pause::default()),
+            EffectSpec::Pause => rule.pause(&Pause::default()),
             EffectSpec::Stale => rule.stale_read(),
             EffectSpec::HideNewKeys => rule.hide_new_keys(time()?),
             EffectSpec::ClockSkew => {
@@ -191,8 +192,8 @@ pub(super) fn serve(engine: &Engine, path: &str, request: &Request) -> Response<
             ok(json!({}))
         }
         ("DELETE", ["rules", id]) => with_rule(id, |id| engine.rules.remove(id)),
-        ("POST", ["rules", id, "release"]) => with_rule(id, |id| engine.rules.settle(id, super::rules::Pause::release)),
-        ("POST", ["rules", id, "abort"]) => with_rule(id, |id| engine.rules.settle(id, super::rules::Pause::abort)),
+        ("POST", ["rules", id, "release"]) => with_rule(id, |id| engine.rules.settle(id, Pause::release)),
+        ("POST", ["rules", id, "abort"]) => with_rule(id, |id| engine.rules.settle(id, Pause::abort)),
         ("GET", ["settings"]) => ok(json!(settings(engine))),
         ("PATCH", ["settings"]) => match serde_json::from_slice::<SettingsSpec>(&request.body) {
             Ok(spec) => match configure(engine, spec) {

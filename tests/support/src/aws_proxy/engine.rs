@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::account::{Account, Caller};
+use super::account::Account;
 use super::answer::{Answer, AwsError};
 use super::call::{Call, Request, Service};
 use super::log::CallLog;
-use super::rules::{Effect, Flags, Rewrite, RuleId, Rules, Seen, Verdict, When};
+use super::pause::Verdict;
+use super::realm::{Caller, Identity, Realm};
+use super::rules::{Effect, Flags, Rewrite, RuleId, Rules, Seen, When};
 use super::sigv4::Authorization;
 use super::strict::Aws;
 
@@ -120,7 +122,7 @@ impl Engine {
                     rewrite(&call, &mut answer);
                 }
                 open.answered(answer.status, answer.error_code());
-                Reply::Send(answer, Timestamp::now() + course.flags.clock_skew)
+                Reply::Send(answer, Self::now(&course))
             }
             // The record ends as dropped.
             Struck::Passed | Struck::Drop => Reply::Drop,
@@ -156,19 +158,26 @@ impl Engine {
 
     fn denial(&self, course: &Course<'_>) -> AwsError {
         let call = course.call;
-        let realm = self.account().home().in_region(&call.region);
-        let identity = course.key_id.as_deref().and_then(|id| self.account().key(id)).map(|key| key.owner);
-        let caller = Caller {
-            key_id: course.key_id.clone(),
-            realm: realm.clone(),
-            identity: identity.unwrap_or(super::account::Identity::Trusted),
+        let key = course.key_id.as_deref().and_then(|id| self.account().key(id));
+        let (realm, identity) = match key {
+            Some(key) => (key.realm, key.owner),
+            None => (self.account().home().in_region(&call.region), Identity::Trusted),
         };
-        AwsError::access_denied(&self.account().caller_arn(&caller), &call.iam_action(), &resource_of(call, &realm))
+        let caller = Caller { key_id: course.key_id.clone(), realm, identity };
+        let resource = resource_of(call, &caller.realm);
+        AwsError::access_denied(&self.account().caller_arn(&caller), &call.iam_action(), &resource)
+    }
+
+    /// AWS's clock, as this call is to see it.
+    fn now(course: &Course<'_>) -> Timestamp {
+        let now = Timestamp::now();
+        // A skew out of all range is none.
+        now.checked_add(course.flags.clock_skew).unwrap_or(now)
     }
 
     async fn perform(&self, request: &Request, course: &mut Course<'_>) -> Answer {
         let call = course.call;
-        let aws_now = Timestamp::now() + course.flags.clock_skew;
+        let aws_now = Self::now(course);
         let result = async {
             let caller = self.account().authenticate(request, call, aws_now)?;
             self.account().authorize(&caller, call).await?;
@@ -181,8 +190,10 @@ impl Engine {
                 }
             }
             let answer = self.aws.perform(call, &caller, course.flags).await?;
-            // A marker is used once, so nobody asks that again.
-            if is_read && answer.is_success() && call.param("Marker").is_none() {
+            // "Absent" is an answer too: a read that lags behind CreateUser says so. Later pages are not kept, as no
+            // marker is used twice.
+            let is_answer = answer.is_success() || answer.status == 404;
+            if is_read && is_answer && call.param("Marker").is_none() {
                 self.remember(question, &answer);
             }
             Ok(answer)
@@ -205,7 +216,7 @@ impl Engine {
 }
 
 /// The resource that `AccessDenied` names. Paths are left out: the proxy does not know them before the call.
-pub(super) fn resource_of(call: &Call, realm: &super::account::Realm) -> String {
+pub(super) fn resource_of(call: &Call, realm: &Realm) -> String {
     if let Some(arn) = call.param("RoleArn") {
         return arn.to_owned();
     }

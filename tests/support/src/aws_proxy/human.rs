@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use super::account::{Caller, Identity, Realm};
 use super::answer::{Answer, AwsError};
 use super::call::Call;
+use super::realm::{Caller, Identity, Realm};
 use super::rules::Flags;
 use super::strict::Aws;
 use super::xml;

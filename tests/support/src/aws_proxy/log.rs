@@ -114,6 +114,17 @@ struct Calls {
     records: Vec<CallRecord>,
 }
 
+impl Calls {
+    fn since(&self, mark: Mark) -> &[CallRecord] {
+        behind(&self.records, mark)
+    }
+}
+
+/// The calls behind a place; logs grow long and are in order.
+fn behind(calls: &[CallRecord], mark: Mark) -> &[CallRecord] {
+    &calls[calls.partition_point(|call| call.seq <= mark.0)..]
+}
+
 impl Default for CallLog {
     fn default() -> Self {
         Self { inner: Arc::new(Inner { calls: Mutex::default(), version: watch::Sender::new(0) }) }
@@ -153,13 +164,13 @@ impl CallLog {
     /// The calls behind a place.
     #[must_use]
     pub fn calls_since(&self, mark: Mark) -> Vec<CallRecord> {
-        self.select(|call| call.seq > mark.0)
+        self.lock().since(mark).to_vec()
     }
 
     /// The calls behind a place that would change IAM, whether they did or not.
     #[must_use]
     pub fn mutating_calls_since(&self, mark: Mark) -> Vec<CallRecord> {
-        self.select(|call| call.seq > mark.0 && call.mutating)
+        self.lock().since(mark).iter().filter(|call| call.mutating).cloned().collect()
     }
 
     /// How often each action was called.
@@ -171,7 +182,7 @@ impl CallLog {
     /// How often each action was called behind a place.
     #[must_use]
     pub fn counts_since(&self, mark: Mark) -> BTreeMap<String, usize> {
-        self.lock().records.iter().filter(|call| call.seq > mark.0).fold(BTreeMap::new(), |mut counts, call| {
+        self.lock().since(mark).iter().fold(BTreeMap::new(), |mut counts, call| {
             *counts.entry(call.action.clone()).or_default() += 1;
             counts
         })
@@ -194,7 +205,7 @@ impl CallLog {
         pick: impl Fn(&CallRecord) -> bool,
     ) -> Result<CallRecord, WaitError> {
         self.wait_for(expected, within, |calls| {
-            calls.iter().find(|call| call.seq > mark.0 && call.end != End::Open && pick(call)).cloned()
+            behind(calls, mark).iter().find(|call| call.end != End::Open && pick(call)).cloned()
         })
         .await
     }

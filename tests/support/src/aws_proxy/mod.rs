@@ -25,9 +25,13 @@ mod answer;
 mod call;
 mod engine;
 mod human;
+mod key;
 mod log;
+mod pause;
+mod realm;
 mod rules;
 mod server;
+mod settings;
 mod sigv4;
 mod strict;
 mod truth;
@@ -37,14 +41,15 @@ mod xml;
 #[cfg(test)]
 mod tests;
 
-pub use account::{
-    Account, Authorizer, Caller, DEFAULT_ACCOUNT_ID, Identity, KeyState, KeyUse, PageShape, Realm, Secret,
-    ServiceCredential, Settings,
-};
+pub use account::{Account, Authorizer, DEFAULT_ACCOUNT_ID};
 pub use answer::{Answer, AwsError};
 pub use call::{Call, Service};
 pub use human::{Human, MintedKey};
+pub use key::{KeyState, KeyUse};
 pub use log::{CallLog, CallRecord, End, Mark, WaitError};
-pub use rules::{Hits, Pause, Rewrite, Rule, RuleId, Rules, When};
+pub use pause::Pause;
+pub use realm::{Caller, Identity, Realm};
+pub use rules::{Hits, Rewrite, Rule, RuleId, Rules, When};
 pub use server::StrictAws;
+pub use settings::{PageShape, Settings};
 pub use truth::{KeyTruth, LoginProfileTruth, Truth, UserTruth};

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::answer::{Answer, AwsError};
 use super::call::Call;
+use super::pause::Pause;
 
 /// Names a rule of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -218,10 +219,6 @@ impl Rule {
         self
     }
 
-    fn acts_at(&self) -> When {
-        if self.effects.iter().any(Effect::is_flag) { When::Before } else { self.when }
-    }
-
     /// Closes the connection without an answer.
     pub fn drop_connection(self) -> Self {
         self.effect(Effect::Drop)
@@ -268,7 +265,7 @@ impl Rule {
         self.effect(Effect::Rewrite(Arc::new(change)))
     }
 
-    // The effects below shape how a call is worked on, so they always act before it, whatever `after_commit` says.
+    // The effects below shape how a call is worked on. With `after_commit` they come too late and do nothing.
 
     /// Serves a read with the answer that the same read got last time, as a replica that lags does.
     pub fn stale_read(self) -> Self {
@@ -446,7 +443,7 @@ impl Rules {
     pub(super) fn consult(&self, when: When, seen: Seen<'_>) -> Vec<(RuleId, Effect)> {
         let mut effects = Vec::new();
         let mut acted = false;
-        for entry in self.lock().iter_mut().filter(|entry| entry.rule.acts_at() == when) {
+        for entry in self.lock().iter_mut().filter(|entry| entry.rule.when == when) {
             if !entry.rule.matches(&seen) {
                 continue;
             }
@@ -471,83 +468,6 @@ impl Rules {
 
     fn retired(&self) -> MutexGuard<'_, HashMap<RuleId, Hits>> {
         self.inner.retired.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Holds calls at a point of their way, so that a test can act while one is there: kill the operator, read the truth,
-/// let another replica run. Clones are the same pause.
-///
-/// Letting go is for good: calls that come later pass.
-#[derive(Clone)]
-pub struct Pause {
-    state: Arc<watch::Sender<PauseState>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct PauseState {
-    held: usize,
-    arrived: usize,
-    verdict: Option<Verdict>,
-}
-
-/// What becomes of a held call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It goes on.
-    Go,
-    /// The connection is closed; held before AWS, it never happens.
-    Abort,
-}
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self { state: Arc::new(watch::Sender::new(PauseState::default())) }
-    }
-}
-
-impl Pause {
-    /// Waits until a call has been held, now or before. Whether one was, within the time.
-    pub async fn paused(&self, within: Duration) -> bool {
-        let mut changes = self.state.subscribe();
-        let arrived = changes.wait_for(|state| state.arrived > 0);
-        matches!(tokio::time::timeout(within, arrived).await, Ok(Ok(_)))
-    }
-
-    /// Calls held right now.
-    #[must_use]
-    pub fn held(&self) -> usize {
-        self.state.borrow().held
-    }
-
-    /// Lets held calls go on, and later ones pass.
-    pub fn release(&self) {
-        self.state.send_modify(|state| state.verdict = Some(Verdict::Go));
-    }
-
-    /// Closes the connections of held calls. What was held before AWS never happens; later calls pass.
-    pub fn abort(&self) {
-        self.state.send_modify(|state| {
-            // Later calls must pass, so with nothing held there is nothing to abort.
-            state.verdict = Some(if state.held > 0 { Verdict::Abort } else { Verdict::Go });
-        });
-    }
-
-    /// Holds the calling task until the verdict.
-    pub(super) async fn hold(&self) -> Verdict {
-        if self.state.borrow().verdict.is_some() {
-            return Verdict::Go;
-        }
-        self.state.send_modify(|state| {
-            state.held += 1;
-            state.arrived += 1;
-        });
-        let mut changes = self.state.subscribe();
-        let verdict = match changes.wait_for(|state| state.verdict.is_some()).await {
-            Ok(state) => state.verdict.unwrap_or(Verdict::Go),
-            Err(_) => Verdict::Go,
-        };
-        self.state.send_modify(|state| state.held -= 1);
-        verdict
     }
 }
 
@@ -617,25 +537,6 @@ mod tests {
         assert!(!rules.remove(id));
         assert_eq!(consult(&rules, When::AfterCommit, &call), 0);
         assert_eq!(rules.hits(id), Hits { matched: 1, acted: 1 });
-    }
-
-    #[tokio::test]
-    async fn a_pause_holds_until_the_verdict_and_later_calls_pass() {
-        for (verdict, settle) in [(Verdict::Go, Pause::release as fn(&Pause)), (Verdict::Abort, Pause::abort)] {
-            let pause = Pause::default();
-            assert!(!pause.paused(Duration::from_millis(10)).await);
-            let held = tokio::spawn({
-                let pause = pause.clone();
-                async move { pause.hold().await }
-            });
-            assert!(pause.paused(SOON).await);
-            assert_eq!(pause.held(), 1);
-            assert!(!held.is_finished());
-            settle(&pause);
-            assert_eq!(held.await.unwrap(), verdict);
-            assert_eq!(pause.held(), 0);
-            assert_eq!(pause.hold().await, Verdict::Go);
-        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,6 +28,7 @@ use super::rules::Rules;
 use super::strict::Aws;
 use super::truth::Truth;
 use super::upstream::Upstream;
+use crate::ports;
 
 /// Far above any real call; the largest is a policy of 6 KB.
 const BODY_LIMIT: usize = 1 << 20;
@@ -49,7 +50,8 @@ impl StrictAws {
     /// Starts on a free loopback port, in front of the emulator at `upstream`. Proxies that are given the same
     /// account share its keys, boundaries and names; log and rules are each proxy's own.
     pub async fn start(upstream: SocketAddr, account: Arc<Account>) -> io::Result<Self> {
-        Self::start_on((Ipv4Addr::LOCALHOST, 0).into(), upstream, account).await
+        // A port that no outgoing connection takes while AWS is away.
+        Self::start_on(ports::free()?, upstream, account).await
     }
 
     /// Starts on an address of the caller's choosing, which must be a loopback one: the proxy has an unguarded admin
@@ -187,9 +189,13 @@ impl Service<hyper::Request<Incoming>> for Front {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let engine = self.engine.clone();
         Box::pin(async move {
-            let Ok(request) = read(request).await else {
-                let error = AwsError::new(413, "RequestEntityTooLarge", "The request is too large.");
-                return Ok(write(Answer::error(call::Service::Iam, &error), Timestamp::now()));
+            let request = match read(request).await {
+                Ok(request) => request,
+                Err(Unreadable::TooLong) => {
+                    let error = AwsError::new(413, "RequestEntityTooLarge", "The request is too large.");
+                    return Ok(write(Answer::error(call::Service::Iam, &error), Timestamp::now()));
+                }
+                Err(Unreadable::BrokenOff) => return Err(Dropped),
             };
             if let Some(path) = request.path.strip_prefix(admin::PREFIX) {
                 return Ok(admin::serve(&engine, path, &request));
@@ -203,15 +209,18 @@ impl Service<hyper::Request<Incoming>> for Front {
     }
 }
 
-async fn read(request: hyper::Request<Incoming>) -> Result<call::Request, LengthLimitError> {
+/// A request that did not arrive whole.
+enum Unreadable {
+    TooLong,
+    BrokenOff,
+}
+
+async fn read(request: hyper::Request<Incoming>) -> Result<call::Request, Unreadable> {
     let (head, body) = request.into_parts();
     let body = match Limited::new(body, BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes().to_vec(),
-        Err(error) => match error.downcast::<LengthLimitError>() {
-            Ok(too_long) => return Err(*too_long),
-            // The client broke off; what it meant will not verify.
-            Err(_) => Vec::new(),
-        },
+        Err(error) if error.is::<LengthLimitError>() => return Err(Unreadable::TooLong),
+        Err(_) => return Err(Unreadable::BrokenOff),
     };
     Ok(call::Request {
         method: head.method.to_string(),

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use roxmltree::{Document, Node};
 
-use super::account::{KeyState, Realm};
 use super::answer::AwsError;
 use super::call::Call;
+use super::key::KeyState;
+use super::realm::Realm;
 use super::strict::{Aws, decode_document};
 use super::xml;
 

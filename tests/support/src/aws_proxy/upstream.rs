@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::account::Realm;
 use super::answer::{Answer, AwsError, request_id};
 use super::call::{Call, Service};
+use super::realm::Realm;
 
 /// How long the emulator may take for one call. Its slowest is a list of all users at 5,000 users: about a second.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -2,7 +2,9 @@
 //!
 //! The list is the one of the API reference (password, access keys, inline and attached policies, groups, MFA devices,
 //! SSH keys, signing certificates, service-specific credentials); the messages are those that AWS has been seen to
-//! send (aws-nuke#281, cloud-custodian#1663, userplex#17, ucopacme/aws-orgs#69).
+//! send (rebuy-de/aws-nuke#281, cloud-custodian#1663, mozilla-services/userplex#17, ucopacme/aws-orgs#69). Which of
+//! them comes for SSH keys, certificates and service-specific credentials was not found and is assumed, as is the
+//! order in which AWS looks.
 
 use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;

@@ -1,9 +1,9 @@
 //! `GetCallerIdentity`, answered from the signature check. The emulator takes any key it does not know for
 //! `user/moto`, so that a dead key would look alive.
 
-use super::super::account::Identity;
 use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::realm::Identity;
 use super::super::xml;
 use super::Work;
 

@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 use roxmltree::Document;
 
-use super::super::account::KeyState;
 use super::super::answer::{Answer, AwsError, random_hex};
+use super::super::key::KeyState;
 use super::super::xml::{self, Edits};
 use super::{Work, names, paging};
 

@@ -1,8 +1,9 @@
 //! `GetAccessKeyLastUsed` from what the signature check has seen: late, and by the quarter of an hour, as AWS tracks
 //! it. The emulator reports every request at once, also those that AWS would have refused.
 
-use super::super::account::{Identity, KeyState};
 use super::super::answer::{Answer, AwsError};
+use super::super::key::KeyState;
+use super::super::realm::Identity;
 use super::super::xml;
 use super::{Work, names};
 

@@ -18,9 +18,10 @@ mod users;
 
 use std::sync::Arc;
 
-use super::account::{Account, Caller, Realm};
+use super::account::Account;
 use super::answer::{Answer, AwsError};
 use super::call::{Call, Service};
+use super::realm::{Caller, Realm};
 use super::rules::Flags;
 use super::upstream::Upstream;
 

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use roxmltree::Document;
 
-use super::super::account::{Listing, PageShape};
+use super::super::account::Listing;
 use super::super::answer::{Answer, AwsError, random_hex};
 use super::super::call::Call;
+use super::super::settings::PageShape;
 use super::super::xml;
 use super::Work;
 

@@ -30,7 +30,8 @@ pub(super) async fn attach(work: &Work<'_>) -> Result<Answer, AwsError> {
         }
         Err(error) => return Err(error),
     }
-    // Policies of service-linked roles are for those roles alone.
+    // Policies of service-linked roles are for those roles alone. The words for roles are known (aws/aws-cdk#6131),
+    // those for users are assumed; the code is in the API reference.
     if arn.contains(":policy/aws-service-role/") {
         return Err(AwsError::new(400, "PolicyNotAttachable", "Cannot attach a Service Role Policy to a User."));
     }

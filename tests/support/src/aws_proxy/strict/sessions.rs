@@ -1,7 +1,8 @@
 //! `AssumeRole` and its kin: the credentials they hand out are remembered, as those of `CreateAccessKey` are.
 
-use super::super::account::{NewSession, Realm};
+use super::super::account::NewSession;
 use super::super::answer::{Answer, AwsError};
+use super::super::realm::Realm;
 use super::super::xml;
 use super::Work;
 

@@ -1,5 +1,8 @@
 //! User tags: at most 50, keys to 128 and values to 256 characters of a fixed set, `aws:` reserved, and keys that
 //! differ only in case are the same key. The emulator checks none of it on users.
+//!
+//! Codes and words for lengths, characters and duplicates are AWS's as the emulator has them for roles; those for the
+//! reserved prefix and for the 51st tag over several calls are assumed from IAM's other quotas.
 
 use roxmltree::Document;
 

@@ -167,6 +167,13 @@ async fn stale_reads_serve_the_previous_answer_until_the_rule_goes() {
     assert!(ids().await.is_empty());
     aws.rules().remove(rule);
     assert_eq!(ids().await, [key.id]);
+
+    assert_eq!(operator.code(&on("GetUser", "v")).await, "NoSuchEntity");
+    let rule = aws.rules().add(Rule::on("GetUser").user("v").first(1).stale_read());
+    operator.ok(&on("CreateUser", "v")).await;
+    assert_eq!(operator.code(&on("GetUser", "v")).await, "NoSuchEntity", "a read that lags behind a creation");
+    operator.ok(&on("GetUser", "v")).await;
+    assert_eq!(aws.rules().hits(rule).acted, 1);
 }
 
 #[tokio::test]

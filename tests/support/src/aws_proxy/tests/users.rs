@@ -21,6 +21,31 @@ async fn names_collide_ignoring_case_also_with_users_that_were_there_before_us()
 }
 
 #[tokio::test]
+async fn a_name_that_went_behind_our_back_is_free_again() {
+    use crate::aws_proxy::upstream::Upstream;
+
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u")).await;
+    let emulator = Upstream::new(emulator()).unwrap();
+    let deleted = emulator.send(&aws.account().home(), &on("DeleteUser", "u"), None).await.unwrap();
+    assert!(deleted.is_success());
+    operator.ok(&on("CreateUser", "U")).await;
+}
+
+#[tokio::test]
+async fn a_reset_of_the_emulator_goes_with_forgetting() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    operator.ok(&on("CreateUser", "u").with("PermissionsBoundary", ADMIN)).await;
+    let key = operator.create_key("u").await;
+    aws.account().forget();
+    assert_eq!(Client::with_key(&aws, &key).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().boundary, None);
+    operator.ok(&on("GetUser", "u")).await;
+}
+
+#[tokio::test]
 async fn names_and_paths_are_checked() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
@@ -71,8 +96,6 @@ async fn a_user_cannot_go_while_anything_hangs_on_it() {
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
     human.create_group("g").await.unwrap();
-    let certificate = |action: &str| on(action, "u");
-
     let key = operator.create_key("u").await;
     let blocked = |message: &str| (409, "DeleteConflict".to_owned(), format!("Cannot delete entity, must {message}"));
     let delete = on("DeleteUser", "u");
@@ -83,7 +106,7 @@ async fn a_user_cannot_go_while_anything_hangs_on_it() {
 
     human.create_login_profile("u", "Correct-horse-1").await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("delete login profile first."));
-    operator.ok(&certificate("DeleteLoginProfile")).await;
+    operator.ok(&on("DeleteLoginProfile", "u")).await;
 
     human.put_inline("u", "p", DOCUMENT).await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("delete policies first."));

@@ -1,0 +1,344 @@
+//! What `plan` and `cleanup` decide, claim by claim, and then a year of bad luck.
+
+mod cleanup;
+mod rotation;
+mod simulation;
+mod user;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use super::{Effect, Leaving, Plan, Why, rotation::RULES};
+use crate::{
+    api::{AwsDeployUser, Reason, user::DeletionPolicy},
+    domain::{
+        desired::{self, Account, Desired, Grant, Target},
+        journal::{Journal, Mode},
+        owner::{Owner, key_tag},
+        schedule::Rhythm,
+        settings::Settings,
+        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, Published, PublishedFacts, Reported, Verification, World},
+    },
+};
+
+/// The UID of the attempt in these tables.
+const ATTEMPT: &str = "attempt";
+
+fn now() -> Timestamp {
+    "2026-11-21T10:00:00Z".parse().unwrap()
+}
+
+fn ago(age: SignedDuration) -> Timestamp {
+    now() - age
+}
+
+const fn secs(amount: i64) -> SignedDuration {
+    SignedDuration::from_secs(amount)
+}
+
+const fn mins(amount: i64) -> SignedDuration {
+    SignedDuration::from_mins(amount)
+}
+
+const fn hours(amount: i64) -> SignedDuration {
+    SignedDuration::from_hours(amount)
+}
+
+const fn days(amount: i64) -> SignedDuration {
+    SignedDuration::from_hours(amount * 24)
+}
+
+/// Desired state, world and settings of one question to the plan. Every method changes one fact;
+/// ages count back from now.
+#[derive(Clone)]
+struct Case {
+    desired: Desired,
+    world: World,
+    settings: Settings,
+    leaving: DeletionPolicy,
+}
+
+/// A user as declared with one key, made and published ten days ago: nothing to do.
+fn at_rest() -> Case {
+    let resource: AwsDeployUser = serde_json::from_value(json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+        "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"}, "spec": {},
+    }))
+    .unwrap();
+    let target = Target::of(&resource, "cluster").unwrap();
+    let account = Account { partition: "aws".into(), id: "123456789012".into() };
+    let settings = Settings::default();
+    let desired = desired::validate(&resource, &target, &Grant::without_class(), &account, &settings).unwrap();
+    let user = IamUser {
+        name: target.user_name.clone(),
+        arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
+        id: "AIDA1".into(),
+        tags: target.owner.tags(),
+        keys: Vec::new(),
+        grants: Some(Grants::default()),
+    };
+    let world = World {
+        iam: Iam::Found(user),
+        iam_live: true,
+        published: Published::Missing,
+        journal: JournalSeen::None,
+        verification: None,
+        last_used: None,
+        gone: BTreeSet::new(),
+        reported: Reported::default(),
+        finalizer: true,
+        user_sync_failed: false,
+    };
+    Case { desired, world, settings, leaving: DeletionPolicy::Delete }
+        .key("K1", days(10))
+        .tagged("K1")
+        .published("K1", days(10))
+}
+
+/// A user that was just made: no key, no Secret.
+fn without_key() -> Case {
+    at_rest().key_gone("K1").untagged("K1").no_secret()
+}
+
+/// K2 was published an hour ago and K1 is in its overlap of a day.
+fn in_overlap() -> Case {
+    at_rest().key("K2", hours(1)).tagged("K2").published("K2", hours(1))
+}
+
+/// A rotation was asked for, K2 was made five seconds ago and is in the journal.
+fn staged() -> Case {
+    at_rest().key("K2", secs(5)).keyed("K2", secs(5))
+}
+
+impl Case {
+    fn user(mut self, change: impl FnOnce(&mut IamUser)) -> Self {
+        match &mut self.world.iam {
+            Iam::Found(user) => change(user),
+            Iam::Absent => panic!("there is no user"),
+        }
+        self
+    }
+
+    fn facts(mut self, change: impl FnOnce(&mut PublishedFacts)) -> Self {
+        match &mut self.world.published {
+            Published::Ours(facts) => change(facts),
+            other => panic!("there is no Secret of ours: {other:?}"),
+        }
+        self
+    }
+
+    fn world(mut self, change: impl FnOnce(&mut World)) -> Self {
+        change(&mut self.world);
+        self
+    }
+
+    fn desired(mut self, change: impl FnOnce(&mut Desired)) -> Self {
+        change(&mut self.desired);
+        self
+    }
+
+    fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    // --- IAM
+
+    fn no_user(self) -> Self {
+        self.world(|world| world.iam = Iam::Absent)
+    }
+
+    fn key(self, id: &str, age: SignedDuration) -> Self {
+        let key = AccessKey { id: id.into(), active: true, created_at: ago(age) };
+        self.user(|user| user.keys.push(key))
+    }
+
+    fn key_gone(self, id: &str) -> Self {
+        self.user(|user| user.keys.retain(|key| key.id != id))
+    }
+
+    fn inactive(self, id: &str) -> Self {
+        self.user(|user| user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false))
+    }
+
+    fn inactive_since(self, id: &str, age: SignedDuration) -> Self {
+        self.inactive(id).world(|world| _ = world.reported.inactive_since.insert(id.into(), ago(age)))
+    }
+
+    fn tagged(self, id: &str) -> Self {
+        self.tagged_since(id, days(1))
+    }
+
+    fn tagged_since(self, id: &str, age: SignedDuration) -> Self {
+        let since = ago(age).strftime("%FT%TZ").to_string();
+        self.user(|user| _ = user.tags.insert(key_tag(id), since))
+    }
+
+    fn untagged(self, id: &str) -> Self {
+        self.user(|user| _ = user.tags.remove(&key_tag(id)))
+    }
+
+    // --- the Secret
+
+    fn published(self, id: &str, age: SignedDuration) -> Self {
+        let facts = PublishedFacts {
+            key_id: id.into(),
+            published_at: ago(age),
+            rotate_honoured: None,
+            intact: true,
+            as_declared: true,
+            fence: None,
+            previous: BTreeMap::new(),
+            immutable: false,
+        };
+        self.world(|world| world.published = Published::Ours(facts))
+    }
+
+    fn no_secret(self) -> Self {
+        self.world(|world| world.published = Published::Missing)
+    }
+
+    fn foreign_secret(self) -> Self {
+        self.world(|world| world.published = Published::Foreign("it belongs to somebody".into()))
+    }
+
+    fn edited(self) -> Self {
+        self.facts(|facts| facts.intact = false)
+    }
+
+    fn immutable(self) -> Self {
+        self.facts(|facts| facts.immutable = true)
+    }
+
+    fn fenced(self) -> Self {
+        self.facts(|facts| facts.fence = Some(ATTEMPT.into()))
+    }
+
+    // --- the journal
+
+    fn journal(self, age: SignedDuration, mode: Mode) -> Self {
+        let journal = Journal { started_at: ago(age), rotate_request: None, previous_secret: None, mode };
+        self.world(|world| world.journal = JournalSeen::Attempt { attempt: ATTEMPT.into(), journal })
+    }
+
+    fn intent(self, age: SignedDuration, known: &[&str]) -> Self {
+        self.journal(age, Mode::Intent { known: strings(known) })
+    }
+
+    fn keyed(self, id: &str, age: SignedDuration) -> Self {
+        self.journal(age, Mode::Keyed { key_id: id.into(), keyed_at: ago(age) })
+    }
+
+    fn abandoned(self, orphans: &[&str]) -> Self {
+        self.journal(mins(2), Mode::Abandoned { orphans: strings(orphans) })
+    }
+
+    fn unknown_journal(self) -> Self {
+        self.world(|world| world.journal = JournalSeen::Unknown("format 2".into()))
+    }
+
+    fn foreign_journal(self) -> Self {
+        self.world(|world| world.journal = JournalSeen::Foreign("somebody's".into()))
+    }
+
+    fn accepted(self, id: &str, times: u32) -> Self {
+        self.checked(id, times, SignedDuration::ZERO)
+    }
+
+    fn checked(self, id: &str, times: u32, age: SignedDuration) -> Self {
+        let seen = Verification { key_id: id.into(), successes: times, last_at: ago(age) };
+        self.world(|world| world.verification = Some(seen))
+    }
+
+    // --- status
+
+    fn failed(self, times: u32, age: SignedDuration) -> Self {
+        self.world(|world| {
+            world.reported.failed_attempts = times;
+            world.reported.last_failure = Some(ago(age));
+        })
+    }
+
+    fn rotated_before(self, age: SignedDuration) -> Self {
+        self.world(|world| world.reported.last_rotation = Some(ago(age)))
+    }
+
+    // --- the spec
+
+    fn every(self, interval: SignedDuration) -> Self {
+        self.desired(|desired| desired.key.rhythm = Rhythm::Every(interval))
+    }
+
+    fn overlap(self, overlap: SignedDuration) -> Self {
+        self.desired(|desired| desired.key.overlap = overlap)
+    }
+
+    fn requested(self) -> Self {
+        self.desired(|desired| desired.key.rotate_request = Some("please".into()))
+    }
+
+    fn suspended(self) -> Self {
+        self.desired(|desired| desired.suspend = true)
+    }
+
+    fn policy_missing(self) -> Self {
+        self.desired(|desired| _ = desired.attached.insert("arn:aws:iam::aws:policy/P".into()))
+    }
+
+    fn leaving(mut self, policy: DeletionPolicy) -> Self {
+        self.leaving = policy;
+        self
+    }
+
+    // --- what comes of it
+
+    fn plan(&self) -> Plan {
+        super::plan(&self.desired, &self.world, now(), &self.settings)
+    }
+
+    fn cleanup(&self) -> Plan {
+        super::cleanup(&self.desired.target, Leaving { policy: self.leaving }, &self.world, now(), &self.settings)
+    }
+
+    /// The next effect, in words.
+    #[track_caller]
+    fn does(&self, effect: &str) {
+        assert_eq!(words(&self.plan()), effect, "{:#?}", self.plan());
+    }
+
+    /// Nothing is done; when it is looked at again, and what is told.
+    #[track_caller]
+    fn waits(&self, wait: impl Into<Option<SignedDuration>>, reason: Reason) {
+        let plan = self.plan();
+        assert_eq!(words(&plan), "nothing");
+        assert_eq!(plan.wake_at.map(|at| at.duration_since(now())), wait.into());
+        assert_eq!(plan.rotation.reason, reason, "{}", plan.rotation.message);
+    }
+
+    /// The next effect of a deletion, in words.
+    #[track_caller]
+    fn leaves_by(&self, effect: &str) {
+        assert_eq!(words(&self.cleanup()), effect);
+    }
+}
+
+fn strings(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+fn words(plan: &Plan) -> String {
+    plan.effects.first().map_or_else(|| "nothing".to_owned(), in_words)
+}
+
+fn in_words(effect: &Effect) -> String {
+    match effect {
+        Effect::MintKey { known, previous_secret: None } => format!("MintKey beside {}", known.join(", ")),
+        Effect::MintKey { known, previous_secret: Some((name, key)) } => {
+            format!("MintKey beside {}, leaving {name} with {key}", known.join(", "))
+        }
+        Effect::AbandonAttempt { failed: true, .. } => format!("{effect}, failed"),
+        other => other.to_string(),
+    }
+}

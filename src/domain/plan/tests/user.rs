@@ -1,0 +1,104 @@
+//! The frame around the chain: whose user it is, the finalizer, user and policies.
+
+use super::*;
+use crate::domain::plan::Facts;
+
+fn of_another(case: Case) -> Case {
+    let other = Owner { cluster: "cluster".into(), namespace: "deploy".into(), name: "other".into(), uid: "u2".into() };
+    case.user(|user| user.tags = other.tags())
+}
+
+#[test]
+fn a_user_of_somebody_else_is_left_alone_whatever_is_due() {
+    for case in [
+        of_another(without_key()),
+        of_another(at_rest()),
+        of_another(at_rest()).suspended(),
+        of_another(at_rest()).abandoned(&["K1"]),
+        of_another(at_rest()).policy_missing(),
+        at_rest().user(|user| user.tags.clear()),
+    ] {
+        let plan = case.plan();
+        assert_eq!(plan.effects, [], "{plan:#?}");
+        assert_eq!(plan.wake_at, None);
+        assert_eq!(plan.user.map(|note| note.reason), Some(Reason::NotOwned));
+    }
+}
+
+#[test]
+fn the_finalizer_comes_before_anything_in_aws() {
+    let case = without_key().no_user().world(|world| world.finalizer = false);
+    assert_eq!(case.plan().effects, [Effect::AddFinalizer, Effect::CreateUser]);
+    let case = without_key().world(|world| world.finalizer = false);
+    case.does("AddFinalizer");
+}
+
+#[test]
+fn a_foreign_secret_is_found_before_the_user_is_made() {
+    for case in [without_key().no_user().foreign_secret(), without_key().no_user().foreign_journal()] {
+        assert_eq!(case.plan().effects, []);
+        assert_eq!(case.plan().key.map(|note| note.reason), Some(Reason::SecretConflict));
+    }
+}
+
+#[test]
+fn policies_come_before_the_first_key_and_beside_a_later_one() {
+    without_key().policy_missing().does("AttachPolicy arn:aws:iam::aws:policy/P");
+    let refused = without_key().policy_missing().world(|world| world.user_sync_failed = true);
+    refused.waits(None, Reason::Pending);
+    // A rotation is not held up by a policy that AWS refuses: the published key has the same rights.
+    at_rest().policy_missing().requested().world(|world| world.user_sync_failed = true).does("MintKey beside K1");
+}
+
+#[test]
+fn rights_shrink_before_they_grow() {
+    let case = at_rest().policy_missing().user(|user| {
+        let grants = user.grants.as_mut().unwrap();
+        grants.attached.insert("arn:aws:iam::aws:policy/Old".into());
+        grants.inline.insert("old".into(), json!({}));
+    });
+    let verbs: Vec<_> = case.plan().effects.iter().map(Effect::verb).collect();
+    assert_eq!(verbs, ["DetachPolicy", "DeleteInlinePolicy", "AttachPolicy"]);
+}
+
+#[test]
+fn the_quarantine_of_aws_is_never_detached() {
+    let quarantine = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
+    at_rest().user(|user| _ = user.grants.as_mut().unwrap().attached.insert(quarantine.into())).does("nothing");
+}
+
+#[test]
+fn only_tags_that_were_declared_before_are_removed() {
+    let tags = |case: Case| case.user(|user| user.tags.extend([("team".into(), "a".into()), ("theirs".into(), "b".into())]));
+    tags(at_rest()).does("nothing");
+    tags(at_rest()).world(|world| _ = world.reported.tag_keys.insert("team".into())).does("UntagUser team");
+    let declared = |value: &'static str| move |desired: &mut Desired| _ = desired.tags.insert("Team".into(), value.into());
+    tags(at_rest()).desired(declared("a")).does("nothing");
+    tags(at_rest()).desired(declared("b")).does("TagUser Team");
+}
+
+#[test]
+fn revocation_comes_before_policies() {
+    let case = at_rest().policy_missing().suspended();
+    assert_eq!(case.plan().effects.iter().map(Effect::verb).collect::<Vec<_>>(), ["DeactivateKey", "AttachPolicy"]);
+}
+
+#[test]
+fn what_cannot_be_undone_is_decided_on_live_facts() {
+    let id = || "K1".to_owned();
+    for effect in [
+        Effect::CreateUser,
+        Effect::MintKey { known: vec![], previous_secret: None },
+        Effect::AbandonAttempt { orphans: vec![], failed: false },
+        Effect::DeactivateKey(id(), Why::Retired),
+        Effect::DeleteKey(id(), Why::Orphan),
+        Effect::DeletePreviousSecret(id()),
+        Effect::DetachPolicy(id()),
+        Effect::UntagUser(BTreeSet::new()),
+        Effect::DeleteUser,
+        Effect::DeleteSecret,
+        Effect::RemoveFinalizer,
+    ] {
+        assert_eq!(effect.needs(), Facts::Live, "{effect}");
+    }
+}

@@ -1,0 +1,627 @@
+"""Claims about the chart, each checked on what helm makes of it."""
+
+import copy
+import re
+import unittest
+
+import yaml
+from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, notes, schema, text, values
+
+# One value per setting that differs from the default; together with what else it needs to be seen.
+SAMPLES = {
+    "nameOverride": "other",
+    "fullnameOverride": "other",
+    "commonLabels": {"team": "x"},
+    "replicas": 0,
+    "image.registry": "registry.example.com:5000",
+    "image.repository": "other/operator",
+    "image.tag": "1.2.3",
+    "image.digest": "sha256:" + "a" * 64,
+    "image.pullPolicy": "Always",
+    "imagePullSecrets": [{"name": "registry"}],
+    "secretAccess.namespaces": ["deploy"],
+    "allowWithoutClass": True,
+    "watchNamespaces": ["deploy"],
+    "rbac.aggregateViewer": False,
+    "rbac.aggregateEditor": True,
+    "serviceAccount.create": (False, {"serviceAccount": {"name": "other"}}),
+    "serviceAccount.name": "other",
+    "serviceAccount.annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/x"},
+    "aws.region": "us-east-1",
+    "aws.endpointUrl": "http://moto.aws:5000",
+    "aws.credentialsSecret": "aws",
+    "aws.instanceMetadata": True,
+    "settings.clusterId": "other",
+    "settings.concurrency": 3,
+    "settings.awsRate": 2.5,
+    "settings.resync": "3m",
+    "settings.secretCheck": "3m",
+    "settings.minRotationInterval": "3m",
+    "settings.maxAttachedPolicies": 20,
+    "settings.intentDwell": "3m",
+    "settings.verifySuccesses": 0,
+    "settings.verifyInterval": "3m",
+    "settings.verifyTimeout": "3m",
+    "settings.retireDwell": "0s",
+    "settings.log": "info,kube=warn",
+    "settings.logFormat": "json",
+    "crds.enabled": False,
+    "crds.keep": False,
+    "metrics.address": "::",
+    "metrics.port": 9090,
+    "metrics.service.enabled": False,
+    "metrics.service.annotations": {"a": "b"},
+    "metrics.serviceMonitor.enabled": True,
+    "metrics.serviceMonitor.labels": ({"a": "b"}, {"metrics": {"serviceMonitor": {"enabled": True}}}),
+    "metrics.serviceMonitor.interval": ("7s", {"metrics": {"serviceMonitor": {"enabled": True}}}),
+    "metrics.serviceMonitor.scrapeTimeout": ("7s", {"metrics": {"serviceMonitor": {"enabled": True}}}),
+    "metrics.serviceMonitor.relabelings": ([{"action": "drop"}], {"metrics": {"serviceMonitor": {"enabled": True}}}),
+    "metrics.serviceMonitor.metricRelabelings": ([{"action": "drop"}], {"metrics": {"serviceMonitor": {"enabled": True}}}),
+    "networkPolicy.enabled": False,
+    "networkPolicy.metricsFrom": [{"podSelector": {}}],
+    "networkPolicy.ports": [443],
+    "networkPolicy.dnsPorts": [53],
+    "networkPolicy.cidrs": ["10.0.0.0/8"],
+    "networkPolicy.podIdentity": False,
+    "networkPolicy.extraEgress": [{"ports": [{"port": 3128}]}],
+    "resources.requests.cpu": "20m",
+    "resources.requests.memory": "20Mi",
+    "resources.limits.memory": "20Mi",
+    "podSecurityContext.runAsNonRoot": None,
+    "podSecurityContext.runAsUser": 1000,
+    "podSecurityContext.runAsGroup": 1000,
+    "podSecurityContext.seccompProfile.type": "Unconfined",
+    "securityContext.allowPrivilegeEscalation": None,
+    "securityContext.readOnlyRootFilesystem": False,
+    "securityContext.capabilities.drop": [],
+    **{
+        f"{probe}.{key}": 42
+        for probe in ("livenessProbe", "readinessProbe")
+        for key in ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold")
+    },
+    "terminationGracePeriodSeconds": 90,
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"a": "b"},
+    "nodeSelector": {"a": "b"},
+    "tolerations": [{"operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+    "priorityClassName": "high",
+    "hostNetwork": True,
+    "extraArgs": ["--later"],
+    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+}
+
+SECRET_VERBS = ["get", "create", "update", "delete"]
+
+
+def leaves(node, path=""):
+    """Paths of all values that have no named values below them."""
+    if isinstance(node, dict) and node:
+        for key, below in node.items():
+            yield from leaves(below, f"{path}.{key}" if path else key)
+    else:
+        yield path
+
+
+def merged(base, over):
+    result = copy.deepcopy(base)
+    for key, value in over.items():
+        result[key] = merged(result[key], value) if isinstance(value, dict) and isinstance(result.get(key), dict) else value
+    return result
+
+
+def at(path, value):
+    for key in reversed(path.split(".")):
+        value = {key: value}
+    return value
+
+
+class Values(unittest.TestCase):
+    """values.yaml and its schema."""
+
+    def test_every_value_has_an_effect(self):
+        self.assertEqual(sorted(leaves(values())), sorted(SAMPLES), "SAMPLES names every value of values.yaml, and no other")
+        for path, sample in SAMPLES.items():
+            value, needed = sample if isinstance(sample, tuple) else (sample, {})
+            with self.subTest(path):
+                self.assertNotEqual(text(needed), text(merged(needed, at(path, value))))
+
+    def test_schema_and_values_name_the_same(self):
+        def compare(node, given, path):
+            named = set(node.get("properties", {})) - ({"global"} if not path else set())
+            if node.get("additionalProperties") is not False or not given:
+                return
+            # Optional parts of Kubernetes' own structures have no default.
+            missing = set(given) - named
+            self.assertFalse(missing, f"{path}: not in the schema")
+            if path.rsplit(".", 1)[-1] not in OPTIONAL:
+                self.assertEqual(named, set(given), path or "(top)")
+            for key, below in given.items():
+                if isinstance(below, dict):
+                    compare(node["properties"][key], below, f"{path}.{key}")
+
+        OPTIONAL = {"podSecurityContext", "securityContext", "capabilities", "seccompProfile", "resources"}
+        compare(schema(), values(), "")
+
+    def test_every_object_of_the_schema_refuses_what_it_does_not_know(self):
+        # Structures of Kubernetes that the API server checks, and Helm's own.
+        checked_elsewhere = {
+            "nodeAffinity", "podAffinity", "podAntiAffinity", "podSelector", "namespaceSelector", "labelSelector",
+            "valueFrom", "extraVolumes[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
+        }
+
+        def walk(node, path):
+            if node.get("type") == "object" and path.rsplit(".", 1)[-1] not in checked_elsewhere:
+                self.assertIn("additionalProperties", node, path)
+                if node.get("properties"):
+                    self.assertIs(node["additionalProperties"], False, path)
+            for key, below in node.get("properties", {}).items():
+                walk(below, f"{path}.{key}")
+            if isinstance(node.get("items"), dict):
+                walk(node["items"], f"{path}[]")
+
+        walk(schema(), "")
+
+    def test_a_misspelled_value_is_refused_wherever_it_stands(self):
+        def objects(node, path):
+            yield path
+            for key, below in node.items():
+                if isinstance(below, dict) and schema_at(path + [key]).get("additionalProperties") is False:
+                    yield from objects(below, path + [key])
+
+        def schema_at(path):
+            node = schema()
+            for key in path:
+                node = node["properties"][key]
+            return node
+
+        paths = list(objects(values(), []))
+        self.assertGreater(len(paths), 15)
+        for path in paths:
+            with self.subTest(".".join(path)), self.assertRaisesRegex(Refused, "misspelled"):
+                text(at(".".join([*path, "misspelled"]), 1))
+
+    def test_what_cannot_work_is_refused_with_the_reason(self):
+        for given, reason in [
+            ({"replicas": 2}, "replicas"),
+            ({"replicas": "1"}, "replicas"),
+            ({"allowWithoutClass": "yes"}, "allowWithoutClass"),
+            ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
+            ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
+            ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
+            ({"secretAccess": {"namespaces": ["a"]}, "watchNamespaces": ["b"]}, "watchNamespaces does not"),
+            ({"settings": {"resync": "10"}}, "resync"),
+            ({"settings": {"resync": 10}}, "resync"),
+            ({"settings": {"verifySuccesses": -1}}, "verifySuccesses"),
+            ({"settings": {"concurrency": 0}}, "concurrency"),
+            ({"settings": {"awsRate": 0}}, "awsRate"),
+            ({"settings": {"logFormat": "xml"}}, "logFormat"),
+            ({"settings": {"log": "info; rm"}}, "log"),
+            ({"image": {"digest": "latest"}}, "digest"),
+            ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+            ({"aws": {"endpointUrl": "moto:5000"}}, "endpointUrl"),
+            ({"aws": {"endpointUrl": "http://me:pass@moto"}}, "endpointUrl"),
+            ({"aws": {"region": "Frankfurt"}}, "region"),
+            ({"serviceAccount": {"create": False}}, "serviceAccount.name"),
+            ({"metrics": {"port": 0}}, "port"),
+            ({"metrics": {"service": {"enabled": False}, "serviceMonitor": {"enabled": True}}}, "needs metrics.service.enabled"),
+            ({"securityContext": {"privileged": True}}, "privileged"),
+            ({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}}, "add"),
+            ({"securityContext": {"allowPrivilegeEscalation": True}}, "allowPrivilegeEscalation"),
+            ({"podSecurityContext": {"runAsUser": 0}}, "runAsUser"),
+            ({"podSecurityContext": {"runAsNonRoot": False}}, "runAsNonRoot"),
+            ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels"),
+            ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "commonLabels"),
+            ({"extraArgs": ["--resync=1h"]}, "extraArgs"),
+            ({"extraArgs": ["--allow-without-class"]}, "extraArgs"),
+            ({"extraEnv": [{"name": "AWSDEPLOY_RESYNC", "value": "1h"}]}, "extraEnv"),
+            ({"extraEnv": [{"name": "AWS_REGION"}], "aws": {"region": "us-east-1"}}, "extraEnv has AWS_REGION"),
+            ({"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A"),
+        ]:
+            with self.subTest(str(given)), self.assertRaisesRegex(Refused, reason):
+                text(given)
+
+    def test_every_value_is_described(self):
+        def walk(node, path):
+            for key, below in node.get("properties", {}).items():
+                self.assertTrue(path.count(".") > 2 or "description" in below or "enum" in below or path, f"{path}.{key}")
+                walk(below, f"{path}.{key}")
+
+        for key, below in schema()["properties"].items():
+            self.assertIn("description", below, key)
+        walk(schema(), "")
+
+
+class Operator(unittest.TestCase):
+    """The pod."""
+
+    def test_without_values_the_operator_is_told_no_more_than_it_must(self):
+        self.assertEqual(
+            Objects().arguments, ["run", "--metrics-addr=0.0.0.0:8080", f"--secrets-cluster-role={NAME}-secrets"]
+        )
+        self.assertEqual(Objects().environment, {"AWS_EC2_METADATA_DISABLED": "true"})
+
+    def test_settings_become_flags(self):
+        given = yaml.safe_load((CHART / "ci" / "emulator-values.yaml").read_text())
+        objects = Objects(given)
+        self.assertEqual(
+            set(objects.arguments[2:]),
+            {
+                f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
+                "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
+                "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
+                "--verify-timeout=1m30s", "--retire-dwell=0s", "--log=info,awsdeploy=debug", "--log-format=json",
+            },
+        )
+        self.assertEqual(
+            objects.environment,
+            {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://moto.aws:5000", "AWS_EC2_METADATA_DISABLED": "true"},
+        )
+        self.assertEqual(objects.container["envFrom"], [{"secretRef": {"name": "emulator"}}])
+
+    def test_values_and_flags_of_the_operator_are_the_same(self):
+        """Every flag has its value, and values.yaml tells the default that the flag has."""
+        source = (ROOT / "src" / "operator" / "settings.rs").read_text().split("#[cfg(test)]")[0]
+        flags = {}
+        for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
+            default = re.search(r'default_value(?:_t)? = "?([\w.:-]+)"?', attributes)
+            flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
+        elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "watchNamespaces"}
+        self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
+        known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
+        for flag in flags:
+            self.assertRegex("--" + re.sub(r"([A-Z])", lambda letter: f"-{letter[1].lower()}", flag), known)
+
+        lines = (CHART / "values.yaml").read_text().split("\nsettings:\n")[1].split("\n\n")[0]
+        for comment, setting in re.findall(r"((?:  #.*\n)+)  (\w+): null", lines + "\n"):
+            told = re.search(r"Default: (\S+)\n", comment)
+            default = (flags[setting] or "the").removesuffix(".0").removeprefix("LogFormat::").lower()
+            self.assertEqual(told and told[1], default, setting) if setting != "clusterId" else None
+
+    def test_numbers_are_written_as_people_write_them(self):
+        self.assertIn("--concurrency=1000", Objects({"settings": {"concurrency": 1000}}).arguments)
+        self.assertIn("--metrics-addr=0.0.0.0:65535", Objects({"metrics": {"port": 65535}}).arguments)
+
+    def test_an_ipv6_address_is_put_in_brackets(self):
+        self.assertIn("--metrics-addr=[::]:8080", Objects({"metrics": {"address": "::"}}).arguments)
+
+    def test_namespaces_are_one_flag(self):
+        self.assertIn("--watch-namespaces=a,b", Objects({"watchNamespaces": ["a", "b"]}).arguments)
+
+    def test_two_operators_never_run_at_a_time(self):
+        self.assertEqual(Objects().one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
+        self.assertEqual(Objects({"replicas": 0}).one("Deployment")["spec"]["replicas"], 0)
+
+    def test_the_pod_is_restricted_with_any_values(self):
+        for file in sorted((CHART / "ci").glob("*-values.yaml")):
+            with self.subTest(file.name):
+                objects = Objects(yaml.safe_load(file.read_text()))
+                pod, container = objects.pod["securityContext"], objects.container["securityContext"]
+                self.assertIs(pod["runAsNonRoot"], True)
+                self.assertEqual(pod["seccompProfile"], {"type": "RuntimeDefault"})
+                self.assertIs(container["allowPrivilegeEscalation"], False)
+                self.assertIs(container["readOnlyRootFilesystem"], True)
+                self.assertEqual(container["capabilities"], {"drop": ["ALL"]})
+                self.assertIs(objects.pod["enableServiceLinks"], False)
+                self.assertIs(objects.pod["automountServiceAccountToken"], True)
+                self.assertIn("memory", objects.container["resources"]["limits"])
+
+    def test_user_ids_can_be_left_to_the_platform(self):
+        pod = Objects({"podSecurityContext": {"runAsUser": None, "runAsGroup": None}}).pod["securityContext"]
+        self.assertEqual(set(pod), {"runAsNonRoot", "seccompProfile"})
+
+    def test_images_are_named_by_tag_and_digest(self):
+        digest = "sha256:" + "0" * 64
+        for image, name in [
+            ({}, f"{NAME}:0.1.0"),
+            ({"tag": "2"}, f"{NAME}:2"),
+            ({"registry": "localhost:5000", "digest": digest}, f"localhost:5000/{NAME}:0.1.0@{digest}"),
+        ]:
+            self.assertEqual(Objects({"image": image}).container["image"], name)
+
+    def test_the_selector_does_not_move_with_labels(self):
+        selector = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}
+        objects = Objects({"commonLabels": {"a": "1"}, "podLabels": {"a": "2"}})
+        deployment = objects.one("Deployment")
+        self.assertEqual(deployment["spec"]["selector"]["matchLabels"], selector)
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual(labels | selector | {"a": "2"}, labels, "a label of the pod wins over one of all objects")
+        self.assertEqual(objects.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], selector)
+        self.assertEqual(objects.one("Service")["spec"]["selector"], selector)
+
+    def test_probes_reach_the_server(self):
+        container = Objects({"metrics": {"port": 9090}}).container
+        self.assertEqual(container["ports"], [{"name": "http", "containerPort": 9090, "protocol": "TCP"}])
+        for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
+            self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
+
+    def test_long_names_fit(self):
+        release = "r" * 53
+        for found in Objects(release=release):
+            name = found["metadata"]["name"]
+            self.assertLessEqual(len(name), 63, name) if found["kind"] in ("Service", "Deployment") else None
+            for value in found["metadata"].get("labels", {}).values():
+                self.assertLessEqual(len(value), 63)
+
+
+class Rights(unittest.TestCase):
+    """RBAC."""
+
+    def rules(self, objects, *ends):
+        return [rule for end in ends for rule in objects.one("ClusterRole", end)["rules"]]
+
+    def test_the_operator_has_these_rights_and_no_other(self):
+        objects = Objects()
+        self.assertEqual(
+            self.rules(objects, "", "-cluster-id", "-secrets"),
+            [
+                {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers"], "verbs": ["get", "list", "watch", "patch"]},
+                {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers/status"], "verbs": ["update"]},
+                {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+                {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
+                {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRET_VERBS},
+            ],
+        )
+        self.assertEqual(
+            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}, {NAME, f"{NAME}-cluster-id"}
+        )
+        self.assertEqual(objects.kind("RoleBinding"), [])
+
+    def test_secrets_are_never_bound_in_the_whole_cluster(self):
+        for file in sorted((CHART / "ci").glob("*-values.yaml")):
+            with self.subTest(file.name):
+                objects = Objects(yaml.safe_load(file.read_text()))
+                of_secrets = {
+                    role["metadata"]["name"]
+                    for role in objects.kind("ClusterRole")
+                    if any("secrets" in rule["resources"] for rule in role["rules"])
+                }
+                self.assertEqual(len(of_secrets), 1)
+                for binding in objects.kind("ClusterRoleBinding"):
+                    self.assertNotIn(binding["roleRef"]["name"], of_secrets)
+
+    def test_secrets_are_bound_where_they_are_named(self):
+        objects = Objects({"secretAccess": {"namespaces": ["deploy", "ci"]}})
+        bindings = objects.kind("RoleBinding")
+        self.assertEqual([binding["metadata"]["namespace"] for binding in bindings], ["deploy", "ci"])
+        for binding in bindings:
+            self.assertEqual(binding["roleRef"]["name"], f"{NAME}-secrets")
+            self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
+
+    def test_no_rule_has_a_wildcard(self):
+        for role in Objects().kind("ClusterRole"):
+            for rule in role["rules"]:
+                self.assertNotIn("*", [*rule["apiGroups"], *rule["resources"], *rule["verbs"]])
+
+    def test_watched_namespaces_are_the_end_of_the_operators_rights(self):
+        objects = Objects({"watchNamespaces": ["a", "b"]})
+        self.assertEqual([binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")], [f"{NAME}-cluster-id"])
+        self.assertEqual(
+            [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
+            [("a", NAME), ("b", NAME)],
+        )
+
+    def test_a_given_cluster_id_needs_no_right_to_read_it(self):
+        roles = [role["metadata"]["name"] for role in Objects({"settings": {"clusterId": "x"}}).kind("ClusterRole")]
+        self.assertNotIn(f"{NAME}-cluster-id", roles)
+
+    def test_bindings_name_the_service_account_that_the_pod_has(self):
+        for account in ({}, {"name": "other"}, {"create": False, "name": "other"}):
+            objects = Objects({"serviceAccount": account, "secretAccess": {"namespaces": ["a"]}})
+            name = account.get("name", NAME)
+            self.assertEqual(objects.pod["serviceAccountName"], name)
+            self.assertEqual(len(objects.kind("ServiceAccount")), 1 if account.get("create", True) else 0)
+            for binding in objects.kind("RoleBinding") + objects.kind("ClusterRoleBinding"):
+                self.assertEqual([subject["name"] for subject in binding["subjects"]], [name])
+
+    def test_people_are_given_rights_only_as_told(self):
+        for viewer, editor in ((True, False), (False, True)):
+            objects = Objects({"rbac": {"aggregateViewer": viewer, "aggregateEditor": editor}})
+            aggregate = "rbac.authorization.k8s.io/aggregate-to-"
+            self.assertEqual(f"{aggregate}view" in objects.one("ClusterRole", "-view")["metadata"]["labels"], viewer)
+            self.assertEqual(f"{aggregate}edit" in objects.one("ClusterRole", "-edit")["metadata"]["labels"], editor)
+
+
+class Network(unittest.TestCase):
+    """NetworkPolicy and metrics."""
+
+    def egress(self, given=None):
+        """Port -> where to."""
+        reached = {}
+        for rule in Objects(given).one("NetworkPolicy")["spec"]["egress"]:
+            for port in rule.get("ports", []):
+                reached[port["port"]] = [peer["ipBlock"]["cidr"] for peer in rule.get("to", [])]
+        return reached
+
+    def test_all_that_is_not_named_is_denied(self):
+        policy = Objects().one("NetworkPolicy")["spec"]
+        self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
+        self.assertEqual(policy["ingress"], [{"ports": [{"port": 8080, "protocol": "TCP"}]}])
+        self.assertEqual(
+            self.egress(), {53: [], 5353: [], 443: [], 6443: [], 80: ["169.254.170.23/32", "fd00:ec2::23/128"]}
+        )
+
+    def test_the_port_of_the_endpoint_is_open(self):
+        for url, port in (("http://moto.aws:5000", 5000), ("http://moto.aws/", 80), ("https://[fd00::1]:8443", 8443)):
+            given = {"aws": {"endpointUrl": url}, "networkPolicy": {"podIdentity": False}}
+            self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, port})
+        self.assertEqual(set(self.egress({"aws": {"endpointUrl": "https://a.b"}})), {53, 5353, 443, 6443, 80})
+
+    def test_instance_metadata_is_reached_only_as_told(self):
+        self.assertNotIn("169.254.169.254", text())
+        given = {"aws": {"instanceMetadata": True}, "networkPolicy": {"podIdentity": False}}
+        self.assertEqual(self.egress(given)[80], ["169.254.169.254/32", "fd00:ec2::254/128"])
+        self.assertNotIn("AWS_EC2_METADATA_DISABLED", Objects(given).environment)
+
+    def test_a_service_monitor_finds_the_service(self):
+        objects = Objects({"metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}}})
+        monitor, service = objects.one("ServiceMonitor"), objects.one("Service")
+        selector = monitor["spec"]["selector"]["matchLabels"]
+        self.assertEqual(service["metadata"]["labels"] | selector, service["metadata"]["labels"])
+        self.assertEqual(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"])
+        self.assertEqual(monitor["metadata"]["labels"]["release"], "prometheus")
+
+
+class Crds(unittest.TestCase):
+    """CustomResourceDefinitions."""
+
+    SOURCES = sorted((CHART / "crd-files").glob("*.yaml"))
+
+    def test_crds_are_the_generated_ones_and_stay(self):
+        rendered = {crd["metadata"]["name"]: crd for crd in Objects().kind("CustomResourceDefinition")}
+        self.assertEqual(len(rendered), len(self.SOURCES))
+        self.assertTrue(self.SOURCES)
+        for file in self.SOURCES:
+            source = yaml.safe_load(file.read_text())
+            crd = rendered[source["metadata"]["name"]]
+            self.assertEqual(crd["metadata"]["annotations"], {"helm.sh/resource-policy": "keep"})
+            self.assertEqual(crd["spec"], source["spec"])
+
+    def test_the_charts_copy_is_the_generated_file(self):
+        for file in self.SOURCES:
+            generated = ROOT / "crds" / file.name
+            if not generated.exists():
+                self.skipTest(f"crds/{file.name} is not generated yet")
+            self.assertEqual(file.read_text(), generated.read_text(), f"run: make generate ({file.name})")
+
+    def test_crds_can_be_left_out_or_left_to_helm(self):
+        self.assertEqual(Objects({"crds": {"enabled": False}}).kind("CustomResourceDefinition"), [])
+        for crd in Objects({"crds": {"keep": False}}).kind("CustomResourceDefinition"):
+            self.assertNotIn("annotations", crd["metadata"])
+
+
+class Notes(unittest.TestCase):
+    """What a person reads after the installation."""
+
+    def test_what_is_closed_is_said_with_the_way_to_open_it(self):
+        said = notes()
+        for part in ("NOTHING IS ALLOWED YET", "--set allowWithoutClass=true", "NO ACCESS TO SECRETS YET",
+                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "needs AWS credentials", "wait --for=condition=Ready"):
+            self.assertIn(part, said)
+
+    def test_what_is_open_is_said_too(self):
+        said = notes({
+            "allowWithoutClass": True, "secretAccess": {"namespaces": ["ci", "deploy"]}, "crds": {"keep": False},
+            "aws": {"credentialsSecret": "aws"},
+        })
+        for part in ("any policy of the AWS account", "Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
+            self.assertIn(part, said)
+        self.assertNotIn("YET", said)
+
+    def test_the_next_command_is_valid(self):
+        # Not indented, so that the shell finds the END of what was copied.
+        manifest = re.search(r"^kubectl apply -f - <<'END'\n(.*?)^END$", notes(), re.DOTALL | re.MULTILINE).group(1)
+        check_against_crd(self, yaml.safe_load(manifest))
+
+    def test_notes_fit_a_terminal(self):
+        for line in notes().splitlines():
+            self.assertLessEqual(len(line), 130, line)
+
+
+def check_against_crd(test, manifest):
+    """Unknown fields, types, enums, patterns and lengths; the CEL rules are the API server's."""
+    (file,) = [file for file in Crds.SOURCES if "awsdeployusers" in file.name]
+    (version,) = yaml.safe_load(file.read_text())["spec"]["versions"]
+
+    def check(node, value, path):
+        types = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
+        test.assertIsInstance(value, types[node["type"]], path)
+        if node["type"] == "object":
+            for key, below in value.items():
+                if key in node.get("properties", {}):
+                    check(node["properties"][key], below, f"{path}.{key}")
+                elif isinstance(node.get("additionalProperties"), dict):
+                    check(node["additionalProperties"], below, f"{path}.{key}")
+                else:
+                    test.assertTrue(node.get("x-kubernetes-preserve-unknown-fields"), f"{path}.{key} is no field")
+            test.assertFalse(set(node.get("required", [])) - set(value), path)
+        elif node["type"] == "array":
+            for number, below in enumerate(value):
+                check(node["items"], below, f"{path}[{number}]")
+        if "enum" in node:
+            test.assertIn(value, node["enum"], path)
+        # Python has no classes for Unicode categories; letters, digits and blanks are near enough here.
+        if "pattern" in node:
+            pattern = node["pattern"].replace(r"\p{L}", r"^\W\d_").replace(r"\p{Z}", " ").replace(r"\p{N}", r"\d")
+            pattern = pattern.replace(r"[^\W\d_ \d", r"[\w ")
+            test.assertRegex(value, pattern, path)
+        test.assertLessEqual(len(value) if isinstance(value, str) else 0, node.get("maxLength", 1 << 30), path)
+
+    test.assertEqual((manifest["apiVersion"], manifest["kind"]), ("awsdeploy.dev/v1alpha1", "AwsDeployUser"))
+    check(version["schema"]["openAPIV3Schema"]["properties"]["spec"], manifest["spec"], "spec")
+
+
+class Examples(unittest.TestCase):
+    """examples/, and the example in Chart.yaml."""
+
+    def manifests(self):
+        for file in sorted((ROOT / "examples").glob("*.yaml")):
+            for manifest in yaml.safe_load_all(file.read_text()):
+                yield file.name, manifest
+
+    def test_examples_fit_the_schema(self):
+        users = [(name, manifest) for name, manifest in self.manifests() if manifest["kind"] == "AwsDeployUser"]
+        self.assertGreaterEqual(len(users), 3)
+        annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
+        users += [("Chart.yaml", manifest) for manifest in yaml.safe_load(annotations["artifacthub.io/crdsExamples"])]
+        for name, manifest in users:
+            with self.subTest(name):
+                check_against_crd(self, manifest)
+
+    def test_an_unknown_field_would_be_found(self):
+        manifest = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
+        manifest["spec"]["accessKey"]["rotation"]["evry"] = "30d"
+        with self.assertRaisesRegex(AssertionError, "evry is no field"):
+            check_against_crd(self, manifest)
+
+    def test_pods_mount_a_secret_of_the_examples_as_a_directory(self):
+        secrets = {
+            manifest["spec"].get("accessKey", {}).get("secret", {}).get("name", manifest["metadata"]["name"])
+            for _, manifest in self.manifests()
+            if manifest["kind"] == "AwsDeployUser"
+        }
+        pods = [manifest for _, manifest in self.manifests() if manifest["kind"] == "Pod"]
+        self.assertTrue(pods)
+        for pod in pods:
+            (container,) = pod["spec"]["containers"]
+            (mount,) = container["volumeMounts"]
+            (volume,) = pod["spec"]["volumes"]
+            self.assertNotIn("subPath", mount)
+            self.assertIn(volume["secret"]["secretName"], secrets)
+            environment = {variable["name"]: variable["value"] for variable in container["env"]}
+            self.assertEqual(environment["AWS_SHARED_CREDENTIALS_FILE"], f"{mount['mountPath']}/credentials")
+            self.assertEqual(environment["AWS_CONFIG_FILE"], f"{mount['mountPath']}/config")
+
+
+class Image(unittest.TestCase):
+    """The Dockerfile and the versions that stand in more than one place."""
+
+    DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+    def test_the_toolchain_is_the_one_of_the_repository(self):
+        channel = re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text()).group(1)
+        self.assertIn(f"ARG RUST_VERSION={channel}\n", self.DOCKERFILE)
+
+    def test_chart_image_and_crate_have_one_version(self):
+        version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE).group(1)
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        self.assertEqual((chart["appVersion"], chart["version"]), (version, version))
+        self.assertIn(f"ARG VERSION={version}\n", self.DOCKERFILE)
+
+    def test_the_image_runs_as_the_user_that_the_chart_names(self):
+        user = values()["podSecurityContext"]["runAsUser"]
+        self.assertIn(f"USER {user}:{user}\n", self.DOCKERFILE)
+
+    def test_every_crate_of_the_workspace_reaches_the_build(self):
+        allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+        cargo = (ROOT / "Cargo.toml").read_text()
+        members = re.findall(r'"([^"]+)"', re.search(r"members = \[(.*?)\]", cargo, re.DOTALL).group(1))
+        for member in [*members, "src", "Cargo.toml", "Cargo.lock"]:
+            self.assertTrue(any(member == path or member.startswith(f"{path}/") for path in allowed), member)
+
+
+if __name__ == "__main__":
+    unittest.main()

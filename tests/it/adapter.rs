@@ -1,0 +1,124 @@
+//! The IAM adapter: the real SDK against an AWS that behaves like AWS.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use awsdeploy::aws::{AwsErrorKind, Connection, Iam};
+use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
+use serde_json::json;
+
+use crate::stage::Aws;
+
+async fn iam(aws: &Aws) -> Iam {
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .endpoint_url(aws.endpoint())
+        .credentials_provider(Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None, None, "test"))
+        .load()
+        .await;
+    Iam::with_config(&config, Connection { rate: 1000.0, observer: Arc::new(()) })
+}
+
+pub(crate) async fn a_lost_answer_causes_no_second_create() {
+    let aws = Aws::new().await;
+    let iam = iam(&aws).await;
+    aws.human().create_user("u").await.expect("a user");
+    aws.rules().add(Rule::on("CreateAccessKey").after_commit().drop_connection());
+    let error = iam.create_access_key("u").await.expect_err("the answer is lost");
+    assert_eq!(error.kind, AwsErrorKind::Unreachable, "{error}");
+    assert!(!error.kind.is_definite(), "a key may have been made");
+    assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
+    assert_eq!(aws.truth().keys("u").await.expect("truth").len(), 1);
+}
+
+pub(crate) async fn an_answer_of_500_causes_no_second_create() {
+    let aws = Aws::new().await;
+    let iam = iam(&aws).await;
+    aws.human().create_user("u").await.expect("a user");
+    for rule in [Rule::on("CreateAccessKey").nth(1).after_commit().html_500(), Rule::on("CreateAccessKey").nth(2).throttle()] {
+        aws.rules().add(rule);
+    }
+    let error = iam.create_access_key("u").await.expect_err("an answer that is none of IAM");
+    assert_eq!(error.kind, AwsErrorKind::Service, "{error}");
+    assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
+    let error = iam.create_access_key("u").await.expect_err("throttled");
+    assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Throttled, true));
+    assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 2, "throttling is not retried either");
+}
+
+pub(crate) async fn lists_are_read_page_by_page() {
+    let aws = Aws::new().await;
+    let iam = iam(&aws).await;
+    let human = aws.human();
+    human.create_user("u").await.expect("a user");
+    for n in 0..5 {
+        human.put_inline("u", &format!("p{n}"), r#"{"Version":"2012-10-17","Statement":[]}"#).await.ok();
+    }
+    for name in ["AmazonEC2FullAccess", "AmazonS3FullAccess", "AdministratorAccess"] {
+        human.attach("u", &format!("arn:aws:iam::aws:policy/{name}")).await.expect("attached");
+    }
+    human.create_key("u").await.expect("a key");
+    human.create_key("u").await.expect("a key");
+    aws.account.configure(|settings| settings.page_size = 1);
+    let before = aws.truth().user("u").await.expect("truth").expect("the user");
+    let grants = iam.grants("u").await.expect("grants");
+    assert_eq!(grants.attached, before.attached);
+    assert_eq!(grants.attached.len(), 3);
+    assert_eq!(grants.inline.len(), before.inline.len());
+    assert_eq!(iam.access_keys("u").await.expect("keys").len(), 2);
+}
+
+pub(crate) async fn documents_are_decoded() {
+    let aws = Aws::new().await;
+    let iam = iam(&aws).await;
+    aws.human().create_user("u").await.expect("a user");
+    let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::a+b/%20 ü/*"}]});
+    iam.put_inline_policy("u", "own", &document).await.expect("written");
+    assert_eq!(iam.grants("u").await.expect("grants").inline["own"], document);
+}
+
+pub(crate) async fn errors_are_told_apart() {
+    let aws = Aws::new().await;
+    let iam = iam(&aws).await;
+    aws.human().create_user("u").await.expect("a user");
+    assert_eq!(iam.user("nobody").await.expect("absence is no error"), None);
+    for (status, code, kind) in [
+        (404, "NoSuchEntity", AwsErrorKind::NoSuchEntity),
+        (409, "EntityAlreadyExists", AwsErrorKind::EntityAlreadyExists),
+        (409, "DeleteConflict", AwsErrorKind::DeleteConflict),
+        (409, "LimitExceeded", AwsErrorKind::LimitExceeded),
+        (400, "MalformedPolicyDocument", AwsErrorKind::MalformedPolicyDocument),
+        (400, "InvalidInput", AwsErrorKind::InvalidInput),
+        (400, "ValidationError", AwsErrorKind::InvalidInput),
+        (403, "AccessDenied", AwsErrorKind::AccessDenied),
+        (403, "InvalidClientTokenId", AwsErrorKind::Credentials),
+        (400, "RequestExpired", AwsErrorKind::ClockSkew),
+        (400, "Throttling", AwsErrorKind::Throttled),
+        (409, "EntityTemporarilyUnmodifiable", AwsErrorKind::Busy),
+        (409, "ConcurrentModification", AwsErrorKind::Busy),
+        (500, "ServiceFailure", AwsErrorKind::Service),
+        (503, "SomethingNew", AwsErrorKind::Service),
+        (400, "SomethingNew", AwsErrorKind::InvalidInput),
+    ] {
+        let rule = aws.rules().add(Rule::on("TagUser").answer(AwsError::new(status, code, "in the words of AWS")));
+        let error = iam.tag_user("u", &[("a".to_owned(), "b".to_owned())].into()).await.expect_err(code);
+        assert_eq!(error.kind, kind, "{code}: {error}");
+        assert!(error.to_string().contains("in the words of AWS") && error.request_id.is_some(), "{error}");
+        aws.rules().remove(rule);
+    }
+    aws.rules().add(Rule::on("GetUser").html_500());
+    assert_eq!(iam.user("u").await.expect_err("a failed read is never absence").kind, AwsErrorKind::Service);
+}
+
+pub(crate) async fn a_silent_aws_is_given_up_in_time() {
+    let aws = Aws::new().await;
+    let iam = iam(&aws).await;
+    aws.human().create_user("u").await.expect("a user");
+    aws.rules().add(Rule::on("CreateAccessKey").after_commit().delay(Duration::from_secs(60)));
+    let started = tokio::time::Instant::now();
+    let error = iam.create_access_key("u").await.expect_err("no answer in time");
+    assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Unreachable, false), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
+}

@@ -1,0 +1,66 @@
+//! The schema: what `kubectl explain` shows and what `kubectl apply` refuses.
+
+use serde_json::{Value, json};
+
+use crate::stage::Stage;
+
+fn crd() -> Value {
+    serde_saphyr::from_str(&awsdeploy::api::crds_yaml().expect("the CRD is written")).expect("the CRD is YAML")
+}
+
+pub(crate) async fn every_field_is_described() {
+    fn walk(path: &str, schema: &Value, missing: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            // Conditions are described by Kubernetes, metadata by the API server.
+            if name == "metadata" || path.contains(".conditions.") {
+                continue;
+            }
+            if field["description"].as_str().is_none_or(str::is_empty) && !["apiVersion", "kind"].contains(&name.as_str()) {
+                missing.push(path.clone());
+            }
+            walk(&path, field, missing);
+            walk(&path, &field["items"], missing);
+        }
+    }
+    let mut missing = Vec::new();
+    walk("", &crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut missing);
+    missing.retain(|path| path != ".status" && path != ".spec");
+    assert!(missing.is_empty(), "fields without a description: {missing:?}");
+}
+
+pub(crate) async fn rules_refuse_with_the_allowed_value() {
+    let stage = Stage::new().await;
+    for (spec, told) in [
+        (json!({"userName": "a b"}), "userName"),
+        (json!({"userName": "a".repeat(65)}), "64"),
+        (json!({"policies": {"managed": ["arn:aws:iam::1:role/x y"]}}), "AmazonEC2FullAccess"),
+        (json!({"policies": {"inline": [{"name": "a", "document": {}}, {"name": "a", "document": {}}]}}), "Duplicate"),
+        (json!({"tags": {"aws:x": "y"}}), "reserved by AWS"),
+        (json!({"tags": {"AwsDeploy.dev/cluster": "y"}}), "used by this operator"),
+        (json!({"accessKey": {"useCase": "Fun"}}), "ThirdPartyService"),
+        (json!({"accessKey": {"region": "Frankfurt"}}), "region"),
+        (json!({"accessKey": {"rotation": {"every": "30d", "schedule": "0 3 1 * *"}}}), "either every or schedule"),
+        (json!({"accessKey": {"rotation": {"timeZone": "UTC"}}}), "timeZone goes with schedule"),
+        (json!({"accessKey": {"rotation": {"every": "monthly"}}}), "every"),
+        (json!({"accessKey": {"secret": {"name": "x.awsdeploy-journal"}}}), "used by this operator"),
+        (json!({"accessKey": {"secret": {"labels": {"awsdeploy.dev/role": "x"}}}}), "set by this operator"),
+        (json!({"deletionPolicy": "Never"}), "Retain"),
+        (json!({"polices": {}}), "unknown field"),
+    ] {
+        let error = stage.try_apply("x", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
+        assert!(error.contains(told), "{spec}: {error}");
+    }
+    stage.try_apply("x", json!({"userName": "a"})).await.expect("a good one");
+    for spec in [json!({"userName": "b"}), json!({})] {
+        let error = stage.try_apply("x", spec.clone()).await.expect_err("immutable").to_string();
+        assert!(error.contains("immutable"), "{spec}: {error}");
+    }
+}
+
+pub(crate) async fn printer_columns_answer_the_first_questions() {
+    let crd = crd();
+    let columns: Vec<&str> =
+        crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().expect("columns").iter().filter(|column| column["priority"].as_i64().unwrap_or(0) == 0).filter_map(|column| column["name"].as_str()).collect();
+    assert_eq!(columns, ["Ready", "Reason", "User", "Secret", "Key-Age", "Next-Rotation", "Age"]);
+}

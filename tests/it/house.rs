@@ -1,0 +1,54 @@
+//! The house rules: imports run one way, generated files are what the code says.
+
+use std::{fs, path::{Path, PathBuf}};
+
+/// Folder of `src` -> what its files may not name. The table in `src/lib.rs`, turned round.
+const LAW: &[(&str, &[&str])] = &[
+    ("api", &["crate::domain", "crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "tokio"]),
+    ("domain", &["crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "kube::", "k8s_openapi", "tokio", "async ", "Timestamp::now"]),
+    ("aws", &["crate::cluster", "crate::reconcile", "crate::operator", "kube::", "k8s_openapi"]),
+    ("cluster", &["crate::aws", "crate::reconcile", "crate::operator", "aws_sdk", "aws_config"]),
+    ("reconcile", &["crate::operator", "aws_sdk", "aws_config"]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            files.extend(rust_files(&entry));
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            files.push(entry);
+        }
+    }
+    files
+}
+
+pub(crate) async fn imports_run_one_way() {
+    let mut broken = Vec::new();
+    for (folder, forbidden) in LAW {
+        for file in rust_files(&root().join("src").join(folder)) {
+            let text = fs::read_to_string(&file).expect("a file");
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for (number, line) in code.enumerate() {
+                for name in *forbidden {
+                    // A word of its own: `aws_` is meant as a crate, not as the end of a name.
+                    let found = line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
+                    if found && (line.contains("use ") || line.contains("::") || *name == "async ") {
+                        broken.push(format!("{}:{}: {name}: {}", file.strip_prefix(root()).unwrap_or(&file).display(), number + 1, line.trim()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "the import law of src/lib.rs is broken:\n{}", broken.join("\n"));
+}
+
+pub(crate) async fn generated_files_are_up_to_date() {
+    let wanted = awsdeploy::api::crds_yaml().expect("the CRD is written");
+    let found = fs::read_to_string(root().join("crds/awsdeploy.dev_awsdeployusers.yaml")).expect("crds/ is there");
+    assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+}

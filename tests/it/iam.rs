@@ -1,0 +1,84 @@
+//! User, policies and tags are kept as declared.
+
+use std::collections::BTreeSet;
+
+use awsdeploy::api::{ConditionType, Reason};
+use serde_json::json;
+
+use crate::stage::Stage;
+
+const EC2: &str = "arn:aws:iam::aws:policy/AmazonEC2FullAccess";
+const VIEW: &str = "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess";
+
+pub(crate) async fn a_changed_policy_is_changed_in_aws() {
+    let mut stage = Stage::new().await;
+    let bucket = |action: &str| {
+        json!([{"name": "state", "document": {"Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Action": [action], "Resource": "arn:aws:s3:::state/*"}]}}])
+    };
+    stage.apply("x", json!({"userName": "p", "policies": {"managed": ["AmazonEC2FullAccess"], "inline": bucket("s3:GetObject")}})).await;
+    stage.ready("x").await;
+    let key = stage.published("x").await;
+    stage.apply("x", json!({"userName": "p", "policies": {"managed": ["job-function/ViewOnlyAccess"], "inline": bucket("s3:PutObject")}})).await;
+    stage.ready("x").await;
+    let iam = stage.iam("p").await;
+    assert_eq!(iam.attached, BTreeSet::from([VIEW.to_owned()]));
+    assert_eq!(iam.inline["state"]["Statement"][0]["Action"][0], "s3:PutObject");
+    let changes: Vec<String> =
+        stage.aws.log().select(|call| call.mutating).into_iter().map(|call| call.action).skip(5).collect();
+    assert_eq!(changes, ["DetachUserPolicy", "PutUserPolicy", "AttachUserPolicy"], "shrink before grow");
+    assert_eq!(stage.published("x").await, key, "a changed policy is no reason for a new key");
+    stage.assert_a_fresh_look_writes_nothing("x").await;
+}
+
+pub(crate) async fn drift_is_put_back_and_told() {
+    let mut stage = Stage::new().await;
+    let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}]});
+    stage
+        .apply("x", json!({"userName": "d", "tags": {"team": "payments"},
+            "policies": {"managed": ["AmazonEC2FullAccess"], "inline": [{"name": "list", "document": document}]}}))
+        .await;
+    stage.ready("x").await;
+    let human = stage.aws.human();
+    human.detach("d", EC2).await.expect("by hand");
+    human.attach("d", VIEW).await.expect("by hand");
+    human.put_inline("d", "list", r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#).await.expect("by hand");
+    human.put_inline("d", "more", r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#).await.expect("by hand");
+    human.tag("d", &[("Team", "attackers"), ("note", "by hand")]).await.expect("by hand");
+    let iam = stage
+        .until_iam("d", "as declared again", |user| {
+            user.attached == BTreeSet::from([EC2.to_owned()])
+                && user.inline.len() == 1
+                && user.inline["list"] == document
+                && user.tags.values().any(|value| value == "payments")
+        })
+        .await;
+    assert_eq!(iam.tags["note"], "by hand", "unknown tags are left alone");
+    let told = stage.event("x", Reason::UserChanged).await;
+    assert!(told.contains(EC2), "{told}");
+    stage.until_condition("x", ConditionType::UserSynced, "True", None).await;
+    stage.assert_a_fresh_look_writes_nothing("x").await;
+}
+
+pub(crate) async fn tags_come_and_go_with_the_manifest() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({"userName": "t", "tags": {"team": "payments", "cost": "42"}, "accessKey": {"useCase": "Other"}})).await;
+    stage.ready("x").await;
+    stage.apply("x", json!({"userName": "t", "tags": {"team": "search"}})).await;
+    stage.ready("x").await;
+    let tags = stage.iam("t").await.tags;
+    assert_eq!(tags["team"], "search");
+    assert!(!tags.contains_key("cost") && !tags.contains_key("awsdeploy.dev/use-case"), "{tags:?}");
+    assert!(tags.contains_key("awsdeploy.dev/uid"));
+}
+
+pub(crate) async fn quarantine_policies_are_never_detached() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({"userName": "q", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
+    stage.ready("x").await;
+    let quarantine = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
+    stage.aws.human().attach("q", quarantine).await.expect("AWS attaches it");
+    stage.aws.human().attach("q", VIEW).await.expect("by hand");
+    let iam = stage.until_iam("q", "the other policy is detached", |user| !user.attached.contains(VIEW)).await;
+    assert!(iam.attached.contains(quarantine));
+}

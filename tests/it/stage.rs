@@ -1,0 +1,469 @@
+//! The stage of a test: a namespace, an AWS account and an operator of its own, on the shared control plane.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    future::Future,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, LazyLock, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
+use awsdeploy_testkit::{
+    aws_proxy::{Account, StrictAws, Truth, UserTruth},
+    chart::Chart,
+    consumer::{Consumer, ConsumerOptions},
+    emulator::AwsAccess,
+    mounted::Mounted,
+    operator::{Operator, OperatorOptions},
+    rig::Rig,
+};
+use k8s_openapi::api::{
+    core::v1::{Namespace, Secret},
+    events::v1::Event,
+};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    runtime::wait::await_condition,
+};
+use libtest_mimic::Failed;
+use serde_json::{Value, json};
+use tokio::{runtime::Runtime, sync::OnceCell};
+
+/// Where the chart is installed.
+const SYSTEM: &str = "aws-deploy-user-operator";
+/// How long anything that should happen may take. Generous: the machines are slow and shared.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));
+static SHARED: OnceCell<Result<Shared, String>> = OnceCell::const_new();
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// What all tests share.
+struct Shared {
+    rig: Mutex<Option<Rig>>,
+    client: Client,
+    kubeconfig: PathBuf,
+    moto: std::net::SocketAddr,
+    directory: PathBuf,
+    /// The chart's `RoleBinding` for a namespace, with a placeholder for its name.
+    secrets_binding: DynamicObject,
+}
+
+/// Runs a claim.
+pub(crate) fn run(claim: impl Future<Output = ()>) -> Result<(), Failed> {
+    RUNTIME.block_on(claim);
+    Ok(())
+}
+
+/// Stops the control plane, if a test has started it.
+pub(crate) fn stop() {
+    if let Some(Ok(shared)) = SHARED.get()
+        && let Some(rig) = shared.rig.lock().ok().and_then(|mut rig| rig.take())
+    {
+        RUNTIME.block_on(rig.stop());
+    }
+}
+
+async fn shared() -> &'static Shared {
+    // A start that failed once is not tried again by every test.
+    match SHARED.get_or_init(async || start().await.map_err(|error| error.to_string())).await {
+        Ok(shared) => shared,
+        Err(error) => panic!("the stage could not be set: {error}"),
+    }
+}
+
+async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
+    awsdeploy_testkit::install_crypto_provider();
+    let rig = Rig::start().await?;
+    let admin = rig.control_plane().kubeconfig().to_owned();
+    let helm = rig.file("helm");
+    std::fs::create_dir_all(&helm)?;
+    let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(json!({
+        "replicas": 0,
+        "allowWithoutClass": true,
+        "networkPolicy": {"enabled": false},
+        "secretAccess": {"namespaces": ["placeholder"]},
+    }));
+    let client = rig.control_plane().client();
+    create_namespace(&client, "placeholder").await;
+    chart.install(&admin).await?;
+    let secrets_binding = chart
+        .template()
+        .await?
+        .into_iter()
+        .find(|object| object.namespace().as_deref() == Some("placeholder"))
+        .ok_or("the chart binds no Secrets role in a listed namespace")?;
+    let kubeconfig = rig.file("operator.kubeconfig");
+    rig.control_plane().service_account_kubeconfig(SYSTEM, SYSTEM, &kubeconfig).await?;
+    Ok(Shared {
+        client,
+        kubeconfig,
+        moto: rig.emulator().addr(),
+        directory: rig.directory().to_owned(),
+        secrets_binding,
+        rig: Mutex::new(Some(rig)),
+    })
+}
+
+async fn create_namespace(client: &Client, name: &str) {
+    let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace");
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace is created");
+}
+
+/// What a test may want otherwise than usual.
+#[derive(Clone, Default)]
+pub(crate) struct Wishes {
+    /// More arguments of the operator; later ones win.
+    pub(crate) arguments: Vec<&'static str>,
+    /// The operator may not touch Secrets in the namespace.
+    pub(crate) no_secret_access: bool,
+    /// The operator runs without `--allow-without-class`.
+    pub(crate) no_door: bool,
+    /// The operator has no AWS credentials.
+    pub(crate) no_credentials: bool,
+}
+
+/// One test's world.
+pub(crate) struct Stage {
+    pub(crate) namespace: String,
+    pub(crate) client: Client,
+    pub(crate) aws: StrictAws,
+    pub(crate) account: Arc<Account>,
+    pub(crate) operator: Operator,
+    pub(crate) directory: PathBuf,
+    binding: Option<DynamicObject>,
+}
+
+impl Stage {
+    /// The usual stage.
+    pub(crate) async fn new() -> Self {
+        Self::with(Wishes::default()).await
+    }
+
+    /// A stage with more arguments for the operator.
+    pub(crate) async fn with_arguments(arguments: &[&'static str]) -> Self {
+        Self::with(Wishes { arguments: arguments.to_vec(), ..Wishes::default() }).await
+    }
+
+    /// A stage as wished.
+    pub(crate) async fn with(wishes: Wishes) -> Self {
+        let shared = shared().await;
+        let namespace = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // A client of its own: connections belong to the runtime's tasks, tests come and go.
+        let client = shared.client.clone();
+        create_namespace(&client, &namespace).await;
+        let mut binding = shared.secrets_binding.clone();
+        binding.metadata.namespace = Some(namespace.clone());
+        let account = Account::unique();
+        let aws = StrictAws::start(shared.moto, Arc::clone(&account)).await.expect("the strict AWS starts");
+        let directory = shared.directory.join(&namespace);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let mut options = options(shared, &aws, &directory, &namespace, &wishes);
+        if wishes.no_credentials {
+            options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
+        }
+        let stage = Self {
+            operator: Operator::start(options).await.expect("the operator starts"),
+            namespace,
+            client,
+            aws,
+            account,
+            directory,
+            binding: Some(binding),
+        };
+        if !wishes.no_secret_access {
+            stage.grant_secret_access().await;
+        }
+        stage
+    }
+
+    /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.
+    pub(crate) async fn grant_secret_access(&self) {
+        let binding = self.binding.as_ref().expect("a binding");
+        let types = binding.types.as_ref().expect("types");
+        let (group, version) = types.api_version.split_once('/').expect("a group");
+        let resource = ApiResource {
+            group: group.into(),
+            version: version.into(),
+            api_version: types.api_version.clone(),
+            kind: types.kind.clone(),
+            plural: "rolebindings".into(),
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        api.create(&PostParams::default(), binding).await.expect("the RoleBinding is created");
+    }
+
+    pub(crate) fn users(&self) -> Api<AwsDeployUser> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub(crate) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies a resource, strictly: an unknown field fails the test.
+    pub(crate) async fn apply(&self, name: &str, spec: Value) -> AwsDeployUser {
+        self.try_apply(name, spec).await.expect("the API server takes the resource")
+    }
+
+    /// Applies a resource that the API server may refuse.
+    pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
+        let object = json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        });
+        let params = PatchParams::apply("test").force().validation_strict();
+        self.users().patch(name, &params, &Patch::Apply(&object)).await
+    }
+
+    /// Sets an annotation of a resource.
+    pub(crate) async fn annotate(&self, name: &str, key: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.users().patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("an annotation");
+    }
+
+    pub(crate) async fn user(&self, name: &str) -> AwsDeployUser {
+        self.users().get(name).await.expect("the resource is there")
+    }
+
+    /// Waits for a state of the resource, event by event.
+    pub(crate) async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        wanted: impl Fn(&AwsDeployUser) -> bool + Send + Sync,
+    ) -> AwsDeployUser {
+        let condition = |user: Option<&AwsDeployUser>| user.is_some_and(&wanted);
+        match tokio::time::timeout(SOON, await_condition(self.users(), name, condition)).await {
+            Ok(Ok(Some(user))) => user,
+            Ok(other) => panic!("waiting for {name} to be {what}: {other:?}"),
+            Err(_) => {
+                let user = self.users().get_opt(name).await;
+                panic!("{name} is not {what} after {SOON:?}: {user:#?}\n{}\n{}", self.aws.log().transcript(), self.log())
+            }
+        }
+    }
+
+    /// Waits until the resource is Ready at its present generation.
+    pub(crate) async fn ready(&self, name: &str) -> AwsDeployUser {
+        self.until_condition(name, ConditionType::Ready, "True", None).await
+    }
+
+    /// Waits for a condition of the present generation.
+    pub(crate) async fn until_condition(
+        &self,
+        name: &str,
+        kind: ConditionType,
+        status: &str,
+        reason: Option<Reason>,
+    ) -> AwsDeployUser {
+        let what = format!("{kind}={status} {reason:?}");
+        self.until(name, &what, |user| {
+            condition(user, kind).is_some_and(|condition| {
+                condition.status == status
+                    && condition.observed_generation == user.metadata.generation
+                    && reason.is_none_or(|reason| condition.reason == reason.as_str())
+            })
+        })
+        .await
+    }
+
+    /// Waits until the resource is gone.
+    pub(crate) async fn gone(&self, name: &str) {
+        let gone = await_condition(self.users(), name, |user: Option<&AwsDeployUser>| user.is_none());
+        if tokio::time::timeout(SOON, gone).await.is_err() {
+            let user = self.users().get_opt(name).await;
+            panic!("{name} is still there: {user:#?}\n{}\n{}", self.aws.log().transcript(), self.log());
+        }
+    }
+
+    pub(crate) async fn delete(&self, name: &str) {
+        self.users().delete(name, &DeleteParams::default()).await.expect("the resource is deleted");
+    }
+
+    /// The data of a Secret as text.
+    pub(crate) async fn secret(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        let secret = self.secrets().get_opt(name).await.expect("Secrets can be read")?;
+        Some(secret.data.into_iter().flatten().map(|(name, value)| (name, String::from_utf8(value.0).expect("text"))).collect())
+    }
+
+    /// The key that is published in a Secret.
+    pub(crate) async fn published(&self, secret: &str) -> String {
+        self.secret(secret).await.expect("the Secret is there")["AWS_ACCESS_KEY_ID"].clone()
+    }
+
+    /// Waits until a Secret holds another key than this one.
+    pub(crate) async fn until_published(&self, secret: &str, other_than: &str) -> String {
+        let wanted = |secret: Option<&Secret>| {
+            let data = secret.and_then(|secret| secret.data.as_ref()).and_then(|data| data.get("AWS_ACCESS_KEY_ID"));
+            data.is_some_and(|id| id.0 != other_than.as_bytes())
+        };
+        match tokio::time::timeout(SOON, await_condition(self.secrets(), secret, wanted)).await {
+            Ok(Ok(_)) => self.published(secret).await,
+            other => panic!("no other key than {other_than}: {:?}\n{}\n{}", other.is_ok(), self.aws.log().transcript(), self.log()),
+        }
+    }
+
+    /// The truth about an IAM user.
+    pub(crate) async fn iam(&self, user: &str) -> UserTruth {
+        self.iam_opt(user).await.expect("the IAM user is there")
+    }
+
+    pub(crate) async fn iam_opt(&self, user: &str) -> Option<UserTruth> {
+        self.truth().user(user).await.expect("the truth can be read")
+    }
+
+    pub(crate) fn truth(&self) -> Truth {
+        self.aws.truth()
+    }
+
+    /// Waits for a truth about an IAM user. AWS tells nobody of changes, so this asks.
+    pub(crate) async fn until_iam(&self, user: &str, what: &str, wanted: impl Fn(&UserTruth) -> bool) -> UserTruth {
+        let probe = async || {
+            let truth = self.iam_opt(user).await?;
+            wanted(&truth).then_some(truth)
+        };
+        eventually(what, probe, || format!("{}\n{}", self.aws.log().transcript(), self.log())).await
+    }
+
+    /// Reasons and notes of the resource's Events.
+    pub(crate) async fn events(&self, name: &str) -> Vec<(String, String)> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
+        let events = events.list(&ListParams::default()).await.expect("Events can be listed");
+        events
+            .items
+            .into_iter()
+            .filter(|event| event.regarding.as_ref().and_then(|object| object.name.as_deref()) == Some(name))
+            .map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default()))
+            .collect()
+    }
+
+    /// Waits for an Event and gives its note.
+    pub(crate) async fn event(&self, name: &str, reason: Reason) -> String {
+        let probe = async || {
+            let events = self.events(name).await;
+            events.into_iter().find(|(found, _)| found == reason.as_str()).map(|(_, note)| note)
+        };
+        eventually(&format!("an Event {reason}"), probe, || self.log()).await
+    }
+
+    /// The operator's log.
+    pub(crate) fn log(&self) -> String {
+        self.operator.log()
+    }
+
+    /// How often the metrics count something: the value of the line that begins with `line`.
+    pub(crate) async fn count(&self, line: &str) -> u64 {
+        let metrics = self.operator.metrics().await.expect("metrics");
+        let value = metrics.lines().find_map(|text| text.strip_prefix(line)).map(str::trim).unwrap_or("0");
+        value.parse().unwrap_or_else(|_| panic!("{line}: {value:?} is no number"))
+    }
+
+    /// Restarts the operator and waits until it has looked at everything anew. Afterwards nothing that was fine may
+    /// have been written, neither in AWS nor in Kubernetes.
+    pub(crate) async fn assert_a_fresh_look_writes_nothing(&mut self, name: &str) {
+        let (mark, before) = (self.aws.log().mark(), self.fingerprints(name).await);
+        self.operator.restart().await.expect("the operator restarts");
+        let looked = |call: &awsdeploy_testkit::aws_proxy::CallRecord| call.action == "ListAttachedUserPolicies";
+        self.aws.log().wait_since(mark, "a fresh look", SOON, looked).await.expect("the operator looks anew");
+        let probe = async || (self.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= 1).then_some(());
+        eventually("a good pass", probe, || self.log()).await;
+        let writes = self.aws.log().mutating_calls_since(mark);
+        assert!(writes.is_empty(), "a look at what is fine wrote to AWS: {writes:#?}");
+        assert_eq!(self.fingerprints(name).await, before, "a look at what is fine wrote to Kubernetes");
+    }
+
+    async fn fingerprints(&self, name: &str) -> Vec<(String, Option<String>)> {
+        let mut seen = vec![(name.to_owned(), self.user(name).await.resource_version())];
+        let secrets = self.secrets().list(&ListParams::default()).await.expect("Secrets can be listed");
+        seen.extend(secrets.items.iter().map(|secret| (secret.name_any(), secret.resource_version())));
+        seen.push(("Events".to_owned(), Some(self.events(name).await.len().to_string())));
+        seen
+    }
+
+    /// A pod's view of a Secret and a workload that signs with it ten times a second.
+    pub(crate) fn consume(&self, secret: &str, arn: &str) -> (Mounted, Consumer) {
+        let directory = self.directory.join(format!("mount-{secret}"));
+        let mounted = Mounted::follow(self.client.clone(), &self.namespace, secret, &directory).expect("a mount");
+        let consumer = Consumer::start(ConsumerOptions::new(directory, self.aws.endpoint(), arn));
+        (mounted, consumer)
+    }
+}
+
+/// An AWS account of a test that needs no Kubernetes.
+pub(crate) struct Aws {
+    pub(crate) account: Arc<Account>,
+    proxy: StrictAws,
+}
+
+impl Aws {
+    pub(crate) async fn new() -> Self {
+        let account = Account::unique();
+        let proxy = StrictAws::start(shared().await.moto, Arc::clone(&account)).await.expect("the strict AWS starts");
+        Self { account, proxy }
+    }
+}
+
+impl std::ops::Deref for Aws {
+    type Target = StrictAws;
+
+    fn deref(&self) -> &StrictAws {
+        &self.proxy
+    }
+}
+
+fn options(shared: &Shared, aws: &StrictAws, directory: &Path, namespace: &str, wishes: &Wishes) -> OperatorOptions {
+    let mut access = AwsAccess::administrator(shared.moto);
+    access.endpoint = aws.endpoint();
+    let mut arguments = vec!["--watch-namespaces", namespace];
+    arguments.extend([
+        "--min-rotation-interval=1s",
+        "--intent-dwell=3s",
+        "--verify-interval=100ms",
+        "--retire-dwell=2s",
+        "--resync=5s",
+        "--secret-check=1s",
+        "--aws-rate=500",
+        "--log=awsdeploy=debug",
+    ]);
+    if !wishes.no_door {
+        arguments.push("--allow-without-class");
+    }
+    arguments.extend(&wishes.arguments);
+    OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), &shared.kubeconfig, access, directory)
+        .arguments(arguments)
+}
+
+/// The condition of a resource.
+pub(crate) fn condition(user: &AwsDeployUser, kind: ConditionType) -> Option<&awsdeploy::api::Condition> {
+    user.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// The message of a condition.
+pub(crate) fn message(user: &AwsDeployUser, kind: ConditionType) -> String {
+    condition(user, kind).map(|condition| condition.message.clone()).unwrap_or_default()
+}
+
+/// Asks until there is an answer, for things that tell nobody when they change.
+pub(crate) async fn eventually<T: Debug>(what: &str, probe: impl AsyncFn() -> Option<T>, context: impl Fn() -> String) -> T {
+    let asked = async {
+        loop {
+            if let Some(answer) = probe().await {
+                return answer;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match tokio::time::timeout(SOON, asked).await {
+        Ok(answer) => answer,
+        Err(_) => panic!("{what}: not after {SOON:?}\n{}", context()),
+    }
+}
