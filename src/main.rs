@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 ///
 /// Runs with nothing but KUBECONFIG (or a `ServiceAccount`) and AWS credentials in the environment.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, args_override_self = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

@@ -1,6 +1,9 @@
 //! A token bucket per account: IAM's rates are unpublished and shared with everybody in the account.
 
-use std::{sync::Mutex, time::{Duration, Instant}};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 /// Calls that may follow each other without waiting, in seconds of the full rate.
 const BURST_SECONDS: f64 = 4.0;

@@ -68,13 +68,25 @@ impl AwsErrorKind {
             "LimitExceeded" => Self::LimitExceeded,
             "MalformedPolicyDocument" => Self::MalformedPolicyDocument,
             "PolicyNotAttachable" => Self::PolicyNotAttachable,
-            "InvalidInput" | "ValidationError" | "InvalidParameterValue" | "InvalidUserType" | "MalformedInput" => Self::InvalidInput,
+            "InvalidInput" | "ValidationError" | "InvalidParameterValue" | "InvalidUserType" | "MalformedInput" => {
+                Self::InvalidInput
+            }
             "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Self::AccessDenied,
             "RequestExpired" | "RequestTimeTooSkewed" => Self::ClockSkew,
-            "SignatureDoesNotMatch" if message.contains("expired") || message.contains("not yet current") => Self::ClockSkew,
-            "InvalidClientTokenId" | "UnrecognizedClientException" | "ExpiredToken" | "ExpiredTokenException"
-            | "SignatureDoesNotMatch" | "IncompleteSignature" | "MissingAuthenticationToken" | "OptInRequired" => Self::Credentials,
-            "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException" => Self::Throttled,
+            "SignatureDoesNotMatch" if message.contains("expired") || message.contains("not yet current") => {
+                Self::ClockSkew
+            }
+            "InvalidClientTokenId"
+            | "UnrecognizedClientException"
+            | "ExpiredToken"
+            | "ExpiredTokenException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "MissingAuthenticationToken"
+            | "OptInRequired" => Self::Credentials,
+            "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequestsException" => {
+                Self::Throttled
+            }
             "EntityTemporarilyUnmodifiable" | "ConcurrentModification" => Self::Busy,
             "ServiceFailure" | "InternalFailure" | "InternalError" | "ServiceUnavailable" => Self::Service,
             _ => return None,
@@ -108,11 +120,13 @@ impl AwsError {
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
-        let request_id = error.raw_response().and_then(|response| response.headers().get("x-amzn-requestid")).map(str::to_owned);
+        let request_id =
+            error.raw_response().and_then(|response| response.headers().get("x-amzn-requestid")).map(str::to_owned);
         let status = error.raw_response().map(|response| response.status().as_u16());
         let (kind, message) = match error {
             SdkError::ServiceError(answer) => {
-                let (code, message) = (answer.err().code().unwrap_or_default(), answer.err().message().unwrap_or_default());
+                let (code, message) =
+                    (answer.err().code().unwrap_or_default(), answer.err().message().unwrap_or_default());
                 match AwsErrorKind::of_code(code, message) {
                     Some(kind) => (kind, said(code, message)),
                     None => (unknown_code(status), said(if code.is_empty() { "no code" } else { code }, message)),

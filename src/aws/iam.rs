@@ -11,9 +11,7 @@ use std::{
 use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_iam::types::{StatusType, Tag, User};
-use aws_smithy_runtime_api::{
-    client::{orchestrator::HttpResponse, result::SdkError},
-};
+use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::{DateTime, error::metadata::ProvideErrorMetadata};
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
@@ -141,6 +139,23 @@ impl Iam {
         Ok(absent(answer)?.and_then(|answer| answer.user).map(|user| user_facts(&user)))
     }
 
+    /// Finds a user whose name differs only in case: IAM refuses the name and does not say whose it is.
+    /// One call per page of users; for messages only.
+    pub async fn user_ignoring_case(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        let mut marker = None;
+        loop {
+            let page = self.call("ListUsers", self.iam.list_users().set_marker(marker).max_items(1000).send()).await?;
+            if let Some(user) = page.users().iter().find(|user| user.user_name().eq_ignore_ascii_case(name)) {
+                // Lists carry no tags.
+                return self.user(user.user_name()).await;
+            }
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
     /// All access keys of the user.
     pub async fn access_keys(&self, user: &str) -> Result<Vec<AccessKey>, AwsError> {
         let mut keys = Vec::new();
@@ -181,7 +196,10 @@ impl Iam {
         let mut marker = None;
         loop {
             let page = self
-                .call("ListAttachedUserPolicies", self.iam.list_attached_user_policies().user_name(user).set_marker(marker).send())
+                .call(
+                    "ListAttachedUserPolicies",
+                    self.iam.list_attached_user_policies().user_name(user).set_marker(marker).send(),
+                )
                 .await?;
             arns.extend(page.attached_policies().iter().filter_map(|policy| policy.policy_arn().map(str::to_owned)));
             marker = next(page.is_truncated(), page.marker());
@@ -207,7 +225,8 @@ impl Iam {
     }
 
     async fn inline_policy(&self, user: &str, name: &str) -> Result<Option<Value>, AwsError> {
-        let answer = self.call("GetUserPolicy", self.iam.get_user_policy().user_name(user).policy_name(name).send()).await;
+        let answer =
+            self.call("GetUserPolicy", self.iam.get_user_policy().user_name(user).policy_name(name).send()).await;
         Ok(absent(answer)?.map(|answer| document(answer.policy_document())))
     }
 
@@ -222,7 +241,12 @@ impl Iam {
     }
 
     /// Creates the user with path and tags in one call: a lost answer leaves a user that carries our marks.
-    pub async fn create_user(&self, name: &str, path: &str, tags: &BTreeMap<String, String>) -> Result<IamUser, AwsError> {
+    pub async fn create_user(
+        &self,
+        name: &str,
+        path: &str,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<IamUser, AwsError> {
         let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(to_tags(tags)));
         let answer = self.call("CreateUser", request.send()).await?;
         let mut user = answer.user.as_ref().map(user_facts).unwrap_or_default();
@@ -245,23 +269,32 @@ impl Iam {
 
     /// Attaches a managed policy. Can be repeated.
     pub async fn attach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        self.call("AttachUserPolicy", self.iam.attach_user_policy().user_name(user).policy_arn(arn).send()).await.map(drop)
+        self.call("AttachUserPolicy", self.iam.attach_user_policy().user_name(user).policy_arn(arn).send())
+            .await
+            .map(drop)
     }
 
     /// Detaches a managed policy. Can be repeated.
     pub async fn detach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        absent(self.call("DetachUserPolicy", self.iam.detach_user_policy().user_name(user).policy_arn(arn).send()).await).map(drop)
+        absent(
+            self.call("DetachUserPolicy", self.iam.detach_user_policy().user_name(user).policy_arn(arn).send()).await,
+        )
+        .map(drop)
     }
 
     /// Writes an inline policy. Can be repeated.
     pub async fn put_inline_policy(&self, user: &str, name: &str, document: &Value) -> Result<(), AwsError> {
-        let request = self.iam.put_user_policy().user_name(user).policy_name(name).policy_document(document.to_string());
+        let request =
+            self.iam.put_user_policy().user_name(user).policy_name(name).policy_document(document.to_string());
         self.call("PutUserPolicy", request.send()).await.map(drop)
     }
 
     /// Removes an inline policy. Can be repeated.
     pub async fn delete_inline_policy(&self, user: &str, name: &str) -> Result<(), AwsError> {
-        absent(self.call("DeleteUserPolicy", self.iam.delete_user_policy().user_name(user).policy_name(name).send()).await).map(drop)
+        absent(
+            self.call("DeleteUserPolicy", self.iam.delete_user_policy().user_name(user).policy_name(name).send()).await,
+        )
+        .map(drop)
     }
 
     /// Makes an access key. **Not idempotent**: the secret is shown once, there is no client token,
@@ -293,7 +326,10 @@ impl Iam {
 
     /// Deletes a key. Can be repeated.
     pub async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), AwsError> {
-        absent(self.call("DeleteAccessKey", self.iam.delete_access_key().user_name(user).access_key_id(id).send()).await).map(drop)
+        absent(
+            self.call("DeleteAccessKey", self.iam.delete_access_key().user_name(user).access_key_id(id).send()).await,
+        )
+        .map(drop)
     }
 
     /// Deletes the user. Can be repeated. `DeleteConflict` when something still hangs on it.
@@ -305,13 +341,14 @@ impl Iam {
     /// Never ask with a key that is on its way out: the question counts as a use of it.
     pub async fn verify_key(&self, key: &KeyMaterial) -> Result<Acceptance, AwsError> {
         let credentials = Credentials::new(key.id.clone(), key.secret.expose_secret(), None, None, "staged access key");
-        let with_key = aws_sdk_sts::config::Builder::new()
-            .credentials_provider(credentials)
-            .retry_config(RetryConfig::disabled());
+        let with_key =
+            aws_sdk_sts::config::Builder::new().credentials_provider(credentials).retry_config(RetryConfig::disabled());
         let request = self.sts.get_caller_identity().customize().config_override(with_key);
         match self.call("GetCallerIdentity", request.send()).await {
             Ok(answer) => Ok(Acceptance::Accepted(answer.arn().unwrap_or_default().to_owned())),
-            Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => Ok(Acceptance::NotYet),
+            Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => {
+                Ok(Acceptance::NotYet)
+            }
             Err(error) => Err(error),
         }
     }
@@ -332,7 +369,11 @@ impl Iam {
         let called = Instant::now();
         let answer = request.await.map_err(|error| AwsError::of(operation, &error));
         let code = answer.as_ref().err().map_or("OK", AwsError::label);
-        if code == "Throttled" { self.bucket.throttled() } else { self.bucket.answered() }
+        if code == "Throttled" {
+            self.bucket.throttled()
+        } else {
+            self.bucket.answered()
+        }
         self.observer.called(operation, code, called.elapsed());
         tracing::debug!(operation, code, waited = ?wait, took = ?called.elapsed(), "AWS call");
         answer

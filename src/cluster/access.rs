@@ -27,7 +27,8 @@ impl SecretAccess {
     /// Fails with the exact command that grants what is missing.
     pub async fn check(&self, namespace: &str) -> Result<(), ClusterError> {
         let allowed = try_join_all(VERBS.map(|verb| self.may(namespace, verb))).await?;
-        let missing: Vec<_> = VERBS.into_iter().zip(allowed).filter(|(_, allowed)| !allowed).map(|(verb, _)| verb).collect();
+        let missing: Vec<_> =
+            VERBS.into_iter().zip(allowed).filter(|(_, allowed)| !allowed).map(|(verb, _)| verb).collect();
         if missing.is_empty() { Ok(()) } else { Err(self.denied(namespace, &missing.join(", "))) }
     }
 

@@ -61,7 +61,9 @@ impl ClusterError {
                 (kind, status.message.clone())
             }
             // The input may be a Secret, and serde quotes what it cannot read.
-            Error::SerdeError(_) => (ClusterErrorKind::Unavailable, "the API server's answer cannot be read".to_owned()),
+            Error::SerdeError(_) => {
+                (ClusterErrorKind::Unavailable, "the API server's answer cannot be read".to_owned())
+            }
             other => (ClusterErrorKind::Unavailable, other.to_string()),
         };
         Self { action, kind, message }

@@ -1,9 +1,6 @@
 //! Which cluster this is, and whom it takes the operator for.
 
-use k8s_openapi::api::{
-    authentication::v1::SelfSubjectReview,
-    core::v1::Namespace,
-};
+use k8s_openapi::api::{authentication::v1::SelfSubjectReview, core::v1::Namespace};
 use kube::{Api, Client, api::PostParams};
 
 use super::error::ClusterError;
@@ -11,8 +8,10 @@ use super::error::ClusterError;
 /// The id of the cluster: the UID of its `kube-system` namespace, which no other cluster has.
 pub async fn cluster_id(client: Client) -> Result<String, ClusterError> {
     let namespaces: Api<Namespace> = Api::all(client);
-    let namespace =
-        namespaces.get("kube-system").await.map_err(|error| ClusterError::of("get Namespace kube-system".to_owned(), &error))?;
+    let namespace = namespaces
+        .get("kube-system")
+        .await
+        .map_err(|error| ClusterError::of("get Namespace kube-system".to_owned(), &error))?;
     Ok(namespace.metadata.uid.unwrap_or_default())
 }
 

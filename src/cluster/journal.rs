@@ -37,7 +37,8 @@ pub struct Journals<'a> {
 
 impl Attempt {
     fn of(held: Held) -> Self {
-        let journal = held.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
+        let journal =
+            held.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
         Self { held, journal }
     }
 
@@ -56,7 +57,8 @@ impl Attempt {
     /// The staged key with this id, if the journal holds it.
     #[must_use]
     pub fn staged(&self, key_id: &str) -> Option<KeyMaterial> {
-        let secret = self.held.content().data.remove(SECRET_ACCESS_KEY).and_then(|bytes| String::from_utf8(bytes).ok())?;
+        let secret =
+            self.held.content().data.remove(SECRET_ACCESS_KEY).and_then(|bytes| String::from_utf8(bytes).ok())?;
         Some(KeyMaterial { id: key_id.to_owned(), secret: secret.into() })
     }
 }

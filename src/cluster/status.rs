@@ -37,13 +37,20 @@ impl Users {
     }
 
     /// Writes the status, on condition that the resource is as it was read.
-    pub async fn write_status(&self, user: &AwsDeployUser, status: AwsDeployUserStatus) -> Result<AwsDeployUser, ClusterError> {
+    pub async fn write_status(
+        &self,
+        user: &AwsDeployUser,
+        status: AwsDeployUserStatus,
+    ) -> Result<AwsDeployUser, ClusterError> {
         let name = user.metadata.name.clone().unwrap_or_default();
         let mut user = user.clone();
         user.metadata.managed_fields = None;
         user.status = Some(status);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        self.api.replace_status(&name, &params, &user).await.map_err(|error| self.error("update status of", &name, &error))
+        self.api
+            .replace_status(&name, &params, &user)
+            .await
+            .map_err(|error| self.error("update status of", &name, &error))
     }
 
     async fn set_finalizers(&self, user: &AwsDeployUser, finalizers: &[String]) -> Result<AwsDeployUser, ClusterError> {

@@ -61,7 +61,10 @@ mod tests {
         assert_eq!(seconds(ErrorClass::Denied, 9), 300);
         assert_eq!(seconds(ErrorClass::Limit, 9), 1800);
         assert_eq!((1..7).map(|n| seconds(ErrorClass::Throttled, n)).collect::<Vec<_>>(), [30, 60, 120, 240, 480, 600]);
-        assert_eq!((1..9).map(|n| seconds(ErrorClass::Transient, n)).collect::<Vec<_>>(), [5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(
+            (1..9).map(|n| seconds(ErrorClass::Transient, n)).collect::<Vec<_>>(),
+            [5, 10, 20, 40, 80, 160, 300, 300]
+        );
         assert_eq!(seconds(ErrorClass::Transient, u32::MAX), 300);
     }
 

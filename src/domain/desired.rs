@@ -5,7 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::{owner::Owner, policy, schedule::{CronSchedule, Rhythm}, settings::Settings};
+use super::{
+    owner::Owner,
+    policy,
+    schedule::{CronSchedule, Rhythm},
+    settings::Settings,
+};
 use crate::api::{
     AwsDeployUser, Reason, duration, mark,
     user::{AwsDeployUserSpec, DeletionPolicy},
@@ -149,11 +154,20 @@ pub fn validate(
     if length > NAME_LIMIT {
         violate(
             "userName",
-            format!("the IAM user name {:?} has {length} characters, IAM allows {NAME_LIMIT}; set spec.userName", target.user_name),
+            format!(
+                "the IAM user name {:?} has {length} characters, IAM allows {NAME_LIMIT}; set spec.userName",
+                target.user_name
+            ),
         );
     }
     if let Some(wrong) = target.user_name.chars().find(|c| !(c.is_ascii_alphanumeric() || "+=,.@_-".contains(*c))) {
-        violate("userName", format!("the IAM user name {:?} holds {wrong:?}; IAM allows letters, digits and + = , . @ _ -", target.user_name));
+        violate(
+            "userName",
+            format!(
+                "the IAM user name {:?} holds {wrong:?}; IAM allows letters, digits and + = , . @ _ -",
+                target.user_name
+            ),
+        );
     }
 
     let tags = desired_tags(spec, target, &mut violate);
@@ -170,7 +184,10 @@ pub fn validate(
         );
     }
     for arn in attached.iter().filter(|arn| policy::is_quarantine(arn)) {
-        violate("policies.managed", format!("{arn} is attached by AWS to users with leaked keys; it cannot be declared"));
+        violate(
+            "policies.managed",
+            format!("{arn} is attached by AWS to users with leaked keys; it cannot be declared"),
+        );
     }
     let inline: BTreeMap<String, Value> =
         spec.policies.inline.iter().map(|inline| (inline.name.clone(), inline.document.clone())).collect();
@@ -204,7 +221,12 @@ pub fn validate(
             description: spec.access_key.description.clone().filter(|text| !text.is_empty()),
             rhythm,
             overlap,
-            rotate_request: user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
+            rotate_request: user
+                .metadata
+                .annotations
+                .as_ref()
+                .and_then(|all| all.get(mark::ANNOTATION_ROTATE))
+                .cloned(),
         },
         secret,
         suspend: spec.suspend,
@@ -225,7 +247,12 @@ fn desired_tags(
     }
     let allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
     for key in spec.tags.keys().filter(|key| !key.chars().all(allowed)) {
-        violate("tags", format!("tag key {key:?} holds a character that IAM does not allow; allowed are letters, digits, spaces and _ . : / = + - @"));
+        violate(
+            "tags",
+            format!(
+                "tag key {key:?} holds a character that IAM does not allow; allowed are letters, digits, spaces and _ . : / = + - @"
+            ),
+        );
     }
     if spec.tags.len() + TAGS_OF_OUR_OWN > TAG_LIMIT {
         violate(
@@ -272,10 +299,11 @@ fn desired_rotation(
         ),
         (None, None) => Rhythm::Every(DEFAULT_EVERY),
     };
-    let overlap = rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
-        violate("accessKey.rotation.overlap", error.to_string());
-        DEFAULT_OVERLAP
-    });
+    let overlap =
+        rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
+            violate("accessKey.rotation.overlap", error.to_string());
+            DEFAULT_OVERLAP
+        });
     if let Some(gap) = rhythm.smallest_gap() {
         if gap < settings.min_rotation_interval {
             violate(
@@ -328,7 +356,11 @@ pub fn label_value(name: &str) -> String {
 /// All violations in one message.
 #[must_use]
 pub fn tell(violations: &[Violation]) -> String {
-    violations.iter().map(|violation| format!("spec.{}: {}", violation.field, violation.message)).collect::<Vec<_>>().join("; ")
+    violations
+        .iter()
+        .map(|violation| format!("spec.{}: {}", violation.field, violation.message))
+        .collect::<Vec<_>>()
+        .join("; ")
 }
 
 /// The reason under which violations are reported.
@@ -397,18 +429,30 @@ mod tests {
         for (spec, told) in [
             (json!({"userName": "a".repeat(65)}), "has 65 characters, IAM allows 64"),
             (json!({"userName": "a b"}), "' '"),
-            (json!({"policies": {"managed": (0..11).map(|n| format!("P{n}")).collect::<Vec<_>>()}}), "11 managed policies are declared, the account allows 10"),
+            (
+                json!({"policies": {"managed": (0..11).map(|n| format!("P{n}")).collect::<Vec<_>>()}}),
+                "11 managed policies are declared, the account allows 10",
+            ),
             (json!({"policies": {"managed": ["AWSCompromisedKeyQuarantineV3"]}}), "cannot be declared"),
             (json!({"policies": {"inline": [{"name": "a", "document": {"x": long}}]}}), "IAM allows 2048"),
             (json!({"tags": {"team!": "a"}}), "letters, digits, spaces"),
             (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
-            (json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}), "39 are left"),
+            (
+                json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
+                "39 are left",
+            ),
             (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
             (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),
             (json!({"accessKey": {"rotation": {"every": "12h", "overlap": "12h"}}}), "overlap of 12h must be shorter"),
-            (json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}), "between two rotations, 2h"),
+            (
+                json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}),
+                "between two rotations, 2h",
+            ),
             (json!({"accessKey": {"rotation": {"schedule": "nonsense", "overlap": "1h"}}}), "five fields"),
-            (json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}), "IANA"),
+            (
+                json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}),
+                "IANA",
+            ),
         ] {
             let message = message(spec);
             assert!(message.contains(told), "{message}");
@@ -418,7 +462,8 @@ mod tests {
     #[test]
     fn all_violations_are_told_at_once() {
         let violations =
-            check(json!({"userName": "a".repeat(65), "accessKey": {"rotation": {"schedule": "nonsense"}}})).unwrap_err();
+            check(json!({"userName": "a".repeat(65), "accessKey": {"rotation": {"schedule": "nonsense"}}}))
+                .unwrap_err();
         assert_eq!(violations.len(), 2);
     }
 

@@ -48,10 +48,14 @@ pub enum Mode {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
     /// Written by a newer version.
-    #[error("the journal has format {0}; this version knows format {FORMAT}. Run the newer operator until the attempt has ended, or delete the journal Secret after making sure that no access key of this user is orphaned")]
+    #[error(
+        "the journal has format {0}; this version knows format {FORMAT}. Run the newer operator until the attempt has ended, or delete the journal Secret after making sure that no access key of this user is orphaned"
+    )]
     Format(u32),
     /// Not a journal at all.
-    #[error("the journal Secret holds no readable journal. If nobody needs it, delete it; the next pass then starts over")]
+    #[error(
+        "the journal Secret holds no readable journal. If nobody needs it, delete it; the next pass then starts over"
+    )]
     Unreadable,
 }
 

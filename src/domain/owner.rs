@@ -55,7 +55,10 @@ impl Owner {
             return Ownership::Unmarked;
         };
         Ownership::Other(if get(mark::TAG_CLUSTER) != Some(&self.cluster) {
-            format!("AwsDeployUser {namespace}/{name} of another cluster ({})", get(mark::TAG_CLUSTER).unwrap_or("unknown"))
+            format!(
+                "AwsDeployUser {namespace}/{name} of another cluster ({})",
+                get(mark::TAG_CLUSTER).unwrap_or("unknown")
+            )
         } else if (namespace, name) == (&self.namespace, &self.name) {
             format!("an earlier AwsDeployUser {namespace}/{name} (uid {})", get(mark::TAG_UID).unwrap_or("unknown"))
         } else {

@@ -25,14 +25,19 @@ const JOB_FUNCTIONS: [&str; 7] = [
 /// the account's own partition.
 #[must_use]
 pub fn managed_arn(declared: &str, partition: &str) -> String {
-    if declared.starts_with("arn:") { declared.to_owned() } else { format!("arn:{partition}:iam::aws:policy/{declared}") }
+    if declared.starts_with("arn:") {
+        declared.to_owned()
+    } else {
+        format!("arn:{partition}:iam::aws:policy/{declared}")
+    }
 }
 
 /// What to add to "there is no such policy", if the name suggests it.
 #[must_use]
 pub fn name_hint(arn: &str) -> Option<String> {
     let name = arn.rsplit('/').next()?;
-    (arn.ends_with(&format!("policy/{name}")) && JOB_FUNCTIONS.contains(&name)).then(|| format!("write job-function/{name}"))
+    (arn.ends_with(&format!("policy/{name}")) && JOB_FUNCTIONS.contains(&name))
+        .then(|| format!("write job-function/{name}"))
 }
 
 /// Whether this attached policy is AWS's quarantine of a leaked key.
@@ -131,7 +136,10 @@ mod tests {
 
     #[test]
     fn a_job_function_without_its_path_gets_a_hint() {
-        assert_eq!(name_hint("arn:aws:iam::aws:policy/ViewOnlyAccess").as_deref(), Some("write job-function/ViewOnlyAccess"));
+        assert_eq!(
+            name_hint("arn:aws:iam::aws:policy/ViewOnlyAccess").as_deref(),
+            Some("write job-function/ViewOnlyAccess")
+        );
         assert_eq!(name_hint("arn:aws:iam::aws:policy/job-function/ViewOnlyAccess"), None);
         assert_eq!(name_hint("arn:aws:iam::aws:policy/Typo"), None);
     }

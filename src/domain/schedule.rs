@@ -31,7 +31,9 @@ pub struct CronSchedule {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// Not a cron expression.
-    #[error("schedule {text:?} is not a cron expression with five fields (minute hour day-of-month month day-of-week), such as \"0 3 1 * *\": {why}")]
+    #[error(
+        "schedule {text:?} is not a cron expression with five fields (minute hour day-of-month month day-of-week), such as \"0 3 1 * *\": {why}"
+    )]
     Cron {
         /// What was written.
         text: String,
@@ -59,13 +61,17 @@ const SAMPLE_SIZE: usize = 400;
 #[must_use]
 pub fn spread_permille(uid: &str) -> i32 {
     // FNV-1a: small, stable over versions; nothing here needs to resist an attacker.
-    let hash = uid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = uid
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     i32::try_from((hash >> 32) % 1000).unwrap_or_default()
 }
 
 /// How far due times are spread at most: a twentieth of the interval, never more than ten minutes.
 fn spread(interval: SignedDuration, permille: i32) -> SignedDuration {
-    (interval / 20).min(SignedDuration::from_mins(10)) * permille / 1000
+    // Whole seconds: what people read in the status is exactly what happens.
+    let spread = (interval / 20).min(SignedDuration::from_mins(10)) * permille / 1000;
+    SignedDuration::from_secs(spread.as_secs())
 }
 
 impl Rhythm {
@@ -110,9 +116,8 @@ impl CronSchedule {
         let cron = parser
             .parse(text)
             .map_err(|error| ScheduleError::Cron { text: text.to_owned(), why: error.to_string() })?;
-        let zone = zone.map_or(Ok(TimeZone::UTC), |name| {
-            TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.to_owned()))
-        })?;
+        let zone = zone
+            .map_or(Ok(TimeZone::UTC), |name| TimeZone::get(name).map_err(|_| ScheduleError::Zone(name.to_owned())))?;
         let schedule = Self { cron, zone, text: text.to_owned() };
         if schedule.after(sample_start()).is_none() {
             return Err(ScheduleError::Never(text.to_owned()));

@@ -1,6 +1,9 @@
 //! What the published Secret holds: rendering, and reading back whether it is still what we wrote.
 
-use std::{collections::{BTreeMap, BTreeSet}, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -63,7 +66,8 @@ pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publicat
         (mark::ANNOTATION_FENCE, publication.fence.clone()),
         (
             mark::ANNOTATION_PREVIOUS_SECRETS,
-            (!publication.previous.is_empty()).then(|| serde_json::to_string(&publication.previous).unwrap_or_default()),
+            (!publication.previous.is_empty())
+                .then(|| serde_json::to_string(&publication.previous).unwrap_or_default()),
         ),
     ] {
         if let Some(value) = value {
@@ -87,9 +91,16 @@ pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publicat
     }
 }
 
-fn lay_over<V: Clone>(existing: &BTreeMap<String, V>, ours: &BTreeSet<String>, new: BTreeMap<String, V>) -> BTreeMap<String, V> {
-    let mut all: BTreeMap<String, V> =
-        existing.iter().filter(|(name, _)| !ours.contains(*name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+fn lay_over<V: Clone>(
+    existing: &BTreeMap<String, V>,
+    ours: &BTreeSet<String>,
+    new: BTreeMap<String, V>,
+) -> BTreeMap<String, V> {
+    let mut all: BTreeMap<String, V> = existing
+        .iter()
+        .filter(|(name, _)| !ours.contains(*name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     all.extend(new);
     all
 }
@@ -125,8 +136,9 @@ pub fn material(content: &Content) -> Option<KeyMaterial> {
     let text = |name: &str| content.data.get(name).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
     let key = KeyMaterial { id: text("AWS_ACCESS_KEY_ID")?, secret: text("AWS_SECRET_ACCESS_KEY")?.into() };
     let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
-    (annotation(mark::ANNOTATION_KEY_ID) == Some(&key.id) && annotation(mark::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
-        .then_some(key)
+    (annotation(mark::ANNOTATION_KEY_ID) == Some(&key.id)
+        && annotation(mark::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
+    .then_some(key)
 }
 
 /// What the annotations say about the publication. An unreadable time is the epoch: old, so that
@@ -138,7 +150,9 @@ pub fn publication(content: &Content) -> Publication {
         published_at: annotation(mark::ANNOTATION_PUBLISHED_AT).and_then(|text| text.parse().ok()).unwrap_or_default(),
         rotate_honoured: annotation(mark::ANNOTATION_ROTATE_HONOURED),
         fence: annotation(mark::ANNOTATION_FENCE),
-        previous: annotation(mark::ANNOTATION_PREVIOUS_SECRETS).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
+        previous: annotation(mark::ANNOTATION_PREVIOUS_SECRETS)
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default(),
     }
 }
 
@@ -166,7 +180,8 @@ pub fn facts(content: &Content, immutable: bool, desired: Option<&DesiredSecret>
 
 /// SHA-256 over id and secret. The secret has 240 random bits, so the sum gives nothing away.
 fn checksum(key: &KeyMaterial) -> String {
-    let digest = Sha256::new().chain_update(&key.id).chain_update("\n").chain_update(key.secret.expose_secret()).finalize();
+    let digest =
+        Sha256::new().chain_update(&key.id).chain_update("\n").chain_update(key.secret.expose_secret()).finalize();
     digest.iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -178,7 +193,10 @@ mod tests {
     use super::*;
 
     fn key() -> KeyMaterial {
-        KeyMaterial { id: "AKIAIOSFODNN7EXAMPLE".into(), secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned().into() }
+        KeyMaterial {
+            id: "AKIAIOSFODNN7EXAMPLE".into(),
+            secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned().into(),
+        }
     }
 
     fn desired() -> DesiredSecret {

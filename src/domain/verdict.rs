@@ -103,7 +103,11 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
             finding(ConditionType::UserSynced, State::False, plan.user.clone().unwrap_or_else(pending))
         }
         (None, None, Some(_)) if outcome.world.is_some_and(|world| world.user().is_some()) && !outcome.unfinished => {
-            finding(ConditionType::UserSynced, State::True, Note::new(Reason::AsDeclared, "user, policies and tags are as declared"))
+            finding(
+                ConditionType::UserSynced,
+                State::True,
+                Note::new(Reason::AsDeclared, "user, policies and tags are as declared"),
+            )
         }
         (None, None, _) => finding(ConditionType::UserSynced, State::Unknown, pending()),
     };
@@ -117,7 +121,11 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
             (Some(note), _) => finding(ConditionType::KeyPublished, State::False, note.clone()),
             (None, _) => {
                 let id = world.published().map_or("", |facts| facts.key_id.as_str());
-                finding(ConditionType::KeyPublished, State::True, Note::new(Reason::Published, format!("the Secret holds access key {id}")))
+                finding(
+                    ConditionType::KeyPublished,
+                    State::True,
+                    Note::new(Reason::Published, format!("the Secret holds access key {id}")),
+                )
             }
         },
         (Some(failure), ..) => finding(ConditionType::KeyPublished, State::False, failure.note.clone()),
@@ -127,7 +135,9 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     let rotation = match (failure(About::Key), blind, outcome.plan) {
         (Some(failure), ..) => finding(ConditionType::RotationHealthy, State::False, failure.note.clone()),
         (None, Some(failure), _) => finding(ConditionType::RotationHealthy, State::Unknown, failure.note.clone()),
-        (None, None, Some(plan)) => finding(ConditionType::RotationHealthy, rotation_state(plan.rotation.reason), plan.rotation.clone()),
+        (None, None, Some(plan)) => {
+            finding(ConditionType::RotationHealthy, rotation_state(plan.rotation.reason), plan.rotation.clone())
+        }
         (None, None, None) => finding(ConditionType::RotationHealthy, State::Unknown, pending()),
     };
 
@@ -138,7 +148,9 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
 /// Whether this says that the next rotation will come about.
 fn rotation_state(reason: Reason) -> State {
     match reason {
-        Reason::Scheduled | Reason::ManualOnly | Reason::Overlap | Reason::Verifying | Reason::Recovering => State::True,
+        Reason::Scheduled | Reason::ManualOnly | Reason::Overlap | Reason::Verifying | Reason::Recovering => {
+            State::True
+        }
         Reason::Pending | Reason::Deleting => State::Unknown,
         _ => State::False,
     }
@@ -149,26 +161,46 @@ fn ready(outcome: &Outcome<'_>, was_ready: bool, parts: [&Finding; 3], refused: 
     if outcome.plan.is_some_and(|plan| plan.rotation.reason == Reason::Deleting) {
         let note = outcome.plan.and_then(|plan| plan.user.clone());
         let failure = outcome.failures.first().map(|failure| failure.note.clone());
-        return finding(State::False, failure.or(note).unwrap_or_else(|| Note::new(Reason::Deleting, "the resource is being deleted")));
+        return finding(
+            State::False,
+            failure.or(note).unwrap_or_else(|| Note::new(Reason::Deleting, "the resource is being deleted")),
+        );
     }
     let passing = !outcome.failures.is_empty() && outcome.failures.iter().all(|failure| failure.passing);
-    if was_ready && passing && !refused && parts.iter().all(|part| part.state != State::False || part.note.reason == Reason::Pending) {
+    if was_ready
+        && passing
+        && !refused
+        && parts.iter().all(|part| part.state != State::False || part.note.reason == Reason::Pending)
+    {
         return finding(
             State::True,
-            Note::new(Reason::AsDeclared, "as declared when last seen; the present fault does not touch the published key"),
+            Note::new(
+                Reason::AsDeclared,
+                "as declared when last seen; the present fault does not touch the published key",
+            ),
         );
     }
     // What a person has to mend comes before what is merely not known yet.
-    let worst = parts.iter().find(|part| part.state == State::False).or_else(|| parts.iter().find(|part| part.state == State::Unknown));
+    let worst = parts
+        .iter()
+        .find(|part| part.state == State::False)
+        .or_else(|| parts.iter().find(|part| part.state == State::Unknown));
     match worst {
         Some(part) => finding(State::False, part.note.clone()),
-        None => finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret")),
+        None => {
+            finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret"))
+        }
     }
 }
 
 /// Dates the findings: `lastTransitionTime` moves only when the state flips.
 #[must_use]
-pub fn conditions(findings: Vec<Finding>, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+pub fn conditions(
+    findings: Vec<Finding>,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     // The API carries whole seconds; without this a pass would never equal what it reads back.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     findings

@@ -152,8 +152,8 @@ pub struct Reported {
     pub last_failure: Option<Timestamp>,
     /// When the last key was published.
     pub last_rotation: Option<Timestamp>,
-    /// The Secret that the last pass published to, and the key in it.
-    pub secret: Option<(String, String)>,
+    /// Name of the Secret that holds the last published key.
+    pub secret_name: Option<String>,
     /// `UserId` of the last pass.
     pub user_id: Option<String>,
     /// Keys of the declared tags that the last pass had set.

@@ -4,7 +4,13 @@ use std::time::Duration;
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::{Histogram, exponential_buckets}, info::Info},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
     registry::Registry,
 };
 
@@ -53,10 +59,18 @@ impl Default for Metrics {
             resources: Gauge::default(),
             registry: Registry::default(),
         };
-        registry.register("reconciles", "Passes by result: ok, or the reason of the first failure", metrics.reconciles.clone());
+        registry.register(
+            "reconciles",
+            "Passes by result: ok, or the reason of the first failure",
+            metrics.reconciles.clone(),
+        );
         registry.register("reconcile_duration_seconds", "Duration of passes", metrics.reconcile_seconds.clone());
         registry.register("aws_requests", "Calls to AWS by operation and code", metrics.aws_requests.clone());
-        registry.register("aws_request_duration_seconds", "Duration of calls to AWS", metrics.aws_request_seconds.clone());
+        registry.register(
+            "aws_request_duration_seconds",
+            "Duration of calls to AWS",
+            metrics.aws_request_seconds.clone(),
+        );
         registry.register("effects", "Effects of passes by verb and result", metrics.effects.clone());
         registry.register("rotations", "Access keys published", metrics.rotations.clone());
         registry.register("resources", "AwsDeployUser resources that are looked after", metrics.resources.clone());

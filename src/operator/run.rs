@@ -50,7 +50,9 @@ pub enum RunError {
     #[error(transparent)]
     Cluster(#[from] ClusterError),
     /// No CRD.
-    #[error("the cluster does not know AwsDeployUser: {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/")]
+    #[error(
+        "the cluster does not know AwsDeployUser: {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/"
+    )]
     Crd(String),
     /// The address is taken.
     #[error("cannot listen on {0} (--metrics-addr): {1}")]
@@ -106,7 +108,8 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
         version = env!("CARGO_PKG_VERSION"),
         cluster_id,
         whoami,
-        namespaces = if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
+        namespaces =
+            if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
         allow_without_class = settings.allow_without_class,
         "starting"
     );

@@ -5,11 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::{
-    api::duration::parse_flag,
-    domain::settings::Settings,
-    reconcile::PassSettings,
-};
+use crate::{api::duration::parse_flag, domain::settings::Settings, reconcile::PassSettings};
 
 /// Settings of `aws-deploy-user-operator`.
 #[derive(Args, Clone, Debug)]

@@ -19,7 +19,9 @@ pub fn start(directives: &str, format: LogFormat) -> Result<(), Box<dyn std::err
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).try_init()?,
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr).flatten_event(true)).try_init()?,
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().with_writer(std::io::stderr).flatten_event(true)).try_init()?
+        }
     }
     Ok(())
 }

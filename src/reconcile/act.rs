@@ -9,16 +9,21 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
-use super::{Context, error::PassError, memory::Memory, observe::{self, Observed}};
+use super::{
+    Context,
+    error::PassError,
+    memory::Memory,
+    observe::{self, Observed},
+};
 use crate::{
     api::{AwsDeployUser, Reason},
-    aws::Acceptance,
+    aws::{Acceptance, AwsError, AwsErrorKind},
     cluster::{Attempt, ClusterError, ClusterErrorKind, Journals, News, Secrets, Users},
     domain::{
         desired::{Desired, Target},
         journal::{Journal, Mode},
         owner::key_tag,
-        plan::{Effect, Why},
+        plan::{self, Effect, Why},
         secret::{self, Content, KeyMaterial, Publication},
         world::{AccessKey, Grants, Iam, IamUser, JournalSeen, Published, Verification},
     },
@@ -94,7 +99,9 @@ impl Actor<'_> {
             }
             Effect::DeleteInlinePolicy(policy) => {
                 iam.delete_inline_policy(name, policy).await.map_err(aws)?;
-                self.changed_grants(format!("removed inline policy {policy}"), |grants| _ = grants.inline.remove(policy));
+                self.changed_grants(format!("removed inline policy {policy}"), |grants| {
+                    _ = grants.inline.remove(policy)
+                });
             }
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref()).await?;
@@ -106,7 +113,8 @@ impl Actor<'_> {
                 memory.verification = None;
             }
             Effect::TagKey(id) => {
-                let mut tags = BTreeMap::from([(key_tag(id), self.context.iam.clock().now().strftime("%FT%TZ").to_string())]);
+                let mut tags =
+                    BTreeMap::from([(key_tag(id), self.context.iam.clock().now().strftime("%FT%TZ").to_string())]);
                 if let Some(description) = self.desired.and_then(|desired| desired.key.description.clone()) {
                     tags.insert(id.clone(), description);
                 }
@@ -178,8 +186,12 @@ impl Actor<'_> {
     async fn create_user(&mut self) -> Result<(), PassError> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
-        let created = self.context.iam.create_user(&self.target.user_name, &desired.path, &desired.tags).await;
-        let user = created.map_err(|error| PassError::Aws { error, effect: Some(Effect::CreateUser) })?;
+        let iam = &self.context.iam;
+        let user = match iam.create_user(&self.target.user_name, &desired.path, &desired.tags).await {
+            Ok(user) => user,
+            Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => return Err(self.taken(error).await),
+            Err(error) => return Err(PassError::Aws { error, effect: Some(Effect::CreateUser) }),
+        };
         let again = self.observed.world.reported.user_id.as_ref().is_some_and(|id| *id != user.id);
         let note = if again {
             format!("the IAM user {} had been deleted in AWS; it was created again (new id {})", user.name, user.id)
@@ -189,6 +201,18 @@ impl Actor<'_> {
         self.tell(Reason::UserCreated, note);
         self.observed.world.iam = Iam::Found(user);
         Ok(())
+    }
+
+    /// IAM has a user of this name although it did not show us one: a name that differs in case, or
+    /// one made a moment ago, by ourselves perhaps with the answer lost.
+    async fn taken(&self, error: AwsError) -> PassError {
+        match self.context.iam.user_ignoring_case(&self.target.user_name).await {
+            Ok(Some(user)) => match plan::stranger(self.target, &user) {
+                Some(note) => PassError::NotOwned(note.message),
+                None => PassError::Aws { error, effect: Some(Effect::CreateUser) },
+            },
+            _ => PassError::Aws { error, effect: Some(Effect::CreateUser) },
+        }
     }
 
     /// The one dangerous call. May leave an `Intent` journal, with or without a key in IAM that
@@ -247,7 +271,10 @@ impl Actor<'_> {
                 // A write whose answer was lost may be the very one that refuses this one.
                 if let Ok(Some(now)) = journals.get().await
                     && now.id() == attempt.id()
-                    && now.journal.as_ref().is_ok_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. }))
+                    && now
+                        .journal
+                        .as_ref()
+                        .is_ok_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. }))
                 {
                     return Ok(now);
                 }
@@ -271,7 +298,9 @@ impl Actor<'_> {
             match self.context.iam.delete_access_key(&self.target.user_name, key_id).await {
                 Ok(()) => return Ok(()),
                 Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
-                Err(error) => tracing::warn!(%error, tries, key_id, "the undone key could not be deleted; trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, tries, key_id, "the undone key could not be deleted; trying again")
+                }
             }
             tokio::time::sleep(pause).await;
             pause *= 2;
@@ -322,21 +351,35 @@ impl Actor<'_> {
         };
         self.write_secret(desired, &key, &publication).await?;
         let until = desired.key.overlap;
-        let old = self.observed.world.user().map_or(0, |user| user.keys.iter().filter(|other| other.active && other.id != key_id).count());
+        let old = self
+            .observed
+            .world
+            .user()
+            .map_or(0, |user| user.keys.iter().filter(|other| other.active && other.id != key_id).count());
         let overlap = if old > 0 {
             format!("; the key before stays valid for {}", crate::api::duration::humanize(until))
         } else {
             String::new()
         };
         self.context.observer.rotated();
-        self.tell(Reason::Published, format!("access key {key_id} was published in Secret {}{overlap}", self.target.secret_name));
+        self.tell(
+            Reason::Published,
+            format!("access key {key_id} was published in Secret {}{overlap}", self.target.secret_name),
+        );
         Ok(())
     }
 
-    async fn write_secret(&mut self, desired: &Desired, key: &KeyMaterial, publication: &Publication) -> Result<(), PassError> {
+    async fn write_secret(
+        &mut self,
+        desired: &Desired,
+        key: &KeyMaterial,
+        publication: &Publication,
+    ) -> Result<(), PassError> {
         let secrets = self.secrets();
         let written = match &self.observed.held {
-            Some(held) => secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?,
+            Some(held) => {
+                secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
+            }
             None => {
                 let content = secret::render(&desired.secret, key, publication, &Content::default());
                 secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
@@ -351,7 +394,10 @@ impl Actor<'_> {
         let content = held.content();
         let Some(key) = secret::material(&content) else { return Ok(()) };
         self.write_secret(desired, &key, &secret::publication(&content)).await?;
-        self.tell(Reason::SecretRepaired, format!("Secret {} was written again as declared; its access key is the same", self.target.secret_name));
+        self.tell(
+            Reason::SecretRepaired,
+            format!("Secret {} was written again as declared; its access key is the same", self.target.secret_name),
+        );
         Ok(())
     }
 
@@ -366,7 +412,9 @@ impl Actor<'_> {
     }
 
     async fn abandon(&mut self, orphans: &[String]) -> Result<(), PassError> {
-        let (Some(attempt), Some(journal)) = (&self.observed.attempt, self.observed.world.journal()) else { return Ok(()) };
+        let (Some(attempt), Some(journal)) = (&self.observed.attempt, self.observed.world.journal()) else {
+            return Ok(());
+        };
         let journals = Journals::new(self.context.client.clone(), self.target);
         let journal = Journal { mode: Mode::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = journals.replace(attempt, &journal, None).await?;
@@ -400,7 +448,8 @@ impl Actor<'_> {
     }
 
     async fn read_last_used(&mut self) -> Result<(), PassError> {
-        let ids: Vec<String> = self.observed.world.user().iter().flat_map(|user| user.keys.iter().map(|key| key.id.clone())).collect();
+        let ids: Vec<String> =
+            self.observed.world.user().iter().flat_map(|user| user.keys.iter().map(|key| key.id.clone())).collect();
         let mut last_used = BTreeMap::new();
         for id in ids {
             let used = self.context.iam.last_used(&id).await?;
@@ -419,7 +468,7 @@ impl Actor<'_> {
                 self.observed.world.iam = Iam::Absent;
                 Ok(())
             }
-            Err(error) if error.kind == crate::aws::AwsErrorKind::DeleteConflict => {
+            Err(error) if error.kind == AwsErrorKind::DeleteConflict => {
                 // More hangs on the user than is declared: look, and go on with what is found.
                 let grants = iam.grants(name).await?;
                 if grants == Grants::default() {
@@ -457,8 +506,9 @@ impl Actor<'_> {
 
     fn hold(&mut self, held: Option<crate::cluster::Held>) {
         let secret = self.desired.map(|desired| &desired.secret);
-        self.observed.world.published =
-            held.as_ref().map_or(Published::Missing, |held| Published::Ours(secret::facts(&held.content(), held.immutable(), secret)));
+        self.observed.world.published = held.as_ref().map_or(Published::Missing, |held| {
+            Published::Ours(secret::facts(&held.content(), held.immutable(), secret))
+        });
         self.observed.held = held;
     }
 

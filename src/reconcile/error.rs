@@ -19,6 +19,9 @@ pub enum PassError {
     /// The cluster's rules do not allow what the resource asks for.
     #[error("{0}")]
     NotAllowed(String),
+    /// The name of the IAM user belongs to somebody else.
+    #[error("{0}")]
+    NotOwned(String),
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::tell(.0))]
     Invalid(Vec<Violation>),
@@ -37,7 +40,9 @@ pub enum PassError {
     #[error("{0}")]
     SecretAccess(ClusterError),
     /// Somebody else ended the attempt while its key was being made; the key was deleted again.
-    #[error("another attempt is under way; access key {0}, made at the same time, was deleted again before anybody saw it")]
+    #[error(
+        "another attempt is under way; access key {0}, made at the same time, was deleted again before anybody saw it"
+    )]
     Undone(String),
     /// AWS does not accept a new key.
     #[error("AWS did not accept the new access key {0} in time; it is deleted and another one is made after a pause")]
@@ -59,10 +64,13 @@ impl PassError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::NotAllowed(_) => Reason::NotAllowed,
+            Self::NotOwned(_) => Reason::NotOwned,
             Self::Invalid(violations) => desired::reason(violations),
             Self::Aws { error, effect } => aws_reason(error.kind, effect.as_ref()),
             Self::Cluster(error) => match error.kind {
-                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => Reason::Conflict,
+                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
+                    Reason::Conflict
+                }
                 ClusterErrorKind::Forbidden => Reason::SecretAccessDenied,
                 ClusterErrorKind::Invalid => Reason::InvalidSpec,
                 ClusterErrorKind::Unavailable => Reason::KubernetesUnavailable,
@@ -78,13 +86,14 @@ impl PassError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotAllowed(_) | Self::Invalid(_) => ErrorClass::Terminal,
+            Self::NotAllowed(_) | Self::NotOwned(_) | Self::Invalid(_) => ErrorClass::Terminal,
             Self::Aws { error, .. } => match error.kind {
                 AwsErrorKind::MalformedPolicyDocument
                 | AwsErrorKind::PolicyNotAttachable
                 | AwsErrorKind::InvalidInput
-                | AwsErrorKind::EntityAlreadyExists
                 | AwsErrorKind::DeleteConflict => ErrorClass::Terminal,
+                // Made by ourselves a moment ago, or by somebody else: the next pass looks.
+                AwsErrorKind::EntityAlreadyExists => ErrorClass::Conflict,
                 // The policy that is named does not exist, or the user is not visible everywhere yet.
                 AwsErrorKind::NoSuchEntity => ErrorClass::Transient,
                 AwsErrorKind::AccessDenied | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => ErrorClass::Denied,
@@ -93,7 +102,9 @@ impl PassError {
                 AwsErrorKind::Busy | AwsErrorKind::Service | AwsErrorKind::Unreachable => ErrorClass::Transient,
             },
             Self::Cluster(error) => match error.kind {
-                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => ErrorClass::Conflict,
+                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
+                    ErrorClass::Conflict
+                }
                 ClusterErrorKind::Forbidden => ErrorClass::Denied,
                 ClusterErrorKind::Invalid => ErrorClass::Terminal,
                 ClusterErrorKind::Unavailable => ErrorClass::Transient,
@@ -123,7 +134,9 @@ fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
         AwsErrorKind::EntityAlreadyExists => Reason::NotOwned,
         AwsErrorKind::LimitExceeded => Reason::LimitExceeded,
         AwsErrorKind::MalformedPolicyDocument => Reason::MalformedPolicy,
-        AwsErrorKind::PolicyNotAttachable | AwsErrorKind::InvalidInput | AwsErrorKind::DeleteConflict => Reason::InvalidRequest,
+        AwsErrorKind::PolicyNotAttachable | AwsErrorKind::InvalidInput | AwsErrorKind::DeleteConflict => {
+            Reason::InvalidRequest
+        }
         AwsErrorKind::AccessDenied => Reason::AccessDenied,
         AwsErrorKind::Credentials => Reason::OperatorCredentials,
         AwsErrorKind::ClockSkew => Reason::ClockSkew,

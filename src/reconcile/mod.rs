@@ -207,7 +207,15 @@ impl Pass<'_> {
     {
         let secret = desired.map(|desired| &desired.secret);
         let observed = observe::observe(self.context, user, self.target, secret, self.memory, live).await?;
-        Ok(act::Actor { context: self.context, target: self.target, desired, user: user.clone(), observed, news: Vec::new(), left: false })
+        Ok(act::Actor {
+            context: self.context,
+            target: self.target,
+            desired,
+            user: user.clone(),
+            observed,
+            news: Vec::new(),
+            left: false,
+        })
     }
 
     /// Plans, does the first effect, learns, and plans again, until there is nothing to do now.
@@ -240,7 +248,11 @@ impl Pass<'_> {
                     self.errors.push((error, About::User));
                     continue;
                 }
-                let about = if matches!(effect, plan::Effect::CreateUser | plan::Effect::DeleteUser) { About::User } else { About::Key };
+                let about = if matches!(effect, plan::Effect::CreateUser | plan::Effect::DeleteUser) {
+                    About::User
+                } else {
+                    About::Key
+                };
                 self.errors.push((error, about));
                 return plan;
             }
@@ -253,7 +265,9 @@ impl Pass<'_> {
         let (world, now, settings) = (&actor.observed.world, self.now(), &self.context.settings.protocol);
         match actor.desired {
             Some(desired) => plan::plan(desired, world, now, settings),
-            None => plan::cleanup(self.target, Leaving { policy: desired::deletion_policy(user) }, world, now, settings),
+            None => {
+                plan::cleanup(self.target, Leaving { policy: desired::deletion_policy(user) }, world, now, settings)
+            }
         }
     }
 
@@ -301,7 +315,9 @@ impl Pass<'_> {
     ) -> End {
         let now = self.now();
         let context = self.context;
-        let drift = user.status.as_ref().is_some_and(|status| status.observed_generation == user.metadata.generation && status.failed_attempts == 0);
+        let drift = user.status.as_ref().is_some_and(|status| {
+            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
+        });
         for piece in report::deeds(news, drift) {
             context.events.tell(&user, &piece).await;
         }
@@ -321,7 +337,10 @@ impl Pass<'_> {
             world,
             failures,
             failed_now,
-            authorization: Note::new(Reason::Allowed, "the operator runs without classes (--allow-without-class): everything is allowed"),
+            authorization: Note::new(
+                Reason::Allowed,
+                "the operator runs without classes (--allow-without-class): everything is allowed",
+            ),
             now,
         });
         let mut next = self.next(plan, world, status.failed_attempts, now);
@@ -330,10 +349,13 @@ impl Pass<'_> {
             return End { user, next, left };
         }
         let told = report::news(before.as_ref(), &status);
-        let written = Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
+        let written =
+            Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
         let user = match written {
             Ok(user) => user,
-            Err(error) if error.kind == ClusterErrorKind::NotFound => return End { user, next: Timestamp::MAX, left: true },
+            Err(error) if error.kind == ClusterErrorKind::NotFound => {
+                return End { user, next: Timestamp::MAX, left: true };
+            }
             Err(error) => {
                 // A status is a report. Somebody changed the resource meanwhile, or the API server
                 // is away: the next pass reports.
@@ -357,7 +379,9 @@ impl Pass<'_> {
         now: Timestamp,
     ) -> Timestamp {
         let settings = &self.context.settings;
-        let after = |duration: Duration| now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX);
+        let after = |duration: Duration| {
+            now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+        };
         let mut times = vec![after(settings.resync)];
         times.extend(plan.and_then(|plan| plan.wake_at));
         times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failed_attempts)));

@@ -11,13 +11,12 @@ use super::{
     memory::{Memory, Remembered},
 };
 use crate::{
-    api::{AwsDeployUser, mark, user::AccessKeyState},
+    api::{AwsDeployUser, mark},
     cluster::{Attempt, Held, Journals, Secrets},
     domain::{
         desired::{DesiredSecret, Target},
         owner::Ownership,
-        plan,
-        secret,
+        plan, secret,
         world::{Iam, JournalSeen, Published, Reported, World},
     },
 };
@@ -42,9 +41,10 @@ pub(super) async fn observe(
     live: bool,
 ) -> Result<Observed, PassError> {
     let generation = user.metadata.generation;
-    let remembered = memory.iam.take().filter(|seen| {
-        !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync
-    });
+    let remembered = memory
+        .iam
+        .take()
+        .filter(|seen| !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
     let iam_live = remembered.is_none();
     let remembered = match remembered {
         Some(remembered) => remembered,
@@ -123,14 +123,17 @@ async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> R
 fn reported(user: &AwsDeployUser) -> Reported {
     let Some(status) = &user.status else { return Reported::default() };
     let same_generation = status.observed_generation == user.metadata.generation;
-    let published = status.access_keys.iter().find(|key| key.state == AccessKeyState::Published);
     Reported {
-        inactive_since: status.access_keys.iter().filter_map(|key| Some((key.id.clone(), key.inactive_since?))).collect(),
+        inactive_since: status
+            .access_keys
+            .iter()
+            .filter_map(|key| Some((key.id.clone(), key.inactive_since?)))
+            .collect(),
         // A change of the spec is a new chance.
         failed_attempts: if same_generation { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 },
         last_failure: status.last_failure_time.filter(|_| same_generation),
         last_rotation: status.last_rotation_time,
-        secret: status.secret_name.clone().zip(published.map(|key| key.id.clone())),
+        secret_name: status.secret_name.clone(),
         user_id: status.user.as_ref().map(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }

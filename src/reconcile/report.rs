@@ -94,14 +94,18 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
         .map(|key| {
             let state = state(world, user, key);
             let before = known.iter().find(|status| status.id == key.id);
-            let superseded_at = published.map(|facts| facts.published_at).filter(|_| state == AccessKeyState::Superseded);
+            let superseded_at =
+                published.map(|facts| facts.published_at).filter(|_| state == AccessKeyState::Superseded);
             AccessKeyStatus {
                 id: key.id.clone(),
                 state,
                 created_at: Some(key.created_at),
                 superseded_at,
-                retires_at: superseded_at.zip(account.desired).and_then(|(since, desired)| since.checked_add(desired.key.overlap).ok()),
-                inactive_since: (!key.active).then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
+                retires_at: superseded_at
+                    .zip(account.desired)
+                    .and_then(|(since, desired)| since.checked_add(desired.key.overlap).ok()),
+                inactive_since: (!key.active)
+                    .then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
             }
         })
         .collect();

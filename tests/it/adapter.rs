@@ -14,7 +14,13 @@ async fn iam(aws: &Aws) -> Iam {
     let config = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .endpoint_url(aws.endpoint())
-        .credentials_provider(Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", None, None, "test"))
+        .credentials_provider(Credentials::new(
+            "AKIAIOSFODNN7EXAMPLE",
+            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            None,
+            None,
+            "test",
+        ))
         .load()
         .await;
     Iam::with_config(&config, Connection { rate: 1000.0, observer: Arc::new(()) })
@@ -36,7 +42,9 @@ pub(crate) async fn an_answer_of_500_causes_no_second_create() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
     aws.human().create_user("u").await.expect("a user");
-    for rule in [Rule::on("CreateAccessKey").nth(1).after_commit().html_500(), Rule::on("CreateAccessKey").nth(2).throttle()] {
+    for rule in
+        [Rule::on("CreateAccessKey").nth(1).after_commit().html_500(), Rule::on("CreateAccessKey").nth(2).throttle()]
+    {
         aws.rules().add(rule);
     }
     let error = iam.create_access_key("u").await.expect_err("an answer that is none of IAM");

@@ -11,7 +11,11 @@ pub(crate) async fn an_unknown_policy_is_named() {
     let stage = Stage::new().await;
     stage.apply("x", json!({"userName": "u", "policies": {"managed": ["ViewOnlyAccess"]}})).await;
     let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::PolicyNotFound)).await;
-    assert!(message(&user, ConditionType::Ready).contains("write job-function/ViewOnlyAccess"), "{}", message(&user, ConditionType::Ready));
+    assert!(
+        message(&user, ConditionType::Ready).contains("write job-function/ViewOnlyAccess"),
+        "{}",
+        message(&user, ConditionType::Ready)
+    );
     assert!(stage.secret("x").await.is_none(), "no key of a user that is not what it should be");
     assert!(stage.aws.log().calls_of("CreateAccessKey").is_empty());
     stage.event("x", Reason::PolicyNotFound).await;
@@ -66,11 +70,15 @@ pub(crate) async fn a_bad_schedule_says_what_is_allowed() {
 }
 
 pub(crate) async fn missing_rights_name_the_command_that_grants_them() {
-    let stage = Stage::with(Wishes { no_secret_access: true, arguments: vec!["--resync=2s"], ..Wishes::default() }).await;
+    let stage =
+        Stage::with(Wishes { no_secret_access: true, arguments: vec!["--resync=2s"], ..Wishes::default() }).await;
     stage.apply("x", json!({"userName": "u"})).await;
     let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::SecretAccessDenied)).await;
     let told = message(&user, ConditionType::Ready);
-    let command = format!("kubectl -n {} create rolebinding aws-deploy-user-operator-secrets --clusterrole=aws-deploy-user-operator-secrets --serviceaccount=aws-deploy-user-operator:aws-deploy-user-operator", stage.namespace);
+    let command = format!(
+        "kubectl -n {} create rolebinding aws-deploy-user-operator-secrets --clusterrole=aws-deploy-user-operator-secrets --serviceaccount=aws-deploy-user-operator:aws-deploy-user-operator",
+        stage.namespace
+    );
     assert!(told.contains(&command), "{told}");
     assert!(stage.aws.log().select(|call| call.mutating).is_empty(), "nothing is made in AWS before");
     stage.grant_secret_access().await;
@@ -83,7 +91,12 @@ pub(crate) async fn missing_credentials_are_told_and_waited_for() {
     let stage = Stage::with(Wishes { no_credentials: true, ..Wishes::default() }).await;
     stage.apply("x", json!({"userName": "u"})).await;
     let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::OperatorCredentials)).await;
-    assert!(message(&user, ConditionType::Ready).contains("the operator's own AWS credentials") || message(&user, ConditionType::Ready).contains("has no AWS credentials"), "{}", message(&user, ConditionType::Ready));
+    assert!(
+        message(&user, ConditionType::Ready).contains("the operator's own AWS credentials")
+            || message(&user, ConditionType::Ready).contains("has no AWS credentials"),
+        "{}",
+        message(&user, ConditionType::Ready)
+    );
 }
 
 pub(crate) async fn an_unreachable_aws_leaves_ready_as_it_was() {
@@ -97,7 +110,9 @@ pub(crate) async fn an_unreachable_aws_leaves_ready_as_it_was() {
     stage.aws.come_back().await.expect("AWS comes back");
     stage.until_condition("x", ConditionType::UserSynced, "True", None).await;
     assert_eq!(stage.published("x").await, key);
-    let user = stage.until("x", "free of failures", |user| user.status.as_ref().is_some_and(|status| status.failed_attempts == 0)).await;
+    let user = stage
+        .until("x", "free of failures", |user| user.status.as_ref().is_some_and(|status| status.failed_attempts == 0))
+        .await;
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
 }
 

@@ -1,11 +1,28 @@
 //! The house rules: imports run one way, generated files are what the code says.
 
-use std::{fs, path::{Path, PathBuf}};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Folder of `src` -> what its files may not name. The table in `src/lib.rs`, turned round.
 const LAW: &[(&str, &[&str])] = &[
     ("api", &["crate::domain", "crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "tokio"]),
-    ("domain", &["crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "kube::", "k8s_openapi", "tokio", "async ", "Timestamp::now"]),
+    (
+        "domain",
+        &[
+            "crate::aws",
+            "crate::cluster",
+            "crate::reconcile",
+            "crate::operator",
+            "aws_",
+            "kube::",
+            "k8s_openapi",
+            "tokio",
+            "async ",
+            "Timestamp::now",
+        ],
+    ),
     ("aws", &["crate::cluster", "crate::reconcile", "crate::operator", "kube::", "k8s_openapi"]),
     ("cluster", &["crate::aws", "crate::reconcile", "crate::operator", "aws_sdk", "aws_config"]),
     ("reconcile", &["crate::operator", "aws_sdk", "aws_config"]),
@@ -36,9 +53,16 @@ pub(crate) async fn imports_run_one_way() {
             for (number, line) in code.enumerate() {
                 for name in *forbidden {
                     // A word of its own: `aws_` is meant as a crate, not as the end of a name.
-                    let found = line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
+                    let found = line
+                        .match_indices(name)
+                        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
                     if found && (line.contains("use ") || line.contains("::") || *name == "async ") {
-                        broken.push(format!("{}:{}: {name}: {}", file.strip_prefix(root()).unwrap_or(&file).display(), number + 1, line.trim()));
+                        broken.push(format!(
+                            "{}:{}: {name}: {}",
+                            file.strip_prefix(root()).unwrap_or(&file).display(),
+                            number + 1,
+                            line.trim()
+                        ));
                     }
                 }
             }

@@ -35,15 +35,32 @@ pub(crate) async fn drift_is_put_back_and_told() {
     let mut stage = Stage::new().await;
     let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}]});
     stage
-        .apply("x", json!({"userName": "d", "tags": {"team": "payments"},
-            "policies": {"managed": ["AmazonEC2FullAccess"], "inline": [{"name": "list", "document": document}]}}))
+        .apply(
+            "x",
+            json!({"userName": "d", "tags": {"team": "payments"},
+            "policies": {"managed": ["AmazonEC2FullAccess"], "inline": [{"name": "list", "document": document}]}}),
+        )
         .await;
     stage.ready("x").await;
     let human = stage.aws.human();
     human.detach("d", EC2).await.expect("by hand");
     human.attach("d", VIEW).await.expect("by hand");
-    human.put_inline("d", "list", r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#).await.expect("by hand");
-    human.put_inline("d", "more", r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#).await.expect("by hand");
+    human
+        .put_inline(
+            "d",
+            "list",
+            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#,
+        )
+        .await
+        .expect("by hand");
+    human
+        .put_inline(
+            "d",
+            "more",
+            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#,
+        )
+        .await
+        .expect("by hand");
     human.tag("d", &[("Team", "attackers"), ("note", "by hand")]).await.expect("by hand");
     let iam = stage
         .until_iam("d", "as declared again", |user| {
@@ -62,7 +79,12 @@ pub(crate) async fn drift_is_put_back_and_told() {
 
 pub(crate) async fn tags_come_and_go_with_the_manifest() {
     let stage = Stage::new().await;
-    stage.apply("x", json!({"userName": "t", "tags": {"team": "payments", "cost": "42"}, "accessKey": {"useCase": "Other"}})).await;
+    stage
+        .apply(
+            "x",
+            json!({"userName": "t", "tags": {"team": "payments", "cost": "42"}, "accessKey": {"useCase": "Other"}}),
+        )
+        .await;
     stage.ready("x").await;
     stage.apply("x", json!({"userName": "t", "tags": {"team": "search"}})).await;
     stage.ready("x").await;

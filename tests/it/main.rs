@@ -4,6 +4,14 @@
 //! One control plane serves all tests; each has a namespace, an AWS account and an operator of its own. It is started
 //! by the first test that asks for it and stopped after the last one, also when tests fail.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a test fails by a panic, lives in real time, and its futures run one at a time"
+)]
+
 mod adapter;
 mod bad_input;
 mod crash;
@@ -97,7 +105,9 @@ const CLAIMS: &[Claim] = claims! {
 };
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // The tests wait more than they compute; one a core would leave the machine idle.
+    arguments.test_threads = arguments.test_threads.or(Some(8));
     let trials = CLAIMS.iter().map(|&(name, claim)| Trial::test(name, claim)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     stage::stop();

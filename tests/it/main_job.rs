@@ -39,9 +39,15 @@ pub(crate) async fn one_manifest_leads_to_user_policy_key_and_secret() {
     assert_eq!(secret["AWS_ACCESS_KEY_ID"], key.id);
     assert!(stage.account.secret_matches(&key.id, &secret["AWS_SECRET_ACCESS_KEY"]), "id and secret belong together");
     assert_eq!(secret["AWS_REGION"], "us-east-1");
-    assert!(secret["credentials"].contains(&key.id) && secret["credentials"].contains(&secret["AWS_SECRET_ACCESS_KEY"]));
+    assert!(
+        secret["credentials"].contains(&key.id) && secret["credentials"].contains(&secret["AWS_SECRET_ACCESS_KEY"])
+    );
     assert_eq!(secret["config"], "[default]\nregion = us-east-1\n");
-    assert_eq!(stage.secrets().get_opt("cycle.awsdeploy-journal").await.expect("readable"), None, "the journal is closed");
+    assert_eq!(
+        stage.secrets().get_opt("cycle.awsdeploy-journal").await.expect("readable"),
+        None,
+        "the journal is closed"
+    );
 
     for kind in ConditionType::ALL {
         assert_eq!(condition(&user, kind).expect("every condition is there").status, "True", "{kind}");
@@ -82,12 +88,17 @@ pub(crate) async fn first_creation_costs_four_writes_and_one_read() {
     stage.ready("cycle").await;
     let calls = stage.aws.log().calls_about("cycle-prod");
     let named = |mutating: bool| -> Vec<&str> {
-        calls.iter().filter(|call| call.service != "sts" && call.mutating == mutating).map(|call| call.action.as_str()).collect()
+        calls
+            .iter()
+            .filter(|call| call.service != "sts" && call.mutating == mutating)
+            .map(|call| call.action.as_str())
+            .collect()
     };
     assert_eq!(named(true), ["CreateUser", "AttachUserPolicy", "CreateAccessKey", "TagUser"]);
     assert_eq!(named(false), ["GetUser"]);
     let minted = stage.published("cycle-aws").await;
-    let checks = stage.aws.log().select(|call| call.action == "GetCallerIdentity" && call.caller_key.as_ref() == Some(&minted));
+    let checks =
+        stage.aws.log().select(|call| call.action == "GetCallerIdentity" && call.caller_key.as_ref() == Some(&minted));
     assert_eq!(checks.len(), 3, "three checks by STS");
 }
 

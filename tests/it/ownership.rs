@@ -17,7 +17,8 @@ pub(crate) async fn a_foreign_user_is_refused_without_a_write() {
     let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     assert!(message(&user, ConditionType::Ready).contains("left alone"), "{}", message(&user, ConditionType::Ready));
     assert!(stage.secret("x").await.is_none());
-    let committed: Vec<_> = stage.aws.log().mutating_calls_since(mark).into_iter().filter(|call| call.committed).collect();
+    let committed: Vec<_> =
+        stage.aws.log().mutating_calls_since(mark).into_iter().filter(|call| call.committed).collect();
     assert!(committed.is_empty(), "{committed:#?}");
     stage.event("x", Reason::NotOwned).await;
     stage.delete("x").await;
@@ -27,7 +28,9 @@ pub(crate) async fn a_foreign_user_is_refused_without_a_write() {
 
 pub(crate) async fn a_foreign_secret_is_refused_before_anything_is_made() {
     let stage = Stage::new().await;
-    let secret: Secret = serde_json::from_value(json!({"metadata": {"name": "db-password"}, "stringData": {"password": "theirs"}})).expect("a Secret");
+    let secret: Secret =
+        serde_json::from_value(json!({"metadata": {"name": "db-password"}, "stringData": {"password": "theirs"}}))
+            .expect("a Secret");
     stage.secrets().create(&PostParams::default(), &secret).await.expect("somebody's Secret");
     stage.apply("x", json!({"userName": "s", "accessKey": {"secret": {"name": "db-password"}}})).await;
     let user = stage.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;

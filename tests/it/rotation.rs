@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use awsdeploy::api::{ConditionType, Reason, mark, user::AccessKeyState};
+use awsdeploy::api::{AwsDeployUser, ConditionType, Reason, mark, user::AccessKeyState};
 use awsdeploy_testkit::aws_proxy::KeyState;
 use jiff::Timestamp;
 use kube::{
@@ -54,7 +54,11 @@ pub(crate) async fn an_old_key_lives_through_its_overlap_then_is_inactive_then_g
     assert_eq!(told.iter().map(|key| key.id.as_str()).collect::<Vec<_>>(), [old.as_str(), new.as_str()]);
     assert!(told[0].retires_at.is_some());
 
-    stage.until_iam("rotating", "the old key is Inactive", |user| user.key(&old).is_some_and(|key| key.state == KeyState::Inactive)).await;
+    stage
+        .until_iam("rotating", "the old key is Inactive", |user| {
+            user.key(&old).is_some_and(|key| key.state == KeyState::Inactive)
+        })
+        .await;
     let overlap = Timestamp::now().duration_since(published_at);
     assert!(overlap.as_secs_f64() >= 3.0, "the old key was Active for {overlap} only");
     let deactivated_at = Timestamp::now();
@@ -62,7 +66,9 @@ pub(crate) async fn an_old_key_lives_through_its_overlap_then_is_inactive_then_g
     let dwell = Timestamp::now().duration_since(deactivated_at);
     assert!(dwell.as_secs_f64() >= 2.0, "the old key was Inactive for {dwell} only");
     assert_eq!(iam.active_keys(), [new.as_str()]);
-    let iam = stage.until_iam("rotating", "the old key's tags are gone", |user| user.tags.keys().all(|tag| !tag.contains(&old))).await;
+    let iam = stage
+        .until_iam("rotating", "the old key's tags are gone", |user| user.tags.keys().all(|tag| !tag.contains(&old)))
+        .await;
     assert!(iam.tags.contains_key(&format!("awsdeploy.dev/key/{new}")));
     let creates = stage.aws.log().calls_of("CreateAccessKey");
     assert_eq!(creates.len(), 2, "one for the user, one for the rotation");
@@ -70,7 +76,9 @@ pub(crate) async fn an_old_key_lives_through_its_overlap_then_is_inactive_then_g
 
 pub(crate) async fn a_cron_schedule_rotates() {
     let stage = Stage::new().await;
-    stage.apply("x", with_rotation(json!({"schedule": "* * * * *", "timeZone": "Europe/Berlin", "overlap": "2s"}))).await;
+    stage
+        .apply("x", with_rotation(json!({"schedule": "* * * * *", "timeZone": "Europe/Berlin", "overlap": "2s"})))
+        .await;
     let user = stage.ready("x").await;
     let due = user.status.expect("a status").next_rotation_time.expect("a next rotation");
     let first = stage.published("keys").await;
@@ -79,9 +87,10 @@ pub(crate) async fn a_cron_schedule_rotates() {
     let limit = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
     tokio::time::sleep(limit).await;
     eventually("the schedule rotates", rotated, || stage.log()).await;
-    let user = stage.user("x").await;
-    let published = user.status.expect("a status").last_rotation_time.expect("a rotation");
-    assert!(published >= due, "{published} is before {due}");
+    let seen = |user: &AwsDeployUser| user.status.as_ref().and_then(|status| status.last_rotation_time);
+    let user = stage.until("x", "rotated", |user| seen(user).is_some_and(|time| time >= due)).await;
+    let next = user.status.expect("a status").next_rotation_time.expect("a next rotation");
+    assert!(next > due && next <= due + jiff::SignedDuration::from_secs(64), "{next} is not the minute after {due}");
 }
 
 pub(crate) async fn a_new_value_of_the_annotation_rotates_once() {
@@ -134,7 +143,9 @@ pub(crate) async fn a_deleted_secret_comes_back_with_a_new_key() {
     let second = stage.until_published("keys", &first).await;
     let iam = stage.iam("rotating").await;
     assert_eq!(iam.key(&first).map(|key| key.state), Some(KeyState::Active), "pods may still hold the old value");
-    stage.until_iam("rotating", "the old key retires", |user| user.keys.len() == 1 && user.key(&second).is_some()).await;
+    stage
+        .until_iam("rotating", "the old key retires", |user| user.keys.len() == 1 && user.key(&second).is_some())
+        .await;
     stage.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
     stage.assert_a_fresh_look_writes_nothing("x").await;
 }
@@ -174,7 +185,11 @@ pub(crate) async fn a_key_deleted_in_aws_is_replaced() {
 
     stage.aws.human().deactivate_key("rotating", &second).await.expect("deactivated by hand");
     let third = stage.until_published("keys", &second).await;
-    stage.until_iam("rotating", "the dead key goes", |user| user.active_keys() == [third.as_str()] && user.keys.len() == 1).await;
+    stage
+        .until_iam("rotating", "the dead key goes", |user| {
+            user.active_keys() == [third.as_str()] && user.keys.len() == 1
+        })
+        .await;
 }
 
 pub(crate) async fn a_foreign_key_is_reported_and_left_alone() {
@@ -192,7 +207,11 @@ pub(crate) async fn a_foreign_key_is_reported_and_left_alone() {
     stage.annotate("x", mark::ANNOTATION_ROTATE, "now").await;
     let user = stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::SlotTaken)).await;
     assert!(message(&user, ConditionType::RotationHealthy).contains(&foreign));
-    assert_eq!(crate::stage::condition(&user, ConditionType::Ready).expect("Ready").status, "True", "the published key works");
+    assert_eq!(
+        crate::stage::condition(&user, ConditionType::Ready).expect("Ready").status,
+        "True",
+        "the published key works"
+    );
     stage.event("x", Reason::SlotTaken).await;
     assert_eq!(stage.published("keys").await, first);
 

@@ -247,7 +247,11 @@ impl Stage {
             Ok(other) => panic!("waiting for {name} to be {what}: {other:?}"),
             Err(_) => {
                 let user = self.users().get_opt(name).await;
-                panic!("{name} is not {what} after {SOON:?}: {user:#?}\n{}\n{}", self.aws.log().transcript(), self.log())
+                panic!(
+                    "{name} is not {what} after {SOON:?}: {user:#?}\n{}\n{}",
+                    self.aws.log().transcript(),
+                    self.log()
+                )
             }
         }
     }
@@ -292,7 +296,14 @@ impl Stage {
     /// The data of a Secret as text.
     pub(crate) async fn secret(&self, name: &str) -> Option<BTreeMap<String, String>> {
         let secret = self.secrets().get_opt(name).await.expect("Secrets can be read")?;
-        Some(secret.data.into_iter().flatten().map(|(name, value)| (name, String::from_utf8(value.0).expect("text"))).collect())
+        Some(
+            secret
+                .data
+                .into_iter()
+                .flatten()
+                .map(|(name, value)| (name, String::from_utf8(value.0).expect("text")))
+                .collect(),
+        )
     }
 
     /// The key that is published in a Secret.
@@ -308,7 +319,12 @@ impl Stage {
         };
         match tokio::time::timeout(SOON, await_condition(self.secrets(), secret, wanted)).await {
             Ok(Ok(_)) => self.published(secret).await,
-            other => panic!("no other key than {other_than}: {:?}\n{}\n{}", other.is_ok(), self.aws.log().transcript(), self.log()),
+            other => panic!(
+                "no other key than {other_than}: {:?}\n{}\n{}",
+                other.is_ok(),
+                self.aws.log().transcript(),
+                self.log()
+            ),
         }
     }
 
@@ -453,7 +469,11 @@ pub(crate) fn message(user: &AwsDeployUser, kind: ConditionType) -> String {
 }
 
 /// Asks until there is an answer, for things that tell nobody when they change.
-pub(crate) async fn eventually<T: Debug>(what: &str, probe: impl AsyncFn() -> Option<T>, context: impl Fn() -> String) -> T {
+pub(crate) async fn eventually<T: Debug>(
+    what: &str,
+    probe: impl AsyncFn() -> Option<T>,
+    context: impl Fn() -> String,
+) -> T {
     let asked = async {
         loop {
             if let Some(answer) = probe().await {

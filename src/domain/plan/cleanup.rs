@@ -65,20 +65,25 @@ impl Scene<'_> {
 
     /// Brings an attempt under way to an end, so that its key is known: published, or deleted.
     fn end_attempt(&self, user: &IamUser) -> Option<Verdict> {
-        let JournalSeen::Attempt { attempt, journal: Journal { mode, started_at, .. } } = &self.world.journal else { return None };
+        let JournalSeen::Attempt { attempt, journal: Journal { mode, started_at, .. } } = &self.world.journal else {
+            return None;
+        };
         let published = self.world.published();
         let is_published = |id: &str| published.is_some_and(|facts| facts.key_id == id);
         Some(match mode {
             Mode::Intent { known } => {
                 let due = *started_at + self.settings.intent_dwell;
                 if self.now < due {
-                    let message = "an attempt to make an access key was cut off; the deletion goes on after a safe waiting time";
+                    let message =
+                        "an attempt to make an access key was cut off; the deletion goes on after a safe waiting time";
                     return Some(Err((Some(due), Note::new(Reason::Recovering, message))));
                 }
                 let orphans = rotation::orphans(self.world, user, known, *started_at);
                 Ok(Effect::AbandonAttempt { orphans, failed: false })
             }
-            Mode::Keyed { key_id, .. } if is_published(key_id) && !user.is_tagged(key_id) => Ok(Effect::TagKey(key_id.clone())),
+            Mode::Keyed { key_id, .. } if is_published(key_id) && !user.is_tagged(key_id) => {
+                Ok(Effect::TagKey(key_id.clone()))
+            }
             Mode::Keyed { key_id, .. } if is_published(key_id) => Ok(Effect::CloseJournal),
             Mode::Keyed { key_id, .. } => Ok(Effect::AbandonAttempt { orphans: vec![key_id.clone()], failed: false }),
             Mode::Abandoned { orphans } => {
@@ -97,7 +102,8 @@ impl Scene<'_> {
     }
 
     fn delete(&self, user: &IamUser, force: bool) -> Verdict {
-        let foreign: Vec<&str> = user.keys.iter().filter(|key| !self.world.is_ours(&key.id)).map(|key| key.id.as_str()).collect();
+        let foreign: Vec<&str> =
+            user.keys.iter().filter(|key| !self.world.is_ours(&key.id)).map(|key| key.id.as_str()).collect();
         if !force && !foreign.is_empty() {
             return Err((
                 None,
@@ -130,7 +136,8 @@ impl Scene<'_> {
 
     fn retain(&self, user: &IamUser) -> Verdict {
         // Our marks alone: tags that were declared, the console's descriptions and the keys stay.
-        let marks: std::collections::BTreeSet<String> = user.tags.keys().filter(|key| key.starts_with(mark::TAG_PREFIX)).cloned().collect();
+        let marks: std::collections::BTreeSet<String> =
+            user.tags.keys().filter(|key| key.starts_with(mark::TAG_PREFIX)).cloned().collect();
         // The Secret first: once the user is unmarked, a repeated pass would not know it as ours.
         if matches!(self.world.published, Published::Ours(_)) {
             return Ok(Effect::ReleaseSecret);

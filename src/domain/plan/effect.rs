@@ -1,6 +1,9 @@
 //! The verbs of a plan. They hold names and ids, never key material.
 
-use std::{collections::{BTreeMap, BTreeSet}, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde_json::Value;
 
@@ -180,7 +183,9 @@ impl fmt::Display for Effect {
         let verb = self.verb();
         match self {
             Self::TagUser(tags) => write!(formatter, "{verb} {}", tags.keys().cloned().collect::<Vec<_>>().join(", ")),
-            Self::UntagUser(keys) => write!(formatter, "{verb} {}", keys.iter().cloned().collect::<Vec<_>>().join(", ")),
+            Self::UntagUser(keys) => {
+                write!(formatter, "{verb} {}", keys.iter().cloned().collect::<Vec<_>>().join(", "))
+            }
             Self::PutInlinePolicy(name, _) | Self::DeleteInlinePolicy(name) | Self::DeletePreviousSecret(name) => {
                 write!(formatter, "{verb} {name}")
             }

@@ -17,10 +17,10 @@ pub use cleanup::{Leaving, cleanup, declared_grants};
 pub use effect::{Effect, Facts, Why};
 
 use super::{
-    desired::Desired,
+    desired::{Desired, Target},
     owner::Ownership,
     settings::Settings,
-    world::{Iam, Published, World},
+    world::{Iam, IamUser, Published, World},
 };
 use crate::api::Reason;
 
@@ -116,17 +116,26 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
 
 /// The IAM user belongs to somebody else: nothing of it may be written.
 fn not_ours(desired: &Desired, world: &World) -> Option<Note> {
-    let user = world.user()?;
+    stranger(&desired.target, world.user()?)
+}
+
+/// Whose the IAM user is, if it is not ours.
+#[must_use]
+pub fn stranger(target: &Target, user: &IamUser) -> Option<Note> {
     let name = &user.name;
-    match desired.target.owner.of(&user.tags) {
+    match target.owner.of(&user.tags) {
         Ownership::Ours => None,
         Ownership::Unmarked => Some(Note::new(
             Reason::NotOwned,
-            format!("an IAM user {name} exists that was not made by this operator; it is left alone. Choose another spec.userName in a new resource, or have that user removed"),
+            format!(
+                "an IAM user {name} exists that was not made by this operator; it is left alone. Choose another spec.userName in a new resource, or have that user removed"
+            ),
         )),
         Ownership::Other(who) => Some(Note::new(
             Reason::NotOwned,
-            format!("the IAM user {name} belongs to {who}; it is left alone. IAM compares names without regard to case. Choose another spec.userName in a new resource"),
+            format!(
+                "the IAM user {name} belongs to {who}; it is left alone. IAM compares names without regard to case. Choose another spec.userName in a new resource"
+            ),
         )),
     }
 }
@@ -138,7 +147,9 @@ fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
     let (name, whose) = match (&world.published, &world.journal) {
         (Published::Foreign(whose), _) => (&target.secret_name, whose.clone()),
         (_, JournalSeen::Foreign(whose)) => (&target.journal_name, whose.clone()),
-        (Published::Ours(facts), _) if facts.immutable && !(facts.intact && facts.as_declared) => return Some(immutable(desired)),
+        (Published::Ours(facts), _) if facts.immutable && !(facts.intact && facts.as_declared) => {
+            return Some(immutable(desired));
+        }
         _ => return None,
     };
     Some(cannot_be_written(name, &whose))
@@ -146,12 +157,17 @@ fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
 
 /// An immutable Secret is left alone as long as its key works and no other is due.
 fn immutable(desired: &Desired) -> Note {
-    cannot_be_written(&desired.target.secret_name, "it was made immutable by hand; delete it, a new key is published then")
+    cannot_be_written(
+        &desired.target.secret_name,
+        "it was made immutable by hand; delete it, a new key is published then",
+    )
 }
 
 fn cannot_be_written(name: &str, why: &str) -> Note {
     Note::new(
         Reason::SecretConflict,
-        format!("Secret {name} cannot be written: {why}. No access key is made before this is solved: remove that Secret, or set spec.accessKey.secret.name to a free name"),
+        format!(
+            "Secret {name} cannot be written: {why}. No access key is made before this is solved: remove that Secret, or set spec.accessKey.secret.name to a free name"
+        ),
     )
 }

@@ -183,7 +183,8 @@ fn tag_published(scene: &Scene<'_>) -> Option<Step> {
 
 fn close_finished(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, ..) = scene.keyed()?;
-    (scene.world.published()?.key_id == key_id && scene.user.is_tagged(key_id)).then_some(Step::Do(Effect::CloseJournal))
+    (scene.world.published()?.key_id == key_id && scene.user.is_tagged(key_id))
+        .then_some(Step::Do(Effect::CloseJournal))
 }
 
 fn give_up_revoked(scene: &Scene<'_>) -> Option<Step> {
@@ -306,7 +307,10 @@ fn replace(scene: &Scene<'_>) -> Option<Step> {
     if scene.user.keys.len() < SLOTS {
         // Nobody gets a first key of a user that is not yet what it should be.
         if !scene.user_ready && scene.world.published().is_none() {
-            return Some(Step::Hold(Note::new(Reason::Pending, "the access key is made once the user's policies and tags are as declared")));
+            return Some(Step::Hold(Note::new(
+                Reason::Pending,
+                "the access key is made once the user's policies and tags are as declared",
+            )));
         }
         return Some(Step::Do(Effect::MintKey {
             known: scene.user.keys.iter().map(|key| key.id.clone()).collect(),
@@ -318,7 +322,8 @@ fn replace(scene: &Scene<'_>) -> Option<Step> {
 
 fn drop_previous_secret(scene: &Scene<'_>) -> Option<Step> {
     let published = scene.world.published()?;
-    let (name, _) = published.previous.iter().find(|(_, key_id)| !scene.user.key(key_id).is_some_and(|key| key.active))?;
+    let (name, _) =
+        published.previous.iter().find(|(_, key_id)| !scene.user.key(key_id).is_some_and(|key| key.active))?;
     Some(Step::Do(Effect::DeletePreviousSecret(name.clone())))
 }
 
@@ -377,7 +382,9 @@ impl Scene<'_> {
 
     fn abandoned(&self) -> Option<(&str, &[String])> {
         match &self.world.journal {
-            JournalSeen::Attempt { attempt, journal: Journal { mode: Mode::Abandoned { orphans }, .. } } => Some((attempt, orphans)),
+            JournalSeen::Attempt { attempt, journal: Journal { mode: Mode::Abandoned { orphans }, .. } } => {
+                Some((attempt, orphans))
+            }
             _ => None,
         }
     }
@@ -423,7 +430,9 @@ impl Scene<'_> {
 
     /// When the next superseded key has to be dealt with.
     fn retirement(&self) -> Option<Timestamp> {
-        self.superseded().filter_map(|key| if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) }).min()
+        self.superseded()
+            .filter_map(|key| if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) })
+            .min()
     }
 
     fn permille(&self) -> i32 {
@@ -436,7 +445,8 @@ impl Scene<'_> {
 
     fn due(&self) -> Option<Due> {
         let Published::Ours(published) = &self.world.published else {
-            let before = self.world.reported.last_rotation.is_some() || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")));
+            let before = self.world.reported.last_rotation.is_some()
+                || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")));
             return Some(if before { Due::Lost } else { Due::First });
         };
         if !published.intact {
@@ -456,9 +466,18 @@ impl Scene<'_> {
     fn held_back(&self, due: Due) -> Option<(Timestamp, Note)> {
         let reported = &self.world.reported;
         if let (Some(failed), 1..) = (reported.last_failure, reported.failed_attempts) {
-            let until = failed + backoff::delay(ErrorClass::Transient, reported.failed_attempts, self.permille(), SignedDuration::ZERO);
+            let until = failed
+                + backoff::delay(
+                    ErrorClass::Transient,
+                    reported.failed_attempts,
+                    self.permille(),
+                    SignedDuration::ZERO,
+                );
             if self.now < until {
-                return Some((until, Note::new(Reason::RotationWaits, "the last attempt failed; the next one follows after a pause")));
+                return Some((
+                    until,
+                    Note::new(Reason::RotationWaits, "the last attempt failed; the next one follows after a pause"),
+                ));
             }
         }
         if matches!(due, Due::First | Due::Scheduled) {
@@ -469,24 +488,37 @@ impl Scene<'_> {
         let until = newest.min(self.now) + self.settings.repair_interval();
         (self.now < until).then(|| {
             let pause = humanize(self.settings.repair_interval());
-            (until, Note::new(Reason::RotationWaits, format!("a key was made less than {pause} ago; the next one follows after this pause")))
+            (
+                until,
+                Note::new(
+                    Reason::RotationWaits,
+                    format!("a key was made less than {pause} ago; the next one follows after this pause"),
+                ),
+            )
         })
     }
 
     /// The Secret that a new key leaves behind because the target was renamed.
     fn left_behind(&self) -> Option<(String, String)> {
-        let (name, key_id) = self.world.reported.secret.as_ref()?;
-        (*name != self.desired.target.secret_name).then(|| (name.clone(), key_id.clone()))
+        let name = self.world.reported.secret_name.as_ref().filter(|name| **name != self.desired.target.secret_name)?;
+        // The key in it is the newest one that was ever published.
+        let key = self.user.keys.iter().filter(|key| self.user.is_tagged(&key.id)).max_by_key(|key| key.created_at);
+        Some((name.clone(), key.map(|key| key.id.clone()).unwrap_or_default()))
     }
 
     /// Both slots are in use and a key is due.
     fn make_room(&self, due: Due) -> Step {
         let working = self.working().map(|facts| facts.key_id.as_str());
-        let spare: Vec<&AccessKey> =
-            self.user.keys.iter().filter(|key| Some(key.id.as_str()) != working && self.world.is_ours(&key.id)).collect();
+        let spare: Vec<&AccessKey> = self
+            .user
+            .keys
+            .iter()
+            .filter(|key| Some(key.id.as_str()) != working && self.world.is_ours(&key.id))
+            .collect();
         if due.is_urgent() {
             let published = self.world.published().map(|facts| facts.key_id.as_str());
-            let dead = spare.iter().filter(|key| !key.active).min_by_key(|key| (published == Some(&key.id), key.created_at));
+            let dead =
+                spare.iter().filter(|key| !key.active).min_by_key(|key| (published == Some(&key.id), key.created_at));
             if let Some(dead) = dead {
                 return Step::Do(Effect::DeleteKey(dead.id.clone(), Why::MakesRoom));
             }
@@ -503,7 +535,8 @@ impl Scene<'_> {
         // Without a working key there is no publication to count from: its slot is kept, and the other is not ours.
         let until = if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) };
         let Some(until) = until else { return Step::Hold(self.slot_taken()) };
-        let message = format!("a rotation is due; both key slots of the user are in use until the overlap of {} ends", key.id);
+        let message =
+            format!("a rotation is due; both key slots of the user are in use until the overlap of {} ends", key.id);
         Step::Wait(until, Note::new(Reason::RotationWaits, message))
     }
 
@@ -535,16 +568,26 @@ impl Scene<'_> {
         }
         Some(match self.world.published() {
             None => Note::new(Reason::Pending, "no access key is published yet"),
-            Some(facts) if !facts.intact => Note::new(Reason::Pending, "the Secret was edited by hand; a new key is on its way"),
-            Some(facts) => Note::new(Reason::Pending, format!("AWS does not know {} as an Active key; a new one is on its way", facts.key_id)),
+            Some(facts) if !facts.intact => {
+                Note::new(Reason::Pending, "the Secret was edited by hand; a new key is on its way")
+            }
+            Some(facts) => Note::new(
+                Reason::Pending,
+                format!("AWS does not know {} as an Active key; a new one is on its way", facts.key_id),
+            ),
         })
     }
 
     fn at_rest(&self, next: Option<Timestamp>) -> Note {
         match (self.retirement(), next) {
-            (Some(until), _) => Note::new(Reason::Overlap, format!("the key before is valid until {until} so that consumers can move over")),
+            (Some(until), _) => Note::new(
+                Reason::Overlap,
+                format!("the key before is valid until {until} so that consumers can move over"),
+            ),
             (None, Some(_)) => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
-            (None, None) => Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)"),
+            (None, None) => {
+                Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
+            }
         }
     }
 }

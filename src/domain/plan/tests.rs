@@ -19,7 +19,9 @@ use crate::{
         owner::{Owner, key_tag},
         schedule::Rhythm,
         settings::Settings,
-        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, Published, PublishedFacts, Reported, Verification, World},
+        world::{
+            AccessKey, Grants, Iam, IamUser, JournalSeen, Published, PublishedFacts, Reported, Verification, World,
+        },
     },
 };
 

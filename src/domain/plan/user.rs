@@ -32,8 +32,12 @@ fn shrink(desired: &Desired, grants: &Grants) -> impl Iterator<Item = Effect> {
         .filter(|arn| !desired.attached.contains(*arn) && !policy::is_quarantine(arn))
         .cloned()
         .map(Effect::DetachPolicy);
-    let delete =
-        grants.inline.keys().filter(|name| !desired.inline.contains_key(*name)).cloned().map(Effect::DeleteInlinePolicy);
+    let delete = grants
+        .inline
+        .keys()
+        .filter(|name| !desired.inline.contains_key(*name))
+        .cloned()
+        .map(Effect::DeleteInlinePolicy);
     detach.chain(delete)
 }
 
@@ -43,7 +47,8 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
         .iter()
         .filter(|(name, document)| !grants.inline.get(*name).is_some_and(|found| policy::same(found, document)))
         .map(|(name, document)| {
-            let before = grants.inline.get(name).map_or(0, |found| i64::try_from(policy::size(found)).unwrap_or(i64::MAX));
+            let before =
+                grants.inline.get(name).map_or(0, |found| i64::try_from(policy::size(found)).unwrap_or(i64::MAX));
             (i64::try_from(policy::size(document)).unwrap_or(i64::MAX) - before, name, document)
         })
         .collect();

@@ -49,7 +49,11 @@ fn a_foreign_key_makes_a_deletion_wait_before_anything_is_taken() {
     assert_eq!(plan.effects, []);
     let note = plan.user.unwrap();
     assert_eq!(note.reason, Reason::ForeignKeys);
-    assert!(note.message.contains('F') && note.message.contains("Force") && note.message.contains("Retain"), "{}", note.message);
+    assert!(
+        note.message.contains('F') && note.message.contains("Force") && note.message.contains("Retain"),
+        "{}",
+        note.message
+    );
     case.clone().leaving(Force).leaves_by("DeactivateKey K1 (Cleanup)");
     case.clone().inactive("K1").leaving(Force).leaves_by("DeactivateKey F (Cleanup)");
     case.leaving(Retain).leaves_by("ReleaseSecret");
@@ -57,11 +61,18 @@ fn a_foreign_key_makes_a_deletion_wait_before_anything_is_taken() {
 
 #[test]
 fn retain_releases_the_secret_before_the_user_is_unmarked() {
-    let mut case = at_rest().leaving(Retain).user(|user| user.tags.extend([("team".into(), "a".into()), ("K1".into(), "hub".into())]));
+    let mut case = at_rest()
+        .leaving(Retain)
+        .user(|user| user.tags.extend([("team".into(), "a".into()), ("K1".into(), "hub".into())]));
     case.leaves_by("ReleaseSecret");
     case = case.foreign_secret();
     let Effect::UntagUser(marks) = &case.cleanup().effects[0] else { panic!("{:?}", case.cleanup()) };
-    assert!(marks.iter().all(|mark| mark.starts_with("awsdeploy.dev/")) && marks.contains(&key_tag("K1")) && marks.len() == 5, "{marks:?}");
+    assert!(
+        marks.iter().all(|mark| mark.starts_with("awsdeploy.dev/"))
+            && marks.contains(&key_tag("K1"))
+            && marks.len() == 5,
+        "{marks:?}"
+    );
     case = case.no_user();
     case.leaves_by("RemoveFinalizer");
 }
@@ -69,7 +80,10 @@ fn retain_releases_the_secret_before_the_user_is_unmarked() {
 #[test]
 fn retain_leaves_keys_and_rights_as_they_are() {
     let case = in_overlap().leaving(Retain).foreign_secret();
-    case.leaves_by(&format!("UntagUser {}", case.world.user().unwrap().tags.keys().cloned().collect::<Vec<_>>().join(", ")));
+    case.leaves_by(&format!(
+        "UntagUser {}",
+        case.world.user().unwrap().tags.keys().cloned().collect::<Vec<_>>().join(", ")
+    ));
 }
 
 #[test]

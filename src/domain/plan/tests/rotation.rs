@@ -33,7 +33,9 @@ fn no_key_is_made_for_a_secret_that_is_not_ours() {
 fn a_staged_key_is_verified_until_aws_has_accepted_it_often_enough_in_a_row() {
     staged().does("VerifyKey K2");
     staged().checked("K2", 1, secs(1)).does("VerifyKey K2");
-    staged().checked("K2", 2, SignedDuration::from_millis(400)).waits(SignedDuration::from_millis(600), Reason::Verifying);
+    staged()
+        .checked("K2", 2, SignedDuration::from_millis(400))
+        .waits(SignedDuration::from_millis(600), Reason::Verifying);
     staged().accepted("K2", 3).does("Publish K2");
     staged().settings(|settings| settings.verify_successes = 0).does("Publish K2");
 }
@@ -164,7 +166,8 @@ fn a_journal_of_unknown_format_stops_everything_that_is_not_safe() {
 
 #[test]
 fn an_attempt_comes_to_its_end_before_anything_else_happens() {
-    let everything_due = |case: Case| case.requested().key("K0", days(40)).tagged("K0").facts(|facts| facts.as_declared = false);
+    let everything_due =
+        |case: Case| case.requested().key("K0", days(40)).tagged("K0").facts(|facts| facts.as_declared = false);
     everything_due(at_rest()).does("DeactivateKey K0 (Retired)");
     everything_due(at_rest().intent(secs(5), &["K1", "K0"])).waits(secs(55), Reason::Recovering);
     everything_due(staged()).does("VerifyKey K2");
@@ -173,7 +176,8 @@ fn an_attempt_comes_to_its_end_before_anything_else_happens() {
 
 #[test]
 fn the_chain_is_in_the_order_of_the_protocol() {
-    let place = |rule: &str| RULES.iter().position(|(name, _)| *name == rule).unwrap_or_else(|| panic!("no rule {rule:?}"));
+    let place =
+        |rule: &str| RULES.iter().position(|(name, _)| *name == rule).unwrap_or_else(|| panic!("no rule {rule:?}"));
     for (first, then) in [
         ("a journal of unknown format is left alone", "suspended keys are Inactive"),
         ("suspended keys are Inactive", "orphans are deleted behind the fence"),
@@ -214,13 +218,26 @@ fn a_staged_key_is_revoked_too() {
 fn a_suspended_user_gets_no_key_and_keeps_what_it_has() {
     without_key().suspended().waits(None, Reason::Suspended);
     at_rest().requested().suspended().inactive("K1").waits(None, Reason::Suspended);
-    at_rest().key("K0", days(40)).tagged("K0").inactive_since("K0", days(1)).inactive("K1").suspended().waits(None, Reason::Suspended);
+    at_rest()
+        .key("K0", days(40))
+        .tagged("K0")
+        .inactive_since("K0", days(1))
+        .inactive("K1")
+        .suspended()
+        .waits(None, Reason::Suspended);
 }
 
 #[test]
 fn an_attempt_that_was_cut_off_is_cleaned_up_although_the_user_is_suspended() {
     at_rest().inactive("K1").suspended().intent(mins(2), &["K1"]).key("K2", mins(2)).does("AbandonAttempt orphans: K2");
-    at_rest().inactive("K1").suspended().key("K2", mins(2)).inactive("K2").abandoned(&["K2"]).fenced().does("DeleteKey K2 (Orphan)");
+    at_rest()
+        .inactive("K1")
+        .suspended()
+        .key("K2", mins(2))
+        .inactive("K2")
+        .abandoned(&["K2"])
+        .fenced()
+        .does("DeleteKey K2 (Orphan)");
 }
 
 #[test]
@@ -246,7 +263,10 @@ fn a_published_key_that_is_gone_or_inactive_is_replaced() {
 
 #[test]
 fn a_key_published_a_moment_ago_may_be_missing_from_the_list() {
-    at_rest().key_gone("K1").published("K1", secs(59)).waits(days(90) - secs(59) - mins(10) * permille() / 1000, Reason::Scheduled);
+    at_rest()
+        .key_gone("K1")
+        .published("K1", secs(59))
+        .waits(days(90) - secs(59) - mins(10) * permille() / 1000, Reason::Scheduled);
     at_rest().key_gone("K1").published("K1", secs(60)).does("MintKey beside ");
 }
 
@@ -272,9 +292,9 @@ fn a_key_is_replaced_on_schedule() {
 
 #[test]
 fn a_renamed_secret_gets_a_new_key_and_the_journal_names_the_old_one() {
-    let renamed = at_rest().no_secret().world(|world| world.reported.secret = Some(("before".into(), "K1".into())));
+    let renamed = at_rest().no_secret().world(|world| world.reported.secret_name = Some("before".into()));
     renamed.does("MintKey beside K1, leaving before with K1");
-    at_rest().no_secret().world(|world| world.reported.secret = Some(("cycle".into(), "K1".into()))).does("MintKey beside K1");
+    at_rest().no_secret().world(|world| world.reported.secret_name = Some("cycle".into())).does("MintKey beside K1");
 }
 
 #[test]
@@ -352,7 +372,10 @@ fn the_overlap_of_a_key_that_is_newer_than_the_published_one_counts_from_the_new
 
 #[test]
 fn tags_of_keys_that_are_gone_go_with_their_descriptions() {
-    at_rest().tagged("K0").user(|user| _ = user.tags.insert("K0".into(), "hub".into())).does("UntagUser K0, awsdeploy.dev/key/K0");
+    at_rest()
+        .tagged("K0")
+        .user(|user| _ = user.tags.insert("K0".into(), "hub".into()))
+        .does("UntagUser K0, awsdeploy.dev/key/K0");
     // Not the tags of keys that are there, nor of the published one, which the list may not show yet.
     at_rest().user(|user| _ = user.tags.insert("K1".into(), "hub".into())).does("nothing");
     at_rest().key_gone("K1").published("K1", secs(1)).does("nothing");
@@ -423,7 +446,14 @@ fn a_lost_key_beside_a_foreign_one_is_told_as_a_taken_slot() {
 #[test]
 fn no_rule_touches_a_foreign_key() {
     let foreign = |case: Case| case.key("F", days(400)).inactive("F");
-    for case in [at_rest(), without_key(), without_key().suspended(), at_rest().requested(), at_rest().no_secret(), at_rest().edited()] {
+    for case in [
+        at_rest(),
+        without_key(),
+        without_key().suspended(),
+        at_rest().requested(),
+        at_rest().no_secret(),
+        at_rest().edited(),
+    ] {
         for effect in foreign(case).plan().effects {
             let touched = matches!(&effect, Effect::DeactivateKey(id, _) | Effect::DeleteKey(id, _) if id == "F");
             assert!(!touched, "{effect}");

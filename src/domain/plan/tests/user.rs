@@ -69,10 +69,12 @@ fn the_quarantine_of_aws_is_never_detached() {
 
 #[test]
 fn only_tags_that_were_declared_before_are_removed() {
-    let tags = |case: Case| case.user(|user| user.tags.extend([("team".into(), "a".into()), ("theirs".into(), "b".into())]));
+    let tags =
+        |case: Case| case.user(|user| user.tags.extend([("team".into(), "a".into()), ("theirs".into(), "b".into())]));
     tags(at_rest()).does("nothing");
     tags(at_rest()).world(|world| _ = world.reported.tag_keys.insert("team".into())).does("UntagUser team");
-    let declared = |value: &'static str| move |desired: &mut Desired| _ = desired.tags.insert("Team".into(), value.into());
+    let declared =
+        |value: &'static str| move |desired: &mut Desired| _ = desired.tags.insert("Team".into(), value.into());
     tags(at_rest()).desired(declared("a")).does("nothing");
     tags(at_rest()).desired(declared("b")).does("TagUser Team");
 }

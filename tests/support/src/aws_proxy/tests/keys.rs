@@ -16,6 +16,17 @@ async fn a_new_key_signs_as_its_user() {
 }
 
 #[tokio::test]
+async fn the_operator_is_a_role_of_the_home_account_unless_told_otherwise() {
+    let aws = aws().await;
+    let operator = Client::operator(&aws);
+    let role = format!("arn:aws:sts::{}:assumed-role/deploy-users/operator", aws.account().id());
+    assert_eq!(operator.who_am_i().await.unwrap(), role);
+    let other = "arn:aws:iam::123456789012:user/operator";
+    aws.account().configure(|settings| settings.operator_arn = Some(other.to_owned()));
+    assert_eq!(operator.who_am_i().await.unwrap(), other);
+}
+
+#[tokio::test]
 async fn unknown_inactive_deleted_and_wrongly_signed_are_refused() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
@@ -93,7 +104,7 @@ async fn two_keys_are_the_limit_also_with_an_inactive_one_unless_a_rule_says_so(
     assert_eq!(listed.len(), 3);
     assert!(listed.contains(&third.id));
     assert_eq!(aws.truth().keys("u").await.unwrap().len(), 3);
-    assert!(Client::with_key(&aws, &third).who_am_i().await.is_ok());
+    assert!(Client::with_key(&aws, &third).who_am_i().await.unwrap().ends_with(":user/u"));
     let about = |action: &str| on(action, "u").with("AccessKeyId", &third.id);
     operator.ok(&about("UpdateAccessKey").with("Status", "Inactive")).await;
     assert_eq!(Client::with_key(&aws, &third).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
