@@ -166,7 +166,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 }
 
 fn credentials_fault(error: &(dyn StdError + 'static)) -> Option<String> {
-    causes(error).any(|cause| cause.is::<CredentialsError>()).then(|| root_cause(error))
+    causes(error).any(<dyn std::error::Error + 'static>::is::<CredentialsError>).then(|| root_cause(error))
 }
 
 fn root_cause(error: &(dyn StdError + 'static)) -> String {

@@ -63,6 +63,7 @@ pub struct Connection {
 }
 
 /// IAM and STS of one account.
+#[allow(clippy::struct_field_names, reason = "the two services have the names they have")]
 pub struct Iam {
     iam: aws_sdk_iam::Client,
     sts: aws_sdk_sts::Client,
@@ -181,7 +182,8 @@ impl Iam {
 
     /// All policies of the user: two lists, and one call per inline policy.
     pub async fn grants(&self, user: &str) -> Result<Grants, AwsError> {
-        let (attached, names) = tokio::try_join!(self.attached_policies(user), self.inline_policy_names(user))?;
+        let (attached, names) =
+            tokio::try_join!(Box::pin(self.attached_policies(user)), Box::pin(self.inline_policy_names(user)))?;
         let mut inline = BTreeMap::new();
         for name in names {
             if let Some(document) = self.inline_policy(user, &name).await? {
@@ -370,9 +372,9 @@ impl Iam {
         let answer = request.await.map_err(|error| AwsError::of(operation, &error));
         let code = answer.as_ref().err().map_or("OK", AwsError::label);
         if code == "Throttled" {
-            self.bucket.throttled()
+            self.bucket.throttled();
         } else {
-            self.bucket.answered()
+            self.bucket.answered();
         }
         self.observer.called(operation, code, called.elapsed());
         tracing::debug!(operation, code, waited = ?wait, took = ?called.elapsed(), "AWS call");

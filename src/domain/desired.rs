@@ -381,6 +381,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "json! in the call")]
     fn user(spec: serde_json::Value) -> AwsDeployUser {
         serde_json::from_value(json!({
             "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",

@@ -1,6 +1,6 @@
 //! Policies: names to ARNs, documents compared by meaning, sizes as IAM counts them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
@@ -109,11 +109,9 @@ fn listed(value: &Value) -> Vec<Value> {
 
 /// A list as a set. Numbers and booleans count as their text, as IAM treats them in conditions.
 fn set(value: &Value) -> Value {
-    let values: BTreeMap<String, ()> = listed(value)
-        .iter()
-        .map(|value| (value.as_str().map_or_else(|| value.to_string(), str::to_owned), ()))
-        .collect();
-    Value::Array(values.into_keys().map(Value::String).collect())
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let values: BTreeSet<String> = listed(value).iter().map(text).collect();
+    Value::Array(values.into_iter().map(Value::String).collect())
 }
 
 #[cfg(test)]

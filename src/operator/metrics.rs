@@ -1,4 +1,4 @@
-//! Metrics, prefix `awsdeploy_`, OpenMetrics text. No key ids in labels.
+//! Metrics, prefix `awsdeploy_`, `OpenMetrics` text. No key ids in labels.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// The metrics as OpenMetrics text.
+    /// The metrics as `OpenMetrics` text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -1,7 +1,6 @@
 //! The controller: watches resources, runs passes, stops gracefully.
 
 use std::{
-    future::Future,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -175,8 +174,11 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
         name = user.metadata.name.as_deref().unwrap_or_default(),
     );
     // A defect that panics costs one resource a minute, not the others their operator.
-    let next = std::panic::AssertUnwindSafe(reconcile::reconcile(user, &context)).catch_unwind().instrument(span).await;
-    Ok(Action::requeue(next.unwrap_or(Duration::from_secs(60))))
+    let next = std::panic::AssertUnwindSafe(Box::pin(reconcile::reconcile(user, &context)))
+        .catch_unwind()
+        .instrument(span)
+        .await;
+    Ok(Action::requeue(next.unwrap_or(Duration::from_mins(1))))
 }
 
 fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded>> {
@@ -210,8 +212,6 @@ fn stop_signal() -> watch::Receiver<bool> {
     receiver
 }
 
-fn stopped(mut stop: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + Sync + 'static {
-    async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    }
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }

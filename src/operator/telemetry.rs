@@ -20,7 +20,7 @@ pub fn start(directives: &str, format: LogFormat) -> Result<(), Box<dyn std::err
     match format {
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).with_target(false)).try_init()?,
         LogFormat::Json => {
-            registry.with(fmt::layer().json().with_writer(std::io::stderr).flatten_event(true)).try_init()?
+            registry.with(fmt::layer().json().with_writer(std::io::stderr).flatten_event(true)).try_init()?;
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ pub(super) struct Actor<'a> {
 impl Actor<'_> {
     /// Does one effect and learns its result.
     pub(super) async fn act(&mut self, effect: &Effect, memory: &mut Memory) -> Result<(), PassError> {
-        let result = self.perform(effect, memory).await;
+        let result = Box::pin(self.perform(effect, memory)).await;
         match (&result, memory.iam.as_mut(), &self.observed.world.iam) {
             // Our own writes are known; they need not be read back.
             (Ok(()), Some(remembered), iam) => remembered.iam = iam.clone(),
@@ -61,6 +61,7 @@ impl Actor<'_> {
         result
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, read from top to bottom")]
     async fn perform(&mut self, effect: &Effect, memory: &mut Memory) -> Result<(), PassError> {
         let iam = &self.context.iam;
         let name = &self.target.user_name.clone();
@@ -100,7 +101,7 @@ impl Actor<'_> {
             Effect::DeleteInlinePolicy(policy) => {
                 iam.delete_inline_policy(name, policy).await.map_err(aws)?;
                 self.changed_grants(format!("removed inline policy {policy}"), |grants| {
-                    _ = grants.inline.remove(policy)
+                    _ = grants.inline.remove(policy);
                 });
             }
             Effect::MintKey { known, previous_secret } => {
@@ -132,9 +133,12 @@ impl Actor<'_> {
             Effect::CloseJournal => self.close_journal().await?,
             Effect::DeactivateKey(id, why) => {
                 let there = iam.deactivate_access_key(name, id).await.map_err(aws)?;
-                self.changed(String::new(), |user| match there {
-                    true => user.keys.iter_mut().filter(|key| key.id == *id).for_each(|key| key.active = false),
-                    false => user.keys.retain(|key| key.id != *id),
+                self.changed(String::new(), |user| {
+                    if there {
+                        user.keys.iter_mut().filter(|key| key.id == *id).for_each(|key| key.active = false);
+                    } else {
+                        user.keys.retain(|key| key.id != *id);
+                    }
                 });
                 if *why != Why::Cleanup {
                     self.tell(Reason::KeyDeactivated, format!("access key {id} was set Inactive ({})", because(*why)));
@@ -299,7 +303,7 @@ impl Actor<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(%error, tries, key_id, "the undone key could not be deleted; trying again")
+                    tracing::warn!(%error, tries, key_id, "the undone key could not be deleted; trying again");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -376,14 +380,11 @@ impl Actor<'_> {
         publication: &Publication,
     ) -> Result<(), PassError> {
         let secrets = self.secrets();
-        let written = match &self.observed.held {
-            Some(held) => {
-                secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
-            }
-            None => {
-                let content = secret::render(&desired.secret, key, publication, &Content::default());
-                secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
-            }
+        let written = if let Some(held) = &self.observed.held {
+            secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
+        } else {
+            let content = secret::render(&desired.secret, key, publication, &Content::default());
+            secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
         };
         self.hold(Some(written));
         Ok(())

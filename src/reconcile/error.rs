@@ -94,12 +94,13 @@ impl PassError {
                 | AwsErrorKind::DeleteConflict => ErrorClass::Terminal,
                 // Made by ourselves a moment ago, or by somebody else: the next pass looks.
                 AwsErrorKind::EntityAlreadyExists => ErrorClass::Conflict,
-                // The policy that is named does not exist, or the user is not visible everywhere yet.
-                AwsErrorKind::NoSuchEntity => ErrorClass::Transient,
                 AwsErrorKind::AccessDenied | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => ErrorClass::Denied,
                 AwsErrorKind::LimitExceeded => ErrorClass::Limit,
                 AwsErrorKind::Throttled => ErrorClass::Throttled,
-                AwsErrorKind::Busy | AwsErrorKind::Service | AwsErrorKind::Unreachable => ErrorClass::Transient,
+                // NoSuchEntity: a policy that does not exist, or a user that is not visible everywhere yet.
+                AwsErrorKind::NoSuchEntity | AwsErrorKind::Busy | AwsErrorKind::Service | AwsErrorKind::Unreachable => {
+                    ErrorClass::Transient
+                }
             },
             Self::Cluster(error) => match error.kind {
                 ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {

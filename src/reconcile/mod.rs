@@ -36,7 +36,7 @@ use crate::{
 const MOST_EFFECTS: usize = 64;
 
 /// A pass is cut off after this long.
-const DEADLINE: Duration = Duration::from_secs(180);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 /// Told of what passes do; the metrics listen here.
 pub trait PassObserver: Send + Sync {
@@ -126,7 +126,7 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     let started = std::time::Instant::now();
     let mut memory = context.memories.take(&uid);
     let mut pass = Pass { context, target: &target, memory: &mut memory, errors: Vec::new(), desired: None };
-    let end = match tokio::time::timeout(DEADLINE, pass.run(user)).await {
+    let end = match tokio::time::timeout(DEADLINE, Box::pin(pass.run(user))).await {
         Ok(end) => end,
         Err(_) => pass.report_cut_off(user).await,
     };

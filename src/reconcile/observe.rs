@@ -46,12 +46,11 @@ pub(super) async fn observe(
         .take()
         .filter(|seen| !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
     let iam_live = remembered.is_none();
-    let remembered = match remembered {
-        Some(remembered) => remembered,
-        None => {
-            let read_at = std::time::Instant::now();
-            Remembered { iam: read_iam(context, user, target).await?, read_at, generation }
-        }
+    let remembered = if let Some(remembered) = remembered {
+        remembered
+    } else {
+        let read_at = std::time::Instant::now();
+        Remembered { iam: Box::pin(read_iam(context, user, target)).await?, read_at, generation }
     };
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);

@@ -123,7 +123,7 @@ pub(crate) async fn a_silent_aws_is_given_up_in_time() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
     aws.human().create_user("u").await.expect("a user");
-    aws.rules().add(Rule::on("CreateAccessKey").after_commit().delay(Duration::from_secs(60)));
+    aws.rules().add(Rule::on("CreateAccessKey").after_commit().delay(Duration::from_mins(1)));
     let started = tokio::time::Instant::now();
     let error = iam.create_access_key("u").await.expect_err("no answer in time");
     assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Unreachable, false), "{error}");

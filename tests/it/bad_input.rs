@@ -100,7 +100,7 @@ pub(crate) async fn missing_credentials_are_told_and_waited_for() {
 }
 
 pub(crate) async fn an_unreachable_aws_leaves_ready_as_it_was() {
-    let mut stage = Stage::new().await;
+    let stage = Stage::new().await;
     stage.apply("x", json!({"userName": "u"})).await;
     stage.ready("x").await;
     let key = stage.published("x").await;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage, eventually, message};
 
+#[allow(clippy::needless_pass_by_value, reason = "json! in the call")]
 fn with_rotation(rotation: Value) -> Value {
     json!({"userName": "rotating", "accessKey": {"rotation": rotation, "secret": {"name": "keys"}}})
 }
@@ -123,7 +124,7 @@ pub(crate) async fn a_key_is_published_only_when_aws_accepts_it() {
 
 pub(crate) async fn a_key_that_aws_never_accepts_is_given_up() {
     let stage = Stage::with_arguments(&["--verify-timeout=2s"]).await;
-    stage.account.configure(|settings| settings.activation_delay = Duration::from_secs(3600));
+    stage.account.configure(|settings| settings.activation_delay = Duration::from_hours(1));
     stage.apply("x", manual()).await;
     let user = stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::KeyNotAccepted)).await;
     assert!(message(&user, ConditionType::RotationHealthy).contains("another one is made after a pause"));

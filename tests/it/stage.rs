@@ -38,7 +38,7 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 /// Where the chart is installed.
 const SYSTEM: &str = "aws-deploy-user-operator";
 /// How long anything that should happen may take. Generous: the machines are slow and shared.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_mins(1);
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));
@@ -57,6 +57,7 @@ struct Shared {
 }
 
 /// Runs a claim.
+#[allow(clippy::unnecessary_wraps, reason = "the form of a trial; a claim fails by a panic")]
 pub(crate) fn run(claim: impl Future<Output = ()>) -> Result<(), Failed> {
     RUNTIME.block_on(claim);
     Ok(())
@@ -379,7 +380,7 @@ impl Stage {
     /// How often the metrics count something: the value of the line that begins with `line`.
     pub(crate) async fn count(&self, line: &str) -> u64 {
         let metrics = self.operator.metrics().await.expect("metrics");
-        let value = metrics.lines().find_map(|text| text.strip_prefix(line)).map(str::trim).unwrap_or("0");
+        let value = metrics.lines().find_map(|text| text.strip_prefix(line)).map_or("0", str::trim);
         value.parse().unwrap_or_else(|_| panic!("{line}: {value:?} is no number"))
     }
 
@@ -484,6 +485,6 @@ pub(crate) async fn eventually<T: Debug>(
     };
     match tokio::time::timeout(SOON, asked).await {
         Ok(answer) => answer,
-        Err(_) => panic!("{what}: not after {SOON:?}\n{}", context()),
+        Err(elapsed) => panic!("{what}: {elapsed}, not after {SOON:?}\n{}", context()),
     }
 }

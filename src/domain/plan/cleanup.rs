@@ -56,7 +56,7 @@ impl Scene<'_> {
     fn decide(&self, target: &Target) -> Verdict {
         let user = self.world.user().filter(|user| target.owner.of(&user.tags) == Ownership::Ours);
         match (user, self.leaving.policy) {
-            (Some(user), DeletionPolicy::Retain) => self.end_attempt(user).unwrap_or_else(|| self.retain(user)),
+            (Some(user), DeletionPolicy::Retain) => self.end_attempt(user).unwrap_or_else(|| Ok(self.retain(user))),
             (Some(user), DeletionPolicy::Delete) => self.end_attempt(user).unwrap_or_else(|| self.delete(user, false)),
             (Some(user), DeletionPolicy::Force) => self.delete(user, true),
             (None, policy) => Ok(self.leave(policy)),
@@ -134,16 +134,16 @@ impl Scene<'_> {
         Ok(Effect::DeleteUser)
     }
 
-    fn retain(&self, user: &IamUser) -> Verdict {
+    fn retain(&self, user: &IamUser) -> Effect {
         // Our marks alone: tags that were declared, the console's descriptions and the keys stay.
         let marks: std::collections::BTreeSet<String> =
             user.tags.keys().filter(|key| key.starts_with(mark::TAG_PREFIX)).cloned().collect();
         // The Secret first: once the user is unmarked, a repeated pass would not know it as ours.
         if matches!(self.world.published, Published::Ours(_)) {
-            return Ok(Effect::ReleaseSecret);
+            return Effect::ReleaseSecret;
         }
         debug_assert!(marks.iter().any(|key| !key.starts_with(&key_tag(""))), "an owned user carries ownership tags");
-        Ok(Effect::UntagUser(marks))
+        Effect::UntagUser(marks)
     }
 
     /// Nothing of ours is left in AWS.
