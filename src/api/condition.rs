@@ -151,8 +151,6 @@ reasons! {
     UserRetained,
     /// Policies or tags were changed to what is declared.
     UserChanged,
-    /// A new access key was made.
-    KeyCreated,
     /// A superseded access key was set Inactive.
     KeyDeactivated,
     /// An access key was deleted.

@@ -24,14 +24,14 @@ pub struct News {
 /// Writes Events.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Recorder,
+    client: Client,
 }
 
 impl Events {
     /// Events of this operator.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { recorder: Recorder::new(client, Reporter { controller: MANAGER.to_owned(), instance: None }) }
+        Self { client }
     }
 
     /// Tells one piece of news. A failure is logged and forgotten: an Event is a courtesy, no record.
@@ -43,7 +43,10 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, &user.object_ref(&())).await {
+        // A recorder of its own for each piece: one that is kept counts repeats of a reason and drops
+        // their notes, but which key was published is the very point of the second note.
+        let recorder = Recorder::new(self.client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
+        if let Err(error) = recorder.publish(&event, &user.object_ref(&())).await {
             tracing::debug!(%error, reason = %news.reason, "an Event could not be written");
         }
     }

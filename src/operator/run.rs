@@ -1,6 +1,7 @@
 //! The controller: watches resources, runs passes, stops gracefully.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,12 +11,13 @@ use std::{
 
 use futures::{FutureExt, StreamExt, future::join_all};
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, Resource,
     api::ListParams,
     core::DeserializeGuard,
     runtime::{
         Controller,
         controller::{self, Action},
+        reflector::Store,
         watcher,
     },
 };
@@ -139,14 +141,17 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
         }));
     }
     let stores = synced.clone();
+    let remembered = Arc::clone(&context);
     let listed = async {
-        let _ = join_all(synced.iter().map(kube::runtime::reflector::Store::wait_until_ready)).await;
+        let _ = join_all(synced.iter().map(Store::wait_until_ready)).await;
         ready.store(true, Ordering::Relaxed);
         tracing::info!(resources = stores.iter().map(|store| store.state().len()).sum::<usize>(), "listed");
         let mut stop = stop.clone();
         loop {
-            let count = stores.iter().map(|store| store.state().len()).sum::<usize>();
-            metrics.resources.set(i64::try_from(count).unwrap_or(i64::MAX));
+            let uids: HashSet<String> =
+                stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
+            metrics.resources.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
+            remembered.keep_only(&uids);
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_secs(15)) => {}
                 _ = stop.wait_for(|stop| *stop) => return,

@@ -1,7 +1,7 @@
 //! What the process remembers between two passes of a resource. Losing it costs calls, never safety.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -73,6 +73,11 @@ impl Memories {
     /// Until when a resource that looks like this needs no pass.
     pub(super) fn quiet_until(&self, uid: &str, fingerprint: &Fingerprint) -> Option<Timestamp> {
         self.lock().get(uid)?.quiet.as_ref().filter(|(seen, _)| seen == fingerprint).map(|(_, until)| *until)
+    }
+
+    /// Forgets all resources but these: one that vanished without a last pass has left nothing to wait for.
+    pub(super) fn keep(&self, uids: &HashSet<String>) {
+        self.lock().retain(|uid, _| uids.contains(uid));
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {

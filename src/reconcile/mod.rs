@@ -9,7 +9,7 @@ mod memory;
 mod observe;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
@@ -102,6 +102,11 @@ impl Context {
             observer,
             memories: Memories::default(),
         }
+    }
+
+    /// Forgets what it remembers of resources other than these.
+    pub fn keep_only(&self, uids: &HashSet<String>) {
+        self.memories.keep(uids);
     }
 
     /// A refusal to read a Secret is told with the command that grants it.
