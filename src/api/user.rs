@@ -291,7 +291,7 @@ pub struct AwsDeployUserStatus {
     #[schemars(schema_with = "optional_time")]
     pub last_failure_time: Option<Timestamp>,
 
-    /// Ready, Authorized, `UserSynced`, `KeyPublished`, `RotationHealthy`.
+    /// `Ready`, `Authorized`, `UserSynced`, `KeyPublished`, `RotationHealthy`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
