@@ -1,0 +1,516 @@
+//! The passes of the operator over the cloud in memory. Step for step what `reconcile` does: the
+//! same order of reads, the same conditions on writes, the same things learned from them.
+
+use super::{
+    cloud::{Cloud, Fail, Held, OWNER, floor},
+    *,
+};
+use crate::{
+    api::mark,
+    domain::{
+        backoff::{self, ErrorClass},
+        plan::Facts,
+        schedule::spread_permille,
+        secret::{self, Content, KeyMaterial, Publication},
+    },
+};
+
+/// How long IAM facts are believed.
+pub(super) const RESYNC: SignedDuration = mins(10);
+const MOST_EFFECTS: usize = 64;
+
+/// What the process knows; lost with it.
+#[derive(Clone, Default)]
+pub(super) struct Operator {
+    iam: Option<(Iam, Timestamp, Option<i64>)>,
+    verification: Option<Verification>,
+}
+
+/// What status carries from pass to pass.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Status {
+    generation: Option<i64>,
+    inactive_since: BTreeMap<String, Timestamp>,
+    failed_attempts: u32,
+    last_failure: Option<Timestamp>,
+    last_rotation: Option<Timestamp>,
+    secret_name: Option<String>,
+    user_id: Option<String>,
+    tag_keys: BTreeSet<String>,
+}
+
+/// How a pass ended.
+#[derive(Debug, PartialEq)]
+pub(super) enum End {
+    /// When there is something to do even if nothing happens.
+    Wake(Timestamp),
+    Crashed,
+    Left,
+}
+
+/// The defaults, but for a slower verification: its passes are all alike.
+fn settings() -> Settings {
+    Settings { verify_interval: secs(10), ..Settings::default() }
+}
+
+struct Observed {
+    world: World,
+    held: Option<Held>,
+    attempt: Option<Held>,
+}
+
+struct Pass<'a> {
+    operator: &'a mut Operator,
+    cloud: &'a mut Cloud,
+    status: Status,
+    target: Target,
+    desired: Option<Desired>,
+    seen: Observed,
+    left: bool,
+}
+
+impl Operator {
+    pub(super) fn pass(&mut self, cloud: &mut Cloud, status: &mut Status) -> End {
+        let deleting = cloud.resource.metadata.deletion_timestamp.is_some();
+        let desired = (!deleting).then(|| cloud.desired());
+        let target = cloud.target();
+        let seen = observe(self, cloud, status, desired.as_ref(), deleting);
+        let mut pass = Pass { operator: self, cloud, status: status.clone(), target, desired, seen, left: false };
+        let mut errors = Vec::new();
+        let Some(plan) = pass.run(&mut errors) else {
+            *self = Self::default();
+            return End::Crashed;
+        };
+        if pass.left {
+            return End::Left;
+        }
+        let Pass { cloud, seen, target, .. } = pass;
+        report(status, cloud, &seen.world, &target, !errors.is_empty());
+        // S7: nothing that is told holds a secret.
+        let told = format!("{plan:?} {status:?}");
+        if told.contains("SECRET-") {
+            cloud.violated(format!("S7: key material in {told}"));
+        }
+        if plan.effects.is_empty() && plan.wake_at.is_some_and(|at| at <= cloud.now) {
+            cloud.violated(format!("busy loop: nothing to do and a wake-up in the past, {plan:?}"));
+        }
+        let permille = spread_permille(OWNER);
+        let failures = status.failed_attempts.max(1);
+        let retries = errors.iter().map(|fail| cloud.now + backoff::delay(class(*fail), failures, permille, RESYNC));
+        End::Wake(plan.wake_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
+    }
+
+    /// The process ends.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+fn class(fail: Fail) -> ErrorClass {
+    match fail {
+        Fail::Crash | Fail::Lost | Fail::NotAccepted | Fail::NoSuchEntity => ErrorClass::Transient,
+        Fail::AlreadyExists | Fail::Conflict | Fail::NotFound | Fail::Undone => ErrorClass::Conflict,
+        Fail::Invalid | Fail::DeleteConflict => ErrorClass::Terminal,
+        Fail::Limit => ErrorClass::Limit,
+        Fail::Throttled => ErrorClass::Throttled,
+    }
+}
+
+/// IAM first, then the published Secret, then the journal.
+fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Option<&Desired>, live: bool) -> Observed {
+    let target = cloud.target();
+    let generation = cloud.resource.metadata.generation;
+    let remembered =
+        operator.iam.take().filter(|(_, at, of)| !live && *of == generation && cloud.now.duration_since(*at) < RESYNC);
+    let iam_live = remembered.is_none();
+    let remembered = remembered.unwrap_or_else(|| (cloud.read_iam(), cloud.now, generation));
+    let iam = remembered.0.clone();
+    operator.iam = Some(remembered);
+    let held = cloud.secrets.get(&target.secret_name).cloned();
+    let attempt = cloud.secrets.get(&target.journal_name).cloned();
+    let foreign = |held: &Held| (held.owner.as_deref() != Some(OWNER)).then(|| "somebody's".to_owned());
+    let (published, held) = match held {
+        None => (Published::Missing, None),
+        Some(held) => match foreign(&held) {
+            Some(whose) => (Published::Foreign(whose), None),
+            None => (published(Some(&held), desired), Some(held)),
+        },
+    };
+    let same = status.generation == generation;
+    let reported = Reported {
+        inactive_since: status.inactive_since.clone(),
+        failed_attempts: if same { status.failed_attempts } else { 0 },
+        last_failure: status.last_failure.filter(|_| same),
+        last_rotation: status.last_rotation,
+        secret_name: status.secret_name.clone(),
+        user_id: status.user_id.clone(),
+        tag_keys: status.tag_keys.clone(),
+    };
+    let finalizer = cloud.resource.metadata.finalizers.is_some();
+    let world = World {
+        iam,
+        iam_live,
+        published,
+        journal: attempt.as_ref().map_or(JournalSeen::None, seen),
+        verification: operator.verification.clone(),
+        last_used: None,
+        gone: BTreeSet::new(),
+        reported,
+        finalizer,
+        user_sync_failed: false,
+    };
+    Observed { world, held, attempt }
+}
+
+fn published(held: Option<&Held>, desired: Option<&Desired>) -> Published {
+    let facts = |held: &Held| secret::facts(&held.content, held.immutable, desired.map(|desired| &desired.secret));
+    held.map_or(Published::Missing, |held| Published::Ours(facts(held)))
+}
+
+fn seen(attempt: &Held) -> JournalSeen {
+    match Journal::decode(&attempt.content.data["journal"]) {
+        Ok(journal) => JournalSeen::Attempt { attempt: attempt.uid.clone(), journal },
+        Err(error) => JournalSeen::Unknown(error.to_string()),
+    }
+}
+
+fn staged(attempt: Option<&Held>, key_id: &str) -> Option<KeyMaterial> {
+    let secret = String::from_utf8(attempt?.content.data.get("secretAccessKey")?.clone()).ok()?;
+    Some(KeyMaterial { id: key_id.to_owned(), secret: secret.into() })
+}
+
+fn journal_content(journal: &Journal, key: Option<&KeyMaterial>) -> Content {
+    use secrecy::ExposeSecret;
+    let mut content = Content::default();
+    content.data.insert("journal".into(), journal.encode());
+    if let Some(key) = key {
+        content.data.insert("secretAccessKey".into(), key.secret.expose_secret().as_bytes().to_vec());
+    }
+    content
+}
+
+fn report(status: &mut Status, cloud: &Cloud, world: &World, target: &Target, failed: bool) {
+    status.generation = cloud.resource.metadata.generation;
+    let published = world.published();
+    if let Some(user) = world.user() {
+        status.user_id = Some(user.id.clone());
+        status.tag_keys = cloud.resource.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect();
+        let inactive = user.keys.iter().filter(|key| !key.active);
+        let since = |id: &String| status.inactive_since.get(id).copied().unwrap_or(floor(cloud.now));
+        status.inactive_since = inactive.map(|key| (key.id.clone(), since(&key.id))).collect();
+    }
+    if published.is_some() || status.secret_name.is_none() {
+        status.secret_name = published.map(|_| target.secret_name.clone());
+    }
+    status.last_rotation = published.map(|facts| facts.published_at).or(status.last_rotation);
+    if failed {
+        status.failed_attempts += 1;
+        status.last_failure = Some(floor(cloud.now));
+    } else {
+        status.failed_attempts = 0;
+    }
+}
+
+impl Pass<'_> {
+    /// `None` when the operator died.
+    fn run(&mut self, errors: &mut Vec<Fail>) -> Option<Plan> {
+        for _ in 0..MOST_EFFECTS {
+            let plan = self.plan();
+            let Some(effect) = plan.effects.first() else { return Some(plan) };
+            if effect.needs() == Facts::Live && !self.seen.world.iam_live {
+                let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
+                self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
+                self.seen.world.user_sync_failed = failed;
+                self.seen.world.finalizer = finalizer;
+                continue;
+            }
+            if !matches!(effect, Effect::VerifyKey(_)) {
+                self.cloud.note(effect);
+            }
+            let result = self.perform(effect);
+            self.cloud.audit_moment();
+            match (&result, &mut self.operator.iam) {
+                (Ok(()), Some((iam, ..))) => iam.clone_from(&self.seen.world.iam),
+                _ => self.operator.iam = None,
+            }
+            if self.left {
+                return Some(plan);
+            }
+            match result {
+                Ok(()) => {}
+                Err(Fail::Crash) => return None,
+                Err(fail) => {
+                    self.cloud.note(format!("    {fail:?}"));
+                    errors.push(fail);
+                    if effect.is_user_sync() && self.desired.is_some() {
+                        self.seen.world.user_sync_failed = true;
+                        continue;
+                    }
+                    return Some(plan);
+                }
+            }
+        }
+        self.cloud.violated("a pass did not come to rest");
+        Some(self.plan())
+    }
+
+    fn plan(&self) -> Plan {
+        let (world, now, settings) = (&self.seen.world, self.cloud.now, settings());
+        match &self.desired {
+            Some(desired) => plan(desired, world, now, &settings),
+            None => {
+                let policy = self.cloud.resource.spec.deletion_policy;
+                cleanup(&self.target, Leaving { policy }, world, now, &settings)
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: &Effect) -> Result<(), Fail> {
+        match effect {
+            Effect::AddFinalizer => {
+                self.cloud.set_finalizer(true)?;
+                self.seen.world.finalizer = true;
+            }
+            Effect::CreateUser => {
+                let tags = self.desired.as_ref().map(|desired| desired.tags.clone()).unwrap_or_default();
+                self.seen.world.iam = Iam::Found(self.cloud.create_user(&tags)?);
+            }
+            Effect::TagUser(tags) => {
+                self.cloud.change_user(|user| user.tags.extend(tags.clone()))?;
+                self.changed(|user| user.tags.extend(tags.clone()));
+            }
+            Effect::UntagUser(keys) => {
+                self.cloud.change_user(|user| user.tags.retain(|key, _| !keys.contains(key)))?;
+                self.changed(|user| user.tags.retain(|key, _| !keys.contains(key)));
+                if self.desired.is_none() {
+                    self.seen.world.iam = Iam::Absent;
+                }
+            }
+            Effect::AttachPolicy(_)
+            | Effect::DetachPolicy(_)
+            | Effect::PutInlinePolicy(..)
+            | Effect::DeleteInlinePolicy(_) => {
+                self.cloud.change_user(|user| change_grants(effect, &mut user.grants))?;
+                self.changed(|user| change_grants(effect, user.grants.get_or_insert_with(Grants::default)));
+            }
+            Effect::MintKey { known, previous_secret } => {
+                self.mint(known, previous_secret.as_ref())?;
+                self.operator.verification = None;
+            }
+            Effect::VerifyKey(id) => {
+                let Some(key) = staged(self.seen.attempt.as_ref(), id) else { return self.abandon(&[id.clone()]) };
+                let known = self.operator.verification.take().filter(|seen| seen.key_id == *id);
+                let before = known.map_or(0, |seen| seen.successes);
+                let successes = if self.cloud.accepts(&key) { before + 1 } else { 0 };
+                let verification = Verification { key_id: id.clone(), successes, last_at: self.cloud.now };
+                self.operator.verification = Some(verification.clone());
+                self.seen.world.verification = Some(verification);
+            }
+            Effect::Publish(id) => {
+                self.publish(id)?;
+                self.operator.verification = None;
+            }
+            Effect::TagKey(id) => {
+                let since = self.cloud.now.strftime("%FT%TZ").to_string();
+                self.cloud.change_user(|user| _ = user.tags.insert(key_tag(id), since.clone()))?;
+                self.changed(|user| _ = user.tags.insert(key_tag(id), since));
+            }
+            Effect::AbandonAttempt { orphans, failed } => {
+                self.abandon(orphans)?;
+                self.operator.verification = None;
+                if *failed {
+                    return Err(Fail::NotAccepted);
+                }
+            }
+            Effect::TouchPublished => {
+                if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
+                    let mut content = held.content.clone();
+                    content.annotations.insert(mark::ANNOTATION_FENCE.to_owned(), attempt.uid.clone());
+                    let written = self.cloud.replace_secret(&held, Some(OWNER), &content)?;
+                    self.hold(Some(written));
+                }
+            }
+            Effect::CloseJournal => {
+                if let Some(attempt) = &self.seen.attempt {
+                    self.cloud.delete_secret(attempt)?;
+                }
+                self.seen.attempt = None;
+                self.seen.world.journal = JournalSeen::None;
+            }
+            Effect::DeactivateKey(id, why) => {
+                let there = self.cloud.deactivate(id, *why)?;
+                self.changed(|user| {
+                    user.keys.retain(|key| there || key.id != *id);
+                    user.keys.iter_mut().filter(|key| key.id == *id).for_each(|key| key.active = false);
+                });
+            }
+            Effect::DeleteKey(id, why) => {
+                self.cloud.delete_key(id, *why)?;
+                self.seen.world.gone.insert(id.clone());
+                self.changed(|user| user.keys.retain(|key| key.id != *id));
+            }
+            Effect::RewriteSecret => {
+                let Some(held) = self.seen.held.clone() else { return Ok(()) };
+                let Some(key) = secret::material(&held.content) else { return Ok(()) };
+                self.write_secret(&key, &secret::publication(&held.content))?;
+            }
+            Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
+            Effect::ReadLastUsed => {
+                let ids =
+                    self.seen.world.user().map(|user| user.keys.iter().map(|key| (key.id.clone(), None)).collect());
+                self.seen.world.last_used = ids;
+            }
+            Effect::ReadGrants => {
+                let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
+                self.changed(|user| user.grants = grants);
+            }
+            Effect::DeleteUser => match self.cloud.delete_user() {
+                Ok(()) => self.seen.world.iam = Iam::Absent,
+                Err(Fail::DeleteConflict) => {
+                    let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
+                    if grants == Some(Grants::default()) {
+                        return Err(Fail::DeleteConflict);
+                    }
+                    self.changed(|user| user.grants = grants);
+                }
+                Err(fail) => return Err(fail),
+            },
+            Effect::ReleaseSecret => {
+                if let Some(held) = self.seen.held.clone() {
+                    self.cloud.replace_secret(&held, None, &held.content)?;
+                }
+                self.hold(None);
+            }
+            Effect::DeleteSecret => {
+                if let Some(held) = &self.seen.held {
+                    self.cloud.delete_secret(held)?;
+                }
+                self.hold(None);
+            }
+            Effect::RemoveFinalizer => {
+                self.cloud.set_finalizer(false)?;
+                self.left = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn mint(&mut self, known: &[String], previous_secret: Option<&(String, String)>) -> Result<(), Fail> {
+        let mut journal = Journal {
+            started_at: floor(self.cloud.now),
+            rotate_request: self.desired.as_ref().and_then(|desired| desired.key.rotate_request.clone()),
+            previous_secret: previous_secret.cloned(),
+            mode: Mode::Intent { known: known.to_vec() },
+        };
+        let attempt = self.cloud.create_secret(&self.target.journal_name, &journal_content(&journal, None))?;
+        let (key, created_at) = match self.cloud.create_access_key(&attempt.uid) {
+            Ok(made) => made,
+            Err(fail) => {
+                if !matches!(fail, Fail::Lost | Fail::Crash) && self.cloud.delete_secret(&attempt) == Err(Fail::Crash) {
+                    return Err(Fail::Crash);
+                }
+                return Err(fail);
+            }
+        };
+        journal.mode = Mode::Keyed { key_id: key.id.clone(), keyed_at: self.cloud.now };
+        let attempt = self.stage(&attempt, &journal, &key)?;
+        self.seen.world.journal = seen(&attempt);
+        self.seen.attempt = Some(attempt);
+        self.changed(|user| user.keys.push(AccessKey { id: key.id, active: true, created_at }));
+        Ok(())
+    }
+
+    fn stage(&mut self, attempt: &Held, journal: &Journal, key: &KeyMaterial) -> Result<Held, Fail> {
+        for _ in 0..5 {
+            match self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(journal, Some(key))) {
+                Ok(staged) => return Ok(staged),
+                Err(Fail::Crash) => return Err(Fail::Crash),
+                // Kubernetes at its limit is not an answer to the write.
+                Err(Fail::Lost | Fail::Throttled) => {}
+                Err(_) => {
+                    let now = self.cloud.secrets.get(&attempt.name).filter(|now| now.uid == attempt.uid);
+                    let decoded = now.and_then(|now| Journal::decode(&now.content.data["journal"]).ok());
+                    if decoded.is_some_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. })) {
+                        return now.cloned().ok_or(Fail::NotFound);
+                    }
+                    self.cloud.delete_key(&key.id, Why::Orphan)?;
+                    return Err(Fail::Undone);
+                }
+            }
+        }
+        Err(Fail::Lost)
+    }
+
+    fn publish(&mut self, key_id: &str) -> Result<(), Fail> {
+        let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
+        let before = self.seen.held.as_ref().map(|held| secret::publication(&held.content)).unwrap_or_default();
+        let journal = self.seen.world.journal().cloned();
+        let mut previous = before.previous;
+        previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
+        previous.remove(&self.target.secret_name);
+        let publication = Publication {
+            published_at: floor(self.cloud.now) + secs(1),
+            rotate_honoured: journal.and_then(|journal| journal.rotate_request),
+            fence: before.fence,
+            previous,
+        };
+        self.write_secret(&key, &publication)
+    }
+
+    fn write_secret(&mut self, key: &KeyMaterial, publication: &Publication) -> Result<(), Fail> {
+        let Some(desired) = self.desired.clone() else { return Ok(()) };
+        let written = match self.seen.held.clone() {
+            Some(held) => {
+                let content = secret::render(&desired.secret, key, publication, &held.content);
+                self.cloud.replace_secret(&held, Some(OWNER), &content)?
+            }
+            None => {
+                let content = secret::render(&desired.secret, key, publication, &Content::default());
+                self.cloud.create_secret(&self.target.secret_name, &content)?
+            }
+        };
+        self.hold(Some(written));
+        Ok(())
+    }
+
+    fn abandon(&mut self, orphans: &[String]) -> Result<(), Fail> {
+        let (Some(attempt), Some(journal)) = (&self.seen.attempt, self.seen.world.journal()) else { return Ok(()) };
+        let journal = Journal { mode: Mode::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
+        let attempt = self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(&journal, None))?;
+        self.seen.world.journal = seen(&attempt);
+        self.seen.attempt = Some(attempt);
+        Ok(())
+    }
+
+    fn delete_previous(&mut self, name: &str) -> Result<(), Fail> {
+        if let Some(old) = self.cloud.secrets.get(name).filter(|old| old.owner.as_deref() == Some(OWNER)).cloned() {
+            self.cloud.delete_secret(&old)?;
+        }
+        let Some(held) = self.seen.held.clone() else { return Ok(()) };
+        let Some(key) = secret::material(&held.content) else { return Ok(()) };
+        let mut publication = secret::publication(&held.content);
+        publication.previous.remove(name);
+        self.write_secret(&key, &publication)
+    }
+
+    fn changed(&mut self, learn: impl FnOnce(&mut IamUser)) {
+        if let Iam::Found(user) = &mut self.seen.world.iam {
+            learn(user);
+        }
+    }
+
+    fn hold(&mut self, held: Option<Held>) {
+        self.seen.world.published = published(held.as_ref(), self.desired.as_ref());
+        self.seen.held = held;
+    }
+}
+
+fn change_grants(effect: &Effect, grants: &mut Grants) {
+    match effect {
+        Effect::AttachPolicy(arn) => _ = grants.attached.insert(arn.clone()),
+        Effect::DetachPolicy(arn) => _ = grants.attached.remove(arn),
+        Effect::PutInlinePolicy(name, document) => _ = grants.inline.insert(name.clone(), document.clone()),
+        Effect::DeleteInlinePolicy(name) => _ = grants.inline.remove(name),
+        other => unreachable!("{other} is no grant"),
+    }
+}
