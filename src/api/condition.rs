@@ -111,6 +111,10 @@ reasons! {
     ForeignKeys,
     /// A managed policy that is declared does not exist.
     PolicyNotFound,
+    /// A group that is declared does not exist.
+    GroupNotFound,
+    /// The permissions boundary that the operator is set to does not exist.
+    BoundaryNotFound,
     /// AWS refuses a policy document.
     MalformedPolicy,
     /// A quota of IAM is used up.
@@ -145,11 +149,13 @@ reasons! {
     // Told as Events.
     /// The IAM user was created.
     UserCreated,
+    /// The IAM user had been deleted in AWS and was created again.
+    UserRecreated,
     /// The IAM user was deleted.
     UserDeleted,
     /// The IAM user was left in AWS, without our marks.
     UserRetained,
-    /// Policies or tags were changed to what is declared.
+    /// Policies, groups, boundary or tags were changed to what is declared.
     UserChanged,
     /// A new access key was made.
     KeyCreated,

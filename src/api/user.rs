@@ -54,6 +54,13 @@ pub struct AwsDeployUserSpec {
     #[serde(default)]
     pub policies: Policies,
 
+    /// Groups that the user is in, at most 10. The groups must exist. The list is exclusive: the user is
+    /// taken out of groups that it was put into by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub groups: Vec<String>,
+
     /// Tags of the IAM user, at most 38. Tags that are not listed here are left alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 38), schema_with = "tags")]

@@ -4,6 +4,7 @@ mod bucket;
 mod clock;
 mod error;
 mod iam;
+mod leftovers;
 
 use std::time::Duration;
 

@@ -47,6 +47,8 @@ pub struct Target {
 pub struct Grant {
     /// Path of the IAM user.
     pub path: String,
+    /// ARN of the policy that limits whatever the user is granted.
+    pub boundary: Option<String>,
 }
 
 /// The AWS account that the user lives in.
@@ -71,6 +73,10 @@ pub struct Desired {
     pub attached: BTreeSet<String>,
     /// Inline policies.
     pub inline: BTreeMap<String, Value>,
+    /// Groups.
+    pub groups: BTreeSet<String>,
+    /// ARN of the permissions boundary.
+    pub boundary: Option<String>,
     /// The access key and its rotation.
     pub key: DesiredKey,
     /// The Secret.
@@ -131,7 +137,7 @@ impl Grant {
     /// What is granted while the cluster has no classes and the operator runs with `--allow-without-class`.
     #[must_use]
     pub fn without_class() -> Self {
-        Self { path: "/awsdeploy/".to_owned() }
+        Self { path: "/awsdeploy/".to_owned(), boundary: None }
     }
 }
 
@@ -202,6 +208,16 @@ pub fn validate(
         );
     }
 
+    for (number, group) in spec.groups.iter().enumerate() {
+        // IAM compares names of groups without regard to case.
+        if let Some(other) = spec.groups[..number].iter().find(|other| other.eq_ignore_ascii_case(group)) {
+            violate(
+                "groups",
+                format!("the groups {other:?} and {group:?} differ at most in case; IAM treats them as one"),
+            );
+        }
+    }
+
     let (rhythm, overlap) = desired_rotation(spec, settings, &mut violate);
     let secret = desired_secret(spec, target);
     if target.secret_name == target.journal_name {
@@ -217,6 +233,8 @@ pub fn validate(
         tags,
         attached,
         inline,
+        groups: spec.groups.iter().cloned().collect(),
+        boundary: grant.boundary.clone(),
         key: DesiredKey {
             description: spec.access_key.description.clone().filter(|text| !text.is_empty()),
             rhythm,

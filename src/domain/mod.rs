@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod desired;
 pub mod journal;
+pub mod operator_policy;
 pub mod owner;
 pub mod plan;
 pub mod policy;

@@ -123,7 +123,10 @@ impl PassError {
             about,
             note: Note::new(self.reason(), self.to_string()),
             passing: matches!(self.class(), ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient)
-                && !matches!(self.reason(), Reason::PolicyNotFound | Reason::KeyNotAccepted),
+                && !matches!(
+                    self.reason(),
+                    Reason::PolicyNotFound | Reason::GroupNotFound | Reason::BoundaryNotFound | Reason::KeyNotAccepted
+                ),
         }
     }
 }
@@ -131,6 +134,11 @@ impl PassError {
 fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
     match kind {
         AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AttachPolicy(_))) => Reason::PolicyNotFound,
+        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AddToGroup(_))) => Reason::GroupNotFound,
+        // `CreateUser` names nothing else that may be missing.
+        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
+            Reason::BoundaryNotFound
+        }
         AwsErrorKind::NoSuchEntity | AwsErrorKind::Busy => Reason::Conflict,
         AwsErrorKind::EntityAlreadyExists => Reason::NotOwned,
         AwsErrorKind::LimitExceeded => Reason::LimitExceeded,
@@ -153,6 +161,12 @@ fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
             Some(hint) => format!(". There is no policy {arn}: {hint}"),
             None => format!(". There is no policy {arn}: correct spec.policies.managed; names are case-sensitive, and policies outside the root need their path"),
         },
+        (AwsErrorKind::NoSuchEntity, Some(Effect::AddToGroup(group))) => {
+            format!(". Correct spec.groups, or have an AWS admin create the group {group:?}; the operator makes no groups")
+        }
+        (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
+            ". No user is made or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct --permissions-boundary".to_owned()
+        }
         (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
             format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
         }

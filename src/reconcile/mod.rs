@@ -78,6 +78,8 @@ pub struct PassSettings {
     pub secret_check: Duration,
     /// Resources are served although no class allows them.
     pub allow_without_class: bool,
+    /// What every resource is granted.
+    pub grant: Grant,
 }
 
 impl Context {
@@ -192,7 +194,7 @@ impl Pass<'_> {
             return Err((PassError::NotAllowed(message.to_owned()), About::Authorization));
         }
         let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
-        desired::validate(user, self.target, &Grant::without_class(), &identity.account, &settings.protocol)
+        desired::validate(user, self.target, &settings.grant, &identity.account, &settings.protocol)
             .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
     }
 

@@ -65,6 +65,10 @@ const CLAIMS: &[Claim] = claims! {
         drift_is_put_back_and_told,
         tags_come_and_go_with_the_manifest,
         quarantine_policies_are_never_detached,
+        groups_are_exactly_the_declared_ones,
+        a_group_that_does_not_exist_is_named,
+        the_boundary_is_there_from_the_start_and_kept,
+        without_its_boundary_no_user_is_made,
     }
     ownership: {
         a_foreign_user_is_refused_without_a_write,
@@ -76,6 +80,8 @@ const CLAIMS: &[Claim] = claims! {
         deletion_removes_everything_in_six_calls,
         retain_leaves_user_and_secret,
         a_foreign_key_makes_the_deletion_wait_and_force_removes_it,
+        whatever_hangs_on_the_user_goes_with_it,
+        a_user_deleted_by_hand_comes_back_with_a_new_key,
     }
     crash: {
         killed_between_create_and_journal_leaves_no_key,

@@ -131,6 +131,12 @@ impl Scene<'_> {
         if let Some(name) = grants.inline.keys().next() {
             return Ok(Effect::DeleteInlinePolicy(name.clone()));
         }
+        if let Some(group) = grants.groups.iter().next() {
+            return Ok(Effect::RemoveFromGroup(group.clone()));
+        }
+        if let Some(leftover) = user.leftovers.iter().flatten().next() {
+            return Ok(Effect::RemoveLeftover(leftover.clone()));
+        }
         Ok(Effect::DeleteUser)
     }
 
@@ -157,7 +163,7 @@ impl Scene<'_> {
     }
 }
 
-/// The policies that a resource declares, as a first guess of what hangs on its user: removing
+/// The policies and groups that a resource declares, as a first guess of what hangs on its user: removing
 /// them costs no read, and `DeleteUser` tells if there is more.
 #[must_use]
 pub fn declared_grants(user: &crate::api::AwsDeployUser, partition: &str) -> crate::domain::world::Grants {
@@ -165,5 +171,6 @@ pub fn declared_grants(user: &crate::api::AwsDeployUser, partition: &str) -> cra
     crate::domain::world::Grants {
         attached: policies.managed.iter().map(|name| policy::managed_arn(name, partition)).collect(),
         inline: policies.inline.iter().map(|inline| (inline.name.clone(), inline.document.clone())).collect(),
+        groups: user.spec.groups.iter().cloned().collect(),
     }
 }

@@ -20,7 +20,8 @@ use crate::{
         schedule::Rhythm,
         settings::Settings,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, Published, PublishedFacts, Reported, Verification, World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, Leftover, Published, PublishedFacts, Reported, Verification,
+            World,
         },
     },
 };
@@ -80,6 +81,8 @@ fn at_rest() -> Case {
         tags: target.owner.tags(),
         keys: Vec::new(),
         grants: Some(Grants::default()),
+        boundary: None,
+        leftovers: None,
     };
     let world = World {
         iam: Iam::Found(user),
