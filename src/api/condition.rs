@@ -129,6 +129,8 @@ reasons! {
     ClockSkew,
     /// The journal was written by a newer version of the operator.
     UnknownJournal,
+    /// The machine has no random numbers to make a password of.
+    NoRandomness,
     /// AWS refuses a request as invalid.
     InvalidRequest,
 
@@ -157,6 +159,8 @@ reasons! {
     UserRetained,
     /// Policies, groups, boundary or tags were changed to what is declared.
     UserChanged,
+    /// The user got a console password.
+    PasswordSet,
     /// A new access key was made.
     KeyCreated,
     /// A superseded access key was set Inactive.

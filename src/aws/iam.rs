@@ -20,6 +20,7 @@ use tokio::sync::OnceCell;
 
 use super::{AwsClock, AwsError, AwsErrorKind, CallObserver, bucket::Bucket, clock::ReadDate};
 use crate::domain::{
+    console::PasswordPolicy,
     desired::Account,
     secret::KeyMaterial,
     world::{AccessKey, Grants, IamUser},
@@ -71,6 +72,7 @@ pub struct Iam {
     clock: Arc<AwsClock>,
     observer: Arc<dyn CallObserver>,
     identity: OnceCell<Identity>,
+    pub(super) password_policy: OnceCell<PasswordPolicy>,
 }
 
 impl Iam {
@@ -112,6 +114,7 @@ impl Iam {
             clock,
             observer: connection.observer,
             identity: OnceCell::new(),
+            password_policy: OnceCell::new(),
         }
     }
 
@@ -129,7 +132,7 @@ impl Iam {
                 let arn = answer.arn().unwrap_or_default().to_owned();
                 let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
                 let id = answer.account().unwrap_or_default().to_owned();
-                Ok(Identity { arn, account: Account { partition, id } })
+                Ok(Identity { arn, account: Account { partition, id, users_may_change_passwords: false } })
             })
             .await
     }
@@ -448,6 +451,7 @@ fn user_facts(user: &User) -> IamUser {
             .map(str::to_owned),
         grants: None,
         leftovers: None,
+        login: None,
     }
 }
 

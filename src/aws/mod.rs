@@ -2,6 +2,7 @@
 
 mod bucket;
 mod clock;
+mod console;
 mod error;
 mod iam;
 mod leftovers;

@@ -4,6 +4,7 @@
 //! property tests and the model run.
 
 pub mod backoff;
+pub mod console;
 pub mod desired;
 pub mod journal;
 pub mod operator_policy;

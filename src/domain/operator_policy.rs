@@ -28,6 +28,7 @@ const GRANT: &[&str] = &["AttachUserPolicy", "CreateUser", "DeleteUserPolicy", "
 /// Writes on users that know no boundary: the path is their only fence.
 const LIFECYCLE: &[&str] = &[
     "CreateAccessKey",
+    "CreateLoginProfile",
     "DeactivateMFADevice",
     "DeleteAccessKey",
     "DeleteLoginProfile",
@@ -38,6 +39,7 @@ const LIFECYCLE: &[&str] = &[
     "TagUser",
     "UntagUser",
     "UpdateAccessKey",
+    "UpdateLoginProfile",
 ];
 
 /// Where the operator works, and how far.
@@ -72,6 +74,7 @@ pub fn operator_policy(scope: &Scope) -> Value {
         allow("LookForUsers", &["GetUser"], &json!(everybody), None),
         // The API knows no narrower resource. Finds out who holds a name that differs only in case.
         allow("FindNames", &["ListUsers"], &json!("*"), None),
+        allow("AskHowPeopleSignIn", &["GetAccountPasswordPolicy", "ListAccountAliases"], &json!("*"), None),
         allow("ReadUsers", READ_USERS, &json!(users), None),
         allow("ReadWhatBlocksADeletion", READ_LEFTOVERS, &json!(users), None),
         allow("Grant", &grants, &json!(users), limited.as_ref()),
@@ -137,7 +140,11 @@ mod tests {
         ("AddUserToGroup", "group", false),
         ("AttachUserPolicy", "user", true),
         ("CreateAccessKey", "user", false),
+        ("CreateLoginProfile", "user", false),
         ("CreateUser", "user", true),
+        ("GetAccountPasswordPolicy", "*", false),
+        ("ListAccountAliases", "*", false),
+        ("UpdateLoginProfile", "user", false),
         ("DeactivateMFADevice", "user", false),
         ("DeleteAccessKey", "user", false),
         ("DeleteLoginProfile", "user", false),

@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::journal::Journal;
+use super::{console::ConsoleSecret, journal::Journal};
 
 /// Everything that `plan` looks at.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct World {
     pub published: Published,
     /// The journal Secret.
     pub journal: JournalSeen,
+    /// The Secret for the console password, looked for when there is or was console access.
+    pub console: ConsoleSecret,
     /// How far the verification of a staged key has come; lost on a restart, then it starts over.
     pub verification: Option<Verification>,
     /// When each access key was last used, if it was asked for in this pass.
@@ -66,6 +68,8 @@ pub struct IamUser {
     /// What else hangs on the user and blocks its deletion. `None` when it was not looked for: only a
     /// refused `DeleteUser` is worth the five calls.
     pub leftovers: Option<Vec<Leftover>>,
+    /// Whether it has a console password. `None` when it was not asked, because none is or was declared.
+    pub login: Option<bool>,
 }
 
 /// Something beside keys and grants that hangs on a user. AWS's console removes it with the user, its API does not.

@@ -3,6 +3,8 @@
 //! Every effect is safe to cut off at any await: the next pass goes on from what it finds. What
 //! each may leave behind is told beside it.
 
+mod console;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
@@ -118,6 +120,11 @@ impl Actor<'_> {
                 iam.put_boundary(name, arn).await.map_err(aws)?;
                 self.changed(format!("set permissions boundary {arn}"), |user| user.boundary = Some(arn.clone()));
             }
+            Effect::WritePassword => self.write_password().await?,
+            Effect::ApplyPassword => self.apply_password().await?,
+            Effect::RemovePassword => self.remove_password().await?,
+            Effect::DeleteConsoleSecret => self.delete_console_secret().await?,
+            Effect::ReleaseConsoleSecret => self.release_console_secret().await?,
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref()).await?;
                 memory.verification = None;

@@ -47,6 +47,9 @@ pub enum PassError {
     /// AWS does not accept a new key.
     #[error("AWS did not accept the new access key {0} in time; it is deleted and another one is made after a pause")]
     KeyNotAccepted(String),
+    /// The machine has no random numbers.
+    #[error("the operator's machine gives no random numbers, so no password can be made; see its kernel's log")]
+    NoRandomness,
     /// The pass took too long.
     #[error("the pass was cut off after {0} s; the next one goes on from what it finds")]
     Deadline(u64),
@@ -78,6 +81,7 @@ impl PassError {
             Self::SecretAccess(_) => Reason::SecretAccessDenied,
             Self::Undone(_) => Reason::Conflict,
             Self::KeyNotAccepted(_) => Reason::KeyNotAccepted,
+            Self::NoRandomness => Reason::NoRandomness,
             Self::Deadline(_) => Reason::AwsUnavailable,
         }
     }
@@ -112,7 +116,7 @@ impl PassError {
             },
             Self::SecretAccess(_) => ErrorClass::Denied,
             Self::Undone(_) => ErrorClass::Conflict,
-            Self::KeyNotAccepted(_) | Self::Deadline(_) => ErrorClass::Transient,
+            Self::KeyNotAccepted(_) | Self::NoRandomness | Self::Deadline(_) => ErrorClass::Transient,
         }
     }
 

@@ -49,6 +49,16 @@ pub enum Effect {
     RemoveFromGroup(String),
     /// Set the permissions boundary.
     PutBoundary(String),
+    /// Write a new console password into its Secret, marked pending.
+    WritePassword,
+    /// Tell AWS the password in the Secret, then mark it applied.
+    ApplyPassword,
+    /// Take the console password away.
+    RemovePassword,
+    /// Delete the Secret of a console password.
+    DeleteConsoleSecret,
+    /// Take our owner reference off the Secret of a console password.
+    ReleaseConsoleSecret,
 
     /// Write the journal, call `CreateAccessKey` once, write the key into the journal.
     MintKey {
@@ -124,6 +134,9 @@ impl Effect {
             | Self::DeleteInlinePolicy(_)
             | Self::RemoveFromGroup(_)
             | Self::RemoveLeftover(_)
+            | Self::WritePassword
+            | Self::RemovePassword
+            | Self::DeleteConsoleSecret
             | Self::UntagUser(_)
             | Self::DeleteSecret
             | Self::RemoveFinalizer => Facts::Live,
@@ -133,6 +146,8 @@ impl Effect {
             | Self::AttachPolicy(_)
             | Self::AddToGroup(_)
             | Self::PutBoundary(_)
+            | Self::ApplyPassword
+            | Self::ReleaseConsoleSecret
             | Self::VerifyKey(_)
             | Self::Publish(_)
             | Self::TagKey(_)
@@ -159,6 +174,10 @@ impl Effect {
                 | Self::AddToGroup(_)
                 | Self::RemoveFromGroup(_)
                 | Self::PutBoundary(_)
+                | Self::WritePassword
+                | Self::ApplyPassword
+                | Self::RemovePassword
+                | Self::DeleteConsoleSecret
         )
     }
 
@@ -177,6 +196,11 @@ impl Effect {
             Self::AddToGroup(_) => "AddToGroup",
             Self::RemoveFromGroup(_) => "RemoveFromGroup",
             Self::PutBoundary(_) => "PutBoundary",
+            Self::WritePassword => "WritePassword",
+            Self::ApplyPassword => "ApplyPassword",
+            Self::RemovePassword => "RemovePassword",
+            Self::DeleteConsoleSecret => "DeleteConsoleSecret",
+            Self::ReleaseConsoleSecret => "ReleaseConsoleSecret",
             Self::MintKey { .. } => "MintKey",
             Self::VerifyKey(_) => "VerifyKey",
             Self::Publish(_) => "Publish",
