@@ -238,16 +238,7 @@ pub fn validate(
         );
     }
 
-    for (number, group) in spec.groups.iter().enumerate() {
-        // IAM compares names of groups without regard to case.
-        if let Some(other) = spec.groups[..number].iter().find(|other| other.eq_ignore_ascii_case(group)) {
-            violate(
-                "groups",
-                format!("the groups {other:?} and {group:?} differ at most in case; IAM treats them as one"),
-            );
-        }
-    }
-
+    check_groups(spec, &mut violate);
     let (rhythm, overlap) = desired_rotation(spec, settings, &mut violate);
     let secret = desired_secret(spec, target);
     if target.secret_name == target.journal_name {
@@ -321,6 +312,18 @@ fn desired_tags(
         tags.insert(mark::TAG_USE_CASE.to_owned(), use_case.as_str().to_owned());
     }
     tags
+}
+
+fn check_groups(spec: &AwsDeployUserSpec, violate: &mut impl FnMut(&'static str, String)) {
+    for (number, group) in spec.groups.iter().enumerate() {
+        // IAM compares names of groups without regard to case.
+        if let Some(other) = spec.groups[..number].iter().find(|other| other.eq_ignore_ascii_case(group)) {
+            violate(
+                "groups",
+                format!("the groups {other:?} and {group:?} differ at most in case; IAM treats them as one"),
+            );
+        }
+    }
 }
 
 fn desired_console(user: &AwsDeployUser, target: &Target) -> Option<DesiredConsole> {

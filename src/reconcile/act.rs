@@ -188,7 +188,7 @@ impl Actor<'_> {
                 iam.remove_leftover(name, leftover).await.map_err(aws)?;
                 tracing::info!(user = name, %leftover, "removed");
                 self.changed(String::new(), |user| {
-                    user.leftovers.iter_mut().for_each(|all| all.retain(|other| other != leftover))
+                    user.leftovers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
                 });
             }
             Effect::DeleteUser => self.delete_user().await?,

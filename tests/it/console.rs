@@ -35,8 +35,8 @@ pub(crate) async fn a_person_gets_a_password_and_the_way_in() {
     let other = |secret: Option<&Secret>| {
         secret.is_some_and(|secret| {
             let data = secret.data.as_ref().and_then(|data| data.get("password"));
-            let state = secret.metadata.annotations.as_ref().and_then(|all| all.get("awsdeploy.dev/password"));
-            data.is_some_and(|new| new.0 != password.as_bytes()) && state.is_some_and(|state| state == "applied")
+            let told = secret.metadata.annotations.as_ref().and_then(|all| all.get("awsdeploy.dev/password"));
+            data.is_some_and(|new| new.0 != password.as_bytes()) && told.is_some_and(|told| told == "applied")
         })
     };
     let reset = await_condition(stage.secrets(), "person-console", other);

@@ -1,5 +1,7 @@
 //! What the operator costs in calls to AWS, measured.
 
+#![allow(clippy::print_stdout, reason = "the measured table is what the test is for")]
+
 use awsdeploy_testkit::aws_proxy::{CallRecord, Mark};
 use serde_json::{Value, json};
 
