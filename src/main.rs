@@ -21,19 +21,24 @@ struct Arguments {
 enum Command {
     /// Write the custom resource definitions to standard output.
     Crds,
+    /// Write the IAM policy that the operator needs to standard output.
+    IamPolicy(operator::iam_policy::IamPolicyArguments),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Crds) = arguments.command {
-        return match awsdeploy::api::crds_yaml() {
-            Ok(yaml) => {
-                use std::io::Write;
-                std::io::stdout().write_all(yaml.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS)
-            }
-            Err(error) => fail(&error),
-        };
+    let written = match arguments.command {
+        Some(Command::Crds) => match awsdeploy::api::crds_yaml() {
+            Ok(yaml) => Some(yaml),
+            Err(error) => return fail(&error),
+        },
+        Some(Command::IamPolicy(arguments)) => Some(arguments.policy()),
+        None => None,
+    };
+    if let Some(text) = written {
+        use std::io::Write;
+        return std::io::stdout().write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     if let Err(error) = telemetry::start(&arguments.settings.log, arguments.settings.log_format) {
         return fail(&format!("--log {:?}: {error}", arguments.settings.log));

@@ -111,6 +111,10 @@ reasons! {
     ForeignKeys,
     /// A managed policy that is declared does not exist.
     PolicyNotFound,
+    /// A group that is declared does not exist.
+    GroupNotFound,
+    /// The permissions boundary that the operator is set to does not exist.
+    BoundaryNotFound,
     /// AWS refuses a policy document.
     MalformedPolicy,
     /// A quota of IAM is used up.
@@ -125,6 +129,8 @@ reasons! {
     ClockSkew,
     /// The journal was written by a newer version of the operator.
     UnknownJournal,
+    /// The machine has no random numbers to make a password of.
+    NoRandomness,
     /// AWS refuses a request as invalid.
     InvalidRequest,
 
@@ -145,12 +151,16 @@ reasons! {
     // Told as Events.
     /// The IAM user was created.
     UserCreated,
+    /// The IAM user had been deleted in AWS and was created again.
+    UserRecreated,
     /// The IAM user was deleted.
     UserDeleted,
     /// The IAM user was left in AWS, without our marks.
     UserRetained,
-    /// Policies or tags were changed to what is declared.
+    /// Policies, groups, boundary or tags were changed to what is declared.
     UserChanged,
+    /// The user got a console password.
+    PasswordSet,
     /// A superseded access key was set Inactive.
     KeyDeactivated,
     /// An access key was deleted.

@@ -16,11 +16,21 @@ pub const TAG_NAME: &str = "awsdeploy.dev/name";
 pub const TAG_UID: &str = "awsdeploy.dev/uid";
 /// IAM tag: `accessKey.useCase` as declared. The console shows the use case as advice and stores it nowhere.
 pub const TAG_USE_CASE: &str = "awsdeploy.dev/use-case";
+/// IAM tag: the user has console access; the value is the name of the Secret.
+pub const TAG_CONSOLE: &str = "awsdeploy.dev/console";
 /// IAM tag prefix: one tag per access key that this operator made and published.
 pub const TAG_KEY_PREFIX: &str = "awsdeploy.dev/key/";
 
 /// Annotation on the resource: any new value asks for a rotation.
 pub const ANNOTATION_ROTATE: &str = "awsdeploy.dev/rotate";
+
+/// Annotation on the resource: any new value asks for a new console password.
+pub const ANNOTATION_RESET: &str = "awsdeploy.dev/reset-password";
+
+/// Annotation on the console Secret: `pending` until AWS has taken the password, then `applied`.
+pub const ANNOTATION_PASSWORD: &str = "awsdeploy.dev/password";
+/// Annotation on the console Secret: the reset request that its password honours.
+pub const ANNOTATION_RESET_HONOURED: &str = "awsdeploy.dev/reset-honoured";
 
 /// Annotation on the published Secret: id of the key it holds.
 pub const ANNOTATION_KEY_ID: &str = "awsdeploy.dev/access-key-id";

@@ -54,6 +54,13 @@ pub struct AwsDeployUserSpec {
     #[serde(default)]
     pub policies: Policies,
 
+    /// Groups that the user is in, at most 10. The groups must exist. The list is exclusive: the user is
+    /// taken out of groups that it was put into by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub groups: Vec<String>,
+
     /// Tags of the IAM user, at most 38. Tags that are not listed here are left alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 38), schema_with = "tags")]
@@ -65,6 +72,11 @@ pub struct AwsDeployUserSpec {
     /// Programmatic access: the access key, its rotation and the Secret that holds it.
     #[serde(default)]
     pub access_key: AccessKeySpec,
+
+    /// Access to the AWS console for a person: a password, in a Secret of its own. Removing this takes
+    /// password and Secret away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub console: Option<ConsoleSpec>,
 
     /// What happens to the IAM user when this resource is deleted. `Delete` removes the user with
     /// everything this operator made; access keys made by others make the deletion wait.
@@ -238,6 +250,34 @@ pub struct SecretSpec {
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('awsdeploy.dev/'))")
         .message("annotations awsdeploy.dev/... are set by this operator"))]
     pub annotations: BTreeMap<String, String>,
+}
+
+/// Access to the AWS console. The annotation `awsdeploy.dev/reset-password` on the resource asks for a new
+/// password: any new value, once.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.secretName) == has(oldSelf.secretName)")
+    .message("console.secretName is immutable: remove console first, then add it with the other name"))]
+pub struct ConsoleSpec {
+    /// The person has to choose a password of their own at the first sign-in. AWS's policy
+    /// `IAMUserChangePassword` is attached for that, unless the account lets all users change theirs.
+    /// Counts for the next password that is set.
+    #[serde(default = "yes")]
+    pub password_reset_required: bool,
+
+    /// Name of the Secret with `username`, `password`, `consoleSignInUrl` and `credentials.csv`, in the
+    /// namespace of this resource. Default: `<name of this resource>-console`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("console.secretName is immutable: remove console first, then add it with the other name"))]
+    #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")
+        .message("names that end with .awsdeploy-journal are used by this operator"))]
+    pub secret_name: Option<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What happens in AWS when the resource is deleted.

@@ -20,6 +20,7 @@ use tokio::sync::OnceCell;
 
 use super::{AwsClock, AwsError, AwsErrorKind, CallObserver, bucket::Bucket, clock::ReadDate};
 use crate::domain::{
+    console::PasswordPolicy,
     desired::Account,
     secret::KeyMaterial,
     world::{AccessKey, Grants, IamUser},
@@ -65,12 +66,13 @@ pub struct Connection {
 /// IAM and STS of one account.
 #[allow(clippy::struct_field_names, reason = "the two services have the names they have")]
 pub struct Iam {
-    iam: aws_sdk_iam::Client,
+    pub(super) iam: aws_sdk_iam::Client,
     sts: aws_sdk_sts::Client,
     bucket: Bucket,
     clock: Arc<AwsClock>,
     observer: Arc<dyn CallObserver>,
     identity: OnceCell<Identity>,
+    pub(super) password_policy: OnceCell<PasswordPolicy>,
 }
 
 impl Iam {
@@ -112,6 +114,7 @@ impl Iam {
             clock,
             observer: connection.observer,
             identity: OnceCell::new(),
+            password_policy: OnceCell::new(),
         }
     }
 
@@ -129,7 +132,7 @@ impl Iam {
                 let arn = answer.arn().unwrap_or_default().to_owned();
                 let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
                 let id = answer.account().unwrap_or_default().to_owned();
-                Ok(Identity { arn, account: Account { partition, id } })
+                Ok(Identity { arn, account: Account { partition, id, users_may_change_passwords: false } })
             })
             .await
     }
@@ -180,17 +183,20 @@ impl Iam {
         }
     }
 
-    /// All policies of the user: two lists, and one call per inline policy.
+    /// All policies and groups of the user: three lists, and one call per inline policy.
     pub async fn grants(&self, user: &str) -> Result<Grants, AwsError> {
-        let (attached, names) =
-            tokio::try_join!(Box::pin(self.attached_policies(user)), Box::pin(self.inline_policy_names(user)))?;
+        let (attached, names, groups) = tokio::try_join!(
+            Box::pin(self.attached_policies(user)),
+            Box::pin(self.inline_policy_names(user)),
+            Box::pin(self.groups(user))
+        )?;
         let mut inline = BTreeMap::new();
         for name in names {
             if let Some(document) = self.inline_policy(user, &name).await? {
                 inline.insert(name, document);
             }
         }
-        Ok(Grants { attached, inline })
+        Ok(Grants { attached, inline, groups })
     }
 
     async fn attached_policies(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
@@ -207,6 +213,21 @@ impl Iam {
             marker = next(page.is_truncated(), page.marker());
             if marker.is_none() {
                 return Ok(arns);
+            }
+        }
+    }
+
+    async fn groups(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
+        let mut groups = BTreeSet::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListGroupsForUser", self.iam.list_groups_for_user().user_name(user).set_marker(marker).send())
+                .await?;
+            groups.extend(page.groups().iter().map(|group| group.group_name().to_owned()));
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(groups);
             }
         }
     }
@@ -242,18 +263,21 @@ impl Iam {
             .map(|date| timestamp(&date)))
     }
 
-    /// Creates the user with path and tags in one call: a lost answer leaves a user that carries our marks.
+    /// Creates the user with path, boundary and tags in one call: a lost answer leaves a user that carries our marks.
     pub async fn create_user(
         &self,
         name: &str,
         path: &str,
+        boundary: Option<&str>,
         tags: &BTreeMap<String, String>,
     ) -> Result<IamUser, AwsError> {
         let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(to_tags(tags)));
+        let request = request.set_permissions_boundary(boundary.map(str::to_owned));
         let answer = self.call("CreateUser", request.send()).await?;
         let mut user = answer.user.as_ref().map(user_facts).unwrap_or_default();
         // Some answers leave the tags out; they were set in this very call.
         user.tags.clone_from(tags);
+        user.boundary = boundary.map(str::to_owned);
         user.grants = Some(Grants::default());
         Ok(user)
     }
@@ -297,6 +321,24 @@ impl Iam {
             self.call("DeleteUserPolicy", self.iam.delete_user_policy().user_name(user).policy_name(name).send()).await,
         )
         .map(drop)
+    }
+
+    /// Puts the user into a group. Can be repeated.
+    pub async fn add_to_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
+        let request = self.iam.add_user_to_group().user_name(user).group_name(group);
+        self.call("AddUserToGroup", request.send()).await.map(drop)
+    }
+
+    /// Takes the user out of a group. Can be repeated.
+    pub async fn remove_from_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
+        let request = self.iam.remove_user_from_group().user_name(user).group_name(group);
+        absent(self.call("RemoveUserFromGroup", request.send()).await).map(drop)
+    }
+
+    /// Sets the permissions boundary. Can be repeated.
+    pub async fn put_boundary(&self, user: &str, arn: &str) -> Result<(), AwsError> {
+        let request = self.iam.put_user_permissions_boundary().user_name(user).permissions_boundary(arn);
+        self.call("PutUserPermissionsBoundary", request.send()).await.map(drop)
     }
 
     /// Makes an access key. **Not idempotent**: the secret is shown once, there is no client token,
@@ -355,7 +397,7 @@ impl Iam {
         }
     }
 
-    async fn call<T, E>(
+    pub(super) async fn call<T, E>(
         &self,
         operation: &'static str,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
@@ -383,7 +425,7 @@ impl Iam {
 }
 
 /// `NoSuchEntity` as `None`; every other error stays an error.
-fn absent<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+pub(super) fn absent<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
     match answer {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == AwsErrorKind::NoSuchEntity => Ok(None),
@@ -392,7 +434,7 @@ fn absent<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
 }
 
 /// Where the next page starts. A page may be shorter than asked for, even empty, and still not be the last.
-fn next(truncated: bool, marker: Option<&str>) -> Option<String> {
+pub(super) fn next(truncated: bool, marker: Option<&str>) -> Option<String> {
     marker.filter(|marker| truncated && !marker.is_empty()).map(str::to_owned)
 }
 
@@ -403,7 +445,13 @@ fn user_facts(user: &User) -> IamUser {
         id: user.user_id().to_owned(),
         tags: user.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect(),
         keys: Vec::new(),
+        boundary: user
+            .permissions_boundary()
+            .and_then(|boundary| boundary.permissions_boundary_arn())
+            .map(str::to_owned),
         grants: None,
+        leftovers: None,
+        login: None,
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod bucket;
 mod clock;
+mod console;
 mod error;
 mod iam;
+mod leftovers;
 
 use std::time::Duration;
 

@@ -23,9 +23,9 @@ pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 
 /// Tags per user (IAM quota).
 const TAG_LIMIT: usize = 50;
-/// Tags that the operator needs beside the declared ones: ownership and use case, and for two
+/// Tags that the operator needs beside the declared ones: ownership, use case and console, and for two
 /// keys and a third in its last moments the ownership tag and the console's description.
-const TAGS_OF_OUR_OWN: usize = 5 + 3 * 2;
+const TAGS_OF_OUR_OWN: usize = 6 + 3 * 2;
 /// Characters of a user name (IAM limit).
 const NAME_LIMIT: usize = 64;
 
@@ -47,6 +47,8 @@ pub struct Target {
 pub struct Grant {
     /// Path of the IAM user.
     pub path: String,
+    /// ARN of the policy that limits whatever the user is granted.
+    pub boundary: Option<String>,
 }
 
 /// The AWS account that the user lives in.
@@ -56,6 +58,8 @@ pub struct Account {
     pub partition: String,
     /// Account id.
     pub id: String,
+    /// Users may change their own password without a policy of their own.
+    pub users_may_change_passwords: bool,
 }
 
 /// The desired state: complete and free of contradictions.
@@ -71,10 +75,16 @@ pub struct Desired {
     pub attached: BTreeSet<String>,
     /// Inline policies.
     pub inline: BTreeMap<String, Value>,
+    /// Groups.
+    pub groups: BTreeSet<String>,
+    /// ARN of the permissions boundary.
+    pub boundary: Option<String>,
     /// The access key and its rotation.
     pub key: DesiredKey,
     /// The Secret.
     pub secret: DesiredSecret,
+    /// Console access.
+    pub console: Option<DesiredConsole>,
     /// All our keys are to be Inactive.
     pub suspend: bool,
 }
@@ -90,6 +100,17 @@ pub struct DesiredKey {
     pub overlap: SignedDuration,
     /// Value of the rotate annotation.
     pub rotate_request: Option<String>,
+}
+
+/// Console access.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DesiredConsole {
+    /// Name of the Secret.
+    pub secret_name: String,
+    /// The password has to be changed at the first sign-in.
+    pub reset_required: bool,
+    /// Value of the reset annotation.
+    pub reset_request: Option<String>,
 }
 
 /// The Secret.
@@ -131,7 +152,7 @@ impl Grant {
     /// What is granted while the cluster has no classes and the operator runs with `--allow-without-class`.
     #[must_use]
     pub fn without_class() -> Self {
-        Self { path: "/awsdeploy/".to_owned() }
+        Self { path: "/awsdeploy/".to_owned(), boundary: None }
     }
 }
 
@@ -171,8 +192,23 @@ pub fn validate(
     }
 
     let tags = desired_tags(spec, target, &mut violate);
-    let attached: BTreeSet<String> =
+    let console = desired_console(user, target);
+    let mut attached: BTreeSet<String> =
         spec.policies.managed.iter().map(|declared| policy::managed_arn(declared, &account.partition)).collect();
+    if console.as_ref().is_some_and(|console| console.reset_required) && !account.users_may_change_passwords {
+        attached.insert(policy::managed_arn("IAMUserChangePassword", &account.partition));
+    }
+    if let Some(console) = &console
+        && (console.secret_name == target.secret_name || console.secret_name == target.journal_name)
+    {
+        violate(
+            "console.secretName",
+            format!(
+                "{:?} is the name of another Secret of this resource; each needs a name of its own",
+                console.secret_name
+            ),
+        );
+    }
     if attached.len() > settings.max_attached_policies {
         violate(
             "policies.managed",
@@ -202,6 +238,7 @@ pub fn validate(
         );
     }
 
+    check_groups(spec, &mut violate);
     let (rhythm, overlap) = desired_rotation(spec, settings, &mut violate);
     let secret = desired_secret(spec, target);
     if target.secret_name == target.journal_name {
@@ -217,6 +254,8 @@ pub fn validate(
         tags,
         attached,
         inline,
+        groups: spec.groups.iter().cloned().collect(),
+        boundary: grant.boundary.clone(),
         key: DesiredKey {
             description: spec.access_key.description.clone().filter(|text| !text.is_empty()),
             rhythm,
@@ -229,6 +268,7 @@ pub fn validate(
                 .cloned(),
         },
         secret,
+        console,
         suspend: spec.suspend,
     })
 }
@@ -265,10 +305,40 @@ fn desired_tags(
         );
     }
     tags.extend(target.owner.tags());
+    if let Some(name) = console_secret(&target.owner.name, spec) {
+        tags.insert(mark::TAG_CONSOLE.to_owned(), name);
+    }
     if let Some(use_case) = spec.access_key.use_case {
         tags.insert(mark::TAG_USE_CASE.to_owned(), use_case.as_str().to_owned());
     }
     tags
+}
+
+fn check_groups(spec: &AwsDeployUserSpec, violate: &mut impl FnMut(&'static str, String)) {
+    for (number, group) in spec.groups.iter().enumerate() {
+        // IAM compares names of groups without regard to case.
+        if let Some(other) = spec.groups[..number].iter().find(|other| other.eq_ignore_ascii_case(group)) {
+            violate(
+                "groups",
+                format!("the groups {other:?} and {group:?} differ at most in case; IAM treats them as one"),
+            );
+        }
+    }
+}
+
+fn desired_console(user: &AwsDeployUser, target: &Target) -> Option<DesiredConsole> {
+    let annotations = user.metadata.annotations.as_ref();
+    Some(DesiredConsole {
+        secret_name: console_secret(&target.owner.name, &user.spec)?,
+        reset_required: user.spec.console.as_ref()?.password_reset_required,
+        reset_request: annotations.and_then(|all| all.get(mark::ANNOTATION_RESET)).cloned(),
+    })
+}
+
+/// Name of the Secret for the console password, if console access is declared.
+#[must_use]
+pub fn console_secret(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
+    spec.console.as_ref().map(|console| console.secret_name.clone().unwrap_or_else(|| format!("{name}-console")))
 }
 
 fn desired_rotation(
@@ -393,7 +463,7 @@ mod tests {
     fn check(spec: serde_json::Value) -> Result<Desired, Vec<Violation>> {
         let user = user(spec);
         let target = Target::of(&user, "cluster").unwrap();
-        let account = Account { partition: "aws".into(), id: "123456789012".into() };
+        let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
         validate(&user, &target, &Grant::without_class(), &account, &Settings::default())
     }
 
@@ -440,7 +510,7 @@ mod tests {
             (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
             (
                 json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
-                "39 are left",
+                "38 are left",
             ),
             (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
             (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),

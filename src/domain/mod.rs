@@ -4,8 +4,10 @@
 //! property tests and the model run.
 
 pub mod backoff;
+pub mod console;
 pub mod desired;
 pub mod journal;
+pub mod operator_policy;
 pub mod owner;
 pub mod plan;
 pub mod policy;

@@ -1,11 +1,14 @@
 //! The world as a pass has seen it: facts only, no clients and no secrets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::journal::Journal;
+use super::{console::ConsoleSecret, journal::Journal};
 
 /// Everything that `plan` looks at.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +22,8 @@ pub struct World {
     pub published: Published,
     /// The journal Secret.
     pub journal: JournalSeen,
+    /// The Secret for the console password, looked for when there is or was console access.
+    pub console: ConsoleSecret,
     /// How far the verification of a staged key has come; lost on a restart, then it starts over.
     pub verification: Option<Verification>,
     /// When each access key was last used, if it was asked for in this pass.
@@ -35,6 +40,7 @@ pub struct World {
 
 /// The IAM user, or its proven absence. A failed read is neither.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one of these a pass; found is the rule")]
 pub enum Iam {
     /// IAM answered `NoSuchEntity`.
     Absent,
@@ -55,18 +61,54 @@ pub struct IamUser {
     pub tags: BTreeMap<String, String>,
     /// Access keys.
     pub keys: Vec<AccessKey>,
+    /// ARN of its permissions boundary.
+    pub boundary: Option<String>,
     /// What the user may do. `None` when it was not read because it does not matter (another
     /// owner's user, or a deletion that starts with what is known to be there).
     pub grants: Option<Grants>,
+    /// What else hangs on the user and blocks its deletion. `None` when it was not looked for: only a
+    /// refused `DeleteUser` is worth the five calls.
+    pub leftovers: Option<Vec<Leftover>>,
+    /// Whether it has a console password. `None` when it was not asked, because none is or was declared.
+    pub login: Option<bool>,
 }
 
-/// Policies of a user.
+/// Something beside keys and grants that hangs on a user. AWS's console removes it with the user, its API does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// The password for the console.
+    LoginProfile,
+    /// A multi-factor device, by serial number.
+    MfaDevice(String),
+    /// A signing certificate, by id.
+    SigningCertificate(String),
+    /// An SSH key, by id.
+    SshKey(String),
+    /// A user name and password for one service, by id.
+    ServiceCredential(String),
+}
+
+impl fmt::Display for Leftover {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LoginProfile => formatter.write_str("console password"),
+            Self::MfaDevice(serial) => write!(formatter, "MFA device {serial}"),
+            Self::SigningCertificate(id) => write!(formatter, "signing certificate {id}"),
+            Self::SshKey(id) => write!(formatter, "SSH key {id}"),
+            Self::ServiceCredential(id) => write!(formatter, "service-specific credential {id}"),
+        }
+    }
+}
+
+/// Policies and groups of a user.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Grants {
     /// ARNs of attached managed policies.
     pub attached: BTreeSet<String>,
     /// Inline policies, decoded. A document that is not JSON is kept as a string value, so that it differs from any declared one.
     pub inline: BTreeMap<String, Value>,
+    /// Groups that the user is in.
+    pub groups: BTreeSet<String>,
 }
 
 /// An access key as `ListAccessKeys` shows it.

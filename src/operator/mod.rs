@@ -1,5 +1,6 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
+pub mod iam_policy;
 pub mod metrics;
 mod run;
 mod server;

@@ -3,6 +3,8 @@
 //! Every effect is safe to cut off at any await: the next pass goes on from what it finds. What
 //! each may leave behind is told beside it.
 
+mod console;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
@@ -104,6 +106,25 @@ impl Actor<'_> {
                     _ = grants.inline.remove(policy);
                 });
             }
+            Effect::AddToGroup(group) => {
+                iam.add_to_group(name, group).await.map_err(aws)?;
+                self.changed_grants(format!("put into group {group}"), |grants| {
+                    _ = grants.groups.insert(group.clone());
+                });
+            }
+            Effect::RemoveFromGroup(group) => {
+                iam.remove_from_group(name, group).await.map_err(aws)?;
+                self.changed_grants(format!("taken out of group {group}"), |grants| _ = grants.groups.remove(group));
+            }
+            Effect::PutBoundary(arn) => {
+                iam.put_boundary(name, arn).await.map_err(aws)?;
+                self.changed(format!("set permissions boundary {arn}"), |user| user.boundary = Some(arn.clone()));
+            }
+            Effect::WritePassword => self.write_password().await?,
+            Effect::ApplyPassword => self.apply_password().await?,
+            Effect::RemovePassword => self.remove_password().await?,
+            Effect::DeleteConsoleSecret => self.delete_console_secret().await?,
+            Effect::ReleaseConsoleSecret => self.release_console_secret().await?,
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref()).await?;
                 memory.verification = None;
@@ -155,8 +176,20 @@ impl Actor<'_> {
             Effect::DeletePreviousSecret(secret) => self.delete_previous(secret).await?,
             Effect::ReadLastUsed => self.read_last_used().await?,
             Effect::ReadGrants => {
-                let grants = iam.grants(name).await?;
-                self.changed(String::new(), |user| user.grants = Some(grants));
+                let (keys, grants, leftovers) =
+                    tokio::try_join!(iam.access_keys(name), iam.grants(name), Box::pin(iam.leftovers(name)))?;
+                self.changed(String::new(), |user| {
+                    user.keys = keys;
+                    user.grants = Some(grants);
+                    user.leftovers = Some(leftovers);
+                });
+            }
+            Effect::RemoveLeftover(leftover) => {
+                iam.remove_leftover(name, leftover).await.map_err(aws)?;
+                tracing::info!(user = name, %leftover, "removed");
+                self.changed(String::new(), |user| {
+                    user.leftovers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
+                });
             }
             Effect::DeleteUser => self.delete_user().await?,
             Effect::ReleaseSecret => {
@@ -191,18 +224,25 @@ impl Actor<'_> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
         let iam = &self.context.iam;
-        let user = match iam.create_user(&self.target.user_name, &desired.path, &desired.tags).await {
+        let user = match iam
+            .create_user(&self.target.user_name, &desired.path, desired.boundary.as_deref(), &desired.tags)
+            .await
+        {
             Ok(user) => user,
             Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => return Err(self.taken(error).await),
             Err(error) => return Err(PassError::Aws { error, effect: Some(Effect::CreateUser) }),
         };
         let again = self.observed.world.reported.user_id.as_ref().is_some_and(|id| *id != user.id);
-        let note = if again {
-            format!("the IAM user {} had been deleted in AWS; it was created again (new id {})", user.name, user.id)
+        if again {
+            // A reason of its own: Events of one reason are counted, and only the first one's words are kept.
+            let note = format!(
+                "the IAM user {} had been deleted in AWS; it was created again (new id {})",
+                user.name, user.id
+            );
+            self.news.push(News { reason: Reason::UserRecreated, note, warning: true });
         } else {
-            format!("the IAM user {} was created", user.arn)
-        };
-        self.tell(Reason::UserCreated, note);
+            self.tell(Reason::UserCreated, format!("the IAM user {} was created", user.arn));
+        }
         self.observed.world.iam = Iam::Found(user);
         Ok(())
     }
@@ -469,13 +509,12 @@ impl Actor<'_> {
                 self.observed.world.iam = Iam::Absent;
                 Ok(())
             }
-            Err(error) if error.kind == AwsErrorKind::DeleteConflict => {
-                // More hangs on the user than is declared: look, and go on with what is found.
-                let grants = iam.grants(name).await?;
-                if grants == Grants::default() {
-                    return Err(PassError::Aws { error, effect: Some(Effect::DeleteUser) });
-                }
-                self.changed(String::new(), |user| user.grants = Some(grants));
+            // More hangs on the user than is declared: look for it, once, and go on with what is found.
+            Err(error)
+                if error.kind == AwsErrorKind::DeleteConflict
+                    && self.observed.world.user().is_some_and(|user| user.leftovers.is_none()) =>
+            {
+                self.changed(String::new(), |user| user.grants = None);
                 Ok(())
             }
             Err(error) => Err(PassError::Aws { error, effect: Some(Effect::DeleteUser) }),

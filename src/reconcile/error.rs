@@ -47,6 +47,9 @@ pub enum PassError {
     /// AWS does not accept a new key.
     #[error("AWS did not accept the new access key {0} in time; it is deleted and another one is made after a pause")]
     KeyNotAccepted(String),
+    /// The machine has no random numbers.
+    #[error("the operator's machine gives no random numbers, so no password can be made; see its kernel's log")]
+    NoRandomness,
     /// The pass took too long.
     #[error("the pass was cut off after {0} s; the next one goes on from what it finds")]
     Deadline(u64),
@@ -78,6 +81,7 @@ impl PassError {
             Self::SecretAccess(_) => Reason::SecretAccessDenied,
             Self::Undone(_) => Reason::Conflict,
             Self::KeyNotAccepted(_) => Reason::KeyNotAccepted,
+            Self::NoRandomness => Reason::NoRandomness,
             Self::Deadline(_) => Reason::AwsUnavailable,
         }
     }
@@ -112,7 +116,7 @@ impl PassError {
             },
             Self::SecretAccess(_) => ErrorClass::Denied,
             Self::Undone(_) => ErrorClass::Conflict,
-            Self::KeyNotAccepted(_) | Self::Deadline(_) => ErrorClass::Transient,
+            Self::KeyNotAccepted(_) | Self::NoRandomness | Self::Deadline(_) => ErrorClass::Transient,
         }
     }
 
@@ -123,7 +127,10 @@ impl PassError {
             about,
             note: Note::new(self.reason(), self.to_string()),
             passing: matches!(self.class(), ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient)
-                && !matches!(self.reason(), Reason::PolicyNotFound | Reason::KeyNotAccepted),
+                && !matches!(
+                    self.reason(),
+                    Reason::PolicyNotFound | Reason::GroupNotFound | Reason::BoundaryNotFound | Reason::KeyNotAccepted
+                ),
         }
     }
 }
@@ -131,6 +138,11 @@ impl PassError {
 fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
     match kind {
         AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AttachPolicy(_))) => Reason::PolicyNotFound,
+        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AddToGroup(_))) => Reason::GroupNotFound,
+        // `CreateUser` names nothing else that may be missing.
+        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
+            Reason::BoundaryNotFound
+        }
         AwsErrorKind::NoSuchEntity | AwsErrorKind::Busy => Reason::Conflict,
         AwsErrorKind::EntityAlreadyExists => Reason::NotOwned,
         AwsErrorKind::LimitExceeded => Reason::LimitExceeded,
@@ -153,6 +165,12 @@ fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
             Some(hint) => format!(". There is no policy {arn}: {hint}"),
             None => format!(". There is no policy {arn}: correct spec.policies.managed; names are case-sensitive, and policies outside the root need their path"),
         },
+        (AwsErrorKind::NoSuchEntity, Some(Effect::AddToGroup(group))) => {
+            format!(". Correct spec.groups, or have an AWS admin create the group {group:?}; the operator makes no groups")
+        }
+        (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
+            ". No user is made or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct --permissions-boundary".to_owned()
+        }
         (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
             format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
         }

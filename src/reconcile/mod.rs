@@ -78,6 +78,8 @@ pub struct PassSettings {
     pub secret_check: Duration,
     /// Resources are served although no class allows them.
     pub allow_without_class: bool,
+    /// What every resource is granted.
+    pub grant: Grant,
 }
 
 impl Context {
@@ -197,7 +199,13 @@ impl Pass<'_> {
             return Err((PassError::NotAllowed(message.to_owned()), About::Authorization));
         }
         let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
-        desired::validate(user, self.target, &Grant::without_class(), &identity.account, &settings.protocol)
+        let mut account = identity.account.clone();
+        if user.spec.console.is_some() {
+            let policy =
+                self.context.iam.password_policy().await.map_err(|error| (error.into(), About::Observation))?;
+            account.users_may_change_passwords = policy.users_may_change;
+        }
+        desired::validate(user, self.target, &settings.grant, &account, &settings.protocol)
             .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
     }
 

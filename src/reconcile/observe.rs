@@ -14,10 +14,11 @@ use crate::{
     api::{AwsDeployUser, mark},
     cluster::{Attempt, Held, Journals, Secrets},
     domain::{
-        desired::{DesiredSecret, Target},
+        console::{self, ConsoleSecret},
+        desired::{self, DesiredSecret, Target},
         owner::Ownership,
         plan, secret,
-        world::{Iam, JournalSeen, Published, Reported, World},
+        world::{Iam, IamUser, JournalSeen, Published, Reported, World},
     },
 };
 
@@ -28,6 +29,8 @@ pub(super) struct Observed {
     pub(super) held: Option<Held>,
     /// The journal, if it is ours.
     pub(super) attempt: Option<Attempt>,
+    /// The Secret of the console password, if it is ours.
+    pub(super) console: Option<Held>,
 }
 
 /// Looks at the world. `live` reads IAM anew; else what is remembered is good enough if it is
@@ -60,6 +63,17 @@ pub(super) async fn observe(
     let journals = Journals::new(context.client.clone(), target);
     let attempt = journals.get().await.map_err(|error| context.secret_error(target, error))?;
 
+    let console = match console_name(user, target, &iam) {
+        Some(name) => secrets.get(&name).await.map_err(|error| context.secret_error(target, error))?,
+        None => None,
+    };
+    let (console_seen, console) = match console {
+        None => (ConsoleSecret::Missing, None),
+        Some(held) => match held.foreign_to(&target.owner.uid) {
+            Some(whose) => (ConsoleSecret::Foreign(whose), None),
+            None => (ConsoleSecret::Ours(console::facts(&held.content())), Some(held)),
+        },
+    };
     let (published, held) = match held {
         None => (Published::Missing, None),
         Some(held) => match held.foreign_to(&target.owner.uid) {
@@ -77,6 +91,7 @@ pub(super) async fn observe(
             iam_live,
             published,
             journal,
+            console: console_seen,
             verification: memory.verification.clone(),
             last_used: None,
             gone: BTreeSet::new(),
@@ -86,6 +101,7 @@ pub(super) async fn observe(
         },
         held,
         attempt,
+        console,
     })
 }
 
@@ -99,6 +115,18 @@ pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {
     }
 }
 
+/// The Secret of the console password: the declared one, or the one that the user's tag still tells of.
+fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<String> {
+    desired::console_secret(&target.owner.name, &user.spec).or_else(|| match iam {
+        Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours => console_tag(found).cloned(),
+        Iam::Found(_) | Iam::Absent => None,
+    })
+}
+
+fn console_tag(user: &IamUser) -> Option<&String> {
+    user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(mark::TAG_CONSOLE)).map(|(_, value)| value)
+}
+
 /// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
 async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> Result<Iam, PassError> {
     let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
@@ -110,10 +138,14 @@ async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> R
         let partition = &context.iam.identity().await?.account.partition;
         found.keys = context.iam.access_keys(&found.name).await?;
         found.grants = Some(plan::declared_grants(user, partition));
+        found.login = console_tag(&found).map(|_| true);
     } else {
         let (keys, grants) = tokio::try_join!(context.iam.access_keys(&found.name), context.iam.grants(&found.name))?;
         found.keys = keys;
         found.grants = Some(grants);
+        if user.spec.console.is_some() || console_tag(&found).is_some() {
+            found.login = Some(context.iam.has_login_profile(&found.name).await?);
+        }
     }
     Ok(Iam::Found(found))
 }

@@ -37,6 +37,8 @@ SAMPLES = {
     "settings.resync": "3m",
     "settings.secretCheck": "3m",
     "settings.minRotationInterval": "3m",
+    "settings.userPath": "/other/",
+    "settings.permissionsBoundary": "arn:aws:iam::123456789012:policy/other",
     "settings.maxAttachedPolicies": 20,
     "settings.intentDwell": "3m",
     "settings.verifySuccesses": 0,
@@ -252,6 +254,7 @@ class Operator(unittest.TestCase):
             {
                 f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
+                "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
                 "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
                 "--verify-timeout=1m30s", "--retire-dwell=0s", "--log=info,awsdeploy=debug", "--log-format=json",
             },
@@ -267,7 +270,7 @@ class Operator(unittest.TestCase):
         source = (ROOT / "src" / "operator" / "settings.rs").read_text().split("#[cfg(test)]")[0]
         flags = {}
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
-            default = re.search(r'default_value(?:_t)? = "?([\w.:-]+)"?', attributes)
+            default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
         elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "watchNamespaces"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
@@ -278,7 +281,7 @@ class Operator(unittest.TestCase):
         lines = (CHART / "values.yaml").read_text().split("\nsettings:\n")[1].split("\n\n")[0]
         for comment, setting in re.findall(r"((?:  #.*\n)+)  (\w+): null", lines + "\n"):
             told = re.search(r"Default: (\S+)\n", comment)
-            default = (flags[setting] or "the").removesuffix(".0").removeprefix("LogFormat::").lower()
+            default = (flags[setting] or "none").removesuffix(".0").removeprefix("LogFormat::").lower()
             self.assertEqual(told and told[1], default, setting) if setting != "clusterId" else None
 
     def test_numbers_are_written_as_people_write_them(self):

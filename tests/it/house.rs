@@ -80,3 +80,20 @@ pub(crate) async fn generated_files_are_up_to_date() {
     let found = fs::read_to_string(root().join("crds/awsdeploy.dev_awsdeployusers.yaml")).expect("crds/ is there");
     assert!(found == wanted, "crds/ is not what src/api says; run make generate");
 }
+
+pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {
+    let arguments = awsdeploy::operator::iam_policy::IamPolicyArguments {
+        account: "123456789012".to_owned(),
+        path: "/awsdeploy/".to_owned(),
+        boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".to_owned()),
+        groups: Vec::new(),
+        partition: "aws".to_owned(),
+    };
+    let text = fs::read_to_string(root().join("docs/iam-policy.md")).expect("docs/iam-policy.md is there");
+    let shown = text.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a JSON block");
+    assert!(
+        shown == arguments.policy(),
+        "docs/iam-policy.md does not show what iam-policy prints:\n{}",
+        arguments.policy()
+    );
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use awsdeploy::api::{ConditionType, Reason};
 use serde_json::json;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, Wishes, eventually, message};
 
 const EC2: &str = "arn:aws:iam::aws:policy/AmazonEC2FullAccess";
 const VIEW: &str = "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess";
@@ -103,4 +103,81 @@ pub(crate) async fn quarantine_policies_are_never_detached() {
     stage.aws.human().attach("q", VIEW).await.expect("by hand");
     let iam = stage.until_iam("q", "the other policy is detached", |user| !user.attached.contains(VIEW)).await;
     assert!(iam.attached.contains(quarantine));
+}
+
+pub(crate) async fn groups_are_exactly_the_declared_ones() {
+    let mut stage = Stage::new().await;
+    let human = stage.aws.human();
+    for group in ["deployers", "readers", "admins"] {
+        human.create_group(group).await.expect("a group");
+    }
+    stage.apply("x", json!({"userName": "g", "groups": ["deployers", "readers"]})).await;
+    stage.ready("x").await;
+    assert_eq!(stage.iam("g").await.groups, BTreeSet::from(["deployers".to_owned(), "readers".to_owned()]));
+    human.add_to_group("g", "admins").await.expect("by hand");
+    stage.until_iam("g", "out of the group", |user| user.groups.len() == 2 && !user.groups.contains("admins")).await;
+    let probe = async || {
+        stage.events("x").await.into_iter().find(|(_, note)| note.contains("taken out of group admins")).map(drop)
+    };
+    eventually("an Event that tells of the drift", probe, || stage.log()).await;
+    stage.until_condition("x", ConditionType::UserSynced, "True", None).await;
+    stage.assert_a_fresh_look_writes_nothing("x").await;
+    stage.apply("x", json!({"userName": "g", "groups": ["readers"]})).await;
+    stage.ready("x").await;
+    assert_eq!(stage.iam("g").await.groups, BTreeSet::from(["readers".to_owned()]));
+    let mark = stage.aws.log().mark();
+    stage.delete("x").await;
+    stage.gone("x").await;
+    assert!(
+        stage.aws.log().calls_since(mark).iter().all(|call| call.error.is_none()),
+        "a declared group is no surprise"
+    );
+}
+
+pub(crate) async fn a_group_that_does_not_exist_is_named() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({"userName": "g", "groups": ["nobody"]})).await;
+    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::GroupNotFound)).await;
+    let told = message(&user, ConditionType::UserSynced);
+    assert!(told.contains("nobody") && told.contains("spec.groups"), "{told}");
+    assert!(stage.secret("x").await.is_none(), "no key before the user is what it should be");
+    stage.aws.human().create_group("nobody").await.expect("a group");
+    stage.ready("x").await;
+}
+
+pub(crate) async fn the_boundary_is_there_from_the_start_and_kept() {
+    let stage = Stage::with_arguments(&[
+        "--permissions-boundary=arn:aws:iam::aws:policy/PowerUserAccess",
+        "--user-path=/team/deploy/",
+    ])
+    .await;
+    stage.apply("x", json!({"userName": "b"})).await;
+    stage.ready("x").await;
+    let boundary = Some("arn:aws:iam::aws:policy/PowerUserAccess".to_owned());
+    let iam = stage.iam("b").await;
+    assert_eq!((iam.boundary.clone(), iam.path.as_str()), (boundary.clone(), "/team/deploy/"));
+    assert!(stage.aws.log().calls_of("PutUserPermissionsBoundary").is_empty(), "it comes with the user");
+    for by_hand in [None, Some(EC2)] {
+        let mark = stage.aws.log().mark();
+        stage.aws.human().set_boundary("b", by_hand).await.expect("by hand");
+        stage.until_iam("b", "limited again", |user| user.boundary == boundary).await;
+        assert_eq!(stage.aws.log().mutating_calls_since(mark).len(), 1);
+    }
+    let told = stage.event("x", Reason::UserChanged).await;
+    assert!(told.contains("permissions boundary"), "{told}");
+}
+
+pub(crate) async fn without_its_boundary_no_user_is_made() {
+    let stage = Stage::with(Wishes {
+        arguments: vec!["--permissions-boundary=arn:aws:iam::123456789012:policy/missing"],
+        ..Wishes::default()
+    })
+    .await;
+    stage.apply("x", json!({"userName": "b"})).await;
+    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::BoundaryNotFound)).await;
+    let told = message(&user, ConditionType::UserSynced);
+    assert!(told.contains("policy/missing") && told.contains("--permissions-boundary"), "{told}");
+    assert!(stage.iam_opt("b").await.is_none());
+    stage.delete("x").await;
+    stage.gone("x").await;
 }

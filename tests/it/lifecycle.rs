@@ -1,7 +1,7 @@
 //! Suspension and the ways a resource leaves.
 
 use awsdeploy::api::{ConditionType, Reason};
-use awsdeploy_testkit::aws_proxy::KeyState;
+use awsdeploy_testkit::aws_proxy::{Call, KeyState};
 use serde_json::json;
 
 use crate::stage::{Stage, message};
@@ -71,4 +71,67 @@ pub(crate) async fn a_foreign_key_makes_the_deletion_wait_and_force_removes_it()
     stage.apply("x", spec("Force")).await;
     stage.gone("x").await;
     assert!(stage.iam_opt("u").await.is_none());
+}
+
+pub(crate) async fn whatever_hangs_on_the_user_goes_with_it() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({"userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
+    stage.ready("x").await;
+    let human = stage.aws.human();
+    let on = |action: &str| Call::iam(action).with("UserName", "u");
+    human.create_login_profile("u", "correct-Horse-7").await.expect("by hand");
+    human.create_group("g").await.expect("a group");
+    human.add_to_group("u", "g").await.expect("by hand");
+    let policy = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+    human.put_inline("u", "own", policy).await.expect("by hand");
+    human
+        .call(&on("CreateServiceSpecificCredential").with("ServiceName", "codecommit.amazonaws.com"))
+        .await
+        .expect("a credential for git");
+    let key = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7vbqajDw4o6gJy8UtmIbkcpnkO3Kwc4qsEnSZp/TR+fQi62F79RHWmwKOtFmwteURgLbj7D/WGuNLGOfa/2vse3G2eHnHl5CB8ruRX9fBl/KgwCVr2JaEuUm66bBQeP5XeBotdR4cvX38uPYivCDdPjJ1QWPdspTBKcxeFbccDw== tester";
+    human.call(&on("UploadSSHPublicKey").with("SSHPublicKeyBody", key)).await.expect("an SSH key");
+    human.call(&Call::iam("CreateVirtualMFADevice").with("VirtualMFADeviceName", "phone")).await.expect("a device");
+    let serial = format!("arn:aws:iam::{}:mfa/phone", stage.account.home().account);
+    let enable = on("EnableMFADevice").with("SerialNumber", &serial);
+    human
+        .call(&enable.with("AuthenticationCode1", "123456").with("AuthenticationCode2", "234567"))
+        .await
+        .expect("the device is enabled");
+    stage.delete("x").await;
+    stage.gone("x").await;
+    assert!(stage.iam_opt("u").await.is_none());
+    assert!(stage.secret("x").await.is_none());
+    for action in [
+        "DeleteLoginProfile",
+        "DeactivateMFADevice",
+        "DeleteVirtualMFADevice",
+        "DeleteSSHPublicKey",
+        "DeleteServiceSpecificCredential",
+        "RemoveUserFromGroup",
+        "DeleteUserPolicy",
+    ] {
+        assert_eq!(stage.aws.log().calls_of(action).len(), 1, "{action}\n{}", stage.aws.log().transcript());
+    }
+    assert_eq!(stage.aws.log().calls_of("DeleteUser").len(), 2, "one refusal makes it look, once");
+}
+
+pub(crate) async fn a_user_deleted_by_hand_comes_back_with_a_new_key() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({"userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
+    let before = stage.ready("x").await.status.and_then(|status| status.user).expect("a user").id;
+    let key = stage.published("x").await;
+    stage.aws.human().purge_user("u").await.expect("one click in the console");
+    let new = stage.until_published("x", &key).await;
+    let user = stage
+        .until("x", "a new user", |user| {
+            user.status.as_ref().and_then(|status| status.user.as_ref()).is_some_and(|user| user.id != before)
+        })
+        .await;
+    stage.ready("x").await;
+    let iam = stage.iam("u").await;
+    assert_eq!(iam.id, user.status.and_then(|status| status.user).expect("a user").id);
+    assert_eq!(iam.active_keys(), [new.as_str()]);
+    assert_eq!(iam.attached.len(), 1);
+    let told = stage.event("x", Reason::UserRecreated).await;
+    assert!(told.contains("had been deleted in AWS") && told.contains(&iam.id), "{told}");
 }

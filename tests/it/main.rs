@@ -14,8 +14,11 @@
 
 mod adapter;
 mod bad_input;
+mod console;
+mod cost;
 mod crash;
 mod crd;
+mod failures;
 mod house;
 mod iam;
 mod lifecycle;
@@ -39,7 +42,7 @@ macro_rules! claims {
 }
 
 const CLAIMS: &[Claim] = claims! {
-    house: { imports_run_one_way, generated_files_are_up_to_date }
+    house: { imports_run_one_way, generated_files_are_up_to_date, the_documented_iam_policy_is_the_one_that_is_printed }
     crd: { every_field_is_described, rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
     main_job: {
         one_manifest_leads_to_user_policy_key_and_secret,
@@ -65,6 +68,10 @@ const CLAIMS: &[Claim] = claims! {
         drift_is_put_back_and_told,
         tags_come_and_go_with_the_manifest,
         quarantine_policies_are_never_detached,
+        groups_are_exactly_the_declared_ones,
+        a_group_that_does_not_exist_is_named,
+        the_boundary_is_there_from_the_start_and_kept,
+        without_its_boundary_no_user_is_made,
     }
     ownership: {
         a_foreign_user_is_refused_without_a_write,
@@ -76,6 +83,8 @@ const CLAIMS: &[Claim] = claims! {
         deletion_removes_everything_in_six_calls,
         retain_leaves_user_and_secret,
         a_foreign_key_makes_the_deletion_wait_and_force_removes_it,
+        whatever_hangs_on_the_user_goes_with_it,
+        a_user_deleted_by_hand_comes_back_with_a_new_key,
     }
     crash: {
         killed_between_create_and_journal_leaves_no_key,
@@ -94,6 +103,17 @@ const CLAIMS: &[Claim] = claims! {
         without_a_class_nothing_is_allowed,
         one_bad_resource_does_not_stop_the_others,
     }
+    console: {
+        a_person_gets_a_password_and_the_way_in,
+        a_password_that_aws_took_without_telling_is_the_one_in_the_secret,
+        a_foreign_console_secret_is_left_alone,
+        console_access_leaves_with_the_resource,
+    }
+    failures: {
+        a_failed_read_is_told_and_never_leads_to_a_write,
+        a_refused_write_is_told_under_its_reason,
+    }
+    cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }
     adapter: {
         a_lost_answer_causes_no_second_create,
         an_answer_of_500_causes_no_second_create,

@@ -6,6 +6,7 @@ use super::{Effect, Note, Plan, Why, rotation};
 use crate::{
     api::{Reason, mark, user::DeletionPolicy},
     domain::{
+        console::ConsoleSecret,
         desired::Target,
         journal::{Journal, Mode},
         owner::{Ownership, key_tag},
@@ -117,6 +118,9 @@ impl Scene<'_> {
                 ),
             ));
         }
+        if user.login == Some(true) {
+            return Ok(Effect::RemovePassword);
+        }
         // All keys stop working before the first one is gone.
         if let Some(key) = user.keys.iter().find(|key| key.active) {
             return Ok(Effect::DeactivateKey(key.id.clone(), Why::Cleanup));
@@ -131,6 +135,12 @@ impl Scene<'_> {
         if let Some(name) = grants.inline.keys().next() {
             return Ok(Effect::DeleteInlinePolicy(name.clone()));
         }
+        if let Some(group) = grants.groups.iter().next() {
+            return Ok(Effect::RemoveFromGroup(group.clone()));
+        }
+        if let Some(leftover) = user.leftovers.iter().flatten().next() {
+            return Ok(Effect::RemoveLeftover(leftover.clone()));
+        }
         Ok(Effect::DeleteUser)
     }
 
@@ -142,6 +152,9 @@ impl Scene<'_> {
         if matches!(self.world.published, Published::Ours(_)) {
             return Effect::ReleaseSecret;
         }
+        if matches!(self.world.console, ConsoleSecret::Ours(_)) {
+            return Effect::ReleaseConsoleSecret;
+        }
         debug_assert!(marks.iter().any(|key| !key.starts_with(&key_tag(""))), "an owned user carries ownership tags");
         Effect::UntagUser(marks)
     }
@@ -151,19 +164,28 @@ impl Scene<'_> {
         match (&self.world.published, &self.world.journal) {
             (Published::Ours(_), _) if policy == DeletionPolicy::Retain => Effect::ReleaseSecret,
             (Published::Ours(_), _) => Effect::DeleteSecret,
+            _ if matches!(self.world.console, ConsoleSecret::Ours(_)) => match policy {
+                DeletionPolicy::Retain => Effect::ReleaseConsoleSecret,
+                DeletionPolicy::Delete | DeletionPolicy::Force => Effect::DeleteConsoleSecret,
+            },
             (_, JournalSeen::Attempt { .. }) => Effect::CloseJournal,
             _ => Effect::RemoveFinalizer,
         }
     }
 }
 
-/// The policies that a resource declares, as a first guess of what hangs on its user: removing
+/// The policies and groups that a resource declares, as a first guess of what hangs on its user: removing
 /// them costs no read, and `DeleteUser` tells if there is more.
 #[must_use]
 pub fn declared_grants(user: &crate::api::AwsDeployUser, partition: &str) -> crate::domain::world::Grants {
     let policies = &user.spec.policies;
+    // It comes with a password that has to be changed, unless the account lets everybody do that: then there is
+    // nothing to detach, which is no error.
+    let change = user.spec.console.as_ref().filter(|console| console.password_reset_required);
+    let change = change.map(|_| policy::managed_arn("IAMUserChangePassword", partition));
     crate::domain::world::Grants {
-        attached: policies.managed.iter().map(|name| policy::managed_arn(name, partition)).collect(),
+        attached: policies.managed.iter().map(|name| policy::managed_arn(name, partition)).chain(change).collect(),
         inline: policies.inline.iter().map(|inline| (inline.name.clone(), inline.document.clone())).collect(),
+        groups: user.spec.groups.iter().cloned().collect(),
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::domain::world::Leftover;
+
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -41,6 +43,22 @@ pub enum Effect {
     AttachPolicy(String),
     /// Detach a managed policy.
     DetachPolicy(String),
+    /// Put the user into a group.
+    AddToGroup(String),
+    /// Take the user out of a group.
+    RemoveFromGroup(String),
+    /// Set the permissions boundary.
+    PutBoundary(String),
+    /// Write a new console password into its Secret, marked pending.
+    WritePassword,
+    /// Tell AWS the password in the Secret, then mark it applied.
+    ApplyPassword,
+    /// Take the console password away.
+    RemovePassword,
+    /// Delete the Secret of a console password.
+    DeleteConsoleSecret,
+    /// Take our owner reference off the Secret of a console password.
+    ReleaseConsoleSecret,
 
     /// Write the journal, call `CreateAccessKey` once, write the key into the journal.
     MintKey {
@@ -79,6 +97,8 @@ pub enum Effect {
     ReadLastUsed,
     /// Find out what still hangs on the user and blocks its deletion.
     ReadGrants,
+    /// Remove something of others that blocks the deletion of the user.
+    RemoveLeftover(Leftover),
     /// Delete the IAM user.
     DeleteUser,
     /// Take our owner reference off the Secret so that it survives the resource.
@@ -112,6 +132,11 @@ impl Effect {
             | Self::DeleteUser
             | Self::DetachPolicy(_)
             | Self::DeleteInlinePolicy(_)
+            | Self::RemoveFromGroup(_)
+            | Self::RemoveLeftover(_)
+            | Self::WritePassword
+            | Self::RemovePassword
+            | Self::DeleteConsoleSecret
             | Self::UntagUser(_)
             | Self::DeleteSecret
             | Self::RemoveFinalizer => Facts::Live,
@@ -119,6 +144,10 @@ impl Effect {
             | Self::TagUser(_)
             | Self::PutInlinePolicy(..)
             | Self::AttachPolicy(_)
+            | Self::AddToGroup(_)
+            | Self::PutBoundary(_)
+            | Self::ApplyPassword
+            | Self::ReleaseConsoleSecret
             | Self::VerifyKey(_)
             | Self::Publish(_)
             | Self::TagKey(_)
@@ -142,6 +171,13 @@ impl Effect {
                 | Self::DeleteInlinePolicy(_)
                 | Self::AttachPolicy(_)
                 | Self::DetachPolicy(_)
+                | Self::AddToGroup(_)
+                | Self::RemoveFromGroup(_)
+                | Self::PutBoundary(_)
+                | Self::WritePassword
+                | Self::ApplyPassword
+                | Self::RemovePassword
+                | Self::DeleteConsoleSecret
         )
     }
 
@@ -157,6 +193,14 @@ impl Effect {
             Self::DeleteInlinePolicy(_) => "DeleteInlinePolicy",
             Self::AttachPolicy(_) => "AttachPolicy",
             Self::DetachPolicy(_) => "DetachPolicy",
+            Self::AddToGroup(_) => "AddToGroup",
+            Self::RemoveFromGroup(_) => "RemoveFromGroup",
+            Self::PutBoundary(_) => "PutBoundary",
+            Self::WritePassword => "WritePassword",
+            Self::ApplyPassword => "ApplyPassword",
+            Self::RemovePassword => "RemovePassword",
+            Self::DeleteConsoleSecret => "DeleteConsoleSecret",
+            Self::ReleaseConsoleSecret => "ReleaseConsoleSecret",
             Self::MintKey { .. } => "MintKey",
             Self::VerifyKey(_) => "VerifyKey",
             Self::Publish(_) => "Publish",
@@ -170,6 +214,7 @@ impl Effect {
             Self::DeletePreviousSecret(_) => "DeletePreviousSecret",
             Self::ReadLastUsed => "ReadLastUsed",
             Self::ReadGrants => "ReadGrants",
+            Self::RemoveLeftover(_) => "RemoveLeftover",
             Self::DeleteUser => "DeleteUser",
             Self::ReleaseSecret => "ReleaseSecret",
             Self::DeleteSecret => "DeleteSecret",
@@ -189,7 +234,11 @@ impl fmt::Display for Effect {
             Self::PutInlinePolicy(name, _) | Self::DeleteInlinePolicy(name) | Self::DeletePreviousSecret(name) => {
                 write!(formatter, "{verb} {name}")
             }
-            Self::AttachPolicy(arn) | Self::DetachPolicy(arn) => write!(formatter, "{verb} {arn}"),
+            Self::AttachPolicy(arn) | Self::DetachPolicy(arn) | Self::PutBoundary(arn) => {
+                write!(formatter, "{verb} {arn}")
+            }
+            Self::AddToGroup(group) | Self::RemoveFromGroup(group) => write!(formatter, "{verb} {group}"),
+            Self::RemoveLeftover(leftover) => write!(formatter, "{verb} {leftover}"),
             Self::VerifyKey(id) | Self::Publish(id) | Self::TagKey(id) => write!(formatter, "{verb} {id}"),
             Self::DeactivateKey(id, why) | Self::DeleteKey(id, why) => write!(formatter, "{verb} {id} ({why:?})"),
             Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),

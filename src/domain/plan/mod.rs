@@ -5,6 +5,7 @@
 //! effects is the same as a pass that ended there.
 
 mod cleanup;
+mod console;
 mod effect;
 pub mod rotation;
 #[cfg(test)]
@@ -85,7 +86,13 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
         return Plan { effects, key: Some(pending.clone()), ..Plan::nothing(pending) };
     };
 
-    let sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };
+    let mut sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };
+    let mut user_note = None;
+    match console::decide(desired, iam_user, world).filter(|_| !world.user_sync_failed) {
+        Some(Ok(effect)) => sync.push(effect),
+        Some(Err(note)) => user_note = Some(note),
+        None => {}
+    }
     let scene = rotation::Scene {
         desired,
         world,
@@ -107,7 +114,7 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     Plan {
         effects,
         wake_at: outlook.wake_at,
-        user: None,
+        user: user_note,
         key: outlook.key,
         rotation: outlook.rotation,
         next_rotation: outlook.next_rotation,
@@ -152,7 +159,7 @@ fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
         }
         _ => return None,
     };
-    Some(cannot_be_written(name, &whose))
+    Some(cannot_be_written(name, &whose, KEY_IS_MADE, KEY_SECRET))
 }
 
 /// An immutable Secret is left alone as long as its key works and no other is due.
@@ -160,14 +167,19 @@ fn immutable(desired: &Desired) -> Note {
     cannot_be_written(
         &desired.target.secret_name,
         "it was made immutable by hand; delete it, a new key is published then",
+        KEY_IS_MADE,
+        KEY_SECRET,
     )
 }
 
-fn cannot_be_written(name: &str, why: &str) -> Note {
+const KEY_IS_MADE: &str = "access key is made";
+const KEY_SECRET: &str = "spec.accessKey.secret.name";
+
+fn cannot_be_written(name: &str, why: &str, what: &str, field: &str) -> Note {
     Note::new(
         Reason::SecretConflict,
         format!(
-            "Secret {name} cannot be written: {why}. No access key is made before this is solved: remove that Secret, or set spec.accessKey.secret.name to a free name"
+            "Secret {name} cannot be written: {why}. No {what} before this is solved: remove that Secret, or set {field} to a free name"
         ),
     )
 }

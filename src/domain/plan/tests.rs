@@ -1,6 +1,7 @@
 //! What `plan` and `cleanup` decide, claim by claim, and then a year of bad luck.
 
 mod cleanup;
+mod console;
 mod rotation;
 mod simulation;
 mod user;
@@ -14,13 +15,15 @@ use super::{Effect, Leaving, Plan, Why, rotation::RULES};
 use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
+        console::{ConsoleFacts, ConsoleSecret},
         desired::{self, Account, Desired, Grant, Target},
         journal::{Journal, Mode},
         owner::{Owner, key_tag},
         schedule::Rhythm,
         settings::Settings,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, Published, PublishedFacts, Reported, Verification, World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, Leftover, Published, PublishedFacts, Reported, Verification,
+            World,
         },
     },
 };
@@ -70,7 +73,7 @@ fn at_rest() -> Case {
     }))
     .unwrap();
     let target = Target::of(&resource, "cluster").unwrap();
-    let account = Account { partition: "aws".into(), id: "123456789012".into() };
+    let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
     let settings = Settings::default();
     let desired = desired::validate(&resource, &target, &Grant::without_class(), &account, &settings).unwrap();
     let user = IamUser {
@@ -80,12 +83,16 @@ fn at_rest() -> Case {
         tags: target.owner.tags(),
         keys: Vec::new(),
         grants: Some(Grants::default()),
+        boundary: None,
+        leftovers: None,
+        login: None,
     };
     let world = World {
         iam: Iam::Found(user),
         iam_live: true,
         published: Published::Missing,
         journal: JournalSeen::None,
+        console: ConsoleSecret::Missing,
         verification: None,
         last_used: None,
         gone: BTreeSet::new(),

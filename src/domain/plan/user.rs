@@ -1,4 +1,4 @@
-//! User, tags and policies: what differs between declared and found. Shrink before grow.
+//! User, tags, policies, groups and boundary: what differs between declared and found. Shrink before grow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +15,10 @@ use crate::{
 /// The writes that bring the user to what is declared; none if it is.
 pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
     let mut effects = Vec::new();
+    // The boundary limits whatever comes after it. None declared: one set by an AWS admin stays.
+    if let Some(boundary) = desired.boundary.as_ref().filter(|boundary| user.boundary.as_ref() != Some(*boundary)) {
+        effects.push(Effect::PutBoundary(boundary.clone()));
+    }
     if let Some(grants) = &user.grants {
         effects.extend(shrink(desired, grants));
     }
@@ -25,7 +29,7 @@ pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effe
     effects
 }
 
-fn shrink(desired: &Desired, grants: &Grants) -> impl Iterator<Item = Effect> {
+fn shrink(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     let detach = grants
         .attached
         .iter()
@@ -38,7 +42,8 @@ fn shrink(desired: &Desired, grants: &Grants) -> impl Iterator<Item = Effect> {
         .filter(|name| !desired.inline.contains_key(*name))
         .cloned()
         .map(Effect::DeleteInlinePolicy);
-    detach.chain(delete)
+    let leave = grants.groups.difference(&desired.groups).cloned().map(Effect::RemoveFromGroup);
+    detach.chain(delete).chain(leave).collect()
 }
 
 fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
@@ -56,7 +61,8 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     puts.sort_by_key(|(growth, name, _)| (*growth, *name));
     let puts = puts.into_iter().map(|(_, name, document)| Effect::PutInlinePolicy(name.clone(), document.clone()));
     let attach = desired.attached.difference(&grants.attached).cloned().map(Effect::AttachPolicy);
-    puts.chain(attach).collect()
+    let join = desired.groups.difference(&grants.groups).cloned().map(Effect::AddToGroup);
+    puts.chain(attach).chain(join).collect()
 }
 
 fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {

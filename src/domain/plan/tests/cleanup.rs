@@ -134,3 +134,17 @@ fn a_secret_that_is_not_ours_stays() {
 fn a_journal_without_a_user_is_closed() {
     at_rest().no_user().no_secret().intent(secs(1), &[]).leaves_by("CloseJournal");
 }
+
+#[test]
+fn what_was_found_to_block_goes_before_the_user() {
+    let mut case = without_key().user(|user| {
+        user.grants.as_mut().unwrap().groups.insert("g".into());
+        user.leftovers = Some(vec![Leftover::LoginProfile, Leftover::SshKey("S".into())]);
+    });
+    case.leaves_by("RemoveFromGroup g");
+    case = case.user(|user| user.grants.as_mut().unwrap().groups.clear());
+    case.leaves_by("RemoveLeftover console password");
+    case = case.user(|user| _ = user.leftovers.as_mut().unwrap().remove(0));
+    case.leaves_by("RemoveLeftover SSH key S");
+    case.user(|user| user.leftovers = Some(Vec::new())).leaves_by("DeleteUser");
+}

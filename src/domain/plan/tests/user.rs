@@ -104,3 +104,22 @@ fn what_cannot_be_undone_is_decided_on_live_facts() {
         assert_eq!(effect.needs(), Facts::Live, "{effect}");
     }
 }
+
+#[test]
+fn groups_are_left_before_others_are_joined() {
+    let case = at_rest()
+        .user(|user| _ = user.grants.as_mut().unwrap().groups.insert("admins".into()))
+        .desired(|desired| _ = desired.groups.insert("deployers".into()));
+    assert_eq!(case.plan().effects, [Effect::RemoveFromGroup("admins".into()), Effect::AddToGroup("deployers".into())]);
+}
+
+#[test]
+fn the_boundary_comes_before_any_right() {
+    let case = at_rest().policy_missing().desired(|desired| desired.boundary = Some("B".into()));
+    assert_eq!(case.plan().effects.iter().map(Effect::verb).collect::<Vec<_>>(), ["PutBoundary", "AttachPolicy"]);
+    at_rest()
+        .desired(|desired| desired.boundary = Some("B".into()))
+        .user(|user| user.boundary = Some("B".into()))
+        .does("nothing");
+    at_rest().user(|user| user.boundary = Some("set by an AWS admin".into())).does("nothing");
+}

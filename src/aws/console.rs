@@ -1,0 +1,56 @@
+//! Console access: passwords, and what the account asks of them.
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{AwsError, Iam, iam::absent};
+use crate::domain::console::PasswordPolicy;
+
+impl Iam {
+    /// What the account asks of passwords; asked once. AWS's default when it has no policy of its own.
+    pub async fn password_policy(&self) -> Result<&PasswordPolicy, AwsError> {
+        self.password_policy
+            .get_or_try_init(|| async {
+                let answer = self.call("GetAccountPasswordPolicy", self.iam.get_account_password_policy().send()).await;
+                Ok(absent(answer)?.and_then(|answer| answer.password_policy).map_or_else(
+                    PasswordPolicy::default,
+                    |policy| PasswordPolicy {
+                        min_length: policy
+                            .minimum_password_length()
+                            .and_then(|length| usize::try_from(length).ok())
+                            .unwrap_or(0),
+                        users_may_change: policy.allow_users_to_change_password(),
+                    },
+                ))
+            })
+            .await
+    }
+
+    /// The account's alias, if it has one.
+    pub async fn account_alias(&self) -> Result<Option<String>, AwsError> {
+        let answer = self.call("ListAccountAliases", self.iam.list_account_aliases().send()).await?;
+        Ok(answer.account_aliases().first().cloned())
+    }
+
+    /// Whether the user has a console password.
+    pub async fn has_login_profile(&self, user: &str) -> Result<bool, AwsError> {
+        let answer = self.call("GetLoginProfile", self.iam.get_login_profile().user_name(user).send()).await;
+        Ok(absent(answer)?.is_some())
+    }
+
+    /// Gives the user a password. `EntityAlreadyExists` when it has one.
+    pub async fn create_login_profile(&self, user: &str, password: &SecretString, reset: bool) -> Result<(), AwsError> {
+        let request = self.iam.create_login_profile().user_name(user).password(password.expose_secret());
+        self.call("CreateLoginProfile", request.password_reset_required(reset).send()).await.map(drop)
+    }
+
+    /// Changes the password. Can be repeated.
+    pub async fn update_login_profile(&self, user: &str, password: &SecretString, reset: bool) -> Result<(), AwsError> {
+        let request = self.iam.update_login_profile().user_name(user).password(password.expose_secret());
+        self.call("UpdateLoginProfile", request.password_reset_required(reset).send()).await.map(drop)
+    }
+
+    /// Takes the password away. Can be repeated.
+    pub async fn delete_login_profile(&self, user: &str) -> Result<(), AwsError> {
+        absent(self.call("DeleteLoginProfile", self.iam.delete_login_profile().user_name(user).send()).await).map(drop)
+    }
+}

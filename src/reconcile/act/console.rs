@@ -1,0 +1,112 @@
+//! Effects on console access.
+
+use rustls::crypto::aws_lc_rs;
+
+use super::Actor;
+use crate::{
+    api::Reason,
+    aws::AwsErrorKind,
+    cluster::Held,
+    domain::{
+        console::{self, ConsoleSecret},
+        plan::Effect,
+    },
+    reconcile::error::PassError,
+};
+
+impl Actor<'_> {
+    /// A new password into the Secret, marked pending. May leave a password that AWS does not know yet.
+    pub(super) async fn write_password(&mut self) -> Result<(), PassError> {
+        let Some((desired, console)) =
+            self.desired.and_then(|desired| desired.console.as_ref().map(|console| (desired, console)))
+        else {
+            return Ok(());
+        };
+        self.check_secret_access().await?;
+        let iam = &self.context.iam;
+        let policy = *iam.password_policy().await?;
+        let mut random = vec![0; console::password_length(policy) * console::BYTES_A_CHARACTER];
+        if aws_lc_rs::default_provider().secure_random.fill(&mut random).is_err() {
+            return Err(PassError::NoRandomness);
+        }
+        let account = &iam.identity().await?.account;
+        let alias = iam.account_alias().await?;
+        let url = console::sign_in_url(&account.partition, alias.as_ref().unwrap_or(&account.id));
+        let password = console::password(&random);
+        let content =
+            console::render(&desired.target.owner, console, &desired.target.user_name, &password, url.as_deref());
+        let secrets = self.secrets();
+        let held = match &self.observed.console {
+            Some(held) => secrets.replace(held, &content).await?,
+            None => secrets.create(&console.secret_name, self.owner_reference(), &content).await?,
+        };
+        self.hold_console(Some(held));
+        Ok(())
+    }
+
+    /// The password in the Secret to AWS, then the mark in the Secret. May be repeated with the same password.
+    pub(super) async fn apply_password(&mut self) -> Result<(), PassError> {
+        let Some(reset) =
+            self.desired.and_then(|desired| desired.console.as_ref()).map(|console| console.reset_required)
+        else {
+            return Ok(());
+        };
+        let Some(held) = self.observed.console.clone() else { return Ok(()) };
+        let content = held.content();
+        let Some(password) = console::held_password(&content) else { return Ok(()) };
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let there = self.observed.world.user().and_then(|user| user.login) == Some(true);
+        let told = if there {
+            iam.update_login_profile(name, &password, reset).await
+        } else {
+            match iam.create_login_profile(name, &password, reset).await {
+                // Our own of a moment ago, with the answer lost.
+                Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => {
+                    iam.update_login_profile(name, &password, reset).await
+                }
+                answer => answer,
+            }
+        };
+        told.map_err(|error| PassError::Aws { error, effect: Some(Effect::ApplyPassword) })?;
+        self.changed(String::new(), |user| user.login = Some(true));
+        let marked = self.secrets().replace(&held, &console::applied(content)).await?;
+        self.hold_console(Some(marked));
+        let secret =
+            self.desired.and_then(|desired| desired.console.as_ref()).map_or("", |console| &console.secret_name);
+        self.tell(Reason::PasswordSet, format!("the user has a console password; Secret {secret} holds it"));
+        Ok(())
+    }
+
+    pub(super) async fn remove_password(&mut self) -> Result<(), PassError> {
+        let name = &self.target.user_name;
+        self.context
+            .iam
+            .delete_login_profile(name)
+            .await
+            .map_err(|error| PassError::Aws { error, effect: Some(Effect::RemovePassword) })?;
+        self.changed("removed the console password".to_owned(), |user| user.login = Some(false));
+        Ok(())
+    }
+
+    pub(super) async fn delete_console_secret(&mut self) -> Result<(), PassError> {
+        if let Some(held) = &self.observed.console {
+            self.secrets().delete(held).await?;
+        }
+        self.hold_console(None);
+        Ok(())
+    }
+
+    pub(super) async fn release_console_secret(&mut self) -> Result<(), PassError> {
+        if let Some(held) = &self.observed.console {
+            self.secrets().release(held, &self.target.owner.uid).await?;
+        }
+        self.hold_console(None);
+        Ok(())
+    }
+
+    fn hold_console(&mut self, held: Option<Held>) {
+        self.observed.world.console =
+            held.as_ref().map_or(ConsoleSecret::Missing, |held| ConsoleSecret::Ours(console::facts(&held.content())));
+        self.observed.console = held;
+    }
+}

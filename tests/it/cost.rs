@@ -1,0 +1,77 @@
+//! What the operator costs in calls to AWS, measured.
+
+#![allow(clippy::print_stdout, reason = "the measured table is what the test is for")]
+
+use awsdeploy_testkit::aws_proxy::{CallRecord, Mark};
+use serde_json::{Value, json};
+
+use crate::stage::{SOON, Stage};
+
+fn spec(user: &str, policies: usize) -> Value {
+    let managed: Vec<&str> = [
+        "AmazonEC2FullAccess",
+        "AmazonS3FullAccess",
+        "AmazonVPCFullAccess",
+        "AmazonRoute53FullAccess",
+        "AmazonSQSFullAccess",
+    ][..policies]
+        .to_vec();
+    json!({"userName": user, "policies": {"managed": managed}})
+}
+
+/// Reads and writes of IAM; the checks by STS are free of its quotas.
+fn tally(calls: &[CallRecord]) -> (usize, usize) {
+    let iam = calls.iter().filter(|call| call.service == "iam");
+    let writes = iam.clone().filter(|call| call.mutating).count();
+    (iam.count() - writes, writes)
+}
+
+pub(crate) async fn calls_to_aws_are_counted() {
+    let stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h"]).await;
+    let since = |mark: Mark, user: &str| {
+        let calls = stage.aws.log().calls_since(mark);
+        tally(&calls.into_iter().filter(|call| call.user.as_deref() == Some(user)).collect::<Vec<_>>())
+    };
+    let mut table = Vec::new();
+    for policies in [0, 1, 5] {
+        let user = format!("u{policies}");
+        let mark = stage.aws.log().mark();
+        stage.apply(&user, spec(&user, policies)).await;
+        stage.ready(&user).await;
+        table.push((format!("first creation, {policies} policies"), since(mark, &user), (1, 3 + policies)));
+    }
+    // Another policy: the facts of the last pass are of another generation, so it reads, and reads are what it needs.
+    let mark = stage.aws.log().mark();
+    stage.apply("u1", json!({"userName": "u1", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
+    stage.ready("u1").await;
+    table.push(("one policy for another".to_owned(), since(mark, "u1"), (5, 2)));
+    let mark = stage.aws.log().mark();
+    stage.delete("u1").await;
+    stage.gone("u1").await;
+    table.push(("delete, 1 policy, 1 key".to_owned(), since(mark, "u1"), (2, 4)));
+    println!("{:<28} {:>6} {:>6}", "IAM calls", "reads", "writes");
+    for (what, (reads, writes), _) in &table {
+        println!("{what:<28} {reads:>6} {writes:>6}");
+    }
+    for (what, found, wanted) in table {
+        assert_eq!(found, wanted, "{what}\n{}", stage.aws.log().transcript());
+    }
+}
+
+pub(crate) async fn a_quiet_pass_reads_five_times_and_writes_nothing() {
+    let stage = Stage::with_arguments(&["--resync=2s", "--secret-check=1h"]).await;
+    stage.apply("u", spec("u", 1)).await;
+    stage.ready("u").await;
+    let last = |call: &CallRecord| call.action == "GetUser";
+    let mark = stage.aws.log().mark();
+    stage.aws.log().wait_since(mark, "a quiet pass", SOON, last).await.expect("it looks");
+    let from = stage.aws.log().mark();
+    stage.aws.log().wait_since(from, "another one", SOON, last).await.expect("it looks");
+    let calls = stage.aws.log().calls_since(mark);
+    let passes = calls.iter().filter(|call| call.action == "GetUser").count();
+    let one: Vec<&str> =
+        calls.iter().take_while(|call| call.seq <= calls[0].seq + 4).map(|call| call.action.as_str()).collect();
+    println!("a quiet pass: {one:?}");
+    assert_eq!(one.len(), 5, "{one:?}");
+    assert!(passes >= 2 && calls.iter().all(|call| !call.mutating), "{calls:#?}");
+}
