@@ -186,7 +186,10 @@ async fn settled(stage: &Stage, other_than: &str) -> String {
         let only = user.keys.len() == 1 && user.active_keys() == [published.as_str()];
         let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
         let closed = stage.secret("x.awsdeploy-journal").await.is_none();
-        (only && tagged && closed && published != other_than).then_some(published)
+        // The status is the last thing that is written.
+        let status = stage.user("x").await.status?;
+        let told = status.access_keys.len() == 1 && status.access_keys[0].id == published;
+        (only && tagged && closed && told && published != other_than).then_some(published)
     };
     let context = || format!("{}\n{}", stage.aws.log().transcript(), stage.log());
     eventually("one key, published and tagged, and no journal", probe, context).await

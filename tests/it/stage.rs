@@ -147,6 +147,7 @@ pub(crate) struct Stage {
     pub(crate) aws: StrictAws,
     pub(crate) account: Arc<Account>,
     pub(crate) operator: Operator,
+    #[allow(dead_code, reason = "for the fault runs, which share this file")]
     pub(crate) kube: Option<KubeProxy>,
     pub(crate) directory: PathBuf,
     binding: Option<DynamicObject>,

@@ -115,7 +115,7 @@ impl Notes {
 
     /// Whether keys may be switched off on purpose: the resource is suspended or leaves.
     fn revoked(&self, until: Timestamp) -> bool {
-        self.users.iter().filter(|seen| seen.at <= until + SLACK).any(|seen| {
+        self.users.iter().filter(|seen| seen.at - SLACK <= until).any(|seen| {
             seen.gone
                 || seen.object["metadata"]["deletionTimestamp"].is_string()
                 || seen.object["spec"]["suspend"] == Value::Bool(true)
@@ -191,14 +191,15 @@ impl Auditor {
         let events = events.list(&ListParams::default()).await.context(what)?;
         let truths = self.audited.truth.users().await.map_err(|error| crate::Error::Unexpected(error.to_string()))?;
 
+        let notes = self.notes();
         let mut audit = Audit {
-            notes: &self.notes(),
+            notes: &notes,
             audited: &self.audited,
             calls: self.audited.aws.calls(),
             secrets: secrets_now.items.iter().map(json).collect(),
             users: users_now.items.iter().map(json).collect(),
             truths,
-            violations: self.notes().violations.clone(),
+            violations: notes.violations.clone(),
         };
         audit.published_keys_work();
         audit.secrets_are_consistent();
@@ -208,7 +209,8 @@ impl Auditor {
         audit.nothing_leaks(evidence, &events.items.iter().map(json).collect::<Vec<_>>());
         audit.what_is_gone_is_gone();
         audit.ready_means_so();
-        Ok(audit.violations)
+        let violations = audit.violations;
+        Ok(violations)
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -288,7 +290,7 @@ impl Audit<'_> {
             }
             let mut current: BTreeMap<&str, (&str, Timestamp)> = BTreeMap::new();
             let mut superseded: Option<Timestamp> = None;
-            for seen in self.notes.secrets.iter().filter(|seen| seen.at <= call.started + SLACK) {
+            for seen in self.notes.secrets.iter().filter(|seen| seen.at - SLACK <= call.started) {
                 match key_id(&seen.object).filter(|_| !seen.gone) {
                     Some(now) => {
                         let since = published_at(&seen.object).unwrap_or(seen.at).min(seen.at);
