@@ -1,5 +1,6 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
+mod leader;
 pub mod metrics;
 mod run;
 mod server;

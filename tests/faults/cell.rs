@@ -6,7 +6,7 @@ use std::{
 };
 
 use awsdeploy_testkit::{
-    auditor::{Audited, Auditor},
+    auditor::{Audited, Auditor, Violation},
     aws_proxy::{AwsError, Pause, Rule},
     kube_proxy::{KubeProxy, KubeRule},
 };
@@ -120,9 +120,18 @@ impl Outcome {
         match result {
             Ok(outcome) => outcome,
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
+                let text = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
                 let text = text.unwrap_or_else(|| "the run died".to_owned());
-                Self { violations: vec![format!("liveness: {}", text.lines().next().unwrap_or_default().chars().take(160).collect::<String>())], ..Self::default() }
+                Self {
+                    violations: vec![format!(
+                        "liveness: {}",
+                        text.lines().next().unwrap_or_default().chars().take(160).collect::<String>()
+                    )],
+                    ..Self::default()
+                }
             }
         }
     }
@@ -170,24 +179,7 @@ impl Cell {
     /// Runs it to its verdict. Panics where the operator does not come to rest.
     pub(crate) async fn run(self) -> Outcome {
         let begun = Instant::now();
-        let arguments = vec![
-            "--intent-dwell=2s",
-            "--retire-dwell=1s",
-            "--resync=2s",
-            "--secret-check=500ms",
-            "--verify-interval=50ms",
-            "--verify-successes=2",
-        ];
-        let mut stage = Stage::with(Wishes { arguments, kube_proxy: true, ..Wishes::default() }).await;
-        let kube = stage.kube.take().expect("a Kubernetes proxy");
-        let auditor = Auditor::start(Audited {
-            client: stage.client.clone(),
-            namespace: stage.namespace.clone(),
-            truth: stage.truth(),
-            account: stage.account.clone(),
-            aws: stage.aws.log().clone(),
-            kube: Some(kube.log().clone()),
-        });
+        let (mut stage, kube, auditor) = set().await;
         let key = self.scenario.prepare(&stage).await;
         let consumer = if self.scenario.has_a_working_key_throughout() {
             let arn = stage.iam("u").await.arn;
@@ -199,42 +191,7 @@ impl Cell {
         };
 
         let (aws_mark, kube_mark) = (stage.aws.log().mark(), kube.log().mark());
-        let mut pauses: Vec<Pause> = self.faults.iter().filter_map(|fault| fault.lay(&stage, &kube)).collect();
-        for fault in &self.faults {
-            if let Fault::Weather(weather) = fault {
-                weather.begin(&stage, &kube).await;
-            }
-        }
-        self.scenario.begin(&stage, &key, &auditor).await;
-        let mut since = Instant::now();
-        for fault in &self.faults {
-            if let Fault::Weather(weather) = fault {
-                weather.lift(&stage, &kube).await;
-            }
-        }
-        let mut struck = 0;
-        while !pauses.is_empty() {
-            let any = select_all(pauses.iter().map(|pause| Box::pin(pause.paused(RECOVERY))));
-            let hit = tokio::select! {
-                (hit, index, _) = any => hit.then_some(index),
-                // It came to its end without that call: a fault before it led another way.
-                () = self.scenario.end(&stage, &key) => None,
-            };
-            let Some(index) = hit else { break };
-            let pause = pauses.remove(index);
-            stage.operator.kill().await;
-            pause.abort();
-            struck += 1;
-            stage.operator.restart().await.expect("the operator comes back");
-            since = Instant::now();
-        }
-        for pause in &pauses {
-            pause.release();
-        }
-        self.scenario.end(&stage, &key).await;
-        let recovery = since.elapsed();
-        stage.aws.rules().clear();
-        kube.rules().clear();
+        let (struck, recovery) = self.strike(&mut stage, &kube, &auditor, &key).await;
 
         let trace = if self.faults.is_empty() { trace(&stage, aws_mark, &kube, kube_mark) } else { Vec::new() };
         let mut violations = Vec::new();
@@ -247,23 +204,91 @@ impl Cell {
             outcome.accepted = report.accepted;
             outcome.refused = report.refused;
             if report.refused > 0 {
-                violations.extend(auditor_note(&report.to_string()));
+                violations.push(refusals(&report.to_string()));
             }
         }
         let ambiguities = self.faults.iter().map(Fault::ambiguities).sum();
-        let evidence = [
-            ("the operator's log", stage.log()),
-            ("the metrics", stage.operator.metrics().await.expect("metrics")),
-        ];
+        let evidence =
+            [("the operator's log", stage.log()), ("the metrics", stage.operator.metrics().await.expect("metrics"))];
         violations.extend(auditor.finish(ambiguities, &evidence).await.expect("the audit"));
         outcome.violations = violations.iter().map(ToString::to_string).collect();
         outcome.took = begun.elapsed();
         outcome
     }
+
+    /// Lets the scenario happen with its faults. How often the operator was killed, and how long all took to be well.
+    pub(crate) async fn strike(
+        &self,
+        stage: &mut Stage,
+        kube: &KubeProxy,
+        auditor: &Auditor,
+        key: &str,
+    ) -> (usize, Duration) {
+        let mut pauses: Vec<Pause> = self.faults.iter().filter_map(|fault| fault.lay(stage, kube)).collect();
+        for fault in &self.faults {
+            if let Fault::Weather(weather) = fault {
+                weather.begin(stage, kube).await;
+            }
+        }
+        self.scenario.begin(stage, key, auditor).await;
+        let mut since = Instant::now();
+        for fault in &self.faults {
+            if let Fault::Weather(weather) = fault {
+                weather.lift(stage, kube).await;
+            }
+        }
+        let mut struck = 0;
+        while !pauses.is_empty() {
+            let any = select_all(pauses.iter().map(|pause| Box::pin(pause.paused(RECOVERY))));
+            let hit = tokio::select! {
+                (hit, index, _) = any => hit.then_some(index),
+                // It came to its end without that call: a fault before it led another way.
+                () = self.scenario.end(stage, key) => None,
+            };
+            let Some(index) = hit else { break };
+            let pause = pauses.remove(index);
+            stage.operator.kill().await;
+            pause.abort();
+            struck += 1;
+            stage.operator.restart().await.expect("the operator comes back");
+            since = Instant::now();
+        }
+        for pause in &pauses {
+            pause.release();
+        }
+        self.scenario.end(stage, key).await;
+        let recovery = since.elapsed();
+        stage.aws.rules().clear();
+        kube.rules().clear();
+        (struck, recovery)
+    }
 }
 
-fn auditor_note(report: &str) -> Option<awsdeploy_testkit::auditor::Violation> {
-    Some(awsdeploy_testkit::auditor::Violation { promise: "consumer", found: report.to_owned() })
+/// A stage with an operator that goes through both proxies, and an auditor.
+pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
+    let arguments = vec![
+        "--intent-dwell=2s",
+        "--retire-dwell=1s",
+        "--resync=2s",
+        "--secret-check=500ms",
+        "--verify-interval=50ms",
+        "--verify-successes=2",
+    ];
+    let mut stage = Stage::with(Wishes { arguments, kube_proxy: true, ..Wishes::default() }).await;
+    let kube = stage.kube.take().expect("a Kubernetes proxy");
+    let auditor = Auditor::start(Audited {
+        client: stage.client.clone(),
+        namespace: stage.namespace.clone(),
+        truth: stage.truth(),
+        account: stage.account.clone(),
+        aws: stage.aws.log().clone(),
+        kube: Some(kube.log().clone()),
+    });
+    (stage, kube, auditor)
+}
+
+fn refusals(report: &str) -> Violation {
+    Violation { promise: "consumer", found: report.to_owned() }
 }
 
 impl Fault {
@@ -275,7 +300,7 @@ impl Fault {
     }
 
     /// How many keys may be made in vain because of it.
-    fn ambiguities(&self) -> usize {
+    pub(crate) fn ambiguities(&self) -> usize {
         match self {
             Self::At(point, _) => usize::from(point.may_cost_a_key()),
             Self::Weather(weather) => weather.ambiguities,
@@ -349,10 +374,10 @@ fn trace(stage: &Stage, aws: awsdeploy_testkit::aws_proxy::Mark, kube: &KubeProx
 }
 
 /// `SplitMix64`: the same seed throws the same for ever.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -360,7 +385,7 @@ impl Dice {
         usize::try_from((word ^ (word >> 31)) % (limit.max(1) as u64)).unwrap_or_default()
     }
 
-    fn one_of<'a, T>(&mut self, things: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn one_of<'a, T>(&mut self, things: &'a [T]) -> Option<&'a T> {
         let index = self.below(things.len());
         things.get(index)
     }

@@ -10,6 +10,7 @@
 //! | `FAULTS=all` | everything, and `docs/fault-matrix.md` is written; else a short set |
 //! | `ONLY=<text>` | only cells whose name contains the text |
 //! | `SEEDS=<n>` | how many seeded combinations (200) |
+//! | `SOAK=<n>` | nothing but so many rotations with faults at random |
 //! | `THREADS=<n>` | runs at the same time (8) |
 
 #![allow(
@@ -24,6 +25,7 @@
 mod cell;
 mod matrix;
 mod scenario;
+mod soak;
 #[path = "../it/stage.rs"]
 #[allow(dead_code, reason = "shared with the other test program, which uses all of it")]
 mod stage;
@@ -52,7 +54,10 @@ fn main() -> ExitCode {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let only = std::env::var("ONLY").ok().filter(|only| !only.is_empty()).or(filter);
     let all = std::env::var("FAULTS").is_ok_and(|set| set == "all");
-    let held = run(all, only.as_ref());
+    let held = match usize::try_from(number("SOAK", 0)).unwrap_or(0) {
+        0 => run(all, only.as_ref()),
+        rotations => soak(rotations),
+    };
     stage::stop();
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -93,7 +98,8 @@ fn run(all: bool, only: Option<&String>) -> bool {
         Some(only) if named(only) => only.starts_with(&format!("{}/", scenario.name())),
         _ => all || only.is_some() || scenario.is_short(),
     };
-    let plain = Scenario::ALL.into_iter().filter(wanted).map(|scenario| Cell { scenario, faults: Vec::new(), seed: None });
+    let plain =
+        Scenario::ALL.into_iter().filter(wanted).map(|scenario| Cell { scenario, faults: Vec::new(), seed: None });
     run_all(plain.collect(), |cell, outcome| {
         println!("without faults, {}: {outcome}", cell.scenario.name());
         learned.push((cell.scenario, outcome.trace.clone()));
@@ -144,4 +150,49 @@ fn run(all: bool, only: Option<&String>) -> bool {
     }
     println!("{}", matrix.summary());
     matrix.held()
+}
+
+/// Whether a soak of so many rotations held.
+fn soak(rotations: usize) -> bool {
+    let threads = usize::try_from(number("THREADS", 8)).unwrap_or(8).max(1);
+    let mut trace = Vec::new();
+    let plain = Cell { scenario: Scenario::Rotation, faults: Vec::new(), seed: None };
+    run_all(vec![plain], |_, outcome| trace = outcome.trace);
+    let lanes: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|lane| {
+                let (trace, share) = (&trace, rotations.div_ceil(threads));
+                scope.spawn(move || stage::block_on(soak::run(lane as u64 + 1, share, trace)))
+            })
+            .collect();
+        running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    let mut held = true;
+    let mut sum = soak::Lane::default();
+    for lane in lanes {
+        let Ok(lane) = lane else {
+            held = false;
+            continue;
+        };
+        held &= lane.violations.is_empty() && lane.report.refused == 0;
+        sum.rotations += lane.rotations;
+        sum.faulted += lane.faulted;
+        sum.kills += lane.kills;
+        sum.longest = sum.longest.max(lane.longest);
+        sum.report.accepted += lane.report.accepted;
+        sum.report.refused += lane.report.refused;
+        sum.violations.extend(lane.violations);
+    }
+    println!(
+        "soak: {} rotations, {} of them with a fault, {} kills; {} calls of consumers accepted, {} refused; longest recovery {:.1} s; {} violations {:#?}",
+        sum.rotations,
+        sum.faulted,
+        sum.kills,
+        sum.report.accepted,
+        sum.report.refused,
+        sum.longest.as_secs_f32(),
+        sum.violations.len(),
+        sum.violations
+    );
+    held
 }

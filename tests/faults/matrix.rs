@@ -78,7 +78,10 @@ impl Matrix {
             }
         }
         for (scenario, rows) in &scenarios {
-            let _ = writeln!(text, "## {scenario}\n\n| call | kill-before | kill-after | lost-reply | refused |\n|---|---|---|---|---|");
+            let _ = writeln!(
+                text,
+                "## {scenario}\n\n| call | kill-before | kill-after | lost-reply | refused |\n|---|---|---|---|---|"
+            );
             for (point, modes) in rows {
                 let cells = Mode::ALL.map(|mode| modes.get(&mode).map_or("", String::as_str));
                 let _ = writeln!(text, "| `{point}` | {} |", cells.join(" | "));

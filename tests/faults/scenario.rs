@@ -86,7 +86,7 @@ impl Scenario {
     pub(crate) async fn begin(self, stage: &Stage, key: &str, auditor: &Auditor) {
         match self {
             Self::Creation => drop(stage.apply("x", self.spec()).await),
-            Self::Rotation => stage.annotate("x", "awsdeploy.dev/rotate", "now").await,
+            Self::Rotation => stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await,
             Self::DeletedSecret => {
                 auditor.excuse(key);
                 stage.secrets().delete("x", &kube::api::DeleteParams::default()).await.expect("the Secret is deleted");
@@ -123,7 +123,9 @@ impl Scenario {
     pub(crate) async fn end(self, stage: &Stage, key: &str) {
         match self {
             Self::Creation => drop(settled(stage, "").await),
-            Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => drop(settled(stage, key).await),
+            Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => {
+                drop(settled(stage, key).await)
+            }
             Self::LostFile => {
                 let probe = async || stage.secret("x").await?.contains_key("config").then_some(());
                 eventually("the file is back", probe, || stage.log()).await;

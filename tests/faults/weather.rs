@@ -44,7 +44,9 @@ pub(crate) const ALL: &[Weather] = &[
     }),
     weather("aws-reads-fail", 0, |stage, _| {
         let error = AwsError::new(503, "ServiceUnavailable", "Please try again.");
-        stage.aws.rules().add(Rule::on_reads().first(2).answer(error));
+        // The operator's reads; a consumer's are its own affair.
+        let reads = ["GetUser", "ListAccessKeys", "ListAttachedUserPolicies", "ListUserPolicies"];
+        stage.aws.rules().add(Rule::on_any_of(reads).first(2).answer(error));
     }),
     weather("aws-throttles-once", 0, |stage, _| {
         stage.aws.rules().add(Rule::on_mutating().first(1).throttle());
@@ -76,10 +78,7 @@ pub(crate) const ALL: &[Weather] = &[
     weather("aws-third-key", 0, |stage, _| {
         stage.aws.rules().add(Rule::on("CreateAccessKey").allow_third_key());
     }),
-    Weather {
-        end: Some(Lift::AwsBack),
-        ..weather("aws-away", 0, |_, _| {})
-    },
+    Weather { end: Some(Lift::AwsBack), ..weather("aws-away", 0, |_, _| {}) },
     Weather {
         short: true,
         ..weather("kube-503", 0, |_, kube| {
@@ -105,14 +104,8 @@ pub(crate) const ALL: &[Weather] = &[
     weather("kube-secrets-unreadable", 0, |_, kube| {
         kube.rules().add(KubeRule::on("get", "secrets").first(2).answer(500, "InternalError"));
     }),
-    Weather {
-        end: Some(Lift::Thaw),
-        ..weather("kube-frozen-watch", 0, |_, kube| kube.freeze_watches())
-    },
-    Weather {
-        short: true,
-        ..weather("kube-cut-watch", 0, |_, kube| kube.cut_watches())
-    },
+    Weather { end: Some(Lift::Thaw), ..weather("kube-frozen-watch", 0, |_, kube| kube.freeze_watches()) },
+    Weather { short: true, ..weather("kube-cut-watch", 0, |_, kube| kube.cut_watches()) },
     weather("kube-status-lost", 0, |_, kube| {
         kube.rules().add(KubeRule::on_resource("awsdeployusers/status").first(3).after_commit().drop_connection());
     }),

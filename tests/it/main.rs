@@ -18,6 +18,7 @@ mod crash;
 mod crd;
 mod house;
 mod iam;
+mod leader;
 mod lifecycle;
 mod main_job;
 mod ownership;
@@ -83,6 +84,7 @@ const CLAIMS: &[Claim] = claims! {
         killed_after_the_journal_publishes_the_same_key,
         a_lost_answer_of_create_user_is_no_stranger,
     }
+    leader: { one_of_two_leads_and_the_other_takes_over, two_leaders_at_once_lose_no_key_and_cut_nobody_off }
     bad_input: {
         an_unknown_policy_is_named,
         a_malformed_document_keeps_the_words_of_aws,

@@ -150,6 +150,7 @@ pub(crate) struct Stage {
     #[allow(dead_code, reason = "for the fault runs, which share this file")]
     pub(crate) kube: Option<KubeProxy>,
     pub(crate) directory: PathBuf,
+    options: OperatorOptions,
     binding: Option<DynamicObject>,
 }
 
@@ -188,7 +189,8 @@ impl Stage {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
         let stage = Self {
-            operator: Operator::start(options).await.expect("the operator starts"),
+            operator: Operator::start(options.clone()).await.expect("the operator starts"),
+            options,
             namespace,
             client,
             aws,
@@ -201,6 +203,11 @@ impl Stage {
             stage.grant_secret_access().await;
         }
         stage
+    }
+
+    /// Starts a second operator beside the first, with the same arguments.
+    pub(crate) async fn another_operator(&self, name: &str) -> Operator {
+        Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
     }
 
     /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.

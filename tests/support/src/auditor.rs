@@ -157,24 +157,29 @@ impl Auditor {
         self.notes().excused.insert(key_id.to_owned());
     }
 
-    /// S10: two full looks at IAM from now on, and no write on either side.
+    /// S10: after two full looks at IAM, which may finish what the end of a fault has left, two more write nothing on
+    /// either side.
     pub async fn quiet(&self, within: Duration) -> Vec<Violation> {
-        let (mark, kube_mark) = (self.audited.aws.mark(), self.audited.kube.as_ref().map(KubeLog::mark));
-        let mut violations = Vec::new();
-        for look in 1..=2 {
+        let mut marks = (self.audited.aws.mark(), None);
+        for look in 1..=4 {
             let from = self.audited.aws.mark();
+            if look <= 3 {
+                marks = (from, self.audited.kube.as_ref().map(KubeLog::mark));
+            }
             let looked = |call: &CallRecord| call.action == "ListAttachedUserPolicies" || call.action == "GetUser";
             if let Err(error) = self.audited.aws.wait_since(from, "a full look", within, looked).await {
-                violations.push(Violation { promise: "S10", found: format!("no look number {look} at IAM: {error}") });
-                return violations;
+                return vec![Violation { promise: "S10", found: format!("no look number {look} at IAM: {error}") }];
             }
         }
+        let (mark, kube_mark) = marks;
+        let mut violations = Vec::new();
         for call in self.audited.aws.mutating_calls_since(mark) {
             violations.push(Violation { promise: "S10", found: format!("a quiet look wrote to AWS: {call}") });
         }
         if let (Some(log), Some(mark)) = (&self.audited.kube, kube_mark) {
             for call in log.mutating_since(mark) {
-                violations.push(Violation { promise: "S10", found: format!("a quiet look wrote to Kubernetes: {call}") });
+                violations
+                    .push(Violation { promise: "S10", found: format!("a quiet look wrote to Kubernetes: {call}") });
             }
         }
         violations
@@ -186,8 +191,11 @@ impl Auditor {
         let what = || "read the end of the run".to_owned();
         let secrets_now = secrets(&self.audited).list(&ListParams::default()).await.context(what)?;
         let users_now = users(&self.audited).list(&ListParams::default()).await.context(what)?;
-        let events: Api<DynamicObject> =
-            Api::namespaced_with(self.audited.client.clone(), &self.audited.namespace, &resource("events.k8s.io", "v1", "Event", "events"));
+        let events: Api<DynamicObject> = Api::namespaced_with(
+            self.audited.client.clone(),
+            &self.audited.namespace,
+            &resource("events.k8s.io", "v1", "Event", "events"),
+        );
         let events = events.list(&ListParams::default()).await.context(what)?;
         let truths = self.audited.truth.users().await.map_err(|error| crate::Error::Unexpected(error.to_string()))?;
 
@@ -368,9 +376,9 @@ impl Audit<'_> {
     }
 
     fn minted(&self, key_id: &str) -> bool {
-        self.calls
-            .iter()
-            .any(|call| call.action == "CreateAccessKey" && call.committed && call.access_key.as_deref() == Some(key_id))
+        self.calls.iter().any(|call| {
+            call.action == "CreateAccessKey" && call.committed && call.access_key.as_deref() == Some(key_id)
+        })
     }
 
     fn nothing_leaks(&mut self, evidence: &[(&str, String)], events: &[Value]) {
@@ -383,8 +391,7 @@ impl Audit<'_> {
         if let Some(log) = &self.audited.kube {
             texts.push(("the log of the Kubernetes proxy", serde_json::to_string(&log.calls()).unwrap_or_default()));
         }
-        let annotations: Vec<Value> =
-            self.notes.secrets.iter().map(|seen| seen.object["metadata"].clone()).collect();
+        let annotations: Vec<Value> = self.notes.secrets.iter().map(|seen| seen.object["metadata"].clone()).collect();
         texts.push(("metadata of Secrets", Value::from(annotations).to_string()));
         for (name, text) in texts {
             for id in self.audited.account.leaks_in(&text) {
@@ -436,9 +443,10 @@ impl Audit<'_> {
             let journal = self.secrets.iter().any(|secret| {
                 secret["metadata"]["name"].as_str().is_some_and(|secret| secret == format!("{name}{JOURNAL}"))
             });
-            let published: BTreeSet<String> =
-                self.secrets.iter().filter_map(key_id).map(str::to_owned).collect();
-            for key in truth.keys.iter().filter(|key| self.minted(&key.id)).map(|key| key.id.clone()).collect::<Vec<_>>() {
+            let published: BTreeSet<String> = self.secrets.iter().filter_map(key_id).map(str::to_owned).collect();
+            for key in
+                truth.keys.iter().filter(|key| self.minted(&key.id)).map(|key| key.id.clone()).collect::<Vec<_>>()
+            {
                 let tagged = truth.tags.keys().any(|tag| tag.eq_ignore_ascii_case(&format!("{KEY_TAG}{key}")));
                 if !tagged && !published.contains(&key) && !journal {
                     self.found("S9", format!("key {key} of user {} is known to nobody", truth.name));
@@ -529,7 +537,9 @@ async fn sample(audited: Audited, notes: Arc<Mutex<Notes>>) {
             }
             let published = notes.published().into_iter();
             published
-                .filter(|(_, id)| !notes.excused.contains(*id) && audited.account.key_state(id) != Some(KeyState::Active))
+                .filter(|(_, id)| {
+                    !notes.excused.contains(*id) && audited.account.key_state(id) != Some(KeyState::Active)
+                })
                 .map(|(secret, id)| (secret.to_owned(), id.to_owned()))
                 .collect()
         };
@@ -537,7 +547,8 @@ async fn sample(audited: Audited, notes: Arc<Mutex<Notes>>) {
             // The watch may lag: asked again, of the API server itself.
             let Ok(Some(now)) = secrets.get_opt(&secret).await else { continue };
             let mut notes = lock(&notes);
-            let still = key_id(&json(&now)) == Some(&id) && !notes.excused.contains(&id) && !notes.revoked(Timestamp::MAX);
+            let still =
+                key_id(&json(&now)) == Some(&id) && !notes.excused.contains(&id) && !notes.revoked(Timestamp::MAX);
             if still && told.insert(id.clone()) {
                 let found = format!("Secret {secret} holds {id}, which is not Active in IAM");
                 notes.violations.push(Violation { promise: "S1", found });
@@ -581,7 +592,8 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().enumerate().fold(0_usize, |word, (place, byte)| word | usize::from(*byte) << (16 - 8 * place));
+        let word =
+            chunk.iter().enumerate().fold(0_usize, |word, (place, byte)| word | usize::from(*byte) << (16 - 8 * place));
         for place in 0..=chunk.len() {
             text.push(char::from(ALPHABET[(word >> (18 - 6 * place)) & 63]));
         }

@@ -208,7 +208,10 @@ impl Account {
             text.contains(plain) || text.contains(base64.as_str()) || text.contains(percent.as_str())
         };
         let secrets = state.keys.iter().filter(|(_, key)| !key.secret.expose().is_empty());
-        secrets.filter(|(_, key)| leaked(&key.secret) || key.token.as_ref().is_some_and(leaked)).map(|(id, _)| id.clone()).collect()
+        secrets
+            .filter(|(_, key)| leaked(&key.secret) || key.token.as_ref().is_some_and(leaked))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 
     /// Takes in a key that was made behind the proxies' back, as after a restart of the test rig.

@@ -4,8 +4,13 @@ use hyper::Method;
 use serde_json::Value;
 
 /// Asking for an opinion writes nothing, although it is a POST.
-const OPINIONS: [&str; 5] =
-    ["selfsubjectaccessreviews", "selfsubjectreviews", "selfsubjectrulesreviews", "subjectaccessreviews", "tokenreviews"];
+const OPINIONS: [&str; 5] = [
+    "selfsubjectaccessreviews",
+    "selfsubjectreviews",
+    "selfsubjectrulesreviews",
+    "subjectaccessreviews",
+    "tokenreviews",
+];
 
 /// One call in the words of RBAC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,23 +84,28 @@ mod tests {
         let words = |verb, resource: &str, namespace: &str, name: &str| {
             (verb, resource.to_owned(), namespace.to_owned(), name.to_owned())
         };
-        assert_eq!(
-            parse(&Method::GET, "/api/v1/namespaces/a/secrets/s", "", ""),
-            words("get", "secrets", "a", "s")
-        );
+        assert_eq!(parse(&Method::GET, "/api/v1/namespaces/a/secrets/s", "", ""), words("get", "secrets", "a", "s"));
         assert_eq!(
             parse(&Method::POST, "/api/v1/namespaces/a/secrets", "", r#"{"metadata":{"name":"s"}}"#),
             words("create", "secrets", "a", "s")
         );
         assert_eq!(
-            parse(&Method::PATCH, "/apis/awsdeploy.dev/v1alpha1/namespaces/a/awsdeployusers/x/status", "force=true", ""),
+            parse(
+                &Method::PATCH,
+                "/apis/awsdeploy.dev/v1alpha1/namespaces/a/awsdeployusers/x/status",
+                "force=true",
+                ""
+            ),
             words("patch", "awsdeployusers/status", "a", "x")
         );
         assert_eq!(
             parse(&Method::GET, "/apis/awsdeploy.dev/v1alpha1/awsdeployusers", "watch=true&x=1", ""),
             words("watch", "awsdeployusers", "", "")
         );
-        assert_eq!(parse(&Method::GET, "/api/v1/namespaces/kube-system", "", ""), words("get", "namespaces", "", "kube-system"));
+        assert_eq!(
+            parse(&Method::GET, "/api/v1/namespaces/kube-system", "", ""),
+            words("get", "namespaces", "", "kube-system")
+        );
     }
 
     #[test]

@@ -270,7 +270,9 @@ impl Engine {
                     if let (Some((status, body)), "get" | "list") = (answers.get(question), call.verb) {
                         let mut answer = Response::new(whole(body.clone()));
                         *answer.status_mut() = *status;
-                        answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+                        answer
+                            .headers_mut()
+                            .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
                         return Ok(Some(answer));
                     }
                 }
