@@ -1,6 +1,7 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
 pub mod iam_policy;
+mod leader;
 pub mod metrics;
 mod run;
 mod server;

@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tracing::Instrument;
 
 use super::{
+    leader::Leadership,
     metrics::Metrics,
     server::{self, Shown},
     settings::OperatorSettings,
@@ -104,7 +105,6 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
         None => cluster::cluster_id(client.clone()).await?,
     };
     let whoami = cluster::whoami(client.clone()).await?;
-    let iam = Iam::connect(Connection { rate: settings.aws_rate, observer: Arc::clone(&metrics) as _ }).await;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cluster_id,
@@ -112,56 +112,118 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
         namespaces =
             if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
         allow_without_class = settings.allow_without_class,
+        leader_elect = settings.leader_elect,
         "starting"
     );
-    let context = Arc::new(Context::new(
-        client,
-        iam,
-        whoami,
-        &settings.secrets_cluster_role,
-        cluster_id,
-        settings.passes(),
-        Arc::clone(&metrics) as _,
-    ));
-
-    let concurrency = settings.concurrency;
-    let mut synced = Vec::new();
-    let mut runs = Vec::new();
-    for api in apis {
-        let controller = Controller::new(api, watcher::Config::default().any_semantic())
-            .with_config(controller::Config::default().concurrency(concurrency))
-            .graceful_shutdown_on(stopped(stop.clone()));
-        synced.push(controller.store());
-        let stream = controller.run(pass, |_, _, _| Action::await_change(), Arc::clone(&context));
-        runs.push(stream.for_each(|result| async move {
-            if let Err(error) = result {
-                // The watch mends itself; this tells why nothing happens meanwhile.
-                tracing::warn!(%error, "watching AwsDeployUsers");
-            }
-        }));
-    }
-    let stores = synced.clone();
-    let remembered = Arc::clone(&context);
-    let listed = async {
-        let _ = join_all(synced.iter().map(Store::wait_until_ready)).await;
-        ready.store(true, Ordering::Relaxed);
-        tracing::info!(resources = stores.iter().map(|store| store.state().len()).sum::<usize>(), "listed");
-        let mut stop = stop.clone();
-        loop {
-            let uids: HashSet<String> =
-                stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
-            metrics.resources.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
-            remembered.keep_only(&uids);
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(15)) => {}
-                _ = stop.wait_for(|stop| *stop) => return,
-            }
-        }
+    let leadership = if settings.leader_elect {
+        let namespace = settings.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
+        Leadership::elect(client.clone(), &namespace, &settings.lease_name, settings.lease_duration).await?
+    } else {
+        Leadership::unquestioned()
     };
-    futures::join!(join_all(runs), listed);
+    let term = Term { settings: &settings, client, whoami, cluster_id, metrics: &metrics, ready: &ready };
+    while until_leading(leadership.watch(), stop.clone(), &ready).await {
+        // What a leader before us remembers is not ours, and what we remember of an earlier term is old.
+        term.lead(&apis, until_over(leadership.watch(), stop.clone())).await;
+    }
+    // After the last pass: who comes next must find none under way.
+    leadership.release().await;
     let _ = served.await;
     tracing::info!("stopped; no pass is left unfinished");
     Ok(())
+}
+
+/// Waits until this replica leads; false when it is asked to stop before. A replica that stands by is ready: it takes
+/// over at once, and a rollout must not wait for it to lead.
+async fn until_leading(mut leads: watch::Receiver<bool>, mut stop: watch::Receiver<bool>, ready: &AtomicBool) -> bool {
+    if *stop.borrow() {
+        return false;
+    }
+    if *leads.borrow() {
+        return true;
+    }
+    ready.store(true, Ordering::Relaxed);
+    tracing::info!("standing by; another replica leads");
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => false,
+        led = leads.wait_for(|leads| *leads) => led.is_ok(),
+    }
+}
+
+/// The end of a term: the process is asked to stop, or another replica has the lease. No pass begins after it.
+async fn until_over(mut leads: watch::Receiver<bool>, stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = stopped(stop) => {}
+        _ = leads.wait_for(|leads| !*leads) => tracing::warn!("the lease is lost; finishing the passes under way"),
+    }
+}
+
+/// What a term of leadership needs.
+struct Term<'a> {
+    settings: &'a OperatorSettings,
+    client: Client,
+    whoami: String,
+    cluster_id: String,
+    metrics: &'a Arc<Metrics>,
+    ready: &'a AtomicBool,
+}
+
+impl Term<'_> {
+    /// Runs passes until it is over, and returns when the last one has ended.
+    async fn lead(&self, apis: &[Api<Guarded>], over: impl Future<Output = ()>) {
+        let settings = self.settings;
+        let iam = Iam::connect(Connection { rate: settings.aws_rate, observer: Arc::clone(self.metrics) as _ }).await;
+        let context = Arc::new(Context::new(
+            self.client.clone(),
+            iam,
+            self.whoami.clone(),
+            &settings.secrets_cluster_role,
+            self.cluster_id.clone(),
+            settings.passes(),
+            Arc::clone(self.metrics) as _,
+        ));
+        let (end, ended) = watch::channel(false);
+        let over = async move {
+            over.await;
+            let _ = end.send(true);
+            // The sender stays until all have heard of it.
+            end.closed().await;
+        };
+        let mut synced = Vec::new();
+        let mut runs = Vec::new();
+        for api in apis {
+            let controller = Controller::new(api.clone(), watcher::Config::default().any_semantic())
+                .with_config(controller::Config::default().concurrency(settings.concurrency))
+                .graceful_shutdown_on(stopped(ended.clone()));
+            synced.push(controller.store());
+            let stream = controller.run(pass, |_, _, _| Action::await_change(), Arc::clone(&context));
+            runs.push(stream.for_each(|result| async move {
+                if let Err(error) = result {
+                    // The watch mends itself; this tells why nothing happens meanwhile.
+                    tracing::warn!(%error, "watching AwsDeployUsers");
+                }
+            }));
+        }
+        let stores = synced.clone();
+        let mut ended = ended;
+        let listed = async move {
+            let _ = join_all(synced.iter().map(Store::wait_until_ready)).await;
+            self.ready.store(true, Ordering::Relaxed);
+            tracing::info!(resources = stores.iter().map(|store| store.state().len()).sum::<usize>(), "listed");
+            loop {
+                let uids: HashSet<String> =
+                    stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
+                self.metrics.resources.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
+                context.keep_only(&uids);
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_secs(15)) => {}
+                    _ = ended.wait_for(|ended| *ended) => return,
+                }
+            }
+        };
+        futures::join!(over, join_all(runs), listed);
+    }
 }
 
 async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {

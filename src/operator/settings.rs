@@ -54,6 +54,22 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_METRICS_ADDR", default_value = "127.0.0.1:8080")]
     pub metrics_addr: SocketAddr,
 
+    /// Let one of several replicas lead; the others are ready and wait. Off: run one replica only.
+    #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease. Default: that of the pod, as its kubeconfig or service account has it.
+    #[arg(long, env = "AWSDEPLOY_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+
+    /// Name of the Lease.
+    #[arg(long, env = "AWSDEPLOY_LEASE_NAME", default_value = "aws-deploy-user-operator")]
+    pub lease_name: String,
+
+    /// A leader that has not been heard of for this long is replaced. It renews after two thirds of it.
+    #[arg(long, env = "AWSDEPLOY_LEASE_DURATION", default_value = "15s", value_parser = parse_flag)]
+    pub lease_duration: Duration,
+
     /// Id of this cluster, written into the ownership tags of IAM users. Default: the UID of the
     /// namespace kube-system. Set it when a cluster is a copy of another one.
     #[arg(long, env = "AWSDEPLOY_CLUSTER_ID")]

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -18,13 +18,20 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Memory {
     /// Until then there is nothing to do unless the resource itself changes.
-    pub(super) quiet: Option<(Fingerprint, Timestamp)>,
+    pub(super) quiet: Option<Quiet>,
     /// IAM as last read, with our own writes since.
     pub(super) iam: Option<Remembered>,
     /// Progress of the STS check.
     pub(super) verification: Option<Verification>,
     /// A change of user or policies that failed, and when it may be tried again.
     pub(super) user_failure: Option<(PassError, Timestamp)>,
+}
+
+/// A time without need of a pass. Told by the process's own clock: AWS's may be set back, and the resource must not
+/// be left alone until it has caught up.
+pub(super) struct Quiet {
+    pub(super) seen: Fingerprint,
+    pub(super) until: Instant,
 }
 
 /// IAM facts with their age.
@@ -70,9 +77,11 @@ impl Memories {
         self.lock().insert(uid.to_owned(), memory);
     }
 
-    /// Until when a resource that looks like this needs no pass.
-    pub(super) fn quiet_until(&self, uid: &str, fingerprint: &Fingerprint) -> Option<Timestamp> {
-        self.lock().get(uid)?.quiet.as_ref().filter(|(seen, _)| seen == fingerprint).map(|(_, until)| *until)
+    /// How long a resource that looks like this still needs no pass.
+    pub(super) fn quiet_for(&self, uid: &str, fingerprint: &Fingerprint) -> Option<Duration> {
+        let memories = self.lock();
+        let quiet = memories.get(uid)?.quiet.as_ref().filter(|quiet| quiet.seen == *fingerprint)?;
+        Some(quiet.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     /// Forgets all resources but these: one that vanished without a last pass has left nothing to wait for.
@@ -82,5 +91,30 @@ impl Memories {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Memory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quiet_time_ends_by_itself_and_with_any_change_of_the_resource() {
+        let seen = |generation| Fingerprint {
+            generation: Some(generation),
+            annotations: BTreeMap::new(),
+            deleting: false,
+            finalizers: Vec::new(),
+        };
+        let memories = Memories::default();
+        let remember = |until| {
+            memories.put("u1", Memory { quiet: Some(Quiet { seen: seen(1), until }), ..Memory::default() });
+        };
+        remember(Instant::now() + Duration::from_mins(1));
+        assert!(memories.quiet_for("u1", &seen(1)).is_some());
+        assert!(memories.quiet_for("u1", &seen(2)).is_none());
+        assert!(memories.quiet_for("u2", &seen(1)).is_none());
+        remember(Instant::now());
+        assert!(memories.quiet_for("u1", &seen(1)).is_none(), "whatever AWS's clock says");
     }
 }

@@ -126,9 +126,8 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     let Some(target) = Target::of(user, &context.cluster_id) else { return Duration::MAX };
     let uid = target.owner.uid.clone();
     let fingerprint = Fingerprint::of(user);
-    let now = context.iam.clock().now();
-    if let Some(until) = context.memories.quiet_until(&uid, &fingerprint).filter(|until| *until > now) {
-        return until_then(until, now);
+    if let Some(left) = context.memories.quiet_for(&uid, &fingerprint) {
+        return left;
     }
     let started = std::time::Instant::now();
     let mut memory = context.memories.take(&uid);
@@ -139,12 +138,14 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     };
     let result = pass.errors.first().map_or("ok", |(error, _)| error.reason().as_str());
     context.observer.passed(result, started.elapsed());
-    let now = context.iam.clock().now();
+    let wait = until_then(end.next, context.iam.clock().now());
     if !end.left {
-        memory.quiet = Some((Fingerprint::of(&end.user), end.next));
+        // A time out of all range: looked at again when the resource changes.
+        let until = std::time::Instant::now().checked_add(wait);
+        memory.quiet = until.map(|until| memory::Quiet { seen: Fingerprint::of(&end.user), until });
         context.memories.put(&uid, memory);
     }
-    until_then(end.next, now)
+    wait
 }
 
 /// One pass under way.

@@ -45,6 +45,8 @@ SAMPLES = {
     "settings.verifyInterval": "3m",
     "settings.verifyTimeout": "3m",
     "settings.retireDwell": "0s",
+    "leaderElection.enabled": (False, {"replicas": 1}),
+    "settings.leaseDuration": "30s",
     "settings.log": "info,kube=warn",
     "settings.logFormat": "json",
     "crds.enabled": False,
@@ -96,6 +98,7 @@ SAMPLES = {
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
 }
 
+LEADS = ["--leader-elect", f"--lease-namespace={NAMESPACE}", f"--lease-name={NAME}"]
 SECRET_VERBS = ["get", "create", "update", "delete"]
 
 
@@ -188,7 +191,7 @@ class Values(unittest.TestCase):
 
     def test_what_cannot_work_is_refused_with_the_reason(self):
         for given, reason in [
-            ({"replicas": 2}, "replicas"),
+            ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
             ({"allowWithoutClass": "yes"}, "allowWithoutClass"),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
@@ -242,7 +245,7 @@ class Operator(unittest.TestCase):
 
     def test_without_values_the_operator_is_told_no_more_than_it_must(self):
         self.assertEqual(
-            Objects().arguments, ["run", "--metrics-addr=0.0.0.0:8080", f"--secrets-cluster-role={NAME}-secrets"]
+            Objects().arguments, ["--metrics-addr=0.0.0.0:8080", f"--secrets-cluster-role={NAME}-secrets", *LEADS]
         )
         self.assertEqual(Objects().environment, {"AWS_EC2_METADATA_DISABLED": "true"})
 
@@ -252,7 +255,7 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[2:]),
             {
-                f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
+                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
                 "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
@@ -272,7 +275,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "watchNamespaces"}
+        elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -294,8 +297,18 @@ class Operator(unittest.TestCase):
     def test_namespaces_are_one_flag(self):
         self.assertIn("--watch-namespaces=a,b", Objects({"watchNamespaces": ["a", "b"]}).arguments)
 
-    def test_two_operators_never_run_at_a_time(self):
-        self.assertEqual(Objects().one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
+    def test_two_operators_run_at_a_time_only_when_one_of_them_leads(self):
+        alone = Objects({"replicas": 1, "leaderElection": {"enabled": False}})
+        self.assertEqual(alone.one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
+        self.assertFalse([argument for argument in alone.arguments if "lea" in argument])
+        self.assertFalse(alone.kind("Role"))
+        together = Objects()
+        self.assertEqual(together.one("Deployment")["spec"]["strategy"], {"type": "RollingUpdate"})
+        self.assertEqual(together.one("Deployment")["spec"]["replicas"], 2)
+        rules = together.one("Role")["rules"]
+        self.assertEqual([rule["resources"] for rule in rules], [["leases"], ["leases"]])
+        self.assertEqual([rule.get("resourceNames") for rule in rules], [None, [NAME]])
+        self.assertEqual(rules[0]["verbs"], ["create"])
         self.assertEqual(Objects({"replicas": 0}).one("Deployment")["spec"]["replicas"], 0)
 
     def test_the_pod_is_restricted_with_any_values(self):
@@ -371,7 +384,7 @@ class Rights(unittest.TestCase):
         self.assertEqual(
             {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}, {NAME, f"{NAME}-cluster-id"}
         )
-        self.assertEqual(objects.kind("RoleBinding"), [])
+        self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease"])
 
     def test_secrets_are_never_bound_in_the_whole_cluster(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
@@ -388,7 +401,7 @@ class Rights(unittest.TestCase):
 
     def test_secrets_are_bound_where_they_are_named(self):
         objects = Objects({"secretAccess": {"namespaces": ["deploy", "ci"]}})
-        bindings = objects.kind("RoleBinding")
+        bindings = [binding for binding in objects.kind("RoleBinding") if binding["roleRef"]["kind"] == "ClusterRole"]
         self.assertEqual([binding["metadata"]["namespace"] for binding in bindings], ["deploy", "ci"])
         for binding in bindings:
             self.assertEqual(binding["roleRef"]["name"], f"{NAME}-secrets")
@@ -404,7 +417,7 @@ class Rights(unittest.TestCase):
         self.assertEqual([binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")], [f"{NAME}-cluster-id"])
         self.assertEqual(
             [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
-            [("a", NAME), ("b", NAME)],
+            [(NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
         )
 
     def test_a_given_cluster_id_needs_no_right_to_read_it(self):

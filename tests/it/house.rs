@@ -5,6 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use awsdeploy_testkit::{chart::Chart, tools::Tools};
+use serde_json::json;
+
 /// Folder of `src` -> what its files may not name. The table in `src/lib.rs`, turned round.
 const LAW: &[(&str, &[&str])] = &[
     ("api", &["crate::domain", "crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "tokio"]),
@@ -73,6 +76,30 @@ pub(crate) async fn imports_run_one_way() {
         }
     }
     assert!(broken.is_empty(), "the import law of src/lib.rs is broken:\n{}", broken.join("\n"));
+}
+
+/// The chart and the binary are written apart; a pod that cannot even parse its arguments would be seen by users first.
+pub(crate) async fn the_operator_takes_the_arguments_of_the_chart() {
+    let tools = Tools::locate().await.expect("the tools");
+    let files = tempfile();
+    let chart = Chart::new(&tools, &files, "x", "x").values(json!({
+        "allowWithoutClass": true, "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
+    }));
+    let objects = chart.template().await.expect("the chart is rendered");
+    let deployment = objects.iter().find(|object| object.types.as_ref().is_some_and(|types| types.kind == "Deployment")).expect("a Deployment");
+    let arguments: Vec<String> =
+        serde_json::from_value(deployment.data["spec"]["template"]["spec"]["containers"][0]["args"].clone()).expect("arguments");
+    assert!(arguments.len() > 5, "{arguments:?}");
+    // `crds` ends at once, and is reached only when everything before it was understood.
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator")).args(&arguments).arg("crds").output().expect("the operator runs");
+    assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
+    let _ = fs::remove_dir_all(files);
+}
+
+fn tempfile() -> PathBuf {
+    let files = std::env::temp_dir().join(format!("awsdeploy-house-{}", std::process::id()));
+    fs::create_dir_all(&files).expect("a directory");
+    files
 }
 
 pub(crate) async fn generated_files_are_up_to_date() {

@@ -21,6 +21,7 @@ mod crd;
 mod failures;
 mod house;
 mod iam;
+mod leader;
 mod lifecycle;
 mod main_job;
 mod ownership;
@@ -42,7 +43,8 @@ macro_rules! claims {
 }
 
 const CLAIMS: &[Claim] = claims! {
-    house: { imports_run_one_way, generated_files_are_up_to_date, the_documented_iam_policy_is_the_one_that_is_printed }
+    house: { imports_run_one_way, generated_files_are_up_to_date,
+        the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed }
     crd: { every_field_is_described, rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
     main_job: {
         one_manifest_leads_to_user_policy_key_and_secret,
@@ -92,6 +94,7 @@ const CLAIMS: &[Claim] = claims! {
         killed_after_the_journal_publishes_the_same_key,
         a_lost_answer_of_create_user_is_no_stranger,
     }
+    leader: { one_of_two_leads_and_the_other_takes_over, two_leaders_at_once_lose_no_key_and_cut_nobody_off }
     bad_input: {
         an_unknown_policy_is_named,
         a_malformed_document_keeps_the_words_of_aws,

@@ -18,6 +18,7 @@ use awsdeploy_testkit::{
     chart::Chart,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
+    kube_proxy::KubeProxy,
     mounted::Mounted,
     operator::{Operator, OperatorOptions},
     rig::Rig,
@@ -59,8 +60,13 @@ struct Shared {
 /// Runs a claim.
 #[allow(clippy::unnecessary_wraps, reason = "the form of a trial; a claim fails by a panic")]
 pub(crate) fn run(claim: impl Future<Output = ()>) -> Result<(), Failed> {
-    RUNTIME.block_on(claim);
+    block_on(claim);
     Ok(())
+}
+
+/// Runs a future on the shared runtime.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.block_on(future)
 }
 
 /// Stops the control plane, if a test has started it.
@@ -130,6 +136,8 @@ pub(crate) struct Wishes {
     pub(crate) no_door: bool,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
+    /// The operator reaches Kubernetes through a proxy that can go wrong.
+    pub(crate) kube_proxy: bool,
 }
 
 /// One test's world.
@@ -139,7 +147,10 @@ pub(crate) struct Stage {
     pub(crate) aws: StrictAws,
     pub(crate) account: Arc<Account>,
     pub(crate) operator: Operator,
+    #[allow(dead_code, reason = "for the fault runs, which share this file")]
+    pub(crate) kube: Option<KubeProxy>,
     pub(crate) directory: PathBuf,
+    options: OperatorOptions,
     binding: Option<DynamicObject>,
 }
 
@@ -167,16 +178,24 @@ impl Stage {
         let aws = StrictAws::start(shared.moto, Arc::clone(&account)).await.expect("the strict AWS starts");
         let directory = shared.directory.join(&namespace);
         std::fs::create_dir_all(&directory).expect("a directory");
-        let mut options = options(shared, &aws, &directory, &namespace, &wishes);
+        let mut kubeconfig = shared.kubeconfig.clone();
+        let mut kube = None;
+        if wishes.kube_proxy {
+            kubeconfig = directory.join("proxy.kubeconfig");
+            kube = Some(KubeProxy::start(&shared.kubeconfig, &kubeconfig).await.expect("the Kubernetes proxy starts"));
+        }
+        let mut options = options(shared, &aws, &kubeconfig, &directory, &namespace, &wishes);
         if wishes.no_credentials {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
         let stage = Self {
-            operator: Operator::start(options).await.expect("the operator starts"),
+            operator: Operator::start(options.clone()).await.expect("the operator starts"),
+            options,
             namespace,
             client,
             aws,
             account,
+            kube,
             directory,
             binding: Some(binding),
         };
@@ -184,6 +203,11 @@ impl Stage {
             stage.grant_secret_access().await;
         }
         stage
+    }
+
+    /// Starts a second operator beside the first, with the same arguments.
+    pub(crate) async fn another_operator(&self, name: &str) -> Operator {
+        Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
     }
 
     /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.
@@ -437,7 +461,14 @@ impl std::ops::Deref for Aws {
     }
 }
 
-fn options(shared: &Shared, aws: &StrictAws, directory: &Path, namespace: &str, wishes: &Wishes) -> OperatorOptions {
+fn options(
+    shared: &Shared,
+    aws: &StrictAws,
+    kubeconfig: &Path,
+    directory: &Path,
+    namespace: &str,
+    wishes: &Wishes,
+) -> OperatorOptions {
     let mut access = AwsAccess::administrator(shared.moto);
     access.endpoint = aws.endpoint();
     let mut arguments = vec!["--watch-namespaces", namespace];
@@ -455,7 +486,7 @@ fn options(shared: &Shared, aws: &StrictAws, directory: &Path, namespace: &str, 
         arguments.push("--allow-without-class");
     }
     arguments.extend(&wishes.arguments);
-    OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), &shared.kubeconfig, access, directory)
+    OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
         .arguments(arguments)
 }
 

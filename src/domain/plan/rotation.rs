@@ -402,7 +402,8 @@ impl Scene<'_> {
         let published = self.world.published()?;
         let alive = match self.user.key(&published.key_id) {
             Some(key) => key.active,
-            None => self.now < published.published_at + self.settings.intent_dwell,
+            // A moment is one in either direction: the clock may have been set back since.
+            None => self.now.duration_since(published.published_at).abs() < self.settings.intent_dwell,
         };
         (alive && published.intact).then_some(published)
     }

@@ -100,3 +100,8 @@ fn write(file: &Path, cluster: &Value, user: &Value, namespace: &str) -> Result<
     });
     write_private(file, &format!("{kubeconfig:#}\n"))
 }
+
+/// Writes to `file` a kubeconfig for a server that asks for no credentials.
+pub(crate) fn for_plain_http(file: &Path, server: &str) -> Result<()> {
+    write(file, &json!({ "server": server }), &json!({}), "default")
+}

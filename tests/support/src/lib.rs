@@ -6,12 +6,14 @@
 //!
 //! [`rig::Rig`] starts what every test needs. The binary `testkit` offers the same to shell scripts.
 
+pub mod auditor;
 pub mod aws_proxy;
 pub mod chart;
 pub mod consumer;
 pub mod control_plane;
 pub mod emulator;
 pub mod error;
+pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod mounted;
 pub mod operator;

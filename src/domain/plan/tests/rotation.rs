@@ -339,6 +339,16 @@ fn a_clock_that_was_behind_does_not_hold_a_key_back_for_long() {
 // --- retiring --------------------------------------------------------------------------------
 
 #[test]
+fn a_clock_that_went_back_does_not_make_a_dead_key_young() {
+    let published = |age| at_rest().key_gone("K1").published("K1", age);
+    for age in [secs(5), -secs(5)] {
+        assert_eq!(words(&published(age).plan()), "nothing", "{age}");
+    }
+    // Published ten minutes ahead of AWS's clock as it is now: the key is not missing from a list that lags.
+    published(-mins(10)).does("MintKey beside ");
+}
+
+#[test]
 fn a_superseded_key_stays_through_its_overlap_then_inactive_then_gone() {
     in_overlap().waits(hours(23), Reason::Overlap);
     in_overlap().published("K2", hours(24)).does("DeactivateKey K1 (Retired)");

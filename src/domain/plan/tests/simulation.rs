@@ -338,7 +338,10 @@ impl Simulation {
             let tags = self.cloud.user.as_ref().map(|user| user.tags.clone()).unwrap_or_default();
             self.expect(self.cloud.works(&id), "retain: the key works");
             self.expect(!tags.keys().any(|key| key.starts_with("awsdeploy.dev/")), "retain: our marks are gone");
-            self.expect(self.cloud.secrets.contains_key(&self.cloud.target().secret_name), "retain: the Secret is there");
+            self.expect(
+                self.cloud.secrets.contains_key(&self.cloud.target().secret_name),
+                "retain: the Secret is there",
+            );
         } else {
             self.expect(self.cloud.user.is_none(), "delete: the user is gone");
             self.expect(self.cloud.secrets.is_empty(), "delete: the Secrets are gone");
@@ -420,7 +423,8 @@ fn stories() -> impl Strategy<Value = Story> {
 
 #[test]
 fn a_year_of_bad_luck_breaks_no_invariant_and_ends_as_declared() {
-    let mut config = Config { failure_persistence: None, max_shrink_iters: 4_000, max_shrink_time: 60_000, ..Config::default() };
+    let mut config =
+        Config { failure_persistence: None, max_shrink_iters: 4_000, max_shrink_time: 60_000, ..Config::default() };
     // The committed run is the same every time; whoever asks for more gets other stories.
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;

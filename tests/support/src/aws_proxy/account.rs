@@ -196,6 +196,24 @@ impl Account {
         self.state().keys.get(key_id).is_some_and(|key| key.secret.expose() == secret)
     }
 
+    /// The ids of the keys whose secret, or session token stands in `text`, plainly, as base64 or
+    /// percent-encoded: lets a leak scanner look for what it must never hold.
+    #[must_use]
+    pub fn leaks_in(&self, text: &str) -> Vec<String> {
+        let state = self.state();
+        let leaked = |secret: &Secret| {
+            let plain = secret.expose();
+            let base64 = crate::auditor::base64(plain.as_bytes());
+            let percent: String = form_urlencoded::byte_serialize(plain.as_bytes()).collect();
+            text.contains(plain) || text.contains(base64.as_str()) || text.contains(percent.as_str())
+        };
+        let secrets = state.keys.iter().filter(|(_, key)| !key.secret.expose().is_empty());
+        secrets
+            .filter(|(_, key)| leaked(&key.secret) || key.token.as_ref().is_some_and(leaked))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
     /// Takes in a key that was made behind the proxies' back, as after a restart of the test rig.
     pub fn learn_key(&self, realm: Realm, user: &str, key_id: &str, secret: &str) {
         let key = Key::new(realm, Identity::User(user.to_owned()), Secret::new(secret), Instant::now());

@@ -23,7 +23,7 @@ struct PauseState {
 
 /// What becomes of a held call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It goes on.
     Go,
     /// The connection is closed; held before AWS, it never happens.
@@ -64,7 +64,7 @@ impl Pause {
     }
 
     /// Holds the calling task until the verdict.
-    pub(super) async fn hold(&self) -> Verdict {
+    pub(crate) async fn hold(&self) -> Verdict {
         if self.state.borrow().verdict.is_some() {
             return Verdict::Go;
         }

@@ -33,7 +33,7 @@ pub enum When {
 
 /// Which of the matching calls a rule acts on, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+pub(crate) enum Turn {
     Always,
     Nth(u64),
     First(u64),
@@ -42,7 +42,7 @@ enum Turn {
 }
 
 impl Turn {
-    fn comes(self, count: u64) -> bool {
+    pub(crate) fn comes(self, count: u64) -> bool {
         match self {
             Self::Always => true,
             Self::Nth(n) => count == n,

@@ -163,7 +163,7 @@ impl Cloud {
     }
 
     pub(super) fn desired(&self) -> Desired {
-        let account = Account { partition: "aws".into(), id: "123456789012".into() };
+        let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: true };
         desired::validate(&self.resource, &self.target(), &Grant::without_class(), &account, &Settings::default())
             .unwrap()
     }
@@ -205,6 +205,9 @@ impl Cloud {
                 .map(|(id, life)| AccessKey { id: id.clone(), active: life.active, created_at: floor(life.created_at) })
                 .collect(),
             grants: Some(user.grants.clone()),
+            boundary: None,
+            leftovers: None,
+            login: None,
         })
     }
 

@@ -9,6 +9,7 @@ use crate::{
     api::mark,
     domain::{
         backoff::{self, ErrorClass},
+        console::ConsoleSecret,
         plan::Facts,
         schedule::spread_permille,
         secret::{self, Content, KeyMaterial, Publication},
@@ -153,6 +154,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         published,
         journal: attempt.as_ref().map_or(JournalSeen::None, seen),
         verification: operator.verification.clone(),
+        console: ConsoleSecret::Missing,
         last_used: None,
         gone: BTreeSet::new(),
         reported,
@@ -293,6 +295,16 @@ impl Pass<'_> {
                 self.cloud.change_user(|user| change_grants(effect, &mut user.grants))?;
                 self.changed(|user| change_grants(effect, user.grants.get_or_insert_with(Grants::default)));
             }
+            // The simulated resource declares none of these; a plan that asks for one is wrong.
+            Effect::AddToGroup(_)
+            | Effect::RemoveFromGroup(_)
+            | Effect::PutBoundary(_)
+            | Effect::WritePassword
+            | Effect::ApplyPassword
+            | Effect::RemovePassword
+            | Effect::DeleteConsoleSecret
+            | Effect::ReleaseConsoleSecret
+            | Effect::RemoveLeftover(_) => panic!("nobody declared what {effect} is for"),
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref())?;
                 self.operator.verification = None;

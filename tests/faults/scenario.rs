@@ -1,0 +1,198 @@
+//! What happens while something goes wrong.
+
+use std::time::Duration;
+
+use awsdeploy::api::ConditionType;
+use awsdeploy_testkit::auditor::Auditor;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+/// How long a run may take to be well again; back-offs of half a minute are part of it.
+pub(crate) const RECOVERY: Duration = Duration::from_mins(1);
+
+/// A scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    Creation,
+    Rotation,
+    DeletedSecret,
+    EditedSecret,
+    LostFile,
+    DeadKey,
+    PolicyChange,
+    Suspension,
+    Deletion,
+    Retention,
+}
+
+impl Scenario {
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Creation,
+        Self::Rotation,
+        Self::DeletedSecret,
+        Self::EditedSecret,
+        Self::LostFile,
+        Self::DeadKey,
+        Self::PolicyChange,
+        Self::Suspension,
+        Self::Deletion,
+        Self::Retention,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Creation => "creation",
+            Self::Rotation => "rotation",
+            Self::DeletedSecret => "deleted-secret",
+            Self::EditedSecret => "edited-secret",
+            Self::LostFile => "lost-file",
+            Self::DeadKey => "dead-key",
+            Self::PolicyChange => "policy-change",
+            Self::Suspension => "suspension",
+            Self::Deletion => "deletion",
+            Self::Retention => "retention",
+        }
+    }
+
+    pub(crate) fn is_short(self) -> bool {
+        matches!(self, Self::Creation | Self::Rotation)
+    }
+
+    /// Whether a pod may use the key all through it.
+    pub(crate) fn has_a_working_key_throughout(self) -> bool {
+        matches!(self, Self::Rotation | Self::DeletedSecret | Self::LostFile | Self::PolicyChange | Self::Retention)
+    }
+
+    fn spec(self) -> Value {
+        let policy = if self == Self::Retention { "Retain" } else { "Delete" };
+        json!({
+            "userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
+            "deletionPolicy": policy,
+            "accessKey": {"description": "a hub", "rotation": {"every": "Never", "overlap": "1s"}},
+        })
+    }
+
+    /// Brings the world to where it begins. The id of the key published then.
+    pub(crate) async fn prepare(self, stage: &Stage) -> String {
+        if self == Self::Creation {
+            return String::new();
+        }
+        stage.apply("x", self.spec()).await;
+        settled(stage, "").await
+    }
+
+    /// What a person does.
+    pub(crate) async fn begin(self, stage: &Stage, key: &str, auditor: &Auditor) {
+        match self {
+            Self::Creation => drop(stage.apply("x", self.spec()).await),
+            Self::Rotation => stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await,
+            Self::DeletedSecret => {
+                auditor.excuse(key);
+                stage.secrets().delete("x", &kube::api::DeleteParams::default()).await.expect("the Secret is deleted");
+            }
+            Self::EditedSecret => {
+                auditor.excuse(key);
+                edit(stage, json!({"stringData": {"AWS_SECRET_ACCESS_KEY": "edited by hand"}})).await;
+            }
+            Self::LostFile => edit(stage, json!({"data": {"config": null}})).await,
+            Self::DeadKey => {
+                auditor.excuse(key);
+                stage.aws.human().delete_key("u", key).await.expect("a person deletes the key");
+            }
+            Self::PolicyChange => {
+                let mut spec = self.spec();
+                spec["policies"] = json!({
+                    "managed": ["ReadOnlyAccess"],
+                    "inline": [{"name": "state", "document": {"Version": "2012-10-17", "Statement": [
+                        {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::state/*"}]}}],
+                });
+                spec["tags"] = json!({"stage": "test"});
+                stage.apply("x", spec).await;
+            }
+            Self::Suspension => {
+                let mut spec = self.spec();
+                spec["suspend"] = json!(true);
+                stage.apply("x", spec).await;
+            }
+            Self::Deletion | Self::Retention => stage.delete("x").await,
+        }
+    }
+
+    /// Waits until it is done and all is well.
+    pub(crate) async fn end(self, stage: &Stage, key: &str) {
+        match self {
+            Self::Creation => drop(settled(stage, "").await),
+            Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => {
+                drop(settled(stage, key).await)
+            }
+            Self::LostFile => {
+                let probe = async || stage.secret("x").await?.contains_key("config").then_some(());
+                eventually("the file is back", probe, || stage.log()).await;
+                assert_eq!(settled(stage, "").await, key, "a lost file costs no key");
+            }
+            Self::PolicyChange => {
+                assert_eq!(settled(stage, "").await, key, "a policy costs no key");
+                let wanted = |user: &awsdeploy_testkit::aws_proxy::UserTruth| {
+                    user.attached.len() == 1
+                        && user.attached.iter().all(|arn| arn.ends_with("/ReadOnlyAccess"))
+                        && user.inline.contains_key("state")
+                        && user.tags.contains_key("stage")
+                        && !user.tags.contains_key("team")
+                };
+                stage.until_iam("u", "as declared", wanted).await;
+            }
+            Self::Suspension => {
+                stage.until_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
+                let told = Some(awsdeploy::api::Reason::Suspended);
+                stage.until_condition("x", ConditionType::KeyPublished, "False", told).await;
+            }
+            Self::Deletion => {
+                stage.gone("x").await;
+                assert!(stage.iam_opt("u").await.is_none(), "the IAM user is gone");
+                for secret in ["x", "x.awsdeploy-journal"] {
+                    let probe = async || stage.secret(secret).await.is_none().then_some(());
+                    eventually("no Secret is left", probe, || stage.log()).await;
+                }
+            }
+            Self::Retention => {
+                stage.gone("x").await;
+                let user = stage.iam("u").await;
+                let marks: Vec<_> = user.tags.keys().filter(|tag| tag.starts_with("awsdeploy.dev/")).collect();
+                assert!(marks.is_empty(), "no mark of ours is left: {marks:?}");
+                assert_eq!(user.active_keys(), [key], "the key is left as it was");
+                assert_eq!(stage.published("x").await, key, "the Secret is left as it was");
+            }
+        }
+    }
+
+    /// Whether the resource is still there at the end, so that its quiet can be listened to.
+    pub(crate) fn leaves_a_resource(self) -> bool {
+        !matches!(self, Self::Deletion | Self::Retention)
+    }
+}
+
+async fn edit(stage: &Stage, patch: Value) {
+    let params = kube::api::PatchParams::default();
+    stage.secrets().patch("x", &params, &kube::api::Patch::Merge(&patch)).await.expect("the Secret is edited");
+}
+
+/// Waits until all is well with another key than this one, and tells which.
+async fn settled(stage: &Stage, other_than: &str) -> String {
+    stage.until_published("x", other_than).await;
+    stage.ready("x").await;
+    stage.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
+    let probe = async || {
+        let published = stage.published("x").await;
+        let user = stage.iam_opt("u").await?;
+        let only = user.keys.len() == 1 && user.active_keys() == [published.as_str()];
+        let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
+        let closed = stage.secret("x.awsdeploy-journal").await.is_none();
+        // The status is the last thing that is written.
+        let status = stage.user("x").await.status?;
+        let told = status.access_keys.len() == 1 && status.access_keys[0].id == published;
+        (only && tagged && closed && told && published != other_than).then_some(published)
+    };
+    let context = || format!("{}\n{}", stage.aws.log().transcript(), stage.log());
+    eventually("one key, published and tagged, and no journal", probe, context).await
+}

@@ -1,0 +1,187 @@
+//! Fault rules: which call, when, and what goes wrong.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use super::call::KubeCall;
+use crate::aws_proxy::{Pause, Turn, When};
+
+/// What goes wrong.
+#[derive(Clone)]
+pub(super) enum Effect {
+    Drop,
+    Delay(Duration),
+    Answer(u16, &'static str),
+    Pause(Pause),
+    StaleRead,
+}
+
+/// One rule: `KubeRule::on("update", "secrets").nth(1).after_commit().drop_connection()`.
+#[derive(Clone)]
+#[must_use = "a rule does nothing until it is added to the rules of a proxy"]
+pub struct KubeRule {
+    verb: Option<String>,
+    resource: Option<String>,
+    name: Option<String>,
+    mutating: Option<bool>,
+    turn: Turn,
+    when: When,
+    effects: Vec<Effect>,
+}
+
+impl KubeRule {
+    fn matching(verb: Option<&str>, resource: Option<&str>, mutating: Option<bool>) -> Self {
+        Self {
+            verb: verb.map(str::to_owned),
+            resource: resource.map(str::to_owned),
+            name: None,
+            mutating,
+            turn: Turn::Always,
+            when: When::Before,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Matches one verb on one resource; a subresource stands behind a slash.
+    pub fn on(verb: &str, resource: &str) -> Self {
+        Self::matching(Some(verb), Some(resource), None)
+    }
+
+    /// Matches every verb on one resource.
+    pub fn on_resource(resource: &str) -> Self {
+        Self::matching(None, Some(resource), None)
+    }
+
+    /// Matches every call that changes something.
+    pub fn on_mutating() -> Self {
+        Self::matching(None, None, Some(true))
+    }
+
+    /// Matches every call.
+    pub fn on_all() -> Self {
+        Self::matching(None, None, None)
+    }
+
+    /// Only calls about the object of this name.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
+    }
+
+    /// Only the n-th matching call, counted from 1.
+    pub fn nth(mut self, n: u64) -> Self {
+        self.turn = Turn::Nth(n);
+        self
+    }
+
+    /// Only the first n matching calls.
+    pub fn first(mut self, n: u64) -> Self {
+        self.turn = Turn::First(n);
+        self
+    }
+
+    /// Every n-th matching call.
+    pub fn every(mut self, n: u64) -> Self {
+        self.turn = Turn::Every(n);
+        self
+    }
+
+    /// Acts once the API server has done what was asked. Calls that it refused do not match.
+    pub fn after_commit(mut self) -> Self {
+        self.when = When::AfterCommit;
+        self
+    }
+
+    fn effect(mut self, effect: Effect) -> Self {
+        self.effects.push(effect);
+        self
+    }
+
+    /// Closes the connection without an answer.
+    pub fn drop_connection(self) -> Self {
+        self.effect(Effect::Drop)
+    }
+
+    /// Lets time pass, then goes on.
+    pub fn delay(self, time: Duration) -> Self {
+        self.effect(Effect::Delay(time))
+    }
+
+    /// Answers with this status and reason: 409 `Conflict`, 410 `Expired`, 429 `TooManyRequests`, 503
+    /// `ServiceUnavailable`, 504 `Timeout`.
+    pub fn answer(self, status: u16, reason: &'static str) -> Self {
+        self.effect(Effect::Answer(status, reason))
+    }
+
+    /// Holds the call.
+    pub fn pause(self, pause: &Pause) -> Self {
+        self.effect(Effect::Pause(pause.clone()))
+    }
+
+    /// Serves a read with the answer that the same read got last time, as an API server that lags does.
+    pub fn stale_read(self) -> Self {
+        self.effect(Effect::StaleRead)
+    }
+
+    fn matches(&self, call: &KubeCall) -> bool {
+        self.verb.as_ref().is_none_or(|verb| verb == call.verb)
+            && self.resource.as_ref().is_none_or(|resource| *resource == call.resource)
+            && self.name.as_ref().is_none_or(|name| Some(name) == call.name.as_ref())
+            && self.mutating.is_none_or(|mutating| mutating == call.is_mutating())
+    }
+}
+
+/// The rules of one proxy, in the order they were added. Clones share them.
+#[derive(Clone, Default)]
+pub struct KubeRules {
+    entries: Arc<Mutex<Vec<(KubeRule, u64)>>>,
+}
+
+impl KubeRules {
+    /// Adds a rule behind the others; it holds until [`KubeRules::clear`].
+    pub fn add(&self, rule: KubeRule) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push((rule, 0));
+    }
+
+    /// Adds a rule that holds the calls it matches, and returns the handle to wait for them and to let them go.
+    #[must_use = "a held call stays held until the handle lets it go"]
+    pub fn pause(&self, rule: KubeRule) -> Pause {
+        let pause = Pause::default();
+        self.add(rule.pause(&pause));
+        pause
+    }
+
+    /// Takes all rules away and lets go what they hold.
+    pub fn clear(&self) {
+        self.retire(Pause::release);
+    }
+
+    /// Takes all rules away and closes the connections they hold.
+    pub(super) fn abort(&self) {
+        self.retire(Pause::abort);
+    }
+
+    fn retire(&self, settle: fn(&Pause)) {
+        for (rule, _) in self.entries.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            for effect in &rule.effects {
+                if let Effect::Pause(pause) = effect {
+                    settle(pause);
+                }
+            }
+        }
+    }
+
+    pub(super) fn consult(&self, when: When, call: &KubeCall) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        for (rule, matched) in entries.iter_mut().filter(|(rule, _)| rule.when == when && rule.matches(call)) {
+            *matched += 1;
+            if rule.turn.comes(*matched) {
+                effects.extend(rule.effects.iter().cloned());
+            }
+        }
+        effects
+    }
+}
