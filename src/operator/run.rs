@@ -143,7 +143,7 @@ async fn until_leading(mut leads: watch::Receiver<bool>, mut stop: watch::Receiv
         return true;
     }
     ready.store(true, Ordering::Relaxed);
-    tracing::info!("standing by; another replica leads");
+    tracing::info!("standing by until this replica leads");
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => false,

@@ -24,7 +24,8 @@ pub(crate) async fn one_of_two_leads_and_the_other_takes_over() {
     let key = stage.until_published("x", &key).await;
 
     stage.operator.restart().await.expect("the first comes back");
-    assert!(stage.log().matches("standing by").count() == 1, "it does not take the lease back: {}", stage.log());
+    let terms = stage.log().matches(" listed ").count();
+    assert_eq!(terms, 1, "it does not take the lease back: {}", stage.log());
     let status = second.stop(SOON).await;
     assert!(status.success(), "asked to stop it ends well: {status}");
     stage.annotate("x", "awsdeploy.dev/rotate", "after the leader was stopped").await;
