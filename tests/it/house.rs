@@ -86,12 +86,20 @@ pub(crate) async fn the_operator_takes_the_arguments_of_the_chart() {
         "allowWithoutClass": true, "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
     }));
     let objects = chart.template().await.expect("the chart is rendered");
-    let deployment = objects.iter().find(|object| object.types.as_ref().is_some_and(|types| types.kind == "Deployment")).expect("a Deployment");
+    let deployment = objects
+        .iter()
+        .find(|object| object.types.as_ref().is_some_and(|types| types.kind == "Deployment"))
+        .expect("a Deployment");
     let arguments: Vec<String> =
-        serde_json::from_value(deployment.data["spec"]["template"]["spec"]["containers"][0]["args"].clone()).expect("arguments");
+        serde_json::from_value(deployment.data["spec"]["template"]["spec"]["containers"][0]["args"].clone())
+            .expect("arguments");
     assert!(arguments.len() > 5, "{arguments:?}");
     // `crds` ends at once, and is reached only when everything before it was understood.
-    let run = std::process::Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator")).args(&arguments).arg("crds").output().expect("the operator runs");
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"))
+        .args(&arguments)
+        .arg("crds")
+        .output()
+        .expect("the operator runs");
     assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
     let _ = fs::remove_dir_all(files);
 }
