@@ -19,7 +19,7 @@ CLOSING := ^ *(Running|Doc-tests) |^test result: |^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Cache: $(AWSDEPLOY_CACHE) (AWSDEPLOY_CACHE; can be removed at any time)"
 
 .PHONY: demo
@@ -58,8 +58,13 @@ check-generated: build ## Fail if these files are not what `make generate` would
 	done
 	@echo 'generated files: up to date'
 
+# Cargo tells the crates of two clones that share a target directory apart by nothing but the age of their files, and would
+# take the one clone's build for the other's. So a clone that was not the last one to build makes its sources young.
 .PHONY: build
 build: preflight ## Operator, test rig and tests
+	@last='$(CARGO_TARGET_DIR)/last-clone'; \
+	if [ "$$(cat "$$last" 2>/dev/null)" != '$(CURDIR)' ]; then \
+		git ls-files -z '*.rs' | xargs -0 touch; mkdir -p '$(CARGO_TARGET_DIR)'; echo '$(CURDIR)' >"$$last"; fi
 	cargo build --workspace --all-targets --locked
 
 .PHONY: cluster
@@ -80,3 +85,5 @@ preflight:
 		need go "$$(sed -n 's/^go //p' tests/cluster/go.mod) or later, builds Kubernetes once (https://go.dev/dl)"; fi; \
 	if [ "$${#missing[@]}" -gt 0 ]; then \
 		echo 'These tools are missing:' >&2; printf '  %s\n' "$${missing[@]}" >&2; exit 1; fi
+
+include tests/faults/targets.mk

@@ -124,7 +124,7 @@ impl Scenario {
         match self {
             Self::Creation => drop(settled(stage, "").await),
             Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => {
-                drop(settled(stage, key).await)
+                drop(settled(stage, key).await);
             }
             Self::LostFile => {
                 let probe = async || stage.secret("x").await?.contains_key("config").then_some(());

@@ -127,6 +127,7 @@ async fn create_namespace(client: &Client, name: &str) {
 
 /// What a test may want otherwise than usual.
 #[derive(Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub(crate) struct Wishes {
     /// More arguments of the operator; later ones win.
     pub(crate) arguments: Vec<&'static str>,

@@ -274,7 +274,8 @@ impl Audit<'_> {
                 self.found("S2", format!("the secret beside {env_id} is not the one that AWS made for it"));
             }
             let file = field("credentials");
-            if !file.is_empty() && !(file.contains(id) && file.contains(&env_secret)) {
+            let belongs = file.contains(id) && file.contains(&env_secret);
+            if !file.is_empty() && !belongs {
                 self.found("S2", format!("the credentials file beside {id} is of another key"));
             }
         }

@@ -186,7 +186,7 @@ impl Simulation {
             }
             Act::Overlap(amount) => {
                 self.spec(|spec| {
-                    spec.access_key.rotation.overlap = Some(format!("{}h", 1 + amount % 40).as_str().into())
+                    spec.access_key.rotation.overlap = Some(format!("{}h", 1 + amount % 40).as_str().into());
                 });
             }
             Act::Rename(back) => {

@@ -204,12 +204,9 @@ impl Engine {
         let call = KubeCall::parse(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &body);
         let seq = self.log.open(&call);
         let question = head.uri.to_string();
-        match self.strike(When::Before, &call, &question).await? {
-            Some(answer) => {
-                self.log.note(seq, |record| record.status = Some(answer.status().as_u16()));
-                return Ok(answer);
-            }
-            None => {}
+        if let Some(answer) = self.strike(When::Before, &call, &question).await? {
+            self.log.note(seq, |record| record.status = Some(answer.status().as_u16()));
+            return Ok(answer);
         }
         let mut request = Request::new(Body::from(body.to_vec()));
         *request.method_mut() = head.method.clone();

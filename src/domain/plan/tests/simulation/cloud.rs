@@ -56,6 +56,7 @@ pub(super) struct Held {
 
 /// The life of an access key, as the auditor knows it.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact that the invariants ask for")]
 pub(super) struct Life {
     pub(super) user: String,
     pub(super) ours: bool,

@@ -258,15 +258,15 @@ impl Pass<'_> {
 
     fn plan(&self) -> Plan {
         let (world, now, settings) = (&self.seen.world, self.cloud.now, settings());
-        match &self.desired {
-            Some(desired) => plan(desired, world, now, &settings),
-            None => {
-                let policy = self.cloud.resource.spec.deletion_policy;
-                cleanup(&self.target, Leaving { policy }, world, now, &settings)
-            }
+        if let Some(desired) = &self.desired {
+            plan(desired, world, now, &settings)
+        } else {
+            let policy = self.cloud.resource.spec.deletion_policy;
+            cleanup(&self.target, Leaving { policy }, world, now, &settings)
         }
     }
 
+    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act.rs")]
     fn perform(&mut self, effect: &Effect) -> Result<(), Fail> {
         match effect {
             Effect::AddFinalizer => {
@@ -310,7 +310,9 @@ impl Pass<'_> {
                 self.operator.verification = None;
             }
             Effect::VerifyKey(id) => {
-                let Some(key) = staged(self.seen.attempt.as_ref(), id) else { return self.abandon(&[id.clone()]) };
+                let Some(key) = staged(self.seen.attempt.as_ref(), id) else {
+                    return self.abandon(std::slice::from_ref(id));
+                };
                 let known = self.operator.verification.take().filter(|seen| seen.key_id == *id);
                 let before = known.map_or(0, |seen| seen.successes);
                 let successes = if self.cloud.accepts(&key) { before + 1 } else { 0 };
@@ -471,15 +473,12 @@ impl Pass<'_> {
 
     fn write_secret(&mut self, key: &KeyMaterial, publication: &Publication) -> Result<(), Fail> {
         let Some(desired) = self.desired.clone() else { return Ok(()) };
-        let written = match self.seen.held.clone() {
-            Some(held) => {
-                let content = secret::render(&desired.secret, key, publication, &held.content);
-                self.cloud.replace_secret(&held, Some(OWNER), &content)?
-            }
-            None => {
-                let content = secret::render(&desired.secret, key, publication, &Content::default());
-                self.cloud.create_secret(&self.target.secret_name, &content)?
-            }
+        let written = if let Some(held) = self.seen.held.clone() {
+            let content = secret::render(&desired.secret, key, publication, &held.content);
+            self.cloud.replace_secret(&held, Some(OWNER), &content)?
+        } else {
+            let content = secret::render(&desired.secret, key, publication, &Content::default());
+            self.cloud.create_secret(&self.target.secret_name, &content)?
         };
         self.hold(Some(written));
         Ok(())
