@@ -253,7 +253,7 @@ class Operator(unittest.TestCase):
         given = yaml.safe_load((CHART / "ci" / "emulator-values.yaml").read_text())
         objects = Objects(given)
         self.assertEqual(
-            set(objects.arguments[2:]),
+            set(objects.arguments[1:]),
             {
                 *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
