@@ -15,7 +15,7 @@ OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
 CRDS := crds/awsdeploy.dev_awsdeployusers.yaml
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files/$(notdir $(CRDS))
 # What was a test's last word, and of which test program.
-CLOSING := ^ *(Running|Doc-tests) |^test result: |^Ran [0-9]+ test|^OK|^FAILED
+CLOSING := ^ *(Running|Doc-tests) |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
 help: ## What there is
