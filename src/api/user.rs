@@ -201,6 +201,8 @@ impl UseCase {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.every) && has(self.schedule))").message("give either every or schedule, not both"))]
 #[x_kube(validation = Rule::new("!has(self.timeZone) || has(self.schedule)").message("timeZone goes with schedule; every is an amount of time and needs none"))]
+#[x_kube(validation = Rule::new("!(has(self.windows) && size(self.windows) > 0 && has(self.every) && self.every == 'Never')")
+    .message("windows say when scheduled rotations may begin; with every: Never there are none, and a rotation on request begins at once"))]
 pub struct RotationSpec {
     /// A new key this long after the last one was published: `30d`, `12h`, `90m`. `Never` rotates only on
     /// request (annotation `awsdeploy.dev/rotate`). Default: `90d`.
@@ -223,6 +225,32 @@ pub struct RotationSpec {
     /// consumers have time to pick up the new one. Must be shorter than the rotation interval. Default: `24h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<HumanDuration>,
+
+    /// When rotations that are due by `every` or `schedule` may begin, at most 10 windows; absent: at any time.
+    /// A rotation that comes due outside begins when the next window opens, spread over its first half so that many
+    /// users do not begin together; missed windows count as one. First keys, keys that replace lost or dead ones, and
+    /// rotations that somebody asks for do not wait. An old key retires when its overlap ends, inside a window or not.
+    /// A window must open at least once per rotation interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub windows: Vec<RotationWindow>,
+}
+
+/// A time that comes again and again, in which scheduled rotations may begin.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationWindow {
+    /// When the window opens: a cron expression with five fields, such as `0 2 * * 6` for Saturdays at two.
+    #[schemars(length(min = 9, max = 128))]
+    pub schedule: String,
+
+    /// How long it stays open: `4h`, `90m`. May be longer than the time to its next opening.
+    pub duration: HumanDuration,
+
+    /// IANA time zone of `schedule`, such as `Europe/Berlin`. Default: `UTC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
 }
 
 /// The Secret that holds the key. The operator creates it and never takes over one that exists.

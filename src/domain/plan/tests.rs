@@ -19,8 +19,9 @@ use crate::{
         desired::{self, Account, Desired, Grant, Target},
         journal::{Journal, Mode},
         owner::{Owner, key_tag},
-        schedule::Rhythm,
+        schedule::{CronSchedule, Rhythm},
         settings::Settings,
+        window::Window,
         world::{
             AccessKey, Grants, Iam, IamUser, JournalSeen, Leftover, Published, PublishedFacts, Reported, Verification,
             World,
@@ -278,6 +279,11 @@ impl Case {
 
     fn every(self, interval: SignedDuration) -> Self {
         self.desired(|desired| desired.key.rhythm = Rhythm::Every(interval))
+    }
+
+    fn window(self, opens: &str, duration: SignedDuration) -> Self {
+        let opens = CronSchedule::parse(opens, None).unwrap();
+        self.desired(|desired| desired.key.windows.0.push(Window { opens, duration }))
     }
 
     fn overlap(self, overlap: SignedDuration) -> Self {

@@ -39,8 +39,14 @@ impl Scene<'_> {
         spread_permille(&self.desired.target.owner.uid)
     }
 
-    pub(super) fn next_rotation(&self) -> Option<Timestamp> {
+    /// When the schedule asks for the next rotation.
+    pub(super) fn scheduled(&self) -> Option<Timestamp> {
         self.desired.key.rhythm.due(self.world.published()?.published_at, self.permille())
+    }
+
+    /// When the next scheduled rotation begins: as it is due, or in the first window after that.
+    pub(super) fn next_rotation(&self) -> Option<Timestamp> {
+        self.scheduled().map(|due| self.desired.key.windows.begin(due, self.now, self.permille()))
     }
 
     pub(super) fn due(&self) -> Option<Due> {

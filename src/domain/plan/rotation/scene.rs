@@ -74,7 +74,13 @@ impl Scene<'_> {
                 Reason::Overlap,
                 format!("the key before is valid until {until} so that consumers can move over"),
             ),
-            (None, Some(_)) => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+                Some(due) => Note::new(
+                    Reason::RotationWaits,
+                    format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
+                ),
+                None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            },
             (None, None) => {
                 Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
             }

@@ -288,6 +288,27 @@ fn a_key_is_replaced_on_schedule() {
 }
 
 #[test]
+fn a_scheduled_rotation_waits_for_its_window_and_a_needed_one_does_not() {
+    // It is Saturday, 10:00.
+    let tomorrow = |case: Case| case.window("0 2 * * 0", hours(4));
+    let begins = hours(16) + SignedDuration::from_secs((hours(2) * permille() / 1000).as_secs());
+    let due = tomorrow(at_rest().every(days(10)));
+    due.waits(begins, Reason::RotationWaits);
+    assert_eq!(due.plan().next_rotation, Some(now() + begins), "the status shows when it really begins");
+    assert_eq!(tomorrow(at_rest().every(days(30))).plan().rotation.reason, Reason::Scheduled);
+    at_rest().every(days(10)).window("0 9 * * 6", hours(4)).does("MintKey beside K1");
+    due.clone().requested().does("MintKey beside K1");
+    due.clone().no_secret().does("MintKey beside K1");
+    due.clone().inactive("K1").does("MintKey beside K1");
+    tomorrow(without_key()).does("MintKey beside ");
+}
+
+#[test]
+fn an_old_key_retires_when_its_overlap_ends_whatever_window_is_open() {
+    in_overlap().published("K2", hours(24)).window("0 2 * * 0", hours(4)).does("DeactivateKey K1 (Retired)");
+}
+
+#[test]
 fn a_renamed_secret_gets_a_new_key_and_the_journal_names_the_old_one() {
     let renamed = at_rest().no_secret().world(|world| world.reported.secret_name = Some("before".into()));
     renamed.does("MintKey beside K1, leaving before with K1");
