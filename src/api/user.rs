@@ -226,6 +226,14 @@ pub struct RotationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<HumanDuration>,
 
+    /// If AWS still sees the old key used when the overlap is over, it stays Active at most this much longer, until
+    /// it was not used for more than a day (the operator's `--last-used-window`). A warning Event tells of it; after
+    /// that the key retires whether it is used or not. AWS learns of uses late and by the quarter of an hour. `overlap`
+    /// and this together must be shorter than the rotation interval. Absent: AWS is not asked, and the key retires
+    /// when the overlap is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_while_used: Option<HumanDuration>,
+
     /// When rotations that are due by `every` or `schedule` may begin, at most 10 windows; absent: at any time.
     /// A rotation that comes due outside begins when the next window opens, spread over its first half so that many
     /// users do not begin together; missed windows count as one. First keys, keys that replace lost or dead ones, and
@@ -396,7 +404,7 @@ pub struct AccessKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub superseded_at: Option<Timestamp>,
-    /// When the key's overlap ends and it is set Inactive.
+    /// When the key is set Inactive: its overlap ends, or at the latest if it is held because it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub retires_at: Option<Timestamp>,
@@ -404,6 +412,11 @@ pub struct AccessKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub inactive_since: Option<Timestamp>,
+    /// When AWS last saw the key used, as of the last time it was asked. AWS is asked about keys whose overlap is
+    /// over, if `rotation.holdWhileUsed` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// Where an access key is in its life.

@@ -101,6 +101,8 @@ pub struct DesiredKey {
     pub windows: Windows,
     /// How long an old key stays Active after a new one was published.
     pub overlap: SignedDuration,
+    /// How much longer at most, while AWS sees it used. `None`: AWS is not asked.
+    pub hold_while_used: Option<SignedDuration>,
     /// Value of the rotate annotation.
     pub rotate_request: Option<String>,
 }
@@ -348,12 +350,16 @@ fn desired_key(
             violate("accessKey.rotation.overlap", error.to_string());
             DEFAULT_OVERLAP
         });
+    let hold_while_used = rotation.hold_while_used.as_ref().and_then(|text| {
+        text.parse().map_err(|error| violate("accessKey.rotation.holdWhileUsed", error.to_string())).ok()
+    });
     let annotations = user.metadata.annotations.as_ref();
     let key = DesiredKey {
         description: declared.description.clone().filter(|text| !text.is_empty()),
         rhythm,
         windows,
         overlap,
+        hold_while_used,
         rotate_request: annotations.and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
     };
     check_windows(&key, violate);
@@ -445,6 +451,17 @@ fn check_gap(
             format!(
                 "{how} of {} must be shorter than the time between two rotations, {}: an IAM user has two key slots, so the old key has to go before the next one comes",
                 duration::humanize(key.overlap),
+                duration::humanize(gap)
+            ),
+        );
+    } else if let Some(hold) = key.hold_while_used
+        && key.overlap.saturating_add(hold) >= gap
+    {
+        violate(
+            "accessKey.rotation.holdWhileUsed",
+            format!(
+                "overlap and holdWhileUsed together, {}, must be shorter than the time between two rotations, {}: an IAM user has two key slots, and a key that is held must be gone before the next one comes",
+                duration::humanize(key.overlap.saturating_add(hold)),
                 duration::humanize(gap)
             ),
         );
@@ -570,6 +587,11 @@ mod tests {
                 json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}),
                 "between two rotations, 2h",
             ),
+            (
+                json!({"accessKey": {"rotation": {"every": "7d", "overlap": "1d", "holdWhileUsed": "6d"}}}),
+                "together, 7d, must be shorter than the time between two rotations, 7d: an IAM user has two key slots",
+            ),
+            (json!({"accessKey": {"rotation": {"every": "7d", "holdWhileUsed": "0s"}}}), "is not a duration"),
             (json!({"accessKey": {"rotation": {"schedule": "nonsense", "overlap": "1h"}}}), "five fields"),
             (
                 json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}),
@@ -622,6 +644,7 @@ mod tests {
 
     #[test]
     fn manual_rotation_has_no_interval_that_the_overlap_could_exceed() {
-        assert!(check(json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d"}}})).is_ok());
+        let spec = json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}}});
+        assert!(check(spec).is_ok());
     }
 }

@@ -145,12 +145,17 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     vec![ready, authorized, user, key, rotation]
 }
 
-/// Whether this says that the next rotation will come about.
+/// Whether this says that the next rotation will come about. Waiting for a time that was asked for is as healthy as
+/// having nothing due; a pause after a failure is not.
 fn rotation_state(reason: Reason) -> State {
     match reason {
-        Reason::Scheduled | Reason::ManualOnly | Reason::Overlap | Reason::Verifying | Reason::Recovering => {
-            State::True
-        }
+        Reason::Scheduled
+        | Reason::ManualOnly
+        | Reason::Overlap
+        | Reason::StillUsed
+        | Reason::RotationWaits
+        | Reason::Verifying
+        | Reason::Recovering => State::True,
         Reason::Pending | Reason::Deleting => State::Unknown,
         _ => State::False,
     }
@@ -190,6 +195,19 @@ fn ready(outcome: &Outcome<'_>, was_ready: bool, parts: [&Finding; 3], refused: 
         None => {
             finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret"))
         }
+    }
+}
+
+/// While a pause after a failure lasts, the words are those of the failure: it says what is waited for, and a restart
+/// learns from it how long.
+pub fn keep_failure(findings: &mut [Finding], before: &[Condition]) {
+    let kept = |finding: &Finding| {
+        let old =
+            before.iter().find(|old| old.type_ == finding.kind.as_str() && old.status == State::False.as_str())?;
+        Some(Note::new(Reason::named(&old.reason)?, old.message.clone()))
+    };
+    for finding in findings.iter_mut().filter(|finding| finding.note.reason == Reason::BackingOff) {
+        finding.note = kept(finding).unwrap_or_else(|| finding.note.clone());
     }
 }
 

@@ -27,7 +27,7 @@ use crate::{
         owner::key_tag,
         plan::{self, Effect, Why},
         secret::{self, Content, KeyMaterial, Publication},
-        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, Published, Verification},
+        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Published, Verification},
     },
 };
 
@@ -162,7 +162,9 @@ impl Actor<'_> {
                     }
                 });
                 if *why != Why::Cleanup {
-                    self.tell(Reason::KeyDeactivated, format!("access key {id} was set Inactive ({})", because(*why)));
+                    let note = format!("access key {id} was set Inactive ({})", because(*why));
+                    let warning = *why == Why::HeldLongEnough;
+                    self.news.push(News { reason: Reason::KeyDeactivated, note, warning });
                 }
             }
             Effect::DeleteKey(id, why) => {
@@ -174,7 +176,7 @@ impl Actor<'_> {
             }
             Effect::RewriteSecret => self.rewrite().await?,
             Effect::DeletePreviousSecret(secret) => self.delete_previous(secret).await?,
-            Effect::ReadLastUsed => self.read_last_used().await?,
+            Effect::ReadLastUsed(ids) => self.read_last_used(ids, memory).await?,
             Effect::ReadGrants => {
                 let (keys, grants, leftovers) =
                     tokio::try_join!(iam.access_keys(name), iam.grants(name), Box::pin(iam.leftovers(name)))?;
@@ -488,15 +490,15 @@ impl Actor<'_> {
         self.write_secret(desired, &key, &publication).await
     }
 
-    async fn read_last_used(&mut self) -> Result<(), PassError> {
-        let ids: Vec<String> =
-            self.observed.world.user().iter().flat_map(|user| user.keys.iter().map(|key| key.id.clone())).collect();
-        let mut last_used = BTreeMap::new();
+    async fn read_last_used(&mut self, ids: &[String], memory: &mut Memory) -> Result<(), PassError> {
+        let iam = &self.context.iam;
         for id in ids {
-            let used = self.context.iam.last_used(&id).await?;
-            last_used.insert(id, used);
+            let used_at = iam.last_used(id).await?;
+            memory.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
         }
-        self.observed.world.last_used = Some(last_used);
+        let user = self.observed.world.user();
+        memory.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));
+        self.observed.world.last_used.clone_from(&memory.last_used);
         Ok(())
     }
 
@@ -592,6 +594,9 @@ fn floor(time: Timestamp) -> Timestamp {
 fn because(why: Why) -> &'static str {
     match why {
         Why::Retired => "its overlap is over",
+        Why::HeldLongEnough => {
+            "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
+        }
         Why::MakesRoom => "its value is lost and its slot is needed",
         Why::Suspended => "spec.suspend",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",

@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod console;
+mod hold;
 mod rotation;
 mod simulation;
 mod user;
@@ -23,8 +24,8 @@ use crate::{
         settings::Settings,
         window::Window,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, Leftover, Published, PublishedFacts, Reported, Verification,
-            World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, Published, PublishedFacts, Reported,
+            Verification, World,
         },
     },
 };
@@ -91,11 +92,13 @@ fn at_rest() -> Case {
     let world = World {
         iam: Iam::Found(user),
         iam_live: true,
+        grants_live: true,
         published: Published::Missing,
         journal: JournalSeen::None,
         console: ConsoleSecret::Missing,
         verification: None,
-        last_used: None,
+        last_used: BTreeMap::new(),
+        last_used_failed: false,
         gone: BTreeSet::new(),
         reported: Reported::default(),
         finalizer: true,
@@ -262,6 +265,14 @@ impl Case {
         self.world(|world| world.verification = Some(seen))
     }
 
+    // --- AWS's record of uses
+
+    /// AWS was asked some time ago and said that the key had been used at this age.
+    fn last_used(self, id: &str, used: Option<SignedDuration>, asked: SignedDuration) -> Self {
+        let answer = LastUse { used_at: used.map(ago), asked_at: ago(asked) };
+        self.world(|world| _ = world.last_used.insert(id.into(), answer))
+    }
+
     // --- status
 
     fn failed(self, times: u32, age: SignedDuration) -> Self {
@@ -288,6 +299,10 @@ impl Case {
 
     fn overlap(self, overlap: SignedDuration) -> Self {
         self.desired(|desired| desired.key.overlap = overlap)
+    }
+
+    fn held_while_used(self, hold: SignedDuration) -> Self {
+        self.desired(|desired| desired.key.hold_while_used = Some(hold))
     }
 
     fn requested(self) -> Self {
@@ -321,6 +336,12 @@ impl Case {
     #[track_caller]
     fn does(&self, effect: &str) {
         assert_eq!(words(&self.plan()), effect, "{:#?}", self.plan());
+    }
+
+    /// Whatever is next, it is not this.
+    #[track_caller]
+    fn does_not(&self, effect: &str) {
+        assert_ne!(words(&self.plan()), effect);
     }
 
     /// Nothing is done; when it is looked at again, and what is told.

@@ -82,7 +82,7 @@ impl Scene<'_> {
             if self.now < until {
                 return Some((
                     until,
-                    Note::new(Reason::RotationWaits, "the last attempt failed; the next one follows after a pause"),
+                    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after a pause"),
                 ));
             }
         }

@@ -12,6 +12,8 @@ mod revoke;
 mod scene;
 mod secret;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 pub(super) use attempt::orphans;
@@ -40,6 +42,7 @@ pub(super) struct Outlook {
     pub(super) key: Option<Note>,
     pub(super) rotation: Note,
     pub(super) next_rotation: Option<Timestamp>,
+    pub(super) retires: BTreeMap<String, Timestamp>,
 }
 
 type Rule = fn(&Scene<'_>) -> Option<Step>;
@@ -62,6 +65,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("a suspended user gets no key", revoke::hold_suspended),
     ("a Secret that is not ours is not written", secret::hold_conflict),
     ("tags of keys that are gone are removed", retire::untag_gone),
+    ("before a key that may be held retires, AWS is asked whether it is used", retire::ask),
     ("a superseded key is retired after its overlap", retire::retire),
     ("a key that is due is replaced", replace::replace),
     ("an earlier target Secret goes with its key", secret::drop_previous_secret),
@@ -78,6 +82,7 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
         key: scene.key_note(),
         rotation: scene.at_rest(next_rotation),
         next_rotation,
+        retires: scene.retires(),
     };
     match step {
         Step::Do(effect) => {

@@ -69,6 +69,9 @@ impl Scene<'_> {
     }
 
     pub(super) fn at_rest(&self, next: Option<Timestamp>) -> Note {
+        if let Some(held) = self.held() {
+            return held;
+        }
         match (self.retirement(), next) {
             (Some(until), _) => Note::new(
                 Reason::Overlap,

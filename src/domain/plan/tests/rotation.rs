@@ -329,10 +329,10 @@ fn an_earlier_target_goes_with_its_key() {
 fn after_a_failed_attempt_the_next_one_waits_longer_and_longer() {
     for (times, pause) in [(1, 5), (2, 10), (3, 20), (7, 300), (50, 300)] {
         let spread = secs(pause) / 10 * permille() / 1000;
-        at_rest().requested().failed(times, secs(1)).waits(secs(pause) + spread - secs(1), Reason::RotationWaits);
+        at_rest().requested().failed(times, secs(1)).waits(secs(pause) + spread - secs(1), Reason::BackingOff);
         at_rest().requested().failed(times, secs(pause) + spread).does("MintKey beside K1");
     }
-    without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::RotationWaits);
+    without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::BackingOff);
     at_rest().requested().failed(0, secs(1)).does("MintKey beside K1");
 }
 
@@ -436,18 +436,18 @@ fn a_lost_key_does_not_wait_for_an_inactive_one() {
 #[test]
 fn of_two_lost_keys_the_one_that_was_used_longest_ago_makes_room() {
     let used = |k1: Option<i64>, k2: Option<i64>| {
-        let last = |hours_ago: Option<i64>| hours_ago.map(|amount| ago(hours(amount)));
-        in_overlap().no_secret().world(|world| {
-            world.last_used = Some(BTreeMap::from([("K1".into(), last(k1)), ("K2".into(), last(k2))]));
-        })
+        in_overlap().no_secret().last_used("K1", k1.map(hours), secs(1)).last_used("K2", k2.map(hours), secs(1))
     };
-    in_overlap().no_secret().does("ReadLastUsed");
+    in_overlap().no_secret().does("ReadLastUsed K1, K2");
     used(Some(5), Some(2)).does("DeactivateKey K1 (MakesRoom)");
     used(Some(2), Some(5)).does("DeactivateKey K2 (MakesRoom)");
     used(Some(2), None).does("DeactivateKey K2 (MakesRoom)");
     used(None, None).does("DeactivateKey K1 (MakesRoom)");
     used(Some(5), Some(2)).inactive("K1").does("DeleteKey K1 (MakesRoom)");
     used(Some(5), Some(2)).key_gone("K1").untagged("K1").does("MintKey beside K2");
+    // An answer of an hour ago is not one to take a key away by, and neither is none.
+    used(Some(5), Some(2)).last_used("K2", Some(hours(2)), hours(1)).does("ReadLastUsed K1, K2");
+    in_overlap().no_secret().world(|world| world.last_used_failed = true).waits(None, Reason::RotationWaits);
 }
 
 #[test]
