@@ -107,6 +107,8 @@ reasons! {
     // A person has to do something.
     /// `spec.suspend` is true: all keys of this user are Inactive.
     Suspended,
+    /// AWS has attached its quarantine policy: it found an access key of the user in public.
+    Quarantined,
     /// The cluster's rules do not allow what the resource asks for.
     NotAllowed,
     /// The resource contradicts itself or a limit of IAM.

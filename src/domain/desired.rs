@@ -24,9 +24,9 @@ pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 
 /// Tags per user (IAM quota).
 const TAG_LIMIT: usize = 50;
-/// Tags that the operator needs beside the declared ones: ownership, use case and console, and for two
+/// Tags that the operator needs beside the declared ones: ownership, use case, console and quarantine, and for two
 /// keys and a third in its last moments the ownership tag and the console's description.
-const TAGS_OF_OUR_OWN: usize = 6 + 3 * 2;
+const TAGS_OF_OUR_OWN: usize = 7 + 3 * 2;
 /// Characters of a user name (IAM limit).
 const NAME_LIMIT: usize = 64;
 
@@ -50,6 +50,20 @@ pub struct Grant {
     pub path: String,
     /// ARN of the policy that limits whatever the user is granted.
     pub boundary: Option<String>,
+    /// What follows when AWS quarantines the user.
+    pub on_quarantine: OnQuarantine,
+}
+
+/// What follows when AWS has found an access key of the user in public and quarantines the user for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnQuarantine {
+    /// It is told; nothing is done.
+    #[default]
+    Alert,
+    /// A new key replaces all of ours that there are, without overlap.
+    Rotate,
+    /// All our keys are Inactive and kept until the quarantine is over.
+    Suspend,
 }
 
 /// The AWS account that the user lives in.
@@ -88,6 +102,8 @@ pub struct Desired {
     pub console: Option<DesiredConsole>,
     /// All our keys are to be Inactive.
     pub suspend: bool,
+    /// What follows when AWS quarantines the user.
+    pub on_quarantine: OnQuarantine,
 }
 
 /// The access key and its rotation.
@@ -157,7 +173,7 @@ impl Grant {
     /// What is granted while the cluster has no classes and the operator runs with `--allow-without-class`.
     #[must_use]
     pub fn without_class() -> Self {
-        Self { path: "/awsdeploy/".to_owned(), boundary: None }
+        Self { path: "/awsdeploy/".to_owned(), boundary: None, on_quarantine: OnQuarantine::Alert }
     }
 }
 
@@ -265,6 +281,7 @@ pub fn validate(
         secret,
         console,
         suspend: spec.suspend,
+        on_quarantine: grant.on_quarantine,
     })
 }
 
@@ -578,7 +595,7 @@ mod tests {
             (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
             (
                 json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
-                "38 are left",
+                "37 are left",
             ),
             (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
             (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),

@@ -96,7 +96,14 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     let refused = failure(About::Authorization).is_some();
     let pending = || Note::new(Reason::Pending, "the pass did not come to this yet");
 
+    // AWS's quarantine does not disappear behind a policy that cannot be attached.
+    let quarantined =
+        outcome.plan.and_then(|plan| plan.user.as_ref()).filter(|note| note.reason == Reason::Quarantined);
     let user = match (failure(About::User), blind, outcome.plan) {
+        (Some(failure), ..) if let Some(note) = quarantined => {
+            let both = format!("{}. Besides: {}", note.message, failure.note.message);
+            finding(ConditionType::UserSynced, State::False, Note::new(note.reason, both))
+        }
         (Some(failure), ..) => finding(ConditionType::UserSynced, State::False, failure.note.clone()),
         (None, Some(failure), _) => finding(ConditionType::UserSynced, State::Unknown, failure.note.clone()),
         (None, None, Some(plan)) if plan.user.is_some() => {

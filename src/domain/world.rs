@@ -12,6 +12,7 @@ use super::{console::ConsoleSecret, journal::Journal};
 
 /// Everything that `plan` looks at.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     /// The IAM user.
     pub iam: Iam,
@@ -220,6 +221,12 @@ impl IamUser {
     #[must_use]
     pub fn key(&self, id: &str) -> Option<&AccessKey> {
         self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// Whether AWS has attached its quarantine policy, as far as policies are known.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.grants.iter().flat_map(|grants| &grants.attached).any(|arn| super::policy::is_quarantine(arn))
     }
 
     /// Whether the key carries our ownership tag. Tag keys are compared as IAM does, ignoring case.

@@ -5,7 +5,10 @@
 
 mod console;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -18,7 +21,7 @@ use super::{
     observe::{self, Observed},
 };
 use crate::{
-    api::{AwsDeployUser, Reason},
+    api::{AwsDeployUser, Reason, mark},
     aws::{Acceptance, AwsError, AwsErrorKind},
     cluster::{Attempt, ClusterError, ClusterErrorKind, Journals, News, Secrets, Users},
     domain::{
@@ -149,6 +152,16 @@ impl Actor<'_> {
                 if *failed {
                     return Err(PassError::KeyNotAccepted(orphans.join(", ")));
                 }
+            }
+            Effect::DateQuarantine(at) => {
+                let tags = BTreeMap::from([(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
+                iam.tag_user(name, &tags).await.map_err(aws)?;
+                self.changed(String::new(), |user| set_tags(user, &tags));
+            }
+            Effect::UndateQuarantine => {
+                let tag = mark::TAG_QUARANTINED_AT.to_owned();
+                iam.untag_user(name, &BTreeSet::from([tag])).await.map_err(aws)?;
+                self.changed(String::new(), |user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
             }
             Effect::TouchPublished => self.touch().await?,
             Effect::CloseJournal => self.close_journal().await?,
@@ -448,7 +461,7 @@ impl Actor<'_> {
     async fn touch(&mut self) -> Result<(), PassError> {
         let (Some(held), Some(attempt)) = (&self.observed.held, &self.observed.attempt) else { return Ok(()) };
         let mut content = held.content();
-        content.annotations.insert(crate::api::mark::ANNOTATION_FENCE.to_owned(), attempt.id().to_owned());
+        content.annotations.insert(mark::ANNOTATION_FENCE.to_owned(), attempt.id().to_owned());
         let written = self.secrets().replace(held, &content).await?;
         self.hold(Some(written));
         Ok(())
@@ -597,6 +610,7 @@ fn because(why: Why) -> &'static str {
         Why::HeldLongEnough => {
             "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
         }
+        Why::Quarantined => "AWS quarantines the user: others may know the key",
         Why::MakesRoom => "its value is lost and its slot is needed",
         Why::Suspended => "spec.suspend",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",

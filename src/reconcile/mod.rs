@@ -28,6 +28,7 @@ use crate::{
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
+        world::IamUser,
     },
 };
 
@@ -46,6 +47,8 @@ pub trait PassObserver: Send + Sync {
     fn acted(&self, verb: &'static str, ok: bool);
     /// A key was published.
     fn rotated(&self);
+    /// Whether AWS quarantines the user of this resource.
+    fn quarantined(&self, namespace: &str, name: &str, is: bool);
 }
 
 /// What passes need.
@@ -198,6 +201,11 @@ impl Pass<'_> {
         self.keep_waiting_out(&mut actor);
         let plan = self.act(user, &mut actor).await;
         let act::Actor { user, observed, news, left, .. } = actor;
+        if !deleting || left {
+            let owner = &self.target.owner;
+            let is = !left && observed.world.user().is_some_and(IamUser::is_quarantined);
+            self.context.observer.quarantined(&owner.namespace, &owner.name, is);
+        }
         self.report(user, Some(&plan), Some(&observed.world), news, left).await
     }
 

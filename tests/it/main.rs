@@ -25,6 +25,7 @@ mod leader;
 mod lifecycle;
 mod main_job;
 mod ownership;
+mod quarantine;
 mod rotation;
 mod stage;
 mod waiting;
@@ -73,6 +74,11 @@ const CLAIMS: &[Claim] = claims! {
         a_last_use_that_aws_does_not_tell_is_neither_unused_nor_for_ever,
         a_scheduled_rotation_begins_inside_its_window_only,
         a_restart_in_the_middle_of_a_back_off_keeps_it,
+    }
+    quarantine: {
+        an_alert_is_told_and_changes_nothing,
+        a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_without_overlap,
+        a_quarantined_user_is_suspended_until_the_policy_is_detached,
     }
     iam: {
         a_changed_policy_is_changed_in_aws,

@@ -5,6 +5,7 @@ use std::{
     fmt,
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::domain::world::{Leftover, World};
@@ -16,6 +17,8 @@ pub enum Why {
     Retired,
     /// It was held because it is used, or because AWS did not say whether it is, for as long as is allowed.
     HeldLongEnough,
+    /// AWS quarantines the user: others may know the key.
+    Quarantined,
     /// Its secret is lost and the slot is needed for a key that works.
     MakesRoom,
     /// `spec.suspend`.
@@ -82,6 +85,10 @@ pub enum Effect {
         /// True when a key was given up that AWS did not accept in time.
         failed: bool,
     },
+    /// Write down, on the user, when its quarantine was first seen: keys made until then are replaced.
+    DateQuarantine(Timestamp),
+    /// The quarantine is over: take that off the user.
+    UndateQuarantine,
     /// Move the published Secret's resourceVersion, so that a paused publisher of an abandoned key fails.
     TouchPublished,
     /// Delete the journal: the attempt has come to its end.
@@ -145,6 +152,10 @@ impl Effect {
     /// Unrepeatable and destructive effects are decided on live facts only.
     #[must_use]
     pub fn needs(&self) -> Facts {
+        // A quarantine is a policy.
+        if matches!(self, Self::DeactivateKey(_, Why::Quarantined)) {
+            return Facts::Live;
+        }
         match self {
             Self::MintKey { .. }
             | Self::AbandonAttempt { .. }
@@ -153,6 +164,8 @@ impl Effect {
             | Self::DeletePreviousSecret(_)
             | Self::UntagUser(_) => Facts::LiveKeys,
             Self::CreateUser
+            | Self::DateQuarantine(_)
+            | Self::UndateQuarantine
             | Self::DeleteUser
             | Self::DetachPolicy(_)
             | Self::DeleteInlinePolicy(_)
@@ -229,6 +242,8 @@ impl Effect {
             Self::Publish(_) => "Publish",
             Self::TagKey(_) => "TagKey",
             Self::AbandonAttempt { .. } => "AbandonAttempt",
+            Self::DateQuarantine(_) => "DateQuarantine",
+            Self::UndateQuarantine => "UndateQuarantine",
             Self::TouchPublished => "TouchPublished",
             Self::CloseJournal => "CloseJournal",
             Self::DeactivateKey(..) => "DeactivateKey",

@@ -116,7 +116,7 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     };
     let outlook = rotation::decide(&scene);
     // Revocation does not wait for anything, not even for a policy that AWS refuses.
-    if desired.suspend {
+    if outlook.revokes {
         effects.extend(outlook.effect.iter().cloned());
         effects.extend(sync);
     } else {
@@ -126,7 +126,7 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     Plan {
         effects,
         wake_at: outlook.wake_at,
-        user: user_note,
+        user: outlook.quarantine.or(user_note),
         key: outlook.key,
         rotation: outlook.rotation,
         next_rotation: outlook.next_rotation,

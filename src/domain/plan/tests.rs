@@ -3,6 +3,7 @@
 mod cleanup;
 mod console;
 mod hold;
+mod quarantine;
 mod rotation;
 mod simulation;
 mod user;
@@ -65,6 +66,11 @@ struct Case {
     world: World,
     settings: Settings,
     leaving: DeletionPolicy,
+}
+
+/// The spread of due times for the resource of these tables.
+fn permille() -> i32 {
+    crate::domain::schedule::spread_permille("u1")
 }
 
 /// A user as declared with one key, made and published ten days ago: nothing to do.

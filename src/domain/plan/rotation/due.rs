@@ -22,6 +22,8 @@ pub(super) enum Due {
     Lost,
     /// The key in the Secret is gone from IAM or Inactive.
     Dead,
+    /// AWS quarantines the user for a key that may be the one in the Secret.
+    Compromised,
     /// Somebody asked.
     Requested,
     /// It is time.
@@ -61,6 +63,9 @@ impl Scene<'_> {
         if self.working().is_none() {
             return Some(Due::Dead);
         }
+        if self.published_is_compromised(published) {
+            return Some(Due::Compromised);
+        }
         let request = &self.desired.key.rotate_request;
         if request.is_some() && *request != published.rotate_honoured {
             return Some(Due::Requested);
@@ -85,6 +90,9 @@ impl Scene<'_> {
                     Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after a pause"),
                 ));
             }
+        }
+        if let Some(until) = self.after_the_date().filter(|_| due == Due::Compromised) {
+            return Some((until, Note::new(Reason::RotationWaits, "a new key follows in a second")));
         }
         if matches!(due, Due::First | Due::Scheduled) {
             return None;

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod due;
+mod quarantine;
 mod replace;
 mod retire;
 mod revoke;
@@ -38,7 +39,11 @@ pub enum Step {
 /// The chain's verdict.
 pub(super) struct Outlook {
     pub(super) effect: Option<Effect>,
+    /// The effect is a revocation, which waits for nothing.
+    pub(super) revokes: bool,
     pub(super) wake_at: Option<Timestamp>,
+    /// AWS quarantines the user.
+    pub(super) quarantine: Option<Note>,
     pub(super) key: Option<Note>,
     pub(super) rotation: Note,
     pub(super) next_rotation: Option<Timestamp>,
@@ -51,6 +56,7 @@ type Rule = fn(&Scene<'_>) -> Option<Step>;
 pub const RULES: &[(&str, Rule)] = &[
     ("a journal of unknown format is left alone", attempt::unknown_journal),
     ("suspended keys are Inactive", revoke::suspend),
+    ("a quarantine that keys are replaced for is dated, and undated when it is over", quarantine::date),
     ("the published key of an abandoned attempt stays", attempt::keep_published_orphan),
     ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),
     ("orphans are deleted behind the fence", attempt::delete_orphans),
@@ -78,6 +84,8 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
     let next_rotation = scene.next_rotation();
     let mut outlook = Outlook {
         effect: None,
+        revokes: scene.suspended().is_some(),
+        quarantine: scene.quarantine_note(),
         wake_at: None,
         key: scene.key_note(),
         rotation: scene.at_rest(next_rotation),

@@ -51,6 +51,14 @@ impl Scene<'_> {
             .iter()
             .filter(|key| Some(key.id.as_str()) != working && self.world.is_ours(&key.id))
             .collect();
+        // All were there when the quarantine was seen: the one that consumers are moving away from makes room at once.
+        if let Some(bad) = spare.iter().find(|key| due == Due::Compromised && self.is_compromised(key)) {
+            return Step::Do(if bad.active {
+                Effect::DeactivateKey(bad.id.clone(), Why::Quarantined)
+            } else {
+                Effect::DeleteKey(bad.id.clone(), Why::MakesRoom)
+            });
+        }
         if due.is_urgent() {
             let published = self.world.published().map(|facts| facts.key_id.as_str());
             let dead =

@@ -66,6 +66,9 @@ impl Scene<'_> {
 
     /// When a superseded key is set Inactive, as far as is known now.
     pub(super) fn retires_at(&self, key: &AccessKey) -> Option<Timestamp> {
+        if self.goes_at_once(key) {
+            return self.working().map(|facts| facts.published_at.min(self.now));
+        }
         let ends = self.overlap_ends(key)?;
         let Some(hold) = self.desired.key.hold_while_used else { return Some(ends) };
         let limit = ends + hold;
@@ -89,7 +92,7 @@ impl Scene<'_> {
         let (Some(ends), Some(hold)) = (self.overlap_ends(key), self.desired.key.hold_while_used) else { return false };
         let answered = self.world.last_used.get(&key.id).map(|answer| answer.asked_at);
         let stale = |asked_at| asked_at < ends || self.quiet_at(key).is_some_and(|at| asked_at < at && at <= self.now);
-        self.now >= ends && self.now < ends + hold && answered.is_none_or(stale)
+        self.now >= ends && self.now < ends + hold && !self.goes_at_once(key) && answered.is_none_or(stale)
     }
 
     /// The use of a superseded key that keeps it from retiring, long after the new key was there to be read.
@@ -122,6 +125,9 @@ impl Scene<'_> {
     }
 
     fn why_retired(&self, key: &AccessKey) -> Why {
+        if self.goes_at_once(key) {
+            return Why::Quarantined;
+        }
         let limit = self.overlap_ends(key).zip(self.desired.key.hold_while_used).map(|(ends, hold)| ends + hold);
         let quiet = self.quiet_at(key).is_some_and(|at| at <= self.now);
         if limit.is_some_and(|limit| limit <= self.now) && !quiet { Why::HeldLongEnough } else { Why::Retired }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Note;
+use super::{Note, Why};
 use crate::{
     api::Reason,
     domain::{
@@ -50,8 +50,17 @@ impl Scene<'_> {
         if let Some(conflict) = &self.conflict {
             return Some(conflict.clone());
         }
-        if self.desired.suspend {
-            return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+        match self.suspended() {
+            Some(Why::Quarantined) => {
+                return Some(Note::new(
+                    Reason::Quarantined,
+                    "AWS quarantines the user: the key in the Secret is Inactive",
+                ));
+            }
+            Some(_) => {
+                return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+            }
+            None => {}
         }
         if self.working().is_some() {
             return None;

@@ -267,11 +267,6 @@ fn a_key_published_a_moment_ago_may_be_missing_from_the_list() {
     at_rest().key_gone("K1").published("K1", secs(60)).does("MintKey beside ");
 }
 
-/// The spread of due times for the resource of these tables.
-fn permille() -> i32 {
-    crate::domain::schedule::spread_permille("u1")
-}
-
 #[test]
 fn a_rotate_request_is_honoured_once() {
     at_rest().requested().does("MintKey beside K1");

@@ -338,6 +338,9 @@ impl Pass<'_> {
                     return Err(Fail::NotAccepted);
                 }
             }
+            Effect::DateQuarantine(_) | Effect::UndateQuarantine => {
+                unreachable!("nobody quarantines the user of the simulation")
+            }
             Effect::TouchPublished => {
                 if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
                     let mut content = held.content.clone();
