@@ -19,14 +19,14 @@ async fn rotate(stage: &Stage, name: &str) -> (String, String) {
     (old, new)
 }
 
-async fn last_used_calls(stage: &Stage) -> usize {
+fn last_used_calls(stage: &Stage) -> usize {
     stage.aws.log().calls_of("GetAccessKeyLastUsed").len()
 }
 
 pub(crate) async fn an_old_key_in_use_is_held_and_told_until_it_is_quiet() {
     let stage = Stage::with_arguments(&["--last-used-window=5s"]).await;
-    let hold = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "1h"});
-    stage.apply("x", with_rotation("u", hold)).await;
+    let rotation = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "1h"});
+    stage.apply("x", with_rotation("u", rotation)).await;
     stage.ready("x").await;
     let start = stage.aws.log().mark();
     let (old, new) = rotate(&stage, "x").await;
@@ -50,15 +50,15 @@ pub(crate) async fn an_old_key_in_use_is_held_and_told_until_it_is_quiet() {
     let quiet = Timestamp::now().duration_since(used_at);
     assert!(quiet.as_secs_f64() >= 4.0, "retired {quiet} after its last use");
     assert!(stage.event("x", Reason::KeyDeactivated).await.contains("its overlap is over"));
-    assert!(last_used_calls(&stage).await <= 4, "asked when it should be quiet, not all the time");
+    assert!(last_used_calls(&stage) <= 4, "asked when it should be quiet, not all the time");
     let warnings = stage.events("x").await.into_iter().filter(|(reason, _)| reason == Reason::StillUsed.as_str());
     assert_eq!(warnings.count(), 1, "told once");
 }
 
 pub(crate) async fn an_old_key_in_use_is_not_held_for_ever() {
     let stage = Stage::with_arguments(&["--last-used-window=1h"]).await;
-    let hold = json!({"every": "Never", "overlap": "3s", "holdWhileUsed": "3s"});
-    stage.apply("x", with_rotation("u", hold)).await;
+    let rotation = json!({"every": "Never", "overlap": "3s", "holdWhileUsed": "3s"});
+    stage.apply("x", with_rotation("u", rotation)).await;
     stage.ready("x").await;
     let (old, new) = rotate(&stage, "x").await;
     let published_at = Timestamp::now();
@@ -76,14 +76,14 @@ pub(crate) async fn a_rotation_that_nobody_holds_back_asks_nothing_of_last_use()
     stage.ready("x").await;
     rotate(&stage, "x").await;
     stage.until_iam("u", "one key is left", |user| user.keys.len() == 1).await;
-    assert_eq!(last_used_calls(&stage).await, 0);
+    assert_eq!(last_used_calls(&stage), 0);
 }
 
 pub(crate) async fn a_last_use_that_aws_does_not_tell_is_neither_unused_nor_for_ever() {
     let stage = Stage::with_arguments(&["--last-used-window=1s"]).await;
     stage.aws.rules().add(Rule::on("GetAccessKeyLastUsed").deny());
-    let hold = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "5s"});
-    stage.apply("x", with_rotation("u", hold)).await;
+    let rotation = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "5s"});
+    stage.apply("x", with_rotation("u", rotation)).await;
     stage.ready("x").await;
     let (old, new) = rotate(&stage, "x").await;
     let published_at = Timestamp::now();
