@@ -266,7 +266,7 @@ impl Pass<'_> {
         }
     }
 
-    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act.rs")]
+    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act/mod.rs")]
     fn perform(&mut self, effect: &Effect) -> Result<(), Fail> {
         match effect {
             Effect::AddFinalizer => {
