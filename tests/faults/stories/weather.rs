@@ -59,19 +59,10 @@ pub(super) async fn an_api_server_that_is_away_costs_no_second_key() {
 
 pub(super) async fn half_of_all_calls_throttled() {
     let (play, first) = Play::with_a_key().await;
-    let rule = play.stage.aws.rules().add(
-        Rule::on_any_of([
-            "CreateAccessKey",
-            "TagUser",
-            "UntagUser",
-            "UpdateAccessKey",
-            "DeleteAccessKey",
-            "GetUser",
-            "ListAccessKeys",
-        ])
-        .every(2)
-        .throttle(),
-    );
+    let others = ["TagUser", "UntagUser", "UpdateAccessKey", "DeleteAccessKey", "GetUser", "ListAccessKeys"];
+    let rule = play.stage.aws.rules().add(Rule::on_any_of(others).every(2).throttle());
+    // This one is never tried twice in a pass: it costs half a minute of back-off.
+    play.stage.aws.rules().add(Rule::on("CreateAccessKey").first(1).throttle());
     play.rotate("now").await;
     settled(&play.stage, &first).await;
     play.stage.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
