@@ -97,16 +97,17 @@ impl Scene<'_> {
         if matches!(due, Due::First | Due::Scheduled) {
             return None;
         }
+        let pause = self.settings.repair_interval();
         let ours = self.user.keys.iter().filter(|key| self.world.is_ours(&key.id)).map(|key| key.created_at);
-        let newest = ours.chain(reported.last_rotation).max()?;
-        let until = newest.min(self.now) + self.settings.repair_interval();
+        // A key of the future was made before the clock was set back; to count from it, or from now, could be to wait for ever.
+        let made = ours.chain(reported.last_rotation).filter(|made| *made < self.now + pause);
+        let until = made.max()? + pause;
         (self.now < until).then(|| {
-            let pause = humanize(self.settings.repair_interval());
             (
                 until,
                 Note::new(
                     Reason::RotationWaits,
-                    format!("a key was made less than {pause} ago; the next one follows after this pause"),
+                    format!("a key was made less than {} ago; the next one follows after this pause", humanize(pause)),
                 ),
             )
         })

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// Clocks of one moment may differ by a little.
+const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_mins(1);
+
 pub(super) fn date(scene: &Scene<'_>) -> Option<Step> {
     let grants = scene.user.grants.as_ref()?;
     let quarantined = grants.attached.iter().any(|arn| policy::is_quarantine(arn));
@@ -40,9 +43,11 @@ impl Scene<'_> {
         self.desired.on_quarantine == what && !self.quarantines().is_empty()
     }
 
-    /// What the user's tag says; one that cannot be read is as good as none, and written again.
+    /// What the user's tag says. One that cannot be read is as good as none, and written again; so is one of the future,
+    /// when the clock was ahead: all keys made until then would count as bad, one after the other.
     fn dated(&self) -> Option<Timestamp> {
-        self.user.tags.get(mark::TAG_QUARANTINED_AT)?.parse().ok()
+        let date = self.user.tags.get(mark::TAG_QUARANTINED_AT)?.parse().ok();
+        date.filter(|date: &Timestamp| *date <= self.now + CLOCK_DIFFERENCE)
     }
 
     /// Keys made until then are to be replaced.
@@ -51,7 +56,9 @@ impl Scene<'_> {
     }
 
     pub(super) fn is_compromised(&self, key: &AccessKey) -> bool {
-        self.compromised_until().is_some_and(|until| key.created_at <= until)
+        // A key of the future was made when the clock was ahead; nobody can tell whether before or after the date.
+        let ahead = key.created_at > self.now + CLOCK_DIFFERENCE;
+        self.compromised_until().is_some_and(|until| ahead || key.created_at <= until)
     }
 
     /// Whether the key in the Secret was there when the quarantine was seen.

@@ -70,6 +70,8 @@ fn a_quarantine_is_dated_once_and_the_date_goes_with_it() {
     assert_eq!(seen.plan().effects.first(), Some(&Effect::DateQuarantine(now())));
     seen.clone().every(days(10)).does("DateQuarantine");
     seen.clone().user(|user| _ = user.tags.insert(mark::TAG_QUARANTINED_AT.into(), "?".into())).does("DateQuarantine");
+    // Written when the clock was ahead: every new key would be a bad one.
+    seen.dated(-mins(10)).does("DateQuarantine");
     at_rest().dated(days(1)).does("UndateQuarantine");
     // Policies that were not read are not policies that are gone.
     at_rest().dated(days(1)).user(|user| user.grants = None).does("nothing");
@@ -80,6 +82,8 @@ fn every_key_that_existed_then_is_replaced_and_the_new_one_is_not() {
     at_rest().rotates(mins(5)).does("MintKey beside K1");
     at_rest().rotates(days(10)).does("MintKey beside K1");
     at_rest().rotates(days(10) + secs(1)).does("nothing");
+    // Made when the clock was ahead.
+    at_rest().user(|user| user.keys[0].created_at = now() + hours(1)).rotates(mins(5)).does("MintKey beside K1");
     // The list does not show the new key yet.
     at_rest().key_gone("K1").published("K1", secs(5)).rotates(mins(5)).does("nothing");
 }
