@@ -15,9 +15,9 @@ use super::{console::ConsoleSecret, journal::Journal};
 pub struct World {
     /// The IAM user.
     pub iam: Iam,
-    /// True when `iam` was read in this pass. Facts that a pass remembers are good enough to see
-    /// that there is nothing to do, never to do something that cannot be undone.
-    pub iam_live: bool,
+    /// When `iam` was read in this pass, on AWS's clock; none if it is remembered. Remembered facts are
+    /// good enough to see that there is nothing to do, never to do something that cannot be undone.
+    pub iam_read_at: Option<Timestamp>,
     /// The target Secret.
     pub published: Published,
     /// The journal Secret.

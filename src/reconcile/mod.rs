@@ -24,7 +24,7 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         desired::{self, Desired, Grant, Target},
-        plan::{self, Facts, Leaving, Note, Plan},
+        plan::{self, Leaving, Note, Plan},
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
@@ -237,7 +237,7 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan(user, actor);
             let Some(effect) = plan.effects.first() else { return plan };
-            if effect.needs() == Facts::Live && !actor.observed.world.iam_live {
+            if !effect.may_be_done_on(&actor.observed.world, &self.context.settings.protocol) {
                 match self.look_again(user, actor).await {
                     Ok(()) => continue,
                     Err(error) => {

@@ -48,12 +48,15 @@ pub(super) async fn observe(
         .iam
         .take()
         .filter(|seen| !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
-    let iam_live = remembered.is_none();
-    let remembered = if let Some(remembered) = remembered {
-        remembered
+    let (remembered, iam_read_at) = if let Some(remembered) = remembered {
+        (remembered, None)
     } else {
         let read_at = std::time::Instant::now();
-        Remembered { iam: Box::pin(read_iam(context, user, target)).await?, read_at, generation }
+        let iam = Box::pin(read_iam(context, user, target)).await?;
+        // Counted back from the end: AWS's answers are what our idea of its clock is made of.
+        let took = jiff::SignedDuration::try_from(read_at.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+        let on_awss_clock = context.iam.clock().now().checked_sub(took).ok();
+        (Remembered { iam, read_at, generation }, on_awss_clock)
     };
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
@@ -88,7 +91,7 @@ pub(super) async fn observe(
     Ok(Observed {
         world: World {
             iam,
-            iam_live,
+            iam_read_at,
             published,
             journal,
             console: console_seen,

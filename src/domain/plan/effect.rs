@@ -7,7 +7,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::domain::world::Leftover;
+use crate::domain::{
+    journal::{Journal, Mode},
+    settings::Settings,
+    world::{Leftover, World},
+};
 
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +161,22 @@ impl Effect {
             | Self::ReadLastUsed
             | Self::ReadGrants
             | Self::ReleaseSecret => Facts::Remembered,
+        }
+    }
+
+    /// Whether the effect may be done on what was seen; else IAM, Secret and journal are read anew before.
+    #[must_use]
+    pub fn may_be_done_on(&self, world: &World, settings: &Settings) -> bool {
+        if self.needs() == Facts::Remembered {
+            return true;
+        }
+        let Some(read_at) = world.iam_read_at else { return false };
+        match (self, world.journal()) {
+            // A list that was read before the dwell was over may not show the orphan yet, however late it is now.
+            (Self::AbandonAttempt { .. }, Some(Journal { mode: Mode::Intent { .. }, started_at, .. })) => {
+                read_at >= *started_at + settings.intent_dwell
+            }
+            _ => true,
         }
     }
 

@@ -275,7 +275,8 @@ fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
         let Some(id) = tag.strip_prefix(&key_tag("")) else { continue };
         // The value is the time of tagging. A key that was published a moment ago may be missing from
         // IAM's list; without its tag it would be taken for foreign, and stay for ever.
-        let young = since.parse::<Timestamp>().is_ok_and(|since| scene.now < since + scene.settings.intent_dwell);
+        let young =
+            since.parse::<Timestamp>().is_ok_and(|since| scene.listed_at() < since + scene.settings.intent_dwell);
         if Some(id) != published && scene.user.key(id).is_none() && !young {
             gone.insert(tag.clone());
             // The description has the bare key id as its name; it went with the key.
@@ -380,6 +381,11 @@ impl Scene<'_> {
         self.conflict.clone().or_else(|| immutable.then(|| super::immutable(self.desired)))
     }
 
+    /// When IAM's list was made. What is missing from it is judged by this, not by now: a pass may have been slow.
+    fn listed_at(&self) -> Timestamp {
+        self.world.iam_read_at.unwrap_or(self.now)
+    }
+
     fn abandoned(&self) -> Option<(&str, &[String])> {
         match &self.world.journal {
             JournalSeen::Attempt { attempt, journal: Journal { mode: Mode::Abandoned { orphans }, .. } } => {
@@ -400,11 +406,10 @@ impl Scene<'_> {
     /// ago may not be in IAM's lists yet.
     fn working(&self) -> Option<&PublishedFacts> {
         let published = self.world.published()?;
-        let alive = match self.user.key(&published.key_id) {
-            Some(key) => key.active,
-            // A moment is one in either direction: the clock may have been set back since.
-            None => self.now.duration_since(published.published_at).abs() < self.settings.intent_dwell,
-        };
+        let (at, dwell) = (published.published_at, self.settings.intent_dwell);
+        // A time in the future is none to count from: the clock was set back since.
+        let too_young_to_be_listed = self.listed_at() < at + dwell && at < self.now + dwell;
+        let alive = self.user.key(&published.key_id).map_or(too_young_to_be_listed, |key| key.active);
         (alive && published.intact).then_some(published)
     }
 

@@ -89,7 +89,7 @@ fn at_rest() -> Case {
     };
     let world = World {
         iam: Iam::Found(user),
-        iam_live: true,
+        iam_read_at: Some(now()),
         published: Published::Missing,
         journal: JournalSeen::None,
         console: ConsoleSecret::Missing,
@@ -187,6 +187,11 @@ impl Case {
 
     fn untagged(self, id: &str) -> Self {
         self.user(|user| _ = user.tags.remove(&key_tag(id)))
+    }
+
+    /// The age of IAM's list; the pass has been slow since.
+    fn listed(self, age: SignedDuration) -> Self {
+        self.world(|world| world.iam_read_at = Some(ago(age)))
     }
 
     // --- the Secret
