@@ -20,7 +20,8 @@ use awsdeploy::{
         },
         settings::Settings,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, Published, PublishedFacts, Reported, Verification, World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Published, PublishedFacts, Reported, Verification,
+            World,
         },
     },
 };
@@ -92,7 +93,7 @@ fn ask(view: &View, verified: u8, asked: u8) -> Decision {
     let step = match effect {
         Effect::MintKey { known, .. } => Do::Mint(ids(known)),
         Effect::VerifyKey(key) => Do::Verify(id(key)),
-        Effect::Publish(key) => Do::Publish(id(key)),
+        Effect::Publish { key_id, .. } => Do::Publish(id(key_id)),
         Effect::TagKey(key) => Do::Tag(id(key)),
         Effect::UntagUser(tags) => {
             Do::Untag(tags.iter().filter_map(|tag| tag.strip_prefix(&key_tag(""))).map(id).map(only).sum())
@@ -102,7 +103,7 @@ fn ask(view: &View, verified: u8, asked: u8) -> Decision {
         Effect::CloseJournal => Do::Close,
         Effect::DeactivateKey(key, Why::Retired | Why::MakesRoom) => Do::Deactivate(id(key)),
         Effect::DeleteKey(key, _) => Do::Delete(id(key)),
-        Effect::ReadLastUsed => Do::ReadLastUsed,
+        Effect::ReadLastUsed(_) => Do::ReadLastUsed,
         // The resource of the model declares nothing but a key.
         other => unreachable!("the model does not know {other}"),
     };
@@ -146,7 +147,8 @@ fn world(view: &View, verified: u8) -> World {
     let journal = view.journal.map(|(journal, _)| journal);
     World {
         iam: Iam::Found(user(&view.keys, view.read.unwrap_or(NOW))),
-        iam_read_at: view.read.map(|age| at(age, 0)),
+        keys_read_at: view.read.map(|age| at(age, 0)),
+        grants_live: view.read.is_some(),
         console: ConsoleSecret::Missing,
         published: view.secret.map_or(Published::Missing, |(secret, _)| {
             Published::Ours(PublishedFacts {
@@ -180,10 +182,11 @@ fn world(view: &View, verified: u8) -> World {
             successes: 1,
             last_at: at(NOW, 0),
         }),
-        last_used: view.last_used.map(|last| {
-            let used = |key: u8| (key == last).then(|| at(NOW, 0));
-            view.keys.living().map(|key| (name(key.id), used(key.id))).collect()
+        last_used: view.last_used.map_or_else(BTreeMap::new, |last| {
+            let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), asked_at: at(NOW, 0) };
+            view.keys.living().map(|key| (name(key.id), answer(key.id))).collect()
         }),
+        last_used_failed: false,
         gone: names(view.gone).into_iter().collect(),
         reported: Reported {
             inactive_since: view

@@ -326,6 +326,8 @@ pub struct Controller {
 
 impl Controller {
     fn age(&mut self, least: Age) {
+        // Too old an answer to decide on.
+        self.view.last_used = None;
         // Tags that were read in this pass are as old as they were then: which of them were old when the
         // list was made must not get lost, however slow the pass is.
         match &mut self.view.read {
