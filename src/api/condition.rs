@@ -83,6 +83,8 @@ reasons! {
     ManualOnly,
     /// An old key is still valid until its overlap ends.
     Overlap,
+    /// No access key is declared: the user has access to the console only.
+    NotRequested,
 
     // Under way.
     /// The first pass has not come to an end yet.
@@ -153,6 +155,10 @@ reasons! {
     UserCreated,
     /// The IAM user had been deleted in AWS and was created again.
     UserRecreated,
+    /// An IAM user that exists is about to be taken over; told before anything is changed.
+    UserAdoptable,
+    /// An IAM user that existed was taken over.
+    UserAdopted,
     /// The IAM user was deleted.
     UserDeleted,
     /// The IAM user was left in AWS, without our marks.

@@ -94,6 +94,11 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_PERMISSIONS_BOUNDARY", value_parser = parse_policy_arn)]
     pub permissions_boundary: Option<String>,
 
+    /// Permit that IAM users which exist are taken over, by resources that ask for it (spec.adoption) and where an
+    /// AWS admin has tagged the user for that very resource.
+    #[arg(long, env = "AWSDEPLOY_ALLOW_ADOPTION")]
+    pub allow_adoption: bool,
+
     /// Managed policies that the AWS account allows per user (IAM quota, 10 unless AWS has raised it to at most 20).
     #[arg(long, env = "AWSDEPLOY_MAX_ATTACHED_POLICIES", default_value_t = 10)]
     pub max_attached_policies: usize,
@@ -164,7 +169,11 @@ impl OperatorSettings {
             resync: self.resync,
             secret_check: self.secret_check,
             allow_without_class: self.allow_without_class,
-            grant: Grant { path: self.user_path.clone(), boundary: self.permissions_boundary.clone() },
+            grant: Grant {
+                path: self.user_path.clone(),
+                boundary: self.permissions_boundary.clone(),
+                adoption: self.allow_adoption,
+            },
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         desired::{self, Desired, Grant, Target},
-        plan::{self, Facts, Leaving, Note, Plan},
+        plan::{self, Effect, Facts, Leaving, Note, Plan},
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
@@ -219,8 +219,7 @@ impl Pass<'_> {
     where
         Self: 'b,
     {
-        let secret = desired.map(|desired| &desired.secret);
-        let observed = observe::observe(self.context, user, self.target, secret, self.memory, live).await?;
+        let observed = observe::observe(self.context, user, self.target, desired, self.memory, live).await?;
         Ok(act::Actor {
             context: self.context,
             target: self.target,
@@ -262,7 +261,7 @@ impl Pass<'_> {
                     self.errors.push((error, About::User));
                     continue;
                 }
-                let about = if matches!(effect, plan::Effect::CreateUser | plan::Effect::DeleteUser) {
+                let about = if matches!(effect, Effect::CreateUser | Effect::Adopt(_) | Effect::DeleteUser) {
                     About::User
                 } else {
                     About::Key
@@ -287,11 +286,10 @@ impl Pass<'_> {
 
     /// Reads everything anew, in order, before something is done that cannot be undone.
     async fn look_again(&mut self, user: &AwsDeployUser, actor: &mut act::Actor<'_>) -> Result<(), PassError> {
-        let secret = actor.desired.map(|desired| &desired.secret);
         let failed = actor.observed.world.user_sync_failed;
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
-        let mut observed = observe::observe(self.context, user, self.target, secret, self.memory, true).await?;
+        let mut observed = observe::observe(self.context, user, self.target, actor.desired, self.memory, true).await?;
         observed.world.user_sync_failed = failed;
         observed.world.finalizer = finalizer;
         actor.observed = observed;

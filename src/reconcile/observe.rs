@@ -15,9 +15,10 @@ use crate::{
     cluster::{Attempt, Held, Journals, Secrets},
     domain::{
         console::{self, ConsoleSecret},
-        desired::{self, DesiredSecret, Target},
+        desired::{self, Desired, Target},
         owner::Ownership,
-        plan, secret,
+        plan::{self, Standing},
+        secret,
         world::{Iam, IamUser, JournalSeen, Published, Reported, World},
     },
 };
@@ -39,7 +40,7 @@ pub(super) async fn observe(
     context: &Context,
     user: &AwsDeployUser,
     target: &Target,
-    secret: Option<&DesiredSecret>,
+    desired: Option<&Desired>,
     memory: &mut Memory,
     live: bool,
 ) -> Result<Observed, PassError> {
@@ -53,13 +54,21 @@ pub(super) async fn observe(
         remembered
     } else {
         let read_at = std::time::Instant::now();
-        Remembered { iam: Box::pin(read_iam(context, user, target)).await?, read_at, generation }
+        Remembered { iam: Box::pin(read_iam(context, user, target, desired)).await?, read_at, generation }
     };
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
-    let held = secrets.get(&target.secret_name).await.map_err(|error| context.secret_error(target, error))?;
+    let secret = desired.map(|desired| &desired.secret);
+    // A user without a key may have given the name of its Secret to the one of the password.
+    let shared = user.spec.programmatic().is_none()
+        && desired::console_secret(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
+    let held = if shared {
+        None
+    } else {
+        secrets.get(&target.secret_name).await.map_err(|error| context.secret_error(target, error))?
+    };
     let journals = Journals::new(context.client.clone(), target);
     let attempt = journals.get().await.map_err(|error| context.secret_error(target, error))?;
 
@@ -128,9 +137,21 @@ fn console_tag(user: &IamUser) -> Option<&String> {
 }
 
 /// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
-async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> Result<Iam, PassError> {
+async fn read_iam(
+    context: &Context,
+    user: &AwsDeployUser,
+    target: &Target,
+    desired: Option<&Desired>,
+) -> Result<Iam, PassError> {
     let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
-    if target.owner.of(&found.tags) != Ownership::Ours {
+    // One that is about to be adopted is read whole: what it loses is told before.
+    let stranger = match desired {
+        Some(desired) => {
+            matches!(plan::standing(target, desired.adoption, &desired.path, &found), Standing::Stranger(_))
+        }
+        None => target.owner.of(&found.tags) != Ownership::Ours,
+    };
+    if stranger {
         return Ok(Iam::Found(found));
     }
     if user.metadata.deletion_timestamp.is_some() {

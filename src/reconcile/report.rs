@@ -74,10 +74,13 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
         Iam::Found(_) | Iam::Absent => after.user = None,
     }
     let published = world.published();
-    if published.is_some() || after.secret_name.is_none() {
+    // Without a key in the spec a Secret that is gone is not one that is missing.
+    let withdrawn = account.desired.is_some_and(|desired| desired.key.is_none());
+    if published.is_some() || after.secret_name.is_none() || withdrawn {
         after.secret_name = published.map(|_| account.target.secret_name.clone());
     }
-    after.last_rotation_time = published.map(|facts| facts.published_at).or(after.last_rotation_time);
+    after.last_rotation_time =
+        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !withdrawn));
     after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
 }
 
@@ -102,8 +105,8 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
                 created_at: Some(key.created_at),
                 superseded_at,
                 retires_at: superseded_at
-                    .zip(account.desired)
-                    .and_then(|(since, desired)| since.checked_add(desired.key.overlap).ok()),
+                    .zip(account.desired.and_then(|desired| desired.key.as_ref()))
+                    .and_then(|(since, key)| since.checked_add(key.overlap).ok()),
                 inactive_since: (!key.active)
                     .then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
             }
@@ -149,6 +152,8 @@ pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
     let changes: Vec<String> =
         news.iter().filter(|news| news.reason == Reason::UserChanged).map(|news| news.note.clone()).collect();
     news.retain(|news| news.reason != Reason::UserChanged);
+    // What an adopted user loses was told before; nobody has tampered with it.
+    let drift = drift && news.iter().all(|news| news.reason != Reason::UserAdopted);
     if !changes.is_empty() {
         let why = if drift { "changed in AWS by somebody else, put back as declared: " } else { "" };
         news.push(News { reason: Reason::UserChanged, note: format!("{why}{}", changes.join("; ")), warning: drift });

@@ -13,6 +13,7 @@
 )]
 
 mod adapter;
+mod adoption;
 mod bad_input;
 mod console;
 mod cost;
@@ -80,6 +81,14 @@ const CLAIMS: &[Claim] = claims! {
         a_foreign_secret_is_refused_before_anything_is_made,
         the_first_of_two_claims_keeps_the_user,
     }
+    adoption: {
+        a_user_is_taken_over_with_the_consent_of_both_sides,
+        without_a_true_consent_nothing_is_written,
+        a_cluster_that_does_not_permit_it_adopts_nobody,
+        an_adopted_user_with_two_keys_waits_for_a_slot,
+        a_crash_amid_an_adoption_does_no_harm,
+        an_adopted_user_leaves_as_any_other_and_can_be_handed_back,
+    }
     lifecycle: {
         suspend_deactivates_and_resume_makes_a_new_key,
         deletion_removes_everything_in_six_calls,
@@ -111,6 +120,9 @@ const CLAIMS: &[Claim] = claims! {
         a_password_that_aws_took_without_telling_is_the_one_in_the_secret,
         a_foreign_console_secret_is_left_alone,
         console_access_leaves_with_the_resource,
+        console_alone_makes_no_key,
+        an_access_key_comes_and_goes_beside_the_console,
+        a_key_under_way_is_given_up_when_it_is_not_declared_any_more,
     }
     failures: {
         a_failed_read_is_told_and_never_leads_to_a_write,

@@ -18,6 +18,8 @@ pub enum Why {
     MakesRoom,
     /// `spec.suspend`.
     Suspended,
+    /// No access key is declared any more.
+    Withdrawn,
     /// It belongs to an attempt that was given up.
     Orphan,
     /// The user is being deleted.
@@ -31,6 +33,8 @@ pub enum Effect {
     AddFinalizer,
     /// Create the IAM user with path and tags in one call.
     CreateUser,
+    /// Put our marks on a user that exists, in one call. Holds what the user is about to lose, in words: it is told first.
+    Adopt(Vec<String>),
     /// Set these tags.
     TagUser(BTreeMap<String, String>),
     /// Remove these tags.
@@ -124,6 +128,7 @@ impl Effect {
     pub fn needs(&self) -> Facts {
         match self {
             Self::CreateUser
+            | Self::Adopt(_)
             | Self::MintKey { .. }
             | Self::AbandonAttempt { .. }
             | Self::DeactivateKey(..)
@@ -187,6 +192,7 @@ impl Effect {
         match self {
             Self::AddFinalizer => "AddFinalizer",
             Self::CreateUser => "CreateUser",
+            Self::Adopt(_) => "Adopt",
             Self::TagUser(_) => "TagUser",
             Self::UntagUser(_) => "UntagUser",
             Self::PutInlinePolicy(..) => "PutInlinePolicy",

@@ -1,10 +1,13 @@
 //! What `plan` and `cleanup` decide, claim by claim, and then a year of bad luck.
 
+mod adoption;
 mod cleanup;
 mod console;
 mod rotation;
 mod simulation;
+mod sync;
 mod user;
+mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +19,7 @@ use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
         console::{ConsoleFacts, ConsoleSecret},
-        desired::{self, Account, Desired, Grant, Target},
+        desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant, Target},
         journal::{Journal, Mode},
         owner::{Owner, key_tag},
         schedule::Rhythm,
@@ -57,7 +60,7 @@ const fn days(amount: i64) -> SignedDuration {
 
 /// Desired state, world and settings of one question to the plan. Every method changes one fact;
 /// ages count back from now.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Case {
     desired: Desired,
     world: World,
@@ -146,6 +149,10 @@ impl Case {
     fn desired(mut self, change: impl FnOnce(&mut Desired)) -> Self {
         change(&mut self.desired);
         self
+    }
+
+    fn declared_key(self, change: impl FnOnce(&mut DesiredKey)) -> Self {
+        self.desired(|desired| change(desired.key.as_mut().expect("a key is declared")))
     }
 
     fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -277,19 +284,32 @@ impl Case {
     // --- the spec
 
     fn every(self, interval: SignedDuration) -> Self {
-        self.desired(|desired| desired.key.rhythm = Rhythm::Every(interval))
+        self.declared_key(|key| key.rhythm = Rhythm::Every(interval))
     }
 
     fn overlap(self, overlap: SignedDuration) -> Self {
-        self.desired(|desired| desired.key.overlap = overlap)
+        self.declared_key(|key| key.overlap = overlap)
     }
 
     fn requested(self) -> Self {
-        self.desired(|desired| desired.key.rotate_request = Some("please".into()))
+        self.declared_key(|key| key.rotate_request = Some("please".into()))
     }
 
     fn suspended(self) -> Self {
         self.desired(|desired| desired.suspend = true)
+    }
+
+    /// Console access and no access key.
+    fn console_only(self) -> Self {
+        let console =
+            DesiredConsole { secret_name: "cycle-console".into(), reset_required: false, reset_request: None };
+        let applied = ConsoleFacts { intact: true, applied: true, reset_honoured: None };
+        self.desired(|desired| {
+            desired.key = None;
+            desired.console = Some(console);
+        })
+        .world(|world| world.console = ConsoleSecret::Ours(applied))
+        .user(|user| user.login = Some(true))
     }
 
     fn policy_missing(self) -> Self {

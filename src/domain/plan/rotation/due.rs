@@ -40,7 +40,7 @@ impl Scene<'_> {
     }
 
     pub(super) fn next_rotation(&self) -> Option<Timestamp> {
-        self.desired.key.rhythm.due(self.world.published()?.published_at, self.permille())
+        self.desired.key.as_ref()?.rhythm.due(self.world.published()?.published_at, self.permille())
     }
 
     pub(super) fn due(&self) -> Option<Due> {
@@ -55,7 +55,7 @@ impl Scene<'_> {
         if self.working().is_none() {
             return Some(Due::Dead);
         }
-        let request = &self.desired.key.rotate_request;
+        let request = &self.desired.key.as_ref()?.rotate_request;
         if request.is_some() && *request != published.rotate_honoured {
             return Some(Due::Requested);
         }

@@ -47,7 +47,8 @@ impl Scene<'_> {
     /// When the overlap of a superseded key ends. It is newer than the published one if an earlier
     /// Secret came back, by a rename to and fro or from a backup; then it is what consumers hold.
     pub(super) fn retires_at(&self, key: &AccessKey) -> Option<Timestamp> {
-        self.working().map(|facts| facts.published_at.max(key.created_at) + self.desired.key.overlap)
+        let overlap = self.desired.key.as_ref()?.overlap;
+        self.working().map(|facts| facts.published_at.max(key.created_at) + overlap)
     }
 
     /// When an Inactive key may be deleted. A lost note of its deactivation starts the dwell anew.

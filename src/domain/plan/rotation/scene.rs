@@ -29,6 +29,7 @@ pub struct Scene<'a> {
     /// The Secret cannot be written.
     pub conflict: Option<Note>,
 }
+
 impl Scene<'_> {
     /// The published Secret, if AWS knows its key as Active. A key that was published a moment
     /// ago may not be in IAM's lists yet.
@@ -42,6 +43,11 @@ impl Scene<'_> {
         (alive && published.intact).then_some(published)
     }
 
+    /// Nobody is to get a key now.
+    pub(super) fn no_key_wanted(&self) -> bool {
+        self.desired.suspend || self.desired.key.is_none()
+    }
+
     pub(super) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {
         self.user.keys.iter().filter(|key| !self.world.is_ours(&key.id))
     }
@@ -51,7 +57,15 @@ impl Scene<'_> {
             return Some(conflict.clone());
         }
         if self.desired.suspend {
-            return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+            let message = if self.desired.key.is_some() {
+                "spec.suspend is true: the key in the Secret is Inactive"
+            } else {
+                "spec.suspend is true: the user has no access"
+            };
+            return Some(Note::new(Reason::Suspended, message));
+        }
+        if let Some(note) = self.not_requested() {
+            return Some(note);
         }
         if self.working().is_some() {
             return None;
@@ -69,6 +83,9 @@ impl Scene<'_> {
     }
 
     pub(super) fn at_rest(&self, next: Option<Timestamp>) -> Note {
+        if let Some(note) = self.not_requested() {
+            return note;
+        }
         match (self.retirement(), next) {
             (Some(until), _) => Note::new(
                 Reason::Overlap,
