@@ -110,8 +110,8 @@ impl Actor<'_> {
                 memory.verification = None;
             }
             Effect::VerifyKey(id) => self.verify(id, memory).await?,
-            Effect::Publish(id) => {
-                self.publish(id).await?;
+            Effect::Publish { key_id, left_behind } => {
+                self.publish(key_id, left_behind.as_ref()).await?;
                 memory.verification = None;
             }
             Effect::TagKey(id) => self.tag_key(id).await.map_err(aws)?,

@@ -13,7 +13,11 @@ use crate::{
 impl Actor<'_> {
     /// Conditional on the Secret as this pass has read it. May leave a published key without its
     /// tag and with its journal: the next pass tags it and closes the journal.
-    pub(super) async fn publish(&mut self, key_id: &str) -> Result<(), PassError> {
+    pub(super) async fn publish(
+        &mut self,
+        key_id: &str,
+        left_behind: Option<&(String, String)>,
+    ) -> Result<(), PassError> {
         let Some(desired) = self.desired else { return Ok(()) };
         let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged(key_id)) else {
             return self.abandon(&[key_id.to_owned()]).await;
@@ -22,6 +26,7 @@ impl Actor<'_> {
         let journal = self.observed.world.journal().cloned();
         let mut previous = before.previous;
         previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
+        previous.extend(left_behind.cloned());
         previous.remove(&self.target.secret_name);
         let now = self.context.iam.clock().now();
         let publication = Publication {

@@ -84,7 +84,7 @@ pub(super) fn publish(scene: &Scene<'_>) -> Option<Step> {
             .as_ref()
             .is_some_and(|seen| seen.key_id == key_id && seen.successes >= scene.settings.verify_successes);
     (accepted && scene.unwritable().is_none() && !scene.no_key_wanted() && (scene.user_ready || !first))
-        .then(|| Step::Do(Effect::Publish(key_id.to_owned())))
+        .then(|| Step::Do(Effect::Publish { key_id: key_id.to_owned(), left_behind: scene.left_behind() }))
 }
 
 pub(super) fn give_up_staged(scene: &Scene<'_>) -> Option<Step> {
