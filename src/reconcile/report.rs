@@ -86,7 +86,8 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
 
 /// Declared tags that the user carries now, so that one that is no longer declared can be told from somebody else's.
 fn declared_tags(account: &Account<'_>, user: &IamUser) -> Vec<String> {
-    account.user.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect()
+    let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
+    account.user.spec.tags.keys().filter(carried).cloned().collect()
 }
 
 fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKeyStatus]) -> Vec<AccessKeyStatus> {

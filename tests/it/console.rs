@@ -1,6 +1,7 @@
 //! Access to the AWS console, as the console itself would hand it out.
 
 use awsdeploy::api::{ConditionType, Reason};
+use awsdeploy_testkit::aws_proxy::Call;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{api::PostParams, runtime::wait::await_condition};
 use serde_json::{Value, json};
@@ -94,6 +95,10 @@ pub(crate) async fn console_access_leaves_with_the_resource() {
 
 pub(crate) async fn console_alone_makes_no_key() {
     let mut stage = Stage::new().await;
+    let human = stage.aws.human();
+    let rules = Call::iam("UpdateAccountPasswordPolicy").with("MinimumPasswordLength", "40");
+    human.call(&rules.with("AllowUsersToChangePassword", "true")).await.expect("the account's rules");
+    human.call(&Call::iam("CreateAccountAlias").with("AccountAlias", "acme")).await.expect("the account's alias");
     stage.apply("x", console_only()).await;
     let user = stage.ready("x").await;
     for kind in [ConditionType::KeyPublished, ConditionType::RotationHealthy] {
@@ -104,9 +109,16 @@ pub(crate) async fn console_alone_makes_no_key() {
     let status = user.status.expect("a status");
     assert!(status.access_keys.is_empty() && status.secret_name.is_none() && status.next_rotation_time.is_none());
     assert!(stage.iam("person").await.login_profile.is_some());
-    assert!(stage.secret("person-console").await.is_some());
+    let secret = stage.secret("person-console").await.expect("the Secret of the password");
+    assert_eq!(secret["consoleSignInUrl"], "https://acme.signin.aws.amazon.com/console");
+    assert!(secret["password"].chars().count() >= 40, "the account's rules are kept");
+    assert!(stage.iam("person").await.attached.is_empty(), "everybody may change the own password already");
     assert!(stage.secret("x").await.is_none() && stage.secret("x.awsdeploy-journal").await.is_none());
     assert!(stage.aws.log().calls_of("CreateAccessKey").is_empty());
+    human.call(&Call::iam("DeleteLoginProfile").with("UserName", "person")).await.expect("by hand");
+    stage.until_iam("person", "with a password again", |user| user.login_profile.is_some()).await;
+    assert_eq!(stage.secret("person-console").await.expect("the Secret")["password"], secret["password"]);
+    stage.until_condition("x", ConditionType::UserSynced, "True", None).await;
     stage.assert_a_fresh_look_writes_nothing("x").await;
     stage.delete("x").await;
     stage.gone("x").await;

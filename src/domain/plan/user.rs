@@ -96,12 +96,20 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     puts.chain(attach).chain(join).collect()
 }
 
+/// What the console shows as the description of the published key. It comes with the mark of the key; here it is kept.
+fn description(desired: &Desired, user: &IamUser, world: &World) -> Option<(String, String)> {
+    let published = world.published().filter(|facts| user.is_tagged(&facts.key_id))?;
+    Some((published.key_id.clone(), desired.key.as_ref()?.description.clone()?))
+}
+
 fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
     // IAM compares tag keys without regard to case: writing `owner` replaces `Owner`.
     let found: BTreeMap<String, &String> = user.tags.iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
+    let description = description(desired, user, world);
     let set: BTreeMap<String, String> = desired
         .tags
         .iter()
+        .chain(description.iter().map(|(key, value)| (key, value)))
         .filter(|(key, value)| found.get(&key.to_lowercase()) != Some(value))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
@@ -109,7 +117,8 @@ fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
     let dropped = |key: &String, value: &String| {
         // The consent that led to the adoption. One that names another resource is between AWS's admins and that one.
         let consent = is_consent_to(&desired.target.owner, key, value);
-        let ours = world.reported.tag_keys.contains(key) || key == mark::TAG_USE_CASE || consent;
+        let was_declared = world.reported.tag_keys.iter().any(|old| old.to_lowercase() == key.to_lowercase());
+        let ours = was_declared || key == mark::TAG_USE_CASE || consent;
         ours && !declared.contains(&key.to_lowercase())
     };
     let remove: BTreeSet<String> =

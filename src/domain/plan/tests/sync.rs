@@ -132,7 +132,7 @@ proptest! {
         }
         for (key, theirs) in &found.tags {
             if value(&declared.tags, key).is_none() {
-                let survives = !case.world.reported.tag_keys.contains(key);
+                let survives = !lower(&case.world.reported.tag_keys).contains(&key.to_lowercase());
                 prop_assert_eq!(user.tags.get(key), survives.then_some(theirs), "{} of somebody else", key);
             }
         }
@@ -179,7 +179,7 @@ proptest! {
         };
         let set = declared.tags.iter().any(|(key, declared)| value(&user.tags, key) != Some(declared));
         let unset = user.tags.keys().any(|key| {
-            case.world.reported.tag_keys.contains(key) && value(&declared.tags, key).is_none()
+            lower(&case.world.reported.tag_keys).contains(&key.to_lowercase()) && value(&declared.tags, key).is_none()
         });
         let wanted = theirs.symmetric_difference(&declared.attached).count()
             + names(&grants.inline).symmetric_difference(&names(&declared.inline)).count()
