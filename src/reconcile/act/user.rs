@@ -56,6 +56,8 @@ impl Actor<'_> {
             if warning { &losses } else { "nothing" },
             if keys.is_empty() { "none" } else { &keys },
         );
+        // Events end at a kilobyte.
+        tracing::info!(user = user.arn, losses, keys, "about to be adopted");
         // Before the first write, not with the report of the pass: whoever watches can still know what there was.
         self.context.events.tell(&self.user, &News { reason: Reason::UserAdoptable, note, warning }).await;
         let marks = self.target.owner.tags();

@@ -70,7 +70,7 @@ pub(super) fn close_finished(scene: &Scene<'_>) -> Option<Step> {
 pub(super) fn give_up_revoked(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, ..) = scene.keyed()?;
     let revoked = scene.user.key(key_id).is_some_and(|key| !key.active);
-    (revoked && !scene.desired.suspend)
+    (revoked && scene.suspended().is_none())
         .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: false }))
 }
 
@@ -89,7 +89,7 @@ pub(super) fn publish(scene: &Scene<'_>) -> Option<Step> {
 
 pub(super) fn give_up_staged(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, keyed_at) = scene.keyed()?;
-    (!scene.desired.suspend && scene.now >= keyed_at + scene.settings.verify_timeout)
+    (scene.suspended().is_none() && scene.now >= keyed_at + scene.settings.verify_timeout)
         .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: true }))
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Note;
+use super::{Note, Why};
 use crate::{
     api::Reason,
     domain::{
@@ -45,7 +45,7 @@ impl Scene<'_> {
 
     /// Nobody is to get a key now.
     pub(super) fn no_key_wanted(&self) -> bool {
-        self.desired.suspend || self.desired.key.is_none()
+        self.suspended().is_some() || self.desired.key.is_none()
     }
 
     pub(super) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {
@@ -56,13 +56,22 @@ impl Scene<'_> {
         if let Some(conflict) = &self.conflict {
             return Some(conflict.clone());
         }
-        if self.desired.suspend {
-            let message = if self.desired.key.is_some() {
-                "spec.suspend is true: the key in the Secret is Inactive"
-            } else {
-                "spec.suspend is true: the user has no access"
-            };
-            return Some(Note::new(Reason::Suspended, message));
+        match self.suspended() {
+            Some(Why::Quarantined) => {
+                return Some(Note::new(
+                    Reason::Quarantined,
+                    "AWS quarantines the user: the key in the Secret is Inactive",
+                ));
+            }
+            Some(_) => {
+                let message = if self.desired.key.is_some() {
+                    "spec.suspend is true: the key in the Secret is Inactive"
+                } else {
+                    "spec.suspend is true: the user has no access"
+                };
+                return Some(Note::new(Reason::Suspended, message));
+            }
+            None => {}
         }
         if let Some(note) = self.not_requested() {
             return Some(note);
@@ -86,12 +95,21 @@ impl Scene<'_> {
         if let Some(note) = self.not_requested() {
             return note;
         }
+        if let Some(held) = self.held() {
+            return held;
+        }
         match (self.retirement(), next) {
             (Some(until), _) => Note::new(
                 Reason::Overlap,
                 format!("the key before is valid until {until} so that consumers can move over"),
             ),
-            (None, Some(_)) => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+                Some(due) => Note::new(
+                    Reason::RotationWaits,
+                    format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
+                ),
+                None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            },
             (None, None) => {
                 Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
             }

@@ -13,7 +13,7 @@ pub(super) fn deactivate(scene: &Scene<'_>) -> Option<Step> {
 
 /// Also where IAM's list does not show the key yet.
 pub(super) fn give_up(scene: &Scene<'_>) -> Option<Step> {
-    let (key_id, ..) = scene.keyed().filter(|_| scene.desired.key.is_none() && !scene.desired.suspend)?;
+    let (key_id, ..) = scene.keyed().filter(|_| scene.desired.key.is_none() && scene.suspended().is_none())?;
     Some(Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: false }))
 }
 
