@@ -77,16 +77,20 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
         Iam::Found(_) | Iam::Absent => after.user = None,
     }
     let published = world.published();
-    if published.is_some() || after.secret_name.is_none() {
+    // Without a key in the spec a Secret that is gone is not one that is missing.
+    let withdrawn = account.user.spec.programmatic().is_none();
+    if published.is_some() || after.secret_name.is_none() || withdrawn {
         after.secret_name = published.map(|_| account.target.secret_name.clone());
     }
-    after.last_rotation_time = published.map(|facts| facts.published_at).or(after.last_rotation_time);
+    after.last_rotation_time =
+        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !withdrawn));
     after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
 }
 
 /// Declared tags that the user carries now, so that one that is no longer declared can be told from somebody else's.
 fn declared_tags(account: &Account<'_>, user: &IamUser) -> Vec<String> {
-    account.user.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect()
+    let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
+    account.user.spec.tags.keys().filter(carried).cloned().collect()
 }
 
 fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKeyStatus]) -> Vec<AccessKeyStatus> {
@@ -166,6 +170,8 @@ pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
     let changes: Vec<String> =
         news.iter().filter(|news| news.reason == Reason::UserChanged).map(|news| news.note.clone()).collect();
     news.retain(|news| news.reason != Reason::UserChanged);
+    // What an adopted user loses was told before; nobody has tampered with it.
+    let drift = drift && news.iter().all(|news| news.reason != Reason::UserAdopted);
     if !changes.is_empty() {
         let why = if drift { "changed in AWS by somebody else, put back as declared: " } else { "" };
         news.push(News { reason: Reason::UserChanged, note: format!("{why}{}", changes.join("; ")), warning: drift });
