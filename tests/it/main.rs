@@ -19,6 +19,7 @@ mod cost;
 mod crash;
 mod crd;
 mod failures;
+mod formats;
 mod house;
 mod iam;
 mod leader;
@@ -64,6 +65,12 @@ const CLAIMS: &[Claim] = claims! {
         a_key_deleted_in_aws_is_replaced,
         a_foreign_key_is_reported_and_left_alone,
         a_renamed_secret_gets_a_new_key_and_the_old_one_stays_until_it_retires,
+    }
+    formats: {
+        every_form_is_read_by_what_it_is_made_for,
+        a_program_that_runs_picks_up_a_new_key_through_credential_process,
+        a_changed_form_is_written_with_the_same_key,
+        a_bad_template_costs_no_key,
     }
     iam: {
         a_changed_policy_is_changed_in_aws,
@@ -128,6 +135,9 @@ const CLAIMS: &[Claim] = claims! {
 };
 
 fn main() -> ExitCode {
+    if let Some(code) = formats::sdk() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // The tests wait more than they compute; one a core would leave the machine idle.
     arguments.test_threads = arguments.test_threads.or(Some(8));
