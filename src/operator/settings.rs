@@ -54,6 +54,10 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_METRICS_ADDR", default_value = "127.0.0.1:8080")]
     pub metrics_addr: SocketAddr,
 
+    /// Metrics with a series for each resource: ready, key age, next rotation. False: sums alone, for thousands of resources.
+    #[arg(long, env = "AWSDEPLOY_METRICS_PER_RESOURCE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub metrics_per_resource: bool,
+
     /// Let one of several replicas lead; the others are ready and wait. Off: run one replica only.
     #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]
     pub leader_elect: bool,

@@ -25,7 +25,9 @@ mod iam;
 mod leader;
 mod lifecycle;
 mod main_job;
+mod observed;
 mod ownership;
+mod restore;
 mod rotation;
 mod stage;
 
@@ -45,7 +47,8 @@ macro_rules! claims {
 
 const CLAIMS: &[Claim] = claims! {
     house: { imports_run_one_way, generated_files_are_up_to_date,
-        the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed }
+        the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed,
+        the_runbook_says_what_to_do_for_every_reason }
     crd: { every_field_is_described, rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
     main_job: {
         one_manifest_leads_to_user_policy_key_and_secret,
@@ -122,6 +125,12 @@ const CLAIMS: &[Claim] = claims! {
     failures: {
         a_failed_read_is_told_and_never_leads_to_a_write,
         a_refused_write_is_told_under_its_reason,
+    }
+    restore: { a_restored_resource_goes_on_with_its_user_once_that_is_handed_over }
+    observed: {
+        metrics_follow_a_resource_from_its_first_key_to_its_end,
+        throttled_calls_are_counted,
+        every_line_of_a_json_log_names_its_pass,
     }
     cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }
     adapter: {
