@@ -11,8 +11,8 @@ use super::{
     memory::{Memory, Remembered},
 };
 use crate::{
-    api::{AwsDeployUser, mark},
-    cluster::{Attempt, Held, Journals, Secrets},
+    api::{AwsDeployUser, mark, user::DeletionPolicy},
+    cluster::{Attempt, ClusterError, ClusterErrorKind, Held, Journals, Secrets},
     domain::{
         console::{self, ConsoleSecret},
         desired::{self, DesiredSecret, Target},
@@ -59,12 +59,12 @@ pub(super) async fn observe(
     memory.iam = Some(remembered);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
-    let held = secrets.get(&target.secret_name).await.map_err(|error| context.secret_error(target, error))?;
-    let journals = Journals::new(context.client.clone(), target);
-    let attempt = journals.get().await.map_err(|error| context.secret_error(target, error))?;
+    let told = |error| context.secret_error(target, error);
+    let held = or_gone(user, secrets.get(&target.secret_name).await).map_err(told)?;
+    let attempt = or_gone(user, Journals::new(context.client.clone(), target).get().await).map_err(told)?;
 
     let console = match console_name(user, target, &iam) {
-        Some(name) => secrets.get(&name).await.map_err(|error| context.secret_error(target, error))?,
+        Some(name) => or_gone(user, secrets.get(&name).await).map_err(told)?,
         None => None,
     };
     let (console_seen, console) = match console {
@@ -103,6 +103,17 @@ pub(super) async fn observe(
         attempt,
         console,
     })
+}
+
+/// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A
+/// deletion does without: Secrets go with their owner, keys of ours are told by their tags, and an untagged key makes
+/// it wait as a foreign one. Only `Retain`, which has to release the Secret first, cannot go on.
+fn or_gone<T>(user: &AwsDeployUser, read: Result<Option<T>, ClusterError>) -> Result<Option<T>, ClusterError> {
+    let deleting = user.metadata.deletion_timestamp.is_some() && user.spec.deletion_policy != DeletionPolicy::Retain;
+    match read {
+        Err(error) if error.kind == ClusterErrorKind::Forbidden && deleting => Ok(None),
+        read => read,
+    }
 }
 
 pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {

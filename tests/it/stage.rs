@@ -211,6 +211,13 @@ impl Stage {
         Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
     }
 
+    /// Starts a second operator with more arguments than the first; later ones win.
+    #[allow(dead_code, reason = "for the fault runs, which share this file")]
+    pub(crate) async fn another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
+        let options = self.options.clone().name(name).arguments(arguments);
+        Operator::start(options).await.expect("another operator starts")
+    }
+
     /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.
     pub(crate) async fn grant_secret_access(&self) {
         let binding = self.binding.as_ref().expect("a binding");

@@ -70,7 +70,12 @@ pub enum Effect {
     /// Ask STS once whether AWS accepts the staged key.
     VerifyKey(String),
     /// Write the staged key into the target Secret, on condition that it is as this pass has read it.
-    Publish(String),
+    Publish {
+        /// Its id.
+        key_id: String,
+        /// Target Secret that is left behind although the attempt began without knowing, and the key in it.
+        left_behind: Option<(String, String)>,
+    },
     /// Mark a published key as ours, and describe it for the console.
     TagKey(String),
     /// Give the attempt up. From then on a paused writer of it can store nothing any more.
@@ -149,7 +154,7 @@ impl Effect {
             | Self::ApplyPassword
             | Self::ReleaseConsoleSecret
             | Self::VerifyKey(_)
-            | Self::Publish(_)
+            | Self::Publish { .. }
             | Self::TagKey(_)
             | Self::TouchPublished
             | Self::CloseJournal
@@ -203,7 +208,7 @@ impl Effect {
             Self::ReleaseConsoleSecret => "ReleaseConsoleSecret",
             Self::MintKey { .. } => "MintKey",
             Self::VerifyKey(_) => "VerifyKey",
-            Self::Publish(_) => "Publish",
+            Self::Publish { .. } => "Publish",
             Self::TagKey(_) => "TagKey",
             Self::AbandonAttempt { .. } => "AbandonAttempt",
             Self::TouchPublished => "TouchPublished",
@@ -239,7 +244,9 @@ impl fmt::Display for Effect {
             }
             Self::AddToGroup(group) | Self::RemoveFromGroup(group) => write!(formatter, "{verb} {group}"),
             Self::RemoveLeftover(leftover) => write!(formatter, "{verb} {leftover}"),
-            Self::VerifyKey(id) | Self::Publish(id) | Self::TagKey(id) => write!(formatter, "{verb} {id}"),
+            Self::VerifyKey(id) | Self::Publish { key_id: id, .. } | Self::TagKey(id) => {
+                write!(formatter, "{verb} {id}")
+            }
             Self::DeactivateKey(id, why) | Self::DeleteKey(id, why) => write!(formatter, "{verb} {id} ({why:?})"),
             Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),
             _ => formatter.write_str(verb),

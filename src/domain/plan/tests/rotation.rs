@@ -331,9 +331,15 @@ fn losing_keys_again_and_again_is_no_way_to_burn_them() {
 }
 
 #[test]
-fn a_clock_that_was_behind_does_not_hold_a_key_back_for_long() {
-    let future = at_rest().no_secret().user(|user| user.keys[0].created_at = now() + days(300));
-    future.waits(mins(1), Reason::RotationWaits);
+fn a_clock_that_was_ahead_holds_no_key_back() {
+    let future = |made| at_rest().no_secret().user(|user| user.keys[0].created_at = now() + made);
+    future(days(300)).does("MintKey beside K1");
+    future(mins(10)).does("MintKey beside K1");
+    without_key().rotated_before(-mins(10)).does("MintKey beside ");
+    // Clocks of one moment may differ by a little.
+    future(secs(10)).waits(secs(70), Reason::RotationWaits);
+    // The pause after a key of today still holds.
+    future(days(300)).key("K2", secs(20)).tagged("K2").waits(secs(40), Reason::RotationWaits);
 }
 
 // --- retiring --------------------------------------------------------------------------------

@@ -266,7 +266,7 @@ impl Pass<'_> {
         }
     }
 
-    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act.rs")]
+    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act/mod.rs")]
     fn perform(&mut self, effect: &Effect) -> Result<(), Fail> {
         match effect {
             Effect::AddFinalizer => {
@@ -320,8 +320,8 @@ impl Pass<'_> {
                 self.operator.verification = Some(verification.clone());
                 self.seen.world.verification = Some(verification);
             }
-            Effect::Publish(id) => {
-                self.publish(id)?;
+            Effect::Publish { key_id, left_behind } => {
+                self.publish(key_id, left_behind.as_ref())?;
                 self.operator.verification = None;
             }
             Effect::TagKey(id) => {
@@ -455,12 +455,13 @@ impl Pass<'_> {
         Err(Fail::Lost)
     }
 
-    fn publish(&mut self, key_id: &str) -> Result<(), Fail> {
+    fn publish(&mut self, key_id: &str, left_behind: Option<&(String, String)>) -> Result<(), Fail> {
         let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
         let before = self.seen.held.as_ref().map(|held| secret::publication(&held.content)).unwrap_or_default();
         let journal = self.seen.world.journal().cloned();
         let mut previous = before.previous;
         previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
+        previous.extend(left_behind.cloned());
         previous.remove(&self.target.secret_name);
         let publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),
