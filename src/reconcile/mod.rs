@@ -253,7 +253,7 @@ impl Pass<'_> {
             let made_at = actor.observed.world.journal().and_then(Journal::keyed_at);
             let result = actor.act(effect, self.memory).await;
             self.context.observer.acted(effect.verb(), result.as_ref().err().map(PassError::reason));
-            if let (plan::Effect::Publish(_), Ok(()), Some(made_at)) = (effect, &result, made_at) {
+            if let (plan::Effect::Publish { .. }, Ok(()), Some(made_at)) = (effect, &result, made_at) {
                 self.context.observer.verified(until_then(self.now(), made_at));
             }
             if actor.left {

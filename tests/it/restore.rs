@@ -4,7 +4,7 @@ use awsdeploy::api::{ConditionType, Reason, mark};
 use awsdeploy_testkit::aws_proxy::KeyState;
 use kube::{
     ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -26,7 +26,7 @@ pub(crate) async fn a_restored_resource_goes_on_with_its_user_once_that_is_hande
     stage.users().patch("x", &PatchParams::default(), &Patch::Merge(&finalizers)).await.expect("no finalizer");
     stage.delete("x").await;
     stage.gone("x").await;
-    stage.secrets().delete("keys", &Default::default()).await.expect("no Secret");
+    stage.secrets().delete("keys", &DeleteParams::default()).await.expect("no Secret");
     let mut stage = stage;
     stage.operator.restart().await.expect("the operator of the new cluster");
 
