@@ -221,7 +221,7 @@ impl Term<'_> {
                 context.keep_only(&uids);
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(15)) => {}
-                    _ = ended.wait_for(|ended| *ended) => return,
+                    _ = ended.wait_for(|ended| *ended) => break,
                 }
             }
         };

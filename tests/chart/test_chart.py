@@ -39,6 +39,7 @@ SAMPLES = {
     "settings.minRotationInterval": "3m",
     "settings.userPath": "/other/",
     "settings.permissionsBoundary": "arn:aws:iam::123456789012:policy/other",
+    "settings.onQuarantine": "Suspend",
     "settings.maxAttachedPolicies": 20,
     "settings.intentDwell": "3m",
     "settings.verifySuccesses": 0,
@@ -46,6 +47,7 @@ SAMPLES = {
     "settings.verifyTimeout": "3m",
     "settings.retireDwell": "0s",
     "podDisruptionBudget.enabled": False,
+    "settings.lastUsedWindow": "3h",
     "leaderElection.enabled": (False, {"replicas": 1}),
     "settings.leaseDuration": "30s",
     "settings.log": "info,kube=warn",
@@ -280,8 +282,8 @@ class Operator(unittest.TestCase):
                 *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
-                "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
-                "--verify-timeout=1m30s", "--retire-dwell=0s", "--log=info,awsdeploy=debug", "--log-format=json",
+                "--on-quarantine=Rotate", "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
+                "--verify-timeout=1m30s", "--retire-dwell=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
             },
         )
         self.assertEqual(

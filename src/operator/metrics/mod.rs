@@ -167,6 +167,10 @@ impl PassObserver for Metrics {
     fn verified(&self, took: Duration) {
         self.verification_seconds.observe(took.as_secs_f64());
     }
+
+    fn quarantined(&self, namespace: &str, name: &str, is: bool) {
+        self.watched.quarantined(namespace, name, is);
+    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ metrics! {
     EARLIEST_ROTATION = gauge earliest_rotation_timestamp_seconds {} "When the first of all rotations to come is due; in the past: overdue";
     READY = gauge ready { namespace, name } "1 if the condition Ready is True, else 0";
     SUSPENDED = gauge suspended { namespace, name } "1 for each AwsDeployUser with spec.suspend, which is not Ready on purpose";
+    QUARANTINED = gauge quarantined { namespace, name }
+        "1 for each AwsDeployUser whose IAM user AWS has quarantined, because it found a key of it in public; told even without series for each resource";
     KEY_CREATED = gauge key_created_timestamp_seconds { namespace, name } "When the published access key was made";
     NEXT_ROTATION = gauge next_rotation_timestamp_seconds { namespace, name } "When the next rotation is due; absent without a schedule";
 }
@@ -87,8 +89,8 @@ AwsDeployUsers comes from the leader alone, out of their status, so it costs no 
 ";
 
 const TAIL: &str = "
-The four with `namespace` and `name` have one series for each AwsDeployUser. With thousands of them that may be too much for a
-Prometheus: `--metrics-per-resource=false` (chart: `metrics.perResource: false`) leaves them out, and the alerts of the chart then
+Those with `namespace` and `name` have one series for each AwsDeployUser. With thousands of them that may be too much for a
+Prometheus: `--metrics-per-resource=false` (chart: `metrics.perResource: false`) leaves them out (but for quarantines), and the alerts of the chart then
 speak of all resources together. No label ever holds a key id, an ARN or the name of an IAM user. A histogram is
 `..._bucket`, `..._sum` and `..._count`.
 

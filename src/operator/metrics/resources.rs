@@ -2,7 +2,7 @@
 //! up to date, and nothing stays of a resource that is gone.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Mutex, PoisonError},
 };
@@ -21,6 +21,8 @@ use crate::api::{AwsDeployUser, ConditionType, user::AccessKeyState};
 #[derive(Default)]
 pub(super) struct Watched {
     stores: Mutex<Vec<Store<DeserializeGuard<AwsDeployUser>>>>,
+    /// Resources whose user was quarantined when a pass last looked. In no status, since a pass may have more to say.
+    quarantined: Mutex<BTreeSet<ResourceLabels>>,
     /// A series for each resource.
     each: bool,
 }
@@ -39,7 +41,21 @@ impl Watched {
 
     /// From now on these are told of.
     pub(super) fn set(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
+        if stores.is_empty() {
+            self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
         *self.stores.lock().unwrap_or_else(PoisonError::into_inner) = stores;
+    }
+
+    /// AWS quarantines the user of this resource, or no longer does.
+    pub(super) fn quarantined(&self, namespace: &str, name: &str, is: bool) {
+        let labels = ResourceLabels { namespace: namespace.to_owned(), name: name.to_owned() };
+        let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
+        if is {
+            quarantined.insert(labels);
+        } else {
+            quarantined.remove(&labels);
+        }
     }
 }
 
@@ -57,6 +73,10 @@ impl Collector for Watched {
                 summary.add(user);
             }
         }
+        let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
+        quarantined.retain(|labels| summary.each.contains_key(labels));
+        summary.quarantined.clone_from(&quarantined);
+        drop(quarantined);
         summary.encode(encoder, self.each)
     }
 }
@@ -67,6 +87,7 @@ pub(super) struct Summary {
     resources: i64,
     conditions: BTreeMap<ConditionLabels, i64>,
     keys: BTreeMap<&'static str, i64>,
+    quarantined: BTreeSet<ResourceLabels>,
     each: BTreeMap<ResourceLabels, Each>,
 }
 
@@ -138,6 +159,7 @@ impl Summary {
         let first = |of: fn(&Each) -> Option<i64>| self.each.values().filter_map(of).min();
         gauge(&mut encoder, &reference::OLDEST_KEY, first(|each| each.key_created))?;
         gauge(&mut encoder, &reference::EARLIEST_ROTATION, first(|each| each.next_rotation))?;
+        gauges(&mut encoder, &reference::QUARANTINED, self.quarantined.iter().map(|labels| (labels.clone(), 1)))?;
         if !each {
             return Ok(());
         }
@@ -199,11 +221,14 @@ pub(super) mod sample {
             for user in users() {
                 summary.add(&user);
             }
+            if self.each {
+                summary.quarantined.extend(summary.each.keys().next().cloned());
+            }
             summary.encode(encoder, self.each)
         }
     }
 
-    fn users() -> [AwsDeployUser; 2] {
+    pub(in crate::operator::metrics) fn users() -> [AwsDeployUser; 2] {
         let condition = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-11-01T00:00:00Z"});
         [
             json!({

@@ -1,6 +1,11 @@
 use std::collections::BTreeMap;
 
-use super::{resources::sample::Two, *};
+use kube::runtime::watcher::Event;
+
+use super::{
+    resources::sample::{Two, users},
+    *,
+};
 
 fn example(each: bool) -> Metrics {
     let metrics = Metrics::with(Arc::default(), Box::new(Two { each }));
@@ -125,4 +130,28 @@ fn who_stands_by_tells_nothing_of_resources() {
     metrics.stands_by();
     has(&metrics.text(), "awsdeploy_leader 0");
     assert!(!metrics.text().contains("awsdeploy_resources"));
+}
+
+#[test]
+fn a_quarantine_is_shown_while_it_lasts_and_its_resource_is_there() {
+    let metrics = Metrics::new(false);
+    let (store, mut writer) = kube::runtime::reflector::store();
+    let [well, put_off] = users().map(|user| DeserializeGuard(Ok(user)));
+    writer.apply_watcher_event(&Event::Apply(well));
+    writer.apply_watcher_event(&Event::Apply(put_off.clone()));
+    metrics.leads(vec![store.clone()]);
+    let shown = || metrics.text().lines().filter(|line| line.starts_with("awsdeploy_quarantined{")).count();
+    metrics.quarantined("deploy", "well", true);
+    metrics.quarantined("deploy", "put-off", true);
+    metrics.quarantined("deploy", "unknown", true);
+    has(&metrics.text(), r#"awsdeploy_quarantined{namespace="deploy",name="well"} 1"#);
+    assert_eq!(shown(), 2, "of those that are there");
+    metrics.quarantined("deploy", "well", false);
+    assert_eq!(shown(), 1, "detached");
+    writer.apply_watcher_event(&Event::Delete(put_off));
+    assert_eq!(shown(), 0, "gone");
+    metrics.quarantined("deploy", "well", true);
+    metrics.stands_by();
+    metrics.leads(vec![store]);
+    assert_eq!(shown(), 0, "the next term looks for itself");
 }

@@ -1,18 +1,23 @@
 //! Effects on access keys, and on the journal that holds a key while nobody else does.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
 
 use super::{Actor, floor, user::set_tags};
 use crate::{
-    api::Reason,
+    api::{Reason, mark},
     aws::{Acceptance, AwsError},
-    cluster::{Attempt, Journals},
+    cluster::{Attempt, Journals, News},
     domain::{
         journal::{Journal, Mode},
         owner::key_tag,
         plan::{Effect, Why},
         secret::KeyMaterial,
-        world::{AccessKey, JournalSeen, Verification},
+        world::{AccessKey, JournalSeen, LastUse, Verification},
     },
     reconcile::{error::PassError, memory::Memory, observe},
 };
@@ -163,7 +168,8 @@ impl Actor<'_> {
             }
         });
         if why != Why::Cleanup {
-            self.tell(Reason::KeyDeactivated, format!("access key {id} was set Inactive ({})", because(why)));
+            let note = format!("access key {id} was set Inactive ({})", because(why));
+            self.news.push(News { reason: Reason::KeyDeactivated, note, warning: why == Why::HeldLongEnough });
         }
         Ok(())
     }
@@ -199,15 +205,29 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn read_last_used(&mut self) -> Result<(), PassError> {
-        let ids: Vec<String> =
-            self.observed.world.user().iter().flat_map(|user| user.keys.iter().map(|key| key.id.clone())).collect();
-        let mut last_used = BTreeMap::new();
+    pub(super) async fn read_last_used(&mut self, ids: &[String], memory: &mut Memory) -> Result<(), PassError> {
+        let iam = &self.context.iam;
         for id in ids {
-            let used = self.context.iam.last_used(&id).await?;
-            last_used.insert(id, used);
+            let used_at = iam.last_used(id).await?;
+            memory.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
         }
-        self.observed.world.last_used = Some(last_used);
+        let user = self.observed.world.user();
+        memory.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));
+        self.observed.world.last_used.clone_from(&memory.last_used);
+        Ok(())
+    }
+
+    pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
+        let tags = BTreeMap::from([(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
+        self.context.iam.tag_user(&self.target.user_name, &tags).await?;
+        self.changed(String::new(), |user| set_tags(user, &tags));
+        Ok(())
+    }
+
+    pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
+        let tag = BTreeSet::from([mark::TAG_QUARANTINED_AT.to_owned()]);
+        self.context.iam.untag_user(&self.target.user_name, &tag).await?;
+        self.changed(String::new(), |user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
         Ok(())
     }
 }
@@ -215,6 +235,10 @@ impl Actor<'_> {
 fn because(why: Why) -> &'static str {
     match why {
         Why::Retired => "its overlap is over",
+        Why::HeldLongEnough => {
+            "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
+        }
+        Why::Quarantined => "AWS quarantines the user: others may know the key",
         Why::MakesRoom => "its value is lost and its slot is needed",
         Why::Suspended => "spec.suspend",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",

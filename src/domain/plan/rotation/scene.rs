@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Note;
+use super::{Note, Why};
 use crate::{
     api::Reason,
     domain::{
@@ -50,8 +50,17 @@ impl Scene<'_> {
         if let Some(conflict) = &self.conflict {
             return Some(conflict.clone());
         }
-        if self.desired.suspend {
-            return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+        match self.suspended() {
+            Some(Why::Quarantined) => {
+                return Some(Note::new(
+                    Reason::Quarantined,
+                    "AWS quarantines the user: the key in the Secret is Inactive",
+                ));
+            }
+            Some(_) => {
+                return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+            }
+            None => {}
         }
         if self.working().is_some() {
             return None;
@@ -69,12 +78,21 @@ impl Scene<'_> {
     }
 
     pub(super) fn at_rest(&self, next: Option<Timestamp>) -> Note {
+        if let Some(held) = self.held() {
+            return held;
+        }
         match (self.retirement(), next) {
             (Some(until), _) => Note::new(
                 Reason::Overlap,
                 format!("the key before is valid until {until} so that consumers can move over"),
             ),
-            (None, Some(_)) => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+                Some(due) => Note::new(
+                    Reason::RotationWaits,
+                    format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
+                ),
+                None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            },
             (None, None) => {
                 Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
             }

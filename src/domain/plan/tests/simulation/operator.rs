@@ -10,9 +10,9 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         console::ConsoleSecret,
-        plan::Facts,
         schedule::spread_permille,
         secret::{self, Content, KeyMaterial, Publication},
+        world::LastUse,
     },
 };
 
@@ -151,11 +151,13 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let world = World {
         iam,
         iam_live,
+        grants_live: iam_live,
         published,
         journal: attempt.as_ref().map_or(JournalSeen::None, seen),
         verification: operator.verification.clone(),
         console: ConsoleSecret::Missing,
-        last_used: None,
+        last_used: BTreeMap::new(),
+        last_used_failed: false,
         gone: BTreeSet::new(),
         reported,
         finalizer,
@@ -219,7 +221,7 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan();
             let Some(effect) = plan.effects.first() else { return Some(plan) };
-            if effect.needs() == Facts::Live && !self.seen.world.iam_live {
+            if !effect.needs().are_in(&self.seen.world) {
                 let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
                 self.seen.world.user_sync_failed = failed;
@@ -336,6 +338,9 @@ impl Pass<'_> {
                     return Err(Fail::NotAccepted);
                 }
             }
+            Effect::DateQuarantine(_) | Effect::UndateQuarantine => {
+                unreachable!("nobody quarantines the user of the simulation")
+            }
             Effect::TouchPublished => {
                 if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
                     let mut content = held.content.clone();
@@ -369,10 +374,9 @@ impl Pass<'_> {
                 self.write_secret(&key, &secret::publication(&held.content))?;
             }
             Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
-            Effect::ReadLastUsed => {
-                let ids =
-                    self.seen.world.user().map(|user| user.keys.iter().map(|key| (key.id.clone(), None)).collect());
-                self.seen.world.last_used = ids;
+            Effect::ReadLastUsed(ids) => {
+                let answer = LastUse { used_at: None, asked_at: self.cloud.now };
+                self.seen.world.last_used = ids.iter().map(|id| (id.clone(), answer)).collect();
             }
             Effect::ReadGrants => {
                 let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
