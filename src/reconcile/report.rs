@@ -106,7 +106,7 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
                 superseded_at,
                 retires_at: account.plan.and_then(|plan| plan.retires.get(&key.id).copied()),
                 inactive_since: (!key.active)
-                    .then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
+                    .then(|| noted_inactive(before, account.now).unwrap_or(floor(account.now))),
                 // What was heard before a restart still holds.
                 last_used_at: world
                     .last_used
@@ -118,6 +118,12 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
         .collect();
     keys.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
     keys
+}
+
+/// Since when the key was seen Inactive. A time of the future was noted before the clock was set back; the waiting time
+/// begins anew rather than never to end.
+fn noted_inactive(before: Option<&AccessKeyStatus>, now: Timestamp) -> Option<Timestamp> {
+    before?.inactive_since.filter(|since| *since <= now)
 }
 
 fn state(world: &World, user: &IamUser, key: &AccessKey) -> AccessKeyState {
