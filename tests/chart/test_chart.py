@@ -21,6 +21,7 @@ SAMPLES = {
     "imagePullSecrets": [{"name": "registry"}],
     "secretAccess.namespaces": ["deploy"],
     "allowWithoutClass": True,
+    "allowAdoption": True,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -215,6 +216,7 @@ class Values(unittest.TestCase):
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
             ({"allowWithoutClass": "yes"}, "allowWithoutClass"),
+            ({"allowAdoption": "yes"}, "allowAdoption"),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
@@ -279,7 +281,7 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[1:]),
             {
-                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
+                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--allow-adoption", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
                 "--on-quarantine=Rotate", "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
@@ -299,7 +301,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsPerResource", "secretsClusterRole", "allowWithoutClass", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsPerResource", "secretsClusterRole", "allowWithoutClass", "allowAdoption", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
