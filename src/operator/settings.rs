@@ -16,6 +16,7 @@ use crate::{
 
 /// Settings of `aws-deploy-user-operator`.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct OperatorSettings {
     /// How old a cut-off key attempt must be before its lost key is looked for; longer than the lag of IAM's lists.
     #[arg(long, env = "AWSDEPLOY_INTENT_DWELL", default_value = "60s", value_parser = parse_flag)]
