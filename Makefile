@@ -14,6 +14,7 @@ export CARGO_TERM_COLOR ?= auto
 OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
 CRDS := crds/awsdeploy.dev_awsdeployusers.yaml
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files/$(notdir $(CRDS))
+METRICS := docs/metrics.md
 # What was a test's last word, and of which test program.
 CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
 
@@ -45,17 +46,20 @@ lint: preflight ## Formatting, clippy with no warning allowed, shellcheck if the
 	else echo 'shellcheck: not on PATH, skipped'; fi
 
 .PHONY: generate
-generate: build ## Write the files that follow from the code: the CRDs, and the chart's copy of them
+generate: build ## Write the files that follow from the code: the CRDs, the chart's copy of them, the reference of metrics
 	@$(OPERATOR) crds >$(CRDS).new
 	@mv $(CRDS).new $(CRDS)
 	@cp $(CRDS) $(CHART_CRDS)
-	@echo "wrote $(CRDS) $(CHART_CRDS)"
+	@$(OPERATOR) metrics >$(METRICS).new
+	@mv $(METRICS).new $(METRICS)
+	@echo "wrote $(CRDS) $(CHART_CRDS) $(METRICS)"
 
 .PHONY: check-generated
 check-generated: build ## Fail if these files are not what `make generate` would write
 	@for file in $(CRDS) $(CHART_CRDS); do \
 		diff -u "$$file" <($(OPERATOR) crds) || { echo "$$file does not follow from the code: run make generate"; exit 1; }; \
 	done
+	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) does not follow from the code: run make generate'; exit 1; }
 	@echo 'generated files: up to date'
 
 # Cargo tells the crates of two clones that share a target directory apart by nothing but the age of their files, and would

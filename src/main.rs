@@ -21,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Write the custom resource definitions to standard output.
     Crds,
+    /// Write the reference of the metrics to standard output, as Markdown.
+    Metrics,
     /// Write the IAM policy that the operator needs to standard output.
     IamPolicy(operator::iam_policy::IamPolicyArguments),
 }
@@ -33,6 +35,7 @@ async fn main() -> ExitCode {
             Ok(yaml) => Some(yaml),
             Err(error) => return fail(&error),
         },
+        Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
         Some(Command::IamPolicy(arguments)) => Some(arguments.policy()),
         None => None,
     };

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use awsdeploy::api::Reason;
 use awsdeploy_testkit::{chart::Chart, tools::Tools};
 use serde_json::json;
 
@@ -114,6 +115,30 @@ pub(crate) async fn generated_files_are_up_to_date() {
     let wanted = awsdeploy::api::crds_yaml().expect("the CRD is written");
     let found = fs::read_to_string(root().join("crds/awsdeploy.dev_awsdeployusers.yaml")).expect("crds/ is there");
     assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+    let wanted = awsdeploy::operator::metrics::reference::markdown();
+    let found = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is there");
+    assert!(found == wanted, "docs/metrics.md is not what src/operator/metrics says; run make generate");
+}
+
+pub(crate) async fn the_runbook_says_what_to_do_for_every_reason() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md is there");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let told: Vec<(String, String)> = rows
+        .iter()
+        .filter(|row| row.len() == 3 && row[0].chars().nth(1).is_some_and(char::is_uppercase) && !row[2].is_empty())
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned()))
+        .filter(|(name, _)| name != "AwsDeployUser`s")
+        .collect();
+    let known: Vec<(String, String)> =
+        Reason::ALL.iter().map(|reason| (reason.as_str().to_owned(), reason.describe().trim().to_owned())).collect();
+    assert_eq!(
+        told, known,
+        "docs/operations.md, Reasons: one row a reason, in the order and with the words of src/api"
+    );
 }
 
 pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {
