@@ -19,7 +19,7 @@ CLOSING := ^ *(Running|Doc-tests) |^test result: |^[0-9]+ runs with faults|^Ran 
 
 .PHONY: help
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Cache: $(AWSDEPLOY_CACHE) (AWSDEPLOY_CACHE; can be removed at any time)"
 
 .PHONY: demo
@@ -87,3 +87,4 @@ preflight:
 		echo 'These tools are missing:' >&2; printf '  %s\n' "$${missing[@]}" >&2; exit 1; fi
 
 include tests/faults/targets.mk
+include tests/e2e/targets.mk
