@@ -4,6 +4,9 @@
 //! - A kubelet writes settings of the kernel that hold for the whole machine. It is shown files instead that say already
 //!   what it wants to read.
 //! - Some directories have fixed places. They are covered, for this run, by empty ones.
+//!
+//! What containerd and the kubelet keep is in memory: they wait for the disk at every step, and on a busy machine that is
+//! most of their time.
 
 use std::{
     fs,
@@ -27,8 +30,19 @@ const SETTINGS: [(&str, &str); 6] = [
 ];
 
 /// Directories whose places nobody can choose.
-const PLACES: [&str; 5] =
-    ["/run/containerd", "/var/lib/kubelet", "/var/lib/cni", "/var/log/containers", "/var/lib/containerd"];
+const PLACES: [&str; 6] = [
+    "/run/containerd",
+    "/var/lib/cni",
+    "/var/lib/containerd",
+    "/var/lib/containers",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+];
+
+/// Where containerd and the kubelet of the node in this directory keep their data.
+pub(crate) fn data(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
 
 /// How long killed processes may take to be gone.
 const END_LIMIT: Duration = Duration::from_secs(10);
@@ -42,7 +56,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Shields it; `directory` is that of the node.
+    /// Shields it; `directory` is that of the node, and [`data`] in it is in memory.
     pub(crate) async fn shield(directory: &Path, shell: &Shell) -> Result<Self> {
         let failed = |what: &str| {
             let what = what.to_owned();
@@ -62,7 +76,8 @@ impl Machine {
                 machine.covered.push(setting);
             }
         }
-        for place in PLACES.map(PathBuf::from) {
+        fs::create_dir_all(data(directory)).map_err(failed("create a directory"))?;
+        for place in PLACES.map(PathBuf::from).into_iter().chain([data(directory)]) {
             if !place.exists() {
                 fs::create_dir(&place).map_err(failed("create a directory"))?;
                 machine.made.push(place.clone());
@@ -71,6 +86,11 @@ impl Machine {
             machine.covered.push(place);
         }
         Ok(machine)
+    }
+
+    /// The directory of the node.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// The control group of the run, as the kubelet is told it.

@@ -18,7 +18,12 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::{image::TESTKIT, machine::Machine, network, shell::Shell};
+use crate::{
+    image::TESTKIT,
+    machine::{Machine, data},
+    network,
+    shell::Shell,
+};
 
 /// The name of the node.
 const NAME: &str = "e2e";
@@ -37,13 +42,11 @@ impl Node {
     pub(crate) async fn start(
         tools: &Tools,
         control_plane: &ControlPlane,
-        run: &Path,
+        machine: Machine,
         shell: &mut Shell,
         images: &[PathBuf],
     ) -> Result<Self> {
-        let directory = run.join("node");
-        make(&directory)?;
-        let machine = Machine::shield(&directory, shell).await?;
+        let directory = machine.directory().to_owned();
         let mut node = Self { processes: Vec::new(), directory: directory.clone(), machine };
 
         node.processes.push(Process::start(containerd(tools, &directory)?)?);
@@ -52,7 +55,7 @@ impl Node {
         let answers = async || shell.quiet("ctr version").await.is_ok();
         node.processes[0].until_ready(START_LIMIT, answers).await?;
         for image in images {
-            shell.quiet(&format!("ctr images import {}", image.display())).await?;
+            shell.quiet(&format!("ctr images import {0} && rm {0}", image.display())).await?;
         }
 
         node.processes.push(Process::start(scheduler(tools, control_plane, &directory)?)?);
@@ -63,7 +66,7 @@ impl Node {
 
     /// Where the kubelet keeps a volume of a pod: what the pod has mounted.
     pub(crate) fn volume(&self, pod_uid: &str, plugin: &str, name: &str) -> PathBuf {
-        let pod = self.directory.join("kubelet/pods").join(pod_uid);
+        let pod = data(&self.directory).join("kubelet/pods").join(pod_uid);
         pod.join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
@@ -145,8 +148,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
   bin_dirs = ["{plugins}"]
   conf_dir = "{networks}"
 "#,
-        root = file("containerd"),
-        state = file("containerd-state"),
+        root = file("data/containerd"),
+        state = file("data/containerd-state"),
         socket = socket(directory),
         runc = runc.display(),
         plugins = tools.directory().display(),
@@ -221,5 +224,5 @@ fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machin
     Ok(Spec::new("kubelet", tools.program("kubelet"), directory.join("kubelet.log"))
         .arguments(["--config", &file("kubelet.json"), "--kubeconfig", &kubeconfig.to_string_lossy()])
         .arguments(["--hostname-override", NAME, "--node-ip", network::NODE])
-        .arguments(["--root-dir", &file("kubelet"), "--cert-dir", &file("kubelet-certificates")]))
+        .arguments(["--root-dir", &file("data/kubelet"), "--cert-dir", &file("kubelet-certificates")]))
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
 use crate::{
-    summary::range,
+    summary::{range, seconds},
     workload::{self, POD, Workload},
     world::{IAM_USER, NAMESPACE, SECRET, SOON, USER, World},
 };
@@ -57,6 +57,7 @@ pub(crate) async fn three_rotations_reach_the_mounted_files(world: &mut World) {
     let mut delays: Vec<Duration> = Vec::new();
     for _ in 0..ROTATIONS {
         let arrival = world.until_another_key_is_used(&key).await;
+        println!("the file changed {} after the Secret", seconds(arrival.in_file));
         key = arrival.key;
         delays.push(arrival.in_file);
     }

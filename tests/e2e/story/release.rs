@@ -55,7 +55,7 @@ async fn arguments(world: &World) -> String {
 pub(crate) async fn an_uninstall_leaves_a_live_resource_working(world: &mut World) {
     let key = world.published().await;
     world.shell.shown(&format!("helm uninstall {RELEASE} --namespace {RELEASE} --wait --timeout 2m")).await;
-    gone("the operator's pods", async || world.operator_pods().await.is_empty()).await;
+    pods_are_gone(world).await;
     world.shell.shown(&format!("kubectl -n {NAMESPACE} get adu,secret")).await;
     assert_eq!(world.published().await, key);
     assert_eq!(world.iam().await.expect("the IAM user is there").active_keys(), [key]);
@@ -102,9 +102,10 @@ pub(crate) async fn a_removal_in_the_documented_order_leaves_nothing(world: &mut
     assert_eq!(world.aws.truth().user_names().await.expect("the truth"), [""; 0], "no IAM user");
     let kinds = "all,secret,configmap,serviceaccount,role,rolebinding,networkpolicy,poddisruptionbudget,\
         clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding";
+    pods_are_gone(world).await;
     let left = format!("kubectl get {kinds} --all-namespaces --selector app.kubernetes.io/instance={RELEASE}");
-    gone("every object of the release", async || world.shell.word(&format!("{left} --output name")).await.is_empty())
-        .await;
+    let left = world.shell.word(&format!("{left} --output name")).await;
+    assert_eq!(left, "", "no object of the release");
     assert_eq!(world.shell.word("kubectl get crds --output name | grep awsdeploy.dev || true").await, "");
     assert_eq!(world.shell.word(&format!("kubectl -n {NAMESPACE} get secrets --output name")).await, "");
     world.shell.shown(&format!("kubectl -n {RELEASE} get all,lease,secret,configmap")).await;
@@ -119,6 +120,11 @@ fn documented_removal() -> Vec<String> {
     let commands: Vec<_> = block.lines().map(str::to_owned).collect();
     assert!(commands.len() > 1, "resources first, then the release: {commands:?}");
     commands
+}
+
+async fn pods_are_gone(world: &World) {
+    let selector = format!("app.kubernetes.io/instance={RELEASE}");
+    world.shell.shown(&format!("kubectl -n {RELEASE} wait --for=delete pod --selector {selector} --timeout=90s")).await;
 }
 
 async fn gone(what: &str, probe: impl AsyncFn() -> bool) {
