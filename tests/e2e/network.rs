@@ -19,6 +19,8 @@ pub(crate) const NODE: &str = "10.244.0.1";
 pub(crate) const PODS: &str = "10.244.0.0/24";
 /// The bridge.
 pub(crate) const BRIDGE: &str = "cni0";
+/// The bridge's own, since it would take that of a pod, and change it when the pod goes: the others would talk to nobody.
+const MAC: &str = "0a:58:0a:f4:00:01";
 /// Where pods look for the API server: the first address of the control plane's Service range.
 const SERVICE: &str = "10.0.0.1";
 
@@ -26,7 +28,7 @@ const SERVICE: &str = "10.0.0.1";
 pub(crate) async fn set_up(shell: &Shell) -> Result<()> {
     let commands = format!(
         "ip link set lo up
-         ip link add {BRIDGE} type bridge
+         ip link add {BRIDGE} address {MAC} type bridge
          ip address add {NODE}/24 dev {BRIDGE}
          ip link set {BRIDGE} up
          ip address add {SERVICE}/32 dev lo"
