@@ -7,7 +7,10 @@ use jiff::SignedDuration;
 
 use crate::{
     api::duration::parse_flag,
-    domain::{desired::Grant, settings::Settings},
+    domain::{
+        desired::{Grant, OnQuarantine},
+        settings::Settings,
+    },
     reconcile::PassSettings,
 };
 
@@ -33,6 +36,11 @@ pub struct OperatorSettings {
     /// How long an old key stays Inactive before it is deleted.
     #[arg(long, env = "AWSDEPLOY_RETIRE_DWELL", default_value = "10m", value_parser = parse_flag)]
     pub retire_dwell: Duration,
+
+    /// With `rotation.holdWhileUsed`: an old key that AWS saw used within this time is taken to be in use. Longer than
+    /// a day, so that a nightly job is seen, and AWS learns of uses late.
+    #[arg(long, env = "AWSDEPLOY_LAST_USED_WINDOW", default_value = "26h", value_parser = parse_flag)]
+    pub last_used_window: Duration,
 
     /// Smallest rotation interval that a resource may declare.
     #[arg(long, env = "AWSDEPLOY_MIN_ROTATION_INTERVAL", default_value = "1h", value_parser = parse_flag)]
@@ -94,6 +102,12 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_PERMISSIONS_BOUNDARY", value_parser = parse_policy_arn)]
     pub permissions_boundary: Option<String>,
 
+    /// What follows when AWS finds an access key of a user in public and attaches its quarantine policy
+    /// (`AWSCompromisedKeyQuarantine`...), which is never detached: Alert tells of it. Rotate also replaces every key of the
+    /// operator that existed by then, without overlap. Suspend sets these keys Inactive until a person detaches the policy.
+    #[arg(long, env = "AWSDEPLOY_ON_QUARANTINE", value_enum, default_value_t = QuarantinePolicy::Alert)]
+    pub on_quarantine: QuarantinePolicy,
+
     /// Managed policies that the AWS account allows per user (IAM quota, 10 unless AWS has raised it to at most 20).
     #[arg(long, env = "AWSDEPLOY_MAX_ATTACHED_POLICIES", default_value_t = 10)]
     pub max_attached_policies: usize,
@@ -146,6 +160,28 @@ pub enum LogFormat {
     Json,
 }
 
+/// What follows when AWS quarantines a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum QuarantinePolicy {
+    /// Tell of it.
+    Alert,
+    /// Replace its keys without overlap.
+    Rotate,
+    /// Set its keys Inactive until the policy is detached.
+    Suspend,
+}
+
+impl From<QuarantinePolicy> for OnQuarantine {
+    fn from(policy: QuarantinePolicy) -> Self {
+        match policy {
+            QuarantinePolicy::Alert => Self::Alert,
+            QuarantinePolicy::Rotate => Self::Rotate,
+            QuarantinePolicy::Suspend => Self::Suspend,
+        }
+    }
+}
+
 impl OperatorSettings {
     /// The part that passes work by.
     #[must_use]
@@ -158,13 +194,18 @@ impl OperatorSettings {
                 verify_interval: signed(self.verify_interval),
                 verify_timeout: signed(self.verify_timeout),
                 retire_dwell: signed(self.retire_dwell),
+                last_used_window: signed(self.last_used_window),
                 min_rotation_interval: signed(self.min_rotation_interval),
                 max_attached_policies: self.max_attached_policies,
             },
             resync: self.resync,
             secret_check: self.secret_check,
             allow_without_class: self.allow_without_class,
-            grant: Grant { path: self.user_path.clone(), boundary: self.permissions_boundary.clone() },
+            grant: Grant {
+                path: self.user_path.clone(),
+                boundary: self.permissions_boundary.clone(),
+                on_quarantine: self.on_quarantine.into(),
+            },
         }
     }
 }
@@ -213,5 +254,14 @@ mod tests {
         assert_eq!(Line::parse_from(["operator", "--retire-dwell", "0s"]).settings.retire_dwell, Duration::ZERO);
         let error = Line::try_parse_from(["operator", "--resync", "soon"]).err().unwrap().to_string();
         assert!(error.contains("30d, 12h, 90m"), "{error}");
+    }
+
+    #[test]
+    fn a_quarantine_is_told_unless_more_is_asked_for() {
+        let policy = |line: &[&str]| Line::parse_from(line).settings.passes().grant.on_quarantine;
+        assert_eq!(policy(&["operator"]), OnQuarantine::Alert);
+        assert_eq!(policy(&["operator", "--on-quarantine=Rotate"]), OnQuarantine::Rotate);
+        assert_eq!(policy(&["operator", "--on-quarantine=Suspend"]), OnQuarantine::Suspend);
+        assert!(Line::try_parse_from(["operator", "--on-quarantine=Ignore"]).is_err());
     }
 }

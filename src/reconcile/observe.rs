@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
+
 use super::{
     Context,
     error::PassError,
@@ -17,7 +19,8 @@ use crate::{
         console::{self, ConsoleSecret},
         desired::{self, DesiredSecret, Target},
         owner::Ownership,
-        plan, secret,
+        plan::{self, Facts},
+        secret,
         world::{Iam, IamUser, JournalSeen, Published, Reported, World},
     },
 };
@@ -33,28 +36,38 @@ pub(super) struct Observed {
     pub(super) console: Option<Held>,
 }
 
-/// Looks at the world. `live` reads IAM anew; else what is remembered is good enough if it is
-/// fresh and of this generation of the resource.
+/// Looks at the world. What is remembered of IAM is good enough if it is fresh, of this generation of the resource,
+/// and `wanted` asks for no more.
 pub(super) async fn observe(
     context: &Context,
     user: &AwsDeployUser,
     target: &Target,
     secret: Option<&DesiredSecret>,
     memory: &mut Memory,
-    live: bool,
+    wanted: Facts,
 ) -> Result<Observed, PassError> {
     let generation = user.metadata.generation;
+    let started = std::time::Instant::now();
     let remembered = memory
         .iam
         .take()
-        .filter(|seen| !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
-    let iam_live = remembered.is_none();
-    let remembered = if let Some(remembered) = remembered {
+        .filter(|seen| seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
+    let remembered = match (wanted, remembered) {
+        (Facts::Remembered, remembered) => remembered.map(|seen| (seen, wanted)),
+        (Facts::LiveKeys, Some(seen)) => read_keys(context, target, &seen.iam)
+            .await?
+            .map(|iam| (Remembered { iam: Iam::Found(iam), ..seen }, wanted)),
+        (Facts::LiveKeys, None) | (Facts::Live, _) => None,
+    };
+    let (remembered, facts) = if let Some(remembered) = remembered {
         remembered
     } else {
-        let read_at = std::time::Instant::now();
-        Remembered { iam: Box::pin(read_iam(context, user, target)).await?, read_at, generation }
+        let iam = Box::pin(read_iam(context, user, target)).await?;
+        (Remembered { iam, read_at: started, generation }, Facts::Live)
     };
+    // Counted back from the end: AWS's answers are what our idea of its clock is made of.
+    let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
+    let keys_read_at = context.iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
 
@@ -88,12 +101,14 @@ pub(super) async fn observe(
     Ok(Observed {
         world: World {
             iam,
-            iam_live,
+            keys_read_at,
+            grants_live: facts == Facts::Live,
             published,
             journal,
             console: console_seen,
             verification: memory.verification.clone(),
-            last_used: None,
+            last_used: memory.last_used.clone(),
+            last_used_failed: false,
             gone: BTreeSet::new(),
             reported: reported(user),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
@@ -159,6 +174,21 @@ async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> R
         }
     }
     Ok(Iam::Found(found))
+}
+
+/// Reads user, tags and keys anew and takes policies, groups and password from what is remembered. `None` when that
+/// does not go together: another user has the name now, or none of ours.
+async fn read_keys(context: &Context, target: &Target, before: &Iam) -> Result<Option<IamUser>, PassError> {
+    let Iam::Found(before) = before else { return Ok(None) };
+    let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(None) };
+    if found.id != before.id || target.owner.of(&found.tags) != Ownership::Ours {
+        return Ok(None);
+    }
+    found.keys = context.iam.access_keys(&found.name).await?;
+    found.grants.clone_from(&before.grants);
+    found.leftovers.clone_from(&before.leftovers);
+    found.login = before.login;
+    Ok(Some(found))
 }
 
 /// Hints from the resource's own status.

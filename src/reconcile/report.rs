@@ -10,7 +10,8 @@ use crate::{
     },
     cluster::News,
     domain::{
-        desired::{Desired, Target},
+        backoff,
+        desired::Target,
         plan::{Note, Plan},
         verdict::{self, Failure, Outcome},
         world::{AccessKey, Iam, IamUser, World},
@@ -21,7 +22,6 @@ use crate::{
 pub(super) struct Account<'a> {
     pub(super) user: &'a AwsDeployUser,
     pub(super) target: &'a Target,
-    pub(super) desired: Option<&'a Desired>,
     pub(super) plan: Option<&'a Plan>,
     pub(super) world: Option<&'a World>,
     pub(super) failures: Vec<Failure>,
@@ -44,8 +44,9 @@ pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
         authorization: account.authorization.clone(),
         unfinished: account.plan.is_some_and(|plan| plan.effects.iter().any(crate::domain::plan::Effect::is_user_sync)),
     };
-    let conditions =
-        verdict::conditions(verdict::findings(&outcome, was_ready), &before.conditions, generation, account.now);
+    let mut findings = verdict::findings(&outcome, was_ready);
+    verdict::keep_failure(&mut findings, &before.conditions);
+    let conditions = verdict::conditions(findings, &before.conditions, generation, account.now);
     let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
     if let Some(world) = account.world {
         observed(&mut after, account, world);
@@ -53,7 +54,9 @@ pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
     if account.failed_now {
         after.failed_attempts = after.failed_attempts.saturating_add(1);
         after.last_failure_time = Some(floor(account.now));
-    } else if account.failures.is_empty() {
+    } else if account.failures.is_empty() && account.plan.is_none_or(|plan| plan.rotation.reason != Reason::BackingOff)
+    {
+        // A pass that only waited was no success.
         after.failed_attempts = 0;
     }
     after
@@ -101,16 +104,26 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
                 state,
                 created_at: Some(key.created_at),
                 superseded_at,
-                retires_at: superseded_at
-                    .zip(account.desired)
-                    .and_then(|(since, desired)| since.checked_add(desired.key.overlap).ok()),
+                retires_at: account.plan.and_then(|plan| plan.retires.get(&key.id).copied()),
                 inactive_since: (!key.active)
-                    .then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
+                    .then(|| noted_inactive(before, account.now).unwrap_or(floor(account.now))),
+                // What was heard before a restart still holds.
+                last_used_at: world
+                    .last_used
+                    .get(&key.id)
+                    .and_then(|answer| answer.used_at)
+                    .or(before.and_then(|status| status.last_used_at)),
             }
         })
         .collect();
     keys.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
     keys
+}
+
+/// Since when the key was seen Inactive. A time of the future was noted before the clock was set back; the waiting time
+/// begins anew rather than never to end.
+fn noted_inactive(before: Option<&AccessKeyStatus>, now: Timestamp) -> Option<Timestamp> {
+    before?.inactive_since.filter(|since| *since <= now)
 }
 
 fn state(world: &World, user: &IamUser, key: &AccessKey) -> AccessKeyState {
@@ -128,14 +141,18 @@ fn state(world: &World, user: &IamUser, key: &AccessKey) -> AccessKeyState {
     }
 }
 
-/// What the flips of conditions have to say: one Event for each turn for the worse, none while it stays bad.
+/// What the flips of conditions have to say: one Event for each turn for the worse, none while it stays bad. A key that
+/// is used although it should not be is no turn for the worse yet, and somebody has to know before it is one.
 pub(super) fn news(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<News> {
     let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let mut told: Vec<News> = Vec::new();
     for kind in ConditionType::ALL {
-        let Some(new) = condition(&after.conditions, kind).filter(|new| new.status == "False") else { continue };
-        let Some(reason) = Reason::ALL.iter().copied().find(|reason| reason.as_str() == new.reason) else { continue };
-        let quiet = matches!(reason, Reason::Pending | Reason::Deleting | Reason::RotationWaits);
+        let Some(new) = condition(&after.conditions, kind) else { continue };
+        if new.status != "False" && new.reason != Reason::StillUsed.as_str() {
+            continue;
+        }
+        let Some(reason) = Reason::named(&new.reason) else { continue };
+        let quiet = matches!(reason, Reason::Pending | Reason::Deleting | Reason::BackingOff);
         let same = condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if !quiet && !same && !told.iter().any(|news| news.reason == reason) {
             told.push(News { reason, note: new.message.clone(), warning: reason != Reason::Suspended });
@@ -158,6 +175,19 @@ pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
 
 fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Until when a resource rests that another process left in the middle of a back-off.
+pub(super) fn rests_until(user: &AwsDeployUser, permille: i32, now: Timestamp) -> Option<Timestamp> {
+    let status = user.status.as_ref()?;
+    // A change of the spec is a new chance, and a deletion is not about what failed.
+    if status.observed_generation != user.metadata.generation || user.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let bad = status.conditions.iter().filter(|condition| condition.status != "True");
+    let reasons = bad.filter_map(|condition| Reason::named(&condition.reason));
+    let failures = u32::try_from(status.failed_attempts).unwrap_or(0);
+    backoff::rests_until(reasons, failures, status.last_failure_time?, permille, now)
 }
 
 /// The failures as conditions see them, worst news first.

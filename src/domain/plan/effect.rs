@@ -5,15 +5,24 @@ use std::{
     fmt,
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::domain::world::Leftover;
+use crate::domain::{
+    journal::{Journal, Mode},
+    settings::Settings,
+    world::{Leftover, World},
+};
 
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Its overlap is over.
     Retired,
+    /// It was held because it is used, or because AWS did not say whether it is, for as long as is allowed.
+    HeldLongEnough,
+    /// AWS quarantines the user: others may know the key.
+    Quarantined,
     /// Its secret is lost and the slot is needed for a key that works.
     MakesRoom,
     /// `spec.suspend`.
@@ -85,6 +94,10 @@ pub enum Effect {
         /// True when a key was given up that AWS did not accept in time.
         failed: bool,
     },
+    /// Write down, on the user, when its quarantine was first seen: keys made until then are replaced.
+    DateQuarantine(Timestamp),
+    /// The quarantine is over: take that off the user.
+    UndateQuarantine,
     /// Move the published Secret's resourceVersion, so that a paused publisher of an abandoned key fails.
     TouchPublished,
     /// Delete the journal: the attempt has come to its end.
@@ -98,8 +111,8 @@ pub enum Effect {
     /// Delete an earlier target Secret whose key has retired.
     DeletePreviousSecret(String),
 
-    /// Ask when each key was last used; decides which of two lost keys makes room.
-    ReadLastUsed,
+    /// Ask when these keys were last used: whether a superseded key may go, and which of two lost ones makes room.
+    ReadLastUsed(Vec<String>),
     /// Find out what still hangs on the user and blocks its deletion.
     ReadGrants,
     /// Remove something of others that blocks the deletion of the user.
@@ -119,21 +132,49 @@ pub enum Effect {
 pub enum Facts {
     /// What a pass remembers is good enough: the effect can be repeated and undone.
     Remembered,
-    /// IAM, Secret and journal must have been read in this pass, in this order.
+    /// The IAM user with its tags, its access keys, Secret and journal must have been read in this pass, in this
+    /// order; its policies, groups and password are as they are remembered.
+    ///
+    /// Whose the user is, which keys there are and which of them are ours, published or in an attempt: that is all
+    /// that making, revoking and deleting a key depend on, and all of it is in these four reads. What the user may do
+    /// is no part of it. Remembered policies decide one thing more, whether a first key may be made already, and
+    /// there the worst is a key of a user whose policy somebody took away a moment ago: the same that happens when it
+    /// is taken away a moment later, and put back by the next look.
+    LiveKeys,
+    /// All of IAM that is about the user, Secret and journal must have been read in this pass, in this order.
     Live,
+}
+
+impl Facts {
+    /// Whether the world was seen well enough.
+    #[must_use]
+    pub fn are_in(self, world: &World) -> bool {
+        match self {
+            Self::Remembered => true,
+            Self::LiveKeys => world.keys_read_at.is_some(),
+            Self::Live => world.keys_read_at.is_some() && world.grants_live,
+        }
+    }
 }
 
 impl Effect {
     /// Unrepeatable and destructive effects are decided on live facts only.
     #[must_use]
     pub fn needs(&self) -> Facts {
+        // A quarantine is a policy.
+        if matches!(self, Self::DeactivateKey(_, Why::Quarantined)) {
+            return Facts::Live;
+        }
         match self {
-            Self::CreateUser
-            | Self::MintKey { .. }
+            Self::MintKey { .. }
             | Self::AbandonAttempt { .. }
             | Self::DeactivateKey(..)
             | Self::DeleteKey(..)
             | Self::DeletePreviousSecret(_)
+            | Self::UntagUser(_) => Facts::LiveKeys,
+            Self::CreateUser
+            | Self::DateQuarantine(_)
+            | Self::UndateQuarantine
             | Self::DeleteUser
             | Self::DetachPolicy(_)
             | Self::DeleteInlinePolicy(_)
@@ -142,7 +183,6 @@ impl Effect {
             | Self::WritePassword
             | Self::RemovePassword
             | Self::DeleteConsoleSecret
-            | Self::UntagUser(_)
             | Self::DeleteSecret
             | Self::RemoveFinalizer => Facts::Live,
             Self::AddFinalizer
@@ -159,10 +199,25 @@ impl Effect {
             | Self::TouchPublished
             | Self::CloseJournal
             | Self::RewriteSecret
-            | Self::ReadLastUsed
+            | Self::ReadLastUsed(_)
             | Self::ReadGrants
             | Self::ReleaseSecret => Facts::Remembered,
         }
+    }
+
+    /// Whether the effect may be done on what was seen; else the facts that it needs are read anew before.
+    #[must_use]
+    pub fn may_be_done_on(&self, world: &World, settings: &Settings) -> bool {
+        let in_time = match (self, world.journal(), world.keys_read_at) {
+            // A list that was read before the dwell was over may not show the orphan yet, however late it is now.
+            (
+                Self::AbandonAttempt { .. },
+                Some(Journal { mode: Mode::Intent { .. }, started_at, .. }),
+                Some(read_at),
+            ) => read_at >= *started_at + settings.intent_dwell,
+            _ => true,
+        };
+        in_time && self.needs().are_in(world)
     }
 
     /// Whether the effect is about user, policies and tags. If it fails, keys are looked after all the same.
@@ -211,13 +266,15 @@ impl Effect {
             Self::Publish { .. } => "Publish",
             Self::TagKey(_) => "TagKey",
             Self::AbandonAttempt { .. } => "AbandonAttempt",
+            Self::DateQuarantine(_) => "DateQuarantine",
+            Self::UndateQuarantine => "UndateQuarantine",
             Self::TouchPublished => "TouchPublished",
             Self::CloseJournal => "CloseJournal",
             Self::DeactivateKey(..) => "DeactivateKey",
             Self::DeleteKey(..) => "DeleteKey",
             Self::RewriteSecret => "RewriteSecret",
             Self::DeletePreviousSecret(_) => "DeletePreviousSecret",
-            Self::ReadLastUsed => "ReadLastUsed",
+            Self::ReadLastUsed(_) => "ReadLastUsed",
             Self::ReadGrants => "ReadGrants",
             Self::RemoveLeftover(_) => "RemoveLeftover",
             Self::DeleteUser => "DeleteUser",
@@ -248,6 +305,7 @@ impl fmt::Display for Effect {
                 write!(formatter, "{verb} {id}")
             }
             Self::DeactivateKey(id, why) | Self::DeleteKey(id, why) => write!(formatter, "{verb} {id} ({why:?})"),
+            Self::ReadLastUsed(ids) => write!(formatter, "{verb} {}", ids.join(", ")),
             Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),
             _ => formatter.write_str(verb),
         }

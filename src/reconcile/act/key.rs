@@ -1,18 +1,23 @@
 //! Effects on access keys, and on the journal that holds a key while nobody else does.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
 
 use super::{Actor, floor, user::set_tags};
 use crate::{
-    api::Reason,
+    api::{Reason, mark},
     aws::{Acceptance, AwsError},
-    cluster::{Attempt, Journals},
+    cluster::{Attempt, ClusterError, Journals, News},
     domain::{
         journal::{Journal, Mode},
         owner::key_tag,
         plan::{Effect, Why},
         secret::KeyMaterial,
-        world::{AccessKey, JournalSeen, Verification},
+        world::{AccessKey, JournalSeen, LastUse, Verification},
     },
     reconcile::{error::PassError, memory::Memory, observe},
 };
@@ -81,12 +86,8 @@ impl Actor<'_> {
             };
             if error.kind.is_definite() {
                 // A write whose answer was lost may be the very one that refuses this one.
-                if let Ok(Some(now)) = journals.get().await
-                    && now.id() == attempt.id()
-                    && now
-                        .journal
-                        .as_ref()
-                        .is_ok_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. }))
+                if tries > 1
+                    && let Some(now) = self.written_down(journals, attempt, &key.id, &error).await?
                 {
                     return Ok(now);
                 }
@@ -102,6 +103,30 @@ impl Actor<'_> {
             pause *= 2;
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// Whether an earlier write, whose answer was lost, has written the key down. If so, another copy of
+    /// the operator may have gone on from there, and published the key: it is not ours to delete any more.
+    ///
+    /// # Errors
+    /// With the refusal when the key is looked after by others, or when that cannot be known.
+    async fn written_down(
+        &self,
+        journals: &Journals<'_>,
+        attempt: &Attempt,
+        key_id: &str,
+        refusal: &ClusterError,
+    ) -> Result<Option<Attempt>, PassError> {
+        if let Some(now) = journals.get().await?.filter(|now| now.id() == attempt.id()) {
+            return match now.journal.as_ref().map(|seen| (seen.names(key_id), &seen.mode)) {
+                Ok((true, Mode::Keyed { .. })) => Ok(Some(now)),
+                Ok((false, _)) => Ok(None),
+                Ok((true, _)) | Err(_) => Err(refusal.clone().into()),
+            };
+        }
+        // The attempt is over. Had it used the key, the key would have got its tag before.
+        let user = self.context.iam.user(&self.target.user_name).await?;
+        if user.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
     }
 
     async fn undo(&self, key_id: &str) -> Result<(), PassError> {
@@ -163,7 +188,8 @@ impl Actor<'_> {
             }
         });
         if why != Why::Cleanup {
-            self.tell(Reason::KeyDeactivated, format!("access key {id} was set Inactive ({})", because(why)));
+            let note = format!("access key {id} was set Inactive ({})", because(why));
+            self.news.push(News { reason: Reason::KeyDeactivated, note, warning: why == Why::HeldLongEnough });
         }
         Ok(())
     }
@@ -199,15 +225,29 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn read_last_used(&mut self) -> Result<(), PassError> {
-        let ids: Vec<String> =
-            self.observed.world.user().iter().flat_map(|user| user.keys.iter().map(|key| key.id.clone())).collect();
-        let mut last_used = BTreeMap::new();
+    pub(super) async fn read_last_used(&mut self, ids: &[String], memory: &mut Memory) -> Result<(), PassError> {
+        let iam = &self.context.iam;
         for id in ids {
-            let used = self.context.iam.last_used(&id).await?;
-            last_used.insert(id, used);
+            let used_at = iam.last_used(id).await?;
+            memory.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
         }
-        self.observed.world.last_used = Some(last_used);
+        let user = self.observed.world.user();
+        memory.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));
+        self.observed.world.last_used.clone_from(&memory.last_used);
+        Ok(())
+    }
+
+    pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
+        let tags = BTreeMap::from([(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
+        self.context.iam.tag_user(&self.target.user_name, &tags).await?;
+        self.changed(String::new(), |user| set_tags(user, &tags));
+        Ok(())
+    }
+
+    pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
+        let tag = BTreeSet::from([mark::TAG_QUARANTINED_AT.to_owned()]);
+        self.context.iam.untag_user(&self.target.user_name, &tag).await?;
+        self.changed(String::new(), |user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
         Ok(())
     }
 }
@@ -215,6 +255,10 @@ impl Actor<'_> {
 fn because(why: Why) -> &'static str {
     match why {
         Why::Retired => "its overlap is over",
+        Why::HeldLongEnough => {
+            "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
+        }
+        Why::Quarantined => "AWS quarantines the user: others may know the key",
         Why::MakesRoom => "its value is lost and its slot is needed",
         Why::Suspended => "spec.suspend",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",

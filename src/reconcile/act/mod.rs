@@ -121,13 +121,15 @@ impl Actor<'_> {
                     return Err(PassError::KeyNotAccepted(orphans.join(", ")));
                 }
             }
+            Effect::DateQuarantine(at) => self.date_quarantine(*at).await.map_err(aws)?,
+            Effect::UndateQuarantine => self.undate_quarantine().await.map_err(aws)?,
             Effect::TouchPublished => self.touch().await?,
             Effect::CloseJournal => self.close_journal().await?,
             Effect::DeactivateKey(id, why) => self.deactivate_key(id, *why).await.map_err(aws)?,
             Effect::DeleteKey(id, why) => self.delete_key(id, *why).await.map_err(aws)?,
             Effect::RewriteSecret => self.rewrite().await?,
             Effect::DeletePreviousSecret(secret) => self.delete_previous(secret).await?,
-            Effect::ReadLastUsed => self.read_last_used().await?,
+            Effect::ReadLastUsed(ids) => self.read_last_used(ids, memory).await?,
             Effect::ReadGrants => Box::pin(self.read_grants()).await?,
             Effect::RemoveLeftover(leftover) => self.remove_leftover(leftover).await.map_err(aws)?,
             Effect::DeleteUser => self.delete_user().await?,

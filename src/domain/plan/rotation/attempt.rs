@@ -70,7 +70,7 @@ pub(super) fn close_finished(scene: &Scene<'_>) -> Option<Step> {
 pub(super) fn give_up_revoked(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, ..) = scene.keyed()?;
     let revoked = scene.user.key(key_id).is_some_and(|key| !key.active);
-    (revoked && !scene.desired.suspend)
+    (revoked && scene.suspended().is_none())
         .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: false }))
 }
 
@@ -83,19 +83,19 @@ pub(super) fn publish(scene: &Scene<'_>) -> Option<Step> {
             .verification
             .as_ref()
             .is_some_and(|seen| seen.key_id == key_id && seen.successes >= scene.settings.verify_successes);
-    (accepted && scene.unwritable().is_none() && !scene.desired.suspend && (scene.user_ready || !first))
+    (accepted && scene.unwritable().is_none() && scene.suspended().is_none() && (scene.user_ready || !first))
         .then(|| Step::Do(Effect::Publish { key_id: key_id.to_owned(), left_behind: scene.left_behind() }))
 }
 
 pub(super) fn give_up_staged(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, keyed_at) = scene.keyed()?;
-    (!scene.desired.suspend && scene.now >= keyed_at + scene.settings.verify_timeout)
+    (scene.suspended().is_none() && scene.now >= keyed_at + scene.settings.verify_timeout)
         .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: true }))
 }
 
 pub(super) fn verify(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, keyed_at) = scene.keyed()?;
-    if scene.desired.suspend {
+    if scene.suspended().is_some() {
         return None;
     }
     let wanted = scene.settings.verify_successes;

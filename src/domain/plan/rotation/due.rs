@@ -22,6 +22,8 @@ pub(super) enum Due {
     Lost,
     /// The key in the Secret is gone from IAM or Inactive.
     Dead,
+    /// AWS quarantines the user for a key that may be the one in the Secret.
+    Compromised,
     /// Somebody asked.
     Requested,
     /// It is time.
@@ -39,8 +41,14 @@ impl Scene<'_> {
         spread_permille(&self.desired.target.owner.uid)
     }
 
-    pub(super) fn next_rotation(&self) -> Option<Timestamp> {
+    /// When the schedule asks for the next rotation.
+    pub(super) fn scheduled(&self) -> Option<Timestamp> {
         self.desired.key.rhythm.due(self.world.published()?.published_at, self.permille())
+    }
+
+    /// When the next scheduled rotation begins: as it is due, or in the first window after that.
+    pub(super) fn next_rotation(&self) -> Option<Timestamp> {
+        self.scheduled().map(|due| self.desired.key.windows.begin(due, self.now, self.permille()))
     }
 
     pub(super) fn due(&self) -> Option<Due> {
@@ -54,6 +62,9 @@ impl Scene<'_> {
         }
         if self.working().is_none() {
             return Some(Due::Dead);
+        }
+        if self.published_is_compromised(published) {
+            return Some(Due::Compromised);
         }
         let request = &self.desired.key.rotate_request;
         if request.is_some() && *request != published.rotate_honoured {
@@ -76,23 +87,27 @@ impl Scene<'_> {
             if self.now < until {
                 return Some((
                     until,
-                    Note::new(Reason::RotationWaits, "the last attempt failed; the next one follows after a pause"),
+                    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after a pause"),
                 ));
             }
+        }
+        if let Some(until) = self.after_the_date().filter(|_| due == Due::Compromised) {
+            return Some((until, Note::new(Reason::RotationWaits, "a new key follows in a second")));
         }
         if matches!(due, Due::First | Due::Scheduled) {
             return None;
         }
+        let pause = self.settings.repair_interval();
         let ours = self.user.keys.iter().filter(|key| self.world.is_ours(&key.id)).map(|key| key.created_at);
-        let newest = ours.chain(reported.last_rotation).max()?;
-        let until = newest.min(self.now) + self.settings.repair_interval();
+        // A key of the future was made before the clock was set back; to count from it, or from now, could be to wait for ever.
+        let made = ours.chain(reported.last_rotation).filter(|made| *made < self.now + pause);
+        let until = made.max()? + pause;
         (self.now < until).then(|| {
-            let pause = humanize(self.settings.repair_interval());
             (
                 until,
                 Note::new(
                     Reason::RotationWaits,
-                    format!("a key was made less than {pause} ago; the next one follows after this pause"),
+                    format!("a key was made less than {} ago; the next one follows after this pause", humanize(pause)),
                 ),
             )
         })

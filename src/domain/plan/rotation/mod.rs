@@ -6,11 +6,14 @@
 
 mod attempt;
 mod due;
+mod quarantine;
 mod replace;
 mod retire;
 mod revoke;
 mod scene;
 mod secret;
+
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
@@ -36,10 +39,15 @@ pub enum Step {
 /// The chain's verdict.
 pub(super) struct Outlook {
     pub(super) effect: Option<Effect>,
+    /// The effect is a revocation, which waits for nothing.
+    pub(super) revokes: bool,
     pub(super) wake_at: Option<Timestamp>,
+    /// AWS quarantines the user.
+    pub(super) quarantine: Option<Note>,
     pub(super) key: Option<Note>,
     pub(super) rotation: Note,
     pub(super) next_rotation: Option<Timestamp>,
+    pub(super) retires: BTreeMap<String, Timestamp>,
 }
 
 type Rule = fn(&Scene<'_>) -> Option<Step>;
@@ -48,6 +56,7 @@ type Rule = fn(&Scene<'_>) -> Option<Step>;
 pub const RULES: &[(&str, Rule)] = &[
     ("a journal of unknown format is left alone", attempt::unknown_journal),
     ("suspended keys are Inactive", revoke::suspend),
+    ("a quarantine that keys are replaced for is dated, and undated when it is over", quarantine::date),
     ("the published key of an abandoned attempt stays", attempt::keep_published_orphan),
     ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),
     ("orphans are deleted behind the fence", attempt::delete_orphans),
@@ -62,6 +71,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("a suspended user gets no key", revoke::hold_suspended),
     ("a Secret that is not ours is not written", secret::hold_conflict),
     ("tags of keys that are gone are removed", retire::untag_gone),
+    ("before a key that may be held retires, AWS is asked whether it is used", retire::ask),
     ("a superseded key is retired after its overlap", retire::retire),
     ("a key that is due is replaced", replace::replace),
     ("an earlier target Secret goes with its key", secret::drop_previous_secret),
@@ -74,10 +84,13 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
     let next_rotation = scene.next_rotation();
     let mut outlook = Outlook {
         effect: None,
+        revokes: scene.suspended().is_some(),
+        quarantine: scene.quarantine_note(),
         wake_at: None,
         key: scene.key_note(),
         rotation: scene.at_rest(next_rotation),
         next_rotation,
+        retires: scene.retires(),
     };
     match step {
         Step::Do(effect) => {

@@ -51,6 +51,14 @@ impl Scene<'_> {
             .iter()
             .filter(|key| Some(key.id.as_str()) != working && self.world.is_ours(&key.id))
             .collect();
+        // All were there when the quarantine was seen: the one that consumers are moving away from makes room at once.
+        if let Some(bad) = spare.iter().find(|key| due == Due::Compromised && self.is_compromised(key)) {
+            return Step::Do(if bad.active {
+                Effect::DeactivateKey(bad.id.clone(), Why::Quarantined)
+            } else {
+                Effect::DeleteKey(bad.id.clone(), Why::MakesRoom)
+            });
+        }
         if due.is_urgent() {
             let published = self.world.published().map(|facts| facts.key_id.as_str());
             let dead =
@@ -60,11 +68,7 @@ impl Scene<'_> {
             }
             // Both are ours and nobody holds a value of them in a Secret of ours: the one that was not used for longest goes.
             if spare.len() >= SLOTS {
-                return self.world.last_used.as_ref().map_or(Step::Do(Effect::ReadLastUsed), |last_used| {
-                    let idle = |key: &&&AccessKey| last_used.get(&key.id).copied().flatten().unwrap_or(Timestamp::MIN);
-                    let oldest = spare.iter().min_by_key(|key| (idle(key), key.created_at));
-                    oldest.map_or(Step::Idle, |key| Step::Do(Effect::DeactivateKey(key.id.clone(), Why::MakesRoom)))
-                });
+                return self.idle_makes_room(&spare);
             }
         }
         let Some(key) = spare.first() else { return Step::Hold(self.slot_taken()) };
@@ -74,6 +78,23 @@ impl Scene<'_> {
         let message =
             format!("a rotation is due; both key slots of the user are in use until the overlap of {} ends", key.id);
         Step::Wait(until, Note::new(Reason::RotationWaits, message))
+    }
+
+    fn idle_makes_room(&self, spare: &[&AccessKey]) -> Step {
+        let young = |asked_at| self.now.duration_since(asked_at).abs() < self.settings.intent_dwell;
+        let answer = |key: &AccessKey| self.world.last_used.get(&key.id).filter(|answer| young(answer.asked_at));
+        if spare.iter().all(|key| answer(key).is_some()) {
+            let idle = |key: &AccessKey| answer(key).and_then(|answer| answer.used_at).unwrap_or(Timestamp::MIN);
+            let oldest = spare.iter().min_by_key(|key| (idle(key), key.created_at));
+            return oldest.map_or(Step::Idle, |key| Step::Do(Effect::DeactivateKey(key.id.clone(), Why::MakesRoom)));
+        }
+        if self.world.last_used_failed {
+            return Step::Hold(Note::new(
+                Reason::RotationWaits,
+                "both key slots of the user are in use, and AWS does not say which key can be spared",
+            ));
+        }
+        Step::Do(Effect::ReadLastUsed(spare.iter().map(|key| key.id.clone()).collect()))
     }
 
     pub(super) fn slot_taken(&self) -> Note {

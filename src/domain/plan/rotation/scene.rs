@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::Note;
+use super::{Note, Why};
 use crate::{
     api::Reason,
     domain::{
@@ -34,12 +34,16 @@ impl Scene<'_> {
     /// ago may not be in IAM's lists yet.
     pub(super) fn working(&self) -> Option<&PublishedFacts> {
         let published = self.world.published()?;
-        let alive = match self.user.key(&published.key_id) {
-            Some(key) => key.active,
-            // A moment is one in either direction: the clock may have been set back since.
-            None => self.now.duration_since(published.published_at).abs() < self.settings.intent_dwell,
-        };
+        let (at, dwell) = (published.published_at, self.settings.intent_dwell);
+        // A time in the future is none to count from: the clock was set back since.
+        let too_young_to_be_listed = self.listed_at() < at + dwell && at < self.now + dwell;
+        let alive = self.user.key(&published.key_id).map_or(too_young_to_be_listed, |key| key.active);
         (alive && published.intact).then_some(published)
+    }
+
+    /// When IAM's list was made. What is missing from it is judged by this, not by now: a pass may have been slow.
+    pub(super) fn listed_at(&self) -> Timestamp {
+        self.world.keys_read_at.unwrap_or(self.now)
     }
 
     pub(super) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {
@@ -50,8 +54,17 @@ impl Scene<'_> {
         if let Some(conflict) = &self.conflict {
             return Some(conflict.clone());
         }
-        if self.desired.suspend {
-            return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+        match self.suspended() {
+            Some(Why::Quarantined) => {
+                return Some(Note::new(
+                    Reason::Quarantined,
+                    "AWS quarantines the user: the key in the Secret is Inactive",
+                ));
+            }
+            Some(_) => {
+                return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+            }
+            None => {}
         }
         if self.working().is_some() {
             return None;
@@ -69,12 +82,21 @@ impl Scene<'_> {
     }
 
     pub(super) fn at_rest(&self, next: Option<Timestamp>) -> Note {
+        if let Some(held) = self.held() {
+            return held;
+        }
         match (self.retirement(), next) {
             (Some(until), _) => Note::new(
                 Reason::Overlap,
                 format!("the key before is valid until {until} so that consumers can move over"),
             ),
-            (None, Some(_)) => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+                Some(due) => Note::new(
+                    Reason::RotationWaits,
+                    format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
+                ),
+                None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            },
             (None, None) => {
                 Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
             }
