@@ -122,8 +122,12 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     let key = match (failure(About::Key), blind, outcome.plan, outcome.world) {
         (_, Some(failure), ..) => finding(ConditionType::KeyPublished, State::Unknown, failure.note.clone()),
         (failed, None, Some(plan), Some(world)) => match (&plan.key, failed) {
-            (Some(note), Some(failure)) if note.reason == Reason::Pending => {
+            (Some(note), Some(failure)) if matches!(note.reason, Reason::Pending | Reason::NotRequested) => {
                 finding(ConditionType::KeyPublished, State::False, failure.note.clone())
+            }
+            // What nobody asked for is not missing.
+            (Some(note), None) if note.reason == Reason::NotRequested => {
+                finding(ConditionType::KeyPublished, State::True, note.clone())
             }
             (Some(note), _) => finding(ConditionType::KeyPublished, State::False, note.clone()),
             (None, _) => {
@@ -159,6 +163,7 @@ fn rotation_state(reason: Reason) -> State {
         Reason::Scheduled
         | Reason::ManualOnly
         | Reason::Overlap
+        | Reason::NotRequested
         | Reason::StillUsed
         | Reason::RotationWaits
         | Reason::Verifying
@@ -197,12 +202,15 @@ fn ready(outcome: &Outcome<'_>, was_ready: bool, parts: [&Finding; 3], refused: 
         .iter()
         .find(|part| part.state == State::False)
         .or_else(|| parts.iter().find(|part| part.state == State::Unknown));
-    match worst {
-        Some(part) => finding(State::False, part.note.clone()),
-        None => {
-            finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret"))
-        }
+    if let Some(part) = worst {
+        return finding(State::False, part.note.clone());
     }
+    let message = if parts.iter().any(|part| part.note.reason == Reason::NotRequested) {
+        "the user is as declared; it has access to the console and no access key"
+    } else {
+        "the user is as declared and its key is in the Secret"
+    };
+    finding(State::True, Note::new(Reason::AsDeclared, message))
 }
 
 /// While a pause after a failure lasts, the words are those of the failure: it says what is waited for, and a restart
@@ -255,4 +263,74 @@ fn clip(message: &str) -> String {
         return message.to_owned();
     }
     message.chars().take(MOST).chain("...".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_healthy_and_one_after_a_failure_is_not() {
+        for healthy in [Reason::RotationWaits, Reason::StillUsed, Reason::Overlap, Reason::Scheduled] {
+            assert_eq!(rotation_state(healthy), State::True, "{healthy}");
+        }
+        for sick in [Reason::BackingOff, Reason::KeyNotAccepted, Reason::SlotTaken, Reason::Quarantined] {
+            assert_eq!(rotation_state(sick), State::False, "{sick}");
+        }
+    }
+
+    #[test]
+    fn during_a_pause_the_words_are_those_of_the_failure() {
+        let finding = |reason| Finding {
+            kind: ConditionType::RotationHealthy,
+            state: State::False,
+            note: Note::new(reason, "now"),
+        };
+        let told = |reason, before: Option<(&str, Reason)>| {
+            let mut findings = [finding(reason)];
+            let before = before.map(|(status, reason)| Condition {
+                type_: "RotationHealthy".to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_string(),
+                message: "before".to_owned(),
+                observed_generation: None,
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            });
+            keep_failure(&mut findings, &Vec::from_iter(before));
+            (findings[0].note.reason, findings[0].note.message.clone())
+        };
+        let now = |reason| (reason, "now".to_owned());
+        assert_eq!(
+            told(Reason::BackingOff, Some(("False", Reason::LimitExceeded))),
+            (Reason::LimitExceeded, "before".to_owned())
+        );
+        assert_eq!(told(Reason::BackingOff, Some(("True", Reason::Scheduled))), now(Reason::BackingOff));
+        assert_eq!(told(Reason::BackingOff, None), now(Reason::BackingOff));
+        assert_eq!(told(Reason::SlotTaken, Some(("False", Reason::LimitExceeded))), now(Reason::SlotTaken));
+    }
+
+    #[test]
+    fn a_quarantine_is_told_although_a_policy_cannot_be_attached() {
+        let mut plan = Plan::at_rest(Note::new(Reason::Scheduled, ""));
+        plan.user = Some(Note::new(Reason::Quarantined, "quarantined"));
+        let failure = |passing| Failure {
+            about: About::User,
+            note: Note::new(Reason::LimitExceeded, "no more policies"),
+            passing,
+        };
+        for failures in [vec![], vec![failure(false)], vec![failure(true)]] {
+            let outcome = Outcome {
+                plan: Some(&plan),
+                world: None,
+                failures: &failures,
+                authorization: Note::new(Reason::Allowed, ""),
+                unfinished: false,
+            };
+            let findings = findings(&outcome, true);
+            let user = findings.iter().find(|finding| finding.kind == ConditionType::UserSynced).unwrap();
+            assert_eq!((user.state, user.note.reason), (State::False, Reason::Quarantined));
+            assert_eq!(user.note.message.contains("no more policies"), !failures.is_empty());
+            assert_eq!((findings[0].state, findings[0].note.reason), (State::False, Reason::Quarantined), "Ready");
+        }
+    }
 }

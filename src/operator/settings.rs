@@ -102,6 +102,11 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_PERMISSIONS_BOUNDARY", value_parser = parse_policy_arn)]
     pub permissions_boundary: Option<String>,
 
+    /// Permit that IAM users which exist are taken over, by resources that ask for it (spec.adoption) and where an
+    /// AWS admin has tagged the user for that very resource.
+    #[arg(long, env = "AWSDEPLOY_ALLOW_ADOPTION")]
+    pub allow_adoption: bool,
+
     /// What follows when AWS finds an access key of a user in public and attaches its quarantine policy
     /// (`AWSCompromisedKeyQuarantine`...), which is never detached: Alert tells of it. Rotate also replaces every key of the
     /// operator that existed by then, without overlap. Suspend sets these keys Inactive until a person detaches the policy.
@@ -204,6 +209,7 @@ impl OperatorSettings {
             grant: Grant {
                 path: self.user_path.clone(),
                 boundary: self.permissions_boundary.clone(),
+                adoption: self.allow_adoption,
                 on_quarantine: self.on_quarantine.into(),
             },
         }

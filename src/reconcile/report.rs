@@ -77,16 +77,20 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
         Iam::Found(_) | Iam::Absent => after.user = None,
     }
     let published = world.published();
-    if published.is_some() || after.secret_name.is_none() {
+    // Without a key in the spec a Secret that is gone is not one that is missing.
+    let withdrawn = account.user.spec.programmatic().is_none();
+    if published.is_some() || after.secret_name.is_none() || withdrawn {
         after.secret_name = published.map(|_| account.target.secret_name.clone());
     }
-    after.last_rotation_time = published.map(|facts| facts.published_at).or(after.last_rotation_time);
+    after.last_rotation_time =
+        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !withdrawn));
     after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
 }
 
 /// Declared tags that the user carries now, so that one that is no longer declared can be told from somebody else's.
 fn declared_tags(account: &Account<'_>, user: &IamUser) -> Vec<String> {
-    account.user.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect()
+    let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
+    account.user.spec.tags.keys().filter(carried).cloned().collect()
 }
 
 fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKeyStatus]) -> Vec<AccessKeyStatus> {
@@ -166,6 +170,8 @@ pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
     let changes: Vec<String> =
         news.iter().filter(|news| news.reason == Reason::UserChanged).map(|news| news.note.clone()).collect();
     news.retain(|news| news.reason != Reason::UserChanged);
+    // What an adopted user loses was told before; nobody has tampered with it.
+    let drift = drift && news.iter().all(|news| news.reason != Reason::UserAdopted);
     if !changes.is_empty() {
         let why = if drift { "changed in AWS by somebody else, put back as declared: " } else { "" };
         news.push(News { reason: Reason::UserChanged, note: format!("{why}{}", changes.join("; ")), warning: drift });
@@ -198,4 +204,79 @@ pub(super) fn failures(errors: &[(PassError, verdict::About)]) -> Vec<Failure> {
 /// Times in status have whole seconds.
 fn floor(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T10:00:00Z".parse().unwrap()
+    }
+
+    /// A resource whose last pass failed three times, a minute ago.
+    fn failed() -> AwsDeployUser {
+        serde_json::from_value(json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+            "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1", "generation": 2}, "spec": {},
+            "status": {
+                "observedGeneration": 2, "failedAttempts": 3, "lastFailureTime": "2026-11-21T09:59:00Z",
+                "conditions": [{"type": "RotationHealthy", "status": "False", "reason": "LimitExceeded",
+                    "message": "quota", "lastTransitionTime": "2026-11-21T09:00:00Z"}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn after(user: &AwsDeployUser, rotation: Reason) -> AwsDeployUserStatus {
+        let plan = Plan::at_rest(Note::new(rotation, "words"));
+        status(&Account {
+            user,
+            target: &Target::of(user, "cluster").unwrap(),
+            plan: Some(&plan),
+            world: None,
+            failures: Vec::new(),
+            failed_now: false,
+            authorization: Note::new(Reason::Allowed, ""),
+            now: now(),
+        })
+    }
+
+    #[test]
+    fn a_pass_that_waits_out_a_failure_is_no_success() {
+        let waited = after(&failed(), Reason::BackingOff);
+        assert_eq!(waited.failed_attempts, 3);
+        let rotation = condition(&waited.conditions, ConditionType::RotationHealthy).unwrap();
+        assert_eq!((rotation.reason.as_str(), rotation.message.as_str()), ("LimitExceeded", "quota"));
+        assert_eq!(after(&failed(), Reason::Scheduled).failed_attempts, 0);
+    }
+
+    #[test]
+    fn a_restart_rests_until_the_pause_is_over_unless_the_resource_changed() {
+        let left =
+            |user: &AwsDeployUser| rests_until(user, 0, now()).map(|until| until.duration_since(now()).as_mins());
+        assert_eq!(left(&failed()), Some(29));
+        let mut changed = failed();
+        changed.metadata.generation = Some(3);
+        assert_eq!(left(&changed), None);
+        let mut leaving = failed();
+        leaving.metadata.deletion_timestamp = Some(crate::api::Time(now()));
+        assert_eq!(left(&leaving), None);
+        let mut mended = failed();
+        mended.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
+        assert_eq!(left(&mended), None);
+    }
+
+    #[test]
+    fn a_key_in_use_is_told_once_although_nothing_is_bad_yet() {
+        let used = after(&failed(), Reason::StillUsed);
+        let told = |before: Option<&AwsDeployUserStatus>| {
+            let news = news(before, &used);
+            news.iter().filter(|piece| piece.reason == Reason::StillUsed && piece.warning).count()
+        };
+        assert_eq!(told(failed().status.as_ref()), 1);
+        assert_eq!(told(Some(&used)), 0);
+    }
 }

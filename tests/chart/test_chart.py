@@ -21,6 +21,7 @@ SAMPLES = {
     "imagePullSecrets": [{"name": "registry"}],
     "secretAccess.namespaces": ["deploy"],
     "allowWithoutClass": True,
+    "allowAdoption": True,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -196,6 +197,7 @@ class Values(unittest.TestCase):
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
             ({"allowWithoutClass": "yes"}, "allowWithoutClass"),
+            ({"allowAdoption": "yes"}, "allowAdoption"),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
@@ -257,7 +259,7 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[1:]),
             {
-                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
+                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--allow-adoption", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
                 "--on-quarantine=Rotate", "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
@@ -277,7 +279,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "allowAdoption", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -286,8 +288,8 @@ class Operator(unittest.TestCase):
         lines = (CHART / "values.yaml").read_text().split("\nsettings:\n")[1].split("\n\n")[0]
         for comment, setting in re.findall(r"((?:  #.*\n)+)  (\w+): null", lines + "\n"):
             told = re.search(r"Default: (\S+)\n", comment)
-            default = (flags[setting] or "none").removesuffix(".0").removeprefix("LogFormat::").lower()
-            self.assertEqual(told and told[1], default, setting) if setting != "clusterId" else None
+            default = (flags[setting] or "none").removesuffix(".0").split("::")[-1].lower()
+            self.assertEqual(told and told[1].lower(), default, setting) if setting != "clusterId" else None
 
     def test_numbers_are_written_as_people_write_them(self):
         self.assertIn("--concurrency=1000", Objects({"settings": {"concurrency": 1000}}).arguments)

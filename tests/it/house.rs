@@ -96,7 +96,7 @@ pub(crate) async fn the_operator_takes_the_arguments_of_the_chart() {
     let tools = Tools::locate().await.expect("the tools");
     let files = tempfile();
     let chart = Chart::new(&tools, &files, "x", "x").values(json!({
-        "allowWithoutClass": true, "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
+        "allowWithoutClass": true, "allowAdoption": true, "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
     }));
     let objects = chart.template().await.expect("the chart is rendered");
     let deployment = objects

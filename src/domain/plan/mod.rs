@@ -8,6 +8,7 @@ mod cleanup;
 mod console;
 mod effect;
 pub mod rotation;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -18,12 +19,12 @@ use jiff::Timestamp;
 
 pub use cleanup::{Leaving, cleanup, declared_grants};
 pub use effect::{Effect, Facts, Why};
+pub use standing::{Standing, standing};
 
 use super::{
-    desired::{Desired, Target},
-    owner::Ownership,
+    desired::Desired,
     settings::Settings,
-    world::{Iam, IamUser, Published, World},
+    world::{Iam, Published, World},
 };
 use crate::api::Reason;
 
@@ -64,7 +65,8 @@ impl Note {
 }
 
 impl Plan {
-    fn nothing(rotation: Note) -> Self {
+    /// Nothing to do.
+    pub(crate) fn at_rest(rotation: Note) -> Self {
         Self {
             effects: Vec::new(),
             wake_at: None,
@@ -80,13 +82,15 @@ impl Plan {
 /// Decides what to do for a resource that is not being deleted.
 #[must_use]
 pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Settings) -> Plan {
-    if let Some(note) = not_ours(desired, world) {
-        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::nothing(note) };
+    let standing = world.user().map(|user| standing(&desired.target, desired.adoption, &desired.path, user));
+    if let Some(Standing::Stranger(note)) = standing {
+        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::at_rest(note) };
     }
+    let adopt = standing == Some(Standing::Adoptable);
     // A Secret that is not ours is found before anything is made in AWS.
     let conflict = secret_conflict(desired, world);
-    if let (Some(note), Iam::Absent) = (&conflict, &world.iam) {
-        return Plan { key: Some(note.clone()), ..Plan::nothing(note.clone()) };
+    if let (Some(note), true) = (&conflict, adopt || world.iam == Iam::Absent) {
+        return Plan { key: Some(note.clone()), ..Plan::at_rest(note.clone()) };
     }
     let mut effects = Vec::new();
     if !world.finalizer {
@@ -95,8 +99,13 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     let Some(iam_user) = world.user() else {
         effects.push(Effect::CreateUser);
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
-        return Plan { effects, key: Some(pending.clone()), ..Plan::nothing(pending) };
+        return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
     };
+    if adopt {
+        effects.push(Effect::Adopt(user::losses(desired, iam_user)));
+        let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
+        return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
+    }
 
     let mut sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };
     let mut user_note = None;
@@ -134,35 +143,11 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     }
 }
 
-/// The IAM user belongs to somebody else: nothing of it may be written.
-fn not_ours(desired: &Desired, world: &World) -> Option<Note> {
-    stranger(&desired.target, world.user()?)
-}
-
-/// Whose the IAM user is, if it is not ours.
-#[must_use]
-pub fn stranger(target: &Target, user: &IamUser) -> Option<Note> {
-    let name = &user.name;
-    match target.owner.of(&user.tags) {
-        Ownership::Ours => None,
-        Ownership::Unmarked => Some(Note::new(
-            Reason::NotOwned,
-            format!(
-                "an IAM user {name} exists that was not made by this operator; it is left alone. Choose another spec.userName in a new resource, or have that user removed"
-            ),
-        )),
-        Ownership::Other(who) => Some(Note::new(
-            Reason::NotOwned,
-            format!(
-                "the IAM user {name} belongs to {who}; it is left alone. IAM compares names without regard to case. Choose another spec.userName in a new resource"
-            ),
-        )),
-    }
-}
-
 /// The target Secret or the journal cannot be written because of somebody else.
 fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
     use super::world::JournalSeen;
+    // Nothing is going to be written.
+    desired.key.as_ref()?;
     let target = &desired.target;
     let (name, whose) = match (&world.published, &world.journal) {
         (Published::Foreign(whose), _) => (&target.secret_name, whose.clone()),
