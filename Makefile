@@ -20,7 +20,7 @@ CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with fau
 
 .PHONY: help
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Cache: $(AWSDEPLOY_CACHE) (AWSDEPLOY_CACHE; can be removed at any time)"
 
 .PHONY: demo
@@ -92,3 +92,4 @@ preflight:
 
 include tests/faults/targets.mk
 include tests/model/targets.mk
+include tests/e2e/targets.mk

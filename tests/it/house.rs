@@ -52,6 +52,19 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// Cargo refuses a workspace with a member missing, and so would the build of the image.
+pub(crate) async fn the_image_build_is_sent_every_member_of_the_workspace() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
+    let manifest = read("Cargo.toml");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).expect("members");
+    let members: Vec<String> = serde_json::from_str(members).expect("a list on one line");
+    assert!(!members.is_empty());
+    let sent = read(".dockerignore");
+    for member in members {
+        assert!(sent.lines().any(|line| line == format!("!{member}")), ".dockerignore leaves {member} out");
+    }
+}
+
 pub(crate) async fn imports_run_one_way() {
     let mut broken = Vec::new();
     for (folder, forbidden) in LAW {

@@ -51,6 +51,7 @@ macro_rules! claims {
 
 const CLAIMS: &[Claim] = claims! {
     house: { imports_run_one_way, generated_files_are_up_to_date,
+        the_image_build_is_sent_every_member_of_the_workspace,
         the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed,
         the_runbook_says_what_to_do_for_every_reason }
     crd: { every_field_is_described, rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
