@@ -146,12 +146,26 @@ impl Target {
             owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
         })
     }
+
+    /// With the name of the user as it was chosen when it was made, or as the template of its class has it. A user that
+    /// exists keeps its name whatever becomes of the class.
+    #[must_use]
+    pub fn named(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
+        if user.spec.user_name.is_some() {
+            return self;
+        }
+        let reported = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.clone());
+        let noted = || user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_USER_NAME)).cloned();
+        let rendered = || template.map(|template| super::authorize::render_name(template, &self.owner));
+        let user_name = reported.or_else(noted).or_else(rendered);
+        Self { user_name: user_name.unwrap_or_else(|| self.user_name.clone()), ..self }
+    }
 }
 
 impl Grant {
-    /// What is granted while the cluster has no classes and the operator runs with `--allow-without-class`.
-    #[must_use]
-    pub fn without_class() -> Self {
+    /// What the simplest class grants: the usual path, and no limit. For tests.
+    #[cfg(test)]
+    pub(crate) fn simplest() -> Self {
         Self { path: "/awsdeploy/".to_owned(), boundary: None }
     }
 }
@@ -464,7 +478,7 @@ mod tests {
         let user = user(spec);
         let target = Target::of(&user, "cluster").unwrap();
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
-        validate(&user, &target, &Grant::without_class(), &account, &Settings::default())
+        validate(&user, &target, &Grant::simplest(), &account, &Settings::default())
     }
 
     fn message(spec: serde_json::Value) -> String {

@@ -83,6 +83,9 @@ pub fn operator_policy(scope: &Scope) -> Value {
         // Taking somebody out of a group gives nothing to anybody.
         allow("LeaveGroups", &["RemoveUserFromGroup"], &json!(arn("group/*")), None),
     ];
+    if let Some(boundary) = &scope.boundary {
+        statements.push(allow("LookForTheBoundary", &["GetPolicy"], &json!(boundary), None));
+    }
     if !scope.groups.is_empty() {
         // Only the group can be named here, not the user: a fence around users would fence nothing.
         let groups: Vec<String> = scope.groups.iter().map(|group| arn(&format!("group/{group}"))).collect();
@@ -159,6 +162,7 @@ mod tests {
         ("GetAccessKeyLastUsed", "user", false),
         ("GetLoginProfile", "user", false),
         ("GetUser", "user", false),
+        ("GetPolicy", "policy", false),
         ("GetUserPolicy", "user", false),
         ("ListAccessKeys", "user", false),
         ("ListAttachedUserPolicies", "user", false),

@@ -214,7 +214,7 @@ impl Actor<'_> {
     }
 
     async fn add_finalizer(&mut self) -> Result<(), PassError> {
-        self.user = self.users().add_finalizer(&self.user).await?;
+        self.user = self.users().add_finalizer(&self.user, &self.target.user_name).await?;
         self.observed.world.finalizer = true;
         Ok(())
     }
@@ -596,5 +596,6 @@ fn because(why: Why) -> &'static str {
         Why::Suspended => "spec.suspend",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
         Why::Cleanup => "the resource is being deleted",
+        Why::Revoked => "no class allows it any more",
     }
 }

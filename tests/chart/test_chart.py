@@ -20,7 +20,6 @@ SAMPLES = {
     "image.pullPolicy": "Always",
     "imagePullSecrets": [{"name": "registry"}],
     "secretAccess.namespaces": ["deploy"],
-    "allowWithoutClass": True,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -37,8 +36,7 @@ SAMPLES = {
     "settings.resync": "3m",
     "settings.secretCheck": "3m",
     "settings.minRotationInterval": "3m",
-    "settings.userPath": "/other/",
-    "settings.permissionsBoundary": "arn:aws:iam::123456789012:policy/other",
+    "settings.reportClasses": False,
     "settings.maxAttachedPolicies": 20,
     "settings.intentDwell": "3m",
     "settings.verifySuccesses": 0,
@@ -193,7 +191,7 @@ class Values(unittest.TestCase):
         for given, reason in [
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
-            ({"allowWithoutClass": "yes"}, "allowWithoutClass"),
+            ({"settings": {"reportClasses": "yes"}}, "reportClasses"),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
@@ -221,7 +219,7 @@ class Values(unittest.TestCase):
             ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels"),
             ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "commonLabels"),
             ({"extraArgs": ["--resync=1h"]}, "extraArgs"),
-            ({"extraArgs": ["--allow-without-class"]}, "extraArgs"),
+            ({"extraArgs": ["--report-classes=false"]}, "extraArgs"),
             ({"extraEnv": [{"name": "AWSDEPLOY_RESYNC", "value": "1h"}]}, "extraEnv"),
             ({"extraEnv": [{"name": "AWS_REGION"}], "aws": {"region": "us-east-1"}}, "extraEnv has AWS_REGION"),
             ({"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A"),
@@ -255,9 +253,9 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[1:]),
             {
-                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--cluster-id=test", "--concurrency=4",
+                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
-                "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
+                "--report-classes=false",
                 "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
                 "--verify-timeout=1m30s", "--retire-dwell=0s", "--log=info,awsdeploy=debug", "--log-format=json",
             },
@@ -275,7 +273,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "secretsClusterRole", "allowWithoutClass", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "secretsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -372,17 +370,21 @@ class Rights(unittest.TestCase):
     def test_the_operator_has_these_rights_and_no_other(self):
         objects = Objects()
         self.assertEqual(
-            self.rules(objects, "", "-cluster-id", "-secrets"),
+            self.rules(objects, "", "-classes", "-cluster-id", "-secrets"),
             [
                 {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers"], "verbs": ["get", "list", "watch", "patch"]},
                 {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers/status"], "verbs": ["update"]},
                 {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+                {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployuserclasses"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployuserclasses/status"], "verbs": ["update"]},
+                {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
                 {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
                 {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRET_VERBS},
             ],
         )
         self.assertEqual(
-            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}, {NAME, f"{NAME}-cluster-id"}
+            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
+            {NAME, f"{NAME}-classes", f"{NAME}-cluster-id"},
         )
         self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease"])
 
@@ -414,7 +416,11 @@ class Rights(unittest.TestCase):
 
     def test_watched_namespaces_are_the_end_of_the_operators_rights(self):
         objects = Objects({"watchNamespaces": ["a", "b"]})
-        self.assertEqual([binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")], [f"{NAME}-cluster-id"])
+        # Classes and labels of namespaces are not in any namespace.
+        self.assertEqual(
+            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
+            {f"{NAME}-classes", f"{NAME}-cluster-id"},
+        )
         self.assertEqual(
             [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
             [(NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
@@ -514,23 +520,25 @@ class Notes(unittest.TestCase):
 
     def test_what_is_closed_is_said_with_the_way_to_open_it(self):
         said = notes()
-        for part in ("NOTHING IS ALLOWED YET", "--set allowWithoutClass=true", "NO ACCESS TO SECRETS YET",
+        for part in ("NOTHING IS ALLOWED WITHOUT A CLASS", "kubectl get awsdeployuserclasses", "NO ACCESS TO SECRETS YET",
                      "secretAccess.namespaces={deploy}", "fallback", "OIDC", "needs AWS credentials", "wait --for=condition=Ready"):
             self.assertIn(part, said)
 
     def test_what_is_open_is_said_too(self):
         said = notes({
-            "allowWithoutClass": True, "secretAccess": {"namespaces": ["ci", "deploy"]}, "crds": {"keep": False},
+            "secretAccess": {"namespaces": ["ci", "deploy"]}, "crds": {"keep": False},
             "aws": {"credentialsSecret": "aws"},
         })
-        for part in ("any policy of the AWS account", "Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
+        for part in ("Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
             self.assertIn(part, said)
         self.assertNotIn("YET", said)
 
     def test_the_next_command_is_valid(self):
         # Not indented, so that the shell finds the END of what was copied.
         manifest = re.search(r"^kubectl apply -f - <<'END'\n(.*?)^END$", notes(), re.DOTALL | re.MULTILINE).group(1)
-        check_against_crd(self, yaml.safe_load(manifest))
+        class_, user = yaml.safe_load_all(manifest)
+        check_against_crd(self, class_)
+        check_against_crd(self, user)
 
     def test_notes_fit_a_terminal(self):
         for line in notes().splitlines():
@@ -539,7 +547,8 @@ class Notes(unittest.TestCase):
 
 def check_against_crd(test, manifest):
     """Unknown fields, types, enums, patterns and lengths; the CEL rules are the API server's."""
-    (file,) = [file for file in Crds.SOURCES if "awsdeployusers" in file.name]
+    plural = {"AwsDeployUser": "awsdeployusers", "AwsDeployUserClass": "awsdeployuserclasses"}[manifest["kind"]]
+    (file,) = [file for file in Crds.SOURCES if f"_{plural}." in file.name]
     (version,) = yaml.safe_load(file.read_text())["spec"]["versions"]
 
     def check(node, value, path):
@@ -566,7 +575,7 @@ def check_against_crd(test, manifest):
             test.assertRegex(value, pattern, path)
         test.assertLessEqual(len(value) if isinstance(value, str) else 0, node.get("maxLength", 1 << 30), path)
 
-    test.assertEqual((manifest["apiVersion"], manifest["kind"]), ("awsdeploy.dev/v1alpha1", "AwsDeployUser"))
+    test.assertEqual(manifest["apiVersion"], "awsdeploy.dev/v1alpha1")
     check(version["schema"]["openAPIV3Schema"]["properties"]["spec"], manifest["spec"], "spec")
 
 
@@ -586,6 +595,18 @@ class Examples(unittest.TestCase):
         for name, manifest in users:
             with self.subTest(name):
                 check_against_crd(self, manifest)
+
+    def test_every_example_has_the_class_that_it_names(self):
+        classes = {}
+        for file in sorted((ROOT / "examples" / "classes").glob("*.yaml")):
+            manifest = yaml.safe_load(file.read_text())
+            with self.subTest(file.name):
+                check_against_crd(self, manifest)
+            classes[manifest["metadata"]["name"]] = manifest["spec"]
+        for name, manifest in self.manifests():
+            if manifest["kind"] == "AwsDeployUser":
+                served = classes[manifest["spec"]["className"]]["namespaces"]["names"]
+                self.assertIn(manifest["metadata"]["namespace"], served, name)
 
     def test_an_unknown_field_would_be_found(self):
         manifest = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())

@@ -17,6 +17,7 @@ SERVED, OTHER = "deploy", "other"
 NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging")
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 USERS = "awsdeployusers.awsdeploy.dev"
+CLASSES = "awsdeployuserclasses.awsdeploy.dev"
 VALUES = {"replicas": 0, "secretAccess": {"namespaces": [SERVED]}}
 
 
@@ -76,7 +77,7 @@ class Cluster(unittest.TestCase):
         try:
             helm("uninstall", NAME, "--ignore-not-found")
         finally:
-            kubectl("delete", "crd", USERS, "--ignore-not-found")
+            kubectl("delete", "crd", USERS, CLASSES, "--ignore-not-found")
             kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--wait=false")
 
     def tearDown(self):
@@ -92,6 +93,11 @@ class Cluster(unittest.TestCase):
         for verb in ("get", "create", "update", "delete"):
             self.assertTrue(may(verb, ":secrets", SERVED), verb)
         self.assertTrue(may("get", ":namespaces/kube-system", "kube-system"))
+        for verb in ("get", "list", "watch"):
+            self.assertTrue(may(verb, "awsdeploy.dev:awsdeployuserclasses"), verb)
+        self.assertTrue(may("update", "awsdeploy.dev:awsdeployuserclasses", subresource="status"))
+        for verb in ("list", "watch"):
+            self.assertTrue(may(verb, ":namespaces"), verb)
 
     def test_the_operator_may_do_nothing_else(self):
         for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"):
@@ -108,7 +114,8 @@ class Cluster(unittest.TestCase):
             self.assertFalse(may(verb, ":secrets", SERVED), verb)
         for verb in ("create", "update", "delete", "deletecollection"):
             self.assertFalse(may(verb, "awsdeploy.dev:awsdeployusers", SERVED), verb)
-        for verb in ("list", "watch", "update", "delete"):
+            self.assertFalse(may(verb, "awsdeploy.dev:awsdeployuserclasses"), verb)
+        for verb in ("update", "patch", "delete"):
             self.assertFalse(may(verb, ":namespaces"), verb)
         self.assertFalse(may("get", f":namespaces/{OTHER}", OTHER))
         for verb in ("get", "list", "delete", "update"):
@@ -199,6 +206,8 @@ class Cluster(unittest.TestCase):
     def test_examples_are_taken(self):
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples"))
         self.assertEqual(len(done.stdout.splitlines()), len(list((ROOT / "examples").glob("*.yaml"))))
+        self.assertEqual(done.stderr, "", "warnings")
+        done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples" / "classes"))
         self.assertEqual(done.stderr, "", "warnings")
 
     def test_resources_outlive_the_release(self):

@@ -83,7 +83,7 @@ pub(crate) async fn the_operator_takes_the_arguments_of_the_chart() {
     let tools = Tools::locate().await.expect("the tools");
     let files = tempfile();
     let chart = Chart::new(&tools, &files, "x", "x").values(json!({
-        "allowWithoutClass": true, "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
+        "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
     }));
     let objects = chart.template().await.expect("the chart is rendered");
     let deployment = objects
@@ -111,9 +111,11 @@ fn tempfile() -> PathBuf {
 }
 
 pub(crate) async fn generated_files_are_up_to_date() {
-    let wanted = awsdeploy::api::crds_yaml().expect("the CRD is written");
-    let found = fs::read_to_string(root().join("crds/awsdeploy.dev_awsdeployusers.yaml")).expect("crds/ is there");
-    assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+    for (plural, wanted) in awsdeploy::api::crds_yaml().expect("the CRDs are written") {
+        let found =
+            fs::read_to_string(root().join(format!("crds/awsdeploy.dev_{plural}.yaml"))).expect("crds/ is there");
+        assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+    }
 }
 
 pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {

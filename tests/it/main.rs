@@ -14,6 +14,7 @@
 
 mod adapter;
 mod bad_input;
+mod class;
 mod console;
 mod cost;
 mod crash;
@@ -103,8 +104,20 @@ const CLAIMS: &[Claim] = claims! {
         missing_rights_name_the_command_that_grants_them,
         missing_credentials_are_told_and_waited_for,
         an_unreachable_aws_leaves_ready_as_it_was,
-        without_a_class_nothing_is_allowed,
         one_bad_resource_does_not_stop_the_others,
+    }
+    class: {
+        without_a_class_nothing_is_allowed,
+        a_class_decides_on_name_path_limits_tags_and_defaults,
+        what_a_class_does_not_allow_is_told_and_never_asked_of_aws,
+        a_tightened_class_freezes_the_user_and_its_key_lives_on,
+        a_namespace_without_its_label_loses_its_keys,
+        a_deleted_class_takes_its_users_with_it,
+        a_forbidden_change_costs_nothing_and_suspend_still_works,
+        who_comes_too_late_waits_for_room,
+        another_account_than_the_class_asks_for_is_not_written_to,
+        another_class_does_not_move_a_user,
+        a_class_says_how_it_stands,
     }
     console: {
         a_person_gets_a_password_and_the_way_in,

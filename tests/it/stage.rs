@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
+use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason};
 use awsdeploy_testkit::{
     aws_proxy::{Account, StrictAws, Truth, UserTruth},
     chart::Chart,
@@ -94,13 +94,13 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     std::fs::create_dir_all(&helm)?;
     let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(json!({
         "replicas": 0,
-        "allowWithoutClass": true,
         "networkPolicy": {"enabled": false},
         "secretAccess": {"namespaces": ["placeholder"]},
     }));
     let client = rig.control_plane().client();
     create_namespace(&client, "placeholder").await;
     chart.install(&admin).await?;
+    apply_class(&client, "default", true, open_class()).await?;
     let secrets_binding = chart
         .template()
         .await?
@@ -119,6 +119,24 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     })
 }
 
+/// A class that allows everything everywhere: what is allowed to whom is the matter of the tests that say so.
+pub(crate) fn open_class() -> Value {
+    json!({
+        "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+        "console": "Allow", "acknowledgeAdminEquivalent": true,
+    })
+}
+
+async fn apply_class(client: &Client, name: &str, is_default: bool, spec: Value) -> kube::Result<AwsDeployUserClass> {
+    let annotations = if is_default { json!({"awsdeploy.dev/is-default-class": "true"}) } else { json!({}) };
+    let object = json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass",
+        "metadata": {"name": name, "annotations": annotations}, "spec": spec,
+    });
+    let params = PatchParams::apply("test").force().validation_strict();
+    Api::all(client.clone()).patch(name, &params, &Patch::Apply(&object)).await
+}
+
 async fn create_namespace(client: &Client, name: &str) {
     let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace");
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -133,8 +151,6 @@ pub(crate) struct Wishes {
     pub(crate) arguments: Vec<&'static str>,
     /// The operator may not touch Secrets in the namespace.
     pub(crate) no_secret_access: bool,
-    /// The operator runs without `--allow-without-class`.
-    pub(crate) no_door: bool,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
@@ -248,6 +264,34 @@ impl Stage {
         });
         let params = PatchParams::apply("test").force().validation_strict();
         self.users().patch(name, &params, &Patch::Apply(&object)).await
+    }
+
+    /// Applies a class of this test and gives its name. It serves the namespace of the test unless it says otherwise.
+    pub(crate) async fn class(&self, name: &str, spec: Value) -> String {
+        let class = self.try_class(name, spec).await.expect("the API server takes the class");
+        class.name_any()
+    }
+
+    /// Applies a class of this test that the API server may refuse.
+    pub(crate) async fn try_class(&self, name: &str, mut spec: Value) -> kube::Result<AwsDeployUserClass> {
+        if spec["namespaces"].is_null() {
+            spec["namespaces"] = json!({"names": [self.namespace]});
+        }
+        apply_class(&self.client, &format!("{}-{name}", self.namespace), false, spec).await
+    }
+
+    pub(crate) fn classes(&self) -> Api<AwsDeployUserClass> {
+        Api::all(self.client.clone())
+    }
+
+    /// Sets labels of the test's namespace; a null takes one away.
+    pub(crate) async fn label_namespace(&self, labels: Value) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let patch = json!({"metadata": {"labels": labels}});
+        namespaces
+            .patch(&self.namespace, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .expect("the namespace is labelled");
     }
 
     /// Sets an annotation of a resource.
@@ -481,11 +525,10 @@ fn options(
         "--resync=5s",
         "--secret-check=1s",
         "--aws-rate=500",
+        // All tests share the classes; each would see other users.
+        "--report-classes=false",
         "--log=awsdeploy=debug",
     ]);
-    if !wishes.no_door {
-        arguments.push("--allow-without-class");
-    }
     arguments.extend(&wishes.arguments);
     OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
         .arguments(arguments)

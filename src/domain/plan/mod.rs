@@ -7,6 +7,7 @@
 mod cleanup;
 mod console;
 mod effect;
+mod revoked;
 pub mod rotation;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use jiff::Timestamp;
 
 pub use cleanup::{Leaving, cleanup, declared_grants};
 pub use effect::{Effect, Facts, Why};
+pub use revoked::{Revoked, revoked};
 
 use super::{
     desired::{Desired, Target},
