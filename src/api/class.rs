@@ -108,6 +108,11 @@ pub struct AwsDeployUserClassSpec {
     #[serde(default)]
     pub on_revoked: OnRevoked,
 
+    /// What follows when AWS has found an access key of a user in public and attached its quarantine policy
+    /// (`AWSCompromisedKeyQuarantine`...), which is never detached.
+    #[serde(default)]
+    pub on_quarantine: OnQuarantine,
+
     /// Must be true for policies that make whoever has the key an administrator of the account: `AdministratorAccess`,
     /// `IAMFullAccess`, `PowerUserAccess` and their like, and inline policies with the same power. Such users belong
     /// into an account of their own.
@@ -344,6 +349,18 @@ pub enum OnRevoked {
     /// `Deactivate`, then policies, user and Secrets are removed. Keys that others made are never touched: they keep the
     /// user, without any policy.
     Delete,
+}
+
+/// What follows when AWS has found an access key of the user in public and quarantines the user for it.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnQuarantine {
+    /// It is told by condition, Event and metric; nothing is done.
+    #[default]
+    Alert,
+    /// A new key replaces every key of the operator that existed when it was seen, without overlap.
+    Rotate,
+    /// All keys of the operator are Inactive and kept until a person has detached the policy.
+    Suspend,
 }
 
 /// What the operator found. A report only.

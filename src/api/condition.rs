@@ -60,6 +60,12 @@ macro_rules! reasons {
                 match self { $(Self::$name => stringify!($name),)+ }
             }
 
+            /// The reason of this name.
+            #[must_use]
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+            }
+
             /// One sentence for the reference documentation.
             #[must_use]
             pub fn describe(self) -> &'static str {
@@ -83,6 +89,10 @@ reasons! {
     ManualOnly,
     /// An old key is still valid until its overlap ends.
     Overlap,
+    /// An old key stays valid beyond its overlap, because AWS still sees it used (`rotation.holdWhileUsed`).
+    StillUsed,
+    /// A rotation is due and waits for its time: a window, the end of an overlap, a pause after a key made before.
+    RotationWaits,
 
     // Under way.
     /// The first pass has not come to an end yet.
@@ -97,6 +107,8 @@ reasons! {
     // A person has to do something.
     /// `spec.suspend` is true: all keys of this user are Inactive.
     Suspended,
+    /// AWS has attached its quarantine policy: it found an access key of the user in public.
+    Quarantined,
     /// No class allows what the resource asks for.
     NotAllowed,
     /// Not allowed any more: user and published key stay as they are, nothing more is granted.
@@ -151,8 +163,8 @@ reasons! {
     Conflict,
     /// AWS has not accepted a new key in time; it was removed and another one will be made.
     KeyNotAccepted,
-    /// A rotation is due and waits for the old key's overlap to end.
-    RotationWaits,
+    /// An attempt to make a key failed; the next one follows after a pause.
+    BackingOff,
 
     // Told as Events.
     /// The IAM user was created.

@@ -69,9 +69,9 @@ pub struct AwsDeployUserSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
 
-    /// Tags of the IAM user, at most 38. Tags that are not listed here are left alone.
+    /// Tags of the IAM user, at most 37. Tags that are not listed here are left alone.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 38), schema_with = "tags")]
+    #[schemars(extend("maxProperties" = 37), schema_with = "tags")]
     #[x_kube(validation = Rule::new("self.all(k, size(k) >= 1 && size(k) <= 128)").message("tag keys have 1 to 128 characters"))]
     #[x_kube(validation = Rule::new("self.all(k, !k.lowerAscii().startsWith('aws:') && !k.lowerAscii().startsWith('awsdeploy.dev/'))")
         .message("tag keys may not start with aws: (reserved by AWS) or awsdeploy.dev/ (used by this operator)"))]
@@ -209,6 +209,8 @@ impl UseCase {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.every) && has(self.schedule))").message("give either every or schedule, not both"))]
 #[x_kube(validation = Rule::new("!has(self.timeZone) || has(self.schedule)").message("timeZone goes with schedule; every is an amount of time and needs none"))]
+#[x_kube(validation = Rule::new("!(has(self.windows) && size(self.windows) > 0 && has(self.every) && self.every == 'Never')")
+    .message("windows say when scheduled rotations may begin; with every: Never there are none, and a rotation on request begins at once"))]
 pub struct RotationSpec {
     /// A new key this long after the last one was published: `30d`, `12h`, `90m`. `Never` rotates only on
     /// request (annotation `awsdeploy.dev/rotate`). Default: `90d`.
@@ -231,6 +233,40 @@ pub struct RotationSpec {
     /// consumers have time to pick up the new one. Must be shorter than the rotation interval. Default: `24h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<HumanDuration>,
+
+    /// If AWS still sees the old key used when the overlap is over, it stays Active at most this much longer, until
+    /// it was not used for more than a day (the operator's `--last-used-window`). A warning Event tells of it; after
+    /// that the key retires whether it is used or not. AWS learns of uses late and by the quarter of an hour. `overlap`
+    /// and this together must be shorter than the rotation interval. Absent: AWS is not asked, and the key retires
+    /// when the overlap is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_while_used: Option<HumanDuration>,
+
+    /// When rotations that are due by `every` or `schedule` may begin, at most 10 windows; absent: at any time.
+    /// A rotation that comes due outside begins when the next window opens, spread over its first half so that many
+    /// users do not begin together; missed windows count as one. First keys, keys that replace lost or dead ones, and
+    /// rotations that somebody asks for do not wait. An old key retires when its overlap ends, inside a window or not.
+    /// A window must open at least once per rotation interval.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub windows: Vec<RotationWindow>,
+}
+
+/// A time that comes again and again, in which scheduled rotations may begin.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationWindow {
+    /// When the window opens: a cron expression with five fields, such as `0 2 * * 6` for Saturdays at two.
+    #[schemars(length(min = 9, max = 128))]
+    pub schedule: String,
+
+    /// How long it stays open: `4h`, `90m`. May be longer than the time to its next opening.
+    pub duration: HumanDuration,
+
+    /// IANA time zone of `schedule`, such as `Europe/Berlin`. Default: `UTC`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: Option<String>,
 }
 
 /// The Secret that holds the key. The operator creates it and never takes over one that exists.
@@ -397,7 +433,7 @@ pub struct AccessKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub superseded_at: Option<Timestamp>,
-    /// When the key's overlap ends and it is set Inactive.
+    /// When the key is set Inactive: its overlap ends, or at the latest if it is held because it is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub retires_at: Option<Timestamp>,
@@ -405,6 +441,11 @@ pub struct AccessKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub inactive_since: Option<Timestamp>,
+    /// When AWS last saw the key used, as of the last time it was asked. AWS is asked about keys whose overlap is
+    /// over, if `rotation.holdWhileUsed` is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// Where an access key is in its life.

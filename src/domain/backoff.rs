@@ -1,6 +1,8 @@
 //! How long to wait after an error: one table, with jitter from the UID so that tests are exact.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::Reason;
 
 /// How an error is dealt with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +50,42 @@ pub fn delay(class: ErrorClass, failures: u32, permille: i32, slow_resync: Signe
     base + base / 10 * permille / 1000
 }
 
+/// Until when a resource rests after a restart, because its last passes failed: `since` is when the last one did,
+/// `reasons` are those of its bad conditions.
+///
+/// Only where waiting is about the one that is called: AWS and the API server must not be stormed by an operator that
+/// starts again and again, and a quota is not asked anew by it. What a person may have mended together with the
+/// restart, such as rights or a flag, is looked at right away.
+#[must_use]
+pub fn rests_until(
+    reasons: impl IntoIterator<Item = Reason>,
+    failures: u32,
+    since: Timestamp,
+    permille: i32,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let class = |reason| match reason {
+        Reason::LimitExceeded => Some(ErrorClass::Limit),
+        Reason::Throttled => Some(ErrorClass::Throttled),
+        Reason::AwsUnavailable
+        | Reason::KubernetesUnavailable
+        | Reason::KeyNotAccepted
+        | Reason::NoRandomness
+        | Reason::BackingOff => Some(ErrorClass::Transient),
+        _ => None,
+    };
+    if failures == 0 {
+        return None;
+    }
+    let wait = reasons
+        .into_iter()
+        .filter_map(class)
+        .map(|class| delay(class, failures, permille, SignedDuration::ZERO))
+        .max()?;
+    // A clock that was ahead then makes no pause longer.
+    Some(since.min(now) + wait).filter(|until| *until > now)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +111,23 @@ mod tests {
         assert_eq!(delay(ErrorClass::Denied, 1, 1000, SLOW).as_secs(), 330);
         assert_eq!(delay(ErrorClass::Conflict, 1, 1000, SLOW).as_secs(), 3);
         assert_eq!(delay(ErrorClass::Conflict, 1, 0, SLOW).as_secs(), 1);
+    }
+
+    #[test]
+    fn a_restart_in_the_middle_of_a_back_off_keeps_it() {
+        let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
+        let left = |reasons: &[Reason], failures, ago| {
+            let until = rests_until(reasons.iter().copied(), failures, now - SignedDuration::from_secs(ago), 0, now);
+            until.map(|until| until.duration_since(now).as_secs())
+        };
+        assert_eq!(left(&[Reason::AwsUnavailable], 4, 10), Some(30));
+        assert_eq!(left(&[Reason::AwsUnavailable], 4, 40), None);
+        assert_eq!(left(&[Reason::Pending, Reason::LimitExceeded], 1, 60), Some(29 * 60));
+        assert_eq!(left(&[Reason::KeyNotAccepted], 0, 1), None);
+        assert_eq!(left(&[Reason::Throttled], 1, -3600), Some(30), "a clock that was ahead");
+        for mended in [Reason::AccessDenied, Reason::InvalidSpec, Reason::BoundaryNotFound, Reason::OperatorCredentials]
+        {
+            assert_eq!(left(&[mended], 3, 1), None, "{mended}");
+        }
     }
 }

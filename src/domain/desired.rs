@@ -10,10 +10,12 @@ use super::{
     policy,
     schedule::{CronSchedule, Rhythm},
     settings::Settings,
+    window::{Window, Windows},
 };
+pub use crate::api::class::OnQuarantine;
 use crate::api::{
     AwsDeployUser, Reason, duration, mark,
-    user::{AwsDeployUserSpec, DeletionPolicy},
+    user::{AwsDeployUserSpec, DeletionPolicy, RotationSpec},
 };
 
 /// Rotation interval when nothing is declared. CIS 1.14 asks for 90 days or less.
@@ -23,9 +25,9 @@ pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 
 /// Tags per user (IAM quota).
 const TAG_LIMIT: usize = 50;
-/// Tags that the operator needs beside the declared ones: ownership, use case and console, and for two
+/// Tags that the operator needs beside the declared ones: ownership, use case, console and quarantine, and for two
 /// keys and a third in its last moments the ownership tag and the console's description.
-const TAGS_OF_OUR_OWN: usize = 6 + 3 * 2;
+const TAGS_OF_OUR_OWN: usize = 7 + 3 * 2;
 /// Characters of a user name (IAM limit).
 const NAME_LIMIT: usize = 64;
 
@@ -49,6 +51,8 @@ pub struct Grant {
     pub path: String,
     /// ARN of the policy that limits whatever the user is granted.
     pub boundary: Option<String>,
+    /// What follows when AWS quarantines the user.
+    pub on_quarantine: OnQuarantine,
 }
 
 /// The AWS account that the user lives in.
@@ -87,6 +91,8 @@ pub struct Desired {
     pub console: Option<DesiredConsole>,
     /// All our keys are to be Inactive.
     pub suspend: bool,
+    /// What follows when AWS quarantines the user.
+    pub on_quarantine: OnQuarantine,
 }
 
 /// The access key and its rotation.
@@ -96,8 +102,12 @@ pub struct DesiredKey {
     pub description: Option<String>,
     /// When keys are replaced.
     pub rhythm: Rhythm,
+    /// When a scheduled replacement may begin.
+    pub windows: Windows,
     /// How long an old key stays Active after a new one was published.
     pub overlap: SignedDuration,
+    /// How much longer at most, while AWS sees it used. `None`: AWS is not asked.
+    pub hold_while_used: Option<SignedDuration>,
     /// Value of the rotate annotation.
     pub rotate_request: Option<String>,
 }
@@ -166,7 +176,7 @@ impl Grant {
     /// What the simplest class grants: the usual path, and no limit. For tests.
     #[cfg(test)]
     pub(crate) fn simplest() -> Self {
-        Self { path: "/awsdeploy/".to_owned(), boundary: None }
+        Self { path: "/awsdeploy/".to_owned(), boundary: None, on_quarantine: OnQuarantine::Alert }
     }
 }
 
@@ -253,7 +263,7 @@ pub fn validate(
     }
 
     check_groups(spec, &mut violate);
-    let (rhythm, overlap) = desired_rotation(spec, settings, &mut violate);
+    let key = desired_key(user, settings, &mut violate);
     let secret = desired_secret(spec, target);
     if target.secret_name == target.journal_name {
         violate("accessKey.secret.name", format!("{:?} is the name of the operator's own journal", target.secret_name));
@@ -270,20 +280,11 @@ pub fn validate(
         inline,
         groups: spec.groups.iter().cloned().collect(),
         boundary: grant.boundary.clone(),
-        key: DesiredKey {
-            description: spec.access_key.description.clone().filter(|text| !text.is_empty()),
-            rhythm,
-            overlap,
-            rotate_request: user
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|all| all.get(mark::ANNOTATION_ROTATE))
-                .cloned(),
-        },
+        key,
         secret,
         console,
         suspend: spec.suspend,
+        on_quarantine: grant.on_quarantine,
     })
 }
 
@@ -355,13 +356,39 @@ pub fn console_secret(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
     spec.console.as_ref().map(|console| console.secret_name.clone().unwrap_or_else(|| format!("{name}-console")))
 }
 
-fn desired_rotation(
-    spec: &AwsDeployUserSpec,
+fn desired_key(
+    user: &AwsDeployUser,
     settings: &Settings,
     violate: &mut impl FnMut(&'static str, String),
-) -> (Rhythm, SignedDuration) {
-    let rotation = &spec.access_key.rotation;
-    let rhythm = match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
+) -> DesiredKey {
+    let declared = &user.spec.access_key;
+    let rotation = &declared.rotation;
+    let rhythm = desired_rhythm(rotation, violate);
+    let windows = desired_windows(rotation, violate);
+    let overlap =
+        rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
+            violate("accessKey.rotation.overlap", error.to_string());
+            DEFAULT_OVERLAP
+        });
+    let hold_while_used = rotation.hold_while_used.as_ref().and_then(|text| {
+        text.parse().map_err(|error| violate("accessKey.rotation.holdWhileUsed", error.to_string())).ok()
+    });
+    let annotations = user.metadata.annotations.as_ref();
+    let key = DesiredKey {
+        description: declared.description.clone().filter(|text| !text.is_empty()),
+        rhythm,
+        windows,
+        overlap,
+        hold_while_used,
+        rotate_request: annotations.and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
+    };
+    check_windows(&key, violate);
+    check_gap(&key, rotation, settings, violate);
+    key
+}
+
+fn desired_rhythm(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> Rhythm {
+    match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
         (Some(_), Some(_)) => {
             violate("accessKey.rotation", "give either every or schedule, not both".to_owned());
             Rhythm::Never
@@ -382,36 +409,83 @@ fn desired_rotation(
             |schedule| Rhythm::Cron(Box::new(schedule)),
         ),
         (None, None) => Rhythm::Every(DEFAULT_EVERY),
-    };
-    let overlap =
-        rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
-            violate("accessKey.rotation.overlap", error.to_string());
-            DEFAULT_OVERLAP
-        });
-    if let Some(gap) = rhythm.smallest_gap() {
-        if gap < settings.min_rotation_interval {
-            violate(
-                "accessKey.rotation",
-                format!(
-                    "keys would be rotated every {}, the operator allows {} at the shortest (--min-rotation-interval)",
-                    duration::humanize(gap),
-                    duration::humanize(settings.min_rotation_interval)
-                ),
-            );
-        }
-        if overlap >= gap {
-            let how = if rotation.overlap.is_some() { "overlap" } else { "the default overlap" };
-            violate(
-                "accessKey.rotation.overlap",
-                format!(
-                    "{how} of {} must be shorter than the time between two rotations, {}: an IAM user has two key slots, so the old key has to go before the next one comes",
-                    duration::humanize(overlap),
-                    duration::humanize(gap)
-                ),
-            );
+    }
+}
+
+fn desired_windows(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> Windows {
+    if rotation.every.as_deref() == Some("Never") && !rotation.windows.is_empty() {
+        violate(
+            "accessKey.rotation.windows",
+            "windows say when scheduled rotations may begin; with every: Never there are none, and a rotation on request begins at once".to_owned(),
+        );
+    }
+    let mut windows = Vec::new();
+    for declared in &rotation.windows {
+        let opens = CronSchedule::parse(&declared.schedule, declared.time_zone.as_deref());
+        let opens = opens.map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
+        let lasts = declared.duration.parse().map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
+        if let (Ok(opens), Ok(duration)) = (opens, lasts) {
+            windows.push(Window { opens, duration });
         }
     }
-    (rhythm, overlap)
+    Windows(windows)
+}
+
+fn check_windows(key: &DesiredKey, violate: &mut impl FnMut(&'static str, String)) {
+    let Some(gap) = key.rhythm.smallest_gap() else { return };
+    if let Some(wait) = key.windows.longest_wait_beyond(gap) {
+        violate(
+            "accessKey.rotation.windows",
+            format!(
+                "no window opens for {} at a time, and keys are to be rotated every {}: they would become older than declared. Give windows that open at least once per interval, or a longer interval",
+                duration::humanize(wait),
+                duration::humanize(gap)
+            ),
+        );
+    }
+}
+
+fn check_gap(
+    key: &DesiredKey,
+    rotation: &RotationSpec,
+    settings: &Settings,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    if let Some(gap) = key.rhythm.smallest_gap()
+        && gap < settings.min_rotation_interval
+    {
+        violate(
+            "accessKey.rotation",
+            format!(
+                "keys would be rotated every {}, the operator allows {} at the shortest (--min-rotation-interval)",
+                duration::humanize(gap),
+                duration::humanize(settings.min_rotation_interval)
+            ),
+        );
+    }
+    let Some(gap) = key.windows.smallest_gap(&key.rhythm) else { return };
+    if key.overlap >= gap {
+        let how = if rotation.overlap.is_some() { "overlap" } else { "the default overlap" };
+        violate(
+            "accessKey.rotation.overlap",
+            format!(
+                "{how} of {} must be shorter than the time between two rotations, {}: an IAM user has two key slots, so the old key has to go before the next one comes",
+                duration::humanize(key.overlap),
+                duration::humanize(gap)
+            ),
+        );
+    } else if let Some(hold) = key.hold_while_used
+        && key.overlap.saturating_add(hold) >= gap
+    {
+        violate(
+            "accessKey.rotation.holdWhileUsed",
+            format!(
+                "overlap and holdWhileUsed together, {}, must be shorter than the time between two rotations, {}: an IAM user has two key slots, and a key that is held must be gone before the next one comes",
+                duration::humanize(key.overlap.saturating_add(hold)),
+                duration::humanize(gap)
+            ),
+        );
+    }
 }
 
 fn desired_secret(spec: &AwsDeployUserSpec, target: &Target) -> DesiredSecret {
@@ -524,7 +598,7 @@ mod tests {
             (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
             (
                 json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
-                "38 are left",
+                "37 are left",
             ),
             (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
             (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),
@@ -533,6 +607,11 @@ mod tests {
                 json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}),
                 "between two rotations, 2h",
             ),
+            (
+                json!({"accessKey": {"rotation": {"every": "7d", "overlap": "1d", "holdWhileUsed": "6d"}}}),
+                "together, 7d, must be shorter than the time between two rotations, 7d: an IAM user has two key slots",
+            ),
+            (json!({"accessKey": {"rotation": {"every": "7d", "holdWhileUsed": "0s"}}}), "is not a duration"),
             (json!({"accessKey": {"rotation": {"schedule": "nonsense", "overlap": "1h"}}}), "five fields"),
             (
                 json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}),
@@ -545,6 +624,37 @@ mod tests {
     }
 
     #[test]
+    fn windows_open_at_least_once_per_interval_and_need_a_schedule() {
+        let rotation = |every: &str, windows: serde_json::Value| json!({"accessKey": {"rotation": {"every": every, "overlap": "1h", "windows": windows}}});
+        let saturdays = || json!([{"schedule": "0 2 * * 6", "duration": "4h"}]);
+        let desired = check(rotation("7d", saturdays())).unwrap();
+        assert_eq!(desired.key.windows.0[0].duration, SignedDuration::from_hours(4));
+        for (spec, told) in [
+            (rotation("2d", saturdays()), "no window opens for 7d at a time, and keys are to be rotated every 2d"),
+            (rotation("Never", saturdays()), "a rotation on request begins at once"),
+            (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "0s"}])), "is not a duration"),
+            (rotation("7d", json!([{"schedule": "Saturdays", "duration": "4h"}])), "five fields"),
+            (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "4h", "timeZone": "Bern"}])), "IANA"),
+        ] {
+            let message = message(spec);
+            assert!(message.contains("accessKey.rotation.windows") && message.contains(told), "{message}");
+        }
+        // A window that lasts longer than until its next opening is always open.
+        assert!(check(rotation("2d", json!([{"schedule": "0 * * * *", "duration": "2h"}]))).is_ok());
+    }
+
+    #[test]
+    fn the_overlap_ends_before_the_next_rotation_also_where_windows_bring_two_nearer() {
+        let spec = |overlap: &str| {
+            json!({"accessKey": {"rotation": {"schedule": "0 12 1 * *", "overlap": overlap,
+                "windows": [{"schedule": "0 2 14,25 * *", "duration": "4h"}, {"schedule": "0 11 1 2-12 *", "duration": "4h"}]}}})
+        };
+        assert!(check(spec("18d")).is_ok());
+        // In January it has to wait for the 14th, in February it begins on the 1st.
+        assert!(message(spec("19d")).contains("must be shorter than the time between two rotations, 18d 10h"));
+    }
+
+    #[test]
     fn all_violations_are_told_at_once() {
         let violations =
             check(json!({"userName": "a".repeat(65), "accessKey": {"rotation": {"schedule": "nonsense"}}}))
@@ -554,6 +664,7 @@ mod tests {
 
     #[test]
     fn manual_rotation_has_no_interval_that_the_overlap_could_exceed() {
-        assert!(check(json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d"}}})).is_ok());
+        let spec = json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}}});
+        assert!(check(spec).is_ok());
     }
 }

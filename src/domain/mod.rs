@@ -17,4 +17,5 @@ pub mod schedule;
 pub mod secret;
 pub mod settings;
 pub mod verdict;
+pub mod window;
 pub mod world;

@@ -54,7 +54,7 @@ const SAMPLE_FROM: &str = "2026-01-01T00:00:00Z";
 
 /// Occurrences that are looked at to find a schedule's smallest gap: enough to see a whole week
 /// of an hourly schedule, and every gap of any schedule that repeats yearly or more often.
-const SAMPLE_SIZE: usize = 400;
+pub(super) const SAMPLE_SIZE: usize = 400;
 
 /// How far a gap that is too long is looked for: the 29th of February comes within nine years.
 const GAP_YEARS: SignedDuration = SignedDuration::from_hours(9 * 366 * 24);
@@ -142,7 +142,8 @@ impl CronSchedule {
         Ok(schedule)
     }
 
-    fn after(&self, time: Timestamp) -> Option<Timestamp> {
+    /// The first time after this one.
+    pub(super) fn after(&self, time: Timestamp) -> Option<Timestamp> {
         self.cron.find_next_occurrence(&time.to_zoned(self.zone.clone()), false).ok().map(|zoned| zoned.timestamp())
     }
 
@@ -164,6 +165,11 @@ impl CronSchedule {
         None
     }
 
+    /// The last time up to this one.
+    pub(super) fn until(&self, time: Timestamp) -> Option<Timestamp> {
+        self.cron.find_previous_occurrence(&time.to_zoned(self.zone.clone()), true).ok().map(|zoned| zoned.timestamp())
+    }
+
     fn smallest_gap(&self) -> Option<SignedDuration> {
         let mut last = self.after(sample_start())?;
         let mut smallest = None::<SignedDuration>;
@@ -183,7 +189,8 @@ impl fmt::Display for CronSchedule {
     }
 }
 
-fn sample_start() -> Timestamp {
+/// See [`SAMPLE_FROM`].
+pub(super) fn sample_start() -> Timestamp {
     Timestamp::from_str(SAMPLE_FROM).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
@@ -276,11 +283,45 @@ mod tests {
         }
     }
 
+    /// 5,000 UIDs as Kubernetes makes them: random but for version and variant.
+    fn uids() -> impl Iterator<Item = String> {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state ^ (state >> 29)
+        };
+        (0..5000).map(move |_| {
+            let (high, low) = (next(), next());
+            let (a, b, c) = (high >> 32, high >> 16 & 0xffff, high & 0xfff);
+            format!("{a:08x}-{b:04x}-4{c:03x}-a{:03x}-{:012x}", low >> 48 & 0xfff, low & 0xffff_ffff_ffff)
+        })
+    }
+
     #[test]
-    fn users_due_in_the_same_minute_do_not_start_together() {
-        let values: std::collections::BTreeSet<i32> =
-            (0..500).map(|n| spread_permille(&format!("6f1e{n:04}-aaaa-bbbb-cccc-0123456789ab"))).collect();
-        assert!(values.len() > 300, "{} distinct of 500", values.len());
-        assert!(values.iter().all(|permille| (0..1000).contains(permille)));
+    fn five_thousand_users_due_in_the_same_minute_do_not_start_together() {
+        let last = at("2026-03-01T12:00:00Z");
+        for (rhythm, first, last_start) in [
+            (cron("0 3 * * *", "UTC"), at("2026-03-02T03:00:00Z"), at("2026-03-02T03:10:00Z")),
+            (
+                Rhythm::Every(SignedDuration::from_hours(24 * 30)),
+                at("2026-03-31T11:50:00Z"),
+                at("2026-03-31T12:00:00Z"),
+            ),
+        ] {
+            let mut starts = std::collections::BTreeMap::<Timestamp, usize>::new();
+            for uid in uids() {
+                *starts.entry(rhythm.due(last, spread_permille(&uid)).unwrap()).or_default() += 1;
+            }
+            let (earliest, latest) = (*starts.keys().next().unwrap(), *starts.keys().next_back().unwrap());
+            assert!(earliest >= first && latest <= last_start, "{earliest} to {latest}");
+            // Ten minutes are 600 seconds, 5,000 users are eight a second.
+            let most = starts.values().max().unwrap();
+            assert!(starts.len() > 570 && *most <= 25, "{} seconds, {most} users in the fullest", starts.len());
+        }
+    }
+
+    #[test]
+    fn the_spread_of_a_user_stays_the_same_after_a_restart() {
+        assert_eq!(spread_permille("6f1e0001-aaaa-4bbb-8ccc-0123456789ab"), 429);
     }
 }

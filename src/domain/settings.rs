@@ -15,6 +15,8 @@ pub struct Settings {
     pub verify_timeout: SignedDuration,
     /// How long a key stays Inactive before it is deleted.
     pub retire_dwell: SignedDuration,
+    /// A superseded key that AWS saw used within this time counts as used now.
+    pub last_used_window: SignedDuration,
     /// Smallest allowed rotation interval.
     pub min_rotation_interval: SignedDuration,
     /// Managed policies that the account allows per user (IAM quota, 10 unless raised).
@@ -30,6 +32,13 @@ impl Settings {
     pub fn repair_interval(&self) -> SignedDuration {
         self.min_rotation_interval / 60
     }
+
+    /// Uses of the old key this soon after the publication of the new one are those of consumers that were about to
+    /// move. A hundredth of the window; by default a quarter of an hour, the grain of AWS's record.
+    #[must_use]
+    pub fn moving_time(&self) -> SignedDuration {
+        self.last_used_window / 100
+    }
 }
 
 impl Default for Settings {
@@ -40,6 +49,7 @@ impl Default for Settings {
             verify_interval: SignedDuration::from_secs(1),
             verify_timeout: SignedDuration::from_mins(5),
             retire_dwell: SignedDuration::from_mins(10),
+            last_used_window: SignedDuration::from_hours(26),
             min_rotation_interval: SignedDuration::from_hours(1),
             max_attached_policies: 10,
         }

@@ -96,7 +96,14 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     let refused = failure(About::Authorization).is_some();
     let pending = || Note::new(Reason::Pending, "the pass did not come to this yet");
 
+    // AWS's quarantine does not disappear behind a policy that cannot be attached.
+    let quarantined =
+        outcome.plan.and_then(|plan| plan.user.as_ref()).filter(|note| note.reason == Reason::Quarantined);
     let user = match (failure(About::User), blind, outcome.plan) {
+        (Some(failure), ..) if let Some(note) = quarantined => {
+            let both = format!("{}. Besides: {}", note.message, failure.note.message);
+            finding(ConditionType::UserSynced, State::False, Note::new(note.reason, both))
+        }
         (Some(failure), ..) => finding(ConditionType::UserSynced, State::False, failure.note.clone()),
         (None, Some(failure), _) => finding(ConditionType::UserSynced, State::Unknown, failure.note.clone()),
         (None, None, Some(plan)) if plan.user.is_some() => {
@@ -145,12 +152,17 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     vec![ready, authorized, user, key, rotation]
 }
 
-/// Whether this says that the next rotation will come about.
+/// Whether this says that the next rotation will come about. Waiting for a time that was asked for is as healthy as
+/// having nothing due; a pause after a failure is not.
 fn rotation_state(reason: Reason) -> State {
     match reason {
-        Reason::Scheduled | Reason::ManualOnly | Reason::Overlap | Reason::Verifying | Reason::Recovering => {
-            State::True
-        }
+        Reason::Scheduled
+        | Reason::ManualOnly
+        | Reason::Overlap
+        | Reason::StillUsed
+        | Reason::RotationWaits
+        | Reason::Verifying
+        | Reason::Recovering => State::True,
         Reason::Pending | Reason::Deleting => State::Unknown,
         _ => State::False,
     }
@@ -190,6 +202,19 @@ fn ready(outcome: &Outcome<'_>, was_ready: bool, parts: [&Finding; 3], refused: 
         None => {
             finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret"))
         }
+    }
+}
+
+/// While a pause after a failure lasts, the words are those of the failure: it says what is waited for, and a restart
+/// learns from it how long.
+pub fn keep_failure(findings: &mut [Finding], before: &[Condition]) {
+    let kept = |finding: &Finding| {
+        let old =
+            before.iter().find(|old| old.type_ == finding.kind.as_str() && old.status == State::False.as_str())?;
+        Some(Note::new(Reason::named(&old.reason)?, old.message.clone()))
+    };
+    for finding in findings.iter_mut().filter(|finding| finding.note.reason == Reason::BackingOff) {
+        finding.note = kept(finding).unwrap_or_else(|| finding.note.clone());
     }
 }
 

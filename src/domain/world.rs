@@ -12,12 +12,15 @@ use super::{console::ConsoleSecret, journal::Journal};
 
 /// Everything that `plan` looks at.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     /// The IAM user.
     pub iam: Iam,
-    /// True when `iam` was read in this pass. Facts that a pass remembers are good enough to see
-    /// that there is nothing to do, never to do something that cannot be undone.
+    /// True when user, tags and keys in `iam` were read in this pass. Facts that a pass remembers are good enough to
+    /// see that there is nothing to do, never to do something that cannot be undone.
     pub iam_live: bool,
+    /// True when its policies, groups and password were read in this pass too.
+    pub grants_live: bool,
     /// The target Secret.
     pub published: Published,
     /// The journal Secret.
@@ -26,8 +29,10 @@ pub struct World {
     pub console: ConsoleSecret,
     /// How far the verification of a staged key has come; lost on a restart, then it starts over.
     pub verification: Option<Verification>,
-    /// When each access key was last used, if it was asked for in this pass.
-    pub last_used: Option<BTreeMap<String, Option<Timestamp>>>,
+    /// What AWS said of the last use of access keys, for those it was asked about since the process began.
+    pub last_used: BTreeMap<String, LastUse>,
+    /// In this pass AWS did not say when a key was last used; everything else is looked after all the same.
+    pub last_used_failed: bool,
     /// Access keys that IAM said in this pass are deleted or do not exist.
     pub gone: BTreeSet<String>,
     /// Hints from the resource's own status. Losing them costs time, never safety.
@@ -172,6 +177,15 @@ pub enum JournalSeen {
     },
 }
 
+/// AWS's answer to the question when a key was last used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastUse {
+    /// When, as far as AWS knows by then; it learns of uses late. `None`: never, as far as it knows.
+    pub used_at: Option<Timestamp>,
+    /// When it was asked.
+    pub asked_at: Timestamp,
+}
+
 /// Progress of the STS check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
@@ -207,6 +221,12 @@ impl IamUser {
     #[must_use]
     pub fn key(&self, id: &str) -> Option<&AccessKey> {
         self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// Whether AWS has attached its quarantine policy, as far as policies are known.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.grants.iter().flat_map(|grants| &grants.attached).any(|arn| super::policy::is_quarantine(arn))
     }
 
     /// Whether the key carries our ownership tag. Tag keys are compared as IAM does, ignoring case.

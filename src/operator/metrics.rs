@@ -1,6 +1,10 @@
 //! Metrics, prefix `awsdeploy_`, `OpenMetrics` text. No key ids in labels.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -25,6 +29,9 @@ pub struct Metrics {
     aws_request_seconds: Histogram,
     effects: Family<EffectLabels, Counter>,
     rotations: Counter,
+    quarantined: Family<ObjectLabels, Gauge>,
+    /// Those that `quarantined` has a series of: one that is gone must not be alarmed about for ever.
+    in_quarantine: Mutex<HashSet<ObjectLabels>>,
     /// Resources that the operator looks after.
     pub resources: Gauge,
 }
@@ -38,6 +45,12 @@ struct ResultLabel {
 struct CallLabels {
     operation: &'static str,
     code: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ObjectLabels {
+    namespace: String,
+    name: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -56,6 +69,8 @@ impl Default for Metrics {
             aws_request_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
             effects: Family::default(),
             rotations: Counter::default(),
+            quarantined: Family::default(),
+            in_quarantine: Mutex::default(),
             resources: Gauge::default(),
             registry: Registry::default(),
         };
@@ -73,6 +88,11 @@ impl Default for Metrics {
         );
         registry.register("effects", "Effects of passes by verb and result", metrics.effects.clone());
         registry.register("rotations", "Access keys published", metrics.rotations.clone());
+        registry.register(
+            "quarantined",
+            "1 for each AwsDeployUser whose IAM user AWS has quarantined, because it found a key of it in public",
+            metrics.quarantined.clone(),
+        );
         registry.register("resources", "AwsDeployUser resources that are looked after", metrics.resources.clone());
         registry.register("build", "Version of the operator", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         Self { registry, ..metrics }
@@ -87,6 +107,18 @@ impl Metrics {
         // Writing into a String has no way to fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+
+    /// Drops the series of resources other than these (namespace, name): they are gone, or another replica's now.
+    pub fn keep_only(&self, objects: &HashSet<(String, String)>) {
+        let mut seen = self.in_quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|labels| {
+            let stays = objects.contains(&(labels.namespace.clone(), labels.name.clone()));
+            if !stays {
+                self.quarantined.remove(labels);
+            }
+            stays
+        });
     }
 }
 
@@ -110,6 +142,17 @@ impl PassObserver for Metrics {
     fn rotated(&self) {
         self.rotations.inc();
     }
+
+    fn quarantined(&self, namespace: &str, name: &str, is: bool) {
+        let labels = ObjectLabels { namespace: namespace.to_owned(), name: name.to_owned() };
+        let mut seen = self.in_quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        if is {
+            self.quarantined.get_or_create(&labels).set(1);
+            seen.insert(labels);
+        } else if seen.remove(&labels) {
+            self.quarantined.remove(&labels);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -125,5 +168,24 @@ mod tests {
         assert!(text.contains(r#"awsdeploy_aws_requests_total{operation="CreateAccessKey",code="OK"} 1"#), "{text}");
         assert!(text.contains("awsdeploy_rotations_total 1"), "{text}");
         assert!(text.contains("awsdeploy_build_info{version="), "{text}");
+    }
+
+    #[test]
+    fn a_quarantine_is_shown_while_it_lasts_and_its_resource_is_there() {
+        let metrics = Metrics::default();
+        let shown = || metrics.text().lines().filter(|line| line.starts_with("awsdeploy_quarantined{")).count();
+        metrics.quarantined("deploy", "a", true);
+        metrics.quarantined("deploy", "b", true);
+        metrics.quarantined("deploy", "c", false);
+        assert!(
+            metrics.text().contains(r#"awsdeploy_quarantined{namespace="deploy",name="a"} 1"#),
+            "{}",
+            metrics.text()
+        );
+        assert_eq!(shown(), 2);
+        metrics.quarantined("deploy", "a", false);
+        assert_eq!(shown(), 1, "detached");
+        metrics.keep_only(&HashSet::from([("other".to_owned(), "b".to_owned())]));
+        assert_eq!(shown(), 0, "gone");
     }
 }

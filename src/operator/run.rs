@@ -13,6 +13,7 @@ use futures::{
     FutureExt, StreamExt,
     future::{OptionFuture, join_all},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
@@ -234,10 +235,12 @@ impl Term<'_> {
                 let uids: HashSet<String> =
                     stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
                 self.metrics.resources.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
+                self.metrics
+                    .keep_only(&stores.iter().flat_map(Store::state).filter_map(|user| named(user.meta())).collect());
                 context.keep_only(&uids);
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(15)) => {}
-                    _ = ended.wait_for(|ended| *ended) => return,
+                    _ = ended.wait_for(|ended| *ended) => break,
                 }
             }
         };
@@ -247,6 +250,8 @@ impl Term<'_> {
             () = async { OptionFuture::from(reports).await; std::future::pending().await } => {}
             _ = async { futures::join!(over, join_all(runs), listed) } => {}
         }
+        // Who leads next tells of them.
+        self.metrics.keep_only(&HashSet::new());
     }
 }
 
@@ -270,6 +275,10 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
         .instrument(span)
         .await;
     Ok(Action::requeue(next.unwrap_or(Duration::from_mins(1))))
+}
+
+fn named(meta: &ObjectMeta) -> Option<(String, String)> {
+    Some((meta.namespace.clone()?, meta.name.clone()?))
 }
 
 fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded>> {

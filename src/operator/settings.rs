@@ -30,6 +30,11 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_RETIRE_DWELL", default_value = "10m", value_parser = parse_flag)]
     pub retire_dwell: Duration,
 
+    /// With `rotation.holdWhileUsed`: an old key that AWS saw used within this time is taken to be in use. Longer than
+    /// a day, so that a nightly job is seen, and AWS learns of uses late.
+    #[arg(long, env = "AWSDEPLOY_LAST_USED_WINDOW", default_value = "26h", value_parser = parse_flag)]
+    pub last_used_window: Duration,
+
     /// Smallest rotation interval that a resource may declare.
     #[arg(long, env = "AWSDEPLOY_MIN_ROTATION_INTERVAL", default_value = "1h", value_parser = parse_flag)]
     pub min_rotation_interval: Duration,
@@ -121,6 +126,7 @@ impl OperatorSettings {
                 verify_interval: signed(self.verify_interval),
                 verify_timeout: signed(self.verify_timeout),
                 retire_dwell: signed(self.retire_dwell),
+                last_used_window: signed(self.last_used_window),
                 min_rotation_interval: signed(self.min_rotation_interval),
                 max_attached_policies: self.max_attached_policies,
             },

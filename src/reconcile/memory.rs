@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::error::PassError;
 use crate::{
     api::AwsDeployUser,
-    domain::world::{Iam, Verification},
+    domain::world::{Iam, LastUse, Verification},
 };
 
 /// What is remembered of one resource.
@@ -23,6 +23,8 @@ pub(super) struct Memory {
     pub(super) iam: Option<Remembered>,
     /// Progress of the STS check.
     pub(super) verification: Option<Verification>,
+    /// What AWS said of the last use of access keys.
+    pub(super) last_used: BTreeMap<String, LastUse>,
     /// A change of user or policies that failed, and when it may be tried again.
     pub(super) user_failure: Option<(PassError, Timestamp)>,
 }
@@ -38,6 +40,7 @@ pub(super) struct Quiet {
 #[derive(Clone)]
 pub(super) struct Remembered {
     pub(super) iam: Iam,
+    /// When all of it was read; user and keys may be younger.
     pub(super) read_at: Instant,
     pub(super) generation: Option<i64>,
 }
@@ -78,6 +81,11 @@ impl Memories {
 
     pub(super) fn put(&self, uid: &str, memory: Memory) {
         self.lock().insert(uid.to_owned(), memory);
+    }
+
+    /// Whether nothing is remembered: the process has not looked at the resource yet.
+    pub(super) fn is_new(&self, uid: &str) -> bool {
+        !self.lock().contains_key(uid)
     }
 
     /// How long a resource that looks like this still needs no pass.

@@ -38,7 +38,7 @@ use crate::{
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
-        world::World,
+        world::{IamUser, World},
     },
 };
 
@@ -57,6 +57,8 @@ pub trait PassObserver: Send + Sync {
     fn acted(&self, verb: &'static str, ok: bool);
     /// A key was published.
     fn rotated(&self);
+    /// Whether AWS quarantines the user of this resource.
+    fn quarantined(&self, namespace: &str, name: &str, is: bool);
 }
 
 /// What passes need.
@@ -167,6 +169,16 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     if let Some(left) = context.memories.quiet_for(&uid, &fingerprint) {
         return left;
     }
+    let now = context.iam.clock().now();
+    if context.memories.is_new(&uid)
+        && ruling.is_as_recorded(user)
+        && let Some(until) = report::rests_until(user, spread_permille(&uid), now)
+    {
+        let wait = until_then(until, now);
+        let quiet = memory::Quiet { seen: fingerprint, until: std::time::Instant::now() + wait };
+        context.memories.put(&uid, Memory { quiet: Some(quiet), ..Memory::default() });
+        return wait;
+    }
     let started = std::time::Instant::now();
     let mut memory = context.memories.take(&uid);
     let mut pass = Pass {
@@ -248,6 +260,11 @@ impl Pass<'_> {
         self.keep_waiting_out(&mut actor);
         let plan = self.act(user, &mut actor).await;
         let act::Actor { user, observed, news, left, .. } = actor;
+        if !deleting || left {
+            let owner = &self.target.owner;
+            let is = !left && observed.world.user().is_some_and(IamUser::is_quarantined);
+            self.context.observer.quarantined(&owner.namespace, &owner.name, is);
+        }
         self.report(user, Some(&plan), Some(&observed.world), news, left).await
     }
 
@@ -292,13 +309,15 @@ impl Pass<'_> {
         &mut self,
         user: &AwsDeployUser,
         desired: Option<&'b Desired>,
-        live: bool,
+        deleting: bool,
     ) -> Result<act::Actor<'b>, PassError>
     where
         Self: 'b,
     {
         let secret = desired.map(|desired| &desired.secret);
-        let observed = observe::observe(self.context, user, self.target, secret, self.memory, live).await?;
+        // A deletion is all about what cannot be undone.
+        let wanted = if deleting { Facts::Live } else { Facts::Remembered };
+        let observed = observe::observe(self.context, user, self.target, secret, self.memory, wanted).await?;
         Ok(act::Actor {
             context: self.context,
             target: self.target,
@@ -315,8 +334,8 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan(user, actor);
             let Some(effect) = plan.effects.first() else { return plan };
-            if effect.needs() == Facts::Live && !actor.observed.world.iam_live {
-                match self.look_again(user, actor).await {
+            if !effect.needs().are_in(&actor.observed.world) {
+                match self.look_again(user, actor, effect.needs()).await {
                     Ok(()) => continue,
                     Err(error) => {
                         self.errors.push((error, About::Observation));
@@ -338,6 +357,12 @@ impl Pass<'_> {
                     let retry_at = self.now() + self.delay(&error, user);
                     self.memory.user_failure = Some((error.clone(), retry_at));
                     self.errors.push((error, About::User));
+                    continue;
+                }
+                if matches!(effect, plan::Effect::ReadLastUsed(_)) {
+                    // Told, and waited for; the rest is looked after all the same.
+                    actor.observed.world.last_used_failed = true;
+                    self.errors.push((error, About::Key));
                     continue;
                 }
                 let about = if matches!(effect, plan::Effect::CreateUser | plan::Effect::DeleteUser) {
@@ -364,14 +389,20 @@ impl Pass<'_> {
         }
     }
 
-    /// Reads everything anew, in order, before something is done that cannot be undone.
-    async fn look_again(&mut self, user: &AwsDeployUser, actor: &mut act::Actor<'_>) -> Result<(), PassError> {
+    /// Reads what is wanted anew, in order, before something is done that cannot be undone.
+    async fn look_again(
+        &mut self,
+        user: &AwsDeployUser,
+        actor: &mut act::Actor<'_>,
+        wanted: Facts,
+    ) -> Result<(), PassError> {
         let secret = actor.desired.map(|desired| &desired.secret);
-        let failed = actor.observed.world.user_sync_failed;
+        let (failed, silent) = (actor.observed.world.user_sync_failed, actor.observed.world.last_used_failed);
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
-        let mut observed = observe::observe(self.context, user, self.target, secret, self.memory, true).await?;
+        let mut observed = observe::observe(self.context, user, self.target, secret, self.memory, wanted).await?;
         observed.world.user_sync_failed = failed;
+        observed.world.last_used_failed = silent;
         observed.world.finalizer = finalizer;
         actor.observed = observed;
         Ok(())

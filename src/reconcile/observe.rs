@@ -11,13 +11,14 @@ use super::{
     memory::{Memory, Remembered},
 };
 use crate::{
-    api::{AwsDeployUser, mark},
-    cluster::{Attempt, Held, Journals, Secrets},
+    api::{AwsDeployUser, mark, user::DeletionPolicy},
+    cluster::{Attempt, ClusterError, ClusterErrorKind, Held, Journals, Secrets},
     domain::{
         console::{self, ConsoleSecret},
         desired::{self, DesiredSecret, Target},
         owner::Ownership,
-        plan, secret,
+        plan::{self, Facts},
+        secret,
         world::{Iam, IamUser, JournalSeen, Published, Reported, World},
     },
 };
@@ -33,38 +34,45 @@ pub(super) struct Observed {
     pub(super) console: Option<Held>,
 }
 
-/// Looks at the world. `live` reads IAM anew; else what is remembered is good enough if it is
-/// fresh and of this generation of the resource.
+/// Looks at the world. What is remembered of IAM is good enough if it is fresh, of this generation of the resource,
+/// and `wanted` asks for no more.
 pub(super) async fn observe(
     context: &Context,
     user: &AwsDeployUser,
     target: &Target,
     secret: Option<&DesiredSecret>,
     memory: &mut Memory,
-    live: bool,
+    wanted: Facts,
 ) -> Result<Observed, PassError> {
     let generation = user.metadata.generation;
     let remembered = memory
         .iam
         .take()
-        .filter(|seen| !live && seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
-    let iam_live = remembered.is_none();
-    let remembered = if let Some(remembered) = remembered {
+        .filter(|seen| seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
+    let remembered = match (wanted, remembered) {
+        (Facts::Remembered, remembered) => remembered.map(|seen| (seen, wanted)),
+        (Facts::LiveKeys, Some(seen)) => read_keys(context, target, &seen.iam)
+            .await?
+            .map(|iam| (Remembered { iam: Iam::Found(iam), ..seen }, wanted)),
+        (Facts::LiveKeys, None) | (Facts::Live, _) => None,
+    };
+    let (remembered, facts) = if let Some(remembered) = remembered {
         remembered
     } else {
         let read_at = std::time::Instant::now();
-        Remembered { iam: Box::pin(read_iam(context, user, target)).await?, read_at, generation }
+        let iam = Box::pin(read_iam(context, user, target)).await?;
+        (Remembered { iam, read_at, generation }, Facts::Live)
     };
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
-    let held = secrets.get(&target.secret_name).await.map_err(|error| context.secret_error(target, error))?;
-    let journals = Journals::new(context.client.clone(), target);
-    let attempt = journals.get().await.map_err(|error| context.secret_error(target, error))?;
+    let told = |error| context.secret_error(target, error);
+    let held = or_gone(user, secrets.get(&target.secret_name).await).map_err(told)?;
+    let attempt = or_gone(user, Journals::new(context.client.clone(), target).get().await).map_err(told)?;
 
     let console = match console_name(user, target, &iam) {
-        Some(name) => secrets.get(&name).await.map_err(|error| context.secret_error(target, error))?,
+        Some(name) => or_gone(user, secrets.get(&name).await).map_err(told)?,
         None => None,
     };
     let (console_seen, console) = match console {
@@ -88,12 +96,14 @@ pub(super) async fn observe(
     Ok(Observed {
         world: World {
             iam,
-            iam_live,
+            iam_live: facts != Facts::Remembered,
+            grants_live: facts == Facts::Live,
             published,
             journal,
             console: console_seen,
             verification: memory.verification.clone(),
-            last_used: None,
+            last_used: memory.last_used.clone(),
+            last_used_failed: false,
             gone: BTreeSet::new(),
             reported: reported(user),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
@@ -103,6 +113,17 @@ pub(super) async fn observe(
         attempt,
         console,
     })
+}
+
+/// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A
+/// deletion does without: Secrets go with their owner, keys of ours are told by their tags, and an untagged key makes
+/// it wait as a foreign one. Only `Retain`, which has to release the Secret first, cannot go on.
+fn or_gone<T>(user: &AwsDeployUser, read: Result<Option<T>, ClusterError>) -> Result<Option<T>, ClusterError> {
+    let deleting = user.metadata.deletion_timestamp.is_some() && user.spec.deletion_policy != DeletionPolicy::Retain;
+    match read {
+        Err(error) if error.kind == ClusterErrorKind::Forbidden && deleting => Ok(None),
+        read => read,
+    }
 }
 
 pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {
@@ -148,6 +169,21 @@ async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> R
         }
     }
     Ok(Iam::Found(found))
+}
+
+/// Reads user, tags and keys anew and takes policies, groups and password from what is remembered. `None` when that
+/// does not go together: another user has the name now, or none of ours.
+async fn read_keys(context: &Context, target: &Target, before: &Iam) -> Result<Option<IamUser>, PassError> {
+    let Iam::Found(before) = before else { return Ok(None) };
+    let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(None) };
+    if found.id != before.id || target.owner.of(&found.tags) != Ownership::Ours {
+        return Ok(None);
+    }
+    found.keys = context.iam.access_keys(&found.name).await?;
+    found.grants.clone_from(&before.grants);
+    found.leftovers.clone_from(&before.leftovers);
+    found.login = before.login;
+    Ok(Some(found))
 }
 
 /// Hints from the resource's own status.

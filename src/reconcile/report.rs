@@ -10,6 +10,7 @@ use crate::{
     },
     cluster::News,
     domain::{
+        backoff,
         desired::{Desired, Target},
         plan::{Note, Plan},
         verdict::{self, Failure, Outcome},
@@ -46,8 +47,9 @@ pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
         authorization: account.authorization.clone(),
         unfinished: account.plan.is_some_and(|plan| plan.effects.iter().any(crate::domain::plan::Effect::is_user_sync)),
     };
-    let conditions =
-        verdict::conditions(verdict::findings(&outcome, was_ready), &before.conditions, generation, account.now);
+    let mut findings = verdict::findings(&outcome, was_ready);
+    verdict::keep_failure(&mut findings, &before.conditions);
+    let conditions = verdict::conditions(findings, &before.conditions, generation, account.now);
     let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
     if let Some(class) = account.class {
         after.class = Some(class.clone());
@@ -59,7 +61,9 @@ pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
     if account.failed_now {
         after.failed_attempts = after.failed_attempts.saturating_add(1);
         after.last_failure_time = Some(floor(account.now));
-    } else if account.failures.is_empty() {
+    } else if account.failures.is_empty() && account.plan.is_none_or(|plan| plan.rotation.reason != Reason::BackingOff)
+    {
+        // A pass that only waited was no success.
         after.failed_attempts = 0;
     }
     after
@@ -108,11 +112,15 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
                 state,
                 created_at: Some(key.created_at),
                 superseded_at,
-                retires_at: superseded_at
-                    .zip(account.desired)
-                    .and_then(|(since, desired)| since.checked_add(desired.key.overlap).ok()),
+                retires_at: account.plan.and_then(|plan| plan.retires.get(&key.id).copied()),
                 inactive_since: (!key.active)
                     .then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
+                // What was heard before a restart still holds.
+                last_used_at: world
+                    .last_used
+                    .get(&key.id)
+                    .and_then(|answer| answer.used_at)
+                    .or(before.and_then(|status| status.last_used_at)),
             }
         })
         .collect();
@@ -135,14 +143,18 @@ fn state(world: &World, user: &IamUser, key: &AccessKey) -> AccessKeyState {
     }
 }
 
-/// What the flips of conditions have to say: one Event for each turn for the worse, none while it stays bad.
+/// What the flips of conditions have to say: one Event for each turn for the worse, none while it stays bad. A key that
+/// is used although it should not be is no turn for the worse yet, and somebody has to know before it is one.
 pub(super) fn news(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<News> {
     let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let mut told: Vec<News> = Vec::new();
     for kind in ConditionType::ALL {
-        let Some(new) = condition(&after.conditions, kind).filter(|new| new.status == "False") else { continue };
-        let Some(reason) = Reason::ALL.iter().copied().find(|reason| reason.as_str() == new.reason) else { continue };
-        let quiet = matches!(reason, Reason::Pending | Reason::Deleting | Reason::RotationWaits);
+        let Some(new) = condition(&after.conditions, kind) else { continue };
+        if new.status != "False" && new.reason != Reason::StillUsed.as_str() {
+            continue;
+        }
+        let Some(reason) = Reason::named(&new.reason) else { continue };
+        let quiet = matches!(reason, Reason::Pending | Reason::Deleting | Reason::BackingOff);
         let same = condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if !quiet && !same && !told.iter().any(|news| news.reason == reason) {
             told.push(News { reason, note: new.message.clone(), warning: reason != Reason::Suspended });
@@ -165,6 +177,19 @@ pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
 
 fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// Until when a resource rests that another process left in the middle of a back-off.
+pub(super) fn rests_until(user: &AwsDeployUser, permille: i32, now: Timestamp) -> Option<Timestamp> {
+    let status = user.status.as_ref()?;
+    // A change of the spec is a new chance, and a deletion is not about what failed.
+    if status.observed_generation != user.metadata.generation || user.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let bad = status.conditions.iter().filter(|condition| condition.status != "True");
+    let reasons = bad.filter_map(|condition| Reason::named(&condition.reason));
+    let failures = u32::try_from(status.failed_attempts).unwrap_or(0);
+    backoff::rests_until(reasons, failures, status.last_failure_time?, permille, now)
 }
 
 /// The failures as conditions see them, worst news first.

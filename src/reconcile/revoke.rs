@@ -2,10 +2,16 @@
 
 use jiff::SignedDuration;
 
-use super::{End, Pass, PassError, Users, authorize, desired};
+use super::{End, Pass, PassError, Users, act::Actor, authorize, desired};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
-    domain::{authorize::Revocation, owner::Ownership, plan::Revoked, verdict::About, world::World},
+    domain::{
+        authorize::Revocation,
+        owner::Ownership,
+        plan::{Facts, Revoked},
+        verdict::About,
+        world::World,
+    },
 };
 
 impl Pass<'_> {
@@ -15,18 +21,13 @@ impl Pass<'_> {
             self.errors.push((error, about));
             return self.report(user.clone(), None, None, Vec::new(), false).await;
         }
-        let mut actor = match self.observe(user, None, false).await {
-            Ok(actor) => actor,
+        let (mut actor, revoked) = match self.judge(user).await {
+            Ok(judged) => judged,
             Err(error) => {
                 self.errors.push((error, About::Observation));
                 return self.report(user.clone(), None, None, Vec::new(), false).await;
             }
         };
-        let revoked = self.revoked(user, &actor.observed.world);
-        if let Err(error) = self.note_revocation(&mut actor.user, revoked.revocation.how).await {
-            self.errors.push((error, About::Observation));
-            return self.report(user.clone(), None, None, Vec::new(), false).await;
-        }
         if let Some((PassError::NotAllowed(told), _)) = self.errors.first_mut() {
             *told = format!("{told}. {}", revoked.note().message);
         }
@@ -34,6 +35,22 @@ impl Pass<'_> {
         let plan = self.act(user, &mut actor).await;
         let super::act::Actor { user, observed, news, left, .. } = actor;
         self.report(user, Some(&plan), Some(&observed.world), news, left).await
+    }
+
+    /// Looks at what the user has, and how far the revocation goes for it.
+    async fn judge<'b>(&mut self, user: &AwsDeployUser) -> Result<(Actor<'b>, Revoked), PassError>
+    where
+        Self: 'b,
+    {
+        let mut actor = self.observe(user, None, false).await?;
+        let mut revoked = self.revoked(user, &actor.observed.world);
+        if revoked.revocation.how != OnRevoked::Freeze && !Facts::Live.are_in(&actor.observed.world) {
+            // Nothing is taken away for what somebody has mended meanwhile.
+            self.look_again(user, &mut actor, Facts::Live).await?;
+            revoked = self.revoked(user, &actor.observed.world);
+        }
+        self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
+        Ok((actor, revoked))
     }
 
     fn revoked(&self, user: &AwsDeployUser, world: &World) -> Revoked {

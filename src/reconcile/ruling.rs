@@ -74,6 +74,12 @@ pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> R
 }
 
 impl Ruling {
+    /// Whether the class says what it said when the status was written. Else there may be something to revoke.
+    pub(super) fn is_as_recorded(&self, user: &AwsDeployUser) -> bool {
+        let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
+        matches!(&self.verdict, Verdict::Allowed(authorization) if Some(&authorization.class) == recorded)
+    }
+
     /// What the class that is asked about the user says of revocations.
     pub(super) fn on_revoked(&self) -> Option<OnRevoked> {
         self.answerable.as_ref().map(|class| class.spec.on_revoked)

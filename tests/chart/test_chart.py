@@ -43,6 +43,7 @@ SAMPLES = {
     "settings.verifyInterval": "3m",
     "settings.verifyTimeout": "3m",
     "settings.retireDwell": "0s",
+    "settings.lastUsedWindow": "3h",
     "leaderElection.enabled": (False, {"replicas": 1}),
     "settings.leaseDuration": "30s",
     "settings.log": "info,kube=warn",
@@ -257,7 +258,7 @@ class Operator(unittest.TestCase):
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--report-classes=false",
                 "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
-                "--verify-timeout=1m30s", "--retire-dwell=0s", "--log=info,awsdeploy=debug", "--log-format=json",
+                "--verify-timeout=1m30s", "--retire-dwell=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
             },
         )
         self.assertEqual(

@@ -216,6 +216,13 @@ impl Cell {
         outcome
     }
 
+    /// The key that must have been replaced at the end. Where a stale read shows the journal of the last attempt once
+    /// more, a deleted Secret comes back with the key that it held: it is the right one, and nothing was lost.
+    fn replaced<'a>(&self, key: &'a str) -> &'a str {
+        let stale = |fault: &Fault| matches!(fault, Fault::Weather(weather) if weather.name == "kube-stale-secrets");
+        if self.scenario == Scenario::DeletedSecret && self.faults.iter().any(stale) { "" } else { key }
+    }
+
     /// Lets the scenario happen with its faults. How often the operator was killed, and how long all took to be well.
     pub(crate) async fn strike(
         &self,
@@ -243,7 +250,7 @@ impl Cell {
             let hit = tokio::select! {
                 (hit, index, _) = any => hit.then_some(index),
                 // It came to its end without that call: a fault before it led another way.
-                () = self.scenario.end(stage, key) => None,
+                () = self.scenario.end(stage, self.replaced(key)) => None,
             };
             let Some(index) = hit else { break };
             let pause = pauses.remove(index);
@@ -256,7 +263,7 @@ impl Cell {
         for pause in &pauses {
             pause.release();
         }
-        self.scenario.end(stage, key).await;
+        self.scenario.end(stage, self.replaced(key)).await;
         let recovery = since.elapsed();
         stage.aws.rules().clear();
         kube.rules().clear();

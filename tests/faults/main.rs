@@ -23,12 +23,14 @@
 )]
 
 mod cell;
+mod claims;
 mod matrix;
 mod scenario;
 mod soak;
 #[path = "../it/stage.rs"]
 #[allow(dead_code, reason = "shared with the other test program, which uses all of it")]
 mod stage;
+mod stories;
 mod weather;
 
 use std::{
@@ -36,6 +38,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
     sync::{Mutex, PoisonError, mpsc},
+    time::Instant,
 };
 
 use cell::{Cell, Fault, Mode, Outcome};
@@ -62,36 +65,79 @@ fn main() -> ExitCode {
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs cells, some at a time, and tells of each that has ended. A cell that panics costs its own thread.
-fn run_all(cells: Vec<Cell>, mut told: impl FnMut(Cell, Outcome)) {
-    let threads = usize::try_from(number("THREADS", 8)).unwrap_or(8).max(1);
-    let queue = Mutex::new(VecDeque::from(cells));
+/// Runs jobs, some at a time, and tells of each that has ended.
+fn run_all<J: Send, R: Send>(jobs: Vec<J>, threads: usize, work: impl Fn(J) -> R + Sync, mut told: impl FnMut(R)) {
+    let queue = Mutex::new(VecDeque::from(jobs));
     let (sender, results) = mpsc::channel();
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            let (queue, sender) = (&queue, sender.clone());
+            let (queue, work, sender) = (&queue, &work, sender.clone());
             scope.spawn(move || {
                 loop {
                     let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                    let Some(cell) = next else { return };
-                    let outcome = catch_unwind(AssertUnwindSafe(|| stage::block_on(cell.clone().run())));
-                    if sender.send((cell, Outcome::of(outcome))).is_err() {
+                    let Some(job) = next else { return };
+                    if sender.send(work(job)).is_err() {
                         return;
                     }
                 }
             });
         }
         drop(sender);
-        for (cell, outcome) in results {
-            told(cell, outcome);
-        }
+        results.into_iter().for_each(&mut told);
     });
+}
+
+fn threads() -> usize {
+    usize::try_from(number("THREADS", 8)).unwrap_or(8).max(1)
+}
+
+/// Runs a cell. One that panics costs itself.
+fn run_cell(cell: Cell) -> (Cell, Outcome) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| stage::block_on(cell.clone().run())));
+    (cell, Outcome::of(outcome))
+}
+
+/// Plays the stories that `wanted` names, those that need the control plane for themselves last.
+fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
+    let runs = |alone: bool| -> Vec<_> {
+        let stories = stories::ALL.iter().filter(|story| story.alone == alone);
+        let runs = stories.flat_map(|story| story.runs.iter().map(|run| (story.number, *run)));
+        runs.filter(|(number, (name, _))| wanted(&stories::name(*number, name))).collect()
+    };
+    let total = runs(false).len() + runs(true).len();
+    let mut done = 0;
+    for (jobs, threads) in [(runs(false), threads()), (runs(true), 1)] {
+        let work = |(number, (name, play)): (u32, stories::Run)| {
+            let begun = Instant::now();
+            let outcome = catch_unwind(play).map(|()| Outcome::default());
+            (number, name, Outcome { took: begun.elapsed(), ..Outcome::of(outcome) })
+        };
+        run_all(jobs, threads, work, |(number, name, outcome)| {
+            done += 1;
+            let verdict = if outcome.held() { "ok" } else { "FAILED" };
+            let full = stories::name(number, name);
+            println!(
+                "[{done}/{total}] {full}: {verdict} {} ({:.1} s)",
+                outcome.violations.join("; "),
+                outcome.took.as_secs_f32()
+            );
+            if !outcome.held() {
+                println!("    again: make faults ONLY='{full}'");
+            }
+            matrix.enter_story(number, name, outcome);
+        });
+    }
 }
 
 /// Whether every cell held.
 fn run(all: bool, only: Option<&String>) -> bool {
     let mut matrix = Matrix::default();
     let mut learned = Vec::new();
+    if only.is_some_and(|only| only.starts_with("story")) {
+        play(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
+        println!("{}", matrix.summary());
+        return matrix.held();
+    }
     // A fault-free run of each scenario first. It is also the one that shows that the auditor is content without faults.
     let named = |only: &String| Scenario::ALL.iter().any(|any| only.starts_with(&format!("{}/", any.name())));
     let wanted = |scenario: &Scenario| match only {
@@ -100,7 +146,7 @@ fn run(all: bool, only: Option<&String>) -> bool {
     };
     let plain =
         Scenario::ALL.into_iter().filter(wanted).map(|scenario| Cell { scenario, faults: Vec::new(), seed: None });
-    run_all(plain.collect(), |cell, outcome| {
+    run_all(plain.collect(), threads(), run_cell, |(cell, outcome)| {
         println!("without faults, {}: {outcome}", cell.scenario.name());
         learned.push((cell.scenario, outcome.trace.clone()));
         if !outcome.held() {
@@ -134,7 +180,7 @@ fn run(all: bool, only: Option<&String>) -> bool {
 
     let total = cells.len();
     let mut done = 0;
-    run_all(cells, |cell, outcome| {
+    run_all(cells, threads(), run_cell, |(cell, outcome)| {
         done += 1;
         println!("[{done}/{total}] {}: {outcome}", cell.name());
         if !outcome.held() {
@@ -145,19 +191,23 @@ fn run(all: bool, only: Option<&String>) -> bool {
             matrix.write().expect("docs/fault-matrix.md is written");
         }
     });
+    if all || only.is_some() {
+        play(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
+    }
     if all && only.is_none() {
         matrix.write().expect("docs/fault-matrix.md is written");
     }
-    println!("{}", matrix.summary());
-    matrix.held()
+    let missing = stories::missing_units();
+    println!("{}{}", missing.join("\n"), matrix.summary());
+    matrix.held() && missing.is_empty()
 }
 
 /// Whether a soak of so many rotations held.
 fn soak(rotations: usize) -> bool {
-    let threads = usize::try_from(number("THREADS", 8)).unwrap_or(8).max(1);
+    let threads = threads();
     let mut trace = Vec::new();
     let plain = Cell { scenario: Scenario::Rotation, faults: Vec::new(), seed: None };
-    run_all(vec![plain], |_, outcome| trace = outcome.trace);
+    run_all(vec![plain], 1, run_cell, |(_, outcome)| trace = outcome.trace);
     let lanes: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|lane| {

@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::Path, time::Duration};
 
-use crate::cell::{Cell, Fault, Mode, Outcome};
+use crate::{
+    cell::{Cell, Fault, Mode, Outcome},
+    stories,
+};
 
 /// All results so far.
 #[derive(Default)]
 pub(crate) struct Matrix {
     results: Vec<(Cell, Outcome)>,
+    stories: BTreeMap<u32, Vec<(&'static str, Outcome)>>,
 }
 
 impl Matrix {
@@ -15,12 +19,21 @@ impl Matrix {
         self.results.push((cell, outcome));
     }
 
+    pub(crate) fn enter_story(&mut self, number: u32, run: &'static str, outcome: Outcome) {
+        self.stories.entry(number).or_default().push((run, outcome));
+    }
+
+    fn played(&self) -> impl Iterator<Item = (u32, &'static str, &Outcome)> {
+        self.stories.iter().flat_map(|(number, runs)| runs.iter().map(|(run, outcome)| (*number, *run, outcome)))
+    }
+
     pub(crate) fn held(&self) -> bool {
-        self.results.iter().all(|(_, outcome)| outcome.held())
+        self.results.iter().all(|(_, outcome)| outcome.held()) && self.played().all(|(.., outcome)| outcome.held())
     }
 
     pub(crate) fn summary(&self) -> String {
         let (runs, failed) = (self.results.len(), self.results.iter().filter(|(_, outcome)| !outcome.held()).count());
+        let (played, lost) = (self.played().count(), self.played().filter(|(.., outcome)| !outcome.held()).count());
         let violations: usize = self.results.iter().map(|(_, outcome)| outcome.violations.len()).sum();
         let kills: usize = self.results.iter().map(|(_, outcome)| outcome.struck).sum();
         let refused: u64 = self.results.iter().map(|(_, outcome)| outcome.refused).sum();
@@ -29,7 +42,7 @@ impl Matrix {
         let (recovery, of) =
             longest.map_or((Duration::ZERO, String::new()), |(cell, outcome)| (outcome.recovery, cell.name()));
         format!(
-            "{runs} runs with faults, {failed} failed, {violations} violations; {kills} times the operator was killed; \
+            "{runs} runs with faults, {failed} failed, {violations} violations; {played} stories, {lost} failed; {kills} times the operator was killed; \
              consumers made {accepted} calls, {refused} were refused; the longest recovery took {:.1} s ({of})",
             recovery.as_secs_f32()
         )
@@ -52,14 +65,17 @@ impl Matrix {
              cell runs again with `make faults ONLY='<scenario>/<call>/<fault>'`.\n\n",
         );
         let _ = writeln!(text, "**{}.**\n", self.summary());
-        let failed: Vec<_> = self.results.iter().filter(|(_, outcome)| !outcome.held()).collect();
+        let cells = self.results.iter().map(|(cell, outcome)| (cell.name(), outcome));
+        let played = self.played().map(|(number, run, outcome)| (stories::name(number, run), outcome));
+        let failed: Vec<_> = cells.chain(played).filter(|(_, outcome)| !outcome.held()).collect();
         if !failed.is_empty() {
             text.push_str("## Failed\n\n");
-            for (cell, outcome) in failed {
-                let _ = writeln!(text, "- `{}`: {}", cell.name(), outcome.violations.join("; ").replace('|', "/"));
+            for (name, outcome) in failed {
+                let _ = writeln!(text, "- `{name}`: {}", outcome.violations.join("; ").replace('|', "/"));
             }
             text.push('\n');
         }
+        self.scenarios(&mut text);
         let mut scenarios: BTreeMap<&str, BTreeMap<String, BTreeMap<Mode, String>>> = BTreeMap::new();
         let mut weather: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
         let mut seeded = Vec::new();
@@ -102,6 +118,39 @@ impl Matrix {
             let _ = writeln!(text, "| `{}` | {} | {} |", cell.name(), plain.name(), mark(outcome));
         }
         text
+    }
+}
+
+impl Matrix {
+    /// The table of the 38 scenarios.
+    fn scenarios(&self, text: &mut String) {
+        text.push_str(
+            "## The 38 scenarios\n\nWhat an operator of this kind must live through, and what shows that it does: runs of \
+             their own (`make faults ONLY='story/<number>'`), cells of the tables below, tests of pure functions.\n\n\
+             | | scenario | shown by | result |\n|---|---|---|---|\n",
+        );
+        for story in stories::ALL {
+            let runs = self.stories.get(&story.number).map(Vec::as_slice).unwrap_or_default();
+            let cells: Vec<&Outcome> = self
+                .results
+                .iter()
+                .filter(|(cell, _)| story.cells.iter().any(|part| cell.name().contains(part)))
+                .map(|(_, outcome)| outcome)
+                .collect();
+            let mut by: Vec<String> = runs.iter().map(|(run, _)| format!("`{run}`")).collect();
+            by.extend(story.cells.iter().map(|part| format!("cells `{part}`")));
+            by.extend(story.units.iter().map(|(file, test)| format!("`{test}` in {file}")));
+            let failed = runs.iter().filter(|(_, outcome)| !outcome.held()).count()
+                + cells.iter().filter(|outcome| !outcome.held()).count();
+            let count = runs.len() + cells.len();
+            let result = match (count, failed) {
+                (0, _) => "with the unit tests".to_owned(),
+                (count, 0) => format!("held, {count} runs"),
+                (count, failed) => format!("**{failed} of {count} runs failed**"),
+            };
+            let _ = writeln!(text, "| {} | {} | {} | {result} |", story.number, story.title, by.join(", "));
+        }
+        text.push('\n');
     }
 }
 

@@ -178,7 +178,7 @@ async fn edit(stage: &Stage, patch: Value) {
 }
 
 /// Waits until all is well with another key than this one, and tells which.
-async fn settled(stage: &Stage, other_than: &str) -> String {
+pub(crate) async fn settled(stage: &Stage, other_than: &str) -> String {
     stage.until_published("x", other_than).await;
     stage.ready("x").await;
     stage.until_condition("x", ConditionType::RotationHealthy, "True", None).await;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "the measured table is what the test is for")]
 
-use awsdeploy_testkit::aws_proxy::{CallRecord, Mark};
+use awsdeploy_testkit::aws_proxy::{CallRecord, Mark, UserTruth};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};
@@ -16,7 +16,7 @@ fn spec(user: &str, policies: usize) -> Value {
         "AmazonSQSFullAccess",
     ][..policies]
         .to_vec();
-    json!({"userName": user, "policies": {"managed": managed}})
+    json!({"userName": user, "policies": {"managed": managed}, "accessKey": {"rotation": {"overlap": "1s"}}})
 }
 
 /// Reads and writes of IAM; the checks by STS are free of its quotas.
@@ -42,9 +42,17 @@ pub(crate) async fn calls_to_aws_are_counted() {
     }
     // Another policy: the facts of the last pass are of another generation, so it reads, and reads are what it needs.
     let mark = stage.aws.log().mark();
-    stage.apply("u1", json!({"userName": "u1", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
+    let other = json!({"managed": ["AmazonS3FullAccess"]});
+    stage.apply("u1", json!({"userName": "u1", "policies": other, "accessKey": {"rotation": {"overlap": "1s"}}})).await;
     stage.ready("u1").await;
     table.push(("one policy for another".to_owned(), since(mark, "u1"), (5, 2)));
+    // A rotation looks at the keys before it makes one, before it sets one Inactive and before it deletes one.
+    let mark = stage.aws.log().mark();
+    let old = stage.published("u1").await;
+    stage.annotate("u1", awsdeploy::api::mark::ANNOTATION_ROTATE, "1").await;
+    let one_left = |user: &UserTruth| user.key(&old).is_none() && user.tags.keys().all(|tag| !tag.contains(&old));
+    stage.until_iam("u1", "rotated, the old key and its tag gone", one_left).await;
+    table.push(("rotation from end to end".to_owned(), since(mark, "u1"), (6, 5)));
     let mark = stage.aws.log().mark();
     stage.delete("u1").await;
     stage.gone("u1").await;

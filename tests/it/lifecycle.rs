@@ -1,7 +1,7 @@
 //! Suspension and the ways a resource leaves.
 
-use awsdeploy::api::{ConditionType, Reason};
-use awsdeploy_testkit::aws_proxy::{Call, KeyState};
+use awsdeploy::api::{ConditionType, Reason, mark};
+use awsdeploy_testkit::aws_proxy::{Call, CallRecord, KeyState};
 use serde_json::json;
 
 use crate::stage::{Stage, message};
@@ -21,6 +21,30 @@ pub(crate) async fn suspend_deactivates_and_resume_makes_a_new_key() {
     let second = stage.until_published("x", &first).await;
     stage.ready("x").await;
     assert!(stage.account.accepts(&second) && !stage.account.accepts(&first), "the revoked key does not come back");
+}
+
+pub(crate) async fn suspend_sets_all_keys_inactive_in_one_pass() {
+    let stage = Stage::with_arguments(&["--resync=1h"]).await;
+    let spec = |suspend: bool| json!({"userName": "u", "suspend": suspend, "accessKey": {"rotation": {"every": "Never", "overlap": "1h"}}});
+    stage.apply("x", spec(false)).await;
+    stage.ready("x").await;
+    let first = stage.published("x").await;
+    stage.annotate("x", mark::ANNOTATION_ROTATE, "1").await;
+    let second = stage.until_published("x", &first).await;
+    stage.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::Overlap)).await;
+    let mark = stage.aws.log().mark();
+    stage.apply("x", spec(true)).await;
+    stage.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    let calls = stage.aws.log().calls_since(mark);
+    let looks = calls.iter().filter(|call| call.action == "GetUser").count();
+    let off: Vec<&CallRecord> = calls.iter().filter(|call| call.action == "UpdateAccessKey").collect();
+    assert_eq!(looks, 1, "one look at the user is one pass: {calls:#?}");
+    assert_eq!(off.len(), 2, "{calls:#?}");
+    assert_eq!(off[1].seq, off[0].seq + 1, "nothing comes between the two: {calls:#?}");
+    for key in [&first, &second] {
+        assert!(!stage.account.accepts(key), "{key} still works");
+    }
+    assert_eq!(stage.iam("u").await.keys.len(), 2, "kept for forensics");
 }
 
 pub(crate) async fn deletion_removes_everything_in_six_calls() {

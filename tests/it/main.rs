@@ -26,8 +26,10 @@ mod leader;
 mod lifecycle;
 mod main_job;
 mod ownership;
+mod quarantine;
 mod rotation;
 mod stage;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -66,6 +68,19 @@ const CLAIMS: &[Claim] = claims! {
         a_foreign_key_is_reported_and_left_alone,
         a_renamed_secret_gets_a_new_key_and_the_old_one_stays_until_it_retires,
     }
+    waiting: {
+        an_old_key_in_use_is_held_and_told_until_it_is_quiet,
+        an_old_key_in_use_is_not_held_for_ever,
+        a_rotation_that_nobody_holds_back_asks_nothing_of_last_use,
+        a_last_use_that_aws_does_not_tell_is_neither_unused_nor_for_ever,
+        a_scheduled_rotation_begins_inside_its_window_only,
+        a_restart_in_the_middle_of_a_back_off_keeps_it,
+    }
+    quarantine: {
+        an_alert_is_told_and_changes_nothing,
+        a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_without_overlap,
+        a_quarantined_user_is_suspended_until_the_policy_is_detached,
+    }
     iam: {
         a_changed_policy_is_changed_in_aws,
         drift_is_put_back_and_told,
@@ -82,6 +97,7 @@ const CLAIMS: &[Claim] = claims! {
         the_first_of_two_claims_keeps_the_user,
     }
     lifecycle: {
+        suspend_sets_all_keys_inactive_in_one_pass,
         suspend_deactivates_and_resume_makes_a_new_key,
         deletion_removes_everything_in_six_calls,
         retain_leaves_user_and_secret,

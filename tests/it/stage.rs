@@ -14,7 +14,7 @@ use std::{
 
 use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason};
 use awsdeploy_testkit::{
-    aws_proxy::{Account, StrictAws, Truth, UserTruth},
+    aws_proxy::{Account, CallRecord, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
@@ -227,6 +227,13 @@ impl Stage {
         Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
     }
 
+    /// Starts a second operator with more arguments than the first; later ones win.
+    #[allow(dead_code, reason = "for the fault runs, which share this file")]
+    pub(crate) async fn another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
+        let options = self.options.clone().name(name).arguments(arguments);
+        Operator::start(options).await.expect("another operator starts")
+    }
+
     /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.
     pub(crate) async fn grant_secret_access(&self) {
         let binding = self.binding.as_ref().expect("a binding");
@@ -350,6 +357,14 @@ impl Stage {
         .await
     }
 
+    /// Waits for a call to AWS since a mark.
+    pub(crate) async fn called(&self, since: Mark, action: &str) {
+        let wanted = |call: &CallRecord| call.action == action;
+        if let Err(error) = self.aws.log().wait_since(since, action, SOON, wanted).await {
+            panic!("{error}\n{}", self.log());
+        }
+    }
+
     /// Waits until the resource is gone.
     pub(crate) async fn gone(&self, name: &str) {
         let gone = await_condition(self.users(), name, |user: Option<&AwsDeployUser>| user.is_none());
@@ -458,7 +473,7 @@ impl Stage {
     pub(crate) async fn assert_a_fresh_look_writes_nothing(&mut self, name: &str) {
         let (mark, before) = (self.aws.log().mark(), self.fingerprints(name).await);
         self.operator.restart().await.expect("the operator restarts");
-        let looked = |call: &awsdeploy_testkit::aws_proxy::CallRecord| call.action == "ListAttachedUserPolicies";
+        let looked = |call: &CallRecord| call.action == "ListAttachedUserPolicies";
         self.aws.log().wait_since(mark, "a fresh look", SOON, looked).await.expect("the operator looks anew");
         let probe = async || (self.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= 1).then_some(());
         eventually("a good pass", probe, || self.log()).await;

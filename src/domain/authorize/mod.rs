@@ -115,7 +115,11 @@ pub fn authorize(
             on_revoked: rules.on_revoked,
         },
         account: rules.account.as_ref().map(|account| account.id.clone()),
-        grant: Grant { path: rules.users.path.clone(), boundary: rules.permissions_boundary.clone() },
+        grant: Grant {
+            path: rules.users.path.clone(),
+            boundary: rules.permissions_boundary.clone(),
+            on_quarantine: rules.on_quarantine,
+        },
         user,
     })
 }

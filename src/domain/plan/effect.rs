@@ -5,15 +5,20 @@ use std::{
     fmt,
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::domain::world::Leftover;
+use crate::domain::world::{Leftover, World};
 
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Its overlap is over.
     Retired,
+    /// It was held because it is used, or because AWS did not say whether it is, for as long as is allowed.
+    HeldLongEnough,
+    /// AWS quarantines the user: others may know the key.
+    Quarantined,
     /// Its secret is lost and the slot is needed for a key that works.
     MakesRoom,
     /// `spec.suspend`.
@@ -72,7 +77,12 @@ pub enum Effect {
     /// Ask STS once whether AWS accepts the staged key.
     VerifyKey(String),
     /// Write the staged key into the target Secret, on condition that it is as this pass has read it.
-    Publish(String),
+    Publish {
+        /// Its id.
+        key_id: String,
+        /// Target Secret that is left behind although the attempt began without knowing, and the key in it.
+        left_behind: Option<(String, String)>,
+    },
     /// Mark a published key as ours, and describe it for the console.
     TagKey(String),
     /// Give the attempt up. From then on a paused writer of it can store nothing any more.
@@ -82,6 +92,10 @@ pub enum Effect {
         /// True when a key was given up that AWS did not accept in time.
         failed: bool,
     },
+    /// Write down, on the user, when its quarantine was first seen: keys made until then are replaced.
+    DateQuarantine(Timestamp),
+    /// The quarantine is over: take that off the user.
+    UndateQuarantine,
     /// Move the published Secret's resourceVersion, so that a paused publisher of an abandoned key fails.
     TouchPublished,
     /// Delete the journal: the attempt has come to its end.
@@ -95,8 +109,8 @@ pub enum Effect {
     /// Delete an earlier target Secret whose key has retired.
     DeletePreviousSecret(String),
 
-    /// Ask when each key was last used; decides which of two lost keys makes room.
-    ReadLastUsed,
+    /// Ask when these keys were last used: whether a superseded key may go, and which of two lost ones makes room.
+    ReadLastUsed(Vec<String>),
     /// Find out what still hangs on the user and blocks its deletion.
     ReadGrants,
     /// Remove something of others that blocks the deletion of the user.
@@ -116,21 +130,49 @@ pub enum Effect {
 pub enum Facts {
     /// What a pass remembers is good enough: the effect can be repeated and undone.
     Remembered,
-    /// IAM, Secret and journal must have been read in this pass, in this order.
+    /// The IAM user with its tags, its access keys, Secret and journal must have been read in this pass, in this
+    /// order; its policies, groups and password are as they are remembered.
+    ///
+    /// Whose the user is, which keys there are and which of them are ours, published or in an attempt: that is all
+    /// that making, revoking and deleting a key depend on, and all of it is in these four reads. What the user may do
+    /// is no part of it. Remembered policies decide one thing more, whether a first key may be made already, and
+    /// there the worst is a key of a user whose policy somebody took away a moment ago: the same that happens when it
+    /// is taken away a moment later, and put back by the next look.
+    LiveKeys,
+    /// All of IAM that is about the user, Secret and journal must have been read in this pass, in this order.
     Live,
+}
+
+impl Facts {
+    /// Whether the world was seen well enough.
+    #[must_use]
+    pub fn are_in(self, world: &World) -> bool {
+        match self {
+            Self::Remembered => true,
+            Self::LiveKeys => world.iam_live,
+            Self::Live => world.iam_live && world.grants_live,
+        }
+    }
 }
 
 impl Effect {
     /// Unrepeatable and destructive effects are decided on live facts only.
     #[must_use]
     pub fn needs(&self) -> Facts {
+        // A quarantine is a policy.
+        if matches!(self, Self::DeactivateKey(_, Why::Quarantined)) {
+            return Facts::Live;
+        }
         match self {
-            Self::CreateUser
-            | Self::MintKey { .. }
+            Self::MintKey { .. }
             | Self::AbandonAttempt { .. }
             | Self::DeactivateKey(..)
             | Self::DeleteKey(..)
             | Self::DeletePreviousSecret(_)
+            | Self::UntagUser(_) => Facts::LiveKeys,
+            Self::CreateUser
+            | Self::DateQuarantine(_)
+            | Self::UndateQuarantine
             | Self::DeleteUser
             | Self::DetachPolicy(_)
             | Self::DeleteInlinePolicy(_)
@@ -139,7 +181,6 @@ impl Effect {
             | Self::WritePassword
             | Self::RemovePassword
             | Self::DeleteConsoleSecret
-            | Self::UntagUser(_)
             | Self::DeleteSecret
             | Self::RemoveFinalizer => Facts::Live,
             Self::AddFinalizer
@@ -151,12 +192,12 @@ impl Effect {
             | Self::ApplyPassword
             | Self::ReleaseConsoleSecret
             | Self::VerifyKey(_)
-            | Self::Publish(_)
+            | Self::Publish { .. }
             | Self::TagKey(_)
             | Self::TouchPublished
             | Self::CloseJournal
             | Self::RewriteSecret
-            | Self::ReadLastUsed
+            | Self::ReadLastUsed(_)
             | Self::ReadGrants
             | Self::ReleaseSecret => Facts::Remembered,
         }
@@ -205,16 +246,18 @@ impl Effect {
             Self::ReleaseConsoleSecret => "ReleaseConsoleSecret",
             Self::MintKey { .. } => "MintKey",
             Self::VerifyKey(_) => "VerifyKey",
-            Self::Publish(_) => "Publish",
+            Self::Publish { .. } => "Publish",
             Self::TagKey(_) => "TagKey",
             Self::AbandonAttempt { .. } => "AbandonAttempt",
+            Self::DateQuarantine(_) => "DateQuarantine",
+            Self::UndateQuarantine => "UndateQuarantine",
             Self::TouchPublished => "TouchPublished",
             Self::CloseJournal => "CloseJournal",
             Self::DeactivateKey(..) => "DeactivateKey",
             Self::DeleteKey(..) => "DeleteKey",
             Self::RewriteSecret => "RewriteSecret",
             Self::DeletePreviousSecret(_) => "DeletePreviousSecret",
-            Self::ReadLastUsed => "ReadLastUsed",
+            Self::ReadLastUsed(_) => "ReadLastUsed",
             Self::ReadGrants => "ReadGrants",
             Self::RemoveLeftover(_) => "RemoveLeftover",
             Self::DeleteUser => "DeleteUser",
@@ -241,8 +284,11 @@ impl fmt::Display for Effect {
             }
             Self::AddToGroup(group) | Self::RemoveFromGroup(group) => write!(formatter, "{verb} {group}"),
             Self::RemoveLeftover(leftover) => write!(formatter, "{verb} {leftover}"),
-            Self::VerifyKey(id) | Self::Publish(id) | Self::TagKey(id) => write!(formatter, "{verb} {id}"),
+            Self::VerifyKey(id) | Self::Publish { key_id: id, .. } | Self::TagKey(id) => {
+                write!(formatter, "{verb} {id}")
+            }
             Self::DeactivateKey(id, why) | Self::DeleteKey(id, why) => write!(formatter, "{verb} {id} ({why:?})"),
+            Self::ReadLastUsed(ids) => write!(formatter, "{verb} {}", ids.join(", ")),
             Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),
             _ => formatter.write_str(verb),
         }

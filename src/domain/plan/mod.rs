@@ -13,6 +13,8 @@ pub mod rotation;
 mod tests;
 mod user;
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 pub use cleanup::{Leaving, cleanup, declared_grants};
@@ -40,8 +42,10 @@ pub struct Plan {
     pub key: Option<Note>,
     /// Something to tell about rotation, good or bad.
     pub rotation: Note,
-    /// When the next rotation is due.
+    /// When the next rotation begins.
     pub next_rotation: Option<Timestamp>,
+    /// When superseded keys are set Inactive, by their ids.
+    pub retires: BTreeMap<String, Timestamp>,
 }
 
 /// A reason with a sentence for people.
@@ -63,7 +67,15 @@ impl Note {
 
 impl Plan {
     fn nothing(rotation: Note) -> Self {
-        Self { effects: Vec::new(), wake_at: None, user: None, key: None, rotation, next_rotation: None }
+        Self {
+            effects: Vec::new(),
+            wake_at: None,
+            user: None,
+            key: None,
+            rotation,
+            next_rotation: None,
+            retires: BTreeMap::new(),
+        }
     }
 }
 
@@ -106,7 +118,7 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     };
     let outlook = rotation::decide(&scene);
     // Revocation does not wait for anything, not even for a policy that AWS refuses.
-    if desired.suspend {
+    if outlook.revokes {
         effects.extend(outlook.effect.iter().cloned());
         effects.extend(sync);
     } else {
@@ -116,10 +128,11 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     Plan {
         effects,
         wake_at: outlook.wake_at,
-        user: user_note,
+        user: outlook.quarantine.or(user_note),
         key: outlook.key,
         rotation: outlook.rotation,
         next_rotation: outlook.next_rotation,
+        retires: outlook.retires,
     }
 }
 

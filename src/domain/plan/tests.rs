@@ -2,6 +2,8 @@
 
 mod cleanup;
 mod console;
+mod hold;
+mod quarantine;
 mod rotation;
 mod simulation;
 mod user;
@@ -19,11 +21,12 @@ use crate::{
         desired::{self, Account, Desired, Grant, Target},
         journal::{Journal, Mode},
         owner::{Owner, key_tag},
-        schedule::Rhythm,
+        schedule::{CronSchedule, Rhythm},
         settings::Settings,
+        window::Window,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, Leftover, Published, PublishedFacts, Reported, Verification,
-            World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, Published, PublishedFacts, Reported,
+            Verification, World,
         },
     },
 };
@@ -65,6 +68,11 @@ struct Case {
     leaving: DeletionPolicy,
 }
 
+/// The spread of due times for the resource of these tables.
+fn permille() -> i32 {
+    crate::domain::schedule::spread_permille("u1")
+}
+
 /// A user as declared with one key, made and published ten days ago: nothing to do.
 fn at_rest() -> Case {
     let resource: AwsDeployUser = serde_json::from_value(json!({
@@ -90,11 +98,13 @@ fn at_rest() -> Case {
     let world = World {
         iam: Iam::Found(user),
         iam_live: true,
+        grants_live: true,
         published: Published::Missing,
         journal: JournalSeen::None,
         console: ConsoleSecret::Missing,
         verification: None,
-        last_used: None,
+        last_used: BTreeMap::new(),
+        last_used_failed: false,
         gone: BTreeSet::new(),
         reported: Reported::default(),
         finalizer: true,
@@ -261,6 +271,14 @@ impl Case {
         self.world(|world| world.verification = Some(seen))
     }
 
+    // --- AWS's record of uses
+
+    /// AWS was asked some time ago and said that the key had been used at this age.
+    fn last_used(self, id: &str, used: Option<SignedDuration>, asked: SignedDuration) -> Self {
+        let answer = LastUse { used_at: used.map(ago), asked_at: ago(asked) };
+        self.world(|world| _ = world.last_used.insert(id.into(), answer))
+    }
+
     // --- status
 
     fn failed(self, times: u32, age: SignedDuration) -> Self {
@@ -280,8 +298,17 @@ impl Case {
         self.desired(|desired| desired.key.rhythm = Rhythm::Every(interval))
     }
 
+    fn window(self, opens: &str, duration: SignedDuration) -> Self {
+        let opens = CronSchedule::parse(opens, None).unwrap();
+        self.desired(|desired| desired.key.windows.0.push(Window { opens, duration }))
+    }
+
     fn overlap(self, overlap: SignedDuration) -> Self {
         self.desired(|desired| desired.key.overlap = overlap)
+    }
+
+    fn held_while_used(self, hold: SignedDuration) -> Self {
+        self.desired(|desired| desired.key.hold_while_used = Some(hold))
     }
 
     fn requested(self) -> Self {
@@ -315,6 +342,12 @@ impl Case {
     #[track_caller]
     fn does(&self, effect: &str) {
         assert_eq!(words(&self.plan()), effect, "{:#?}", self.plan());
+    }
+
+    /// Whatever is next, it is not this.
+    #[track_caller]
+    fn does_not(&self, effect: &str) {
+        assert_ne!(words(&self.plan()), effect);
     }
 
     /// Nothing is done; when it is looked at again, and what is told.

@@ -267,11 +267,6 @@ fn a_key_published_a_moment_ago_may_be_missing_from_the_list() {
     at_rest().key_gone("K1").published("K1", secs(60)).does("MintKey beside ");
 }
 
-/// The spread of due times for the resource of these tables.
-fn permille() -> i32 {
-    crate::domain::schedule::spread_permille("u1")
-}
-
 #[test]
 fn a_rotate_request_is_honoured_once() {
     at_rest().requested().does("MintKey beside K1");
@@ -285,6 +280,27 @@ fn a_key_is_replaced_on_schedule() {
     at_rest().every(days(11)).does("nothing");
     let never = at_rest().desired(|desired| desired.key.rhythm = Rhythm::Never);
     never.waits(None, Reason::ManualOnly);
+}
+
+#[test]
+fn a_scheduled_rotation_waits_for_its_window_and_a_needed_one_does_not() {
+    // It is Saturday, 10:00.
+    let tomorrow = |case: Case| case.window("0 2 * * 0", hours(4));
+    let begins = hours(16) + SignedDuration::from_secs((hours(2) * permille() / 1000).as_secs());
+    let due = tomorrow(at_rest().every(days(10)));
+    due.waits(begins, Reason::RotationWaits);
+    assert_eq!(due.plan().next_rotation, Some(now() + begins), "the status shows when it really begins");
+    assert_eq!(tomorrow(at_rest().every(days(30))).plan().rotation.reason, Reason::Scheduled);
+    at_rest().every(days(10)).window("0 9 * * 6", hours(4)).does("MintKey beside K1");
+    due.clone().requested().does("MintKey beside K1");
+    due.clone().no_secret().does("MintKey beside K1");
+    due.clone().inactive("K1").does("MintKey beside K1");
+    tomorrow(without_key()).does("MintKey beside ");
+}
+
+#[test]
+fn an_old_key_retires_when_its_overlap_ends_whatever_window_is_open() {
+    in_overlap().published("K2", hours(24)).window("0 2 * * 0", hours(4)).does("DeactivateKey K1 (Retired)");
 }
 
 #[test]
@@ -308,10 +324,10 @@ fn an_earlier_target_goes_with_its_key() {
 fn after_a_failed_attempt_the_next_one_waits_longer_and_longer() {
     for (times, pause) in [(1, 5), (2, 10), (3, 20), (7, 300), (50, 300)] {
         let spread = secs(pause) / 10 * permille() / 1000;
-        at_rest().requested().failed(times, secs(1)).waits(secs(pause) + spread - secs(1), Reason::RotationWaits);
+        at_rest().requested().failed(times, secs(1)).waits(secs(pause) + spread - secs(1), Reason::BackingOff);
         at_rest().requested().failed(times, secs(pause) + spread).does("MintKey beside K1");
     }
-    without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::RotationWaits);
+    without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::BackingOff);
     at_rest().requested().failed(0, secs(1)).does("MintKey beside K1");
 }
 
@@ -331,9 +347,15 @@ fn losing_keys_again_and_again_is_no_way_to_burn_them() {
 }
 
 #[test]
-fn a_clock_that_was_behind_does_not_hold_a_key_back_for_long() {
-    let future = at_rest().no_secret().user(|user| user.keys[0].created_at = now() + days(300));
-    future.waits(mins(1), Reason::RotationWaits);
+fn a_clock_that_was_ahead_holds_no_key_back() {
+    let future = |made| at_rest().no_secret().user(|user| user.keys[0].created_at = now() + made);
+    future(days(300)).does("MintKey beside K1");
+    future(mins(10)).does("MintKey beside K1");
+    without_key().rotated_before(-mins(10)).does("MintKey beside ");
+    // Clocks of one moment may differ by a little.
+    future(secs(10)).waits(secs(70), Reason::RotationWaits);
+    // The pause after a key of today still holds.
+    future(days(300)).key("K2", secs(20)).tagged("K2").waits(secs(40), Reason::RotationWaits);
 }
 
 // --- retiring --------------------------------------------------------------------------------
@@ -415,18 +437,18 @@ fn a_lost_key_does_not_wait_for_an_inactive_one() {
 #[test]
 fn of_two_lost_keys_the_one_that_was_used_longest_ago_makes_room() {
     let used = |k1: Option<i64>, k2: Option<i64>| {
-        let last = |hours_ago: Option<i64>| hours_ago.map(|amount| ago(hours(amount)));
-        in_overlap().no_secret().world(|world| {
-            world.last_used = Some(BTreeMap::from([("K1".into(), last(k1)), ("K2".into(), last(k2))]));
-        })
+        in_overlap().no_secret().last_used("K1", k1.map(hours), secs(1)).last_used("K2", k2.map(hours), secs(1))
     };
-    in_overlap().no_secret().does("ReadLastUsed");
+    in_overlap().no_secret().does("ReadLastUsed K1, K2");
     used(Some(5), Some(2)).does("DeactivateKey K1 (MakesRoom)");
     used(Some(2), Some(5)).does("DeactivateKey K2 (MakesRoom)");
     used(Some(2), None).does("DeactivateKey K2 (MakesRoom)");
     used(None, None).does("DeactivateKey K1 (MakesRoom)");
     used(Some(5), Some(2)).inactive("K1").does("DeleteKey K1 (MakesRoom)");
     used(Some(5), Some(2)).key_gone("K1").untagged("K1").does("MintKey beside K2");
+    // An answer of an hour ago is not one to take a key away by, and neither is none.
+    used(Some(5), Some(2)).last_used("K2", Some(hours(2)), hours(1)).does("ReadLastUsed K1, K2");
+    in_overlap().no_secret().world(|world| world.last_used_failed = true).waits(None, Reason::RotationWaits);
 }
 
 #[test]

@@ -466,6 +466,18 @@ fn a_renamed_secret_is_left_behind_only_for_the_overlap() {
 }
 
 #[test]
+fn a_secret_renamed_in_the_middle_of_an_attempt_is_left_behind_only_for_the_overlap() {
+    for middle in [1, 2] {
+        let renamed = told([
+            (Act::Nothing, Pause::Days(2)),
+            (Act::Rotate, Pause::Seconds(middle)),
+            (Act::Rename(false), Pause::Days(3)),
+        ]);
+        assert_eq!(renamed.at_rest, ["renamed"], "{middle} s into the attempt");
+    }
+}
+
+#[test]
 fn a_secret_deleted_every_ten_seconds_burns_a_key_a_minute_at_most() {
     let hour = told((0..360).map(|_| (Act::DeleteSecret, Pause::Seconds(10))));
     assert!(hour.cloud.creates <= 70, "{} keys", hour.cloud.creates);

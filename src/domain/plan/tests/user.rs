@@ -89,20 +89,38 @@ fn revocation_comes_before_policies() {
 fn what_cannot_be_undone_is_decided_on_live_facts() {
     let id = || "K1".to_owned();
     for effect in [
-        Effect::CreateUser,
         Effect::MintKey { known: vec![], previous_secret: None },
         Effect::AbandonAttempt { orphans: vec![], failed: false },
         Effect::DeactivateKey(id(), Why::Retired),
         Effect::DeleteKey(id(), Why::Orphan),
         Effect::DeletePreviousSecret(id()),
-        Effect::DetachPolicy(id()),
         Effect::UntagUser(BTreeSet::new()),
+    ] {
+        assert_eq!(effect.needs(), Facts::LiveKeys, "{effect}");
+    }
+    for effect in [
+        Effect::CreateUser,
+        Effect::DetachPolicy(id()),
+        Effect::DeleteInlinePolicy(id()),
+        Effect::RemoveFromGroup(id()),
+        Effect::RemovePassword,
         Effect::DeleteUser,
         Effect::DeleteSecret,
         Effect::RemoveFinalizer,
     ] {
         assert_eq!(effect.needs(), Facts::Live, "{effect}");
     }
+}
+
+#[test]
+fn each_kind_of_facts_asks_for_more_than_the_one_before() {
+    let seen = |iam_live, grants_live| {
+        let case = at_rest().world(|world| (world.iam_live, world.grants_live) = (iam_live, grants_live));
+        [Facts::Remembered, Facts::LiveKeys, Facts::Live].map(|facts| facts.are_in(&case.world))
+    };
+    assert_eq!(seen(false, false), [true, false, false]);
+    assert_eq!(seen(true, false), [true, true, false]);
+    assert_eq!(seen(true, true), [true, true, true]);
 }
 
 #[test]

@@ -148,9 +148,15 @@ impl Account {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Turns knobs; calls that start afterwards see it.
+    /// Turns knobs; calls that start afterwards see it. A key that is accepted stays so: a longer delay is one for keys
+    /// to come.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
+        let before = self.settings();
         change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner));
+        let (after, now) = (self.settings(), Instant::now());
+        for key in self.state().keys.values_mut().filter(|key| key.is_accepted(&before, now)) {
+            key.stay_accepted(&after, now);
+        }
     }
 
     /// Trusts a key id that AWS did not make, with this secret or, for `None`, with any.

@@ -105,6 +105,15 @@ impl Key {
         matches!(arrived, Some((_, KeyState::Active)))
     }
 
+    /// Lets the change that made it accepted have come long ago.
+    pub(super) fn stay_accepted(&mut self, settings: &Settings, now: Instant) {
+        if let Some((at, KeyState::Active)) = self.changes.last_mut()
+            && let Some(long_ago) = now.checked_sub(settings.activation_delay)
+        {
+            *at = long_ago.min(*at);
+        }
+    }
+
     pub(super) fn used(&mut self, settings: &Settings, now: Instant, service: &str, region: &str) {
         let too_soon = |last: &KeyUse| now.duration_since(last.seen) < settings.last_used_granularity;
         if self.uses.back().is_some_and(too_soon) {

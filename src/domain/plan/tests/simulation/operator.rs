@@ -10,9 +10,9 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         console::ConsoleSecret,
-        plan::Facts,
         schedule::spread_permille,
         secret::{self, Content, KeyMaterial, Publication},
+        world::LastUse,
     },
 };
 
@@ -151,11 +151,13 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let world = World {
         iam,
         iam_live,
+        grants_live: iam_live,
         published,
         journal: attempt.as_ref().map_or(JournalSeen::None, seen),
         verification: operator.verification.clone(),
         console: ConsoleSecret::Missing,
-        last_used: None,
+        last_used: BTreeMap::new(),
+        last_used_failed: false,
         gone: BTreeSet::new(),
         reported,
         finalizer,
@@ -219,7 +221,7 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan();
             let Some(effect) = plan.effects.first() else { return Some(plan) };
-            if effect.needs() == Facts::Live && !self.seen.world.iam_live {
+            if !effect.needs().are_in(&self.seen.world) {
                 let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
                 self.seen.world.user_sync_failed = failed;
@@ -266,7 +268,7 @@ impl Pass<'_> {
         }
     }
 
-    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act.rs")]
+    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act/mod.rs")]
     fn perform(&mut self, effect: &Effect) -> Result<(), Fail> {
         match effect {
             Effect::AddFinalizer => {
@@ -320,8 +322,8 @@ impl Pass<'_> {
                 self.operator.verification = Some(verification.clone());
                 self.seen.world.verification = Some(verification);
             }
-            Effect::Publish(id) => {
-                self.publish(id)?;
+            Effect::Publish { key_id, left_behind } => {
+                self.publish(key_id, left_behind.as_ref())?;
                 self.operator.verification = None;
             }
             Effect::TagKey(id) => {
@@ -335,6 +337,9 @@ impl Pass<'_> {
                 if *failed {
                     return Err(Fail::NotAccepted);
                 }
+            }
+            Effect::DateQuarantine(_) | Effect::UndateQuarantine => {
+                unreachable!("nobody quarantines the user of the simulation")
             }
             Effect::TouchPublished => {
                 if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
@@ -369,10 +374,9 @@ impl Pass<'_> {
                 self.write_secret(&key, &secret::publication(&held.content))?;
             }
             Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
-            Effect::ReadLastUsed => {
-                let ids =
-                    self.seen.world.user().map(|user| user.keys.iter().map(|key| (key.id.clone(), None)).collect());
-                self.seen.world.last_used = ids;
+            Effect::ReadLastUsed(ids) => {
+                let answer = LastUse { used_at: None, asked_at: self.cloud.now };
+                self.seen.world.last_used = ids.iter().map(|id| (id.clone(), answer)).collect();
             }
             Effect::ReadGrants => {
                 let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
@@ -455,12 +459,13 @@ impl Pass<'_> {
         Err(Fail::Lost)
     }
 
-    fn publish(&mut self, key_id: &str) -> Result<(), Fail> {
+    fn publish(&mut self, key_id: &str, left_behind: Option<&(String, String)>) -> Result<(), Fail> {
         let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
         let before = self.seen.held.as_ref().map(|held| secret::publication(&held.content)).unwrap_or_default();
         let journal = self.seen.world.journal().cloned();
         let mut previous = before.previous;
         previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
+        previous.extend(left_behind.cloned());
         previous.remove(&self.target.secret_name);
         let publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),

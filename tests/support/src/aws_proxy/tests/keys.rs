@@ -78,6 +78,8 @@ async fn a_new_key_is_refused_until_it_has_travelled_and_a_dead_one_lingers() {
     assert!(!aws.truth().user("u").await.unwrap().unwrap().keys[0].accepted);
     aws.account().configure(|settings| settings.activation_delay = Duration::ZERO);
     assert!(user.who_am_i().await.is_ok());
+    aws.account().configure(|settings| settings.activation_delay = Duration::from_mins(1));
+    assert!(user.who_am_i().await.is_ok(), "a key that works goes on working");
 
     aws.account().configure(|settings| settings.revocation_lag = Duration::from_hours(1));
     aws.human().delete_key("u", &key.id).await.unwrap();

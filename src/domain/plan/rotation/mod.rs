@@ -1,0 +1,114 @@
+//! The rotation protocol: an ordered chain of small rules, the first that has something to say decides.
+//!
+//! `docs/rotation.md` tells the protocol as a story and what breaks without each rule.
+//! The order is part of the protocol: an attempt that was begun is brought to its end
+//! before anything else happens, and nothing is deleted before its fence is up.
+
+mod attempt;
+mod due;
+mod quarantine;
+mod replace;
+mod retire;
+mod revoke;
+mod scene;
+mod secret;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+pub(super) use attempt::orphans;
+pub use scene::Scene;
+
+use super::{Effect, Note, Why};
+use crate::api::Reason;
+
+/// What a rule has to say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Do this.
+    Do(Effect),
+    /// Nothing before this time.
+    Wait(Timestamp, Note),
+    /// Nothing before something changes.
+    Hold(Note),
+    /// All is well.
+    Idle,
+}
+
+/// The chain's verdict.
+pub(super) struct Outlook {
+    pub(super) effect: Option<Effect>,
+    /// The effect is a revocation, which waits for nothing.
+    pub(super) revokes: bool,
+    pub(super) wake_at: Option<Timestamp>,
+    /// AWS quarantines the user.
+    pub(super) quarantine: Option<Note>,
+    pub(super) key: Option<Note>,
+    pub(super) rotation: Note,
+    pub(super) next_rotation: Option<Timestamp>,
+    pub(super) retires: BTreeMap<String, Timestamp>,
+}
+
+type Rule = fn(&Scene<'_>) -> Option<Step>;
+
+/// The chain. Read it as the protocol's specification.
+pub const RULES: &[(&str, Rule)] = &[
+    ("a journal of unknown format is left alone", attempt::unknown_journal),
+    ("suspended keys are Inactive", revoke::suspend),
+    ("a quarantine that keys are replaced for is dated, and undated when it is over", quarantine::date),
+    ("the published key of an abandoned attempt stays", attempt::keep_published_orphan),
+    ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),
+    ("orphans are deleted behind the fence", attempt::delete_orphans),
+    ("an abandoned attempt is closed", attempt::close_abandoned),
+    ("a published key is tagged, never before it is published", attempt::tag_published),
+    ("a finished attempt is closed", attempt::close_finished),
+    ("a staged key that was revoked is given up", attempt::give_up_revoked),
+    ("a staged key that AWS accepts is published", attempt::publish),
+    ("a staged key that cannot be published in time is given up", attempt::give_up_staged),
+    ("a staged key is verified", attempt::verify),
+    ("an intent without an answer is abandoned after the dwell", attempt::abandon_intent),
+    ("a suspended user gets no key", revoke::hold_suspended),
+    ("a Secret that is not ours is not written", secret::hold_conflict),
+    ("tags of keys that are gone are removed", retire::untag_gone),
+    ("before a key that may be held retires, AWS is asked whether it is used", retire::ask),
+    ("a superseded key is retired after its overlap", retire::retire),
+    ("a key that is due is replaced", replace::replace),
+    ("an earlier target Secret goes with its key", secret::drop_previous_secret),
+    ("the Secret is as declared", secret::rewrite),
+];
+
+/// Runs the chain.
+pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
+    let step = RULES.iter().find_map(|(_, rule)| rule(scene)).unwrap_or(Step::Idle);
+    let next_rotation = scene.next_rotation();
+    let mut outlook = Outlook {
+        effect: None,
+        revokes: scene.suspended().is_some(),
+        quarantine: scene.quarantine_note(),
+        wake_at: None,
+        key: scene.key_note(),
+        rotation: scene.at_rest(next_rotation),
+        next_rotation,
+        retires: scene.retires(),
+    };
+    match step {
+        Step::Do(effect) => {
+            if scene.world.journal().is_some() {
+                outlook.rotation = Note::new(Reason::Verifying, "a new access key is under way");
+            }
+            outlook.effect = Some(effect);
+        }
+        Step::Wait(until, note) => {
+            outlook.wake_at = Some(until);
+            outlook.rotation = note;
+        }
+        Step::Hold(note) => {
+            // A retirement that is held up too is no reason to come back at once, again and again.
+            outlook.wake_at = scene.retirement().filter(|at| *at > scene.now);
+            outlook.rotation = note;
+        }
+        Step::Idle => outlook.wake_at = [scene.retirement(), next_rotation].into_iter().flatten().min(),
+    }
+    outlook
+}

@@ -1,0 +1,114 @@
+//! AWS has found an access key of the user in public and attached its quarantine policy: what follows, by policy.
+//!
+//! The policy is never detached by us, so that it stays attached while what was to be done has long been done. What tells
+//! the two apart is a date on the user: when the quarantine was first seen. Keys made until then are bad, keys made later
+//! are not, and nothing has to be remembered of what was done already.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Effect, Note, Scene, Step};
+use crate::{
+    api::{Reason, mark},
+    domain::{
+        desired::OnQuarantine,
+        policy,
+        world::{AccessKey, PublishedFacts},
+    },
+};
+
+/// Clocks of one moment may differ by a little.
+const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_mins(1);
+
+pub(super) fn date(scene: &Scene<'_>) -> Option<Step> {
+    let grants = scene.user.grants.as_ref()?;
+    let quarantined = grants.attached.iter().any(|arn| policy::is_quarantine(arn));
+    if quarantined && scene.desired.on_quarantine == OnQuarantine::Rotate && scene.dated().is_none() {
+        // Keys are dated in whole seconds.
+        let now = Timestamp::from_second(scene.now.as_second()).unwrap_or(scene.now);
+        return Some(Step::Do(Effect::DateQuarantine(now)));
+    }
+    let over = !quarantined && scene.user.tags.contains_key(mark::TAG_QUARANTINED_AT);
+    over.then_some(Step::Do(Effect::UndateQuarantine))
+}
+
+impl Scene<'_> {
+    /// The quarantine policies that are attached; none while policies are not known.
+    fn quarantines(&self) -> Vec<&str> {
+        let attached = self.user.grants.iter().flat_map(|grants| &grants.attached);
+        attached.filter(|arn| policy::is_quarantine(arn)).map(String::as_str).collect()
+    }
+
+    /// Whether this quarantine asks for that.
+    pub(super) fn quarantine_asks_for(&self, what: OnQuarantine) -> bool {
+        self.desired.on_quarantine == what && !self.quarantines().is_empty()
+    }
+
+    /// What the user's tag says. One that cannot be read is as good as none, and written again; so is one of the future,
+    /// when the clock was ahead: all keys made until then would count as bad, one after the other.
+    fn dated(&self) -> Option<Timestamp> {
+        let date = self.user.tags.get(mark::TAG_QUARANTINED_AT)?.parse().ok();
+        date.filter(|date: &Timestamp| *date <= self.now + CLOCK_DIFFERENCE)
+    }
+
+    /// Keys made until then are to be replaced.
+    pub(super) fn compromised_until(&self) -> Option<Timestamp> {
+        self.dated().filter(|_| self.quarantine_asks_for(OnQuarantine::Rotate))
+    }
+
+    pub(super) fn is_compromised(&self, key: &AccessKey) -> bool {
+        // A key of the future was made when the clock was ahead; nobody can tell whether before or after the date.
+        let ahead = key.created_at > self.now + CLOCK_DIFFERENCE;
+        self.compromised_until().is_some_and(|until| ahead || key.created_at <= until)
+    }
+
+    /// Whether the key in the Secret was there when the quarantine was seen.
+    pub(super) fn published_is_compromised(&self, published: &PublishedFacts) -> bool {
+        match self.user.key(&published.key_id) {
+            Some(key) => self.is_compromised(key),
+            // Not in the list yet: it was made a moment before it was published.
+            None => self.compromised_until().is_some_and(|until| published.published_at <= until),
+        }
+    }
+
+    /// A bad key has no overlap: it goes as soon as a good one works in its place.
+    pub(super) fn goes_at_once(&self, key: &AccessKey) -> bool {
+        self.is_compromised(key) && self.working().is_some_and(|published| !self.published_is_compromised(published))
+    }
+
+    /// No key may be made in the second that the quarantine is dated with: it would count as a bad one.
+    pub(super) fn after_the_date(&self) -> Option<Timestamp> {
+        self.compromised_until().map(|until| until + SignedDuration::from_secs(1)).filter(|at| *at > self.now)
+    }
+
+    /// What a quarantine means and what to do.
+    pub(super) fn quarantine_note(&self) -> Option<Note> {
+        let names = self.quarantines();
+        if names.is_empty() {
+            return None;
+        }
+        let done = match self.desired.on_quarantine {
+            OnQuarantine::Alert => {
+                "Nothing was done about its keys (onQuarantine: Alert): ask for a new one by the annotation awsdeploy.dev/rotate, or set spec.suspend to true"
+            }
+            OnQuarantine::Rotate => {
+                "Every key of this operator that existed when it was seen is replaced and set Inactive without overlap (onQuarantine: Rotate)"
+            }
+            OnQuarantine::Suspend => {
+                "All keys of this operator on the user are Inactive and kept until the policy is detached (onQuarantine: Suspend)"
+            }
+        };
+        let foreign: Vec<&str> = self.foreign().map(|key| key.id.as_str()).collect();
+        let others = if foreign.is_empty() {
+            String::new()
+        } else {
+            format!(". Keys of others are left alone and may be the leaked ones: {}", foreign.join(", "))
+        };
+        Some(Note::new(
+            Reason::Quarantined,
+            format!(
+                "AWS has attached {} to the user: it found an access key of it in public, and denies what thieves do first, such as making users and instances. {done}{others}. Find the leak, look in CloudTrail for what was done with the key, answer AWS's support case, then have an AWS admin detach the policy; this operator never does",
+                names.join(", "),
+            ),
+        ))
+    }
+}

@@ -1,0 +1,156 @@
+//! How keys go that newer ones have replaced, and their tags.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{Effect, Note, Scene, Step, Why};
+use crate::{
+    api::{Reason, duration::humanize},
+    domain::{owner::key_tag, world::AccessKey},
+};
+
+pub(super) fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
+    let published = scene.world.published().map(|facts| facts.key_id.as_str());
+    let mut gone = BTreeSet::new();
+    for (tag, since) in &scene.user.tags {
+        let Some(id) = tag.strip_prefix(&key_tag("")) else { continue };
+        // The value is the time of tagging. A key that was published a moment ago may be missing from
+        // IAM's list; without its tag it would be taken for foreign, and stay for ever.
+        let young = since.parse::<Timestamp>().is_ok_and(|since| scene.now < since + scene.settings.intent_dwell);
+        if Some(id) != published && scene.user.key(id).is_none() && !young {
+            gone.insert(tag.clone());
+            // The description has the bare key id as its name; it went with the key.
+            gone.extend(scene.user.tags.keys().filter(|other| other.as_str() == id).cloned());
+        }
+    }
+    (!gone.is_empty()).then_some(Step::Do(Effect::UntagUser(gone)))
+}
+
+pub(super) fn ask(scene: &Scene<'_>) -> Option<Step> {
+    let wanted = scene.superseded().find(|key| key.active && scene.has_to_ask(key))?;
+    (!scene.world.last_used_failed).then(|| Step::Do(Effect::ReadLastUsed(vec![wanted.id.clone()])))
+}
+
+pub(super) fn retire(scene: &Scene<'_>) -> Option<Step> {
+    scene.superseded().find_map(|key| {
+        if key.active {
+            (scene.now >= scene.retires_at(key)?)
+                .then(|| Step::Do(Effect::DeactivateKey(key.id.clone(), scene.why_retired(key))))
+        } else {
+            (scene.now >= scene.deletable_at(key)).then(|| Step::Do(Effect::DeleteKey(key.id.clone(), Why::Retired)))
+        }
+    })
+}
+
+impl Scene<'_> {
+    /// Our keys that a newer, working key has replaced. None while there is no working one: then
+    /// an old key may be all that a consumer has.
+    pub(super) fn superseded(&self) -> impl Iterator<Item = &AccessKey> {
+        let working = self.working().map(|facts| facts.key_id.clone());
+        self.user.keys.iter().filter(move |key| {
+            working.as_ref().is_some_and(|published| *published != key.id) && self.user.is_tagged(&key.id)
+        })
+    }
+
+    /// Since when a superseded key is that. It is newer than the published one if an earlier
+    /// Secret came back, by a rename to and fro or from a backup; then it is what consumers hold.
+    fn superseded_at(&self, key: &AccessKey) -> Option<Timestamp> {
+        self.working().map(|facts| facts.published_at.max(key.created_at))
+    }
+
+    /// When the overlap of a superseded key ends.
+    fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
+        self.superseded_at(key).map(|since| since + self.desired.key.overlap)
+    }
+
+    /// When a superseded key is set Inactive, as far as is known now.
+    pub(super) fn retires_at(&self, key: &AccessKey) -> Option<Timestamp> {
+        if self.goes_at_once(key) {
+            return self.working().map(|facts| facts.published_at.min(self.now));
+        }
+        let ends = self.overlap_ends(key)?;
+        let Some(hold) = self.desired.key.hold_while_used else { return Some(ends) };
+        let limit = ends + hold;
+        // No answer is no leave: neither one that AWS did not give, nor one from before the key was quiet for long.
+        let answer = self.quiet_at(key).filter(|_| !self.has_to_ask(key));
+        Some(answer.map_or(if self.now < ends { ends } else { limit }, |quiet_at| quiet_at.clamp(ends, limit)))
+    }
+
+    /// When a superseded key will have been out of use for long enough, if it is not used again. AWS learns of uses
+    /// late, so that one that was not reported yet may have come just after the publication.
+    fn quiet_at(&self, key: &AccessKey) -> Option<Timestamp> {
+        let since = self.superseded_at(key)?;
+        let answer = self.world.last_used.get(&key.id)?;
+        let used_at = answer.used_at.map_or(since, |used_at| used_at.clamp(since, answer.asked_at.max(since)));
+        Some(used_at + self.settings.last_used_window)
+    }
+
+    /// AWS has to be asked about the last use of a superseded key: its overlap is over, and the answer there is, if
+    /// any, is too old to tell.
+    fn has_to_ask(&self, key: &AccessKey) -> bool {
+        let (Some(ends), Some(hold)) = (self.overlap_ends(key), self.desired.key.hold_while_used) else { return false };
+        let answered = self.world.last_used.get(&key.id).map(|answer| answer.asked_at);
+        let stale = |asked_at| asked_at < ends || self.quiet_at(key).is_some_and(|at| asked_at < at && at <= self.now);
+        self.now >= ends && self.now < ends + hold && !self.goes_at_once(key) && answered.is_none_or(stale)
+    }
+
+    /// The use of a superseded key that keeps it from retiring, long after the new key was there to be read.
+    fn late_use(&self, key: &AccessKey) -> Option<Timestamp> {
+        let moved = self.superseded_at(key)? + self.settings.moving_time();
+        self.world.last_used.get(&key.id)?.used_at.filter(|used_at| *used_at > moved)
+    }
+
+    /// What is told while a key is held beyond its overlap.
+    pub(super) fn held(&self) -> Option<Note> {
+        let hold = self.desired.key.hold_while_used?;
+        self.superseded().filter(|key| key.active).find_map(|key| {
+            let ends = self.overlap_ends(key).filter(|ends| *ends <= self.now)?;
+            let (id, limit, window) = (&key.id, ends + hold, humanize(self.settings.last_used_window));
+            Some(match self.late_use(key) {
+                Some(used_at) => Note::new(
+                    Reason::StillUsed,
+                    format!(
+                        "access key {id} was used at {used_at}, although the new one can be read since {}. It stays Active until AWS has not seen it used for {window}, at the longest until {limit}; then whoever uses it is refused. Find out who does not read Secret {} anew: a pod with environment variables or a subPath mount, a copy elsewhere",
+                        self.superseded_at(key)?,
+                        self.desired.target.secret_name
+                    ),
+                ),
+                None => Note::new(
+                    Reason::Overlap,
+                    format!("the overlap of access key {id} is over; it stays Active until AWS would have told of a use, at the longest until {limit}"),
+                ),
+            })
+        })
+    }
+
+    fn why_retired(&self, key: &AccessKey) -> Why {
+        if self.goes_at_once(key) {
+            return Why::Quarantined;
+        }
+        let limit = self.overlap_ends(key).zip(self.desired.key.hold_while_used).map(|(ends, hold)| ends + hold);
+        let quiet = self.quiet_at(key).is_some_and(|at| at <= self.now);
+        if limit.is_some_and(|limit| limit <= self.now) && !quiet { Why::HeldLongEnough } else { Why::Retired }
+    }
+
+    /// When an Inactive key may be deleted. A lost note of its deactivation starts the dwell anew.
+    pub(super) fn deletable_at(&self, key: &AccessKey) -> Timestamp {
+        let since = self.world.reported.inactive_since.get(&key.id).copied().unwrap_or(self.now);
+        since.min(self.now) + self.settings.retire_dwell
+    }
+
+    /// When the next superseded key has to be dealt with.
+    pub(super) fn retirement(&self) -> Option<Timestamp> {
+        self.superseded()
+            .filter_map(|key| if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) })
+            .min()
+    }
+
+    /// When superseded keys are set Inactive, by their ids.
+    pub(super) fn retires(&self) -> BTreeMap<String, Timestamp> {
+        self.superseded()
+            .filter(|key| key.active)
+            .filter_map(|key| Some((key.id.clone(), self.retires_at(key)?)))
+            .collect()
+    }
+}

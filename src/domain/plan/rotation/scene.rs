@@ -1,0 +1,101 @@
+//! What the rules look at, and what several of them ask of it.
+
+use jiff::Timestamp;
+
+use super::{Note, Why};
+use crate::{
+    api::Reason,
+    domain::{
+        desired::Desired,
+        settings::Settings,
+        world::{AccessKey, IamUser, PublishedFacts, World},
+    },
+};
+
+/// What the rules look at.
+pub struct Scene<'a> {
+    /// Declared.
+    pub desired: &'a Desired,
+    /// Found.
+    pub world: &'a World,
+    /// The user, which is ours.
+    pub user: &'a IamUser,
+    /// Now, on AWS's clock.
+    pub now: Timestamp,
+    /// Times and limits.
+    pub settings: &'a Settings,
+    /// Policies and tags are as declared; a first key is not handed out before.
+    pub user_ready: bool,
+    /// The Secret cannot be written.
+    pub conflict: Option<Note>,
+}
+impl Scene<'_> {
+    /// The published Secret, if AWS knows its key as Active. A key that was published a moment
+    /// ago may not be in IAM's lists yet.
+    pub(super) fn working(&self) -> Option<&PublishedFacts> {
+        let published = self.world.published()?;
+        let alive = match self.user.key(&published.key_id) {
+            Some(key) => key.active,
+            // A moment is one in either direction: the clock may have been set back since.
+            None => self.now.duration_since(published.published_at).abs() < self.settings.intent_dwell,
+        };
+        (alive && published.intact).then_some(published)
+    }
+
+    pub(super) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {
+        self.user.keys.iter().filter(|key| !self.world.is_ours(&key.id))
+    }
+
+    pub(super) fn key_note(&self) -> Option<Note> {
+        if let Some(conflict) = &self.conflict {
+            return Some(conflict.clone());
+        }
+        match self.suspended() {
+            Some(Why::Quarantined) => {
+                return Some(Note::new(
+                    Reason::Quarantined,
+                    "AWS quarantines the user: the key in the Secret is Inactive",
+                ));
+            }
+            Some(_) => {
+                return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+            }
+            None => {}
+        }
+        if self.working().is_some() {
+            return None;
+        }
+        Some(match self.world.published() {
+            None => Note::new(Reason::Pending, "no access key is published yet"),
+            Some(facts) if !facts.intact => {
+                Note::new(Reason::Pending, "the Secret was edited by hand; a new key is on its way")
+            }
+            Some(facts) => Note::new(
+                Reason::Pending,
+                format!("AWS does not know {} as an Active key; a new one is on its way", facts.key_id),
+            ),
+        })
+    }
+
+    pub(super) fn at_rest(&self, next: Option<Timestamp>) -> Note {
+        if let Some(held) = self.held() {
+            return held;
+        }
+        match (self.retirement(), next) {
+            (Some(until), _) => Note::new(
+                Reason::Overlap,
+                format!("the key before is valid until {until} so that consumers can move over"),
+            ),
+            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+                Some(due) => Note::new(
+                    Reason::RotationWaits,
+                    format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
+                ),
+                None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            },
+            (None, None) => {
+                Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Windows: when a rotation that is due may begin.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::schedule::{CronSchedule, Rhythm, SAMPLE_SIZE, sample_start};
+
+/// An opening that comes an hour late once a year, when the clocks are changed, is not one too few.
+const CLOCK_CHANGE: SignedDuration = SignedDuration::from_hours(1);
+
+/// A time that comes again and again and lasts a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// When it opens.
+    pub opens: CronSchedule,
+    /// How long it stays open.
+    pub duration: SignedDuration,
+}
+
+/// All windows of a resource. None: a rotation may begin at any time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Windows(pub Vec<Window>);
+
+impl Windows {
+    /// When a rotation that is due at `due` begins, if it has not begun by `now`.
+    ///
+    /// Due inside a window: at once. Else when the next one opens, spread by `permille` over its first half, so that
+    /// users who waited for the same window do not begin together and each still begins inside. A window that was
+    /// missed is made up for by the next one. The answer stays the same until the time that it names has passed.
+    #[must_use]
+    pub fn begin(&self, due: Timestamp, now: Timestamp, permille: i32) -> Timestamp {
+        if self.0.is_empty() {
+            return due;
+        }
+        self.0.iter().filter_map(|window| window.begin(due, now, permille)).min().unwrap_or(Timestamp::MAX)
+    }
+
+    /// The time from one opening to the next, if no opening lies within `interval` of an earlier one.
+    #[must_use]
+    pub fn longest_wait_beyond(&self, interval: SignedDuration) -> Option<SignedDuration> {
+        let mut opened = self.next_opening(sample_start())?;
+        for _ in 0..SAMPLE_SIZE {
+            let reach = opened.checked_add(interval + CLOCK_CHANGE).ok()?;
+            let last = self.0.iter().filter_map(|window| window.opens.until(reach)).max()?;
+            if last <= opened {
+                return Some(self.next_opening(opened).map_or(SignedDuration::MAX, |next| next.duration_since(opened)));
+            }
+            opened = last;
+        }
+        None
+    }
+
+    /// The smallest time between two rotations of this rhythm in these windows, if there are any.
+    #[must_use]
+    pub fn smallest_gap(&self, rhythm: &Rhythm) -> Option<SignedDuration> {
+        if self.0.is_empty() || !matches!(rhythm, Rhythm::Cron(_)) {
+            // Time from the last publication: a window makes it longer, never shorter.
+            return rhythm.smallest_gap();
+        }
+        // A rotation that had to wait is nearer to the next time of the schedule.
+        let begin = |last| rhythm.due(last, 0).map(|due| self.begin(due, due, 0)).filter(|at| *at < Timestamp::MAX);
+        let mut last = begin(sample_start())?;
+        let mut smallest = None::<SignedDuration>;
+        for _ in 0..SAMPLE_SIZE / 2 {
+            let Some(next) = begin(last) else { break };
+            let gap = next.duration_since(last);
+            smallest = Some(smallest.map_or(gap, |known| known.min(gap)));
+            last = next;
+        }
+        smallest
+    }
+
+    fn next_opening(&self, after: Timestamp) -> Option<Timestamp> {
+        self.0.iter().filter_map(|window| window.opens.after(after)).min()
+    }
+}
+
+impl Window {
+    fn begin(&self, due: Timestamp, now: Timestamp, permille: i32) -> Option<Timestamp> {
+        // The first opening that is not over by then.
+        let closed_before = due.max(now).checked_sub(self.duration).unwrap_or(Timestamp::MIN);
+        let opens = self.opens.after(closed_before)?;
+        if opens <= due {
+            return Some(due);
+        }
+        let spread = SignedDuration::from_secs((self.duration / 2 * permille / 1000).as_secs());
+        Some(opens.checked_add(spread).unwrap_or(Timestamp::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn hours(hours: i64) -> SignedDuration {
+        SignedDuration::from_hours(hours)
+    }
+
+    fn window(opens: &str, zone: &str, duration: SignedDuration) -> Window {
+        Window { opens: CronSchedule::parse(opens, Some(zone)).unwrap(), duration }
+    }
+
+    fn nightly() -> Windows {
+        Windows(vec![window("0 2 * * *", "Europe/Berlin", hours(2))])
+    }
+
+    fn cron(text: &str) -> Rhythm {
+        Rhythm::Cron(Box::new(CronSchedule::parse(text, None).unwrap()))
+    }
+
+    /// When it begins, seen from the moment that it is due.
+    fn begins(windows: &Windows, due: &str) -> Timestamp {
+        windows.begin(at(due), at(due), 0)
+    }
+
+    #[test]
+    fn without_windows_a_rotation_begins_when_it_is_due() {
+        assert_eq!(begins(&Windows::default(), "2026-06-01T12:00:00Z"), at("2026-06-01T12:00:00Z"));
+    }
+
+    #[test]
+    fn what_is_due_inside_a_window_begins_at_once_and_else_when_the_next_one_opens() {
+        // Berlin is two hours ahead in June.
+        assert_eq!(begins(&nightly(), "2026-06-01T00:00:00Z"), at("2026-06-01T00:00:00Z"), "as it opens");
+        assert_eq!(begins(&nightly(), "2026-06-01T01:59:59Z"), at("2026-06-01T01:59:59Z"), "just before it closes");
+        assert_eq!(begins(&nightly(), "2026-06-01T02:00:00Z"), at("2026-06-02T00:00:00Z"), "as it closes");
+        assert_eq!(begins(&nightly(), "2026-06-01T12:00:00Z"), at("2026-06-02T00:00:00Z"));
+    }
+
+    #[test]
+    fn the_next_of_several_windows_counts_each_in_its_zone() {
+        let both = Windows(vec![
+            window("0 2 * * 6", "UTC", hours(4)),
+            window("0 22 * * 3", "America/New_York", SignedDuration::from_mins(30)),
+        ]);
+        assert_eq!(begins(&both, "2026-06-01T12:00:00Z"), at("2026-06-04T02:00:00Z"), "Wednesday in New York");
+        assert_eq!(begins(&both, "2026-06-04T02:30:00Z"), at("2026-06-06T02:00:00Z"), "Saturday");
+    }
+
+    #[test]
+    fn a_missed_window_is_made_up_for_by_the_next_one() {
+        let begin = |now| nightly().begin(at("2026-06-01T12:00:00Z"), at(now), 0);
+        assert_eq!(begin("2026-06-02T01:59:00Z"), at("2026-06-02T00:00:00Z"), "begun late, still inside");
+        assert_eq!(begin("2026-06-02T02:00:00Z"), at("2026-06-03T00:00:00Z"), "the operator was down all night");
+        assert_eq!(begin("2026-09-01T12:00:00Z"), at("2026-09-02T00:00:00Z"), "for months: one time, not many");
+    }
+
+    #[test]
+    fn the_answer_stays_until_its_time_has_come_whatever_the_clock_does() {
+        let (due, begin) = (at("2026-06-01T12:00:00Z"), at("2026-06-02T00:30:00Z"));
+        let seen = |now| nightly().begin(due, at(now), 500);
+        for now in ["2026-06-01T12:00:00Z", "2026-06-01T23:59:59Z", "2026-06-02T00:00:00Z", "2026-06-02T01:59:59Z"] {
+            assert_eq!(seen(now), begin, "{now}");
+        }
+        // A clock that jumps ahead past the window and is set right again.
+        assert_eq!(seen("2026-06-05T12:00:00Z"), at("2026-06-06T00:30:00Z"));
+        assert_eq!(seen("2026-06-01T20:00:00Z"), begin);
+        // One that is behind: not before it is due.
+        assert_eq!(seen("2026-05-20T00:10:00Z"), begin);
+    }
+
+    #[test]
+    fn users_who_waited_begin_in_the_first_half_of_the_window() {
+        let begin = |permille| nightly().begin(at("2026-06-01T12:00:00Z"), at("2026-06-01T12:00:00Z"), permille);
+        assert_eq!(begin(0), at("2026-06-02T00:00:00Z"));
+        assert_eq!(begin(500), at("2026-06-02T00:30:00Z"));
+        assert_eq!(begin(999), at("2026-06-02T00:59:56Z"));
+        let begins: std::collections::BTreeSet<Timestamp> = (0..1000).map(begin).collect();
+        assert_eq!(begins.len(), 1000, "no two of them together");
+    }
+
+    #[test]
+    fn a_window_in_the_hour_that_daylight_saving_skips_opens_and_lasts_as_long_as_ever() {
+        // Berlin 2026: 29 March 02:00 -> 03:00, which is 01:00 UTC.
+        assert_eq!(begins(&nightly(), "2026-03-28T12:00:00Z"), at("2026-03-29T01:00:00Z"));
+        assert_eq!(begins(&nightly(), "2026-03-29T02:59:59Z"), at("2026-03-29T02:59:59Z"), "two hours later");
+        assert_eq!(begins(&nightly(), "2026-03-29T03:00:00Z"), at("2026-03-30T00:00:00Z"));
+    }
+
+    #[test]
+    fn a_window_in_the_doubled_hour_opens_once_that_night() {
+        // Berlin 2026: 25 October 03:00 -> 02:00; 02:00 is at 00:00 and again at 01:00 UTC.
+        assert_eq!(begins(&nightly(), "2026-10-24T12:00:00Z"), at("2026-10-25T00:00:00Z"));
+        assert_eq!(begins(&nightly(), "2026-10-25T01:59:59Z"), at("2026-10-25T01:59:59Z"));
+        assert_eq!(begins(&nightly(), "2026-10-25T02:00:00Z"), at("2026-10-26T01:00:00Z"));
+    }
+
+    #[test]
+    fn a_cron_schedule_and_windows_together_keep_to_both() {
+        let (rhythm, saturdays) = (cron("0 12 1 * *"), Windows(vec![window("0 2 * * 6", "UTC", hours(4))]));
+        let due = rhythm.due(at("2026-06-15T00:00:00Z"), 0).unwrap();
+        assert_eq!(due, at("2026-07-01T12:00:00Z"), "a Wednesday");
+        assert_eq!(saturdays.begin(due, due, 0), at("2026-07-04T02:00:00Z"));
+        // The next one counts from the schedule, not from the Saturday.
+        assert_eq!(rhythm.due(at("2026-07-04T02:00:00Z"), 0), Some(at("2026-08-01T12:00:00Z")));
+    }
+
+    #[test]
+    fn the_wait_for_a_window_is_found_where_it_is_longest() {
+        let weekends = || Windows(vec![window("0 2 * * 6,0", "UTC", hours(1))]);
+        assert_eq!(weekends().longest_wait_beyond(hours(7 * 24)), None);
+        assert_eq!(weekends().longest_wait_beyond(hours(2 * 24)), Some(hours(6 * 24)), "Sunday to Saturday");
+        assert_eq!(nightly().longest_wait_beyond(hours(24)), None, "25 hours once a year");
+        assert_eq!(nightly().longest_wait_beyond(hours(12)), Some(hours(24)));
+        // Many openings on one day and none on the others.
+        let first = Windows(vec![window("* * 1 * *", "UTC", SignedDuration::from_mins(1))]);
+        let wait = first.longest_wait_beyond(hours(7 * 24)).unwrap();
+        assert_eq!(wait, hours(30 * 24) + SignedDuration::from_mins(1), "from the end of 1 January");
+        assert_eq!(first.longest_wait_beyond(hours(31 * 24)), None);
+    }
+
+    #[test]
+    fn a_window_may_bring_two_rotations_of_a_schedule_nearer_to_each_other() {
+        let monthly = cron("0 12 1 * *");
+        assert_eq!(Windows::default().smallest_gap(&monthly), Some(hours(28 * 24)));
+        // In January it has to wait for the 14th, in February it begins on the 1st.
+        let uneven = Windows(vec![window("0 2 14,25 * *", "UTC", hours(4)), window("0 11 1 2-12 *", "UTC", hours(4))]);
+        assert_eq!(uneven.smallest_gap(&monthly), Some(hours(18 * 24 + 10)));
+        assert_eq!(nightly().smallest_gap(&Rhythm::Every(hours(48))), Some(hours(48)));
+        assert_eq!(nightly().smallest_gap(&Rhythm::Never), None);
+    }
+}

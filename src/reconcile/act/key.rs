@@ -1,0 +1,248 @@
+//! Effects on access keys, and on the journal that holds a key while nobody else does.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+
+use super::{Actor, floor, user::set_tags};
+use crate::{
+    api::{Reason, mark},
+    aws::{Acceptance, AwsError},
+    cluster::{Attempt, Journals, News},
+    domain::{
+        journal::{Journal, Mode},
+        owner::key_tag,
+        plan::{Effect, Why},
+        secret::KeyMaterial,
+        world::{AccessKey, JournalSeen, LastUse, Verification},
+    },
+    reconcile::{error::PassError, memory::Memory, observe},
+};
+
+/// With a key in hand a write to Kubernetes is tried this often before the pass gives up.
+const JOURNAL_WRITES: u32 = 5;
+/// Pause before the second try; doubles.
+const JOURNAL_PAUSE: Duration = Duration::from_millis(500);
+
+impl Actor<'_> {
+    /// The one dangerous call. May leave an `Intent` journal, with or without a key in IAM that
+    /// nobody holds: after the dwell the fence goes up and the orphan goes.
+    pub(super) async fn mint(
+        &mut self,
+        known: &[String],
+        previous_secret: Option<&(String, String)>,
+    ) -> Result<(), PassError> {
+        self.check_secret_access().await?;
+        let iam = &self.context.iam;
+        let journals = Journals::new(self.context.client.clone(), self.target);
+        let mut journal = Journal {
+            // CreateDate has whole seconds.
+            started_at: floor(iam.clock().now()),
+            rotate_request: self.desired.and_then(|desired| desired.key.rotate_request.clone()),
+            previous_secret: previous_secret.cloned(),
+            mode: Mode::Intent { known: known.to_vec() },
+        };
+        let attempt = journals.begin(&journal, self.owner_reference()).await?;
+        let (key, created_at) = match iam.create_access_key(&self.target.user_name).await {
+            Ok(made) => made,
+            Err(error) => {
+                if error.kind.is_definite() {
+                    // AWS said no, so there is no orphan to wait for. If this fails, the dwell takes over.
+                    if let Err(error) = journals.close(&attempt).await {
+                        tracing::warn!(%error, "the journal of a refused attempt stays until the dwell is over");
+                    }
+                }
+                let effect = Effect::MintKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
+                return Err(PassError::Aws { error, effect: Some(effect) });
+            }
+        };
+        journal.mode = Mode::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
+        let attempt = self.stage(&journals, &attempt, &journal, &key).await?;
+        tracing::info!(key_id = key.id, "access key made");
+        self.observed.world.journal = observe::seen(&attempt, self.target);
+        self.observed.attempt = Some(attempt);
+        let made = AccessKey { id: key.id, active: true, created_at };
+        self.changed(String::new(), |user| user.keys.push(made));
+        Ok(())
+    }
+
+    /// Writes the key into the journal. If the journal is not the one we began any more, the fence
+    /// is up: the key just made is deleted again. If the answer is lost, the key is left to the journal.
+    async fn stage(
+        &self,
+        journals: &Journals<'_>,
+        attempt: &Attempt,
+        journal: &Journal,
+        key: &KeyMaterial,
+    ) -> Result<Attempt, PassError> {
+        let mut pause = JOURNAL_PAUSE;
+        for tries in 1.. {
+            let error = match journals.replace(attempt, journal, Some(key)).await {
+                Ok(staged) => return Ok(staged),
+                Err(error) => error,
+            };
+            if error.kind.is_definite() {
+                // A write whose answer was lost may be the very one that refuses this one.
+                if let Ok(Some(now)) = journals.get().await
+                    && now.id() == attempt.id()
+                    && now
+                        .journal
+                        .as_ref()
+                        .is_ok_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. }))
+                {
+                    return Ok(now);
+                }
+                tracing::warn!(%error, key_id = key.id, "the journal refuses the new key; it is deleted again");
+                self.undo(&key.id).await?;
+                return Err(PassError::Undone(key.id.clone()));
+            }
+            if tries >= JOURNAL_WRITES {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, tries, "the new key could not be written down; trying again");
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn undo(&self, key_id: &str) -> Result<(), PassError> {
+        let mut pause = JOURNAL_PAUSE;
+        for tries in 1.. {
+            match self.context.iam.delete_access_key(&self.target.user_name, key_id).await {
+                Ok(()) => return Ok(()),
+                Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
+                Err(error) => {
+                    tracing::warn!(%error, tries, key_id, "the undone key could not be deleted; trying again");
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    pub(super) async fn verify(&mut self, key_id: &str, memory: &mut Memory) -> Result<(), PassError> {
+        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged(key_id)) else {
+            // A journal without the key it names: nothing can become of it.
+            return self.abandon(&[key_id.to_owned()]).await;
+        };
+        let iam = &self.context.iam;
+        let answer = iam.verify_key(&key).await?;
+        let arn = self.observed.world.user().map(|user| user.arn.clone()).unwrap_or_default();
+        let accepted = matches!(&answer, Acceptance::Accepted(bearer) if *bearer == arn);
+        if let Acceptance::Accepted(bearer) = &answer
+            && !accepted
+        {
+            tracing::warn!(key_id, bearer, arn, "STS takes the bearer of the new key for somebody else");
+        }
+        let before = memory.verification.take().filter(|seen| seen.key_id == key_id).map_or(0, |seen| seen.successes);
+        let successes = if accepted { before + 1 } else { 0 };
+        memory.verification = Some(Verification { key_id: key_id.to_owned(), successes, last_at: iam.clock().now() });
+        self.observed.world.verification.clone_from(&memory.verification);
+        Ok(())
+    }
+
+    pub(super) async fn tag_key(&mut self, id: &str) -> Result<(), AwsError> {
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let mut tags = BTreeMap::from([(key_tag(id), self.context.iam.clock().now().strftime("%FT%TZ").to_string())]);
+        if let Some(description) = self.desired.and_then(|desired| desired.key.description.clone()) {
+            tags.insert(id.to_owned(), description);
+        }
+        iam.tag_user(name, &tags).await?;
+        self.changed(String::new(), |user| set_tags(user, &tags));
+        Ok(())
+    }
+
+    pub(super) async fn deactivate_key(&mut self, id: &str, why: Why) -> Result<(), AwsError> {
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let there = iam.deactivate_access_key(name, id).await?;
+        self.changed(String::new(), |user| {
+            if there {
+                user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
+            } else {
+                user.keys.retain(|key| key.id != id);
+            }
+        });
+        if why != Why::Cleanup {
+            let note = format!("access key {id} was set Inactive ({})", because(why));
+            self.news.push(News { reason: Reason::KeyDeactivated, note, warning: why == Why::HeldLongEnough });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn delete_key(&mut self, id: &str, why: Why) -> Result<(), AwsError> {
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        iam.delete_access_key(name, id).await?;
+        self.observed.world.gone.insert(id.to_owned());
+        self.changed(String::new(), |user| user.keys.retain(|key| key.id != id));
+        let reason = if why == Why::Orphan { Reason::OrphanDeleted } else { Reason::KeyDeleted };
+        self.tell(reason, format!("access key {id} was deleted ({})", because(why)));
+        Ok(())
+    }
+
+    pub(super) async fn abandon(&mut self, orphans: &[String]) -> Result<(), PassError> {
+        let (Some(attempt), Some(journal)) = (&self.observed.attempt, self.observed.world.journal()) else {
+            return Ok(());
+        };
+        let journals = Journals::new(self.context.client.clone(), self.target);
+        let journal = Journal { mode: Mode::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
+        let attempt = journals.replace(attempt, &journal, None).await?;
+        self.observed.world.journal = observe::seen(&attempt, self.target);
+        self.observed.attempt = Some(attempt);
+        Ok(())
+    }
+
+    pub(super) async fn close_journal(&mut self) -> Result<(), PassError> {
+        if let Some(attempt) = &self.observed.attempt {
+            Journals::new(self.context.client.clone(), self.target).close(attempt).await?;
+        }
+        self.observed.attempt = None;
+        self.observed.world.journal = JournalSeen::None;
+        Ok(())
+    }
+
+    pub(super) async fn read_last_used(&mut self, ids: &[String], memory: &mut Memory) -> Result<(), PassError> {
+        let iam = &self.context.iam;
+        for id in ids {
+            let used_at = iam.last_used(id).await?;
+            memory.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
+        }
+        let user = self.observed.world.user();
+        memory.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));
+        self.observed.world.last_used.clone_from(&memory.last_used);
+        Ok(())
+    }
+
+    pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
+        let tags = BTreeMap::from([(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
+        self.context.iam.tag_user(&self.target.user_name, &tags).await?;
+        self.changed(String::new(), |user| set_tags(user, &tags));
+        Ok(())
+    }
+
+    pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
+        let tag = BTreeSet::from([mark::TAG_QUARANTINED_AT.to_owned()]);
+        self.context.iam.untag_user(&self.target.user_name, &tag).await?;
+        self.changed(String::new(), |user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
+        Ok(())
+    }
+}
+
+fn because(why: Why) -> &'static str {
+    match why {
+        Why::Retired => "its overlap is over",
+        Why::HeldLongEnough => {
+            "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
+        }
+        Why::Quarantined => "AWS quarantines the user: others may know the key",
+        Why::MakesRoom => "its value is lost and its slot is needed",
+        Why::Suspended => "spec.suspend",
+        Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
+        Why::Cleanup => "the resource is being deleted",
+        Why::Revoked => "no class allows it any more",
+    }
+}

@@ -1,0 +1,128 @@
+//! Effects on the published Secret.
+
+use super::{Actor, floor};
+use crate::{
+    api::Reason,
+    domain::{
+        desired::Desired,
+        secret::{self, Content, KeyMaterial, Publication},
+    },
+    reconcile::error::PassError,
+};
+
+impl Actor<'_> {
+    /// Conditional on the Secret as this pass has read it. May leave a published key without its
+    /// tag and with its journal: the next pass tags it and closes the journal.
+    pub(super) async fn publish(
+        &mut self,
+        key_id: &str,
+        left_behind: Option<&(String, String)>,
+    ) -> Result<(), PassError> {
+        let Some(desired) = self.desired else { return Ok(()) };
+        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged(key_id)) else {
+            return self.abandon(&[key_id.to_owned()]).await;
+        };
+        let before = self.observed.held.as_ref().map(|held| secret::publication(&held.content())).unwrap_or_default();
+        let journal = self.observed.world.journal().cloned();
+        let mut previous = before.previous;
+        previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
+        previous.extend(left_behind.cloned());
+        previous.remove(&self.target.secret_name);
+        let now = self.context.iam.clock().now();
+        let publication = Publication {
+            // Rounded up: an overlap is never shorter than declared.
+            published_at: floor(now) + jiff::SignedDuration::from_secs(1),
+            rotate_honoured: journal.and_then(|journal| journal.rotate_request),
+            fence: before.fence,
+            previous,
+        };
+        self.write_secret(desired, &key, &publication).await?;
+        let until = desired.key.overlap;
+        let old = self
+            .observed
+            .world
+            .user()
+            .map_or(0, |user| user.keys.iter().filter(|other| other.active && other.id != key_id).count());
+        let overlap = if old > 0 {
+            format!("; the key before stays valid for {}", crate::api::duration::humanize(until))
+        } else {
+            String::new()
+        };
+        self.context.observer.rotated();
+        self.tell(
+            Reason::Published,
+            format!("access key {key_id} was published in Secret {}{overlap}", self.target.secret_name),
+        );
+        Ok(())
+    }
+
+    async fn write_secret(
+        &mut self,
+        desired: &Desired,
+        key: &KeyMaterial,
+        publication: &Publication,
+    ) -> Result<(), PassError> {
+        let secrets = self.secrets();
+        let written = if let Some(held) = &self.observed.held {
+            secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
+        } else {
+            let content = secret::render(&desired.secret, key, publication, &Content::default());
+            secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
+        };
+        self.hold(Some(written));
+        Ok(())
+    }
+
+    pub(super) async fn rewrite(&mut self) -> Result<(), PassError> {
+        let (Some(desired), Some(held)) = (self.desired, &self.observed.held) else { return Ok(()) };
+        let content = held.content();
+        let Some(key) = secret::material(&content) else { return Ok(()) };
+        self.write_secret(desired, &key, &secret::publication(&content)).await?;
+        self.tell(
+            Reason::SecretRepaired,
+            format!("Secret {} was written again as declared; its access key is the same", self.target.secret_name),
+        );
+        Ok(())
+    }
+
+    /// Moves the Secret's resourceVersion and writes down why.
+    pub(super) async fn touch(&mut self) -> Result<(), PassError> {
+        let (Some(held), Some(attempt)) = (&self.observed.held, &self.observed.attempt) else { return Ok(()) };
+        let mut content = held.content();
+        content.annotations.insert(crate::api::mark::ANNOTATION_FENCE.to_owned(), attempt.id().to_owned());
+        let written = self.secrets().replace(held, &content).await?;
+        self.hold(Some(written));
+        Ok(())
+    }
+
+    pub(super) async fn delete_previous(&mut self, name: &str) -> Result<(), PassError> {
+        let secrets = self.secrets();
+        if let Some(old) = secrets.get(name).await?
+            && old.foreign_to(&self.target.owner.uid).is_none()
+        {
+            secrets.delete(&old).await?;
+        }
+        let Some(held) = &self.observed.held else { return Ok(()) };
+        let (Some(desired), content) = (self.desired, held.content()) else { return Ok(()) };
+        let Some(key) = secret::material(&content) else { return Ok(()) };
+        let mut publication = secret::publication(&content);
+        publication.previous.remove(name);
+        self.write_secret(desired, &key, &publication).await
+    }
+
+    pub(super) async fn release_secret(&mut self) -> Result<(), PassError> {
+        if let Some(held) = &self.observed.held {
+            self.secrets().release(held, &self.target.owner.uid).await?;
+        }
+        self.hold(None);
+        Ok(())
+    }
+
+    pub(super) async fn delete_secret(&mut self) -> Result<(), PassError> {
+        if let Some(held) = &self.observed.held {
+            self.secrets().delete(held).await?;
+        }
+        self.hold(None);
+        Ok(())
+    }
+}

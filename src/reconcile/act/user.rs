@@ -1,0 +1,126 @@
+//! Effects on the IAM user, beside the writes of one line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Actor;
+use crate::{
+    api::Reason,
+    aws::{AwsError, AwsErrorKind},
+    cluster::News,
+    domain::{
+        owner::key_tag,
+        plan::{self, Effect},
+        world::{Iam, IamUser, Leftover},
+    },
+    reconcile::error::PassError,
+};
+
+impl Actor<'_> {
+    /// May leave a user that carries our marks: the next pass knows it as ours.
+    pub(super) async fn create_user(&mut self) -> Result<(), PassError> {
+        let Some(desired) = self.desired else { return Ok(()) };
+        self.check_secret_access().await?;
+        let iam = &self.context.iam;
+        let user = match iam
+            .create_user(&self.target.user_name, &desired.path, desired.boundary.as_deref(), &desired.tags)
+            .await
+        {
+            Ok(user) => user,
+            Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => return Err(self.taken(error).await),
+            Err(error) => return Err(PassError::Aws { error, effect: Some(Effect::CreateUser) }),
+        };
+        let again = self.observed.world.reported.user_id.as_ref().is_some_and(|id| *id != user.id);
+        if again {
+            // A reason of its own: Events of one reason are counted, and only the first one's words are kept.
+            let note = format!(
+                "the IAM user {} had been deleted in AWS; it was created again (new id {})",
+                user.name, user.id
+            );
+            self.news.push(News { reason: Reason::UserRecreated, note, warning: true });
+        } else {
+            self.tell(Reason::UserCreated, format!("the IAM user {} was created", user.arn));
+        }
+        self.observed.world.iam = Iam::Found(user);
+        Ok(())
+    }
+
+    /// IAM has a user of this name although it did not show us one: a name that differs in case, or
+    /// one made a moment ago, by ourselves perhaps with the answer lost.
+    async fn taken(&self, error: AwsError) -> PassError {
+        match self.context.iam.user_ignoring_case(&self.target.user_name).await {
+            Ok(Some(user)) => match plan::stranger(self.target, &user) {
+                Some(note) => PassError::NotOwned(note.message),
+                None => PassError::Aws { error, effect: Some(Effect::CreateUser) },
+            },
+            _ => PassError::Aws { error, effect: Some(Effect::CreateUser) },
+        }
+    }
+
+    pub(super) async fn untag_user(&mut self, keys: &BTreeSet<String>) -> Result<(), AwsError> {
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        iam.untag_user(name, keys).await?;
+        let of_keys = keys.iter().any(|key| key.starts_with(&key_tag("")));
+        let changed = if of_keys { String::new() } else { format!("tags removed: {}", list(keys)) };
+        self.changed(changed, |user| user.tags.retain(|key, _| !keys.contains(key)));
+        if self.desired.is_none() {
+            // Without our marks it is nobody's user: retained.
+            self.tell(Reason::UserRetained, format!("the IAM user {name} was left in AWS without our marks"));
+            self.observed.world.iam = Iam::Absent;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn read_grants(&mut self) -> Result<(), AwsError> {
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (keys, grants, leftovers) =
+            tokio::try_join!(iam.access_keys(name), iam.grants(name), Box::pin(iam.leftovers(name)))?;
+        self.changed(String::new(), |user| {
+            user.keys = keys;
+            user.grants = Some(grants);
+            user.leftovers = Some(leftovers);
+        });
+        Ok(())
+    }
+
+    pub(super) async fn remove_leftover(&mut self, leftover: &Leftover) -> Result<(), AwsError> {
+        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        iam.remove_leftover(name, leftover).await?;
+        tracing::info!(user = name, %leftover, "removed");
+        self.changed(String::new(), |user| {
+            user.leftovers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
+        });
+        Ok(())
+    }
+
+    pub(super) async fn delete_user(&mut self) -> Result<(), PassError> {
+        let iam = &self.context.iam;
+        let name = &self.target.user_name;
+        match iam.delete_user(name).await {
+            Ok(()) => {
+                self.tell(Reason::UserDeleted, format!("the IAM user {name} was deleted with its keys and policies"));
+                self.observed.world.iam = Iam::Absent;
+                Ok(())
+            }
+            // More hangs on the user than is declared: look for it, once, and go on with what is found.
+            Err(error)
+                if error.kind == AwsErrorKind::DeleteConflict
+                    && self.observed.world.user().is_some_and(|user| user.leftovers.is_none()) =>
+            {
+                self.changed(String::new(), |user| user.grants = None);
+                Ok(())
+            }
+            Err(error) => Err(PassError::Aws { error, effect: Some(Effect::DeleteUser) }),
+        }
+    }
+}
+
+pub(super) fn set_tags(user: &mut IamUser, tags: &BTreeMap<String, String>) {
+    for (key, value) in tags {
+        user.tags.retain(|other, _| !other.eq_ignore_ascii_case(key));
+        user.tags.insert(key.clone(), value.clone());
+    }
+}
+
+pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    names.into_iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,163 @@
+//! What happens to the cluster around the resources.
+
+use std::time::Duration;
+
+use awsdeploy::api::{ConditionType, Reason};
+use futures::future::join_all;
+use k8s_openapi::{
+    api::core::v1::{Namespace, Secret},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, PostParams},
+    runtime::wait::{await_condition, conditions::is_deleted},
+};
+use serde_json::json;
+
+use super::{Play, plain};
+use crate::{
+    scenario::{RECOVERY, settled},
+    stage::eventually,
+};
+
+/// How many resources count as many here: enough to see a write per resource, few enough for a laptop.
+const MANY: usize = 40;
+
+pub(super) async fn a_namespace_goes_with_its_users() {
+    let (play, _) = Play::with_a_key().await;
+    let namespaces: Api<Namespace> = Api::all(play.stage.client.clone());
+    let namespace = namespaces.get(&play.stage.namespace).await.expect("the namespace");
+    namespaces.delete(&play.stage.namespace, &DeleteParams::default()).await.expect("the namespace is deleted");
+    let uid = namespace.metadata.uid.expect("a UID");
+    let gone = await_condition(namespaces, &play.stage.namespace, is_deleted(&uid));
+    tokio::time::timeout(2 * RECOVERY, gone).await.expect("in time").expect("the namespace is gone");
+    assert!(play.stage.iam_opt("u").await.is_none(), "the IAM user is gone");
+    play.held(0).await;
+}
+
+pub(super) async fn a_deletion_waits_for_the_operator() {
+    let (mut play, key) = Play::with_a_key().await;
+    play.stage.operator.kill().await;
+    play.stage.delete("x").await;
+    let user = play.stage.user("x").await;
+    assert!(user.metadata.deletion_timestamp.is_some(), "its finalizer keeps it");
+    assert!(play.stage.account.accepts(&key), "nothing is half deleted");
+    play.stage.operator.restart().await.expect("the operator comes back");
+    play.stage.gone("x").await;
+    assert!(play.stage.iam_opt("u").await.is_none(), "the IAM user is gone");
+    play.held(0).await;
+}
+
+pub(super) async fn an_old_backup_is_put_back() {
+    let (mut play, first) = Play::with_a_key().await;
+    let backup: Secret = play.stage.secrets().get("x").await.expect("the Secret");
+    let status = play.stage.user("x").await.status;
+    play.rotate("now").await;
+    let second = settled(&play.stage, &first).await;
+    assert!(!play.stage.account.accepts(&first), "the key of the backup is gone");
+    // etcd of before: an old Secret, an old status, and a request that nobody remembers.
+    play.stage.operator.kill().await;
+    play.auditor.excuse(&first);
+    play.auditor.excuse(&second);
+    let mut now: Secret = play.stage.secrets().get("x").await.expect("the Secret");
+    now.data = backup.data;
+    now.metadata.annotations = backup.metadata.annotations;
+    play.stage.secrets().replace("x", &PostParams::default(), &now).await.expect("the backup is put back");
+    let mut user = play.stage.user("x").await;
+    user.status = status;
+    user.metadata.annotations = None;
+    let user = play.stage.users().replace("x", &PostParams::default(), &user).await.expect("an old resource");
+    let params = PostParams::default();
+    play.stage.users().replace_status("x", &params, &user).await.expect("an old status");
+    play.stage.operator.restart().await.expect("the operator comes back");
+    let third = settled(&play.stage, &first).await;
+    assert_ne!(third, second, "its value was lost with the Secret, so it makes room for another");
+    play.holds(0).await;
+}
+
+pub(super) async fn a_clone_with_its_own_id_touches_nothing() {
+    let (play, key) = Play::with_a_key().await;
+    play.stage.operator.kill().await;
+    let mark = play.stage.aws.log().mark();
+    // The same objects with the same UIDs, in a cluster that knows that it is a copy.
+    let clone = play.stage.another_operator_with("clone", &["--cluster-id=the-copy"]).await;
+    play.stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+    play.rotate("in the copy").await;
+    let asked = |call: &awsdeploy_testkit::aws_proxy::CallRecord| call.action == "GetUser";
+    for _ in 0..3 {
+        let from = play.stage.aws.log().mark();
+        play.stage.aws.log().wait_since(from, "a look", RECOVERY, asked).await.expect("the clone looks");
+    }
+    assert!(play.stage.aws.log().mutating_calls_since(mark).is_empty(), "the copy writes nothing");
+    assert!(play.stage.account.accepts(&key), "the key of the original works");
+    clone.kill().await;
+    play.held(0).await;
+}
+
+pub(super) async fn a_restart_with_many_writes_nothing() {
+    let mut play = Play::set().await;
+    let names: Vec<String> = (0..MANY).map(|number| format!("many-{number:02}")).collect();
+    let spec = |name: &str| {
+        let mut spec = plain();
+        spec["userName"] = json!(name);
+        spec
+    };
+    join_all(names.iter().map(|name| play.stage.apply(name, spec(name)))).await;
+    for name in &names {
+        play.stage.ready(name).await;
+        let closed = async || play.stage.secret(&format!("{name}.awsdeploy-journal")).await.is_none().then_some(());
+        eventually("the attempt is closed", closed, || play.stage.log()).await;
+    }
+    let quiet = play.auditor.quiet(RECOVERY).await;
+    assert!(quiet.is_empty(), "{quiet:#?}");
+    let (aws, kube) = (play.stage.aws.log().mark(), play.kube.log().mark());
+    play.stage.operator.restart().await.expect("the operator comes back");
+    let seen = async || {
+        let line = r#"awsdeploy_reconciles_total{result="ok"}"#;
+        (play.stage.count(line).await >= MANY as u64).then_some(())
+    };
+    eventually("each was looked at", seen, || play.stage.log()).await;
+    assert!(play.stage.aws.log().mutating_calls_since(aws).is_empty(), "nothing is written in AWS");
+    let written: Vec<_> =
+        play.kube.log().mutating_since(kube).into_iter().filter(|call| call.resource != "leases").collect();
+    assert!(written.is_empty(), "nothing is written in Kubernetes: {written:#?}");
+    play.held(0).await;
+}
+
+/// Every namespace of this program loses its resources: nothing may run after it.
+pub(super) async fn the_crd_is_deleted() {
+    let (play, _) = Play::with_a_key().await;
+    let crds: Api<CustomResourceDefinition> = Api::all(play.stage.client.clone());
+    let name = "awsdeployusers.awsdeploy.dev";
+    let crd = crds.get(name).await.expect("the CRD");
+    // What other runs have left has no operator any more that would let it go.
+    let everywhere: Api<awsdeploy::api::AwsDeployUser> = Api::all(play.stage.client.clone());
+    for user in everywhere.list(&ListParams::default()).await.expect("the resources") {
+        let namespace = user.metadata.namespace.clone().expect("a namespace");
+        if namespace != play.stage.namespace {
+            let there: Api<awsdeploy::api::AwsDeployUser> = Api::namespaced(play.stage.client.clone(), &namespace);
+            let mut user = user;
+            user.metadata.finalizers = None;
+            let name = user.metadata.name.clone().expect("a name");
+            there.replace(&name, &PostParams::default(), &user).await.expect("it is let go");
+        }
+    }
+    crds.delete(name, &DeleteParams::default()).await.expect("the CRD is deleted");
+    let uid = crd.metadata.uid.clone().expect("a UID");
+    let gone = await_condition(crds.clone(), name, is_deleted(&uid));
+    tokio::time::timeout(2 * RECOVERY, gone).await.expect("in time").expect("the CRD is gone");
+    assert!(play.stage.iam_opt("u").await.is_none(), "the IAM user is gone");
+    let exit = play.stage.operator.process().exit_status();
+    assert!(exit.is_none(), "the operator lives: {exit:?}");
+    // It is installed again, and the operator takes it up without a restart.
+    let mut again = crd;
+    again.metadata.resource_version = None;
+    again.metadata.uid = None;
+    again.status = None;
+    crds.create(&PostParams::default(), &again).await.expect("the CRD is back");
+    let served = async || play.stage.users().list(&ListParams::default()).await.is_ok().then_some(());
+    eventually("the kind is served", served, || play.stage.log()).await;
+    play.stage.apply("x", plain()).await;
+    tokio::time::timeout(2 * RECOVERY + Duration::from_secs(1), settled(&play.stage, "")).await.expect("in time");
+}

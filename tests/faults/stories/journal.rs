@@ -1,0 +1,71 @@
+//! Journals that cannot be read, and Secrets that cannot be written.
+
+use awsdeploy::api::{ConditionType, Reason};
+use awsdeploy_testkit::aws_proxy::Rule;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::api::{DeleteParams, PostParams};
+use serde_json::Value;
+
+use super::Play;
+use crate::{
+    scenario::{RECOVERY, settled},
+    stage::{Stage, message},
+};
+
+const JOURNAL: &str = "x.awsdeploy-journal";
+
+/// Writes the format number of the journal, as a version of another time would have.
+async fn set_format(stage: &Stage, format: u32) {
+    let mut secret: Secret = stage.secrets().get(JOURNAL).await.expect("the journal");
+    let data = secret.data.as_mut().expect("data");
+    let mut journal: Value = serde_json::from_slice(&data["journal"].0).expect("a journal");
+    journal["format"] = Value::from(format);
+    data.insert("journal".to_owned(), ByteString(serde_json::to_vec(&journal).expect("JSON")));
+    stage.secrets().replace(JOURNAL, &PostParams::default(), &secret).await.expect("the journal is written");
+}
+
+pub(super) async fn an_unknown_format_is_left_alone() {
+    let (mut play, first) = Play::with_a_key().await;
+    let checked = play.stage.aws.rules().pause(Rule::on("GetCallerIdentity").from(1).before());
+    play.rotate("now").await;
+    assert!(checked.paused(RECOVERY).await, "a new key is being verified");
+    play.stage.operator.kill().await;
+    checked.abort();
+    play.stage.aws.rules().clear();
+    set_format(&play.stage, 99).await;
+    let mark = play.stage.aws.log().mark();
+    play.stage.operator.restart().await.expect("the operator comes back");
+    let user =
+        play.stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::UnknownJournal)).await;
+    assert!(message(&user, ConditionType::RotationHealthy).contains("99"), "{user:#?}");
+    let violations = play.auditor.quiet(RECOVERY).await;
+    assert!(violations.is_empty(), "{violations:#?}");
+    assert!(play.stage.aws.log().mutating_calls_since(mark).is_empty(), "nothing is written in AWS");
+    assert_eq!(play.stage.published("x").await, first);
+    assert!(play.stage.account.accepts(&first), "the published key works");
+    // The operator that knows the format is back.
+    set_format(&play.stage, 1).await;
+    settled(&play.stage, &first).await;
+    play.holds(0).await;
+}
+
+pub(super) async fn without_the_right_to_write_no_key_is_made() {
+    let (play, first) = Play::with_a_key().await;
+    let made = play.keys_made();
+    let bindings: kube::Api<k8s_openapi::api::rbac::v1::RoleBinding> =
+        kube::Api::namespaced(play.stage.client.clone(), &play.stage.namespace);
+    bindings.delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await.expect("unbound");
+    play.rotate("now").await;
+    let user = play
+        .stage
+        .until_condition("x", ConditionType::RotationHealthy, "Unknown", Some(Reason::SecretAccessDenied))
+        .await;
+    assert!(message(&user, ConditionType::RotationHealthy).contains("kubectl"), "{user:#?}");
+    assert_eq!(play.keys_made(), made, "no key is made");
+    assert!(play.stage.account.accepts(&first), "the published key works");
+    play.stage.grant_secret_access().await;
+    // The back-off of a denial is five minutes; whoever grants it may also touch the resource.
+    play.stage.annotate("x", "granted", "yes").await;
+    settled(&play.stage, &first).await;
+    play.holds(0).await;
+}
