@@ -20,6 +20,22 @@ SAMPLES = {
     "image.pullPolicy": "Always",
     "imagePullSecrets": [{"name": "registry"}],
     "secretAccess.namespaces": ["deploy"],
+    **{
+        path: (value, {"presets": {preset: {"enabled": True, "namespaces": ["a"], **more}}})
+        for preset, more in (("cycle", {}), ("defang", {}), ("cdk", {"policy": "arn:aws:iam::123456789012:policy/cdk"}))
+        for path, value in (
+            (f"presets.{preset}.enabled", False),
+            (f"presets.{preset}.namespaces", ["deploy"]),
+            (f"presets.{preset}.permissionsBoundary", "arn:aws:iam::123456789012:policy/boundary"),
+        )
+    },
+    "presets.defang.account": ("123456789012", {"presets": {"defang": {"enabled": True, "namespaces": ["a"]}}}),
+    "presets.cdk.policy": (
+        "arn:aws:iam::123456789012:policy/other",
+        {"presets": {"cdk": {"enabled": True, "namespaces": ["a"], "policy": "arn:aws:iam::123456789012:policy/cdk"}}},
+    ),
+    "admission.classes": False,
+    "admission.ownSecrets": False,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -193,6 +209,9 @@ class Values(unittest.TestCase):
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
             ({"settings": {"reportClasses": "yes"}}, "reportClasses"),
+            ({"presets": {"cycle": {"enabled": True}}}, "enabled for no namespace"),
+            ({"presets": {"cdk": {"enabled": True, "namespaces": ["a"]}}}, "presets.cdk.policy is missing"),
+            ({"presets": {"defang": {"account": "1"}}}, "account"),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
@@ -578,6 +597,27 @@ def check_against_crd(test, manifest):
 
     test.assertEqual(manifest["apiVersion"], "awsdeploy.dev/v1alpha1")
     check(version["schema"]["openAPIV3Schema"]["properties"]["spec"], manifest["spec"], "spec")
+
+
+class Presets(unittest.TestCase):
+    """Classes that come with the chart."""
+
+    def test_a_preset_is_a_class_that_fits_the_schema_and_none_is_there_unasked(self):
+        self.assertEqual(Objects().kind("AwsDeployUserClass"), [])
+        policy = "arn:aws:iam::123456789012:policy/cdk"
+        given = {preset: {"enabled": True, "namespaces": ["deploy"]} for preset in ("cycle", "defang", "cdk")}
+        given["cdk"]["policy"] = policy
+        classes = {found["metadata"]["name"]: found for found in Objects({"presets": given}).kind("AwsDeployUserClass")}
+        self.assertEqual(set(classes), {"cycle", "defang", "cdk"})
+        for found in classes.values():
+            check_against_crd(self, found)
+            self.assertEqual(found["spec"]["namespaces"], {"names": ["deploy"]})
+            # A class that were deleted before it is made again would take its users with it.
+            self.assertEqual(found["metadata"]["annotations"]["helm.sh/hook-delete-policy"], "hook-failed")
+        self.assertEqual(classes["cycle"]["spec"]["policies"]["allowed"], ["AmazonEC2FullAccess"])
+        self.assertEqual(classes["cdk"]["spec"]["policies"]["allowed"], [policy])
+        acknowledged = [name for name, found in classes.items() if found["spec"].get("acknowledgeAdminEquivalent")]
+        self.assertEqual(acknowledged, ["defang"])
 
 
 class Examples(unittest.TestCase):

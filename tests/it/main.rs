@@ -13,6 +13,7 @@
 )]
 
 mod adapter;
+mod admission;
 mod bad_input;
 mod class;
 mod console;
@@ -134,6 +135,12 @@ const CLAIMS: &[Claim] = claims! {
         another_account_than_the_class_asks_for_is_not_written_to,
         another_class_does_not_move_a_user,
         a_class_says_how_it_stands,
+    }
+    admission: {
+        api_server_and_operator_say_the_same_of_every_row,
+        what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
+        the_operator_writes_no_secret_that_is_not_its_own,
+        the_cycle_preset_needs_ten_lines,
     }
     console: {
         a_person_gets_a_password_and_the_way_in,
