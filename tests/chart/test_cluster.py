@@ -71,6 +71,8 @@ class Cluster(unittest.TestCase):
             kubectl("create", "namespace", namespace)
         kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
         install(VALUES)
+        # The CRD is known a moment later.
+        eventually(lambda: kubectl("apply", "-f", str(ROOT / "examples" / "classes"), check=False).returncode == 0)
 
     @classmethod
     def remove(cls):
@@ -142,7 +144,15 @@ class Cluster(unittest.TestCase):
         self.assertEqual(kubectl(me, "auth", "can-i", "get", "secrets", "-n", OTHER, check=False).stdout.strip(), "no")
         self.assertTrue(kubectl(me, "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}").stdout)
         kubectl(me, "get", USERS, "--all-namespaces")
+        user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
+        done = eventually(lambda: (made := kubectl("apply", "-o", "json", "-f", "-", given=user, check=False)).stdout and made)
+        self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle")
+        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": "cycle"}
+        owner["uid"] = json.loads(done.stdout)["metadata"]["uid"]
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}}
+        refused = kubectl(me, "-n", SERVED, "create", "-f", "-", given=secret, check=False)
+        self.assertIn("belong to an AwsDeployUser", refused.stderr)
+        secret["metadata"]["ownerReferences"] = [owner]
         for namespace, allowed in ((SERVED, True), (OTHER, False)):
             done = kubectl(me, "-n", namespace, "create", "-f", "-", given=secret, check=False)
             self.assertEqual(done.returncode == 0, allowed, done.stderr)
