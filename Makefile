@@ -15,7 +15,7 @@ OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
 CRDS := awsdeployusers awsdeployuserclasses
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files
 # What was a test's last word, and of which test program.
-CLOSING := ^ *(Running|Doc-tests) |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
+CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
 help: ## What there is
@@ -89,3 +89,4 @@ preflight:
 		echo 'These tools are missing:' >&2; printf '  %s\n' "$${missing[@]}" >&2; exit 1; fi
 
 include tests/faults/targets.mk
+include tests/model/targets.mk

@@ -370,7 +370,7 @@ pub struct AwsDeployUserStatus {
     #[schemars(schema_with = "optional_time")]
     pub last_rotation_time: Option<Timestamp>,
 
-    /// When the next rotation is due. Absent when keys are rotated on request only.
+    /// When the next rotation begins: as it is due, or in the first window after that. Absent when keys are rotated on request only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub next_rotation_time: Option<Timestamp>,

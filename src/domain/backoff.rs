@@ -82,8 +82,9 @@ pub fn rests_until(
         .filter_map(class)
         .map(|class| delay(class, failures, permille, SignedDuration::ZERO))
         .max()?;
-    // A clock that was ahead then makes no pause longer.
-    Some(since.min(now) + wait).filter(|until| *until > now)
+    // A failure of the future was noted before the clock was set back. To count from it, or from now, could be to wait
+    // for ever.
+    Some(since).filter(|since| *since < now + wait).map(|since| since + wait).filter(|until| *until > now)
 }
 
 #[cfg(test)]
@@ -124,7 +125,8 @@ mod tests {
         assert_eq!(left(&[Reason::AwsUnavailable], 4, 40), None);
         assert_eq!(left(&[Reason::Pending, Reason::LimitExceeded], 1, 60), Some(29 * 60));
         assert_eq!(left(&[Reason::KeyNotAccepted], 0, 1), None);
-        assert_eq!(left(&[Reason::Throttled], 1, -3600), Some(30), "a clock that was ahead");
+        assert_eq!(left(&[Reason::Throttled], 1, -3600), None, "a clock that was ahead by far");
+        assert_eq!(left(&[Reason::Throttled], 1, -5), Some(35), "a clock that was ahead by a little");
         for mended in [Reason::AccessDenied, Reason::InvalidSpec, Reason::BoundaryNotFound, Reason::OperatorCredentials]
         {
             assert_eq!(left(&[mended], 3, 1), None, "{mended}");

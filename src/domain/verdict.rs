@@ -256,3 +256,73 @@ fn clip(message: &str) -> String {
     }
     message.chars().take(MOST).chain("...".chars()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_was_asked_for_is_healthy_and_one_after_a_failure_is_not() {
+        for healthy in [Reason::RotationWaits, Reason::StillUsed, Reason::Overlap, Reason::Scheduled] {
+            assert_eq!(rotation_state(healthy), State::True, "{healthy}");
+        }
+        for sick in [Reason::BackingOff, Reason::KeyNotAccepted, Reason::SlotTaken, Reason::Quarantined] {
+            assert_eq!(rotation_state(sick), State::False, "{sick}");
+        }
+    }
+
+    #[test]
+    fn during_a_pause_the_words_are_those_of_the_failure() {
+        let finding = |reason| Finding {
+            kind: ConditionType::RotationHealthy,
+            state: State::False,
+            note: Note::new(reason, "now"),
+        };
+        let told = |reason, before: Option<(&str, Reason)>| {
+            let mut findings = [finding(reason)];
+            let before = before.map(|(status, reason)| Condition {
+                type_: "RotationHealthy".to_owned(),
+                status: status.to_owned(),
+                reason: reason.to_string(),
+                message: "before".to_owned(),
+                observed_generation: None,
+                last_transition_time: Time(Timestamp::UNIX_EPOCH),
+            });
+            keep_failure(&mut findings, &Vec::from_iter(before));
+            (findings[0].note.reason, findings[0].note.message.clone())
+        };
+        let now = |reason| (reason, "now".to_owned());
+        assert_eq!(
+            told(Reason::BackingOff, Some(("False", Reason::LimitExceeded))),
+            (Reason::LimitExceeded, "before".to_owned())
+        );
+        assert_eq!(told(Reason::BackingOff, Some(("True", Reason::Scheduled))), now(Reason::BackingOff));
+        assert_eq!(told(Reason::BackingOff, None), now(Reason::BackingOff));
+        assert_eq!(told(Reason::SlotTaken, Some(("False", Reason::LimitExceeded))), now(Reason::SlotTaken));
+    }
+
+    #[test]
+    fn a_quarantine_is_told_although_a_policy_cannot_be_attached() {
+        let mut plan = Plan::at_rest(Note::new(Reason::Scheduled, ""));
+        plan.user = Some(Note::new(Reason::Quarantined, "quarantined"));
+        let failure = |passing| Failure {
+            about: About::User,
+            note: Note::new(Reason::LimitExceeded, "no more policies"),
+            passing,
+        };
+        for failures in [vec![], vec![failure(false)], vec![failure(true)]] {
+            let outcome = Outcome {
+                plan: Some(&plan),
+                world: None,
+                failures: &failures,
+                authorization: Note::new(Reason::Allowed, ""),
+                unfinished: false,
+            };
+            let findings = findings(&outcome, true);
+            let user = findings.iter().find(|finding| finding.kind == ConditionType::UserSynced).unwrap();
+            assert_eq!((user.state, user.note.reason), (State::False, Reason::Quarantined));
+            assert_eq!(user.note.message.contains("no more policies"), !failures.is_empty());
+            assert_eq!((findings[0].state, findings[0].note.reason), (State::False, Reason::Quarantined), "Ready");
+        }
+    }
+}

@@ -16,9 +16,9 @@ use super::{console::ConsoleSecret, journal::Journal};
 pub struct World {
     /// The IAM user.
     pub iam: Iam,
-    /// True when user, tags and keys in `iam` were read in this pass. Facts that a pass remembers are good enough to
-    /// see that there is nothing to do, never to do something that cannot be undone.
-    pub iam_live: bool,
+    /// When user, tags and keys in `iam` were read in this pass, on AWS's clock; none if they are remembered. Facts that a
+    /// pass remembers are good enough to see that there is nothing to do, never to do something that cannot be undone.
+    pub keys_read_at: Option<Timestamp>,
     /// True when its policies, groups and password were read in this pass too.
     pub grants_live: bool,
     /// The target Secret.

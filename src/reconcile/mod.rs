@@ -334,7 +334,7 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan(user, actor);
             let Some(effect) = plan.effects.first() else { return plan };
-            if !effect.needs().are_in(&actor.observed.world) {
+            if !effect.may_be_done_on(&actor.observed.world, &self.context.settings.protocol) {
                 match self.look_again(user, actor, effect.needs()).await {
                     Ok(()) => continue,
                     Err(error) => {

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
+
 use super::{
     Context,
     error::PassError,
@@ -45,6 +47,7 @@ pub(super) async fn observe(
     wanted: Facts,
 ) -> Result<Observed, PassError> {
     let generation = user.metadata.generation;
+    let started = std::time::Instant::now();
     let remembered = memory
         .iam
         .take()
@@ -59,10 +62,12 @@ pub(super) async fn observe(
     let (remembered, facts) = if let Some(remembered) = remembered {
         remembered
     } else {
-        let read_at = std::time::Instant::now();
         let iam = Box::pin(read_iam(context, user, target)).await?;
-        (Remembered { iam, read_at, generation }, Facts::Live)
+        (Remembered { iam, read_at: started, generation }, Facts::Live)
     };
+    // Counted back from the end: AWS's answers are what our idea of its clock is made of.
+    let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
+    let keys_read_at = context.iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
 
@@ -96,7 +101,7 @@ pub(super) async fn observe(
     Ok(Observed {
         world: World {
             iam,
-            iam_live: facts != Facts::Remembered,
+            keys_read_at,
             grants_live: facts == Facts::Live,
             published,
             journal,

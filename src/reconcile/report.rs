@@ -114,7 +114,7 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
                 superseded_at,
                 retires_at: account.plan.and_then(|plan| plan.retires.get(&key.id).copied()),
                 inactive_since: (!key.active)
-                    .then(|| before.and_then(|status| status.inactive_since).unwrap_or(floor(account.now))),
+                    .then(|| noted_inactive(before, account.now).unwrap_or(floor(account.now))),
                 // What was heard before a restart still holds.
                 last_used_at: world
                     .last_used
@@ -126,6 +126,12 @@ fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKey
         .collect();
     keys.sort_by(|left, right| (left.created_at, &left.id).cmp(&(right.created_at, &right.id)));
     keys
+}
+
+/// Since when the key was seen Inactive. A time of the future was noted before the clock was set back; the waiting time
+/// begins anew rather than never to end.
+fn noted_inactive(before: Option<&AccessKeyStatus>, now: Timestamp) -> Option<Timestamp> {
+    before?.inactive_since.filter(|since| *since <= now)
 }
 
 fn state(world: &World, user: &IamUser, key: &AccessKey) -> AccessKeyState {
@@ -200,4 +206,79 @@ pub(super) fn failures(errors: &[(PassError, verdict::About)]) -> Vec<Failure> {
 /// Times in status have whole seconds.
 fn floor(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-21T10:00:00Z".parse().unwrap()
+    }
+
+    /// A resource whose last pass failed three times, a minute ago.
+    fn failed() -> AwsDeployUser {
+        serde_json::from_value(json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+            "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1", "generation": 2}, "spec": {},
+            "status": {
+                "observedGeneration": 2, "failedAttempts": 3, "lastFailureTime": "2026-11-21T09:59:00Z",
+                "conditions": [{"type": "RotationHealthy", "status": "False", "reason": "LimitExceeded",
+                    "message": "quota", "lastTransitionTime": "2026-11-21T09:00:00Z"}],
+            },
+        }))
+        .unwrap()
+    }
+
+    fn after(user: &AwsDeployUser, rotation: Reason) -> AwsDeployUserStatus {
+        let plan = Plan::at_rest(Note::new(rotation, "words"));
+        status(&Account {
+            user,
+            target: &Target::of(user, "cluster").unwrap(),
+            plan: Some(&plan),
+            world: None,
+            failures: Vec::new(),
+            failed_now: false,
+            authorization: Note::new(Reason::Allowed, ""),
+            now: now(),
+        })
+    }
+
+    #[test]
+    fn a_pass_that_waits_out_a_failure_is_no_success() {
+        let waited = after(&failed(), Reason::BackingOff);
+        assert_eq!(waited.failed_attempts, 3);
+        let rotation = condition(&waited.conditions, ConditionType::RotationHealthy).unwrap();
+        assert_eq!((rotation.reason.as_str(), rotation.message.as_str()), ("LimitExceeded", "quota"));
+        assert_eq!(after(&failed(), Reason::Scheduled).failed_attempts, 0);
+    }
+
+    #[test]
+    fn a_restart_rests_until_the_pause_is_over_unless_the_resource_changed() {
+        let left =
+            |user: &AwsDeployUser| rests_until(user, 0, now()).map(|until| until.duration_since(now()).as_mins());
+        assert_eq!(left(&failed()), Some(29));
+        let mut changed = failed();
+        changed.metadata.generation = Some(3);
+        assert_eq!(left(&changed), None);
+        let mut leaving = failed();
+        leaving.metadata.deletion_timestamp = Some(crate::api::Time(now()));
+        assert_eq!(left(&leaving), None);
+        let mut mended = failed();
+        mended.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
+        assert_eq!(left(&mended), None);
+    }
+
+    #[test]
+    fn a_key_in_use_is_told_once_although_nothing_is_bad_yet() {
+        let used = after(&failed(), Reason::StillUsed);
+        let told = |before: Option<&AwsDeployUserStatus>| {
+            let news = news(before, &used);
+            news.iter().filter(|piece| piece.reason == Reason::StillUsed && piece.warning).count()
+        };
+        assert_eq!(told(failed().status.as_ref()), 1);
+        assert_eq!(told(Some(&used)), 0);
+    }
 }

@@ -29,7 +29,7 @@ pub struct Leaving {
 /// deletion waits and says so, unless the policy is `Force`.
 #[must_use]
 pub fn cleanup(target: &Target, leaving: Leaving, world: &World, now: Timestamp, settings: &Settings) -> Plan {
-    let mut plan = Plan::nothing(Note::new(Reason::Deleting, "the resource is being deleted"));
+    let mut plan = Plan::at_rest(Note::new(Reason::Deleting, "the resource is being deleted"));
     if !world.finalizer {
         return plan;
     }

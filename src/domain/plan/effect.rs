@@ -8,7 +8,11 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::domain::world::{Leftover, World};
+use crate::domain::{
+    journal::{Journal, Mode},
+    settings::Settings,
+    world::{Leftover, World},
+};
 
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,8 +153,8 @@ impl Facts {
     pub fn are_in(self, world: &World) -> bool {
         match self {
             Self::Remembered => true,
-            Self::LiveKeys => world.iam_live,
-            Self::Live => world.iam_live && world.grants_live,
+            Self::LiveKeys => world.keys_read_at.is_some(),
+            Self::Live => world.keys_read_at.is_some() && world.grants_live,
         }
     }
 }
@@ -201,6 +205,21 @@ impl Effect {
             | Self::ReadGrants
             | Self::ReleaseSecret => Facts::Remembered,
         }
+    }
+
+    /// Whether the effect may be done on what was seen; else the facts that it needs are read anew before.
+    #[must_use]
+    pub fn may_be_done_on(&self, world: &World, settings: &Settings) -> bool {
+        let in_time = match (self, world.journal(), world.keys_read_at) {
+            // A list that was read before the dwell was over may not show the orphan yet, however late it is now.
+            (
+                Self::AbandonAttempt { .. },
+                Some(Journal { mode: Mode::Intent { .. }, started_at, .. }),
+                Some(read_at),
+            ) => read_at >= *started_at + settings.intent_dwell,
+            _ => true,
+        };
+        in_time && self.needs().are_in(world)
     }
 
     /// Whether the effect is about user, policies and tags. If it fails, keys are looked after all the same.

@@ -66,7 +66,8 @@ impl Note {
 }
 
 impl Plan {
-    fn nothing(rotation: Note) -> Self {
+    /// Nothing to do.
+    pub(crate) fn at_rest(rotation: Note) -> Self {
         Self {
             effects: Vec::new(),
             wake_at: None,
@@ -83,12 +84,12 @@ impl Plan {
 #[must_use]
 pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Settings) -> Plan {
     if let Some(note) = not_ours(desired, world) {
-        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::nothing(note) };
+        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::at_rest(note) };
     }
     // A Secret that is not ours is found before anything is made in AWS.
     let conflict = secret_conflict(desired, world);
     if let (Some(note), Iam::Absent) = (&conflict, &world.iam) {
-        return Plan { key: Some(note.clone()), ..Plan::nothing(note.clone()) };
+        return Plan { key: Some(note.clone()), ..Plan::at_rest(note.clone()) };
     }
     let mut effects = Vec::new();
     if !world.finalizer {
@@ -97,7 +98,7 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     let Some(iam_user) = world.user() else {
         effects.push(Effect::CreateUser);
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
-        return Plan { effects, key: Some(pending.clone()), ..Plan::nothing(pending) };
+        return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
     };
 
     let mut sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };

@@ -97,7 +97,7 @@ fn at_rest() -> Case {
     };
     let world = World {
         iam: Iam::Found(user),
-        iam_live: true,
+        keys_read_at: Some(now()),
         grants_live: true,
         published: Published::Missing,
         journal: JournalSeen::None,
@@ -197,6 +197,11 @@ impl Case {
 
     fn untagged(self, id: &str) -> Self {
         self.user(|user| _ = user.tags.remove(&key_tag(id)))
+    }
+
+    /// The age of IAM's list; the pass has been slow since.
+    fn listed(self, age: SignedDuration) -> Self {
+        self.world(|world| world.keys_read_at = Some(ago(age)))
     }
 
     // --- the Secret

@@ -11,7 +11,7 @@ use super::{Actor, floor, user::set_tags};
 use crate::{
     api::{Reason, mark},
     aws::{Acceptance, AwsError},
-    cluster::{Attempt, Journals, News},
+    cluster::{Attempt, ClusterError, Journals, News},
     domain::{
         journal::{Journal, Mode},
         owner::key_tag,
@@ -86,12 +86,8 @@ impl Actor<'_> {
             };
             if error.kind.is_definite() {
                 // A write whose answer was lost may be the very one that refuses this one.
-                if let Ok(Some(now)) = journals.get().await
-                    && now.id() == attempt.id()
-                    && now
-                        .journal
-                        .as_ref()
-                        .is_ok_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. }))
+                if tries > 1
+                    && let Some(now) = self.written_down(journals, attempt, &key.id, &error).await?
                 {
                     return Ok(now);
                 }
@@ -107,6 +103,30 @@ impl Actor<'_> {
             pause *= 2;
         }
         unreachable!("the loop ends by returning")
+    }
+
+    /// Whether an earlier write, whose answer was lost, has written the key down. If so, another copy of
+    /// the operator may have gone on from there, and published the key: it is not ours to delete any more.
+    ///
+    /// # Errors
+    /// With the refusal when the key is looked after by others, or when that cannot be known.
+    async fn written_down(
+        &self,
+        journals: &Journals<'_>,
+        attempt: &Attempt,
+        key_id: &str,
+        refusal: &ClusterError,
+    ) -> Result<Option<Attempt>, PassError> {
+        if let Some(now) = journals.get().await?.filter(|now| now.id() == attempt.id()) {
+            return match now.journal.as_ref().map(|seen| (seen.names(key_id), &seen.mode)) {
+                Ok((true, Mode::Keyed { .. })) => Ok(Some(now)),
+                Ok((false, _)) => Ok(None),
+                Ok((true, _)) | Err(_) => Err(refusal.clone().into()),
+            };
+        }
+        // The attempt is over. Had it used the key, the key would have got its tag before.
+        let user = self.context.iam.user(&self.target.user_name).await?;
+        if user.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
     }
 
     async fn undo(&self, key_id: &str) -> Result<(), PassError> {

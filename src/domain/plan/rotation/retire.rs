@@ -17,7 +17,8 @@ pub(super) fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
         let Some(id) = tag.strip_prefix(&key_tag("")) else { continue };
         // The value is the time of tagging. A key that was published a moment ago may be missing from
         // IAM's list; without its tag it would be taken for foreign, and stay for ever.
-        let young = since.parse::<Timestamp>().is_ok_and(|since| scene.now < since + scene.settings.intent_dwell);
+        let young =
+            since.parse::<Timestamp>().is_ok_and(|since| scene.listed_at() < since + scene.settings.intent_dwell);
         if Some(id) != published && scene.user.key(id).is_none() && !young {
             gone.insert(tag.clone());
             // The description has the bare key id as its name; it went with the key.

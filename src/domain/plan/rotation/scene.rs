@@ -34,12 +34,16 @@ impl Scene<'_> {
     /// ago may not be in IAM's lists yet.
     pub(super) fn working(&self) -> Option<&PublishedFacts> {
         let published = self.world.published()?;
-        let alive = match self.user.key(&published.key_id) {
-            Some(key) => key.active,
-            // A moment is one in either direction: the clock may have been set back since.
-            None => self.now.duration_since(published.published_at).abs() < self.settings.intent_dwell,
-        };
+        let (at, dwell) = (published.published_at, self.settings.intent_dwell);
+        // A time in the future is none to count from: the clock was set back since.
+        let too_young_to_be_listed = self.listed_at() < at + dwell && at < self.now + dwell;
+        let alive = self.user.key(&published.key_id).map_or(too_young_to_be_listed, |key| key.active);
         (alive && published.intact).then_some(published)
+    }
+
+    /// When IAM's list was made. What is missing from it is judged by this, not by now: a pass may have been slow.
+    pub(super) fn listed_at(&self) -> Timestamp {
+        self.world.keys_read_at.unwrap_or(self.now)
     }
 
     pub(super) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {

@@ -99,6 +99,23 @@ fn a_lost_tag_of_the_published_key_comes_back() {
 // --- an attempt that was cut off -------------------------------------------------------------
 
 #[test]
+fn an_orphan_is_looked_for_in_a_list_that_was_made_after_the_dwell() {
+    let abandons = |case: &Case| {
+        let plan = case.plan();
+        assert_eq!(words(&plan), "AbandonAttempt orphans: ");
+        plan.effects[0].may_be_done_on(&case.world, &case.settings)
+    };
+    let attempt = at_rest().intent(secs(90), &["K1"]);
+    assert!(abandons(&attempt), "read just now");
+    assert!(abandons(&attempt.clone().listed(secs(30))), "the list is a minute younger than the attempt");
+    assert!(!abandons(&attempt.clone().listed(secs(31))), "it may not show yet what the attempt has made");
+    assert!(!abandons(&attempt.world(|world| world.keys_read_at = None)), "remembered");
+    // A staged key is known by its id: no list is needed for it, if it only was read in this pass.
+    let staged = at_rest().key("K2", mins(6)).keyed("K2", mins(6)).listed(mins(20));
+    assert!(staged.plan().effects[0].may_be_done_on(&staged.world, &staged.settings));
+}
+
+#[test]
 fn an_intent_without_an_answer_waits_out_the_dwell() {
     at_rest().intent(secs(59), &["K1"]).key("K2", secs(58)).waits(secs(1), Reason::Recovering);
     at_rest().intent(secs(60), &["K1"]).key("K2", secs(59)).does("AbandonAttempt orphans: K2");
@@ -408,6 +425,17 @@ fn tags_of_keys_that_are_gone_go_with_their_descriptions() {
     // Not the tags of keys that are there, nor of the published one, which the list may not show yet.
     at_rest().user(|user| _ = user.tags.insert("K1".into(), "hub".into())).does("nothing");
     at_rest().key_gone("K1").published("K1", secs(1)).does("nothing");
+}
+
+#[test]
+fn what_a_list_does_not_show_is_judged_by_when_it_was_made() {
+    // The pass was slow: the list is of the time when K2 was made, tagged and published.
+    let missing = at_rest().tagged_since("K2", mins(3)).published("K2", mins(3));
+    missing.clone().does("MintKey beside K1");
+    missing.clone().listed(mins(3) - secs(59)).does("nothing");
+    missing.clone().listed(mins(10)).does("nothing");
+    missing.clone().no_secret().does("UntagUser awsdeploy.dev/key/K2");
+    missing.no_secret().listed(mins(3) - secs(59)).does("MintKey beside K1");
 }
 
 #[test]

@@ -114,8 +114,8 @@ fn what_cannot_be_undone_is_decided_on_live_facts() {
 
 #[test]
 fn each_kind_of_facts_asks_for_more_than_the_one_before() {
-    let seen = |iam_live, grants_live| {
-        let case = at_rest().world(|world| (world.iam_live, world.grants_live) = (iam_live, grants_live));
+    let seen = |iam_live: bool, grants_live| {
+        let case = at_rest().world(|world| (world.keys_read_at, world.grants_live) = (iam_live.then(now), grants_live));
         [Facts::Remembered, Facts::LiveKeys, Facts::Live].map(|facts| facts.are_in(&case.world))
     };
     assert_eq!(seen(false, false), [true, false, false]);

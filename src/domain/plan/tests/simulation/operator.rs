@@ -123,7 +123,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let generation = cloud.resource.metadata.generation;
     let remembered =
         operator.iam.take().filter(|(_, at, of)| !live && *of == generation && cloud.now.duration_since(*at) < RESYNC);
-    let iam_live = remembered.is_none();
+    let keys_read_at = remembered.is_none().then_some(cloud.now);
     let remembered = remembered.unwrap_or_else(|| (cloud.read_iam(), cloud.now, generation));
     let iam = remembered.0.clone();
     operator.iam = Some(remembered);
@@ -150,8 +150,8 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let finalizer = cloud.resource.metadata.finalizers.is_some();
     let world = World {
         iam,
-        iam_live,
-        grants_live: iam_live,
+        keys_read_at,
+        grants_live: keys_read_at.is_some(),
         published,
         journal: attempt.as_ref().map_or(JournalSeen::None, seen),
         verification: operator.verification.clone(),
@@ -221,7 +221,7 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan();
             let Some(effect) = plan.effects.first() else { return Some(plan) };
-            if !effect.needs().are_in(&self.seen.world) {
+            if !effect.may_be_done_on(&self.seen.world, &settings()) {
                 let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
                 self.seen.world.user_sync_failed = failed;
@@ -439,17 +439,21 @@ impl Pass<'_> {
     }
 
     fn stage(&mut self, attempt: &Held, journal: &Journal, key: &KeyMaterial) -> Result<Held, Fail> {
-        for _ in 0..5 {
+        for tries in 1..=5 {
             match self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(journal, Some(key))) {
                 Ok(staged) => return Ok(staged),
                 Err(Fail::Crash) => return Err(Fail::Crash),
                 // Kubernetes at its limit is not an answer to the write.
                 Err(Fail::Lost | Fail::Throttled) => {}
-                Err(_) => {
+                Err(fail) => {
                     let now = self.cloud.secrets.get(&attempt.name).filter(|now| now.uid == attempt.uid);
                     let decoded = now.and_then(|now| Journal::decode(&now.content.data["journal"]).ok());
-                    if decoded.is_some_and(|seen| seen.names(&key.id) && matches!(seen.mode, Mode::Keyed { .. })) {
-                        return now.cloned().ok_or(Fail::NotFound);
+                    let tagged = self.cloud.user.as_ref().is_some_and(|user| user.tags.contains_key(&key_tag(&key.id)));
+                    match decoded.filter(|seen| tries > 1 && seen.names(&key.id)) {
+                        Some(Journal { mode: Mode::Keyed { .. }, .. }) => return now.cloned().ok_or(Fail::NotFound),
+                        Some(_) => return Err(fail),
+                        None if tries > 1 && tagged => return Err(fail),
+                        None => {}
                     }
                     self.cloud.delete_key(&key.id, Why::Orphan)?;
                     return Err(Fail::Undone);

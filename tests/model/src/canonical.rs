@@ -1,0 +1,195 @@
+//! One name for states that differ in nothing but names.
+//!
+//! Ids of keys, of attempts and of rotate requests only ever count up, and the protocol asks no more
+//! of them than which are equal and which is the later one. So they are numbered anew, in their
+//! order, after every step; controllers, which are all alike, are put in order too. This makes the
+//! number of states finite although runs are endless.
+
+use crate::state::{At, Controller, Ids, Journal, Keys, Mode, NOW, Secret, State, each, has, only};
+
+/// What was called what.
+#[derive(Clone, Copy, Debug)]
+pub struct Renamed {
+    /// New name of each key.
+    pub keys: [u8; 16],
+    /// The controllers have changed places.
+    pub swapped: bool,
+}
+
+/// The numbers in use.
+#[derive(Default)]
+struct Used {
+    keys: Ids,
+    attempts: Ids,
+    requests: Ids,
+}
+
+/// Gives the state its one name.
+pub fn canonical(state: &mut State) -> Renamed {
+    forget(state);
+    let mut used = Used::default();
+    used.requests |= only(state.request);
+    walk(state, &mut |name| match name {
+        Name::Key(id) => used.keys |= only(*id),
+        Name::Keys(ids) => used.keys |= *ids,
+        Name::Attempt(attempt) => used.attempts |= only(*attempt),
+        Name::Request(request) => used.requests |= only(*request),
+        Name::Since(_) | Name::Fence(_) => {}
+    });
+    let (keys, attempts, requests) = (ranks(used.keys), ranks(used.attempts), ranks(used.requests));
+    state.request = requests[usize::from(state.request)];
+    walk(state, &mut |name| match name {
+        Name::Key(id) => *id = keys[usize::from(*id)],
+        Name::Keys(ids) => *ids = each(*ids).map(|id| only(keys[usize::from(id)])).sum(),
+        Name::Attempt(attempt) => *attempt = attempts[usize::from(*attempt)],
+        Name::Request(request) => *request = requests[usize::from(*request)],
+        // Of the attempts that anybody still knows, the last one that had begun.
+        Name::Since(since) => {
+            *since = each(used.attempts).filter(|attempt| *attempt <= *since).fold(0, |count, _| count + 1);
+        }
+        Name::Fence(fence) => *fence = if has(used.attempts, *fence) { attempts[usize::from(*fence)] } else { 0 },
+    });
+    // One that does not exist is the least of all, and stays the second one.
+    let swapped = state.controllers[0] < state.controllers[1];
+    if swapped {
+        state.controllers.swap(0, 1);
+    }
+    Renamed { keys, swapped }
+}
+
+/// Drops what nobody will ask for.
+fn forget(state: &mut State) {
+    let staged = state.journal.and_then(|journal| journal.staged());
+    let mut known = state.keys.iter().map(|key| only(key.id)).fold(0, |ids, id| ids | id);
+    for controller in &mut state.controllers {
+        let own = controller.view.journal.and_then(|(journal, _)| journal.staged());
+        if Some(controller.verified) != staged && Some(controller.verified) != own {
+            controller.verified = 0;
+        }
+        let memory = controller.memory.iter().flat_map(Keys::iter);
+        // When IAM was read is compared with what was young then: an intent, a publication.
+        if controller.at == At::Ready {
+            let intent = controller.view.journal.filter(|(journal, _)| journal.is_intent());
+            let missing = |id: u8| controller.view.keys.get(id).is_none();
+            let secret = controller.view.secret.filter(|(secret, _)| missing(secret.key));
+            if intent.is_none() && secret.is_none() {
+                controller.view.read = controller.view.read.map(|_| NOW);
+            }
+        }
+        known |= controller.view.keys.iter().chain(memory).fold(0, |ids, key| ids | only(key.id));
+    }
+    // A key that was there before an attempt is asked for only as long as somebody may see it.
+    let journals = state.controllers.iter_mut().filter_map(|controller| controller.view.journal.as_mut());
+    for journal in journals.map(|(journal, _)| journal).chain(state.journal.as_mut()) {
+        if let Mode::Intent { known: before } = &mut journal.mode {
+            *before &= known;
+        }
+    }
+}
+
+/// New numbers from 1 on, in the order of the old ones. 0 stays "none".
+fn ranks(used: Ids) -> [u8; 16] {
+    let mut ranks = [0; 16];
+    for (rank, id) in (1..).zip(each(used)) {
+        ranks[usize::from(id)] = rank;
+    }
+    ranks
+}
+
+enum Name<'a> {
+    Key(&'a mut u8),
+    Keys(&'a mut Ids),
+    Attempt(&'a mut u8),
+    Request(&'a mut u8),
+    Since(&'a mut u8),
+    Fence(&'a mut u8),
+}
+
+fn walk(state: &mut State, visit: &mut impl FnMut(Name<'_>)) {
+    walk_keys(&mut state.keys, visit);
+    state.secret.iter_mut().for_each(|secret| walk_secret(secret, visit));
+    state.journal.iter_mut().for_each(|journal| walk_journal(journal, visit));
+    state.controllers.iter_mut().for_each(|controller| walk_controller(controller, visit));
+}
+
+fn walk_keys(keys: &mut Keys, visit: &mut impl FnMut(Name<'_>)) {
+    for key in keys.0.iter_mut().filter(|key| key.id != 0) {
+        visit(Name::Key(&mut key.id));
+        visit(Name::Since(&mut key.since));
+    }
+}
+
+fn walk_secret(secret: &mut Secret, visit: &mut impl FnMut(Name<'_>)) {
+    visit(Name::Key(&mut secret.key));
+    visit(Name::Key(&mut secret.value));
+    visit(Name::Request(&mut secret.honours));
+    visit(Name::Fence(&mut secret.fence));
+}
+
+fn walk_journal(journal: &mut Journal, visit: &mut impl FnMut(Name<'_>)) {
+    visit(Name::Attempt(&mut journal.attempt));
+    visit(Name::Request(&mut journal.honours));
+    match &mut journal.mode {
+        Mode::Intent { known } => visit(Name::Keys(known)),
+        Mode::Keyed { key, .. } => visit(Name::Key(key)),
+        Mode::Abandoned { orphans } => visit(Name::Keys(orphans)),
+    }
+}
+
+fn walk_controller(controller: &mut Controller, visit: &mut impl FnMut(Name<'_>)) {
+    match &mut controller.at {
+        At::Create { attempt, .. } | At::CloseRefused(attempt) => visit(Name::Attempt(attempt)),
+        At::Stage { attempt, key, .. } | At::Refused { attempt, key, .. } => {
+            visit(Name::Attempt(attempt));
+            visit(Name::Key(key));
+        }
+        At::AskTag(key) | At::Undo(key) | At::SecondWrite(key) => visit(Name::Key(key)),
+        At::Idle | At::ReadIam | At::ReadKeys | At::ReadSecret | At::ReadJournal | At::Ready => {}
+    }
+    visit(Name::Request(&mut controller.asked));
+    visit(Name::Key(&mut controller.verified));
+    walk_keys(&mut controller.view.keys, visit);
+    visit(Name::Keys(&mut controller.view.gone));
+    controller.view.last_used.iter_mut().for_each(|key| visit(Name::Key(key)));
+    controller.view.secret.iter_mut().for_each(|(secret, _)| walk_secret(secret, visit));
+    controller.view.journal.iter_mut().for_each(|(journal, _)| walk_journal(journal, visit));
+    controller.memory.iter_mut().for_each(|keys| walk_keys(keys, visit));
+}
+
+impl State {
+    /// A number for a new key: later than all that are known.
+    #[must_use]
+    pub fn next_key(&mut self) -> u8 {
+        let mut most = 0;
+        walk(self, &mut |name| match name {
+            Name::Key(id) => most = most.max(*id),
+            Name::Keys(ids) => most = most.max(each(*ids).last().unwrap_or(0)),
+            _ => {}
+        });
+        most + 1
+    }
+
+    /// The last attempt that anybody knows.
+    #[must_use]
+    pub fn last_attempt(&mut self) -> u8 {
+        let mut most = 0;
+        walk(self, &mut |name| {
+            if let Name::Attempt(attempt) = name {
+                most = most.max(*attempt);
+            }
+        });
+        most
+    }
+
+    /// The last rotation that was asked for.
+    #[must_use]
+    pub fn last_request(&mut self) -> u8 {
+        let mut most = self.request;
+        walk(self, &mut |name| {
+            if let Name::Request(request) = name {
+                most = most.max(*request);
+            }
+        });
+        most
+    }
+}

@@ -1,0 +1,255 @@
+//! What a controller does next: the operator's own `plan`, asked about what the controller has seen.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use ahash::HashMap;
+use awsdeploy::{
+    api::AwsDeployUser,
+    domain::{
+        console::ConsoleSecret,
+        desired::{self, Account, Desired, Grant, Target},
+        journal,
+        owner::key_tag,
+        plan::{
+            self, Effect, Why,
+            rotation::{RULES, Scene, Step},
+        },
+        settings::Settings,
+        world::{
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Published, PublishedFacts, Reported, Verification,
+            World,
+        },
+    },
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+
+use crate::state::{Age, Ids, Keys, LIMIT, Mode, NOW, View, each, only};
+
+/// An effect of the plan, in the model's terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Do {
+    /// Begin an attempt beside these keys.
+    Mint(Ids),
+    /// Ask STS about a key.
+    Verify(u8),
+    /// Write the staged key into the Secret.
+    Publish(u8),
+    /// Tag a key.
+    Tag(u8),
+    /// Remove the tags of these keys.
+    Untag(Ids),
+    /// Give the attempt up, with these orphans; true if that counts as a failure of the pass.
+    Abandon(Ids, bool),
+    /// Move the Secret's resourceVersion.
+    Touch,
+    /// Delete the journal.
+    Close,
+    /// Set a key Inactive.
+    Deactivate(u8),
+    /// Delete a key.
+    Delete(u8),
+    /// Ask which key was used last.
+    ReadLastUsed,
+}
+
+/// What the plan says, and whether IAM has to be read anew before it is done. `None`: the pass ends.
+pub type Decision = Option<(Do, bool)>;
+
+/// Asks the operator's `plan`. The same question has the same answer, so it is asked once a thread.
+#[must_use]
+pub fn decide(view: &View, verified: u8, asked: u8) -> Decision {
+    type Question = (View, u8, u8);
+    thread_local!(static ANSWERS: RefCell<HashMap<Question, Decision>> = RefCell::default());
+    // Whether the objects are still as they were read is nothing a controller could know.
+    let mut view = *view;
+    view.secret = view.secret.map(|(secret, _)| (secret, true));
+    view.journal = view.journal.map(|(journal, _)| (journal, true));
+    ANSWERS.with_borrow_mut(|answers| {
+        *answers.entry((view, verified, asked)).or_insert_with(|| ask(&view, verified, asked))
+    })
+}
+
+/// The names of the rules that have decided something so far, in this process.
+#[must_use]
+pub fn rules_that_decided() -> BTreeSet<&'static str> {
+    DECIDED.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+
+fn ask(view: &View, verified: u8, asked: u8) -> Decision {
+    let world = world(view, verified);
+    let mut desired = DESIRED.clone();
+    desired.key.rotate_request = text(asked);
+    let now = at(NOW, 0) + MARGIN;
+    let plan = plan::plan(&desired, &world, now, &SETTINGS);
+    note_the_rule(&desired, &world, now, &plan);
+    let effect = plan.effects.first()?;
+    let step = match effect {
+        Effect::MintKey { known, .. } => Do::Mint(ids(known)),
+        Effect::VerifyKey(key) => Do::Verify(id(key)),
+        Effect::Publish { key_id, .. } => Do::Publish(id(key_id)),
+        Effect::TagKey(key) => Do::Tag(id(key)),
+        Effect::UntagUser(tags) => {
+            Do::Untag(tags.iter().filter_map(|tag| tag.strip_prefix(&key_tag(""))).map(id).map(only).sum())
+        }
+        Effect::AbandonAttempt { orphans, failed } => Do::Abandon(ids(orphans), *failed),
+        Effect::TouchPublished => Do::Touch,
+        Effect::CloseJournal => Do::Close,
+        Effect::DeactivateKey(key, Why::Retired | Why::MakesRoom) => Do::Deactivate(id(key)),
+        Effect::DeleteKey(key, _) => Do::Delete(id(key)),
+        Effect::ReadLastUsed(_) => Do::ReadLastUsed,
+        // The resource of the model declares nothing but a key.
+        other => unreachable!("the model does not know {other}"),
+    };
+    Some((step, !effect.may_be_done_on(&world, &SETTINGS)))
+}
+
+/// The plan must be what the first rule of the chain says that says anything: so the model, the plan
+/// and `RULES` have one order.
+fn note_the_rule(desired: &Desired, world: &World, now: Timestamp, plan: &plan::Plan) {
+    let Some(user) = world.user() else { return };
+    let scene = Scene { desired, world, user, now, settings: &SETTINGS, user_ready: true, conflict: None };
+    let said = RULES.iter().find_map(|(name, rule)| Some((*name, rule(&scene)?)));
+    let effect = said.as_ref().and_then(|(_, step)| if let Step::Do(effect) = step { Some(effect) } else { None });
+    assert_eq!(plan.effects.first(), effect, "the plan is not what the chain says: {said:?}");
+    if let Some((name, _)) = said {
+        DECIDED.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+    }
+}
+
+// --- the view as the operator sees it ---------------------------------------------------------
+
+static SETTINGS: LazyLock<Settings> = LazyLock::new(|| Settings { verify_successes: 1, ..Settings::default() });
+
+/// Between the youngest event and now; shorter than every time of the protocol.
+const MARGIN: SignedDuration = SignedDuration::from_secs(20);
+
+static DESIRED: LazyLock<Desired> = LazyLock::new(|| {
+    let resource = json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+        "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"},
+        "spec": {"accessKey": {"rotation": {"every": "Never", "overlap": "24h"}}},
+    });
+    let resource: AwsDeployUser = serde_json::from_value(resource).unwrap_or_default();
+    let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
+    Target::of(&resource, "cluster")
+        .and_then(|target| desired::validate(&resource, &target, &Grant::without_class(), &account, &SETTINGS).ok())
+        .unwrap_or_else(|| unreachable!("the resource of the model is valid"))
+});
+
+fn world(view: &View, verified: u8) -> World {
+    let journal = view.journal.map(|(journal, _)| journal);
+    World {
+        iam: Iam::Found(user(&view.keys, view.read.unwrap_or(NOW))),
+        keys_read_at: view.read.map(|age| at(age, 0)),
+        grants_live: view.read.is_some(),
+        console: ConsoleSecret::Missing,
+        published: view.secret.map_or(Published::Missing, |(secret, _)| {
+            Published::Ours(PublishedFacts {
+                key_id: name(secret.key),
+                published_at: at(secret.age, 0),
+                rotate_honoured: text(secret.honours),
+                intact: true,
+                as_declared: true,
+                fence: text(secret.fence),
+                previous: BTreeMap::new(),
+                immutable: false,
+            })
+        }),
+        journal: journal.map_or(JournalSeen::None, |journal| JournalSeen::Attempt {
+            attempt: journal.attempt.to_string(),
+            journal: journal::Journal {
+                started_at: at(journal.age, journal.attempt),
+                rotate_request: text(journal.honours),
+                previous_secret: None,
+                mode: match journal.mode {
+                    Mode::Intent { known } => journal::Mode::Intent { known: names(known) },
+                    Mode::Keyed { key, age } => {
+                        journal::Mode::Keyed { key_id: name(key), keyed_at: at(age, journal.attempt) }
+                    }
+                    Mode::Abandoned { orphans } => journal::Mode::Abandoned { orphans: names(orphans) },
+                },
+            },
+        }),
+        verification: (verified != 0).then(|| Verification {
+            key_id: name(verified),
+            successes: 1,
+            last_at: at(NOW, 0),
+        }),
+        last_used: view.last_used.map_or_else(BTreeMap::new, |last| {
+            let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), asked_at: at(NOW, 0) };
+            view.keys.living().map(|key| (name(key.id), answer(key.id))).collect()
+        }),
+        last_used_failed: false,
+        gone: names(view.gone).into_iter().collect(),
+        reported: Reported {
+            inactive_since: view
+                .keys
+                .living()
+                .filter(|key| !key.active && key.turned >= LIMIT)
+                .map(|key| (name(key.id), at(LIMIT, 0)))
+                .collect(),
+            ..Reported::default()
+        },
+        finalizer: true,
+        user_sync_failed: false,
+    }
+}
+
+fn user(keys: &Keys, read: Age) -> IamUser {
+    let target = &DESIRED.target;
+    let mut tags = target.owner.tags();
+    tags.extend(keys.iter().filter_map(|key| {
+        // Its age is that at the time of reading.
+        let since = at(key.tagged?, 0) - at(NOW, 0).duration_since(at(read, 0));
+        Some((key_tag(&name(key.id)), since.strftime("%FT%TZ").to_string()))
+    }));
+    let keys = keys.living().map(|key| AccessKey {
+        id: name(key.id),
+        active: key.active,
+        created_at: at(key.made, key.since),
+    });
+    IamUser {
+        name: target.user_name.clone(),
+        arn: format!("arn:aws:iam::123456789012:user/awsdeploy/{}", target.user_name),
+        id: "AIDA1".into(),
+        tags,
+        keys: keys.collect(),
+        grants: Some(Grants::default()),
+        ..IamUser::default()
+    }
+}
+
+/// A time of this age. Of two things of one age the one of the later attempt is the later one.
+fn at(age: Age, attempt: u8) -> Timestamp {
+    // Dwell 60 s, time limits 5 and 10 min, overlap 24 h.
+    let seconds = [0, 100, 1_000, 100_000][usize::from(age)];
+    Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 365 * 56) - SignedDuration::from_secs(seconds)
+        + SignedDuration::from_secs(attempt.into())
+}
+
+fn name(id: u8) -> String {
+    format!("K{id:02}")
+}
+
+fn id(name: &str) -> u8 {
+    name.trim_start_matches('K').parse().unwrap_or_else(|_| unreachable!("{name} is no key of the model"))
+}
+
+fn ids(names: &[String]) -> Ids {
+    names.iter().map(|name| only(id(name))).sum()
+}
+
+fn names(ids: Ids) -> Vec<String> {
+    each(ids).map(name).collect()
+}
+
+fn text(number: u8) -> Option<String> {
+    (number != 0).then(|| number.to_string())
+}

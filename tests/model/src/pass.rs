@@ -1,0 +1,397 @@
+//! The steps of a controller: what `reconcile` does, call by call.
+//!
+//! Each broken [`Variant`] differs from the real thing in one of these places and nowhere else.
+
+use crate::{
+    decide::{Do, decide},
+    protocol::{Action, Protocol, Variant},
+    state::{
+        At, Controller, DWELL, Ids, Journal, Key, Mode, NOW, OVERLAP, Secret, State, Truth, View, Wrong, each, has,
+        only, spend,
+    },
+};
+
+/// IAM's quota.
+pub const SLOTS: usize = 2;
+
+impl Protocol {
+    /// The next call of a controller.
+    pub(crate) fn step(&self, state: &mut State, index: usize, action: Action) {
+        let lagging = matches!(action, Action::StaleList(_));
+        if lagging || matches!(action, Action::LoseAnswer(_) | Action::LoseCall(_)) {
+            spend(&mut state.budget.faults);
+        }
+        let controller = &mut state.controllers[index];
+        match controller.at {
+            At::Idle if matches!(action, Action::StartWithMemory(_)) => {
+                let keys = controller.memory.unwrap_or_default();
+                controller.asked = state.request;
+                controller.view = View { keys, ..View::default() };
+                controller.at = At::ReadSecret;
+            }
+            At::Idle => {
+                controller.asked = state.request;
+                if self.variant == Variant::SecretBeforeIam {
+                    controller.at = At::ReadSecret;
+                } else {
+                    self.read_iam(state, index, lagging);
+                }
+            }
+            At::ReadIam => self.read_iam(state, index, lagging),
+            At::ReadKeys => self.read_keys(state, index, lagging),
+            At::ReadSecret => {
+                controller.view.secret = state.secret.map(|secret| (secret, true));
+                let reversed = self.variant == Variant::SecretBeforeIam && controller.view.read.is_none();
+                controller.at = if reversed { At::ReadIam } else { At::ReadJournal };
+            }
+            At::ReadJournal => {
+                controller.view.journal = state.journal.map(|journal| (journal, true));
+                controller.at = At::Ready;
+            }
+            At::Ready => self.act(state, index, action),
+            At::Create { attempt, again } => self.create(state, index, attempt, again, action),
+            At::CloseRefused(attempt) => {
+                // Conditional on the journal that this attempt has written.
+                if state.journal.is_some_and(|journal| journal.attempt == attempt && journal.is_intent()) {
+                    state.write_journal(index, None);
+                }
+                fail(state, index);
+            }
+            At::Stage { attempt, key, unsure } => stage(state, index, (attempt, key, unsure), action),
+            At::Refused { attempt, key, unsure } => self.refused(state, index, (attempt, key, unsure)),
+            At::AskTag(key) => {
+                // Published and looked after by others, or gone for good: only a key without a tag is nobody's.
+                if state.keys.entry(key).is_some_and(|key| key.tagged.is_some()) {
+                    fail(state, index);
+                } else {
+                    controller.at = At::Undo(key);
+                }
+            }
+            At::Undo(key) => {
+                delete(state, key);
+                fail(state, index);
+            }
+            At::SecondWrite(key) => {
+                if let Some((Secret { .. }, true)) = controller.view.secret {
+                    let secret = state.secret.map(|secret| Secret { value: key, ..secret });
+                    state.write_secret(Some(index), secret);
+                }
+                state.controllers[index].at = At::Ready;
+            }
+        }
+        self.rest(state, index);
+    }
+
+    /// Ends the pass if there is nothing to do: that is no call.
+    fn rest(&self, state: &mut State, index: usize) {
+        let controller = &mut state.controllers[index];
+        if controller.at == At::Ready && decide(&controller.view, controller.verified, controller.asked).is_none() {
+            let keys = controller.view.keys;
+            end(controller);
+            controller.memory = self.memory.then_some(keys);
+        }
+    }
+
+    fn read_iam(&self, state: &mut State, index: usize, lagging: bool) {
+        let keys = state.keys;
+        let controller = &mut state.controllers[index];
+        let secret = if self.variant == Variant::SecretBeforeIam { controller.view.secret } else { None };
+        controller.view = View { read: Some(NOW), keys, secret, ..View::default() };
+        controller.memory = None;
+        controller.at = At::ReadKeys;
+        if !self.split_reads {
+            self.read_keys(state, index, lagging);
+        }
+    }
+
+    fn read_keys(&self, state: &mut State, index: usize, lagging: bool) {
+        let controller = &mut state.controllers[index];
+        // The tags are as they were read a call ago.
+        let tagged = controller.view.keys;
+        let mut seen = state.keys;
+        for key in state.keys.iter() {
+            let before = tagged.entry(key.id).and_then(|before| before.tagged);
+            let hidden = lagging && can_be_hidden(key);
+            seen.change(key.id, |key| {
+                key.truth = Truth::default();
+                key.tagged = before;
+                key.there &= !hidden;
+            });
+        }
+        controller.view.keys = seen;
+        let reversed = self.variant == Variant::SecretBeforeIam && controller.view.secret.is_some();
+        controller.at = if reversed { At::ReadJournal } else { At::ReadSecret };
+    }
+
+    fn create(&self, state: &mut State, index: usize, attempt: u8, again: bool, action: Action) {
+        if again {
+            state.wrong = Wrong::SecondCall;
+        }
+        if !self.lax_quota && state.keys.living().count() >= SLOTS {
+            state.controllers[index].at = At::CloseRefused(attempt);
+            return;
+        }
+        if matches!(action, Action::LoseCall(_)) {
+            return self.no_answer(state, index, attempt);
+        }
+        let age = state.journal.filter(|journal| journal.attempt == attempt && journal.is_intent());
+        let age = age.map(|journal| journal.age);
+        // Only a writer that was paused makes its key this late. The dwell covers a list that lags behind an
+        // attempt's start; behind a key that is made after the dwell it covers none.
+        let late = age.is_none_or(|age| age >= DWELL);
+        let refused = matches!(action, Action::MakeRefusedKey(_));
+        if refused {
+            spend(&mut state.budget.refused);
+        }
+        let key = make_key(state, |key| {
+            key.truth.refused = refused;
+            key.truth.late = late;
+        });
+        if matches!(action, Action::LoseAnswer(_)) {
+            self.no_answer(state, index, attempt);
+        } else {
+            state.controllers[index].at = At::Stage { attempt, key, unsure: false };
+        }
+    }
+
+    /// `CreateAccessKey` had no answer.
+    fn no_answer(&self, state: &mut State, index: usize, attempt: u8) {
+        if self.variant == Variant::RetryCreate {
+            state.controllers[index].at = At::Create { attempt, again: true };
+        } else {
+            fail(state, index);
+        }
+    }
+
+    /// The journal has refused the key in hand: reads it to see why.
+    fn refused(&self, state: &mut State, index: usize, (attempt, key, unsure): (u8, u8, bool)) {
+        let made = state.keys.get(key).copied();
+        let controller = &mut state.controllers[index];
+        match state.journal.filter(|journal| journal.attempt == attempt) {
+            // The write without an answer had its effect.
+            Some(journal) if unsure && journal.staged() == Some(key) => {
+                controller.view.journal = Some((journal, true));
+                adopt(controller, made);
+            }
+            _ if !unsure || self.variant == Variant::UndoUnseen => controller.at = At::Undo(key),
+            // The one that has given the attempt up knows of the key.
+            Some(Journal { mode: Mode::Abandoned { orphans }, .. }) if has(orphans, key) => fail(state, index),
+            Some(_) => controller.at = At::Undo(key),
+            None => controller.at = At::AskTag(key),
+        }
+    }
+
+    /// Decides and does one thing. Deciding and calling are one step: what has been seen does not
+    /// change in between, and time only moves a plan on.
+    fn act(&self, state: &mut State, index: usize, action: Action) {
+        let controller = &mut state.controllers[index];
+        let Some((step, look_again)) = decide(&controller.view, controller.verified, controller.asked) else { return };
+        if look_again {
+            controller.view = View::default();
+            controller.memory = None;
+            controller.at = At::ReadIam;
+            return;
+        }
+        match step {
+            Do::Mint(known) => begin(state, index, known),
+            Do::Verify(key) => {
+                let accepted = state.keys.get(key).is_some_and(|key| key.active && !key.truth.refused);
+                if accepted && !matches!(action, Action::NotYet(_)) {
+                    state.controllers[index].verified = key;
+                } else {
+                    end(&mut state.controllers[index]);
+                }
+            }
+            Do::Publish(key) => self.publish(state, index, key),
+            Do::Tag(key) => tag(state, index, key),
+            Do::Untag(ids) => {
+                for id in each(ids) {
+                    state.keys.change(id, |key| key.tagged = None);
+                    state.controllers[index].view.keys.change(id, |key| key.tagged = None);
+                }
+            }
+            Do::Abandon(orphans, failed) => self.abandon(state, index, orphans, failed),
+            Do::Touch => self.touch(state, index),
+            Do::Close => match controller.view.journal {
+                Some((_, false)) if state.journal.is_some() => fail(state, index),
+                // One that is gone counts as deleted.
+                Some((_, false)) => controller.view.journal = None,
+                _ => state.write_journal(index, None),
+            },
+            Do::Deactivate(id) => {
+                audit(state, id);
+                let there = state.keys.get(id).is_some();
+                let off = |key: &mut Key| {
+                    key.there = there;
+                    key.turned = if key.active { NOW } else { key.turned };
+                    key.active = false;
+                };
+                if there {
+                    state.keys.change(id, off);
+                }
+                state.controllers[index].view.keys.change(id, off);
+            }
+            Do::Delete(id) => {
+                delete(state, id);
+                let view = &mut state.controllers[index].view;
+                view.keys.change(id, |key| key.there = false);
+                view.gone |= only(id);
+            }
+            Do::ReadLastUsed => {
+                let any = controller.view.keys.living().next().map(|key| key.id);
+                controller.view.last_used = if let Action::LastUsed(_, id) = action { Some(id) } else { any };
+            }
+        }
+    }
+
+    fn publish(&self, state: &mut State, index: usize, key: u8) {
+        let controller = &mut state.controllers[index];
+        let tagged = controller.view.keys.entry(key).is_some_and(|key| key.tagged.is_some());
+        if self.variant == Variant::TagBeforePublish && !tagged {
+            return tag(state, index, key);
+        }
+        let writable = match controller.view.secret {
+            Some((_, current)) => current,
+            None => state.secret.is_none(),
+        };
+        if !writable && self.variant != Variant::UnconditionalPublish {
+            return fail(state, index);
+        }
+        let before = controller.view.secret.map(|(secret, _)| secret);
+        let honours = controller.view.journal.map_or(0, |(journal, _)| journal.honours);
+        let fence = before.map_or(0, |secret| secret.fence);
+        controller.verified = 0;
+        let mut secret = Secret { key, value: key, age: NOW, honours, fence };
+        if self.variant == Variant::TwoWrites {
+            secret.value = before.map_or(key, |secret| secret.value);
+            controller.at = At::SecondWrite(key);
+        }
+        state.write_secret(Some(index), Some(secret));
+    }
+
+    fn abandon(&self, state: &mut State, index: usize, orphans: Ids, failed: bool) {
+        let controller = &mut state.controllers[index];
+        let Some((journal, current)) = controller.view.journal else { return };
+        let journal = Journal { mode: Mode::Abandoned { orphans }, ..journal };
+        if self.variant == Variant::NoFence {
+            controller.view.journal = Some((journal, current));
+        } else if current {
+            state.write_journal(index, Some(journal));
+        } else {
+            return fail(state, index);
+        }
+        state.controllers[index].verified = 0;
+        if failed {
+            fail(state, index);
+        }
+    }
+
+    fn touch(&self, state: &mut State, index: usize) {
+        let controller = &mut state.controllers[index];
+        let (Some((secret, current)), Some((journal, _))) = (controller.view.secret, controller.view.journal) else {
+            return;
+        };
+        let touched = Secret { fence: journal.attempt, ..secret };
+        if self.variant == Variant::NoTouch {
+            controller.view.secret = Some((touched, current));
+        } else if current {
+            state.write_secret(Some(index), Some(touched));
+        } else {
+            fail(state, index);
+        }
+    }
+}
+
+/// A list that lags does not show the youngest keys. One that is late is not hidden as well: the
+/// dwell does not cover that, see [`crate::state::Truth::late`].
+pub(crate) fn can_be_hidden(key: &Key) -> bool {
+    key.there && key.made == NOW
+}
+
+/// Writes the key into the journal, if that is still as this attempt has begun it.
+fn stage(state: &mut State, index: usize, (attempt, key, unsure): (u8, u8, bool), action: Action) {
+    let intent = state.journal.filter(|journal| journal.attempt == attempt && journal.is_intent());
+    let lost = matches!(action, Action::LoseAnswer(_));
+    if matches!(action, Action::LoseCall(_)) {
+        state.controllers[index].at = At::Stage { attempt, key, unsure: true };
+        return;
+    }
+    let made = state.keys.get(key).copied();
+    if let Some(journal) = intent {
+        state.write_journal(index, Some(Journal { mode: Mode::Keyed { key, age: NOW }, ..journal }));
+    }
+    let controller = &mut state.controllers[index];
+    if lost {
+        controller.at = At::Stage { attempt, key, unsure: true };
+    } else if intent.is_some() {
+        adopt(controller, made);
+    } else {
+        controller.at = At::Refused { attempt, key, unsure };
+    }
+}
+
+/// The journal holds the key: the pass goes on from there.
+fn adopt(controller: &mut Controller, made: Option<Key>) {
+    if let Some(made) = made {
+        let learned = Key { tagged: None, truth: Truth::default(), ..made };
+        controller.view.keys.change(made.id, |seen| *seen = learned);
+    }
+    controller.verified = 0;
+    controller.at = At::Ready;
+}
+
+/// The pass has come to its end.
+fn end(controller: &mut Controller) {
+    controller.memory = None;
+    controller.asked = 0;
+    controller.view = View::default();
+    controller.at = At::Idle;
+}
+
+/// The pass has failed: whatever went wrong may have had its effect, so nothing of IAM is remembered.
+fn fail(state: &mut State, index: usize) {
+    end(&mut state.controllers[index]);
+}
+
+pub(crate) fn make_key(state: &mut State, change: impl FnOnce(&mut Key)) -> u8 {
+    let (id, since) = (state.next_key(), state.last_attempt());
+    state.keys.change(id, |key| {
+        *key = Key { id, there: true, active: true, since, ..Key::default() };
+        change(key);
+    });
+    id
+}
+
+fn begin(state: &mut State, index: usize, known: Ids) {
+    if state.journal.is_some() {
+        return fail(state, index);
+    }
+    let attempt = state.last_attempt() + 1;
+    let honours = state.controllers[index].asked;
+    state.write_journal(index, Some(Journal { attempt, honours, age: NOW, mode: Mode::Intent { known } }));
+    state.controllers[index].at = At::Create { attempt, again: false };
+}
+
+fn tag(state: &mut State, index: usize, id: u8) {
+    state.keys.change(id, |key| key.tagged = Some(NOW));
+    state.controllers[index].view.keys.change(id, |key| key.tagged = Some(NOW));
+}
+
+fn delete(state: &mut State, id: u8) {
+    audit(state, id);
+    state.keys.change(id, |key| key.there = false);
+}
+
+/// S3 and S5: called when one of us is about to set a key Inactive or to delete it.
+fn audit(state: &mut State, id: u8) {
+    let Some(key) = state.keys.get(id).filter(|key| key.active) else { return };
+    if key.truth.foreign {
+        state.wrong = Wrong::ForeignTouched;
+    }
+    // While nobody has a working key in the Secret, there is no overlap to keep: room is made.
+    let Some(secret) = state.secret.filter(|secret| state.keys.works(secret.key)) else { return };
+    let too_early = secret.key == id || (key.truth.handed_out && secret.age < OVERLAP);
+    if too_early && state.wrong == Wrong::Nothing {
+        state.wrong = Wrong::EndedEarly;
+    }
+}

@@ -1,0 +1,274 @@
+//! The model: who may do what, and what must hold.
+
+use stateright::{Model, Property};
+
+use crate::{
+    canonical::canonical,
+    decide::{Do, decide},
+    pass::{SLOTS, can_be_hidden, make_key},
+    settle::Settled,
+    state::{Age, At, Budget, Controller, DWELL, Key, LIMIT, OVERLAP, Secret, State, Truth, Wrong, spend},
+};
+
+/// S1 of the design.
+pub const PUBLISHED_KEY_WORKS: &str = "S1: the published key is Active in IAM";
+/// S2.
+pub const ID_AND_VALUE_BELONG_TOGETHER: &str = "S2: id and value in the Secret belong together";
+/// S3.
+pub const OVERLAP_IS_KEPT: &str = "S3: no key ends while it is published or before its overlap";
+/// S5.
+pub const FOREIGN_KEYS_ARE_LEFT: &str = "S5: a foreign key is never touched";
+/// S6, the keys.
+pub const TWO_KEYS_AT_MOST: &str = "S6: never more than two keys by our doing";
+/// S6, the calls.
+pub const ONE_CALL_AN_ATTEMPT: &str = "S6: an attempt calls CreateAccessKey once";
+/// Liveness: one controller, left alone, brings everything to its end and leaves nothing over.
+pub const IT_CONVERGES: &str = "liveness: left alone it converges and leaks nothing";
+
+/// The protocol as it is, or without one of its parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// As it is.
+    #[default]
+    Whole,
+    /// An attempt is given up without a word in the journal.
+    NoFence,
+    /// The Secret is written whatever happened to it since it was read.
+    UnconditionalPublish,
+    /// The Secret is not touched before an abandoned key is deleted.
+    NoTouch,
+    /// A key is tagged as ours before it is published.
+    TagBeforePublish,
+    /// `CreateAccessKey` is called again when its answer is lost.
+    RetryCreate,
+    /// The Secret is read before IAM.
+    SecretBeforeIam,
+    /// The files of the Secret are written in two writes.
+    TwoWrites,
+    /// A key that the journal refuses is deleted, even if an earlier write without an answer may have
+    /// put it there and somebody may have published it.
+    UndoUnseen,
+}
+
+/// How a run begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// A key was published long ago.
+    #[default]
+    AtRest,
+    /// A user without key and Secret.
+    Empty,
+}
+
+/// What is explored.
+#[derive(Debug, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "switches that do not depend on each other")]
+pub struct Protocol {
+    /// One or two.
+    pub controllers: usize,
+    /// How the run begins.
+    pub start: Start,
+    /// Which part is missing.
+    pub variant: Variant,
+    /// Trouble.
+    pub budget: Budget,
+    /// Passes may start with remembered IAM facts.
+    pub memory: bool,
+    /// The user with its tags, and its keys, are two calls to IAM.
+    pub split_reads: bool,
+    /// A person may make a key also while an attempt stands without an answer, when it cannot be
+    /// told from the attempt's orphan.
+    pub ambiguous_keys: bool,
+    /// IAM's quota of two keys does not hold.
+    pub lax_quota: bool,
+    /// What is already known to converge.
+    pub settled: Settled,
+}
+
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The next call of a controller, and all goes well.
+    Step(usize),
+    /// The pass starts with what the controller remembers of IAM.
+    StartWithMemory(usize),
+    /// IAM's list does not show the youngest keys.
+    StaleList(usize),
+    /// The call has its effect and the answer is lost.
+    LoseAnswer(usize),
+    /// The call never arrives, and the controller cannot know that.
+    LoseCall(usize),
+    /// The key is made and AWS will never accept it.
+    MakeRefusedKey(usize),
+    /// STS does not accept the key yet.
+    NotYet(usize),
+    /// Of the lost keys this one was used last.
+    LastUsed(usize, u8),
+    /// The process dies and starts again.
+    Crash(usize),
+    /// Time passes.
+    Leap(Age),
+    /// Somebody asks for a rotation.
+    Request,
+    /// A person makes a key.
+    AddKey,
+    /// A person deletes the Secret.
+    DeleteSecret,
+}
+
+impl Action {
+    /// Whose step it is.
+    #[must_use]
+    pub fn actor(self) -> Option<usize> {
+        match self {
+            Self::Step(index)
+            | Self::StartWithMemory(index)
+            | Self::StaleList(index)
+            | Self::LoseAnswer(index)
+            | Self::LoseCall(index)
+            | Self::MakeRefusedKey(index)
+            | Self::NotYet(index)
+            | Self::LastUsed(index, _)
+            | Self::Crash(index) => Some(index),
+            Self::Leap(_) | Self::Request | Self::AddKey | Self::DeleteSecret => None,
+        }
+    }
+}
+
+impl Model for Protocol {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        let mut state = State { request: 1, budget: self.budget, ..State::default() };
+        if self.start == Start::AtRest {
+            let truth = Truth { handed_out: true, ..Truth::default() };
+            let key =
+                Key { id: 1, there: true, active: true, made: OVERLAP, tagged: Some(DWELL), truth, ..Key::default() };
+            state.keys.change(1, |entry| *entry = key);
+            state.secret = Some(Secret { key: 1, value: 1, age: OVERLAP, honours: 1, fence: 0 });
+        }
+        canonical(&mut state);
+        vec![state]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        let budget = &state.budget;
+        for (index, controller) in state.controllers.iter().enumerate().take(self.controllers) {
+            // Two that stand alike have one future between them.
+            if index == 0 || state.controllers[0] != *controller {
+                self.steps(state, index, controller, actions);
+                if budget.faults > 0 && *controller != Controller::default() {
+                    actions.push(Action::Crash(index));
+                }
+            }
+        }
+        if budget.leaps > 0 {
+            actions.extend([DWELL, LIMIT, OVERLAP].map(Action::Leap));
+        }
+        // One request at a time: a second one, before the first is taken up, only takes its place.
+        let taken_up = state.secret.is_some_and(|secret| secret.honours == state.request)
+            || state.journal.is_some_and(|journal| journal.honours == state.request);
+        if budget.requests > 0 && taken_up {
+            actions.push(Action::Request);
+        }
+        let intent = state.journal.is_some_and(|journal| journal.is_intent());
+        if budget.foreign > 0 && state.keys.living().count() < SLOTS && (self.ambiguous_keys || !intent) {
+            actions.push(Action::AddKey);
+        }
+        if budget.deletions > 0 && state.secret.is_some() {
+            actions.push(Action::DeleteSecret);
+        }
+    }
+
+    fn next_state(&self, before: &State, action: Action) -> Option<State> {
+        let mut state = self.apply(before, action)?;
+        canonical(&mut state);
+        (state != *before).then_some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let mut properties = vec![
+            Property::always(PUBLISHED_KEY_WORKS, |_, state: &State| {
+                state.secret.is_none_or(|secret| state.keys.works(secret.key))
+            }),
+            Property::always(ID_AND_VALUE_BELONG_TOGETHER, |_, state: &State| {
+                state.secret.is_none_or(|secret| secret.key == secret.value)
+            }),
+            Property::always(OVERLAP_IS_KEPT, |_, state: &State| state.wrong != Wrong::EndedEarly),
+            Property::always(FOREIGN_KEYS_ARE_LEFT, |_, state: &State| state.wrong != Wrong::ForeignTouched),
+            Property::always(TWO_KEYS_AT_MOST, |_, state: &State| {
+                state.keys.living().filter(|key| !key.truth.foreign).count() <= SLOTS
+            }),
+            Property::always(ONE_CALL_AN_ATTEMPT, |_, state: &State| state.wrong != Wrong::SecondCall),
+        ];
+        properties.push(Property::always(IT_CONVERGES, |model: &Self, state: &State| model.converges(state)));
+        properties
+    }
+}
+
+impl Protocol {
+    /// The state after the action, with all names as they were.
+    #[must_use]
+    pub fn apply(&self, before: &State, action: Action) -> Option<State> {
+        let mut state = *before;
+        match action {
+            Action::Crash(index) => {
+                state.controllers[index] = Controller::default();
+                spend(&mut state.budget.faults);
+            }
+            Action::Leap(least) => {
+                state.leap(least);
+                if state == *before {
+                    return None;
+                }
+                spend(&mut state.budget.leaps);
+            }
+            Action::Request => {
+                state.request = state.last_request() + 1;
+                spend(&mut state.budget.requests);
+            }
+            Action::AddKey => {
+                make_key(&mut state, |key| key.truth.foreign = true);
+                spend(&mut state.budget.foreign);
+            }
+            Action::DeleteSecret => {
+                state.write_secret(None, None);
+                spend(&mut state.budget.deletions);
+            }
+            step => self.step(&mut state, step.actor()?, step),
+        }
+        Some(state)
+    }
+
+    /// The steps that a controller may take now. Where luck decides, each outcome is one.
+    fn steps(&self, state: &State, index: usize, controller: &Controller, actions: &mut Vec<Action>) {
+        actions.push(Action::Step(index));
+        let budget = &state.budget;
+        let lagging = budget.faults > 0 && state.keys.living().any(can_be_hidden);
+        match controller.at {
+            At::Idle => {
+                actions.extend(controller.memory.map(|_| Action::StartWithMemory(index)));
+                actions.extend((lagging && !self.split_reads).then_some(Action::StaleList(index)));
+            }
+            At::ReadIam if !self.split_reads => actions.extend(lagging.then_some(Action::StaleList(index))),
+            At::ReadKeys => actions.extend(lagging.then_some(Action::StaleList(index))),
+            At::Create { .. } => {
+                actions.extend((budget.faults > 0).then_some(Action::LoseAnswer(index)));
+                actions.extend((budget.refused > 0).then_some(Action::MakeRefusedKey(index)));
+            }
+            At::Stage { .. } => {
+                actions.extend((budget.faults > 0).then_some(Action::LoseAnswer(index)));
+                actions.extend((budget.faults > 0).then_some(Action::LoseCall(index)));
+            }
+            At::Ready => match decide(&controller.view, controller.verified, controller.asked) {
+                Some((Do::Verify(_), _)) => actions.push(Action::NotYet(index)),
+                Some((Do::ReadLastUsed, _)) => {
+                    actions.extend(controller.view.keys.living().map(|key| Action::LastUsed(index, key.id)));
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+}
