@@ -36,7 +36,10 @@ async fn main() -> ExitCode {
             Ok(yaml) => Some(yaml),
             Err(error) => return fail(&error),
         },
-        Some(Command::IamPolicy(arguments)) => Some(arguments.policy()),
+        Some(Command::IamPolicy(arguments)) => match arguments.policy() {
+            Ok(policy) => Some(policy),
+            Err(error) => return fail(&error),
+        },
         None => None,
     };
     if let Some(text) = written {

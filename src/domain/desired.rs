@@ -173,9 +173,9 @@ impl Target {
 }
 
 impl Grant {
-    /// What the simplest class grants: the usual path, and no limit. For tests.
-    #[cfg(test)]
-    pub(crate) fn simplest() -> Self {
+    /// What the simplest class grants: the usual path, and no limit. Tests and the model begin with it.
+    #[must_use]
+    pub fn simplest() -> Self {
         Self { path: "/awsdeploy/".to_owned(), boundary: None, on_quarantine: OnQuarantine::Alert }
     }
 }

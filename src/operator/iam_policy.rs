@@ -1,8 +1,13 @@
 //! `iam-policy`: prints the IAM policy that the operator itself needs.
 
+use std::path::Path;
+
 use clap::Args;
 
-use crate::domain::operator_policy::{Scope, operator_policy};
+use crate::{
+    api::AwsDeployUserClass,
+    domain::operator_policy::{Scope, operator_policy},
+};
 
 /// Arguments of `iam-policy`.
 #[derive(Args, Clone, Debug)]
@@ -10,6 +15,12 @@ pub struct IamPolicyArguments {
     /// The AWS account: twelve digits.
     #[arg(long, value_parser = parse_account)]
     pub account: String,
+
+    /// File with an `AwsDeployUserClass`, as `kubectl get awsdeployuserclass NAME -o yaml` writes it; `-` is the standard
+    /// input. Path, boundary and groups are those of the class, and only what it allows can be granted. The operator needs
+    /// the policies of all its classes.
+    #[arg(long, conflicts_with_all = ["path", "boundary", "groups"])]
+    pub class: Option<std::path::PathBuf>,
 
     /// Path of the IAM users, as the class has it (spec.users.path).
     #[arg(long, default_value = "/awsdeploy/", value_parser = parse_path)]
@@ -31,16 +42,42 @@ pub struct IamPolicyArguments {
 
 impl IamPolicyArguments {
     /// The policy as indented JSON.
-    #[must_use]
-    pub fn policy(&self) -> String {
-        let policy = operator_policy(&Scope {
-            partition: self.partition.clone(),
-            account: self.account.clone(),
-            path: self.path.clone(),
-            boundary: self.boundary.clone(),
-            groups: self.groups.clone(),
-        });
-        format!("{policy:#}\n")
+    ///
+    /// # Errors
+    /// When the class cannot be read, or is for another account.
+    pub fn policy(&self) -> Result<String, String> {
+        let scope = match &self.class {
+            Some(file) => self.scope_of_class(file)?,
+            None => Scope {
+                partition: self.partition.clone(),
+                account: self.account.clone(),
+                path: self.path.clone(),
+                boundary: self.boundary.clone(),
+                groups: self.groups.clone(),
+                policies: None,
+                inline: true,
+                console: true,
+            },
+        };
+        Ok(format!("{:#}\n", operator_policy(&scope)))
+    }
+
+    fn scope_of_class(&self, file: &Path) -> Result<Scope, String> {
+        let shown = file.display();
+        let text = if file == Path::new("-") {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(file)
+        };
+        let text = text.map_err(|error| format!("--class {shown}: {error}"))?;
+        let class: AwsDeployUserClass = serde_saphyr::from_str(&text)
+            .map_err(|error| format!("--class {shown} holds no AwsDeployUserClass: {error}"))?;
+        match &class.spec.account {
+            Some(account) if account.id != self.account => {
+                Err(format!("--class {shown} is for account {}, not {}", account.id, self.account))
+            }
+            _ => Ok(Scope::of_class(&class.spec, &self.account, &self.partition)),
+        }
     }
 }
 
@@ -74,6 +111,23 @@ fn parse_account(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_policy_of_a_class_is_that_of_the_example() {
+        let arguments = |account: &str| IamPolicyArguments {
+            account: account.to_owned(),
+            class: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/classes/cycle.yaml")),
+            path: "/".to_owned(),
+            boundary: None,
+            groups: Vec::new(),
+            partition: "aws".to_owned(),
+        };
+        let policy = arguments("123456789012").policy().unwrap();
+        assert!(policy.contains("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), "{policy}");
+        assert!(policy.contains(":user/awsdeploy/*"), "{policy}");
+        let missing = IamPolicyArguments { class: Some("no-such-file".into()), ..arguments("123456789012") };
+        assert!(missing.policy().unwrap_err().contains("no-such-file"));
+    }
 
     #[test]
     fn a_path_and_a_boundary_are_checked_at_the_start() {

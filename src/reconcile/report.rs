@@ -237,6 +237,8 @@ mod tests {
         status(&Account {
             user,
             target: &Target::of(user, "cluster").unwrap(),
+            desired: None,
+            class: None,
             plan: Some(&plan),
             world: None,
             failures: Vec::new(),

@@ -21,7 +21,7 @@ impl Pass<'_> {
             self.errors.push((error, about));
             return self.report(user.clone(), None, None, Vec::new(), false).await;
         }
-        let (mut actor, revoked) = match self.judge(user).await {
+        let (mut actor, revoked) = match Box::pin(self.judge(user)).await {
             Ok(judged) => judged,
             Err(error) => {
                 self.errors.push((error, About::Observation));

@@ -92,6 +92,24 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
     }
 }
 
+/// Confused deputies begin with such a field.
+pub(crate) async fn no_field_of_a_tenant_names_a_namespace_or_an_address() {
+    fn walk(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let (path, lower) = (format!("{path}.{name}"), name.to_lowercase());
+            if ["namespace", "url", "endpoint", "host", "server"].iter().any(|word| lower.contains(word)) {
+                found.push(path.clone());
+            }
+            walk(&path, field, found);
+            walk(&path, &field["items"], found);
+        }
+    }
+    let [users, _] = crds();
+    let mut found = Vec::new();
+    walk("", &users["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut found);
+    assert!(found.is_empty(), "{found:?}");
+}
+
 pub(crate) async fn printer_columns_answer_the_first_questions() {
     let columns = crds().map(|crd| {
         let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().expect("columns");

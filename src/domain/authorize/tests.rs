@@ -234,7 +234,7 @@ fn what_a_user_has_decides_how_far_a_revocation_goes() {
 fn world(user: Option<IamUser>) -> World {
     World {
         iam: user.map_or(Iam::Absent, Iam::Found),
-        iam_live: true,
+        keys_read_at: Some(Timestamp::UNIX_EPOCH),
         grants_live: true,
         published: Published::Missing,
         journal: JournalSeen::None,

@@ -31,7 +31,7 @@ pub struct Revoked {
 #[must_use]
 pub fn revoked(target: &Target, revoked: &Revoked, world: &World, now: Timestamp, settings: &Settings) -> Plan {
     let note = revoked.note();
-    let mut plan = Plan::nothing(note.clone());
+    let mut plan = Plan::at_rest(note.clone());
     plan.user = Some(note.clone());
     let scene = Scene { leaving: super::Leaving { policy: DeletionPolicy::Delete }, world, now, settings };
     let user = world.user().filter(|user| target.owner.of(&user.tags) == Ownership::Ours);
