@@ -91,6 +91,11 @@ pub struct AwsDeployUserClassSpec {
     #[serde(default)]
     pub console: Permission,
 
+    /// Whether IAM users that exist may be taken over, by resources that ask for it (`spec.adoption`). It takes the consent
+    /// of an AWS admin too: a tag on the user that names the resource.
+    #[serde(default)]
+    pub adoption: Permission,
+
     /// How often access keys are replaced.
     #[serde(default)]
     pub rotation: ClassRotation,

@@ -89,6 +89,8 @@ reasons! {
     ManualOnly,
     /// An old key is still valid until its overlap ends.
     Overlap,
+    /// No access key is declared: the user has access to the console only.
+    NotRequested,
     /// An old key stays valid beyond its overlap, because AWS still sees it used (`rotation.holdWhileUsed`).
     StillUsed,
     /// A rotation is due and waits for its time: a window, the end of an overlap, a pause after a key made before.
@@ -171,6 +173,10 @@ reasons! {
     UserCreated,
     /// The IAM user had been deleted in AWS and was created again.
     UserRecreated,
+    /// An IAM user that exists is about to be taken over; told before anything is changed.
+    UserAdoptable,
+    /// An IAM user that existed was taken over.
+    UserAdopted,
     /// The IAM user was deleted.
     UserDeleted,
     /// The IAM user was left in AWS, without our marks.

@@ -18,6 +18,8 @@ pub const TAG_UID: &str = "awsdeploy.dev/uid";
 pub const TAG_USE_CASE: &str = "awsdeploy.dev/use-case";
 /// IAM tag: the user has console access; the value is the name of the Secret.
 pub const TAG_CONSOLE: &str = "awsdeploy.dev/console";
+/// IAM tag, set by an AWS admin and never by us: the resource that may take the user over.
+pub const TAG_ADOPTABLE_BY: &str = "awsdeploy.dev/adoptable-by";
 /// IAM tag: when the user's quarantine by AWS was first seen, RFC 3339. Keys made until then are replaced for it.
 pub const TAG_QUARANTINED_AT: &str = "awsdeploy.dev/quarantined-at";
 /// IAM tag prefix: one tag per access key that this operator made and published.

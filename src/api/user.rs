@@ -1,6 +1,6 @@
 //! `AwsDeployUser`: one IAM user for a tool that deploys to AWS, with policies and a rotating access key.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -77,12 +77,14 @@ pub struct AwsDeployUserSpec {
         .message("tag keys may not start with aws: (reserved by AWS) or awsdeploy.dev/ (used by this operator)"))]
     pub tags: BTreeMap<String, String>,
 
-    /// Programmatic access: the access key, its rotation and the Secret that holds it.
-    #[serde(default)]
-    pub access_key: AccessKeySpec,
+    /// Programmatic access: the access key, its rotation and the Secret that holds it. Assumed, with its defaults, when
+    /// neither `accessKey` nor `console` is given. `console` alone is a user without a key; `accessKey: {}` beside
+    /// it gives both. Removing this sets the keys Inactive at once; after a while they are deleted with their Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key: Option<AccessKeySpec>,
 
     /// Access to the AWS console for a person: a password, in a Secret of its own. Removing this takes
-    /// password and Secret away.
+    /// password and Secret away. For a person who needs no access key, give `console` and no `accessKey`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub console: Option<ConsoleSpec>,
 
@@ -93,10 +95,26 @@ pub struct AwsDeployUserSpec {
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
+    /// Whether an IAM user that exists already may be taken over. `Never` leaves it alone. `IfTagged` takes it over
+    /// if its class permits adoption and an AWS admin has tagged the user for this very resource:
+    /// `awsdeploy.dev/adoptable-by` = `<cluster id>/<namespace>/<name>`; the message of the condition names the command.
+    /// Its policies and groups then become the declared ones; its access keys are left alone.
+    #[serde(default)]
+    pub adoption: Adoption,
+
     /// True sets all access keys of this user that the operator made Inactive at once and keeps
     /// them for forensics. Setting it back to false makes a new key.
     #[serde(default)]
     pub suspend: bool,
+}
+
+impl AwsDeployUserSpec {
+    /// What is declared of the access key; `None` for a user who has access to the console and no key.
+    #[must_use]
+    pub fn programmatic(&self) -> Option<&AccessKeySpec> {
+        static ASSUMED: LazyLock<AccessKeySpec> = LazyLock::new(AccessKeySpec::default);
+        self.access_key.as_ref().or_else(|| self.console.is_none().then_some(&ASSUMED))
+    }
 }
 
 /// What the user may do in AWS.
@@ -322,6 +340,16 @@ pub struct ConsoleSpec {
 
 fn yes() -> bool {
     true
+}
+
+/// Whether an IAM user that exists may be taken over.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Adoption {
+    /// It is left alone.
+    #[default]
+    Never,
+    /// Taken over with the consent of the cluster and of an AWS admin.
+    IfTagged,
 }
 
 /// What happens in AWS when the resource is deleted.

@@ -18,7 +18,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::{AwsClock, AwsError, AwsErrorKind, CallObserver, bucket::Bucket, clock::ReadDate};
+use super::{AwsClock, AwsError, AwsErrorKind, CallObserver, bucket::Bucket, clock::ReadDate, document::document};
 use crate::domain::{
     console::PasswordPolicy,
     desired::Account,
@@ -464,19 +464,6 @@ fn user_facts(user: &User) -> IamUser {
 fn to_tags(tags: &BTreeMap<String, String>) -> Vec<Tag> {
     // Key and value are always given, so building a tag cannot fail.
     tags.iter().filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok()).collect()
-}
-
-/// A policy document as IAM returns it: percent-encoded, or plain where an emulator forgets to.
-/// What is no JSON is kept as text, so that it differs from anything declared.
-fn document(text: &str) -> Value {
-    serde_json::from_str(text)
-        .ok()
-        .filter(Value::is_object)
-        .or_else(|| {
-            let decoded = percent_encoding::percent_decode_str(text).decode_utf8().ok()?;
-            serde_json::from_str(&decoded).ok()
-        })
-        .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 fn timestamp(date: &DateTime) -> Timestamp {

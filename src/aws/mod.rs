@@ -3,6 +3,7 @@
 mod bucket;
 mod clock;
 mod console;
+mod document;
 mod error;
 mod iam;
 mod leftovers;

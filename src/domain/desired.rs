@@ -15,7 +15,7 @@ use super::{
 pub use crate::api::class::OnQuarantine;
 use crate::api::{
     AwsDeployUser, Reason, duration, mark,
-    user::{AwsDeployUserSpec, DeletionPolicy, RotationSpec},
+    user::{AccessKeySpec, Adoption, AwsDeployUserSpec, DeletionPolicy, RotationSpec},
 };
 
 /// Rotation interval when nothing is declared. CIS 1.14 asks for 90 days or less.
@@ -25,6 +25,8 @@ pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 
 /// Tags per user (IAM quota).
 const TAG_LIMIT: usize = 50;
+/// Characters of a tag's value (IAM limit).
+const TAG_VALUE_LIMIT: usize = 256;
 /// Tags that the operator needs beside the declared ones: ownership, use case, console and quarantine, and for two
 /// keys and a third in its last moments the ownership tag and the console's description.
 const TAGS_OF_OUR_OWN: usize = 7 + 3 * 2;
@@ -44,6 +46,17 @@ pub struct Target {
     pub journal_name: String,
 }
 
+/// The cluster's side of the consent to take over an IAM user that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consent {
+    /// The resource does not ask for it.
+    NotAsked,
+    /// The resource asks, the cluster does not permit it.
+    NotPermitted,
+    /// The resource asks, the cluster permits it.
+    Permitted,
+}
+
 /// What the cluster's rules grant to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
@@ -51,6 +64,8 @@ pub struct Grant {
     pub path: String,
     /// ARN of the policy that limits whatever the user is granted.
     pub boundary: Option<String>,
+    /// IAM users that exist may be taken over, if AWS agrees too.
+    pub adoption: bool,
     /// What follows when AWS quarantines the user.
     pub on_quarantine: OnQuarantine,
 }
@@ -83,14 +98,16 @@ pub struct Desired {
     pub groups: BTreeSet<String>,
     /// ARN of the permissions boundary.
     pub boundary: Option<String>,
-    /// The access key and its rotation.
-    pub key: DesiredKey,
-    /// The Secret.
+    /// The access key and its rotation; `None` for a user who has access to the console only.
+    pub key: Option<DesiredKey>,
+    /// The Secret of the access key.
     pub secret: DesiredSecret,
     /// Console access.
     pub console: Option<DesiredConsole>,
     /// All our keys are to be Inactive.
     pub suspend: bool,
+    /// Whether an IAM user that exists may be taken over.
+    pub adoption: Consent,
     /// What follows when AWS quarantines the user.
     pub on_quarantine: OnQuarantine,
 }
@@ -151,7 +168,11 @@ impl Target {
         let (namespace, name, uid) = (meta.namespace.clone()?, meta.name.clone()?, meta.uid.clone()?);
         Some(Self {
             user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}-{name}")),
-            secret_name: user.spec.access_key.secret.name.clone().unwrap_or_else(|| name.clone()),
+            secret_name: match user.spec.programmatic() {
+                Some(key) => key.secret.name.clone().unwrap_or_else(|| name.clone()),
+                // No key is declared: the Secret that is left of an earlier one, if there is one.
+                None => earlier_secret(user).unwrap_or_else(|| name.clone()),
+            },
             journal_name: format!("{name}{}", mark::JOURNAL_SUFFIX),
             owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
         })
@@ -172,11 +193,15 @@ impl Target {
     }
 }
 
+fn earlier_secret(user: &AwsDeployUser) -> Option<String> {
+    user.status.as_ref().and_then(|status| status.secret_name.clone())
+}
+
 impl Grant {
     /// What the simplest class grants: the usual path, and no limit. Tests and the model begin with it.
     #[must_use]
     pub fn simplest() -> Self {
-        Self { path: "/awsdeploy/".to_owned(), boundary: None, on_quarantine: OnQuarantine::Alert }
+        Self { path: "/awsdeploy/".to_owned(), boundary: None, adoption: false, on_quarantine: OnQuarantine::Alert }
     }
 }
 
@@ -195,26 +220,7 @@ pub fn validate(
     let mut violations = Vec::new();
     let mut violate = |field, message: String| violations.push(Violation { field, message });
 
-    let length = target.user_name.chars().count();
-    if length > NAME_LIMIT {
-        violate(
-            "userName",
-            format!(
-                "the IAM user name {:?} has {length} characters, IAM allows {NAME_LIMIT}; set spec.userName",
-                target.user_name
-            ),
-        );
-    }
-    if let Some(wrong) = target.user_name.chars().find(|c| !(c.is_ascii_alphanumeric() || "+=,.@_-".contains(*c))) {
-        violate(
-            "userName",
-            format!(
-                "the IAM user name {:?} holds {wrong:?}; IAM allows letters, digits and + = , . @ _ -",
-                target.user_name
-            ),
-        );
-    }
-
+    check_name(target, &mut violate);
     let tags = desired_tags(spec, target, &mut violate);
     let console = desired_console(user, target);
     let mut attached: BTreeSet<String> =
@@ -222,8 +228,11 @@ pub fn validate(
     if console.as_ref().is_some_and(|console| console.reset_required) && !account.users_may_change_passwords {
         attached.insert(policy::managed_arn("IAMUserChangePassword", &account.partition));
     }
+    // Without a key the target is a name that may be free, unless it is that of an earlier key.
+    let key_secret =
+        Some(&target.secret_name).filter(|_| spec.programmatic().is_some() || earlier_secret(user).is_some());
     if let Some(console) = &console
-        && (console.secret_name == target.secret_name || console.secret_name == target.journal_name)
+        && (Some(&console.secret_name) == key_secret || console.secret_name == target.journal_name)
     {
         violate(
             "console.secretName",
@@ -263,10 +272,19 @@ pub fn validate(
     }
 
     check_groups(spec, &mut violate);
-    let key = desired_key(user, settings, &mut violate);
+    let key = spec.programmatic().map(|key| desired_key(user, key, settings, &mut violate));
     let secret = desired_secret(spec, target);
     if target.secret_name == target.journal_name {
         violate("accessKey.secret.name", format!("{:?} is the name of the operator's own journal", target.secret_name));
+    }
+    let consent = target.owner.adoptable_by().chars().count();
+    if spec.adoption == Adoption::IfTagged && consent > TAG_VALUE_LIMIT {
+        violate(
+            "adoption",
+            format!(
+                "the consent of an AWS admin would have {consent} characters (cluster id, namespace and name), IAM allows {TAG_VALUE_LIMIT} in a tag; give the resource a shorter name"
+            ),
+        );
     }
 
     if !violations.is_empty() {
@@ -284,8 +302,35 @@ pub fn validate(
         secret,
         console,
         suspend: spec.suspend,
+        adoption: match spec.adoption {
+            Adoption::Never => Consent::NotAsked,
+            Adoption::IfTagged if grant.adoption => Consent::Permitted,
+            Adoption::IfTagged => Consent::NotPermitted,
+        },
         on_quarantine: grant.on_quarantine,
     })
+}
+
+fn check_name(target: &Target, violate: &mut impl FnMut(&'static str, String)) {
+    let length = target.user_name.chars().count();
+    if length > NAME_LIMIT {
+        violate(
+            "userName",
+            format!(
+                "the IAM user name {:?} has {length} characters, IAM allows {NAME_LIMIT}; set spec.userName",
+                target.user_name
+            ),
+        );
+    }
+    if let Some(wrong) = target.user_name.chars().find(|c| !(c.is_ascii_alphanumeric() || "+=,.@_-".contains(*c))) {
+        violate(
+            "userName",
+            format!(
+                "the IAM user name {:?} holds {wrong:?}; IAM allows letters, digits and + = , . @ _ -",
+                target.user_name
+            ),
+        );
+    }
 }
 
 fn desired_tags(
@@ -301,6 +346,14 @@ fn desired_tags(
         }
     }
     let allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
+    // The schema refuses these too; but the marks of ownership and consent hang on it.
+    let reserved = |key: &str| ["aws:", mark::TAG_PREFIX].iter().any(|prefix| key.to_lowercase().starts_with(prefix));
+    for key in spec.tags.keys().filter(|key| reserved(key)) {
+        violate(
+            "tags",
+            format!("tag key {key:?} begins with aws: (reserved by AWS) or awsdeploy.dev/ (used by this operator)"),
+        );
+    }
     for key in spec.tags.keys().filter(|key| !key.chars().all(allowed)) {
         violate(
             "tags",
@@ -323,7 +376,7 @@ fn desired_tags(
     if let Some(name) = console_secret(&target.owner.name, spec) {
         tags.insert(mark::TAG_CONSOLE.to_owned(), name);
     }
-    if let Some(use_case) = spec.access_key.use_case {
+    if let Some(use_case) = spec.programmatic().and_then(|key| key.use_case) {
         tags.insert(mark::TAG_USE_CASE.to_owned(), use_case.as_str().to_owned());
     }
     tags
@@ -358,10 +411,10 @@ pub fn console_secret(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
 
 fn desired_key(
     user: &AwsDeployUser,
+    declared: &AccessKeySpec,
     settings: &Settings,
     violate: &mut impl FnMut(&'static str, String),
 ) -> DesiredKey {
-    let declared = &user.spec.access_key;
     let rotation = &declared.rotation;
     let rhythm = desired_rhythm(rotation, violate);
     let windows = desired_windows(rotation, violate);
@@ -489,7 +542,7 @@ fn check_gap(
 }
 
 fn desired_secret(spec: &AwsDeployUserSpec, target: &Target) -> DesiredSecret {
-    let key = &spec.access_key;
+    let key = spec.programmatic().cloned().unwrap_or_default();
     let mut labels = key.secret.labels.clone();
     labels.insert(mark::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned());
     labels.insert(mark::LABEL_ROLE.to_owned(), "published".to_owned());
@@ -502,7 +555,7 @@ fn desired_secret(spec: &AwsDeployUserSpec, target: &Target) -> DesiredSecret {
     if let Some(description) = &key.description {
         annotations.insert(mark::ANNOTATION_DESCRIPTION.to_owned(), description.clone());
     }
-    DesiredSecret { region: key.region.clone(), labels, annotations }
+    DesiredSecret { region: key.region, labels, annotations }
 }
 
 /// A resource name as a label value: at most 63 characters that end with a letter or digit.
@@ -565,9 +618,48 @@ mod tests {
         assert_eq!(desired.target.user_name, "deploy-cycle");
         assert_eq!(desired.target.secret_name, "cycle");
         assert_eq!(desired.target.journal_name, "cycle.awsdeploy-journal");
-        assert_eq!(desired.key.rhythm, Rhythm::Every(DEFAULT_EVERY));
-        assert_eq!(desired.key.overlap, DEFAULT_OVERLAP);
+        let key = desired.key.unwrap();
+        assert_eq!((key.rhythm, key.overlap), (Rhythm::Every(DEFAULT_EVERY), DEFAULT_OVERLAP));
         assert_eq!(desired.tags.len(), 4);
+    }
+
+    #[test]
+    fn console_alone_is_a_user_without_a_key_and_an_empty_access_key_asks_for_both() {
+        assert!(check(json!({"console": {}})).unwrap().key.is_none());
+        assert!(check(json!({"console": {}, "accessKey": {}})).unwrap().key.is_some());
+        assert!(check(json!({"accessKey": {}})).unwrap().console.is_none());
+        // Nothing of the Secret of a key is in the way of a name.
+        assert!(check(json!({"console": {"secretName": "cycle"}})).is_ok());
+        assert!(message(json!({"console": {"secretName": "cycle"}, "accessKey": {}})).contains("a name of its own"));
+        let mut leaving = user(json!({"console": {"secretName": "old"}}));
+        leaving.status =
+            Some(crate::api::AwsDeployUserStatus { secret_name: Some("old".into()), ..Default::default() });
+        let target = Target::of(&leaving, "cluster").unwrap();
+        assert_eq!(target.secret_name, "old", "the Secret of an earlier key is looked for");
+        let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+        let settings = Settings::default();
+        assert!(validate(&leaving, &target, &Grant::simplest(), &account, &settings).is_err());
+    }
+
+    #[test]
+    fn adoption_needs_the_consent_of_the_cluster_and_is_not_asked_for_by_default() {
+        let consent = |spec, adoption| {
+            let user = user(spec);
+            let target = Target::of(&user, "cluster").unwrap();
+            let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+            let grant = Grant { adoption, ..Grant::simplest() };
+            validate(&user, &target, &grant, &account, &Settings::default()).unwrap().adoption
+        };
+        assert_eq!(consent(json!({}), true), Consent::NotAsked);
+        assert_eq!(consent(json!({"adoption": "Never"}), true), Consent::NotAsked);
+        assert_eq!(consent(json!({"adoption": "IfTagged"}), false), Consent::NotPermitted);
+        assert_eq!(consent(json!({"adoption": "IfTagged"}), true), Consent::Permitted);
+        let mut long = user(json!({"adoption": "IfTagged"}));
+        long.metadata.name = Some("x".repeat(200));
+        let target = Target::of(&long, &"c".repeat(50)).unwrap();
+        let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+        let told = tell(&validate(&long, &target, &Grant::simplest(), &account, &Settings::default()).unwrap_err());
+        assert!(told.contains("258 characters") && told.contains("IAM allows 256"), "{told}");
     }
 
     #[test]
@@ -595,6 +687,7 @@ mod tests {
             (json!({"policies": {"managed": ["AWSCompromisedKeyQuarantineV3"]}}), "cannot be declared"),
             (json!({"policies": {"inline": [{"name": "a", "document": {"x": long}}]}}), "IAM allows 2048"),
             (json!({"tags": {"team!": "a"}}), "letters, digits, spaces"),
+            (json!({"tags": {"AwsDeploy.dev/adoptable-by": "a"}}), "used by this operator"),
             (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
             (
                 json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
@@ -628,7 +721,7 @@ mod tests {
         let rotation = |every: &str, windows: serde_json::Value| json!({"accessKey": {"rotation": {"every": every, "overlap": "1h", "windows": windows}}});
         let saturdays = || json!([{"schedule": "0 2 * * 6", "duration": "4h"}]);
         let desired = check(rotation("7d", saturdays())).unwrap();
-        assert_eq!(desired.key.windows.0[0].duration, SignedDuration::from_hours(4));
+        assert_eq!(desired.key.unwrap().windows.0[0].duration, SignedDuration::from_hours(4));
         for (spec, told) in [
             (rotation("2d", saturdays()), "no window opens for 7d at a time, and keys are to be rotated every 2d"),
             (rotation("Never", saturdays()), "a rotation on request begins at once"),

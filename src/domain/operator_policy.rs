@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::authorize::pattern;
-use crate::api::{AwsDeployUserClassSpec, class::Permission};
+use crate::api::{AwsDeployUserClassSpec, class::Permission, mark};
 
 /// Reads of users below the operator's path.
 const READ_USERS: &[&str] = &[
@@ -52,9 +52,9 @@ pub struct Scope {
     pub partition: String,
     /// Account id.
     pub account: String,
-    /// Path of the users (`--user-path`).
+    /// Path of the users (`users.path` of the class).
     pub path: String,
-    /// ARN of the permissions boundary (`--permissions-boundary`).
+    /// ARN of the permissions boundary (`permissionsBoundary` of the class).
     pub boundary: Option<String>,
     /// Names of groups, with their path, that users may be put into; `*` stands for anything.
     pub groups: Vec<String>,
@@ -154,6 +154,11 @@ pub fn operator_policy(scope: &Scope) -> Value {
     statements.push(json!({
         "Sid": "NeverUnlimited", "Effect": "Deny", "Action": actions(&["DeleteUserPermissionsBoundary"]), "Resource": "*",
     }));
+    // Who may take a user over is for AWS's admins to say: the operator cannot give itself their consent.
+    statements.push(json!({
+        "Sid": "NeverItsOwnConsent", "Effect": "Deny", "Action": actions(&["CreateUser", "TagUser"]), "Resource": "*",
+        "Condition": {"ForAnyValue:StringEqualsIgnoreCase": {"aws:TagKeys": [mark::TAG_ADOPTABLE_BY]}},
+    }));
     if let Some(boundary) = &scope.boundary {
         statements.push(json!({
             "Sid": "NeverOtherwiseLimited", "Effect": "Deny",
@@ -190,6 +195,9 @@ fn actions(names: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Actions that know `aws:TagKeys`.
+    const TAGGING: &[&str] = &["CreateUser", "TagUser", "UntagUser"];
 
     /// What the Service Authorization Reference says of each action: its resource, and whether it knows
     /// `iam:PermissionsBoundary`.
@@ -357,7 +365,15 @@ mod tests {
                     if statement["Effect"] == "Allow" && *resource != "*" {
                         assert!(!given.contains(&"*".to_owned()), "{name} is allowed on everything");
                     }
-                    assert!(statement["Condition"].is_null() || *boundary, "{name} knows no boundary");
+                    let conditions = statement["Condition"].as_object().into_iter().flat_map(|all| all.values());
+                    for key in conditions.flat_map(|keys| keys.as_object().unwrap().keys()) {
+                        let known = match key.as_str() {
+                            "iam:PermissionsBoundary" => *boundary,
+                            "aws:TagKeys" => TAGGING.contains(&name),
+                            _ => false,
+                        };
+                        assert!(known, "{name} knows no condition key {key}");
+                    }
                 }
             }
         }
@@ -383,6 +399,20 @@ mod tests {
         assert!(
             !allowed_actions(&operator_policy(&Scope { groups: vec![], ..scope() })).contains("iam:AddUserToGroup")
         );
+    }
+
+    #[test]
+    fn the_operator_cannot_write_the_consent_to_an_adoption_itself() {
+        for scope in [scope(), Scope { boundary: None, groups: vec![], path: "/".into(), ..scope() }] {
+            let policy = operator_policy(&scope);
+            let deny =
+                policy["Statement"].as_array().unwrap().iter().find(|all| all["Sid"] == "NeverItsOwnConsent").unwrap();
+            assert_eq!(deny["Effect"], "Deny");
+            // Every allowed action that can set a tag. IAM compares keys of tags without regard to case.
+            assert_eq!(listed(&deny["Action"]), ["iam:CreateUser", "iam:TagUser"]);
+            let keys = &deny["Condition"]["ForAnyValue:StringEqualsIgnoreCase"]["aws:TagKeys"];
+            assert_eq!(*keys, json!(["awsdeploy.dev/adoptable-by"]));
+        }
     }
 
     #[test]

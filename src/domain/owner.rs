@@ -43,16 +43,31 @@ impl Owner {
         .collect()
     }
 
+    /// What an AWS admin writes into the tag `awsdeploy.dev/adoptable-by` of a user that this resource may take over.
+    /// Namespace and name hold no slash, so one value means one resource of one cluster.
+    #[must_use]
+    pub fn adoptable_by(&self) -> String {
+        format!("{}/{}/{}", self.cluster, self.namespace, self.name)
+    }
+
     /// Compares the tags of an existing user with ours. All four must agree: a user of another
-    /// cluster, or of an earlier resource of the same name, is somebody else's.
+    /// cluster, or of an earlier resource of the same name, is somebody else's. So is one that carries
+    /// a part of the marks, whoever took the others away. Keys are compared as IAM does, ignoring case.
     #[must_use]
     pub fn of(&self, tags: &BTreeMap<String, String>) -> Ownership {
-        let get = |key: &str| tags.get(key).map(String::as_str);
-        if self.tags().iter().all(|(key, value)| get(key) == Some(value)) {
+        let get = |wanted: &str| {
+            tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
+        };
+        let marks = self.tags();
+        if marks.iter().all(|(key, value)| get(key) == Some(value)) {
             return Ownership::Ours;
         }
-        let (Some(namespace), Some(name)) = (get(mark::TAG_NAMESPACE), get(mark::TAG_NAME)) else {
+        if marks.keys().all(|key| get(key).is_none()) {
             return Ownership::Unmarked;
+        }
+        let (Some(namespace), Some(name)) = (get(mark::TAG_NAMESPACE), get(mark::TAG_NAME)) else {
+            let cluster = get(mark::TAG_CLUSTER).unwrap_or("unknown");
+            return Ownership::Other(format!("an AwsDeployUser whose marks are incomplete (cluster {cluster})"));
         };
         Ownership::Other(if get(mark::TAG_CLUSTER) != Some(&self.cluster) {
             format!(
@@ -102,6 +117,30 @@ mod tests {
                 verdict => panic!("{verdict:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_part_of_the_marks_is_not_nobodys_and_case_is_no_way_around_them() {
+        let ours = owner();
+        for key in ours.tags().keys() {
+            let mut tags = ours.tags();
+            tags.remove(key);
+            assert!(matches!(ours.of(&tags), Ownership::Other(_)), "without {key}");
+            assert!(matches!(ours.of(&BTreeMap::from([(key.to_uppercase(), "x".to_owned())])), Ownership::Other(_)));
+        }
+        let upper: BTreeMap<_, _> = ours.tags().into_iter().map(|(key, value)| (key.to_uppercase(), value)).collect();
+        assert_eq!(ours.of(&upper), Ownership::Ours);
+    }
+
+    #[test]
+    fn no_two_resources_are_named_by_one_consent() {
+        let value = |cluster: &str, namespace: &str, name: &str| {
+            Owner { cluster: cluster.into(), namespace: namespace.into(), name: name.into(), uid: "u".into() }
+                .adoptable_by()
+        };
+        assert_eq!(value("c", "deploy", "cycle"), "c/deploy/cycle");
+        assert_ne!(value("c/a", "b", "x"), value("c", "a-b", "x"));
+        assert_ne!(value("c", "ab", "c"), value("c", "a", "bc"));
     }
 
     #[test]

@@ -122,8 +122,12 @@ pub fn findings(outcome: &Outcome<'_>, was_ready: bool) -> Vec<Finding> {
     let key = match (failure(About::Key), blind, outcome.plan, outcome.world) {
         (_, Some(failure), ..) => finding(ConditionType::KeyPublished, State::Unknown, failure.note.clone()),
         (failed, None, Some(plan), Some(world)) => match (&plan.key, failed) {
-            (Some(note), Some(failure)) if note.reason == Reason::Pending => {
+            (Some(note), Some(failure)) if matches!(note.reason, Reason::Pending | Reason::NotRequested) => {
                 finding(ConditionType::KeyPublished, State::False, failure.note.clone())
+            }
+            // What nobody asked for is not missing.
+            (Some(note), None) if note.reason == Reason::NotRequested => {
+                finding(ConditionType::KeyPublished, State::True, note.clone())
             }
             (Some(note), _) => finding(ConditionType::KeyPublished, State::False, note.clone()),
             (None, _) => {
@@ -159,6 +163,7 @@ fn rotation_state(reason: Reason) -> State {
         Reason::Scheduled
         | Reason::ManualOnly
         | Reason::Overlap
+        | Reason::NotRequested
         | Reason::StillUsed
         | Reason::RotationWaits
         | Reason::Verifying
@@ -197,12 +202,15 @@ fn ready(outcome: &Outcome<'_>, was_ready: bool, parts: [&Finding; 3], refused: 
         .iter()
         .find(|part| part.state == State::False)
         .or_else(|| parts.iter().find(|part| part.state == State::Unknown));
-    match worst {
-        Some(part) => finding(State::False, part.note.clone()),
-        None => {
-            finding(State::True, Note::new(Reason::AsDeclared, "the user is as declared and its key is in the Secret"))
-        }
+    if let Some(part) = worst {
+        return finding(State::False, part.note.clone());
     }
+    let message = if parts.iter().any(|part| part.note.reason == Reason::NotRequested) {
+        "the user is as declared; it has access to the console and no access key"
+    } else {
+        "the user is as declared and its key is in the Secret"
+    };
+    finding(State::True, Note::new(Reason::AsDeclared, message))
 }
 
 /// While a pause after a failure lasts, the words are those of the failure: it says what is waited for, and a restart

@@ -223,6 +223,13 @@ impl IamUser {
         self.keys.iter().find(|key| key.id == id)
     }
 
+    /// The path in its ARN, such as `/awsdeploy/`; `None` if the ARN is not that of a user.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        let path = self.arn.split_once(":user")?.1;
+        Some(&path[..=path.rfind('/')?])
+    }
+
     /// Whether AWS has attached its quarantine policy, as far as policies are known.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {

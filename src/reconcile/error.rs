@@ -193,3 +193,89 @@ fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
         _ => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::domain::backoff;
+
+    fn failed(kind: AwsErrorKind, effect: Option<Effect>) -> PassError {
+        let error = AwsError { operation: "PutUserPolicy", kind, message: "said".to_owned(), request_id: None };
+        PassError::Aws { error, effect }
+    }
+
+    /// Every kind of failure: the reason it is told under, how it is dealt with, and when it is tried again the first time.
+    #[test]
+    fn every_kind_of_failure_has_a_reason_a_class_and_a_pause() {
+        use AwsErrorKind as Kind;
+        use ErrorClass as Class;
+        let slow = SignedDuration::from_hours(1);
+        let secs = SignedDuration::from_secs;
+        for (kind, reason, class, pause) in [
+            (Kind::NoSuchEntity, Reason::Conflict, Class::Transient, secs(5)),
+            (Kind::EntityAlreadyExists, Reason::NotOwned, Class::Conflict, secs(1)),
+            (Kind::DeleteConflict, Reason::InvalidRequest, Class::Terminal, slow),
+            (Kind::LimitExceeded, Reason::LimitExceeded, Class::Limit, secs(1800)),
+            (Kind::MalformedPolicyDocument, Reason::MalformedPolicy, Class::Terminal, slow),
+            (Kind::PolicyNotAttachable, Reason::InvalidRequest, Class::Terminal, slow),
+            (Kind::InvalidInput, Reason::InvalidRequest, Class::Terminal, slow),
+            (Kind::AccessDenied, Reason::AccessDenied, Class::Denied, secs(300)),
+            (Kind::Credentials, Reason::OperatorCredentials, Class::Denied, secs(300)),
+            (Kind::ClockSkew, Reason::ClockSkew, Class::Denied, secs(300)),
+            (Kind::Throttled, Reason::Throttled, Class::Throttled, secs(30)),
+            (Kind::Busy, Reason::Conflict, Class::Transient, secs(5)),
+            (Kind::Service, Reason::AwsUnavailable, Class::Transient, secs(5)),
+            (Kind::Unreachable, Reason::AwsUnavailable, Class::Transient, secs(5)),
+        ] {
+            for effect in [None, Some(Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({})))] {
+                let error = failed(kind, effect);
+                assert_eq!((error.reason(), error.class()), (reason, class), "{kind:?}");
+                assert_eq!(backoff::delay(error.class(), 1, 0, slow), pause, "{kind:?}");
+                assert!(
+                    error.to_string().contains("PutUserPolicy: said"),
+                    "which action, and AWS's own words: {error}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_helps_is_told_with_the_failure() {
+        let told = |kind, effect| failed(kind, effect).to_string();
+        for (kind, effect, help) in [
+            (AwsErrorKind::AccessDenied, None, "can allow iam:PutUserPolicy in the operator's IAM policy"),
+            (AwsErrorKind::Credentials, None, "credentials have to be mended"),
+            (AwsErrorKind::ClockSkew, None, "Synchronise the clock"),
+            (AwsErrorKind::NoSuchEntity, Some(Effect::AddToGroup("g".to_owned())), "spec.groups"),
+            (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary("b".to_owned())), "permissionsBoundary in the class"),
+            (AwsErrorKind::NoSuchEntity, Some(Effect::AttachPolicy("a".to_owned())), "spec.policies.managed"),
+            (
+                AwsErrorKind::MalformedPolicyDocument,
+                Some(Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({}))),
+                "\"own\" in spec.policies.inline",
+            ),
+        ] {
+            let told = told(kind, effect);
+            assert!(told.contains(help), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_has_to_mend_never_counts_as_passing() {
+        for kind in [
+            AwsErrorKind::AccessDenied,
+            AwsErrorKind::Credentials,
+            AwsErrorKind::ClockSkew,
+            AwsErrorKind::LimitExceeded,
+            AwsErrorKind::MalformedPolicyDocument,
+            AwsErrorKind::DeleteConflict,
+        ] {
+            assert!(!failed(kind, None).failure(About::User).passing, "{kind:?}");
+        }
+        for kind in [AwsErrorKind::Throttled, AwsErrorKind::Busy, AwsErrorKind::Service, AwsErrorKind::Unreachable] {
+            assert!(failed(kind, None).failure(About::User).passing, "{kind:?}");
+        }
+    }
+}

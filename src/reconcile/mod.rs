@@ -34,7 +34,7 @@ use crate::{
         authorize,
         backoff::{self, ErrorClass},
         desired::{self, Desired, Target},
-        plan::{self, Facts, Leaving, Note, Plan, Revoked},
+        plan::{self, Effect, Facts, Leaving, Note, Plan, Revoked},
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
@@ -314,10 +314,9 @@ impl Pass<'_> {
     where
         Self: 'b,
     {
-        let secret = desired.map(|desired| &desired.secret);
         // A deletion is all about what cannot be undone.
         let wanted = if deleting { Facts::Live } else { Facts::Remembered };
-        let observed = observe::observe(self.context, user, self.target, secret, self.memory, wanted).await?;
+        let observed = observe::observe(self.context, user, self.target, desired, self.memory, wanted).await?;
         Ok(act::Actor {
             context: self.context,
             target: self.target,
@@ -359,13 +358,13 @@ impl Pass<'_> {
                     self.errors.push((error, About::User));
                     continue;
                 }
-                if matches!(effect, plan::Effect::ReadLastUsed(_)) {
+                if matches!(effect, Effect::ReadLastUsed(_)) {
                     // Told, and waited for; the rest is looked after all the same.
                     actor.observed.world.last_used_failed = true;
                     self.errors.push((error, About::Key));
                     continue;
                 }
-                let about = if matches!(effect, plan::Effect::CreateUser | plan::Effect::DeleteUser) {
+                let about = if matches!(effect, Effect::CreateUser | Effect::Adopt(_) | Effect::DeleteUser) {
                     About::User
                 } else {
                     About::Key
@@ -396,11 +395,11 @@ impl Pass<'_> {
         actor: &mut act::Actor<'_>,
         wanted: Facts,
     ) -> Result<(), PassError> {
-        let secret = actor.desired.map(|desired| &desired.secret);
         let (failed, silent) = (actor.observed.world.user_sync_failed, actor.observed.world.last_used_failed);
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
-        let mut observed = observe::observe(self.context, user, self.target, secret, self.memory, wanted).await?;
+        let mut observed =
+            observe::observe(self.context, user, self.target, actor.desired, self.memory, wanted).await?;
         observed.world.user_sync_failed = failed;
         observed.world.last_used_failed = silent;
         observed.world.finalizer = finalizer;

@@ -17,9 +17,9 @@ use crate::{
     cluster::{Attempt, ClusterError, ClusterErrorKind, Held, Journals, Secrets},
     domain::{
         console::{self, ConsoleSecret},
-        desired::{self, DesiredSecret, Target},
+        desired::{self, Desired, Target},
         owner::Ownership,
-        plan::{self, Facts},
+        plan::{self, Facts, Standing},
         secret,
         world::{Iam, IamUser, JournalSeen, Published, Reported, World},
     },
@@ -42,7 +42,7 @@ pub(super) async fn observe(
     context: &Context,
     user: &AwsDeployUser,
     target: &Target,
-    secret: Option<&DesiredSecret>,
+    desired: Option<&Desired>,
     memory: &mut Memory,
     wanted: Facts,
 ) -> Result<Observed, PassError> {
@@ -62,7 +62,7 @@ pub(super) async fn observe(
     let (remembered, facts) = if let Some(remembered) = remembered {
         remembered
     } else {
-        let iam = Box::pin(read_iam(context, user, target)).await?;
+        let iam = Box::pin(read_iam(context, user, target, desired)).await?;
         (Remembered { iam, read_at: started, generation }, Facts::Live)
     };
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.
@@ -72,8 +72,12 @@ pub(super) async fn observe(
     memory.iam = Some(remembered);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
+    let secret = desired.map(|desired| &desired.secret);
+    // A user without a key may have given the name of its Secret to the one of the password.
+    let shared = user.spec.programmatic().is_none()
+        && desired::console_secret(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
     let told = |error| context.secret_error(target, error);
-    let held = or_gone(user, secrets.get(&target.secret_name).await).map_err(told)?;
+    let held = if shared { None } else { or_gone(user, secrets.get(&target.secret_name).await).map_err(told)? };
     let attempt = or_gone(user, Journals::new(context.client.clone(), target).get().await).map_err(told)?;
 
     let console = match console_name(user, target, &iam) {
@@ -154,9 +158,21 @@ fn console_tag(user: &IamUser) -> Option<&String> {
 }
 
 /// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
-async fn read_iam(context: &Context, user: &AwsDeployUser, target: &Target) -> Result<Iam, PassError> {
+async fn read_iam(
+    context: &Context,
+    user: &AwsDeployUser,
+    target: &Target,
+    desired: Option<&Desired>,
+) -> Result<Iam, PassError> {
     let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
-    if target.owner.of(&found.tags) != Ownership::Ours {
+    // One that is about to be adopted is read whole: what it loses is told before.
+    let stranger = match desired {
+        Some(desired) => {
+            matches!(plan::standing(target, desired.adoption, &desired.path, &found), Standing::Stranger(_))
+        }
+        None => target.owner.of(&found.tags) != Ownership::Ours,
+    };
+    if stranger {
         return Ok(Iam::Found(found));
     }
     if user.metadata.deletion_timestamp.is_some() {

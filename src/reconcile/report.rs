@@ -84,17 +84,21 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
         Iam::Found(_) | Iam::Absent => after.user = None,
     }
     let published = world.published();
-    if published.is_some() || after.secret_name.is_none() {
+    // Without a key in the spec a Secret that is gone is not one that is missing.
+    let withdrawn = account.user.spec.programmatic().is_none();
+    if published.is_some() || after.secret_name.is_none() || withdrawn {
         after.secret_name = published.map(|_| account.target.secret_name.clone());
     }
-    after.last_rotation_time = published.map(|facts| facts.published_at).or(after.last_rotation_time);
+    after.last_rotation_time =
+        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !withdrawn));
     after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
 }
 
 /// Tags of resource and class that the user carries now, so that one that is no longer declared can be told from somebody else's.
 fn declared_tags(desired: &Desired, user: &IamUser) -> Vec<String> {
     let declared = desired.tags.keys().filter(|key| !key.starts_with(mark::TAG_PREFIX));
-    declared.filter(|key| user.tags.contains_key(*key)).cloned().collect()
+    let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
+    declared.filter(carried).cloned().collect()
 }
 
 fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKeyStatus]) -> Vec<AccessKeyStatus> {
@@ -174,6 +178,8 @@ pub(super) fn deeds(mut news: Vec<News>, drift: bool) -> Vec<News> {
     let changes: Vec<String> =
         news.iter().filter(|news| news.reason == Reason::UserChanged).map(|news| news.note.clone()).collect();
     news.retain(|news| news.reason != Reason::UserChanged);
+    // What an adopted user loses was told before; nobody has tampered with it.
+    let drift = drift && news.iter().all(|news| news.reason != Reason::UserAdopted);
     if !changes.is_empty() {
         let why = if drift { "changed in AWS by somebody else, put back as declared: " } else { "" };
         news.push(News { reason: Reason::UserChanged, note: format!("{why}{}", changes.join("; ")), warning: drift });

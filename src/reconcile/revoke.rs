@@ -55,7 +55,7 @@ impl Pass<'_> {
 
     fn revoked(&self, user: &AwsDeployUser, world: &World) -> Revoked {
         let ours = world.user().filter(|found| self.target.owner.of(&found.tags) == Ownership::Ours);
-        let overlap = user.spec.access_key.rotation.overlap.as_ref().map(HumanDuration::parse);
+        let overlap = user.spec.programmatic().and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
         Revoked {
             revocation: ours.map_or_else(
                 // What was removed before stays removed; of what never was there is nothing to take.

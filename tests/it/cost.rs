@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "the measured table is what the test is for")]
 
-use awsdeploy_testkit::aws_proxy::{CallRecord, Mark, UserTruth};
+use awsdeploy_testkit::aws_proxy::{Call, CallRecord, Mark, UserTruth};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage};
@@ -27,7 +27,7 @@ fn tally(calls: &[CallRecord]) -> (usize, usize) {
 }
 
 pub(crate) async fn calls_to_aws_are_counted() {
-    let stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h"]).await;
+    let stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h", "--cluster-id=it"]).await;
     let since = |mark: Mark, user: &str| {
         let calls = stage.aws.log().calls_since(mark);
         tally(&calls.into_iter().filter(|call| call.user.as_deref() == Some(user)).collect::<Vec<_>>())
@@ -57,6 +57,23 @@ pub(crate) async fn calls_to_aws_are_counted() {
     stage.delete("u1").await;
     stage.gone("u1").await;
     table.push(("delete, 1 policy, 1 key".to_owned(), since(mark, "u1"), (2, 4)));
+    let mark = stage.aws.log().mark();
+    stage.apply("person", json!({"userName": "person", "console": {}})).await;
+    stage.ready("person").await;
+    // User, password, and the policy that lets the person change it.
+    table.push(("console only".to_owned(), since(mark, "person"), (1, 3)));
+    let human = stage.aws.human();
+    let create = Call::iam("CreateUser").with("UserName", "ci").with("Path", "/awsdeploy/");
+    let consent = format!("it/{}/ci", stage.namespace);
+    human.call(&create.with_tags([("awsdeploy.dev/adoptable-by", &consent)])).await.expect("somebody's user");
+    human.attach("ci", "arn:aws:iam::aws:policy/AmazonS3FullAccess").await.expect("by hand");
+    let mark = stage.aws.log().mark();
+    let mut adopting = spec("ci", 1);
+    adopting["adoption"] = json!("IfTagged");
+    stage.apply("ci", adopting).await;
+    stage.ready("ci").await;
+    // Marks, the old policy, the consent, the new policy, and the key with its tag.
+    table.push(("adoption, 1 policy for another".to_owned(), since(mark, "ci"), (5, 6)));
     println!("{:<28} {:>6} {:>6}", "IAM calls", "reads", "writes");
     for (what, (reads, writes), _) in &table {
         println!("{what:<28} {reads:>6} {writes:>6}");

@@ -86,6 +86,13 @@ pub(crate) async fn tags_come_and_go_with_the_manifest() {
         )
         .await;
     stage.ready("x").await;
+    let key = stage.published("x").await;
+    let described =
+        |text: &str| json!({"userName": "t", "tags": {"team": "payments"}, "accessKey": {"description": text}});
+    stage.apply("x", described("Cycle hub")).await;
+    stage.until_iam("t", "described", |user| user.tags.get(&key).is_some_and(|text| text == "Cycle hub")).await;
+    stage.aws.human().tag("t", &[(&key, "by hand")]).await.expect("in the console");
+    stage.until_iam("t", "described again", |user| user.tags.get(&key).is_some_and(|text| text == "Cycle hub")).await;
     stage.apply("x", json!({"userName": "t", "tags": {"team": "search"}})).await;
     stage.ready("x").await;
     let tags = stage.iam("t").await.tags;

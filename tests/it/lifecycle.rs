@@ -114,6 +114,8 @@ pub(crate) async fn whatever_hangs_on_the_user_goes_with_it() {
         .expect("a credential for git");
     let key = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7vbqajDw4o6gJy8UtmIbkcpnkO3Kwc4qsEnSZp/TR+fQi62F79RHWmwKOtFmwteURgLbj7D/WGuNLGOfa/2vse3G2eHnHl5CB8ruRX9fBl/KgwCVr2JaEuUm66bBQeP5XeBotdR4cvX38uPYivCDdPjJ1QWPdspTBKcxeFbccDw== tester";
     human.call(&on("UploadSSHPublicKey").with("SSHPublicKeyBody", key)).await.expect("an SSH key");
+    let certificate = include_str!("certificate.pem");
+    human.call(&on("UploadSigningCertificate").with("CertificateBody", certificate)).await.expect("a certificate");
     human.call(&Call::iam("CreateVirtualMFADevice").with("VirtualMFADeviceName", "phone")).await.expect("a device");
     let serial = format!("arn:aws:iam::{}:mfa/phone", stage.account.home().account);
     let enable = on("EnableMFADevice").with("SerialNumber", &serial);
@@ -130,6 +132,7 @@ pub(crate) async fn whatever_hangs_on_the_user_goes_with_it() {
         "DeactivateMFADevice",
         "DeleteVirtualMFADevice",
         "DeleteSSHPublicKey",
+        "DeleteSigningCertificate",
         "DeleteServiceSpecificCredential",
         "RemoveUserFromGroup",
         "DeleteUserPolicy",

@@ -1,7 +1,7 @@
 //! The stage of a test: a namespace, an AWS account and an operator of its own, on the shared control plane.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Debug,
     future::Future,
     path::{Path, PathBuf},
@@ -14,7 +14,7 @@ use std::{
 
 use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason};
 use awsdeploy_testkit::{
-    aws_proxy::{Account, CallRecord, Mark, StrictAws, Truth, UserTruth},
+    aws_proxy::{Account, CallLog, CallRecord, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
@@ -50,6 +50,8 @@ static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));
 static SHARED: OnceCell<Result<Shared, String>> = OnceCell::const_new();
 static NEXT: AtomicU32 = AtomicU32::new(1);
+/// What every test's AWS was asked.
+static LOGS: Mutex<Vec<CallLog>> = Mutex::new(Vec::new());
 
 /// What all tests share.
 struct Shared {
@@ -81,6 +83,22 @@ pub(crate) fn stop() {
     {
         RUNTIME.block_on(rig.stop());
     }
+}
+
+/// An AWS of its own for a test.
+async fn aws(shared: &Shared, account: &Arc<Account>) -> StrictAws {
+    let aws = StrictAws::start(shared.moto, Arc::clone(account)).await.expect("the strict AWS starts");
+    LOGS.lock().expect("no test panics with the lock").push(aws.log().clone());
+    aws
+}
+
+/// The actions of IAM that the operator was seen to call in all tests so far, as policies spell them. People and
+/// emulators leave no trace in these logs, and STS asks for no permission.
+#[allow(dead_code, reason = "the fault runs share this file")]
+pub(crate) fn actions_seen() -> BTreeSet<String> {
+    let logs = LOGS.lock().expect("no test panics with the lock");
+    let calls = logs.iter().flat_map(|log| log.select(|call| call.service == "iam"));
+    calls.map(|call| format!("iam:{}", call.action)).collect()
 }
 
 async fn shared() -> &'static Shared {
@@ -167,7 +185,7 @@ async fn ask_where_it_is_wanted(client: &Client, mut object: DynamicObject) -> k
 pub(crate) fn open_class() -> Value {
     json!({
         "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
-        "console": "Allow", "acknowledgeAdminEquivalent": true,
+        "console": "Allow", "adoption": "Allow", "acknowledgeAdminEquivalent": true,
     })
 }
 
@@ -239,7 +257,7 @@ impl Stage {
         let mut binding = shared.secrets_binding.clone();
         binding.metadata.namespace = Some(namespace.clone());
         let account = Account::unique();
-        let aws = StrictAws::start(shared.moto, Arc::clone(&account)).await.expect("the strict AWS starts");
+        let aws = aws(shared, &account).await;
         let directory = shared.directory.join(&namespace);
         std::fs::create_dir_all(&directory).expect("a directory");
         let mut kubeconfig = shared.kubeconfig.clone();
@@ -562,7 +580,7 @@ pub(crate) struct Aws {
 impl Aws {
     pub(crate) async fn new() -> Self {
         let account = Account::unique();
-        let proxy = StrictAws::start(shared().await.moto, Arc::clone(&account)).await.expect("the strict AWS starts");
+        let proxy = aws(shared().await, &account).await;
         Self { account, proxy }
     }
 }

@@ -98,7 +98,9 @@ pub fn authorize(
     check_name(name, class, target, &mut violate);
     check_policies(name, class, &user, &mut violate);
     check_tags(name, class, &user, &mut violate);
-    check_rotation(name, &rules.rotation, &user.spec.access_key.rotation, &mut violate);
+    if let Some(key) = user.spec.programmatic() {
+        check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
+    }
     for group in user.spec.groups.iter().filter(|group| !allows_group(&rules.groups, group)) {
         violate("groups", format!("class {name} does not allow the group {group}; it allows: {}", list(&rules.groups)));
     }
@@ -118,6 +120,7 @@ pub fn authorize(
         grant: Grant {
             path: rules.users.path.clone(),
             boundary: rules.permissions_boundary.clone(),
+            adoption: rules.adoption == Permission::Allow,
             on_quarantine: rules.on_quarantine,
         },
         user,
@@ -137,12 +140,14 @@ fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
             spec.tags.insert(key.clone(), value.clone());
         }
     }
-    let rotation = &mut spec.access_key.rotation;
-    if rotation.every.is_none() && rotation.schedule.is_none() {
-        rotation.every = default_every(&rules.rotation);
-    }
-    if rotation.overlap.is_none() {
-        rotation.overlap.clone_from(&rules.rotation.default.overlap);
+    if spec.programmatic().is_some() {
+        let rotation = &mut spec.access_key.get_or_insert_default().rotation;
+        if rotation.every.is_none() && rotation.schedule.is_none() {
+            rotation.every = default_every(&rules.rotation);
+        }
+        if rotation.overlap.is_none() {
+            rotation.overlap.clone_from(&rules.rotation.default.overlap);
+        }
     }
     user
 }

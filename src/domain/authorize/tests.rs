@@ -113,16 +113,27 @@ fn a_class_completes_what_is_left_out_and_nothing_else() {
     });
     let bare = ask(&json!({}), &rules).unwrap().user.spec;
     assert_eq!((bare.policies.managed, bare.tags["team"].as_str()), (vec!["A".to_owned()], "a"));
-    assert_eq!(bare.access_key.rotation.every.as_deref(), Some("30d"));
+    assert_eq!(bare.access_key.unwrap().rotation.every.as_deref(), Some("30d"));
     let full = json!({
         "policies": {"managed": ["B"]}, "accessKey": {"rotation": {"schedule": "0 3 1 * *", "overlap": "1h"}},
     });
     let full = ask(&full, &rules).unwrap().user.spec;
     assert_eq!(full.policies.managed, ["B"]);
-    assert_eq!((full.access_key.rotation.every, full.access_key.rotation.overlap), (None, Some("1h".into())));
-    let close = ask(&json!({}), &json!({"rotation": {"maxEvery": "7d"}})).unwrap().user.spec.access_key.rotation.every;
+    assert_eq!(
+        (full.access_key.clone().unwrap().rotation.every, full.access_key.unwrap().rotation.overlap),
+        (None, Some("1h".into()))
+    );
+    let close =
+        ask(&json!({}), &json!({"rotation": {"maxEvery": "7d"}})).unwrap().user.spec.access_key.unwrap().rotation.every;
     assert_eq!(close.as_deref(), Some("7d"));
-    let far = ask(&json!({}), &json!({"rotation": {"minEvery": "120d"}})).unwrap().user.spec.access_key.rotation.every;
+    let far = ask(&json!({}), &json!({"rotation": {"minEvery": "120d"}}))
+        .unwrap()
+        .user
+        .spec
+        .access_key
+        .unwrap()
+        .rotation
+        .every;
     assert_eq!(far.as_deref(), Some("120d"));
 }
 

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::{Effect, Note, Plan, Why, rotation};
+use super::{Effect, Note, Plan, Why, rotation, user::is_consent_to};
 use crate::{
     api::{Reason, mark, user::DeletionPolicy},
     domain::{
         console::ConsoleSecret,
         desired::Target,
         journal::{Journal, Mode},
-        owner::{Ownership, key_tag},
+        owner::{Owner, Ownership, key_tag},
         policy,
         settings::Settings,
         world::{IamUser, JournalSeen, Published, World},
@@ -58,7 +58,9 @@ impl Scene<'_> {
     fn decide(&self, target: &Target) -> Verdict {
         let user = self.world.user().filter(|user| target.owner.of(&user.tags) == Ownership::Ours);
         match (user, self.leaving.policy) {
-            (Some(user), DeletionPolicy::Retain) => self.end_attempt(user).unwrap_or_else(|| Ok(self.retain(user))),
+            (Some(user), DeletionPolicy::Retain) => {
+                self.end_attempt(user).unwrap_or_else(|| Ok(self.retain(&target.owner, user)))
+            }
             (Some(user), DeletionPolicy::Delete) => self.end_attempt(user).unwrap_or_else(|| self.delete(user, false)),
             (Some(user), DeletionPolicy::Force) => self.delete(user, true),
             (None, policy) => Ok(self.leave(policy)),
@@ -145,10 +147,15 @@ impl Scene<'_> {
         Ok(Effect::DeleteUser)
     }
 
-    fn retain(&self, user: &IamUser) -> Effect {
+    fn retain(&self, owner: &Owner, user: &IamUser) -> Effect {
         // Our marks alone: tags that were declared, the console's descriptions and the keys stay.
+        // So does the consent of an AWS admin that another resource takes the user over.
+        let ours = |(key, value): &(&String, &String)| {
+            let consent = key.eq_ignore_ascii_case(mark::TAG_ADOPTABLE_BY);
+            key.to_lowercase().starts_with(mark::TAG_PREFIX) && (!consent || is_consent_to(owner, key, value))
+        };
         let marks: std::collections::BTreeSet<String> =
-            user.tags.keys().filter(|key| key.starts_with(mark::TAG_PREFIX)).cloned().collect();
+            user.tags.iter().filter(ours).map(|(key, _)| key.clone()).collect();
         // The Secret first: once the user is unmarked, a repeated pass would not know it as ours.
         if matches!(self.world.published, Published::Ours(_)) {
             return Effect::ReleaseSecret;

@@ -27,6 +27,8 @@ pub enum Why {
     MakesRoom,
     /// `spec.suspend`.
     Suspended,
+    /// No access key is declared any more.
+    Withdrawn,
     /// It belongs to an attempt that was given up.
     Orphan,
     /// The user is being deleted.
@@ -42,6 +44,8 @@ pub enum Effect {
     AddFinalizer,
     /// Create the IAM user with path and tags in one call.
     CreateUser,
+    /// Put our marks on a user that exists, in one call. Holds what the user is about to lose, in words: it is told first.
+    Adopt(Vec<String>),
     /// Set these tags.
     TagUser(BTreeMap<String, String>),
     /// Remove these tags.
@@ -175,6 +179,7 @@ impl Effect {
             | Self::DeletePreviousSecret(_)
             | Self::UntagUser(_) => Facts::LiveKeys,
             Self::CreateUser
+            | Self::Adopt(_)
             | Self::DateQuarantine(_)
             | Self::UndateQuarantine
             | Self::DeleteUser
@@ -249,6 +254,7 @@ impl Effect {
         match self {
             Self::AddFinalizer => "AddFinalizer",
             Self::CreateUser => "CreateUser",
+            Self::Adopt(_) => "Adopt",
             Self::TagUser(_) => "TagUser",
             Self::UntagUser(_) => "UntagUser",
             Self::PutInlinePolicy(..) => "PutInlinePolicy",

@@ -9,6 +9,7 @@ mod console;
 mod effect;
 mod revoked;
 pub mod rotation;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -20,12 +21,12 @@ use jiff::Timestamp;
 pub use cleanup::{Leaving, cleanup, declared_grants};
 pub use effect::{Effect, Facts, Why};
 pub use revoked::{Revoked, revoked};
+pub use standing::{Standing, standing};
 
 use super::{
-    desired::{Desired, Target},
-    owner::Ownership,
+    desired::Desired,
     settings::Settings,
-    world::{Iam, IamUser, Published, World},
+    world::{Iam, Published, World},
 };
 use crate::api::Reason;
 
@@ -83,12 +84,14 @@ impl Plan {
 /// Decides what to do for a resource that is not being deleted.
 #[must_use]
 pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Settings) -> Plan {
-    if let Some(note) = not_ours(desired, world) {
+    let standing = world.user().map(|user| standing(&desired.target, desired.adoption, &desired.path, user));
+    if let Some(Standing::Stranger(note)) = standing {
         return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::at_rest(note) };
     }
+    let adopt = standing == Some(Standing::Adoptable);
     // A Secret that is not ours is found before anything is made in AWS.
     let conflict = secret_conflict(desired, world);
-    if let (Some(note), Iam::Absent) = (&conflict, &world.iam) {
+    if let (Some(note), true) = (&conflict, adopt || world.iam == Iam::Absent) {
         return Plan { key: Some(note.clone()), ..Plan::at_rest(note.clone()) };
     }
     let mut effects = Vec::new();
@@ -100,6 +103,11 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
         return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
     };
+    if adopt {
+        effects.push(Effect::Adopt(user::losses(desired, iam_user)));
+        let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
+        return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
+    }
 
     let mut sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };
     let mut user_note = None;
@@ -137,35 +145,11 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     }
 }
 
-/// The IAM user belongs to somebody else: nothing of it may be written.
-fn not_ours(desired: &Desired, world: &World) -> Option<Note> {
-    stranger(&desired.target, world.user()?)
-}
-
-/// Whose the IAM user is, if it is not ours.
-#[must_use]
-pub fn stranger(target: &Target, user: &IamUser) -> Option<Note> {
-    let name = &user.name;
-    match target.owner.of(&user.tags) {
-        Ownership::Ours => None,
-        Ownership::Unmarked => Some(Note::new(
-            Reason::NotOwned,
-            format!(
-                "an IAM user {name} exists that was not made by this operator; it is left alone. Choose another spec.userName in a new resource, or have that user removed"
-            ),
-        )),
-        Ownership::Other(who) => Some(Note::new(
-            Reason::NotOwned,
-            format!(
-                "the IAM user {name} belongs to {who}; it is left alone. IAM compares names without regard to case. Choose another spec.userName in a new resource"
-            ),
-        )),
-    }
-}
-
 /// The target Secret or the journal cannot be written because of somebody else.
 fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
     use super::world::JournalSeen;
+    // Nothing is going to be written.
+    desired.key.as_ref()?;
     let target = &desired.target;
     let (name, whose) = match (&world.published, &world.journal) {
         (Published::Foreign(whose), _) => (&target.secret_name, whose.clone()),

@@ -1,12 +1,15 @@
 //! What `plan` and `cleanup` decide, claim by claim, and then a year of bad luck.
 
+mod adoption;
 mod cleanup;
 mod console;
 mod hold;
 mod quarantine;
 mod rotation;
 mod simulation;
+mod sync;
 mod user;
+mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +21,7 @@ use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
         console::{ConsoleFacts, ConsoleSecret},
-        desired::{self, Account, Desired, Grant, Target},
+        desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant, Target},
         journal::{Journal, Mode},
         owner::{Owner, key_tag},
         schedule::{CronSchedule, Rhythm},
@@ -60,7 +63,7 @@ const fn days(amount: i64) -> SignedDuration {
 
 /// Desired state, world and settings of one question to the plan. Every method changes one fact;
 /// ages count back from now.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Case {
     desired: Desired,
     world: World,
@@ -156,6 +159,10 @@ impl Case {
     fn desired(mut self, change: impl FnOnce(&mut Desired)) -> Self {
         change(&mut self.desired);
         self
+    }
+
+    fn declared_key(self, change: impl FnOnce(&mut DesiredKey)) -> Self {
+        self.desired(|desired| change(desired.key.as_mut().expect("a key is declared")))
     }
 
     fn settings(mut self, change: impl FnOnce(&mut Settings)) -> Self {
@@ -300,28 +307,41 @@ impl Case {
     // --- the spec
 
     fn every(self, interval: SignedDuration) -> Self {
-        self.desired(|desired| desired.key.rhythm = Rhythm::Every(interval))
+        self.declared_key(|key| key.rhythm = Rhythm::Every(interval))
     }
 
     fn window(self, opens: &str, duration: SignedDuration) -> Self {
         let opens = CronSchedule::parse(opens, None).unwrap();
-        self.desired(|desired| desired.key.windows.0.push(Window { opens, duration }))
+        self.declared_key(|key| key.windows.0.push(Window { opens, duration }))
     }
 
     fn overlap(self, overlap: SignedDuration) -> Self {
-        self.desired(|desired| desired.key.overlap = overlap)
+        self.declared_key(|key| key.overlap = overlap)
     }
 
     fn held_while_used(self, hold: SignedDuration) -> Self {
-        self.desired(|desired| desired.key.hold_while_used = Some(hold))
+        self.declared_key(|key| key.hold_while_used = Some(hold))
     }
 
     fn requested(self) -> Self {
-        self.desired(|desired| desired.key.rotate_request = Some("please".into()))
+        self.declared_key(|key| key.rotate_request = Some("please".into()))
     }
 
     fn suspended(self) -> Self {
         self.desired(|desired| desired.suspend = true)
+    }
+
+    /// Console access and no access key.
+    fn console_only(self) -> Self {
+        let console =
+            DesiredConsole { secret_name: "cycle-console".into(), reset_required: false, reset_request: None };
+        let applied = ConsoleFacts { intact: true, applied: true, reset_honoured: None };
+        self.desired(|desired| {
+            desired.key = None;
+            desired.console = Some(console);
+        })
+        .world(|world| world.console = ConsoleSecret::Ours(applied))
+        .user(|user| user.login = Some(true))
     }
 
     fn policy_missing(self) -> Self {

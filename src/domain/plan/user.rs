@@ -7,10 +7,16 @@ use crate::{
     api::mark,
     domain::{
         desired::Desired,
+        owner::Owner,
         policy,
         world::{Grants, IamUser, World},
     },
 };
+
+/// Whether a tag is the consent of an AWS admin that this very resource takes the user over.
+pub(super) fn is_consent_to(owner: &Owner, key: &str, value: &str) -> bool {
+    key.eq_ignore_ascii_case(mark::TAG_ADOPTABLE_BY) && value == owner.adoptable_by()
+}
 
 /// The writes that bring the user to what is declared; none if it is.
 pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
@@ -29,6 +35,26 @@ pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effe
     effects
 }
 
+/// What a user that is adopted is about to lose, in words: policies and groups are exclusive.
+pub(super) fn losses(desired: &Desired, user: &IamUser) -> Vec<String> {
+    let Some(grants) = &user.grants else { return Vec::new() };
+    let written = desired
+        .inline
+        .iter()
+        .filter(|(name, document)| grants.inline.get(*name).is_some_and(|found| !policy::same(found, document)));
+    let written = written.map(|(name, _)| format!("the present document of inline policy {name}"));
+    shrink(desired, grants)
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::DetachPolicy(arn) => Some(format!("managed policy {arn}")),
+            Effect::DeleteInlinePolicy(name) => Some(format!("inline policy {name}")),
+            Effect::RemoveFromGroup(group) => Some(format!("group {group}")),
+            _ => None,
+        })
+        .chain(written)
+        .collect()
+}
+
 fn shrink(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     let detach = grants
         .attached
@@ -42,8 +68,13 @@ fn shrink(desired: &Desired, grants: &Grants) -> Vec<Effect> {
         .filter(|name| !desired.inline.contains_key(*name))
         .cloned()
         .map(Effect::DeleteInlinePolicy);
-    let leave = grants.groups.difference(&desired.groups).cloned().map(Effect::RemoveFromGroup);
+    let leave = others(&grants.groups, &desired.groups).map(Effect::RemoveFromGroup);
     detach.chain(delete).chain(leave).collect()
+}
+
+/// Groups of the first set that are not in the second; IAM compares their names without regard to case.
+fn others<'a>(left: &'a BTreeSet<String>, right: &'a BTreeSet<String>) -> impl Iterator<Item = String> + 'a {
+    left.iter().filter(|group| !right.iter().any(|other| other.eq_ignore_ascii_case(group))).cloned()
 }
 
 fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
@@ -61,25 +92,37 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     puts.sort_by_key(|(growth, name, _)| (*growth, *name));
     let puts = puts.into_iter().map(|(_, name, document)| Effect::PutInlinePolicy(name.clone(), document.clone()));
     let attach = desired.attached.difference(&grants.attached).cloned().map(Effect::AttachPolicy);
-    let join = desired.groups.difference(&grants.groups).cloned().map(Effect::AddToGroup);
+    let join = others(&desired.groups, &grants.groups).map(Effect::AddToGroup);
     puts.chain(attach).chain(join).collect()
+}
+
+/// What the console shows as the description of the published key. It comes with the mark of the key; here it is kept.
+fn description(desired: &Desired, user: &IamUser, world: &World) -> Option<(String, String)> {
+    let published = world.published().filter(|facts| user.is_tagged(&facts.key_id))?;
+    Some((published.key_id.clone(), desired.key.as_ref()?.description.clone()?))
 }
 
 fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
     // IAM compares tag keys without regard to case: writing `owner` replaces `Owner`.
     let found: BTreeMap<String, &String> = user.tags.iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
+    let description = description(desired, user, world);
     let set: BTreeMap<String, String> = desired
         .tags
         .iter()
+        .chain(description.iter().map(|(key, value)| (key, value)))
         .filter(|(key, value)| found.get(&key.to_lowercase()) != Some(value))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     let declared: BTreeSet<String> = desired.tags.keys().map(|key| key.to_lowercase()).collect();
-    let dropped = |key: &String| {
-        let ours = world.reported.tag_keys.contains(key) || key == mark::TAG_USE_CASE;
+    let dropped = |key: &String, value: &String| {
+        // The consent that led to the adoption. One that names another resource is between AWS's admins and that one.
+        let consent = is_consent_to(&desired.target.owner, key, value);
+        let was_declared = world.reported.tag_keys.iter().any(|old| old.to_lowercase() == key.to_lowercase());
+        let ours = was_declared || key == mark::TAG_USE_CASE || consent;
         ours && !declared.contains(&key.to_lowercase())
     };
-    let remove: BTreeSet<String> = user.tags.keys().filter(|key| dropped(key)).cloned().collect();
+    let remove: BTreeSet<String> =
+        user.tags.iter().filter(|(key, value)| dropped(key, value)).map(|(key, _)| key.clone()).collect();
     let mut effects = Vec::new();
     if !remove.is_empty() {
         effects.push(Effect::UntagUser(remove));

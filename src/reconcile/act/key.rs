@@ -41,7 +41,7 @@ impl Actor<'_> {
         let mut journal = Journal {
             // CreateDate has whole seconds.
             started_at: floor(iam.clock().now()),
-            rotate_request: self.desired.and_then(|desired| desired.key.rotate_request.clone()),
+            rotate_request: self.desired.and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
             previous_secret: previous_secret.cloned(),
             mode: Mode::Intent { known: known.to_vec() },
         };
@@ -169,7 +169,7 @@ impl Actor<'_> {
     pub(super) async fn tag_key(&mut self, id: &str) -> Result<(), AwsError> {
         let (iam, name) = (&self.context.iam, &self.target.user_name);
         let mut tags = BTreeMap::from([(key_tag(id), self.context.iam.clock().now().strftime("%FT%TZ").to_string())]);
-        if let Some(description) = self.desired.and_then(|desired| desired.key.description.clone()) {
+        if let Some(description) = self.desired.and_then(|desired| desired.key.as_ref()?.description.clone()) {
             tags.insert(id.to_owned(), description);
         }
         iam.tag_user(name, &tags).await?;
@@ -261,6 +261,7 @@ fn because(why: Why) -> &'static str {
         Why::Quarantined => "AWS quarantines the user: others may know the key",
         Why::MakesRoom => "its value is lost and its slot is needed",
         Why::Suspended => "spec.suspend",
+        Why::Withdrawn => "no access key is declared any more",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
         Why::Cleanup => "the resource is being deleted",
         Why::Revoked => "no class allows it any more",

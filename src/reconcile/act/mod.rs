@@ -60,6 +60,7 @@ impl Actor<'_> {
         match effect {
             Effect::AddFinalizer => self.add_finalizer().await?,
             Effect::CreateUser => self.create_user().await?,
+            Effect::Adopt(losses) => self.adopt(losses).await?,
             Effect::TagUser(tags) => {
                 iam.tag_user(name, tags).await.map_err(aws)?;
                 let changed = format!("tags set: {}", list(tags.keys()));

@@ -37,7 +37,7 @@ impl Actor<'_> {
             previous,
         };
         self.write_secret(desired, &key, &publication).await?;
-        let until = desired.key.overlap;
+        let Some(until) = desired.key.as_ref().map(|key| key.overlap) else { return Ok(()) };
         let old = self
             .observed
             .world

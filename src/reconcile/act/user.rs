@@ -9,7 +9,7 @@ use crate::{
     cluster::News,
     domain::{
         owner::key_tag,
-        plan::{self, Effect},
+        plan::{self, Effect, Standing},
         world::{Iam, IamUser, Leftover},
     },
     reconcile::error::PassError,
@@ -44,15 +44,48 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// All marks in one call: a user is ours or it is not. The consent is taken off afterwards, with the other tags.
+    pub(super) async fn adopt(&mut self, losses: &[String]) -> Result<(), PassError> {
+        let Some(user) = self.observed.world.user().cloned() else { return Ok(()) };
+        self.check_secret_access().await?;
+        let keys = user.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join(", ");
+        let (losses, warning) = (losses.join("; "), !losses.is_empty());
+        let note = format!(
+            "the IAM user {} is about to be adopted. It loses what is not declared: {}. Access keys that stay and are left alone: {}",
+            user.arn,
+            if warning { &losses } else { "nothing" },
+            if keys.is_empty() { "none" } else { &keys },
+        );
+        // Events end at a kilobyte.
+        tracing::info!(user = user.arn, losses, keys, "about to be adopted");
+        // Before the first write, not with the report of the pass: whoever watches can still know what there was.
+        self.context.events.tell(&self.user, &News { reason: Reason::UserAdoptable, note, warning }).await;
+        let marks = self.target.owner.tags();
+        self.context
+            .iam
+            .tag_user(&user.name, &marks)
+            .await
+            .map_err(|error| PassError::Aws { error, effect: Some(Effect::Adopt(Vec::new())) })?;
+        self.changed(String::new(), |user| set_tags(user, &marks));
+        self.tell(Reason::UserAdopted, format!("the IAM user {} was adopted", user.arn));
+        Ok(())
+    }
+
     /// IAM has a user of this name although it did not show us one: a name that differs in case, or
     /// one made a moment ago, by ourselves perhaps with the answer lost.
     async fn taken(&self, error: AwsError) -> PassError {
-        match self.context.iam.user_ignoring_case(&self.target.user_name).await {
-            Ok(Some(user)) => match plan::stranger(self.target, &user) {
-                Some(note) => PassError::NotOwned(note.message),
-                None => PassError::Aws { error, effect: Some(Effect::CreateUser) },
-            },
-            _ => PassError::Aws { error, effect: Some(Effect::CreateUser) },
+        let standing = match (self.context.iam.user_ignoring_case(&self.target.user_name).await, self.desired) {
+            (Ok(Some(user)), Some(desired)) => {
+                Some(plan::standing(self.target, desired.adoption, &desired.path, &user))
+            }
+            _ => None,
+        };
+        match standing {
+            Some(Standing::Stranger(note)) => PassError::NotOwned(note.message),
+            // The next pass sees it.
+            Some(Standing::Ours | Standing::Adoptable) | None => {
+                PassError::Aws { error, effect: Some(Effect::CreateUser) }
+            }
         }
     }
 

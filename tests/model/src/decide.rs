@@ -85,7 +85,9 @@ static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 fn ask(view: &View, verified: u8, asked: u8) -> Decision {
     let world = world(view, verified);
     let mut desired = DESIRED.clone();
-    desired.key.rotate_request = text(asked);
+    if let Some(key) = &mut desired.key {
+        key.rotate_request = text(asked);
+    }
     let now = at(NOW, 0) + MARGIN;
     let plan = plan::plan(&desired, &world, now, &SETTINGS);
     note_the_rule(&desired, &world, now, &plan);

@@ -83,7 +83,7 @@ pub(super) fn publish(scene: &Scene<'_>) -> Option<Step> {
             .verification
             .as_ref()
             .is_some_and(|seen| seen.key_id == key_id && seen.successes >= scene.settings.verify_successes);
-    (accepted && scene.unwritable().is_none() && scene.suspended().is_none() && (scene.user_ready || !first))
+    (accepted && scene.unwritable().is_none() && !scene.no_key_wanted() && (scene.user_ready || !first))
         .then(|| Step::Do(Effect::Publish { key_id: key_id.to_owned(), left_behind: scene.left_behind() }))
 }
 
@@ -95,7 +95,7 @@ pub(super) fn give_up_staged(scene: &Scene<'_>) -> Option<Step> {
 
 pub(super) fn verify(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, keyed_at) = scene.keyed()?;
-    if scene.suspended().is_some() {
+    if scene.no_key_wanted() {
         return None;
     }
     let wanted = scene.settings.verify_successes;

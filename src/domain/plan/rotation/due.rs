@@ -43,12 +43,13 @@ impl Scene<'_> {
 
     /// When the schedule asks for the next rotation.
     pub(super) fn scheduled(&self) -> Option<Timestamp> {
-        self.desired.key.rhythm.due(self.world.published()?.published_at, self.permille())
+        self.desired.key.as_ref()?.rhythm.due(self.world.published()?.published_at, self.permille())
     }
 
     /// When the next scheduled rotation begins: as it is due, or in the first window after that.
     pub(super) fn next_rotation(&self) -> Option<Timestamp> {
-        self.scheduled().map(|due| self.desired.key.windows.begin(due, self.now, self.permille()))
+        let windows = &self.desired.key.as_ref()?.windows;
+        self.scheduled().map(|due| windows.begin(due, self.now, self.permille()))
     }
 
     pub(super) fn due(&self) -> Option<Due> {
@@ -66,7 +67,7 @@ impl Scene<'_> {
         if self.published_is_compromised(published) {
             return Some(Due::Compromised);
         }
-        let request = &self.desired.key.rotate_request;
+        let request = &self.desired.key.as_ref()?.rotate_request;
         if request.is_some() && *request != published.rotate_honoured {
             return Some(Due::Requested);
         }

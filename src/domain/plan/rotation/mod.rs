@@ -12,6 +12,7 @@ mod retire;
 mod revoke;
 mod scene;
 mod secret;
+mod withdraw;
 
 use std::collections::BTreeMap;
 
@@ -56,6 +57,7 @@ type Rule = fn(&Scene<'_>) -> Option<Step>;
 pub const RULES: &[(&str, Rule)] = &[
     ("a journal of unknown format is left alone", attempt::unknown_journal),
     ("suspended keys are Inactive", revoke::suspend),
+    ("keys that are not declared any more are Inactive", withdraw::deactivate),
     ("a quarantine that keys are replaced for is dated, and undated when it is over", quarantine::date),
     ("the published key of an abandoned attempt stays", attempt::keep_published_orphan),
     ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),
@@ -63,12 +65,14 @@ pub const RULES: &[(&str, Rule)] = &[
     ("an abandoned attempt is closed", attempt::close_abandoned),
     ("a published key is tagged, never before it is published", attempt::tag_published),
     ("a finished attempt is closed", attempt::close_finished),
+    ("a staged key that is not declared any more is given up", withdraw::give_up),
     ("a staged key that was revoked is given up", attempt::give_up_revoked),
     ("a staged key that AWS accepts is published", attempt::publish),
     ("a staged key that cannot be published in time is given up", attempt::give_up_staged),
     ("a staged key is verified", attempt::verify),
     ("an intent without an answer is abandoned after the dwell", attempt::abandon_intent),
     ("a suspended user gets no key", revoke::hold_suspended),
+    ("where no key is declared, what is left of one goes", withdraw::clear),
     ("a Secret that is not ours is not written", secret::hold_conflict),
     ("tags of keys that are gone are removed", retire::untag_gone),
     ("before a key that may be held retires, AWS is asked whether it is used", retire::ask),
@@ -84,7 +88,7 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
     let next_rotation = scene.next_rotation();
     let mut outlook = Outlook {
         effect: None,
-        revokes: scene.suspended().is_some(),
+        revokes: scene.no_key_wanted(),
         quarantine: scene.quarantine_note(),
         wake_at: None,
         key: scene.key_note(),
@@ -94,7 +98,7 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
     };
     match step {
         Step::Do(effect) => {
-            if scene.world.journal().is_some() {
+            if scene.world.journal().is_some() && scene.desired.key.is_some() {
                 outlook.rotation = Note::new(Reason::Verifying, "a new access key is under way");
             }
             outlook.effect = Some(effect);
@@ -106,6 +110,11 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
         Step::Hold(note) => {
             // A retirement that is held up too is no reason to come back at once, again and again.
             outlook.wake_at = scene.retirement().filter(|at| *at > scene.now);
+            // Where nobody has a key yet, that is why.
+            if note.reason == Reason::SlotTaken && outlook.key.as_ref().is_some_and(|key| key.reason == Reason::Pending)
+            {
+                outlook.key = Some(note.clone());
+            }
             outlook.rotation = note;
         }
         Step::Idle => outlook.wake_at = [scene.retirement(), next_rotation].into_iter().flatten().min(),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Effect, Note, Scene, Step, Why};
 use crate::{
@@ -60,9 +60,14 @@ impl Scene<'_> {
         self.working().map(|facts| facts.published_at.max(key.created_at))
     }
 
+    fn hold_while_used(&self) -> Option<SignedDuration> {
+        self.desired.key.as_ref()?.hold_while_used
+    }
+
     /// When the overlap of a superseded key ends.
     fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
-        self.superseded_at(key).map(|since| since + self.desired.key.overlap)
+        let overlap = self.desired.key.as_ref()?.overlap;
+        self.superseded_at(key).map(|since| since + overlap)
     }
 
     /// When a superseded key is set Inactive, as far as is known now.
@@ -71,7 +76,7 @@ impl Scene<'_> {
             return self.working().map(|facts| facts.published_at.min(self.now));
         }
         let ends = self.overlap_ends(key)?;
-        let Some(hold) = self.desired.key.hold_while_used else { return Some(ends) };
+        let Some(hold) = self.hold_while_used() else { return Some(ends) };
         let limit = ends + hold;
         // No answer is no leave: neither one that AWS did not give, nor one from before the key was quiet for long.
         let answer = self.quiet_at(key).filter(|_| !self.has_to_ask(key));
@@ -90,7 +95,7 @@ impl Scene<'_> {
     /// AWS has to be asked about the last use of a superseded key: its overlap is over, and the answer there is, if
     /// any, is too old to tell.
     fn has_to_ask(&self, key: &AccessKey) -> bool {
-        let (Some(ends), Some(hold)) = (self.overlap_ends(key), self.desired.key.hold_while_used) else { return false };
+        let (Some(ends), Some(hold)) = (self.overlap_ends(key), self.hold_while_used()) else { return false };
         let answered = self.world.last_used.get(&key.id).map(|answer| answer.asked_at);
         let stale = |asked_at| asked_at < ends || self.quiet_at(key).is_some_and(|at| asked_at < at && at <= self.now);
         self.now >= ends && self.now < ends + hold && !self.goes_at_once(key) && answered.is_none_or(stale)
@@ -104,7 +109,7 @@ impl Scene<'_> {
 
     /// What is told while a key is held beyond its overlap.
     pub(super) fn held(&self) -> Option<Note> {
-        let hold = self.desired.key.hold_while_used?;
+        let hold = self.hold_while_used()?;
         self.superseded().filter(|key| key.active).find_map(|key| {
             let ends = self.overlap_ends(key).filter(|ends| *ends <= self.now)?;
             let (id, limit, window) = (&key.id, ends + hold, humanize(self.settings.last_used_window));
@@ -129,7 +134,7 @@ impl Scene<'_> {
         if self.goes_at_once(key) {
             return Why::Quarantined;
         }
-        let limit = self.overlap_ends(key).zip(self.desired.key.hold_while_used).map(|(ends, hold)| ends + hold);
+        let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| ends + hold);
         let quiet = self.quiet_at(key).is_some_and(|at| at <= self.now);
         if limit.is_some_and(|limit| limit <= self.now) && !quiet { Why::HeldLongEnough } else { Why::Retired }
     }

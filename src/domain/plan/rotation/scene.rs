@@ -29,6 +29,7 @@ pub struct Scene<'a> {
     /// The Secret cannot be written.
     pub conflict: Option<Note>,
 }
+
 impl Scene<'_> {
     /// The published Secret, if AWS knows its key as Active. A key that was published a moment
     /// ago may not be in IAM's lists yet.
@@ -44,6 +45,11 @@ impl Scene<'_> {
     /// When IAM's list was made. What is missing from it is judged by this, not by now: a pass may have been slow.
     pub(super) fn listed_at(&self) -> Timestamp {
         self.world.keys_read_at.unwrap_or(self.now)
+    }
+
+    /// Nobody is to get a key now.
+    pub(super) fn no_key_wanted(&self) -> bool {
+        self.suspended().is_some() || self.desired.key.is_none()
     }
 
     pub(super) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {
@@ -62,9 +68,17 @@ impl Scene<'_> {
                 ));
             }
             Some(_) => {
-                return Some(Note::new(Reason::Suspended, "spec.suspend is true: the key in the Secret is Inactive"));
+                let message = if self.desired.key.is_some() {
+                    "spec.suspend is true: the key in the Secret is Inactive"
+                } else {
+                    "spec.suspend is true: the user has no access"
+                };
+                return Some(Note::new(Reason::Suspended, message));
             }
             None => {}
+        }
+        if let Some(note) = self.not_requested() {
+            return Some(note);
         }
         if self.working().is_some() {
             return None;
@@ -82,6 +96,9 @@ impl Scene<'_> {
     }
 
     pub(super) fn at_rest(&self, next: Option<Timestamp>) -> Note {
+        if let Some(note) = self.not_requested() {
+            return note;
+        }
         if let Some(held) = self.held() {
             return held;
         }

@@ -121,7 +121,7 @@ fn no_key_is_made_in_the_second_of_the_date() {
 
 #[test]
 fn a_rotation_for_a_quarantine_waits_for_no_window_and_no_schedule() {
-    let never = at_rest().desired(|desired| desired.key.rhythm = Rhythm::Never);
+    let never = at_rest().declared_key(|key| key.rhythm = Rhythm::Never);
     never.rotates(mins(5)).does("MintKey beside K1");
     at_rest().window("0 2 * * 0", hours(4)).rotates(mins(5)).does("MintKey beside K1");
 }

@@ -295,7 +295,7 @@ fn a_rotate_request_is_honoured_once() {
 fn a_key_is_replaced_on_schedule() {
     at_rest().every(days(10)).does("MintKey beside K1");
     at_rest().every(days(11)).does("nothing");
-    let never = at_rest().desired(|desired| desired.key.rhythm = Rhythm::Never);
+    let never = at_rest().declared_key(|key| key.rhythm = Rhythm::Never);
     never.waits(None, Reason::ManualOnly);
 }
 

@@ -182,15 +182,20 @@ impl Simulation {
                 annotations.insert(crate::api::mark::ANNOTATION_ROTATE.to_owned(), value);
             }
             Act::Every(amount) => {
-                self.spec(|spec| spec.access_key.rotation.every = Some(format!("{}d", 2 + amount % 60)));
+                self.spec(|spec| {
+                    spec.access_key.get_or_insert_default().rotation.every = Some(format!("{}d", 2 + amount % 60));
+                });
             }
             Act::Overlap(amount) => {
                 self.spec(|spec| {
-                    spec.access_key.rotation.overlap = Some(format!("{}h", 1 + amount % 40).as_str().into());
+                    spec.access_key.get_or_insert_default().rotation.overlap =
+                        Some(format!("{}h", 1 + amount % 40).as_str().into());
                 });
             }
             Act::Rename(back) => {
-                self.spec(|spec| spec.access_key.secret.name = (!back).then(|| "renamed".to_owned()));
+                self.spec(|spec| {
+                    spec.access_key.get_or_insert_default().secret.name = (!back).then(|| "renamed".to_owned());
+                });
                 // Back to a Secret that is still there: with two slots, the key of the Secret in between has its
                 // overlap from its own creation, not from this edit.
                 if self.cloud.secrets.contains_key(&self.cloud.target().secret_name) {
@@ -205,7 +210,8 @@ impl Simulation {
                 let tags = present.then(|| ("team".to_owned(), "payments".to_owned())).into_iter().collect();
                 self.spec(|spec| spec.tags = tags);
             }
-            Act::Region(present) => self.spec(|spec| spec.access_key.region = present.then(|| "eu-west-1".to_owned())),
+            Act::Region(present) => self
+                .spec(|spec| spec.access_key.get_or_insert_default().region = present.then(|| "eu-west-1".to_owned())),
             Act::Suspend(suspend) => self.spec(|spec| spec.suspend = *suspend),
             Act::DeleteSecret => _ = self.cloud.secrets.remove(&self.cloud.target().secret_name),
             Act::EditSecret => self.secret(|held| {
@@ -287,7 +293,7 @@ impl Simulation {
         self.cloud.fault = None;
         self.act(&Act::RemoveForeignKeys);
         self.act(&Act::Suspend(false));
-        self.spec(|spec| spec.access_key.rotation.every = Some("Never".to_owned()));
+        self.spec(|spec| spec.access_key.get_or_insert_default().rotation.every = Some("Never".to_owned()));
         if self.cloud.published().is_some_and(|(held, _)| held.immutable) {
             self.act(&Act::DeleteSecret);
         }

@@ -80,6 +80,19 @@ fn only_tags_that_were_declared_before_are_removed() {
 }
 
 #[test]
+fn the_description_of_the_published_key_is_kept_as_declared() {
+    let described = |case: Case| case.declared_key(|key| key.description = Some("Cycle hub".into()));
+    let tag = |value: &'static str| move |user: &mut IamUser| _ = user.tags.insert("K1".into(), value.into());
+    described(at_rest()).does("TagUser K1");
+    described(at_rest().user(tag("by hand"))).does("TagUser K1");
+    described(at_rest().user(tag("Cycle hub"))).does("nothing");
+    // None declared: what the console has written there is somebody else's.
+    at_rest().user(tag("by hand")).does("nothing");
+    // It comes in one call with the mark that makes the key ours, never before.
+    described(at_rest().untagged("K1")).does("TagKey K1");
+}
+
+#[test]
 fn revocation_comes_before_policies() {
     let case = at_rest().policy_missing().suspended();
     assert_eq!(case.plan().effects.iter().map(Effect::verb).collect::<Vec<_>>(), ["DeactivateKey", "AttachPolicy"]);

@@ -89,8 +89,20 @@ impl Human {
         self.act(on("DeleteUser", user)).await
     }
 
-    /// Deletes a user and all that hangs on it, as the console does with one click.
+    /// Deletes a user and all that hangs on it, as the console does with one click. To another program that is many
+    /// calls, and it may put something back in between: then this starts over.
     pub async fn purge_user(&self, user: &str) -> Result<(), AwsError> {
+        const TRIES: usize = 5;
+        for _ in 1..TRIES {
+            match self.try_purge(user).await {
+                Err(error) if error.code == "DeleteConflict" => {}
+                done => return done,
+            }
+        }
+        self.try_purge(user).await
+    }
+
+    async fn try_purge(&self, user: &str) -> Result<(), AwsError> {
         let list = async |action: &str, element: &str| self.list(&on(action, user), element).await;
         for id in list("ListAccessKeys", "AccessKeyId").await? {
             self.delete_key(user, &id).await?;

@@ -402,7 +402,7 @@ impl Cloud {
         if self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.intact) {
             self.violated(format!("S1: {id} is ended ({why:?}) while it is published"));
         }
-        let overlap = self.desired().key.overlap;
+        let overlap = self.desired().key.map_or(SignedDuration::ZERO, |key| key.overlap);
         let over = life.superseded_at.is_some_and(|since| self.now >= since + overlap);
         if why == Why::Retired && !over && !life.excused {
             self.violated(format!("S3: {id} is retired before its overlap is over"));

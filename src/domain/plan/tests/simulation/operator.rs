@@ -306,6 +306,7 @@ impl Pass<'_> {
             | Effect::RemovePassword
             | Effect::DeleteConsoleSecret
             | Effect::ReleaseConsoleSecret
+            | Effect::Adopt(_)
             | Effect::RemoveLeftover(_) => panic!("nobody declared what {effect} is for"),
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref())?;
@@ -416,7 +417,7 @@ impl Pass<'_> {
     fn mint(&mut self, known: &[String], previous_secret: Option<&(String, String)>) -> Result<(), Fail> {
         let mut journal = Journal {
             started_at: floor(self.cloud.now),
-            rotate_request: self.desired.as_ref().and_then(|desired| desired.key.rotate_request.clone()),
+            rotate_request: self.desired.as_ref().and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
             previous_secret: previous_secret.cloned(),
             mode: Mode::Intent { known: known.to_vec() },
         };
