@@ -12,8 +12,8 @@ export CARGO_TARGET_DIR ?= $(AWSDEPLOY_CACHE)/target
 export CARGO_TERM_COLOR ?= auto
 
 OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
-CRDS := crds/awsdeploy.dev_awsdeployusers.yaml
-CHART_CRDS := charts/aws-deploy-user-operator/crd-files/$(notdir $(CRDS))
+CRDS := awsdeployusers awsdeployuserclasses
+CHART_CRDS := charts/aws-deploy-user-operator/crd-files
 METRICS := docs/metrics.md
 # What was a test's last word, and of which test program.
 CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
@@ -47,18 +47,21 @@ lint: preflight ## Formatting, clippy with no warning allowed, shellcheck if the
 
 .PHONY: generate
 generate: build ## Write the files that follow from the code: the CRDs, the chart's copy of them, the reference of metrics
-	@$(OPERATOR) crds >$(CRDS).new
-	@mv $(CRDS).new $(CRDS)
-	@cp $(CRDS) $(CHART_CRDS)
+	@for kind in $(CRDS); do \
+		file=awsdeploy.dev_$$kind.yaml; \
+		$(OPERATOR) crds $$kind >crds/$$file.new; mv crds/$$file.new crds/$$file; cp crds/$$file $(CHART_CRDS)/; \
+		echo "wrote crds/$$file $(CHART_CRDS)/$$file"; \
+	done
 	@$(OPERATOR) metrics >$(METRICS).new
 	@mv $(METRICS).new $(METRICS)
-	@echo "wrote $(CRDS) $(CHART_CRDS) $(METRICS)"
+	@echo "wrote $(METRICS)"
 
 .PHONY: check-generated
 check-generated: build ## Fail if these files are not what `make generate` would write
-	@for file in $(CRDS) $(CHART_CRDS); do \
-		diff -u "$$file" <($(OPERATOR) crds) || { echo "$$file does not follow from the code: run make generate"; exit 1; }; \
-	done
+	@for kind in $(CRDS); do for folder in crds $(CHART_CRDS); do \
+		file=$$folder/awsdeploy.dev_$$kind.yaml; \
+		diff -u "$$file" <($(OPERATOR) crds $$kind) || { echo "$$file does not follow from the code: run make generate"; exit 1; }; \
+	done; done
 	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) does not follow from the code: run make generate'; exit 1; }
 	@echo 'generated files: up to date'
 

@@ -20,7 +20,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Write the custom resource definitions to standard output.
-    Crds,
+    Crds {
+        /// Plural name of the only one to write: awsdeployusers or awsdeployuserclasses. Default: all.
+        name: Option<String>,
+    },
     /// Write the reference of the metrics to standard output, as Markdown.
     Metrics,
     /// Write the IAM policy that the operator needs to standard output.
@@ -31,12 +34,15 @@ enum Command {
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let written = match arguments.command {
-        Some(Command::Crds) => match awsdeploy::api::crds_yaml() {
+        Some(Command::Crds { name }) => match crds(name.as_deref()) {
             Ok(yaml) => Some(yaml),
             Err(error) => return fail(&error),
         },
         Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
-        Some(Command::IamPolicy(arguments)) => Some(arguments.policy()),
+        Some(Command::IamPolicy(arguments)) => match arguments.policy() {
+            Ok(policy) => Some(policy),
+            Err(error) => return fail(&error),
+        },
         None => None,
     };
     if let Some(text) = written {
@@ -56,6 +62,18 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// One definition, or all of them as a stream of documents.
+fn crds(name: Option<&str>) -> Result<String, String> {
+    let all = awsdeploy::api::crds_yaml().map_err(|error| error.to_string())?;
+    let Some(name) = name else { return Ok(all.map(|(_, yaml)| yaml).join("---\n")) };
+    let known = all.map(|(plural, yaml)| if plural == name { Ok(yaml) } else { Err(plural) });
+    let names = known.iter().filter_map(|found| found.as_ref().err()).copied().collect::<Vec<_>>().join(", ");
+    known
+        .into_iter()
+        .find_map(Result::ok)
+        .ok_or_else(|| format!("there is no custom resource {name}; there are {names}"))
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {

@@ -9,7 +9,7 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub enum ConditionType {
     /// Summary: the declared user exists as declared and its Secret holds a working key.
     Ready,
-    /// The cluster's rules allow what the resource asks for.
+    /// A class allows what the resource asks for.
     Authorized,
     /// User, policies and tags in IAM are as declared.
     UserSynced,
@@ -79,7 +79,7 @@ reasons! {
     // Good.
     /// All is as declared.
     AsDeclared,
-    /// The cluster's rules allow it.
+    /// A class allows it.
     Allowed,
     /// The Secret holds a key that AWS accepts.
     Published,
@@ -111,8 +111,14 @@ reasons! {
     Suspended,
     /// AWS has attached its quarantine policy: it found an access key of the user in public.
     Quarantined,
-    /// The cluster's rules do not allow what the resource asks for.
+    /// No class allows what the resource asks for.
     NotAllowed,
+    /// Not allowed any more: user and published key stay as they are, nothing more is granted.
+    Frozen,
+    /// Not allowed any more: the access keys are Inactive, or the user is removed.
+    Revoked,
+    /// The operator's credentials are of another AWS account than the class or the user.
+    WrongAccount,
     /// The resource contradicts itself or a limit of IAM.
     InvalidSpec,
     /// An IAM user of that name exists and belongs to somebody else.
@@ -127,7 +133,7 @@ reasons! {
     PolicyNotFound,
     /// A group that is declared does not exist.
     GroupNotFound,
-    /// The permissions boundary that the operator is set to does not exist.
+    /// The permissions boundary of the class does not exist.
     BoundaryNotFound,
     /// AWS refuses a policy document.
     MalformedPolicy,

@@ -28,6 +28,13 @@ pub const TAG_KEY_PREFIX: &str = "awsdeploy.dev/key/";
 /// Annotation on the resource: any new value asks for a rotation.
 pub const ANNOTATION_ROTATE: &str = "awsdeploy.dev/rotate";
 
+/// Annotation on a class: `"true"` makes it the class of resources that name none.
+pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";
+
+/// Annotation on the resource: name of its IAM user, written with the finalizer when a class has chosen it. Another
+/// template must not make a second user.
+pub const ANNOTATION_USER_NAME: &str = "awsdeploy.dev/user-name";
+
 /// Annotation on the resource: any new value asks for a new console password.
 pub const ANNOTATION_RESET: &str = "awsdeploy.dev/reset-password";
 

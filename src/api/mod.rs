@@ -3,12 +3,14 @@
 //! The doc comments in here are the reference documentation: they become the
 //! descriptions of the CRD and so the output of `kubectl explain`.
 
+pub mod class;
 pub mod condition;
 pub mod duration;
 pub mod mark;
 pub mod secret;
 pub mod user;
 
+pub use class::{AwsDeployUserClass, AwsDeployUserClassSpec, AwsDeployUserClassStatus};
 pub use condition::{Condition, ConditionType, Reason, Time};
 pub use duration::HumanDuration;
 pub use secret::{SecretFormat, SecretSpec};
@@ -20,11 +22,14 @@ pub const GROUP: &str = "awsdeploy.dev";
 /// Field manager, `app.kubernetes.io/managed-by` value and reporting controller.
 pub const MANAGER: &str = "aws-deploy-user-operator";
 
-/// The custom resource definitions as YAML, one document each.
+/// The custom resource definitions as YAML: plural name and document of each.
 ///
 /// # Errors
 /// When they cannot be written as YAML, which would be a defect.
-pub fn crds_yaml() -> Result<String, serde_saphyr::ser::Error> {
+pub fn crds_yaml() -> Result<[(&'static str, String); 2], serde_saphyr::ser::Error> {
     use kube::CustomResourceExt;
-    serde_saphyr::to_string(&AwsDeployUser::crd())
+    Ok([
+        ("awsdeployusers", serde_saphyr::to_string(&AwsDeployUser::crd())?),
+        ("awsdeployuserclasses", serde_saphyr::to_string(&AwsDeployUserClass::crd())?),
+    ])
 }

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{duration::HumanDuration, secret::SecretSpec};
+use super::{class::OnRevoked, duration::HumanDuration, secret::SecretSpec};
 
 /// What an IAM user for a deploy tool should be: its policies, its access key and the Secret
 /// that holds the key.
@@ -34,6 +34,7 @@ use super::{duration::HumanDuration, secret::SecretSpec};
     printcolumn(name = "Next-Rotation", type_ = "string", json_path = ".status.nextRotationTime", description = "When the next rotation is due"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Key", type_ = "string", json_path = r#".status.accessKeys[?(@.state=="Published")].id"#, priority = 1),
+    printcolumn(name = "Class", type_ = "string", json_path = ".status.class.name", priority = 1),
     printcolumn(name = "Message", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].message"#, priority = 1),
     validation = Rule::new("size(self.metadata.name) <= 200")
         .message("metadata.name may have at most 200 characters, because names of Secrets are derived from it"),
@@ -42,7 +43,14 @@ use super::{duration::HumanDuration, secret::SecretSpec};
 #[x_kube(validation = Rule::new("has(self.userName) == has(oldSelf.userName)")
     .message("userName is immutable: it cannot be added or removed later; delete the resource and create it again"))]
 pub struct AwsDeployUserSpec {
-    /// Name of the IAM user. Immutable. Default: `<namespace>-<name>` of this resource. IAM compares
+    /// Name of the `AwsDeployUserClass` that allows this resource what it asks for. Default: the class that a cluster
+    /// admin has made the default one when the resource was first allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub class_name: Option<String>,
+
+    /// Name of the IAM user. Immutable. Default: as the class says, `<namespace>-<name>` of this resource unless it says
+    /// otherwise. It has to fit the class. IAM compares
     /// names without regard to case, and they are unique in an AWS account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$"))]
@@ -88,7 +96,7 @@ pub struct AwsDeployUserSpec {
     pub deletion_policy: DeletionPolicy,
 
     /// Whether an IAM user that exists already may be taken over. `Never` leaves it alone. `IfTagged` takes it over
-    /// if the cluster permits adoption and an AWS admin has tagged the user for this very resource:
+    /// if its class permits adoption and an AWS admin has tagged the user for this very resource:
     /// `awsdeploy.dev/adoptable-by` = `<cluster id>/<namespace>/<name>`; the message of the condition names the command.
     /// Its policies and groups then become the declared ones; its access keys are left alone.
     #[serde(default)]
@@ -141,7 +149,7 @@ pub struct InlinePolicy {
 }
 
 /// Tags: the schema can check values, keys are checked by rules and by the operator.
-fn tags(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(super) fn tags(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "additionalProperties": {"type": "string", "maxLength": 256, "pattern": r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$"},
@@ -337,6 +345,15 @@ pub struct AwsDeployUserStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
+    /// The class that allowed the resource last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassReference>,
+
+    /// How far the revocation goes that is under way or done. Written before anything is taken from the user, so that
+    /// it is brought to its end; absent while the resource is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<OnRevoked>,
+
     /// The IAM user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserStatus>,
@@ -372,6 +389,18 @@ pub struct AwsDeployUserStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// The class that allowed a resource last.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassReference {
+    /// Name of the class.
+    pub name: String,
+    /// `metadata.generation` of the class.
+    pub generation: i64,
+    /// What the class said of revocations: it holds when the class is gone.
+    pub on_revoked: OnRevoked,
 }
 
 /// The IAM user.

@@ -143,6 +143,12 @@ impl Iam {
         Ok(absent(answer)?.and_then(|answer| answer.user).map(|user| user_facts(&user)))
     }
 
+    /// Whether a managed policy exists.
+    pub async fn policy_exists(&self, arn: &str) -> Result<bool, AwsError> {
+        let answer = self.call("GetPolicy", self.iam.get_policy().policy_arn(arn).send()).await;
+        Ok(absent(answer)?.is_some())
+    }
+
     /// Finds a user whose name differs only in case: IAM refuses the name and does not say whose it is.
     /// One call per page of users; for messages only.
     pub async fn user_ignoring_case(&self, name: &str) -> Result<Option<IamUser>, AwsError> {

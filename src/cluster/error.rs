@@ -40,10 +40,10 @@ impl ClusterErrorKind {
 }
 
 impl ClusterError {
-    /// The error of listing our resources.
+    /// The error of listing what the operator cannot work without.
     #[must_use]
-    pub fn listing(error: &Error) -> Self {
-        Self::of("list AwsDeployUsers".to_owned(), error)
+    pub fn listing(kind: &str, error: &Error) -> Self {
+        Self::of(format!("list {kind}"), error)
     }
 
     pub(super) fn of(action: String, error: &Error) -> Self {

@@ -1,6 +1,7 @@
 //! What we read and write in Kubernetes. The only place that knows kube's errors.
 
 mod access;
+mod classes;
 mod error;
 mod events;
 mod identity;
@@ -9,6 +10,7 @@ mod secrets;
 mod status;
 
 pub use access::SecretAccess;
+pub use classes::{ClassReports, Classes, Resources, Rules};
 pub use error::{ClusterError, ClusterErrorKind};
 pub use events::{Events, News};
 pub use identity::{cluster_id, whoami};

@@ -22,18 +22,20 @@ impl Users {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
     }
 
-    /// Adds our finalizer, on condition that the resource is as it was read.
-    pub async fn add_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
+    /// Adds our finalizer, and the name of the IAM user unless the resource sets it, on condition that the resource is
+    /// as it was read.
+    pub async fn add_finalizer(&self, user: &AwsDeployUser, user_name: &str) -> Result<AwsDeployUser, ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.push(mark::FINALIZER.to_owned());
-        self.set_finalizers(user, &finalizers).await
+        let chosen = user.spec.user_name.is_none().then_some(user_name);
+        self.set_finalizers(user, &finalizers, chosen).await
     }
 
     /// Removes our finalizer, on condition that the resource is as it was read.
     pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != mark::FINALIZER);
-        self.set_finalizers(user, &finalizers).await
+        self.set_finalizers(user, &finalizers, None).await
     }
 
     /// Writes the status, on condition that the resource is as it was read.
@@ -53,9 +55,18 @@ impl Users {
             .map_err(|error| self.error("update status of", &name, &error))
     }
 
-    async fn set_finalizers(&self, user: &AwsDeployUser, finalizers: &[String]) -> Result<AwsDeployUser, ClusterError> {
+    async fn set_finalizers(
+        &self,
+        user: &AwsDeployUser,
+        finalizers: &[String],
+        user_name: Option<&str>,
+    ) -> Result<AwsDeployUser, ClusterError> {
         let name = user.metadata.name.clone().unwrap_or_default();
-        let patch = json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
+        let mut patch =
+            json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
+        if let Some(user_name) = user_name {
+            patch["metadata"]["annotations"] = json!({mark::ANNOTATION_USER_NAME: user_name});
+        }
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         self.api
             .patch(&name, &params, &Patch::Merge(&patch))

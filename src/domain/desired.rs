@@ -13,6 +13,7 @@ use super::{
     settings::Settings,
     window::{Window, Windows},
 };
+pub use crate::api::class::OnQuarantine;
 use crate::api::{
     AwsDeployUser, Reason, SecretFormat, duration, mark,
     user::{AccessKeySpec, Adoption, AwsDeployUserSpec, DeletionPolicy, RotationSpec},
@@ -68,18 +69,6 @@ pub struct Grant {
     pub adoption: bool,
     /// What follows when AWS quarantines the user.
     pub on_quarantine: OnQuarantine,
-}
-
-/// What follows when AWS has found an access key of the user in public and quarantines the user for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnQuarantine {
-    /// It is told; nothing is done.
-    #[default]
-    Alert,
-    /// A new key replaces all of ours that there are, without overlap.
-    Rotate,
-    /// All our keys are Inactive and kept until the quarantine is over.
-    Suspend,
 }
 
 /// The AWS account that the user lives in.
@@ -197,6 +186,20 @@ impl Target {
             owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
         })
     }
+
+    /// With the name of the user as it was chosen when it was made, or as the template of its class has it. A user that
+    /// exists keeps its name whatever becomes of the class.
+    #[must_use]
+    pub fn named(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
+        if user.spec.user_name.is_some() {
+            return self;
+        }
+        let reported = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.clone());
+        let noted = || user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_USER_NAME)).cloned();
+        let rendered = || template.map(|template| super::authorize::render_name(template, &self.owner));
+        let user_name = reported.or_else(noted).or_else(rendered);
+        Self { user_name: user_name.unwrap_or_else(|| self.user_name.clone()), ..self }
+    }
 }
 
 fn earlier_secret(user: &AwsDeployUser) -> Option<String> {
@@ -204,9 +207,9 @@ fn earlier_secret(user: &AwsDeployUser) -> Option<String> {
 }
 
 impl Grant {
-    /// What is granted while the cluster has no classes and the operator runs with `--allow-without-class`.
+    /// What the simplest class grants: the usual path, and no limit. Tests and the model begin with it.
     #[must_use]
-    pub fn without_class() -> Self {
+    pub fn simplest() -> Self {
         Self { path: "/awsdeploy/".to_owned(), boundary: None, adoption: false, on_quarantine: OnQuarantine::Alert }
     }
 }
@@ -629,7 +632,7 @@ mod tests {
         let user = user(spec);
         let target = Target::of(&user, "cluster").unwrap();
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
-        validate(&user, &target, &Grant::without_class(), &account, &Settings::default())
+        validate(&user, &target, &Grant::simplest(), &account, &Settings::default())
     }
 
     fn message(spec: serde_json::Value) -> String {
@@ -662,7 +665,7 @@ mod tests {
         assert_eq!(target.secret_name, "old", "the Secret of an earlier key is looked for");
         let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
         let settings = Settings::default();
-        assert!(validate(&leaving, &target, &Grant::without_class(), &account, &settings).is_err());
+        assert!(validate(&leaving, &target, &Grant::simplest(), &account, &settings).is_err());
     }
 
     #[test]
@@ -671,7 +674,7 @@ mod tests {
             let user = user(spec);
             let target = Target::of(&user, "cluster").unwrap();
             let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
-            let grant = Grant { adoption, ..Grant::without_class() };
+            let grant = Grant { adoption, ..Grant::simplest() };
             validate(&user, &target, &grant, &account, &Settings::default()).unwrap().adoption
         };
         assert_eq!(consent(json!({}), true), Consent::NotAsked);
@@ -682,8 +685,7 @@ mod tests {
         long.metadata.name = Some("x".repeat(200));
         let target = Target::of(&long, &"c".repeat(50)).unwrap();
         let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
-        let told =
-            tell(&validate(&long, &target, &Grant::without_class(), &account, &Settings::default()).unwrap_err());
+        let told = tell(&validate(&long, &target, &Grant::simplest(), &account, &Settings::default()).unwrap_err());
         assert!(told.contains("258 characters") && told.contains("IAM allows 256"), "{told}");
     }
 

@@ -3,7 +3,9 @@
 //! No client, no clock, no async. Time is an argument. This is what the unit tables, the
 //! property tests and the model run.
 
+pub mod authorize;
 pub mod backoff;
+pub mod class_verdict;
 pub mod console;
 pub mod desired;
 pub mod journal;

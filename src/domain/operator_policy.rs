@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::api::mark;
+use super::authorize::pattern;
+use crate::api::{AwsDeployUserClassSpec, class::Permission, mark};
 
 /// Reads of users below the operator's path.
 const READ_USERS: &[&str] = &[
@@ -51,12 +52,45 @@ pub struct Scope {
     pub partition: String,
     /// Account id.
     pub account: String,
-    /// Path of the users (`--user-path`).
+    /// Path of the users (`users.path` of the class).
     pub path: String,
-    /// ARN of the permissions boundary (`--permissions-boundary`).
+    /// ARN of the permissions boundary (`permissionsBoundary` of the class).
     pub boundary: Option<String>,
-    /// Names of groups, with their path, that users may be put into.
+    /// Names of groups, with their path, that users may be put into; `*` stands for anything.
     pub groups: Vec<String>,
+    /// ARNs of managed policies that may be attached, `*` standing for anything. `None`: all.
+    pub policies: Option<Vec<String>>,
+    /// Inline policies may be written.
+    pub inline: bool,
+    /// Passwords for the console may be set.
+    pub console: bool,
+}
+
+impl Scope {
+    /// What the users of a class need, and no more.
+    #[must_use]
+    pub fn of_class(class: &AwsDeployUserClassSpec, account: &str, partition: &str) -> Self {
+        let console = class.console == Permission::Allow;
+        let arn = |policy: &str| match pattern::canonical(policy) {
+            own if own.starts_with("arn:") => own.to_owned(),
+            aws => format!("arn:{partition}:iam::aws:policy/{aws}"),
+        };
+        let allowed = &class.policies.allowed;
+        let mut policies: Vec<String> = allowed.iter().map(|policy| arn(policy)).collect();
+        if console {
+            policies.push(arn("IAMUserChangePassword"));
+        }
+        Self {
+            partition: partition.to_owned(),
+            account: account.to_owned(),
+            path: class.users.path.clone(),
+            boundary: class.permissions_boundary.clone(),
+            groups: class.groups.clone(),
+            policies: (!allowed.iter().any(|policy| policy == "*")).then_some(policies),
+            inline: class.policies.inline == Permission::Allow,
+            console,
+        }
+    }
 }
 
 /// The policy document.
@@ -67,8 +101,21 @@ pub fn operator_policy(scope: &Scope) -> Value {
     let everybody = arn("user/*");
     let limited =
         scope.boundary.as_ref().map(|boundary| json!({"StringEquals": {"iam:PermissionsBoundary": boundary}}));
-    let grants: Vec<&str> =
+    let all: Vec<&str> =
         GRANT.iter().copied().chain(limited.is_some().then_some("PutUserPermissionsBoundary")).collect();
+    let attaches_any = scope.policies.is_none();
+    let grants: Vec<&str> = all
+        .iter()
+        .copied()
+        .filter(|action| {
+            (attaches_any || *action != "AttachUserPolicy") && (scope.inline || *action != "PutUserPolicy")
+        })
+        .collect();
+    let lifecycle: Vec<&str> = LIFECYCLE
+        .iter()
+        .copied()
+        .filter(|action| scope.console || !["CreateLoginProfile", "UpdateLoginProfile"].contains(action))
+        .collect();
 
     let mut statements = vec![
         // IAM authorises a question for a user that does not exist without any path; and a name that is taken by
@@ -80,18 +127,26 @@ pub fn operator_policy(scope: &Scope) -> Value {
         allow("ReadUsers", READ_USERS, &json!(users), None),
         allow("ReadWhatBlocksADeletion", READ_LEFTOVERS, &json!(users), None),
         allow("Grant", &grants, &json!(users), limited.as_ref()),
-        allow("Lifecycle", LIFECYCLE, &json!(users), None),
+        allow("Lifecycle", &lifecycle, &json!(users), None),
         allow("RemoveVirtualDevices", &["DeleteVirtualMFADevice"], &json!(arn("mfa/*")), None),
         // Taking somebody out of a group gives nothing to anybody.
         allow("LeaveGroups", &["RemoveUserFromGroup"], &json!(arn("group/*")), None),
     ];
+    if let Some(policies) = scope.policies.as_ref().filter(|policies| !policies.is_empty()) {
+        let mut condition = limited.clone().unwrap_or_else(|| json!({}));
+        condition["ArnLike"] = json!({"iam:PolicyARN": policies});
+        statements.push(allow("Attach", &["AttachUserPolicy"], &json!(users), Some(&condition)));
+    }
+    if let Some(boundary) = &scope.boundary {
+        statements.push(allow("LookForTheBoundary", &["GetPolicy"], &json!(boundary), None));
+    }
     if !scope.groups.is_empty() {
         // Only the group can be named here, not the user: a fence around users would fence nothing.
         let groups: Vec<String> = scope.groups.iter().map(|group| arn(&format!("group/{group}"))).collect();
         statements.push(allow("JoinGroups", &["AddUserToGroup"], &json!(groups), None));
     }
     if scope.path != "/" {
-        let writes: Vec<&str> = grants.iter().chain(LIFECYCLE).copied().collect();
+        let writes: Vec<&str> = all.iter().chain(LIFECYCLE).copied().collect();
         statements.push(json!({
             "Sid": "NeverOutsideThePath", "Effect": "Deny", "Action": actions(&writes), "NotResource": users,
         }));
@@ -169,6 +224,7 @@ mod tests {
         ("GetAccessKeyLastUsed", "user", false),
         ("GetLoginProfile", "user", false),
         ("GetUser", "user", false),
+        ("GetPolicy", "policy", false),
         ("GetUserPolicy", "user", false),
         ("ListAccessKeys", "user", false),
         ("ListAttachedUserPolicies", "user", false),
@@ -194,6 +250,96 @@ mod tests {
             path: "/awsdeploy/".into(),
             boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".into()),
             groups: vec!["deployers".into()],
+            policies: None,
+            inline: true,
+            console: true,
+        }
+    }
+
+    /// Whether AWS would let the operator do this: an explicit Deny wins, and what nothing allows is denied. Knows the
+    /// conditions that the policy uses, and fails on any other.
+    fn allows(policy: &Value, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
+        let hit = |statement: &Value| {
+            let some = |field: &str, text: &str| listed(&statement[field]).iter().any(|one| pattern::fits(one, text));
+            let resource = match &statement["NotResource"] {
+                Value::Null => some("Resource", resource),
+                _ => !some("NotResource", resource),
+            };
+            let conditions = statement["Condition"].as_object();
+            some("Action", action)
+                && resource
+                && conditions.into_iter().flatten().all(|(operator, keys)| {
+                    keys.as_object().unwrap().iter().all(|(key, wanted)| {
+                        let found = context.iter().find(|(name, _)| name == key).map(|(_, value)| *value);
+                        let fits = |found: &str| listed(wanted).iter().any(|one| pattern::fits(one, found));
+                        match operator.as_str() {
+                            "StringEquals" | "ArnLike" => found.is_some_and(fits),
+                            // A key that is not there is not equal to anything.
+                            "StringNotEquals" => !found.is_some_and(fits),
+                            other => panic!("{other} is not known here"),
+                        }
+                    })
+                })
+        };
+        let with = |effect: &str| {
+            policy["Statement"].as_array().unwrap().iter().any(|one| one["Effect"] == effect && hit(one))
+        };
+        with("Allow") && !with("Deny")
+    }
+
+    #[test]
+    fn a_hostile_resource_that_got_past_everything_else_is_refused_by_aws() {
+        let class: AwsDeployUserClassSpec = serde_json::from_value(json!({
+            "users": {"path": "/awsdeploy/"}, "groups": ["readers"],
+            "policies": {"allowed": ["AmazonEC2*", "arn:aws:iam::123456789012:policy/deploy/*"]},
+            "permissionsBoundary": "arn:aws:iam::123456789012:policy/deploy-boundary",
+        }))
+        .unwrap();
+        let policy = operator_policy(&Scope::of_class(&class, "123456789012", "aws"));
+        let user = "arn:aws:iam::123456789012:user/awsdeploy/u";
+        let boundary = ("iam:PermissionsBoundary", "arn:aws:iam::123456789012:policy/deploy-boundary");
+        let attach = |arn: &str| {
+            let policy_arn = ("iam:PolicyARN", arn);
+            (
+                allows(&policy, "iam:AttachUserPolicy", user, &[boundary, policy_arn]),
+                allows(&policy, "iam:AttachUserPolicy", user, &[policy_arn]),
+            )
+        };
+        assert_eq!(attach("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), (true, false), "with the boundary only");
+        assert_eq!(attach("arn:aws:iam::123456789012:policy/deploy/a"), (true, false));
+        assert_eq!(attach("arn:aws:iam::aws:policy/AdministratorAccess"), (false, false));
+        assert_eq!(attach("arn:aws:iam::123456789012:policy/other"), (false, false));
+        let other = ("iam:PermissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess");
+        for (action, resource, context, allowed) in [
+            ("iam:CreateUser", user, vec![boundary], true),
+            ("iam:CreateUser", user, vec![], false),
+            ("iam:CreateUser", user, vec![other], false),
+            ("iam:CreateUser", "arn:aws:iam::123456789012:user/ci-admin", vec![boundary], false),
+            ("iam:PutUserPermissionsBoundary", user, vec![other], false),
+            ("iam:DeleteUserPermissionsBoundary", user, vec![boundary], false),
+            ("iam:PutUserPolicy", user, vec![boundary], false),
+            ("iam:CreateLoginProfile", user, vec![], false),
+            ("iam:DeleteLoginProfile", user, vec![], true),
+            ("iam:CreateAccessKey", user, vec![], true),
+            ("iam:CreateAccessKey", "arn:aws:iam::123456789012:user/ci-admin", vec![], false),
+            ("iam:DeleteAccessKey", "arn:aws:iam::123456789012:user/ci-admin", vec![], false),
+            ("iam:TagUser", "arn:aws:iam::123456789012:user/ci-admin", vec![], false),
+            ("iam:AddUserToGroup", "arn:aws:iam::123456789012:group/readers", vec![], true),
+            ("iam:AddUserToGroup", "arn:aws:iam::123456789012:group/admins", vec![], false),
+            ("iam:CreateRole", "arn:aws:iam::123456789012:role/x", vec![], false),
+            ("iam:CreatePolicyVersion", "arn:aws:iam::123456789012:policy/deploy-boundary", vec![], false),
+            ("sts:AssumeRole", "arn:aws:iam::123456789012:role/x", vec![], false),
+        ] {
+            assert_eq!(allows(&policy, action, resource, &context), allowed, "{action} {resource} {context:?}");
+        }
+        let open = AwsDeployUserClassSpec {
+            policies: serde_json::from_value(json!({"allowed": ["*"], "inline": "Allow"})).unwrap(),
+            console: Permission::Allow,
+            ..AwsDeployUserClassSpec::default()
+        };
+        let open = operator_policy(&Scope::of_class(&open, "123456789012", "aws"));
+        for action in ["iam:AttachUserPolicy", "iam:PutUserPolicy", "iam:CreateLoginProfile"] {
+            assert!(allows(&open, action, user, &[("iam:PolicyARN", "arn:aws:iam::aws:policy/x")]), "{action}");
         }
     }
 

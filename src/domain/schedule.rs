@@ -56,6 +56,11 @@ const SAMPLE_FROM: &str = "2026-01-01T00:00:00Z";
 /// of an hourly schedule, and every gap of any schedule that repeats yearly or more often.
 pub(super) const SAMPLE_SIZE: usize = 400;
 
+/// How far a gap that is too long is looked for: the 29th of February comes within nine years.
+const GAP_YEARS: SignedDuration = SignedDuration::from_hours(9 * 366 * 24);
+/// Steps of that search at the most: a year at one step an hour.
+const GAP_STEPS: usize = 9_000;
+
 /// A stable number in 0..1000 that spreads the due times of many users; from the UID, so that it
 /// is the same after a restart and exact in tests.
 #[must_use]
@@ -106,6 +111,18 @@ impl Rhythm {
     }
 }
 
+impl Rhythm {
+    /// A time between two rotations that is longer than `limit`, if there is one in the years to come.
+    #[must_use]
+    pub fn gap_beyond(&self, limit: SignedDuration) -> Option<SignedDuration> {
+        match self {
+            Self::Never => None,
+            Self::Every(interval) => Some(*interval).filter(|interval| *interval > limit),
+            Self::Cron(schedule) => schedule.gap_beyond(limit),
+        }
+    }
+}
+
 impl CronSchedule {
     /// Reads a cron expression of five fields in an IANA time zone.
     ///
@@ -128,6 +145,24 @@ impl CronSchedule {
     /// The first time after this one.
     pub(super) fn after(&self, time: Timestamp) -> Option<Timestamp> {
         self.cron.find_next_occurrence(&time.to_zoned(self.zone.clone()), false).ok().map(|zoned| zoned.timestamp())
+    }
+
+    /// Goes from each occurrence to the last one within the limit, so that an hourly schedule that pauses for half a
+    /// year is found out in as few steps as a yearly one.
+    fn gap_beyond(&self, limit: SignedDuration) -> Option<SignedDuration> {
+        let mut last = self.after(sample_start())?;
+        let end = last.checked_add(GAP_YEARS).ok()?;
+        for _ in 0..GAP_STEPS {
+            let next = self.after(last).filter(|_| last < end)?;
+            let gap = next.duration_since(last);
+            if gap > limit {
+                return Some(gap);
+            }
+            let reach = last.checked_add(limit).ok()?.to_zoned(self.zone.clone());
+            let reached = self.cron.find_previous_occurrence(&reach, true).ok()?.timestamp();
+            last = reached.max(next);
+        }
+        None
     }
 
     /// The last time up to this one.
@@ -208,6 +243,23 @@ mod tests {
         let autumn = rhythm.due(at("2026-10-24T12:00:00Z"), 0).unwrap();
         assert!(autumn == at("2026-10-25T00:30:00Z") || autumn == at("2026-10-25T01:30:00Z"), "{autumn}");
         assert_eq!(rhythm.due(autumn, 0), Some(at("2026-10-26T01:30:00Z")), "not a second time that night");
+    }
+
+    #[test]
+    fn a_pause_that_is_too_long_is_found_however_busy_the_schedule_is_otherwise() {
+        let day = SignedDuration::from_hours(24);
+        for (text, limit, found) in [
+            ("0 3 1 * *", day * 31, false),
+            ("0 3 1 * *", day * 30, true),
+            ("0 * 1-31 1 *", day * 90, true),
+            ("0 * * 1-6 *", day * 90, true),
+            ("0 * * * *", SignedDuration::from_hours(1), false),
+            ("0 * * 1,2 *", SignedDuration::from_hours(1), true),
+            ("0 0 29 2 *", day * 1000, true),
+        ] {
+            assert_eq!(cron(text, "UTC").gap_beyond(limit).is_some(), found, "{text} {limit}");
+        }
+        assert!(Rhythm::Every(day).gap_beyond(day).is_none());
     }
 
     #[test]

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, future::join_all};
+use futures::{
+    FutureExt, StreamExt,
+    future::{OptionFuture, join_all},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
@@ -33,8 +37,8 @@ use super::{
 use crate::{
     api::AwsDeployUser,
     aws::{Connection, Iam},
-    cluster::{self, ClusterError},
-    reconcile::{self, Context},
+    cluster::{self, ClusterError, Resources, Rules},
+    reconcile::{self, Context, Watched},
 };
 
 /// Tells the log lines of one pass from those of the next; the name of the pod tells processes apart.
@@ -56,7 +60,7 @@ pub enum RunError {
     Cluster(#[from] ClusterError),
     /// No CRD.
     #[error(
-        "the cluster does not know AwsDeployUser: {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/"
+        "the cluster does not know {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/"
     )]
     Crd(String),
     /// The address is taken.
@@ -69,10 +73,10 @@ pub enum RunError {
 
 impl RunError {
     /// The first list tells whether the CRD is there, whether we may read it, and whether there is an API server at all.
-    fn of_first_list(error: kube::Error) -> Self {
+    fn of_first_list(kind: &str, error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) if status.code == 404 => Self::Crd(status.message.clone()),
-            error => Self::Cluster(ClusterError::listing(&error)),
+            kube::Error::Api(status) if status.code == 404 => Self::Crd(format!("{kind}: {}", status.message)),
+            error => Self::Cluster(ClusterError::listing(kind, &error)),
         }
     }
 }
@@ -101,8 +105,10 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
 
     let apis = apis(&client, &settings.watch_namespaces);
     for api in &apis {
-        api.list(&ListParams::default().limit(1)).await.map_err(RunError::of_first_list)?;
+        let listed = api.list(&ListParams::default().limit(1)).await;
+        listed.map_err(|error| RunError::of_first_list("AwsDeployUsers", error))?;
     }
+    Rules::check(client.clone()).await.map_err(|(kind, error)| RunError::of_first_list(kind, error))?;
     let cluster_id = match settings.cluster_id.clone() {
         Some(id) => id,
         None => cluster::cluster_id(client.clone()).await?,
@@ -114,7 +120,6 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
         whoami,
         namespaces =
             if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
-        allow_without_class = settings.allow_without_class,
         leader_elect = settings.leader_elect,
         "starting"
     );
@@ -127,7 +132,7 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     let term = Term { settings: &settings, client, whoami, cluster_id, metrics: &metrics, ready: &ready };
     while until_leading(leadership.watch(), stop.clone(), &ready).await {
         // What a leader before us remembers is not ours, and what we remember of an earlier term is old.
-        term.lead(&apis, until_over(leadership.watch(), stop.clone())).await;
+        Box::pin(term.lead(&apis, until_over(leadership.watch(), stop.clone()))).await;
     }
     // After the last pass: who comes next must find none under way.
     leadership.release().await;
@@ -176,12 +181,31 @@ impl Term<'_> {
     /// Runs passes until it is over, and returns when the last one has ended.
     async fn lead(&self, apis: &[Api<Guarded>], over: impl Future<Output = ()>) {
         let settings = self.settings;
+        let mut over = std::pin::pin!(over);
+        let (rules, watching) = Rules::watch(self.client.clone());
+        let mut watching = std::pin::pin!(watching);
+        // Before the first list has ended every class seems to be gone: no pass begins.
+        tokio::select! {
+            () = &mut over => return,
+            () = &mut watching => return,
+            () = rules.wait_until_ready() => {}
+        }
+        let controllers: Vec<_> = apis
+            .iter()
+            .map(|api| {
+                Controller::new(api.clone(), watcher::Config::default().any_semantic())
+                    .with_config(controller::Config::default().concurrency(settings.concurrency))
+                    .reconcile_all_on(rules.settled_changes())
+            })
+            .collect();
+        let stores: Vec<_> = controllers.iter().map(Controller::store).collect();
+        let watched = Watched { rules, resources: Resources::new(stores.clone()) };
         let iam = Iam::connect(Connection { rate: settings.aws_rate, observer: Arc::clone(self.metrics) as _ }).await;
         let context = Arc::new(Context::new(
             self.client.clone(),
+            watched,
             iam,
-            self.whoami.clone(),
-            &settings.secrets_cluster_role,
+            (self.whoami.clone(), &settings.secrets_cluster_role),
             self.cluster_id.clone(),
             settings.passes(),
             Arc::clone(self.metrics) as _,
@@ -193,13 +217,9 @@ impl Term<'_> {
             // The sender stays until all have heard of it.
             end.closed().await;
         };
-        let mut synced = Vec::new();
         let mut runs = Vec::new();
-        for api in apis {
-            let controller = Controller::new(api.clone(), watcher::Config::default().any_semantic())
-                .with_config(controller::Config::default().concurrency(settings.concurrency))
-                .graceful_shutdown_on(stopped(ended.clone()));
-            synced.push(controller.store());
+        for controller in controllers {
+            let controller = controller.graceful_shutdown_on(stopped(ended.clone()));
             let stream = controller.run(pass, |_, _, _| Action::await_change(), Arc::clone(&context));
             runs.push(stream.for_each(|result| async move {
                 if let Err(error) = result {
@@ -208,11 +228,11 @@ impl Term<'_> {
                 }
             }));
         }
-        let stores = synced.clone();
         self.metrics.leads(stores.clone());
+        let reports = settings.report_classes.then(|| reconcile::report_on_classes(Arc::clone(&context)));
         let mut ended = ended;
         let listed = async move {
-            let _ = join_all(synced.iter().map(Store::wait_until_ready)).await;
+            let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
             self.ready.store(true, Ordering::Relaxed);
             tracing::info!(resources = stores.iter().map(|store| store.state().len()).sum::<usize>(), "listed");
             loop {
@@ -225,7 +245,12 @@ impl Term<'_> {
                 }
             }
         };
-        futures::join!(over, join_all(runs), listed);
+        // What is watched is kept up to date for as long as a pass may look at it.
+        tokio::select! {
+            () = watching => {}
+            () = async { OptionFuture::from(reports).await; std::future::pending().await } => {}
+            _ = async { futures::join!(over, join_all(runs), listed) } => {}
+        }
         self.metrics.stands_by();
     }
 }

@@ -5,14 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::{
-    api::duration::parse_flag,
-    domain::{
-        desired::{Grant, OnQuarantine},
-        settings::Settings,
-    },
-    reconcile::PassSettings,
-};
+use crate::{api::duration::parse_flag, domain::settings::Settings, reconcile::PassSettings};
 
 /// Settings of `aws-deploy-user-operator`.
 #[derive(Args, Clone, Debug)]
@@ -92,31 +85,9 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
 
-    /// Serve every resource although no class allows it. Whoever may create an `AwsDeployUser` can
-    /// then have any policy of the AWS account: for clusters of one's own only.
-    #[arg(long, env = "AWSDEPLOY_ALLOW_WITHOUT_CLASS")]
-    pub allow_without_class: bool,
-
-    /// Path of the IAM users that are made. It is the fence of the operator's own IAM policy; users that exist
-    /// keep the path they were made with.
-    #[arg(long, env = "AWSDEPLOY_USER_PATH", default_value = "/awsdeploy/", value_parser = parse_path)]
-    pub user_path: String,
-
-    /// ARN of the managed policy that limits every user, whatever it is granted. Set in the call that makes a
-    /// user and put back when it is changed. Default: none.
-    #[arg(long, env = "AWSDEPLOY_PERMISSIONS_BOUNDARY", value_parser = parse_policy_arn)]
-    pub permissions_boundary: Option<String>,
-
-    /// Permit that IAM users which exist are taken over, by resources that ask for it (spec.adoption) and where an
-    /// AWS admin has tagged the user for that very resource.
-    #[arg(long, env = "AWSDEPLOY_ALLOW_ADOPTION")]
-    pub allow_adoption: bool,
-
-    /// What follows when AWS finds an access key of a user in public and attaches its quarantine policy
-    /// (`AWSCompromisedKeyQuarantine`...), which is never detached: Alert tells of it. Rotate also replaces every key of the
-    /// operator that existed by then, without overlap. Suspend sets these keys Inactive until a person detaches the policy.
-    #[arg(long, env = "AWSDEPLOY_ON_QUARANTINE", value_enum, default_value_t = QuarantinePolicy::Alert)]
-    pub on_quarantine: QuarantinePolicy,
+    /// Write what was found about each class into its status. With several operators in a cluster, one of them.
+    #[arg(long, env = "AWSDEPLOY_REPORT_CLASSES", default_value_t = true, action = clap::ArgAction::Set)]
+    pub report_classes: bool,
 
     /// Managed policies that the AWS account allows per user (IAM quota, 10 unless AWS has raised it to at most 20).
     #[arg(long, env = "AWSDEPLOY_MAX_ATTACHED_POLICIES", default_value_t = 10)]
@@ -139,28 +110,6 @@ pub struct OperatorSettings {
     pub log_format: LogFormat,
 }
 
-/// A path as IAM takes it.
-pub(super) fn parse_path(text: &str) -> Result<String, String> {
-    let printable = text.chars().all(|c| c.is_ascii_graphic());
-    if text.starts_with('/') && text.ends_with('/') && !text.contains("//") && printable && text.len() <= 512 {
-        return Ok(text.to_owned());
-    }
-    Err("a path begins and ends with / and has at most 512 characters, such as /awsdeploy/".to_owned())
-}
-
-/// The ARN of a managed policy.
-pub(super) fn parse_policy_arn(text: &str) -> Result<String, String> {
-    let mut parts = text.splitn(6, ':');
-    let mut next = || parts.next().unwrap_or_default();
-    let (arn, partition, service, region, account, rest) = (next(), next(), next(), next(), next(), next());
-    let in_account = account == "aws" || (account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()));
-    let named = rest.strip_prefix("policy/").is_some_and(|name| !name.is_empty() && !name.ends_with('/'));
-    if (arn, service, region) == ("arn", "iam", "") && partition.starts_with("aws") && in_account && named {
-        return Ok(text.to_owned());
-    }
-    Err("this is the ARN of a managed policy, such as arn:aws:iam::123456789012:policy/deploy-boundary".to_owned())
-}
-
 /// Form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -168,28 +117,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// What follows when AWS quarantines a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "PascalCase")]
-pub enum QuarantinePolicy {
-    /// Tell of it.
-    Alert,
-    /// Replace its keys without overlap.
-    Rotate,
-    /// Set its keys Inactive until the policy is detached.
-    Suspend,
-}
-
-impl From<QuarantinePolicy> for OnQuarantine {
-    fn from(policy: QuarantinePolicy) -> Self {
-        match policy {
-            QuarantinePolicy::Alert => Self::Alert,
-            QuarantinePolicy::Rotate => Self::Rotate,
-            QuarantinePolicy::Suspend => Self::Suspend,
-        }
-    }
 }
 
 impl OperatorSettings {
@@ -210,13 +137,6 @@ impl OperatorSettings {
             },
             resync: self.resync,
             secret_check: self.secret_check,
-            allow_without_class: self.allow_without_class,
-            grant: Grant {
-                path: self.user_path.clone(),
-                boundary: self.permissions_boundary.clone(),
-                adoption: self.allow_adoption,
-                on_quarantine: self.on_quarantine.into(),
-            },
         }
     }
 }
@@ -237,27 +157,6 @@ mod tests {
     fn the_defaults_are_those_of_the_protocol() {
         let line = Line::parse_from(["operator"]);
         assert_eq!(line.settings.passes().protocol, Settings::default());
-        assert!(!line.settings.allow_without_class, "never an open door by accident");
-    }
-
-    #[test]
-    fn a_path_and_a_boundary_are_checked_at_the_start() {
-        let parse = |flag: &str, value: &str| Line::try_parse_from(["operator", flag, value]);
-        assert_eq!(Line::parse_from(["operator"]).settings.passes().grant, Grant::without_class());
-        for good in ["/", "/awsdeploy/", "/a/b/"] {
-            assert!(parse("--user-path", good).is_ok(), "{good}");
-        }
-        for bad in ["", "awsdeploy", "/awsdeploy", "//", "/a b/"] {
-            assert!(parse("--user-path", bad).is_err(), "{bad}");
-        }
-        for good in ["arn:aws:iam::123456789012:policy/b", "arn:aws-cn:iam::aws:policy/team/b"] {
-            assert!(parse("--permissions-boundary", good).is_ok(), "{good}");
-        }
-        for bad in
-            ["b", "arn:aws:iam::123456789012:user/b", "arn:aws:iam::12:policy/b", "arn:aws:iam::123456789012:policy/"]
-        {
-            assert!(parse("--permissions-boundary", bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -265,14 +164,5 @@ mod tests {
         assert_eq!(Line::parse_from(["operator", "--retire-dwell", "0s"]).settings.retire_dwell, Duration::ZERO);
         let error = Line::try_parse_from(["operator", "--resync", "soon"]).err().unwrap().to_string();
         assert!(error.contains("30d, 12h, 90m"), "{error}");
-    }
-
-    #[test]
-    fn a_quarantine_is_told_unless_more_is_asked_for() {
-        let policy = |line: &[&str]| Line::parse_from(line).settings.passes().grant.on_quarantine;
-        assert_eq!(policy(&["operator"]), OnQuarantine::Alert);
-        assert_eq!(policy(&["operator", "--on-quarantine=Rotate"]), OnQuarantine::Rotate);
-        assert_eq!(policy(&["operator", "--on-quarantine=Suspend"]), OnQuarantine::Suspend);
-        assert!(Line::try_parse_from(["operator", "--on-quarantine=Ignore"]).is_err());
     }
 }

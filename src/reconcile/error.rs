@@ -16,9 +16,15 @@ use crate::{
 /// A pass, or one effect of it, did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PassError {
-    /// The cluster's rules do not allow what the resource asks for.
+    /// No class allows what the resource asks for.
     #[error("{0}")]
     NotAllowed(String),
+    /// There is a class, and this operator cannot read it.
+    #[error("{0}. Nothing is decided before a newer operator, or a cluster admin, has mended that")]
+    UnreadableClass(String),
+    /// AWS takes the operator for another account than it should be.
+    #[error("{0}")]
+    WrongAccount(String),
     /// The name of the IAM user belongs to somebody else.
     #[error("{0}")]
     NotOwned(String),
@@ -66,7 +72,8 @@ impl PassError {
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
-            Self::NotAllowed(_) => Reason::NotAllowed,
+            Self::NotAllowed(_) | Self::UnreadableClass(_) => Reason::NotAllowed,
+            Self::WrongAccount(_) => Reason::WrongAccount,
             Self::NotOwned(_) => Reason::NotOwned,
             Self::Invalid(violations) => desired::reason(violations),
             Self::Aws { error, effect } => aws_reason(error.kind, effect.as_ref()),
@@ -90,7 +97,9 @@ impl PassError {
     #[must_use]
     pub fn class(&self) -> ErrorClass {
         match self {
-            Self::NotAllowed(_) | Self::NotOwned(_) | Self::Invalid(_) => ErrorClass::Terminal,
+            Self::NotAllowed(_) | Self::UnreadableClass(_) | Self::NotOwned(_) | Self::Invalid(_) => {
+                ErrorClass::Terminal
+            }
             Self::Aws { error, .. } => match error.kind {
                 AwsErrorKind::MalformedPolicyDocument
                 | AwsErrorKind::PolicyNotAttachable
@@ -114,7 +123,7 @@ impl PassError {
                 ClusterErrorKind::Invalid => ErrorClass::Terminal,
                 ClusterErrorKind::Unavailable => ErrorClass::Transient,
             },
-            Self::SecretAccess(_) => ErrorClass::Denied,
+            Self::SecretAccess(_) | Self::WrongAccount(_) => ErrorClass::Denied,
             Self::Undone(_) => ErrorClass::Conflict,
             Self::KeyNotAccepted(_) | Self::NoRandomness | Self::Deadline(_) => ErrorClass::Transient,
         }
@@ -169,7 +178,7 @@ fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
             format!(". Correct spec.groups, or have an AWS admin create the group {group:?}; the operator makes no groups")
         }
         (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
-            ". No user is made or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct --permissions-boundary".to_owned()
+            ". No user is made or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct permissionsBoundary in the class".to_owned()
         }
         (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
             format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
@@ -240,7 +249,7 @@ mod tests {
             (AwsErrorKind::Credentials, None, "credentials have to be mended"),
             (AwsErrorKind::ClockSkew, None, "Synchronise the clock"),
             (AwsErrorKind::NoSuchEntity, Some(Effect::AddToGroup("g".to_owned())), "spec.groups"),
-            (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary("b".to_owned())), "--permissions-boundary"),
+            (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary("b".to_owned())), "permissionsBoundary in the class"),
             (AwsErrorKind::NoSuchEntity, Some(Effect::AttachPolicy("a".to_owned())), "spec.policies.managed"),
             (
                 AwsErrorKind::MalformedPolicyDocument,

@@ -53,15 +53,18 @@ pub(super) struct Fingerprint {
     annotations: BTreeMap<String, String>,
     deleting: bool,
     finalizers: Vec<String>,
+    /// Digest of what classes and namespace say, see `ruling`.
+    rules: u64,
 }
 
 impl Fingerprint {
-    pub(super) fn of(user: &AwsDeployUser) -> Self {
+    pub(super) fn of(user: &AwsDeployUser, rules: u64) -> Self {
         Self {
             generation: user.metadata.generation,
             annotations: user.metadata.annotations.clone().unwrap_or_default(),
             deleting: user.metadata.deletion_timestamp.is_some(),
             finalizers: user.metadata.finalizers.clone().unwrap_or_default(),
+            rules,
         }
     }
 }
@@ -113,6 +116,7 @@ mod tests {
             annotations: BTreeMap::new(),
             deleting: false,
             finalizers: Vec::new(),
+            rules: 0,
         };
         let memories = Memories::default();
         let remember = |until| {

@@ -4,32 +4,42 @@
 //! only on what this one finds.
 
 mod act;
+mod classes;
 mod error;
 mod memory;
 mod observe;
 mod report;
+mod revoke;
+mod ruling;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
 
+pub use classes::report_on_classes;
 pub use error::PassError;
 use memory::{Fingerprint, Memories, Memory};
+use ruling::{Ruling, Verdict};
 
 use crate::{
     api::{AwsDeployUser, MANAGER, Reason},
     aws::Iam,
-    cluster::{ClusterError, ClusterErrorKind, Events, SecretAccess, Users},
+    cluster::{ClusterError, ClusterErrorKind, Events, Resources, Rules, SecretAccess, Users},
     domain::{
+        authorize,
         backoff::{self, ErrorClass},
-        desired::{self, Desired, Grant, Target},
+        desired::{self, Desired, Target},
         journal::Journal,
-        plan::{self, Effect, Facts, Leaving, Note, Plan},
+        plan::{self, Effect, Facts, Leaving, Note, Plan, Revoked},
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
-        world::IamUser,
+        world::{IamUser, World},
     },
 };
 
@@ -64,6 +74,10 @@ pub struct Context {
     pub events: Events,
     /// The operator's own rights.
     pub access: SecretAccess,
+    /// Classes and labels of namespaces.
+    pub rules: Rules,
+    /// The resources themselves.
+    pub resources: Resources,
     /// Id of the cluster, written into ownership tags.
     pub cluster_id: String,
     /// Times and limits.
@@ -71,6 +85,16 @@ pub struct Context {
     /// Listener.
     pub observer: Arc<dyn PassObserver>,
     memories: Memories,
+    /// Namespaces in which a resource waits for another one to go.
+    crowded: Mutex<HashSet<String>>,
+}
+
+/// What the controller keeps by watching.
+pub struct Watched {
+    /// Classes and labels of namespaces.
+    pub rules: Rules,
+    /// The resources themselves.
+    pub resources: Resources,
 }
 
 /// Settings of passes.
@@ -82,20 +106,17 @@ pub struct PassSettings {
     pub resync: Duration,
     /// How often the published Secret is looked at.
     pub secret_check: Duration,
-    /// Resources are served although no class allows them.
-    pub allow_without_class: bool,
-    /// What every resource is granted.
-    pub grant: Grant,
 }
 
 impl Context {
-    /// Everything passes need.
+    /// Everything passes need. The pair is whom the API server takes the operator for, and the `ClusterRole` that grants it
+    /// access to Secrets.
     #[must_use]
     pub fn new(
         client: Client,
+        watched: Watched,
         iam: Iam,
-        whoami: String,
-        secrets_cluster_role: &str,
+        (whoami, secrets_cluster_role): (String, &str),
         cluster_id: String,
         settings: PassSettings,
         observer: Arc<dyn PassObserver>,
@@ -104,17 +125,31 @@ impl Context {
             events: Events::new(client.clone()),
             access: SecretAccess::new(client.clone(), whoami, secrets_cluster_role.to_owned()),
             client,
+            rules: watched.rules,
+            resources: watched.resources,
             iam,
             cluster_id,
             settings,
             observer,
             memories: Memories::default(),
+            crowded: Mutex::default(),
         }
     }
 
     /// Forgets what it remembers of resources other than these.
     pub fn keep_only(&self, uids: &HashSet<String>) {
         self.memories.keep(uids);
+    }
+
+    /// Notes who waits for room, and wakes them when there is some.
+    fn keep_room(&self, target: &Target, waits: bool, left: bool) {
+        let namespace = &target.owner.namespace;
+        let mut crowded = self.crowded.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits {
+            crowded.insert(namespace.clone());
+        } else if left && crowded.remove(namespace) {
+            self.rules.nudge();
+        }
     }
 
     /// A refusal to read a Secret is told with the command that grants it.
@@ -130,13 +165,16 @@ impl Context {
 /// the resource's status and turned into a time.
 pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     let Some(target) = Target::of(user, &context.cluster_id) else { return Duration::MAX };
+    let ruling = ruling::rule(user, target, context);
+    let target = &ruling.target;
     let uid = target.owner.uid.clone();
-    let fingerprint = Fingerprint::of(user);
+    let fingerprint = Fingerprint::of(user, ruling.digest);
     if let Some(left) = context.memories.quiet_for(&uid, &fingerprint) {
         return left;
     }
     let now = context.iam.clock().now();
     if context.memories.is_new(&uid)
+        && ruling.is_as_recorded(user)
         && let Some(until) = report::rests_until(user, spread_permille(&uid), now)
     {
         let wait = until_then(until, now);
@@ -146,7 +184,15 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     }
     let started = std::time::Instant::now();
     let mut memory = context.memories.take(&uid);
-    let mut pass = Pass { context, target: &target, memory: &mut memory, errors: Vec::new(), desired: None };
+    let mut pass = Pass {
+        context,
+        target,
+        ruling: &ruling,
+        memory: &mut memory,
+        errors: Vec::new(),
+        desired: None,
+        revoked: None,
+    };
     let end = match tokio::time::timeout(DEADLINE, Box::pin(pass.run(user))).await {
         Ok(end) => end,
         Err(_) => pass.report_cut_off(user).await,
@@ -154,10 +200,11 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     let result = pass.errors.first().map_or("ok", |(error, _)| error.reason().as_str());
     context.observer.passed(result, started.elapsed());
     let wait = until_then(end.next, context.iam.clock().now());
+    context.keep_room(target, ruling.waits_for_room, end.left);
     if !end.left {
         // A time out of all range: looked at again when the resource changes.
         let until = std::time::Instant::now().checked_add(wait);
-        memory.quiet = until.map(|until| memory::Quiet { seen: Fingerprint::of(&end.user), until });
+        memory.quiet = until.map(|until| memory::Quiet { seen: Fingerprint::of(&end.user, ruling.digest), until });
         context.memories.put(&uid, memory);
     }
     wait
@@ -167,9 +214,12 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
 struct Pass<'a> {
     context: &'a Context,
     target: &'a Target,
+    ruling: &'a Ruling,
     memory: &'a mut Memory,
     errors: Vec<(PassError, About)>,
     desired: Option<Desired>,
+    /// How a resource is dealt with that is not allowed.
+    revoked: Option<Revoked>,
 }
 
 /// How a pass ended.
@@ -183,13 +233,17 @@ impl Pass<'_> {
     async fn run(&mut self, user: &AwsDeployUser) -> End {
         let deleting = user.metadata.deletion_timestamp.is_some();
         // IO once per process: which account and partition this is.
-        if !deleting {
-            match self.validate(user).await {
-                Ok(desired) => self.desired = Some(desired),
-                Err((error, about)) => {
-                    self.errors.push((error, about));
-                    return self.report(user.clone(), None, None, Vec::new(), false).await;
-                }
+        let validated =
+            if deleting { self.in_own_account(user).await.map(|()| None) } else { self.validate(user).await };
+        match validated {
+            Ok(desired) => self.desired = desired,
+            Err((error @ PassError::NotAllowed(_), about)) if has_finalizer(user) => {
+                self.errors.push((error, about));
+                return Box::pin(self.revoke(user)).await;
+            }
+            Err((error, about)) => {
+                self.errors.push((error, about));
+                return self.report(user.clone(), None, None, Vec::new(), false).await;
             }
         }
         let desired = self.desired.clone();
@@ -201,6 +255,11 @@ impl Pass<'_> {
                 return self.report(user.clone(), None, None, Vec::new(), false).await;
             }
         };
+        if let Some(why) = self.out_of_path(&actor.observed.world) {
+            self.desired = None;
+            self.errors.push((PassError::NotAllowed(why), About::Authorization));
+            return Box::pin(self.revoke(user)).await;
+        }
         self.keep_waiting_out(&mut actor);
         let plan = self.act(user, &mut actor).await;
         let act::Actor { user, observed, news, left, .. } = actor;
@@ -212,22 +271,41 @@ impl Pass<'_> {
         self.report(user, Some(&plan), Some(&observed.world), news, left).await
     }
 
-    /// Pure but for the account, which is asked once per process: spec + grant -> desired state, or all that is wrong with it.
-    async fn validate(&self, user: &AwsDeployUser) -> Result<Desired, (PassError, About)> {
-        let settings = &self.context.settings;
-        if !settings.allow_without_class {
-            let message = "no class allows this resource, and the operator runs without --allow-without-class. A cluster admin decides what deploy users may do; see the documentation of the operator's installation";
-            return Err((PassError::NotAllowed(message.to_owned()), About::Authorization));
-        }
+    /// Pure but for the account, which is asked once per process: resource + class -> desired state, or all that is wrong with it.
+    async fn validate(&self, user: &AwsDeployUser) -> Result<Option<Desired>, (PassError, About)> {
+        let authorization = match &self.ruling.verdict {
+            Verdict::Allowed(authorization) => authorization,
+            Verdict::Refused(violations) => {
+                return Err((PassError::NotAllowed(desired::tell(violations)), About::Authorization));
+            }
+            Verdict::Unreadable(why) => {
+                return Err((PassError::UnreadableClass(why.clone()), About::Observation));
+            }
+        };
+        self.in_own_account(user).await?;
         let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
         let mut account = identity.account.clone();
+        if let Some(wanted) = authorization.account.as_ref().filter(|wanted| **wanted != account.id) {
+            let message = format!(
+                "class {} is for AWS account {wanted}, and the operator's credentials are of account {}; nothing is written to AWS. A cluster admin has to give the operator credentials of that account, or make another class",
+                authorization.class.name, account.id
+            );
+            return Err((PassError::WrongAccount(message), About::Observation));
+        }
         if user.spec.console.is_some() {
             let policy =
                 self.context.iam.password_policy().await.map_err(|error| (error.into(), About::Observation))?;
             account.users_may_change_passwords = policy.users_may_change;
         }
-        desired::validate(user, self.target, &settings.grant, &account, &settings.protocol)
-            .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
+        desired::validate(
+            &authorization.user,
+            self.target,
+            &authorization.grant,
+            &account,
+            &self.context.settings.protocol,
+        )
+        .map(Some)
+        .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
     }
 
     async fn observe<'b>(
@@ -308,9 +386,10 @@ impl Pass<'_> {
 
     fn plan(&self, user: &AwsDeployUser, actor: &act::Actor<'_>) -> Plan {
         let (world, now, settings) = (&actor.observed.world, self.now(), &self.context.settings.protocol);
-        match actor.desired {
-            Some(desired) => plan::plan(desired, world, now, settings),
-            None => {
+        match (actor.desired, &self.revoked) {
+            (Some(desired), _) => plan::plan(desired, world, now, settings),
+            (None, Some(revoked)) => plan::revoked(self.target, revoked, world, now, settings),
+            (None, None) => {
                 plan::cleanup(self.target, Leaving { policy: desired::deletion_policy(user) }, world, now, settings)
             }
         }
@@ -360,7 +439,7 @@ impl Pass<'_> {
         &mut self,
         user: AwsDeployUser,
         plan: Option<&Plan>,
-        world: Option<&crate::domain::world::World>,
+        world: Option<&World>,
         news: Vec<crate::cluster::News>,
         left: bool,
     ) -> End {
@@ -375,22 +454,29 @@ impl Pass<'_> {
         if left {
             return End { user, next: Timestamp::MAX, left };
         }
-        let failed_now = !self.errors.is_empty();
+        // A verdict is no failure: it is the same however often it is asked for.
+        let failed_now = self.errors.iter().any(|(error, _)| !matches!(error, PassError::NotAllowed(_)));
         let mut failures = report::failures(&self.errors);
-        if !failed_now && let Some((error, _)) = &self.memory.user_failure {
+        if self.errors.is_empty()
+            && let Some((error, _)) = &self.memory.user_failure
+        {
             failures.push(error.failure(About::User));
         }
+        let class = match &self.ruling.verdict {
+            Verdict::Allowed(authorization) if self.revoked.is_none() => Some(&authorization.class),
+            _ => None,
+        };
+        let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();
         let status = report::status(&report::Account {
             user: &user,
             target: self.target,
+            desired: self.desired.as_ref(),
             plan,
             world,
             failures,
             failed_now,
-            authorization: Note::new(
-                Reason::Allowed,
-                "the operator runs without classes (--allow-without-class): everything is allowed",
-            ),
+            class,
+            authorization: Note::new(Reason::Allowed, allowed),
             now,
         });
         let mut next = self.next(plan, world, status.failed_attempts, now);
@@ -421,13 +507,7 @@ impl Pass<'_> {
     }
 
     /// When there is something to do even if nothing changes.
-    fn next(
-        &self,
-        plan: Option<&Plan>,
-        world: Option<&crate::domain::world::World>,
-        failed_attempts: i32,
-        now: Timestamp,
-    ) -> Timestamp {
+    fn next(&self, plan: Option<&Plan>, world: Option<&World>, failed_attempts: i32, now: Timestamp) -> Timestamp {
         let settings = &self.context.settings;
         let after = |duration: Duration| {
             now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
@@ -460,6 +540,10 @@ impl Pass<'_> {
     fn now(&self) -> Timestamp {
         self.context.iam.clock().now()
     }
+}
+
+fn has_finalizer(user: &AwsDeployUser) -> bool {
+    user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == crate::api::mark::FINALIZER)
 }
 
 /// The time from now to then, never zero: a pass that has to come at once comes in a moment.

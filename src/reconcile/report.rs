@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use super::error::PassError;
 use crate::{
     api::{
-        AwsDeployUser, AwsDeployUserStatus, Condition, ConditionType, Reason,
-        user::{AccessKeyState, AccessKeyStatus, UserStatus},
+        AwsDeployUser, AwsDeployUserStatus, Condition, ConditionType, Reason, mark,
+        user::{AccessKeyState, AccessKeyStatus, ClassReference, UserStatus},
     },
     cluster::News,
     domain::{
         backoff,
-        desired::Target,
+        desired::{Desired, Target},
         plan::{Note, Plan},
         verdict::{self, Failure, Outcome},
         world::{AccessKey, Iam, IamUser, World},
@@ -22,11 +22,14 @@ use crate::{
 pub(super) struct Account<'a> {
     pub(super) user: &'a AwsDeployUser,
     pub(super) target: &'a Target,
+    pub(super) desired: Option<&'a Desired>,
     pub(super) plan: Option<&'a Plan>,
     pub(super) world: Option<&'a World>,
     pub(super) failures: Vec<Failure>,
     /// A failure of this very pass, not one that is still being waited out.
     pub(super) failed_now: bool,
+    /// The class that allows the resource, if one does.
+    pub(super) class: Option<&'a ClassReference>,
     pub(super) authorization: Note,
     pub(super) now: Timestamp,
 }
@@ -48,6 +51,10 @@ pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
     verdict::keep_failure(&mut findings, &before.conditions);
     let conditions = verdict::conditions(findings, &before.conditions, generation, account.now);
     let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
+    if let Some(class) = account.class {
+        after.class = Some(class.clone());
+        after.revocation = None;
+    }
     if let Some(world) = account.world {
         observed(&mut after, account, world);
     }
@@ -66,12 +73,12 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
     let known: Vec<AccessKeyStatus> = std::mem::take(&mut after.access_keys);
     match &world.iam {
         Iam::Found(user) if account.target.owner.of(&user.tags) == crate::domain::owner::Ownership::Ours => {
-            after.user = Some(UserStatus {
-                name: user.name.clone(),
-                arn: user.arn.clone(),
-                id: user.id.clone(),
-                tag_keys: declared_tags(account, user),
-            });
+            let tag_keys = match account.desired {
+                Some(desired) => declared_tags(desired, user),
+                None => after.user.take().map(|user| user.tag_keys).unwrap_or_default(),
+            };
+            after.user =
+                Some(UserStatus { name: user.name.clone(), arn: user.arn.clone(), id: user.id.clone(), tag_keys });
             after.access_keys = keys(account, world, user, &known);
         }
         Iam::Found(_) | Iam::Absent => after.user = None,
@@ -87,10 +94,11 @@ fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, world: &Worl
     after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
 }
 
-/// Declared tags that the user carries now, so that one that is no longer declared can be told from somebody else's.
-fn declared_tags(account: &Account<'_>, user: &IamUser) -> Vec<String> {
+/// Tags of resource and class that the user carries now, so that one that is no longer declared can be told from somebody else's.
+fn declared_tags(desired: &Desired, user: &IamUser) -> Vec<String> {
+    let declared = desired.tags.keys().filter(|key| !key.starts_with(mark::TAG_PREFIX));
     let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
-    account.user.spec.tags.keys().filter(carried).cloned().collect()
+    declared.filter(carried).cloned().collect()
 }
 
 fn keys(account: &Account<'_>, world: &World, user: &IamUser, known: &[AccessKeyStatus]) -> Vec<AccessKeyStatus> {
@@ -235,6 +243,8 @@ mod tests {
         status(&Account {
             user,
             target: &Target::of(user, "cluster").unwrap(),
+            desired: None,
+            class: None,
             plan: Some(&plan),
             world: None,
             failures: Vec::new(),

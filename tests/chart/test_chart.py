@@ -20,8 +20,22 @@ SAMPLES = {
     "image.pullPolicy": "Always",
     "imagePullSecrets": [{"name": "registry"}],
     "secretAccess.namespaces": ["deploy"],
-    "allowWithoutClass": True,
-    "allowAdoption": True,
+    **{
+        path: (value, {"presets": {preset: {"enabled": True, "namespaces": ["a"], **more}}})
+        for preset, more in (("cycle", {}), ("defang", {}), ("cdk", {"policy": "arn:aws:iam::123456789012:policy/cdk"}))
+        for path, value in (
+            (f"presets.{preset}.enabled", False),
+            (f"presets.{preset}.namespaces", ["deploy"]),
+            (f"presets.{preset}.permissionsBoundary", "arn:aws:iam::123456789012:policy/boundary"),
+        )
+    },
+    "presets.defang.account": ("123456789012", {"presets": {"defang": {"enabled": True, "namespaces": ["a"]}}}),
+    "presets.cdk.policy": (
+        "arn:aws:iam::123456789012:policy/other",
+        {"presets": {"cdk": {"enabled": True, "namespaces": ["a"], "policy": "arn:aws:iam::123456789012:policy/cdk"}}},
+    ),
+    "admission.classes": False,
+    "admission.ownSecrets": False,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -38,9 +52,7 @@ SAMPLES = {
     "settings.resync": "3m",
     "settings.secretCheck": "3m",
     "settings.minRotationInterval": "3m",
-    "settings.userPath": "/other/",
-    "settings.permissionsBoundary": "arn:aws:iam::123456789012:policy/other",
-    "settings.onQuarantine": "Suspend",
+    "settings.reportClasses": False,
     "settings.maxAttachedPolicies": 20,
     "settings.intentDwell": "3m",
     "settings.verifySuccesses": 0,
@@ -215,8 +227,10 @@ class Values(unittest.TestCase):
         for given, reason in [
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
-            ({"allowWithoutClass": "yes"}, "allowWithoutClass"),
-            ({"allowAdoption": "yes"}, "allowAdoption"),
+            ({"settings": {"reportClasses": "yes"}}, "reportClasses"),
+            ({"presets": {"cycle": {"enabled": True}}}, "enabled for no namespace"),
+            ({"presets": {"cdk": {"enabled": True, "namespaces": ["a"]}}}, "presets.cdk.policy is missing"),
+            ({"presets": {"defang": {"account": "1"}}}, "account"),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
@@ -244,7 +258,7 @@ class Values(unittest.TestCase):
             ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels"),
             ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "commonLabels"),
             ({"extraArgs": ["--resync=1h"]}, "extraArgs"),
-            ({"extraArgs": ["--allow-without-class"]}, "extraArgs"),
+            ({"extraArgs": ["--report-classes=false"]}, "extraArgs"),
             ({"extraEnv": [{"name": "AWSDEPLOY_RESYNC", "value": "1h"}]}, "extraEnv"),
             ({"extraEnv": [{"name": "AWS_REGION"}], "aws": {"region": "us-east-1"}}, "extraEnv has AWS_REGION"),
             ({"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A"),
@@ -281,10 +295,10 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[1:]),
             {
-                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--allow-without-class", "--allow-adoption", "--cluster-id=test", "--concurrency=4",
+                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
-                "--user-path=/deploy/", "--permissions-boundary=arn:aws:iam::123456789012:policy/deploy-boundary",
-                "--on-quarantine=Rotate", "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
+                "--report-classes=false",
+                "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
                 "--verify-timeout=1m30s", "--retire-dwell=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
             },
         )
@@ -301,7 +315,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsPerResource", "secretsClusterRole", "allowWithoutClass", "allowAdoption", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsPerResource", "secretsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -399,17 +413,21 @@ class Rights(unittest.TestCase):
     def test_the_operator_has_these_rights_and_no_other(self):
         objects = Objects()
         self.assertEqual(
-            self.rules(objects, "", "-cluster-id", "-secrets"),
+            self.rules(objects, "", "-classes", "-cluster-id", "-secrets"),
             [
                 {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers"], "verbs": ["get", "list", "watch", "patch"]},
                 {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers/status"], "verbs": ["update"]},
                 {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]},
+                {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployuserclasses"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployuserclasses/status"], "verbs": ["update"]},
+                {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
                 {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
                 {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRET_VERBS},
             ],
         )
         self.assertEqual(
-            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}, {NAME, f"{NAME}-cluster-id"}
+            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
+            {NAME, f"{NAME}-classes", f"{NAME}-cluster-id"},
         )
         self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease"])
 
@@ -441,7 +459,11 @@ class Rights(unittest.TestCase):
 
     def test_watched_namespaces_are_the_end_of_the_operators_rights(self):
         objects = Objects({"watchNamespaces": ["a", "b"]})
-        self.assertEqual([binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")], [f"{NAME}-cluster-id"])
+        # Classes and labels of namespaces are not in any namespace.
+        self.assertEqual(
+            {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
+            {f"{NAME}-classes", f"{NAME}-cluster-id"},
+        )
         self.assertEqual(
             [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
             [(NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
@@ -533,23 +555,25 @@ class Notes(unittest.TestCase):
 
     def test_what_is_closed_is_said_with_the_way_to_open_it(self):
         said = notes()
-        for part in ("NOTHING IS ALLOWED YET", "--set allowWithoutClass=true", "NO ACCESS TO SECRETS YET",
+        for part in ("NOTHING IS ALLOWED WITHOUT A CLASS", "kubectl get awsdeployuserclasses", "NO ACCESS TO SECRETS YET",
                      "secretAccess.namespaces={deploy}", "fallback", "OIDC", "needs AWS credentials", "wait --for=condition=Ready"):
             self.assertIn(part, said)
 
     def test_what_is_open_is_said_too(self):
         said = notes({
-            "allowWithoutClass": True, "secretAccess": {"namespaces": ["ci", "deploy"]}, "crds": {"keep": False},
+            "secretAccess": {"namespaces": ["ci", "deploy"]}, "crds": {"keep": False},
             "aws": {"credentialsSecret": "aws"},
         })
-        for part in ("any policy of the AWS account", "Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
+        for part in ("Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
             self.assertIn(part, said)
         self.assertNotIn("YET", said)
 
     def test_the_next_command_is_valid(self):
         # Not indented, so that the shell finds the END of what was copied.
         manifest = re.search(r"^kubectl apply -f - <<'END'\n(.*?)^END$", notes(), re.DOTALL | re.MULTILINE).group(1)
-        check_against_crd(self, yaml.safe_load(manifest))
+        class_, user = yaml.safe_load_all(manifest)
+        check_against_crd(self, class_)
+        check_against_crd(self, user)
 
     def test_notes_fit_a_terminal(self):
         for line in notes().splitlines():
@@ -558,7 +582,8 @@ class Notes(unittest.TestCase):
 
 def check_against_crd(test, manifest):
     """Unknown fields, types, enums, patterns and lengths; the CEL rules are the API server's."""
-    (file,) = [file for file in Crds.SOURCES if "awsdeployusers" in file.name]
+    plural = {"AwsDeployUser": "awsdeployusers", "AwsDeployUserClass": "awsdeployuserclasses"}[manifest["kind"]]
+    (file,) = [file for file in Crds.SOURCES if f"_{plural}." in file.name]
     (version,) = yaml.safe_load(file.read_text())["spec"]["versions"]
 
     def check(node, value, path):
@@ -585,8 +610,29 @@ def check_against_crd(test, manifest):
             test.assertRegex(value, pattern, path)
         test.assertLessEqual(len(value) if isinstance(value, str) else 0, node.get("maxLength", 1 << 30), path)
 
-    test.assertEqual((manifest["apiVersion"], manifest["kind"]), ("awsdeploy.dev/v1alpha1", "AwsDeployUser"))
+    test.assertEqual(manifest["apiVersion"], "awsdeploy.dev/v1alpha1")
     check(version["schema"]["openAPIV3Schema"]["properties"]["spec"], manifest["spec"], "spec")
+
+
+class Presets(unittest.TestCase):
+    """Classes that come with the chart."""
+
+    def test_a_preset_is_a_class_that_fits_the_schema_and_none_is_there_unasked(self):
+        self.assertEqual(Objects().kind("AwsDeployUserClass"), [])
+        policy = "arn:aws:iam::123456789012:policy/cdk"
+        given = {preset: {"enabled": True, "namespaces": ["deploy"]} for preset in ("cycle", "defang", "cdk")}
+        given["cdk"]["policy"] = policy
+        classes = {found["metadata"]["name"]: found for found in Objects({"presets": given}).kind("AwsDeployUserClass")}
+        self.assertEqual(set(classes), {"cycle", "defang", "cdk"})
+        for found in classes.values():
+            check_against_crd(self, found)
+            self.assertEqual(found["spec"]["namespaces"], {"names": ["deploy"]})
+            # A class that were deleted before it is made again would take its users with it.
+            self.assertEqual(found["metadata"]["annotations"]["helm.sh/hook-delete-policy"], "hook-failed")
+        self.assertEqual(classes["cycle"]["spec"]["policies"]["allowed"], ["AmazonEC2FullAccess"])
+        self.assertEqual(classes["cdk"]["spec"]["policies"]["allowed"], [policy])
+        acknowledged = [name for name, found in classes.items() if found["spec"].get("acknowledgeAdminEquivalent")]
+        self.assertEqual(acknowledged, ["defang"])
 
 
 class Examples(unittest.TestCase):
@@ -605,6 +651,18 @@ class Examples(unittest.TestCase):
         for name, manifest in users:
             with self.subTest(name):
                 check_against_crd(self, manifest)
+
+    def test_every_example_has_the_class_that_it_names(self):
+        classes = {}
+        for file in sorted((ROOT / "examples" / "classes").glob("*.yaml")):
+            manifest = yaml.safe_load(file.read_text())
+            with self.subTest(file.name):
+                check_against_crd(self, manifest)
+            classes[manifest["metadata"]["name"]] = manifest["spec"]
+        for name, manifest in self.manifests():
+            if manifest["kind"] == "AwsDeployUser":
+                served = classes[manifest["spec"]["className"]]["namespaces"]["names"]
+                self.assertIn(manifest["metadata"]["namespace"], served, name)
 
     def test_an_unknown_field_would_be_found(self):
         manifest = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())

@@ -17,6 +17,7 @@ SERVED, OTHER = "deploy", "other"
 NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging")
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 USERS = "awsdeployusers.awsdeploy.dev"
+CLASSES = "awsdeployuserclasses.awsdeploy.dev"
 VALUES = {"replicas": 0, "secretAccess": {"namespaces": [SERVED]}}
 
 
@@ -70,13 +71,15 @@ class Cluster(unittest.TestCase):
             kubectl("create", "namespace", namespace)
         kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
         install(VALUES)
+        # The CRD is known a moment later.
+        eventually(lambda: kubectl("apply", "-f", str(ROOT / "examples" / "classes"), check=False).returncode == 0)
 
     @classmethod
     def remove(cls):
         try:
             helm("uninstall", NAME, "--ignore-not-found")
         finally:
-            kubectl("delete", "crd", USERS, "--ignore-not-found")
+            kubectl("delete", "crd", USERS, CLASSES, "--ignore-not-found")
             kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--wait=false")
 
     def tearDown(self):
@@ -92,6 +95,11 @@ class Cluster(unittest.TestCase):
         for verb in ("get", "create", "update", "delete"):
             self.assertTrue(may(verb, ":secrets", SERVED), verb)
         self.assertTrue(may("get", ":namespaces/kube-system", "kube-system"))
+        for verb in ("get", "list", "watch"):
+            self.assertTrue(may(verb, "awsdeploy.dev:awsdeployuserclasses"), verb)
+        self.assertTrue(may("update", "awsdeploy.dev:awsdeployuserclasses", subresource="status"))
+        for verb in ("list", "watch"):
+            self.assertTrue(may(verb, ":namespaces"), verb)
 
     def test_the_operator_may_do_nothing_else(self):
         for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"):
@@ -108,7 +116,8 @@ class Cluster(unittest.TestCase):
             self.assertFalse(may(verb, ":secrets", SERVED), verb)
         for verb in ("create", "update", "delete", "deletecollection"):
             self.assertFalse(may(verb, "awsdeploy.dev:awsdeployusers", SERVED), verb)
-        for verb in ("list", "watch", "update", "delete"):
+            self.assertFalse(may(verb, "awsdeploy.dev:awsdeployuserclasses"), verb)
+        for verb in ("update", "patch", "delete"):
             self.assertFalse(may(verb, ":namespaces"), verb)
         self.assertFalse(may("get", f":namespaces/{OTHER}", OTHER))
         for verb in ("get", "list", "delete", "update"):
@@ -135,7 +144,15 @@ class Cluster(unittest.TestCase):
         self.assertEqual(kubectl(me, "auth", "can-i", "get", "secrets", "-n", OTHER, check=False).stdout.strip(), "no")
         self.assertTrue(kubectl(me, "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}").stdout)
         kubectl(me, "get", USERS, "--all-namespaces")
+        user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
+        done = eventually(lambda: (made := kubectl("apply", "-o", "json", "-f", "-", given=user, check=False)).stdout and made)
+        self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle")
+        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": "cycle"}
+        owner["uid"] = json.loads(done.stdout)["metadata"]["uid"]
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}}
+        refused = kubectl(me, "-n", SERVED, "create", "-f", "-", given=secret, check=False)
+        self.assertIn("belong to an AwsDeployUser", refused.stderr)
+        secret["metadata"]["ownerReferences"] = [owner]
         for namespace, allowed in ((SERVED, True), (OTHER, False)):
             done = kubectl(me, "-n", namespace, "create", "-f", "-", given=secret, check=False)
             self.assertEqual(done.returncode == 0, allowed, done.stderr)
@@ -199,6 +216,8 @@ class Cluster(unittest.TestCase):
     def test_examples_are_taken(self):
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples"))
         self.assertEqual(len(done.stdout.splitlines()), len(list((ROOT / "examples").glob("*.yaml"))))
+        self.assertEqual(done.stderr, "", "warnings")
+        done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples" / "classes"))
         self.assertEqual(done.stderr, "", "warnings")
 
     def test_resources_outlive_the_release(self):

@@ -281,7 +281,6 @@ pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
         "--verify-interval=50ms",
         "--verify-successes=2",
         "--cluster-id=faults",
-        "--allow-adoption",
     ];
     let mut stage = Stage::with(Wishes { arguments, kube_proxy: true, ..Wishes::default() }).await;
     let kube = stage.kube.take().expect("a Kubernetes proxy");

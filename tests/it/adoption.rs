@@ -6,7 +6,7 @@ use awsdeploy::api::{ConditionType, Reason, user::AccessKeyState};
 use awsdeploy_testkit::aws_proxy::{Call, Rule};
 use serde_json::{Value, json};
 
-use crate::stage::{SOON, Stage, condition, message};
+use crate::stage::{SOON, Stage, condition, message, open_class};
 
 const EC2: &str = "arn:aws:iam::aws:policy/AmazonEC2FullAccess";
 const S3: &str = "arn:aws:iam::aws:policy/AmazonS3FullAccess";
@@ -18,7 +18,7 @@ type Refused = (&'static str, Vec<(String, String)>, &'static str, &'static str)
 
 /// A cluster that permits adoption.
 async fn permitting() -> Stage {
-    Stage::with_arguments(&["--cluster-id=it", "--allow-adoption"]).await
+    Stage::with_arguments(&["--cluster-id=it"]).await
 }
 
 /// What an AWS admin writes for the resource `x`.
@@ -36,12 +36,16 @@ async fn someones_user(stage: &Stage, name: &str, path: &str, tags: &[(&str, &st
 }
 
 pub(crate) async fn a_user_is_taken_over_with_the_consent_of_both_sides() {
-    let mut stage = Stage::with_arguments(&[
-        "--cluster-id=it",
-        "--allow-adoption",
-        "--permissions-boundary=arn:aws:iam::aws:policy/PowerUserAccess",
-    ])
-    .await;
+    let mut stage = permitting().await;
+    let mut limited = open_class();
+    limited["permissionsBoundary"] = json!("arn:aws:iam::aws:policy/PowerUserAccess");
+    limited["namespaces"] = json!({"names": [stage.namespace]});
+    let class = stage.class("limited", limited).await;
+    let spec = |user: &str| {
+        let mut spec = spec(user);
+        spec["className"] = json!(class);
+        spec
+    };
     let human = stage.aws.human();
     someones_user(&stage, "ci", "/awsdeploy/team/", &[("owner", "platform")]).await;
     human.attach("ci", EC2).await.expect("by hand");
@@ -56,7 +60,7 @@ pub(crate) async fn a_user_is_taken_over_with_the_consent_of_both_sides() {
     let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     let told = message(&user, ConditionType::Ready);
     let command = format!("aws iam tag-user --user-name ci --tags Key={TAG},Value={}", consent(&stage));
-    assert!(told.contains(&command) && !told.contains("--allow-adoption"), "{told}");
+    assert!(told.contains(&command) && !told.contains("adoption: Allow"), "{told}");
     assert!(stage.aws.log().select(|call| call.mutating).is_empty(), "nothing is written without consent");
     assert!(stage.secret("x").await.is_none());
 
@@ -144,10 +148,13 @@ pub(crate) async fn without_a_true_consent_nothing_is_written() {
 pub(crate) async fn a_cluster_that_does_not_permit_it_adopts_nobody() {
     let stage = Stage::with_arguments(&["--cluster-id=it"]).await;
     someones_user(&stage, "ci", "/awsdeploy/", &[(TAG, &consent(&stage))]).await;
-    stage.apply("x", spec("ci")).await;
+    let class = stage.class("denies", json!({"policies": {"allowed": ["AmazonEC2FullAccess"]}})).await;
+    let mut spec = spec("ci");
+    spec["className"] = json!(class);
+    stage.apply("x", spec).await;
     let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     let told = message(&user, ConditionType::Ready);
-    assert!(told.contains("--allow-adoption") && !told.contains("aws iam tag-user"), "the missing side only: {told}");
+    assert!(told.contains("adoption: Allow") && !told.contains("aws iam tag-user"), "the missing side only: {told}");
     assert!(stage.aws.log().select(|call| call.mutating).is_empty());
     stage.delete("x").await;
     stage.gone("x").await;

@@ -116,16 +116,6 @@ pub(crate) async fn an_unreachable_aws_leaves_ready_as_it_was() {
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
 }
 
-pub(crate) async fn without_a_class_nothing_is_allowed() {
-    let stage = Stage::with(Wishes { no_door: true, ..Wishes::default() }).await;
-    stage.apply("x", json!({"userName": "u"})).await;
-    let user = stage.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    assert!(message(&user, ConditionType::Ready).contains("--allow-without-class"));
-    assert!(stage.aws.log().calls().is_empty(), "AWS is not asked anything");
-    stage.delete("x").await;
-    stage.gone("x").await;
-}
-
 pub(crate) async fn one_bad_resource_does_not_stop_the_others() {
     let stage = Stage::with_arguments(&["--concurrency=1"]).await;
     for n in 0..3 {

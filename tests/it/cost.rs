@@ -27,8 +27,7 @@ fn tally(calls: &[CallRecord]) -> (usize, usize) {
 }
 
 pub(crate) async fn calls_to_aws_are_counted() {
-    let stage =
-        Stage::with_arguments(&["--resync=1h", "--secret-check=1h", "--cluster-id=it", "--allow-adoption"]).await;
+    let stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h", "--cluster-id=it"]).await;
     let since = |mark: Mark, user: &str| {
         let calls = stage.aws.log().calls_since(mark);
         tally(&calls.into_iter().filter(|call| call.user.as_deref() == Some(user)).collect::<Vec<_>>())

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use crate::stage::Stage;
 
-fn crd() -> Value {
-    serde_saphyr::from_str(&awsdeploy::api::crds_yaml().expect("the CRD is written")).expect("the CRD is YAML")
+fn crds() -> [Value; 2] {
+    let all = awsdeploy::api::crds_yaml().expect("the CRDs are written");
+    all.map(|(_, yaml)| serde_saphyr::from_str(&yaml).expect("the CRD is YAML"))
 }
 
 pub(crate) async fn every_field_is_described() {
@@ -26,7 +27,9 @@ pub(crate) async fn every_field_is_described() {
         }
     }
     let mut missing = Vec::new();
-    walk("", &crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut missing);
+    for crd in crds() {
+        walk("", &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut missing);
+    }
     missing.retain(|path| path != ".status" && path != ".spec");
     assert!(missing.is_empty(), "fields without a description: {missing:?}");
 }
@@ -63,6 +66,35 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         let error = stage.try_apply("x", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
         assert!(error.contains(told), "{spec}: {error}");
     }
+    for (spec, told) in [
+        (json!({"account": {"id": "12"}}), "account.id"),
+        (json!({"namespaces": {"names": ["a b"]}}), "names"),
+        (json!({"namespaces": {"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}), "need values"),
+        (json!({"users": {"path": "deploy"}}), "path"),
+        (json!({"users": {"nameTemplate": "{namespace}"}}), "two resources would claim one user"),
+        (json!({"users": {"nameTemplate": "{name}-{team}"}}), "nameTemplate"),
+        (json!({"users": {"namePattern": "("}}), "namePattern"),
+        (json!({"policies": {"allowed": ["arn:aws:iam::*:policy/own"]}}), "allowed"),
+        (json!({"policies": {"default": ["Amazon*"]}}), "default"),
+        (json!({"permissionsBoundary": "PowerUserAccess"}), "permissionsBoundary"),
+        (json!({"rotation": {"minEvery": "Never"}}), "minEvery"),
+        (json!({"tags": {"aws:x": "y"}}), "reserved by AWS"),
+        (json!({"tags": {"a!": "y"}}), "letters, digits"),
+        (json!({"onRevoked": "Explode"}), "Deactivate"),
+        (json!({"console": true}), "console"),
+    ] {
+        let error = stage.try_class("bad", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
+        assert!(error.contains(told), "{spec}: {error}");
+    }
+    let class = stage.class("fixed", json!({"users": {"path": "/a/"}})).await;
+    for spec in [
+        json!({"users": {"path": "/b/"}}),
+        json!({}),
+        json!({"account": {"id": "123456789012"}, "users": {"path": "/a/"}}),
+    ] {
+        let error = stage.try_class("fixed", spec.clone()).await.expect_err("immutable").to_string();
+        assert!(error.contains("immutable"), "{class}: {spec}: {error}");
+    }
     stage.try_apply("x", json!({"userName": "a"})).await.expect("a good one");
     for spec in [json!({"userName": "b"}), json!({})] {
         let error = stage.try_apply("x", spec.clone()).await.expect_err("immutable").to_string();
@@ -70,14 +102,30 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
     }
 }
 
+/// Confused deputies begin with such a field.
+pub(crate) async fn no_field_of_a_tenant_names_a_namespace_or_an_address() {
+    fn walk(path: &str, schema: &Value, found: &mut Vec<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let (path, lower) = (format!("{path}.{name}"), name.to_lowercase());
+            if ["namespace", "url", "endpoint", "host", "server"].iter().any(|word| lower.contains(word)) {
+                found.push(path.clone());
+            }
+            walk(&path, field, found);
+            walk(&path, &field["items"], found);
+        }
+    }
+    let [users, _] = crds();
+    let mut found = Vec::new();
+    walk("", &users["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"], &mut found);
+    assert!(found.is_empty(), "{found:?}");
+}
+
 pub(crate) async fn printer_columns_answer_the_first_questions() {
-    let crd = crd();
-    let columns: Vec<&str> = crd["spec"]["versions"][0]["additionalPrinterColumns"]
-        .as_array()
-        .expect("columns")
-        .iter()
-        .filter(|column| column["priority"].as_i64().unwrap_or(0) == 0)
-        .filter_map(|column| column["name"].as_str())
-        .collect();
-    assert_eq!(columns, ["Ready", "Reason", "User", "Secret", "Key-Age", "Next-Rotation", "Age"]);
+    let columns = crds().map(|crd| {
+        let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().expect("columns");
+        let shown = columns.iter().filter(|column| column["priority"].as_i64().unwrap_or(0) == 0);
+        shown.filter_map(|column| column["name"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    });
+    assert_eq!(columns[0], ["Ready", "Reason", "User", "Secret", "Key-Age", "Next-Rotation", "Age"]);
+    assert_eq!(columns[1], ["Default", "Account", "Users", "Credentials", "Account-Matches", "Boundary", "Age"]);
 }

@@ -97,7 +97,7 @@ pub(crate) async fn the_operator_takes_the_arguments_of_the_chart() {
     let tools = Tools::locate().await.expect("the tools");
     let files = tempfile();
     let chart = Chart::new(&tools, &files, "x", "x").values(json!({
-        "allowWithoutClass": true, "allowAdoption": true, "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
+        "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
     }));
     let objects = chart.template().await.expect("the chart is rendered");
     let deployment = objects
@@ -125,9 +125,11 @@ fn tempfile() -> PathBuf {
 }
 
 pub(crate) async fn generated_files_are_up_to_date() {
-    let wanted = awsdeploy::api::crds_yaml().expect("the CRD is written");
-    let found = fs::read_to_string(root().join("crds/awsdeploy.dev_awsdeployusers.yaml")).expect("crds/ is there");
-    assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+    for (plural, wanted) in awsdeploy::api::crds_yaml().expect("the CRDs are written") {
+        let found =
+            fs::read_to_string(root().join(format!("crds/awsdeploy.dev_{plural}.yaml"))).expect("crds/ is there");
+        assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+    }
     let wanted = awsdeploy::operator::metrics::reference::markdown();
     let found = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is there");
     assert!(found == wanted, "docs/metrics.md is not what src/operator/metrics says; run make generate");
@@ -157,6 +159,7 @@ pub(crate) async fn the_runbook_says_what_to_do_for_every_reason() {
 pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {
     let arguments = awsdeploy::operator::iam_policy::IamPolicyArguments {
         account: "123456789012".to_owned(),
+        class: None,
         path: "/awsdeploy/".to_owned(),
         boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".to_owned()),
         groups: Vec::new(),
@@ -165,8 +168,55 @@ pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {
     let text = fs::read_to_string(root().join("docs/iam-policy.md")).expect("docs/iam-policy.md is there");
     let shown = text.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a JSON block");
     assert!(
-        shown == arguments.policy(),
+        shown == arguments.policy().expect("a policy"),
         "docs/iam-policy.md does not show what iam-policy prints:\n{}",
-        arguments.policy()
+        arguments.policy().expect("a policy")
     );
+}
+
+/// Whoever lists Secrets of the whole cluster reads them.
+pub(crate) async fn secrets_are_asked_for_by_namespace_only() {
+    let mut asked = 0;
+    for file in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&file).expect("a file");
+        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        if code.contains("Api<Secret>") || code.contains("Api::<Secret>") {
+            asked += 1;
+            assert!(!code.contains("Api::all"), "{}", file.display());
+            assert!(!code.contains(".list(") && !code.contains(".watch("), "{}", file.display());
+        }
+    }
+    assert_eq!(asked, 1, "one place knows Secrets");
+}
+
+/// A row without its test is a wish.
+pub(crate) async fn the_threat_model_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md is there");
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        for file in all_files(&root().join(folder)) {
+            sources += &fs::read_to_string(&file).unwrap_or_default();
+        }
+    }
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            let found = [format!("fn {name}("), format!("def {name}(")].iter().any(|text| sources.contains(text));
+            assert!(found, "there is no test {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs" || extension == "py"))
+        .collect()
 }

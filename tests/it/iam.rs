@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use awsdeploy::api::{ConditionType, Reason};
 use serde_json::json;
 
-use crate::stage::{Stage, Wishes, eventually, message};
+use crate::stage::{Stage, eventually, message};
 
 const EC2: &str = "arn:aws:iam::aws:policy/AmazonEC2FullAccess";
 const VIEW: &str = "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess";
@@ -153,12 +153,11 @@ pub(crate) async fn a_group_that_does_not_exist_is_named() {
 }
 
 pub(crate) async fn the_boundary_is_there_from_the_start_and_kept() {
-    let stage = Stage::with_arguments(&[
-        "--permissions-boundary=arn:aws:iam::aws:policy/PowerUserAccess",
-        "--user-path=/team/deploy/",
-    ])
-    .await;
-    stage.apply("x", json!({"userName": "b"})).await;
+    let stage = Stage::new().await;
+    let class =
+        json!({"permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess", "users": {"path": "/team/deploy/"}});
+    let class = stage.class("limited", class).await;
+    stage.apply("x", json!({"className": class, "userName": "b"})).await;
     stage.ready("x").await;
     let boundary = Some("arn:aws:iam::aws:policy/PowerUserAccess".to_owned());
     let iam = stage.iam("b").await;
@@ -175,15 +174,13 @@ pub(crate) async fn the_boundary_is_there_from_the_start_and_kept() {
 }
 
 pub(crate) async fn without_its_boundary_no_user_is_made() {
-    let stage = Stage::with(Wishes {
-        arguments: vec!["--permissions-boundary=arn:aws:iam::123456789012:policy/missing"],
-        ..Wishes::default()
-    })
-    .await;
-    stage.apply("x", json!({"userName": "b"})).await;
+    let stage = Stage::new().await;
+    let class =
+        stage.class("limited", json!({"permissionsBoundary": "arn:aws:iam::123456789012:policy/missing"})).await;
+    stage.apply("x", json!({"className": class, "userName": "b"})).await;
     let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::BoundaryNotFound)).await;
     let told = message(&user, ConditionType::UserSynced);
-    assert!(told.contains("policy/missing") && told.contains("--permissions-boundary"), "{told}");
+    assert!(told.contains("policy/missing") && told.contains("permissionsBoundary in the class"), "{told}");
     assert!(stage.iam_opt("b").await.is_none());
     stage.delete("x").await;
     stage.gone("x").await;

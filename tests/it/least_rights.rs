@@ -16,6 +16,9 @@ pub(crate) async fn the_policy_allows_what_was_seen_and_nothing_else() {
         path: "/awsdeploy/".to_owned(),
         boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".to_owned()),
         groups: vec!["deployers".to_owned()],
+        policies: None,
+        inline: true,
+        console: true,
     });
     let (allowed, seen) = (allowed_actions(&policy), stage::actions_seen());
     let missing: Vec<_> = seen.difference(&allowed).collect();

@@ -13,8 +13,10 @@
 )]
 
 mod adapter;
+mod admission;
 mod adoption;
 mod bad_input;
+mod class;
 mod console;
 mod cost;
 mod crash;
@@ -53,8 +55,10 @@ const CLAIMS: &[Claim] = claims! {
     house: { imports_run_one_way, generated_files_are_up_to_date,
         the_image_build_is_sent_every_member_of_the_workspace,
         the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed,
+        secrets_are_asked_for_by_namespace_only, the_threat_model_names_tests_that_exist,
         the_runbook_says_what_to_do_for_every_reason }
-    crd: { every_field_is_described, rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
+    crd: { every_field_is_described, no_field_of_a_tenant_names_a_namespace_or_an_address,
+        rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
     main_job: {
         one_manifest_leads_to_user_policy_key_and_secret,
         the_defang_guide_is_one_manifest_too,
@@ -140,8 +144,26 @@ const CLAIMS: &[Claim] = claims! {
         missing_rights_name_the_command_that_grants_them,
         missing_credentials_are_told_and_waited_for,
         an_unreachable_aws_leaves_ready_as_it_was,
-        without_a_class_nothing_is_allowed,
         one_bad_resource_does_not_stop_the_others,
+    }
+    class: {
+        without_a_class_nothing_is_allowed,
+        a_class_decides_on_name_path_limits_tags_and_defaults,
+        what_a_class_does_not_allow_is_told_and_never_asked_of_aws,
+        a_tightened_class_freezes_the_user_and_its_key_lives_on,
+        a_namespace_without_its_label_loses_its_keys,
+        a_deleted_class_takes_its_users_with_it,
+        a_forbidden_change_costs_nothing_and_suspend_still_works,
+        who_comes_too_late_waits_for_room,
+        another_account_than_the_class_asks_for_is_not_written_to,
+        another_class_does_not_move_a_user,
+        a_class_says_how_it_stands,
+    }
+    admission: {
+        api_server_and_operator_say_the_same_of_every_row,
+        what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
+        the_operator_writes_no_secret_that_is_not_its_own,
+        the_cycle_preset_needs_ten_lines,
     }
     console: {
         a_person_gets_a_password_and_the_way_in,

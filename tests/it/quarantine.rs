@@ -15,8 +15,11 @@ fn spec() -> Value {
 
 /// A user that is Ready, on a stage with this policy.
 async fn ready(policy: &'static str) -> (Stage, String) {
-    let stage = Stage::with_arguments(&["--resync=2s", policy]).await;
-    stage.apply("x", spec()).await;
+    let stage = Stage::with_arguments(&["--resync=2s"]).await;
+    let class = stage.class("quarantine", json!({"onQuarantine": policy})).await;
+    let mut spec = spec();
+    spec["className"] = json!(class);
+    stage.apply("x", spec).await;
     stage.ready("x").await;
     let key = stage.published("x").await;
     (stage, key)
@@ -50,7 +53,7 @@ async fn looks(stage: &Stage, times: usize) {
 }
 
 pub(crate) async fn an_alert_is_told_and_changes_nothing() {
-    let (stage, key) = ready("--on-quarantine=Alert").await;
+    let (stage, key) = ready("Alert").await;
     let mark = stage.aws.log().mark();
     quarantine(&stage).await;
     assert_eq!(shown(&stage).await, 1);
@@ -67,7 +70,7 @@ pub(crate) async fn an_alert_is_told_and_changes_nothing() {
 }
 
 pub(crate) async fn a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_without_overlap() {
-    let (stage, first) = ready("--on-quarantine=Rotate").await;
+    let (stage, first) = ready("Rotate").await;
     // Both slots are taken by our own keys, and the overlap is an hour.
     stage.annotate("x", mark::ANNOTATION_ROTATE, "1").await;
     let second = stage.until_published("x", &first).await;
@@ -104,7 +107,7 @@ pub(crate) async fn a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_w
 }
 
 pub(crate) async fn a_quarantined_user_is_suspended_until_the_policy_is_detached() {
-    let (stage, key) = ready("--on-quarantine=Suspend").await;
+    let (stage, key) = ready("Suspend").await;
     quarantine(&stage).await;
     let user = stage.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Quarantined)).await;
     assert!(message(&user, ConditionType::RotationHealthy).contains("when the policy is detached"));

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
+use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason};
 use awsdeploy_testkit::{
     aws_proxy::{Account, CallLog, CallRecord, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
@@ -28,8 +28,9 @@ use k8s_openapi::api::{
     events::v1::Event,
 };
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client, Config, ResourceExt,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::await_condition,
 };
 use libtest_mimic::Failed;
@@ -38,6 +39,10 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 
 /// Where the chart is installed.
 const SYSTEM: &str = "aws-deploy-user-operator";
+/// Namespace that the preset for Cycle serves.
+pub(crate) const CYCLE: &str = "preset-cycle";
+/// Label of namespaces in which the API server asks the classes.
+pub(crate) const ASKED: &str = "admission";
 /// How long anything that should happen may take. Generous: the machines are slow and shared.
 pub(crate) const SOON: Duration = Duration::from_mins(1);
 
@@ -110,15 +115,32 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     let admin = rig.control_plane().kubeconfig().to_owned();
     let helm = rig.file("helm");
     std::fs::create_dir_all(&helm)?;
-    let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(json!({
-        "replicas": 0,
-        "allowWithoutClass": true,
-        "networkPolicy": {"enabled": false},
-        "secretAccess": {"namespaces": ["placeholder"]},
-    }));
+    // Most tests are about what the operator itself refuses; those of admission say where it is asked.
+    let values = |admission: bool| {
+        json!({
+            "replicas": 0,
+            "networkPolicy": {"enabled": false},
+            "secretAccess": {"namespaces": ["placeholder"]},
+            "admission": {"classes": admission},
+            "presets": {"cycle": {"enabled": true, "namespaces": [CYCLE]}},
+        })
+    };
+    let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(values(false));
     let client = rig.control_plane().client();
     create_namespace(&client, "placeholder").await;
+    // At first the CRDs are not there; an upgrade takes the preset for an object of the release and lets it live.
     chart.install(&admin).await?;
+    let classes: Api<AwsDeployUserClass> = Api::all(client.clone());
+    let made = classes.get("cycle").await?.uid();
+    chart.install(&admin).await?;
+    if classes.get("cycle").await?.uid() != made {
+        return Err("an upgrade made the class of a preset anew".into());
+    }
+    let asked = chart.clone().values(values(true)).template().await?;
+    for object in asked.into_iter().filter(|object| object.name_any().starts_with(&format!("{SYSTEM}-classes"))) {
+        ask_where_it_is_wanted(&client, object).await?;
+    }
+    apply_class(&client, "default", true, open_class()).await?;
     let secrets_binding = chart
         .template()
         .await?
@@ -137,6 +159,46 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     })
 }
 
+/// Applies an admission policy or its binding, for namespaces that are labelled for it.
+async fn ask_where_it_is_wanted(client: &Client, mut object: DynamicObject) -> kube::Result<()> {
+    let Some(types) = object.types.clone() else { return Ok(()) };
+    let Some(("admissionregistration.k8s.io", version)) = types.api_version.split_once('/') else { return Ok(()) };
+    let plural = match types.kind.as_str() {
+        "ValidatingAdmissionPolicy" => "validatingadmissionpolicies",
+        _ => "validatingadmissionpolicybindings",
+    };
+    if plural.ends_with("bindings") {
+        object.data["spec"]["matchResources"]["namespaceSelector"] = json!({"matchLabels": {ASKED: "yes"}});
+    }
+    let resource = ApiResource {
+        group: "admissionregistration.k8s.io".into(),
+        version: version.into(),
+        api_version: types.api_version.clone(),
+        kind: types.kind.clone(),
+        plural: plural.into(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    api.create(&PostParams::default(), &object).await.map(drop)
+}
+
+/// A class that allows everything everywhere: what is allowed to whom is the matter of the tests that say so.
+pub(crate) fn open_class() -> Value {
+    json!({
+        "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+        "console": "Allow", "adoption": "Allow", "acknowledgeAdminEquivalent": true,
+    })
+}
+
+async fn apply_class(client: &Client, name: &str, is_default: bool, spec: Value) -> kube::Result<AwsDeployUserClass> {
+    let annotations = if is_default { json!({"awsdeploy.dev/is-default-class": "true"}) } else { json!({}) };
+    let object = json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass",
+        "metadata": {"name": name, "annotations": annotations}, "spec": spec,
+    });
+    let params = PatchParams::apply("test").force().validation_strict();
+    Api::all(client.clone()).patch(name, &params, &Patch::Apply(&object)).await
+}
+
 async fn create_namespace(client: &Client, name: &str) {
     let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace");
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -151,8 +213,8 @@ pub(crate) struct Wishes {
     pub(crate) arguments: Vec<&'static str>,
     /// The operator may not touch Secrets in the namespace.
     pub(crate) no_secret_access: bool,
-    /// The operator runs without `--allow-without-class`.
-    pub(crate) no_door: bool,
+    /// The namespace, if it is not one of many.
+    pub(crate) namespace: Option<&'static str>,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
@@ -187,7 +249,8 @@ impl Stage {
     /// A stage as wished.
     pub(crate) async fn with(wishes: Wishes) -> Self {
         let shared = shared().await;
-        let namespace = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let namespace =
+            wishes.namespace.map_or_else(|| format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned);
         // A client of its own: connections belong to the runtime's tasks, tests come and go.
         let client = shared.client.clone();
         create_namespace(&client, &namespace).await;
@@ -252,6 +315,13 @@ impl Stage {
         api.create(&PostParams::default(), binding).await.expect("the RoleBinding is created");
     }
 
+    /// A client with the operator's own token.
+    pub(crate) async fn as_operator(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&shared().await.kubeconfig).expect("the operator's kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        Client::try_from(config.expect("a configuration")).expect("a client")
+    }
+
     pub(crate) fn users(&self) -> Api<AwsDeployUser> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -273,6 +343,34 @@ impl Stage {
         });
         let params = PatchParams::apply("test").force().validation_strict();
         self.users().patch(name, &params, &Patch::Apply(&object)).await
+    }
+
+    /// Applies a class of this test and gives its name. It serves the namespace of the test unless it says otherwise.
+    pub(crate) async fn class(&self, name: &str, spec: Value) -> String {
+        let class = self.try_class(name, spec).await.expect("the API server takes the class");
+        class.name_any()
+    }
+
+    /// Applies a class of this test that the API server may refuse.
+    pub(crate) async fn try_class(&self, name: &str, mut spec: Value) -> kube::Result<AwsDeployUserClass> {
+        if spec["namespaces"].is_null() {
+            spec["namespaces"] = json!({"names": [self.namespace]});
+        }
+        apply_class(&self.client, &format!("{}-{name}", self.namespace), false, spec).await
+    }
+
+    pub(crate) fn classes(&self) -> Api<AwsDeployUserClass> {
+        Api::all(self.client.clone())
+    }
+
+    /// Sets labels of the test's namespace; a null takes one away.
+    pub(crate) async fn label_namespace(&self, labels: Value) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        let patch = json!({"metadata": {"labels": labels}});
+        namespaces
+            .patch(&self.namespace, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .expect("the namespace is labelled");
     }
 
     /// Sets an annotation of a resource.
@@ -514,11 +612,10 @@ fn options(
         "--resync=5s",
         "--secret-check=1s",
         "--aws-rate=500",
+        // All tests share the classes; each would see other users.
+        "--report-classes=false",
         "--log=awsdeploy=debug",
     ]);
-    if !wishes.no_door {
-        arguments.push("--allow-without-class");
-    }
     arguments.extend(&wishes.arguments);
     OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
         .arguments(arguments)

@@ -44,14 +44,15 @@ pub fn cleanup(target: &Target, leaving: Leaving, world: &World, now: Timestamp,
     plan
 }
 
-struct Scene<'a> {
-    leaving: Leaving,
-    world: &'a World,
-    now: Timestamp,
-    settings: &'a Settings,
+/// What the rules look at.
+pub(super) struct Scene<'a> {
+    pub(super) leaving: Leaving,
+    pub(super) world: &'a World,
+    pub(super) now: Timestamp,
+    pub(super) settings: &'a Settings,
 }
 
-type Verdict = Result<Effect, (Option<Timestamp>, Note)>;
+pub(super) type Verdict = Result<Effect, (Option<Timestamp>, Note)>;
 
 impl Scene<'_> {
     fn decide(&self, target: &Target) -> Verdict {
@@ -67,7 +68,7 @@ impl Scene<'_> {
     }
 
     /// Brings an attempt under way to an end, so that its key is known: published, or deleted.
-    fn end_attempt(&self, user: &IamUser) -> Option<Verdict> {
+    pub(super) fn end_attempt(&self, user: &IamUser) -> Option<Verdict> {
         let JournalSeen::Attempt { attempt, journal: Journal { mode, started_at, .. } } = &self.world.journal else {
             return None;
         };
@@ -104,7 +105,7 @@ impl Scene<'_> {
         })
     }
 
-    fn delete(&self, user: &IamUser, force: bool) -> Verdict {
+    pub(super) fn delete(&self, user: &IamUser, force: bool) -> Verdict {
         let foreign: Vec<&str> =
             user.keys.iter().filter(|key| !self.world.is_ours(&key.id)).map(|key| key.id.as_str()).collect();
         if !force && !foreign.is_empty() {

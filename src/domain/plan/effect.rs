@@ -33,6 +33,8 @@ pub enum Why {
     Orphan,
     /// The user is being deleted.
     Cleanup,
+    /// No class allows it any more.
+    Revoked,
 }
 
 /// One thing to do. Everything but [`Effect::MintKey`] can be repeated without harm.

@@ -7,6 +7,7 @@
 mod cleanup;
 mod console;
 mod effect;
+mod revoked;
 pub mod rotation;
 mod standing;
 #[cfg(test)]
@@ -19,6 +20,7 @@ use jiff::Timestamp;
 
 pub use cleanup::{Leaving, cleanup, declared_grants};
 pub use effect::{Effect, Facts, Why};
+pub use revoked::{Revoked, revoked};
 pub use standing::{Standing, standing};
 
 use super::{

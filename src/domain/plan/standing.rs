@@ -52,9 +52,7 @@ pub fn standing(target: &Target, consent: Consent, path: &str, user: &IamUser) -
     }
     let mut missing = Vec::new();
     if consent == Consent::NotPermitted {
-        missing.push(
-            "this cluster does not permit adoption: a cluster admin can start the operator with --allow-adoption (chart value allowAdoption)".to_owned(),
-        );
+        missing.push("its class does not permit adoption: a cluster admin can set adoption: Allow there".to_owned());
     }
     let wanted = target.owner.adoptable_by();
     let found = user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(mark::TAG_ADOPTABLE_BY));

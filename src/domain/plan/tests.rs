@@ -86,7 +86,7 @@ fn at_rest() -> Case {
     let target = Target::of(&resource, "cluster").unwrap();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
     let settings = Settings::default();
-    let desired = desired::validate(&resource, &target, &Grant::without_class(), &account, &settings).unwrap();
+    let desired = desired::validate(&resource, &target, &Grant::simplest(), &account, &settings).unwrap();
     let user = IamUser {
         name: target.user_name.clone(),
         arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),

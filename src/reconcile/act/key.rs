@@ -264,5 +264,6 @@ fn because(why: Why) -> &'static str {
         Why::Withdrawn => "no access key is declared any more",
         Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
         Why::Cleanup => "the resource is being deleted",
+        Why::Revoked => "no class allows it any more",
     }
 }

@@ -146,7 +146,7 @@ impl Actor<'_> {
     }
 
     async fn add_finalizer(&mut self) -> Result<(), PassError> {
-        self.user = self.users().add_finalizer(&self.user).await?;
+        self.user = self.users().add_finalizer(&self.user, &self.target.user_name).await?;
         self.observed.world.finalizer = true;
         Ok(())
     }

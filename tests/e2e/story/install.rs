@@ -87,7 +87,7 @@ pub(crate) async fn install(world: &World) {
         // As short as the story needs it; the defaults are 1h, 60s and 10m.
         "settings": {"minRotationInterval": "10s", "intentDwell": "5s", "retireDwell": "3s"},
     });
-    allow_all_users(&mut values);
+    with_the_class(&mut values);
     fs::write(world.directory().join("values.json"), values.to_string()).expect("a file");
     let command = format!(
         "helm install {RELEASE} charts/aws-deploy-user-operator --namespace {RELEASE} --values $RUN/values.json \
@@ -97,9 +97,9 @@ pub(crate) async fn install(world: &World) {
     world.shell.shown(&command).await;
 }
 
-/// The values by which every resource of the story is allowed what it asks for.
-fn allow_all_users(values: &mut Value) {
-    values["allowWithoutClass"] = json!(true);
+/// The values by which the resource of the story is allowed what it asks for: the class of the guide.
+fn with_the_class(values: &mut Value) {
+    values["presets"] = json!({"cycle": {"enabled": true, "namespaces": [NAMESPACE]}});
 }
 
 /// What the kernel says of the process: whatever image and chart promise comes down to this.

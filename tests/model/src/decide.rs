@@ -141,7 +141,7 @@ static DESIRED: LazyLock<Desired> = LazyLock::new(|| {
     let resource: AwsDeployUser = serde_json::from_value(resource).unwrap_or_default();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
     Target::of(&resource, "cluster")
-        .and_then(|target| desired::validate(&resource, &target, &Grant::without_class(), &account, &SETTINGS).ok())
+        .and_then(|target| desired::validate(&resource, &target, &Grant::simplest(), &account, &SETTINGS).ok())
         .unwrap_or_else(|| unreachable!("the resource of the model is valid"))
 });
 

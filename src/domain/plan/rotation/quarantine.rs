@@ -88,13 +88,13 @@ impl Scene<'_> {
         }
         let done = match self.desired.on_quarantine {
             OnQuarantine::Alert => {
-                "Nothing was done about its keys (--on-quarantine=Alert): ask for a new one by the annotation awsdeploy.dev/rotate, or set spec.suspend to true"
+                "Nothing was done about its keys (onQuarantine: Alert): ask for a new one by the annotation awsdeploy.dev/rotate, or set spec.suspend to true"
             }
             OnQuarantine::Rotate => {
-                "Every key of this operator that existed when it was seen is replaced and set Inactive without overlap (--on-quarantine=Rotate)"
+                "Every key of this operator that existed when it was seen is replaced and set Inactive without overlap (onQuarantine: Rotate)"
             }
             OnQuarantine::Suspend => {
-                "All keys of this operator on the user are Inactive and kept until the policy is detached (--on-quarantine=Suspend)"
+                "All keys of this operator on the user are Inactive and kept until the policy is detached (onQuarantine: Suspend)"
             }
         };
         let foreign: Vec<&str> = self.foreign().map(|key| key.id.as_str()).collect();

@@ -49,7 +49,7 @@ fn with_the_consent_of_both_sides_a_user_is_taken_over() {
 fn without_the_consent_of_one_side_nothing_is_written_and_the_side_is_named() {
     let command =
         "aws iam tag-user --user-name deploy-cycle --tags Key=awsdeploy.dev/adoptable-by,Value=cluster/deploy/cycle";
-    let cluster = "--allow-adoption";
+    let cluster = "adoption: Allow";
     let not_permitted = |case: Case| case.desired(|desired| desired.adoption = Consent::NotPermitted);
     refused(&permitted(strangers()), &[command]);
     refused(&not_permitted(strangers()), &[command, cluster]);

@@ -165,8 +165,7 @@ impl Cloud {
 
     pub(super) fn desired(&self) -> Desired {
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: true };
-        desired::validate(&self.resource, &self.target(), &Grant::without_class(), &account, &Settings::default())
-            .unwrap()
+        desired::validate(&self.resource, &self.target(), &Grant::simplest(), &account, &Settings::default()).unwrap()
     }
 
     pub(super) fn is_our_user(&self) -> bool {

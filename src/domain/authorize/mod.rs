@@ -1,0 +1,327 @@
+//! What the classes of a cluster admin allow. Pure: resource + class + namespace -> authorization, or all that is wrong.
+//!
+//! Asked in every pass before AWS is; the chart's admission policy asks the same of the API server, so that most of
+//! what is refused here never gets this far.
+
+pub mod admin;
+mod choose;
+pub mod namespace;
+pub mod pattern;
+mod possession;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+pub use choose::{Choice, Known, choose, is_default, wanted};
+pub use possession::{Revocation, in_path, revocation, still_allowed};
+
+use super::{
+    desired::{DEFAULT_EVERY, Grant, Target, Violation},
+    owner::Owner,
+    schedule::{CronSchedule, Rhythm},
+};
+use crate::api::{
+    AwsDeployUser, AwsDeployUserClass, HumanDuration,
+    class::{ClassRotation, Permission},
+    duration::humanize,
+    user::{ClassReference, RotationSpec},
+};
+
+/// What authorization depends on beside resource and class.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Namespace of the resource.
+    pub namespace: &'a str,
+    /// Its labels.
+    pub labels: &'a BTreeMap<String, String>,
+    /// Resources of the class in the namespace that come before this one, see [`comes_before`].
+    pub before: usize,
+}
+
+/// What a class grants to a resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Authorization {
+    /// The class, as it is recorded in the status.
+    pub class: ClassReference,
+    /// The account that the class is bound to.
+    pub account: Option<String>,
+    /// Path and limits of the user.
+    pub grant: Grant,
+    /// The resource, with what the class adds to it: forced tags, and defaults for what it leaves out.
+    pub user: AwsDeployUser,
+}
+
+/// Whether `other` counts against the limit of users when `user` asks: it has its user already, or is older.
+#[must_use]
+pub fn comes_before(other: &AwsDeployUser, user: &AwsDeployUser) -> bool {
+    let age = |user: &AwsDeployUser| {
+        (user.metadata.creation_timestamp.as_ref().map(|time| time.0), user.metadata.uid.clone())
+    };
+    let has_user = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_some());
+    other.metadata.uid != user.metadata.uid && !has_user(user) && (has_user(other) || age(other) < age(user))
+}
+
+/// The name that a class gives to the user of a resource that sets none.
+#[must_use]
+pub fn render_name(template: &str, owner: &Owner) -> String {
+    let digest = Sha256::digest(format!("{}/{}/{}", owner.cluster, owner.namespace, owner.name));
+    let hash = digest.iter().take(4).fold(0_u32, |hash, byte| hash << 8 | u32::from(*byte));
+    let hash = format!("{hash:08x}");
+    template.replace("{namespace}", &owner.namespace).replace("{name}", &owner.name).replace("{hash}", &hash)
+}
+
+/// Whether the class allows what the resource asks for.
+///
+/// # Errors
+/// All violations at once, each with what the class allows.
+pub fn authorize(
+    user: &AwsDeployUser,
+    target: &Target,
+    class: &AwsDeployUserClass,
+    facts: Facts<'_>,
+) -> Result<Authorization, Vec<Violation>> {
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    let rules = &class.spec;
+    if !namespace::serves(&rules.namespaces, facts.namespace, facts.labels) {
+        // Nothing else of the class is anybody's business there.
+        let served = namespace::served(&rules.namespaces);
+        let message = format!("class {name} does not serve namespace {}; it serves: {served}", facts.namespace);
+        return Err(vec![Violation { field: "className", message }]);
+    }
+    let user = complete(user, class);
+    let mut violations = Vec::new();
+    let mut violate = |field, message: String| violations.push(Violation { field, message });
+    check_limit(name, class, facts, &mut violate);
+    check_name(name, class, target, &mut violate);
+    check_policies(name, class, &user, &mut violate);
+    check_tags(name, class, &user, &mut violate);
+    if let Some(key) = user.spec.programmatic() {
+        check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
+    }
+    for group in user.spec.groups.iter().filter(|group| !allows_group(&rules.groups, group)) {
+        violate("groups", format!("class {name} does not allow the group {group}; it allows: {}", list(&rules.groups)));
+    }
+    if user.spec.console.is_some() && rules.console == Permission::Deny {
+        violate("console", format!("class {name} does not allow access to the console"));
+    }
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    Ok(Authorization {
+        class: ClassReference {
+            name: name.to_owned(),
+            generation: class.metadata.generation.unwrap_or_default(),
+            on_revoked: rules.on_revoked,
+        },
+        account: rules.account.as_ref().map(|account| account.id.clone()),
+        grant: Grant {
+            path: rules.users.path.clone(),
+            boundary: rules.permissions_boundary.clone(),
+            adoption: rules.adoption == Permission::Allow,
+            on_quarantine: rules.on_quarantine,
+        },
+        user,
+    })
+}
+
+/// The resource with the defaults and the tags of its class.
+fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
+    let mut user = user.clone();
+    let (spec, rules) = (&mut user.spec, &class.spec);
+    if spec.policies.managed.is_empty() && spec.policies.inline.is_empty() && spec.groups.is_empty() {
+        spec.policies.managed.clone_from(&rules.policies.default);
+    }
+    for (key, value) in &rules.tags {
+        // IAM compares tag keys without regard to case; another value is a violation, told later.
+        if !spec.tags.keys().any(|declared| declared.to_lowercase() == key.to_lowercase()) {
+            spec.tags.insert(key.clone(), value.clone());
+        }
+    }
+    if spec.programmatic().is_some() {
+        let rotation = &mut spec.access_key.get_or_insert_default().rotation;
+        if rotation.every.is_none() && rotation.schedule.is_none() {
+            rotation.every = default_every(&rules.rotation);
+        }
+        if rotation.overlap.is_none() {
+            rotation.overlap.clone_from(&rules.rotation.default.overlap);
+        }
+    }
+    user
+}
+
+/// The interval of a resource that declares none, if it is not the operator's own default.
+fn default_every(rules: &ClassRotation) -> Option<String> {
+    let parsed = |limit: &Option<HumanDuration>| limit.as_ref().and_then(|limit| limit.parse().ok());
+    if let Some(every) = &rules.default.every {
+        return Some(every.0.clone());
+    }
+    if parsed(&rules.max_every).is_some_and(|most| most < DEFAULT_EVERY) {
+        return rules.max_every.as_ref().map(|most| most.0.clone());
+    }
+    if parsed(&rules.min_every).is_some_and(|least| least > DEFAULT_EVERY) {
+        return rules.min_every.as_ref().map(|least| least.0.clone());
+    }
+    None
+}
+
+fn check_limit(
+    name: &str,
+    class: &AwsDeployUserClass,
+    facts: Facts<'_>,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let Some(most) = class.spec.users.max_per_namespace else { return };
+    if facts.before >= usize::try_from(most).unwrap_or(usize::MAX) {
+        violate(
+            "className",
+            format!(
+                "class {name} allows {most} users in a namespace, and namespace {} has {} others that come first; delete one, or ask a cluster admin for more",
+                facts.namespace, facts.before
+            ),
+        );
+    }
+}
+
+fn check_name(name: &str, class: &AwsDeployUserClass, target: &Target, violate: &mut impl FnMut(&'static str, String)) {
+    let pattern = &class.spec.users.name_pattern;
+    match fits_name(pattern, &target.user_name) {
+        Ok(true) => {}
+        Ok(false) => violate(
+            "userName",
+            format!("class {name} does not allow the IAM user name {:?}; it has to fit {pattern}", target.user_name),
+        ),
+        Err(why) => {
+            violate("userName", format!("class {name} has a namePattern that cannot be used, so no name fits: {why}"));
+        }
+    }
+}
+
+/// Whether the whole name fits the pattern.
+fn fits_name(pattern: &str, name: &str) -> Result<bool, String> {
+    let whole = regex_lite::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())?;
+    Ok(whole.is_match(name))
+}
+
+fn allows_group(allowed: &[String], group: &str) -> bool {
+    // IAM compares names of groups without regard to case.
+    let group = group.to_ascii_lowercase();
+    allowed.iter().any(|allowed| pattern::fits(&allowed.to_ascii_lowercase(), &group))
+}
+
+fn check_policies(
+    name: &str,
+    class: &AwsDeployUserClass,
+    user: &AwsDeployUser,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let (rules, policies) = (&class.spec, &user.spec.policies);
+    for declared in &policies.managed {
+        if !pattern::allows_policy(&rules.policies.allowed, declared) {
+            violate(
+                "policies.managed",
+                format!("class {name} does not allow {declared}; it allows: {}", list(&rules.policies.allowed)),
+            );
+        } else if admin::managed(declared) && !rules.acknowledge_admin_equivalent {
+            violate(
+                "policies.managed",
+                format!(
+                    "{declared} makes whoever has the key an administrator of the account, and class {name} does not acknowledge that (acknowledgeAdminEquivalent)"
+                ),
+            );
+        }
+    }
+    for inline in &policies.inline {
+        if rules.policies.inline == Permission::Deny {
+            violate(
+                "policies.inline",
+                format!("class {name} does not allow inline policies, and {} is one", inline.name),
+            );
+        } else if let Some(why) = admin::inline(&inline.document).filter(|_| !rules.acknowledge_admin_equivalent) {
+            violate(
+                "policies.inline",
+                format!(
+                    "{} makes whoever has the key an administrator of the account ({why}), and class {name} does not acknowledge that (acknowledgeAdminEquivalent)",
+                    inline.name
+                ),
+            );
+        }
+    }
+}
+
+fn check_tags(
+    name: &str,
+    class: &AwsDeployUserClass,
+    user: &AwsDeployUser,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    for (key, value) in &class.spec.tags {
+        let other = user.spec.tags.iter().find(|(declared, _)| declared.to_lowercase() == key.to_lowercase());
+        if let Some((declared, _)) = other.filter(|(declared, found)| (*declared, *found) != (key, value)) {
+            violate("tags", format!("class {name} sets the tag {key} to {value:?}; leave {declared} out"));
+        }
+    }
+}
+
+fn check_rotation(
+    name: &str,
+    rules: &ClassRotation,
+    rotation: &RotationSpec,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let mut limit = |field: &str, limit: &Option<HumanDuration>| {
+        let parsed = limit.as_ref().map(HumanDuration::parse).transpose();
+        parsed.unwrap_or_else(|error| {
+            violate("accessKey.rotation", format!("class {name} has a {field} that cannot be used: {error}"));
+            None
+        })
+    };
+    let (least, most) = (limit("minEvery", &rules.min_every), limit("maxEvery", &rules.max_every));
+    // What is no interval at all is told by validation.
+    let Some(rhythm) = rhythm(rotation) else { return };
+    if let (Some(least), Some(shortest)) = (least, rhythm.smallest_gap())
+        && shortest < least
+    {
+        violate(
+            "accessKey.rotation",
+            format!(
+                "keys would be rotated every {}, class {name} allows {} at the shortest",
+                humanize(shortest),
+                humanize(least)
+            ),
+        );
+    }
+    let Some(most) = most else { return };
+    if rhythm == Rhythm::Never {
+        violate(
+            "accessKey.rotation",
+            format!("class {name} asks for a rotation every {} at the latest, so Never is not allowed", humanize(most)),
+        );
+    } else if let Some(longest) = rhythm.gap_beyond(most) {
+        violate(
+            "accessKey.rotation",
+            format!(
+                "keys would be kept for {}, class {name} allows {} at the longest",
+                humanize(longest),
+                humanize(most)
+            ),
+        );
+    }
+}
+
+/// When keys would be rotated; `None` if that cannot be read.
+fn rhythm(rotation: &RotationSpec) -> Option<Rhythm> {
+    Some(match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
+        (Some("Never"), None) => Rhythm::Never,
+        (Some(text), None) => Rhythm::Every(HumanDuration::from(text).parse().ok()?),
+        (None, Some(text)) => Rhythm::Cron(Box::new(CronSchedule::parse(text, rotation.time_zone.as_deref()).ok()?)),
+        (None, None) => Rhythm::Every(DEFAULT_EVERY),
+        (Some(_), Some(_)) => return None,
+    })
+}
+
+fn list(allowed: &[String]) -> String {
+    if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") }
+}

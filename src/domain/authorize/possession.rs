@@ -1,0 +1,104 @@
+//! What follows when a resource is no longer allowed: it depends on what its user has, not on what the resource asks for.
+//!
+//! Else a mistake in a manifest could cost a user its key, and a tenant could escape a revocation by a mistake made on purpose.
+
+use super::{Facts, admin, allows_group, fits_name, namespace, pattern};
+use crate::{
+    api::{
+        AwsDeployUserClass,
+        class::{OnRevoked, Permission},
+    },
+    domain::{policy, world::IamUser},
+};
+
+/// What is done to a user whose resource is not allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// How far it goes.
+    pub how: OnRevoked,
+    /// What the user has and may not have; `None` if it may have all of it, and only the change that is asked for is refused.
+    pub why: Option<String>,
+}
+
+/// What is done to the user of a resource that is not allowed. `class` is the class that allowed it last, `recorded` what
+/// that class said of revocations then: it holds when the class is gone. `begun` says that a revocation is under way: the
+/// user may have lost what it was for, and that is no reason to leave it at that.
+#[must_use]
+pub fn revocation(
+    class: Option<&AwsDeployUserClass>,
+    recorded: Option<OnRevoked>,
+    begun: bool,
+    user: &IamUser,
+    facts: Facts<'_>,
+) -> Revocation {
+    match class {
+        Some(class) => match still_allowed(class, user, facts) {
+            Ok(()) if begun => {
+                Revocation { how: class.spec.on_revoked, why: Some("the class did not allow what it had".to_owned()) }
+            }
+            Ok(()) => Revocation { how: OnRevoked::Freeze, why: None },
+            Err(why) => Revocation { how: class.spec.on_revoked, why: Some(why) },
+        },
+        None => {
+            Revocation { how: recorded.unwrap_or_default(), why: Some("the class that allowed it is gone".to_owned()) }
+        }
+    }
+}
+
+/// Whether the class allows what the user has in AWS.
+///
+/// # Errors
+/// The first thing that it does not allow.
+pub fn still_allowed(class: &AwsDeployUserClass, user: &IamUser, facts: Facts<'_>) -> Result<(), String> {
+    let rules = &class.spec;
+    if !namespace::serves(&rules.namespaces, facts.namespace, facts.labels) {
+        return Err(format!("the class does not serve namespace {}", facts.namespace));
+    }
+    in_path(&rules.users.path, user)?;
+    if fits_name(&rules.users.name_pattern, &user.name) == Ok(false) {
+        return Err(format!("the class does not allow the name {}", user.name));
+    }
+    if rules.permissions_boundary.is_some() && rules.permissions_boundary != user.boundary {
+        return Err("the user does not have the permissions boundary of the class".to_owned());
+    }
+    if user.login == Some(true) && rules.console == Permission::Deny {
+        return Err("the class does not allow access to the console".to_owned());
+    }
+    let Some(grants) = &user.grants else { return Ok(()) };
+    for arn in grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)) {
+        // It comes with a password that has to be changed.
+        let comes_with_console = user.login == Some(true) && pattern::canonical(arn) == "IAMUserChangePassword";
+        if !comes_with_console && !pattern::allows_policy(&rules.policies.allowed, arn) {
+            return Err(format!("the class does not allow {arn}"));
+        }
+        if admin::managed(arn) && !rules.acknowledge_admin_equivalent {
+            return Err(format!("the class does not acknowledge {arn}"));
+        }
+    }
+    for (name, document) in &grants.inline {
+        if rules.policies.inline == Permission::Deny {
+            return Err(format!("the class does not allow inline policies, and {name} is one"));
+        }
+        if let Some(why) = admin::inline(document).filter(|_| !rules.acknowledge_admin_equivalent) {
+            return Err(format!("the class does not acknowledge the inline policy {name}: {why}"));
+        }
+    }
+    match grants.groups.iter().find(|group| !allows_group(&rules.groups, group)) {
+        Some(group) => Err(format!("the class does not allow the group {group}")),
+        None => Ok(()),
+    }
+}
+
+/// Whether the user is where the class has its users.
+///
+/// # Errors
+/// Where it is, and what can be done.
+pub fn in_path(path: &str, user: &IamUser) -> Result<(), String> {
+    let found = user.arn.split_once(":user").map_or("/", |(_, name)| name);
+    if found.starts_with(path) {
+        return Ok(());
+    }
+    Err(format!(
+        "the IAM user is {found}, and the class has its users below {path}; a user that exists is not moved: name a class with its path, or delete the resource and create it again"
+    ))
+}

@@ -1,0 +1,112 @@
+//! The conditions of a class. Pure.
+
+use jiff::Timestamp;
+
+use super::plan::Note;
+use crate::api::{Condition, Reason, Time, class::ClassCondition};
+
+/// What was found out about a class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// The account that the operator reaches, or why it reaches none.
+    pub account: Result<String, Note>,
+    /// The account that the class asks for.
+    pub wanted_account: Option<String>,
+    /// The boundary of the class, and whether it exists or why that cannot be told. `None` without one.
+    pub boundary: Option<(String, Result<bool, Note>)>,
+}
+
+/// The conditions of the class. `lastTransitionTime` moves only when a state flips.
+#[must_use]
+pub fn conditions(
+    findings: &Findings,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let good = |message: String| ("True", Note::new(Reason::AsDeclared, message));
+    let credentials = match &findings.account {
+        Ok(account) => good(format!("AWS takes the operator for one of account {account}")),
+        Err(note) => ("False", note.clone()),
+    };
+    let account = match (&findings.account, &findings.wanted_account) {
+        (Err(note), _) => ("Unknown", note.clone()),
+        (Ok(found), Some(wanted)) if found != wanted => (
+            "False",
+            Note::new(
+                Reason::WrongAccount,
+                format!(
+                    "the operator's credentials are of account {found}, the class is for {wanted}; nothing is written to AWS"
+                ),
+            ),
+        ),
+        (Ok(found), Some(_)) => good(format!("account {found}, as spec.account.id has it")),
+        (Ok(found), None) => good(format!("account {found}; the class asks for none")),
+    };
+    let boundary = match &findings.boundary {
+        None => good("the class has no permissions boundary".to_owned()),
+        Some((arn, Ok(true))) => good(format!("{arn} exists")),
+        Some((arn, Ok(false))) => (
+            "False",
+            Note::new(
+                Reason::BoundaryNotFound,
+                format!("there is no policy {arn}; no user of the class is made before an AWS admin has created it"),
+            ),
+        ),
+        Some((_, Err(note))) => ("Unknown", note.clone()),
+    };
+    // The API carries whole seconds.
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let all = [
+        (ClassCondition::CredentialsValid, credentials),
+        (ClassCondition::AccountMatches, account),
+        (ClassCondition::BoundaryExists, boundary),
+    ];
+    all.into_iter()
+        .map(|(kind, (status, note))| Condition {
+            type_: kind.as_str().to_owned(),
+            status: status.to_owned(),
+            reason: note.reason.as_str().to_owned(),
+            message: note.message,
+            observed_generation: generation,
+            last_transition_time: before
+                .iter()
+                .find(|old| old.type_ == kind.as_str() && old.status == status)
+                .map_or(Time(now), |old| old.last_transition_time.clone()),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(findings: &Findings) -> Vec<(String, String)> {
+        let conditions = conditions(findings, &[], Some(1), Timestamp::UNIX_EPOCH);
+        conditions.into_iter().map(|condition| (condition.status, condition.reason)).collect()
+    }
+
+    #[test]
+    fn each_condition_tells_its_own_fault() {
+        let pair = |status: &str, reason: Reason| (status.to_owned(), reason.as_str().to_owned());
+        let good = Findings { account: Ok("1".into()), wanted_account: Some("1".into()), boundary: None };
+        let fine = pair("True", Reason::AsDeclared);
+        assert_eq!(told(&good), vec![fine.clone(); 3]);
+        let other = Findings { wanted_account: Some("2".into()), ..good.clone() };
+        assert_eq!(told(&other)[1], pair("False", Reason::WrongAccount));
+        let missing = Findings { boundary: Some(("b".into(), Ok(false))), ..good.clone() };
+        assert_eq!(told(&missing)[2], pair("False", Reason::BoundaryNotFound));
+        let denied = Note::new(Reason::OperatorCredentials, "no");
+        let blind = Findings { account: Err(denied.clone()), boundary: Some(("b".into(), Err(denied))), ..good };
+        let unknown = pair("Unknown", Reason::OperatorCredentials);
+        assert_eq!(told(&blind), [pair("False", Reason::OperatorCredentials), unknown.clone(), unknown]);
+    }
+
+    #[test]
+    fn only_a_flip_moves_the_time() {
+        let findings = Findings { account: Ok("1".into()), wanted_account: None, boundary: None };
+        let first = conditions(&findings, &[], Some(1), Timestamp::UNIX_EPOCH);
+        let later = conditions(&findings, &first, Some(1), Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9));
+        assert_eq!(first, later);
+    }
+}

@@ -1,0 +1,159 @@
+//! What to do for a resource that no class allows any more. Nothing is granted, only taken; every step can be repeated.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Effect, Note, Plan, Why, cleanup::Scene};
+use crate::{
+    api::{Reason, class::OnRevoked, user::DeletionPolicy},
+    domain::{
+        authorize::Revocation,
+        console::ConsoleSecret,
+        desired::Target,
+        owner::Ownership,
+        policy,
+        settings::Settings,
+        world::{IamUser, JournalSeen, Published, World},
+    },
+};
+
+/// How a resource that is not allowed is dealt with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    /// How far it goes, and why.
+    pub revocation: Revocation,
+    /// `spec.suspend`: a person who revokes keys is not stopped by a class.
+    pub suspend: bool,
+    /// The overlap that was declared: an old key is retired also from a frozen user.
+    pub overlap: SignedDuration,
+}
+
+/// Decides what to do for a resource that is not allowed and not being deleted.
+#[must_use]
+pub fn revoked(target: &Target, revoked: &Revoked, world: &World, now: Timestamp, settings: &Settings) -> Plan {
+    let note = revoked.note();
+    let mut plan = Plan::at_rest(note.clone());
+    plan.user = Some(note.clone());
+    let scene = Scene { leaving: super::Leaving { policy: DeletionPolicy::Delete }, world, now, settings };
+    let user = world.user().filter(|user| target.owner.of(&user.tags) == Ownership::Ours);
+    let step = match user {
+        Some(user) => revoked.step(&scene, user),
+        None if revoked.revocation.how == OnRevoked::Delete => leave(world).map_or(Step::Rest(None), Step::Do),
+        None => Step::Rest(None),
+    };
+    match step {
+        Step::Do(effect) => plan.effects.push(effect),
+        Step::Rest(wake_at) => plan.wake_at = wake_at,
+        Step::Wait(wake_at, note) => {
+            plan.wake_at = wake_at;
+            plan.user = Some(note);
+        }
+    }
+    let working = user
+        .zip(world.published())
+        .is_some_and(|(user, published)| published.intact && user.key(&published.key_id).is_some_and(|key| key.active));
+    plan.key = (!working).then_some(note);
+    plan
+}
+
+enum Step {
+    Do(Effect),
+    Wait(Option<Timestamp>, Note),
+    Rest(Option<Timestamp>),
+}
+
+impl Revoked {
+    fn step(&self, scene: &Scene<'_>, user: &IamUser) -> Step {
+        let deactivates = self.suspend || self.revocation.how != OnRevoked::Freeze;
+        if deactivates {
+            let why = if self.suspend { Why::Suspended } else { Why::Revoked };
+            // All keys stop working before anything else is done.
+            if let Some(key) = user.keys.iter().find(|key| key.active && scene.world.is_ours(&key.id)) {
+                return Step::Do(Effect::DeactivateKey(key.id.clone(), why));
+            }
+            if user.login == Some(true) {
+                return Step::Do(Effect::RemovePassword);
+            }
+        }
+        if self.revocation.how == OnRevoked::Delete
+            && let Some(effect) = strip(user)
+        {
+            return Step::Do(effect);
+        }
+        // A key that was not handed out yet is given up; one that was is marked as ours.
+        match scene.end_attempt(user) {
+            Some(Ok(effect)) => return Step::Do(effect),
+            Some(Err((wake_at, note))) => return Step::Wait(wake_at, note),
+            None => {}
+        }
+        match self.revocation.how {
+            OnRevoked::Delete => match scene.delete(user, false) {
+                Ok(effect) => Step::Do(effect),
+                Err((wake_at, note)) => Step::Wait(wake_at, note),
+            },
+            OnRevoked::Freeze | OnRevoked::Deactivate => self.retire(scene, user),
+        }
+    }
+
+    /// Sets an old key Inactive when its overlap is over. It is deleted once the resource is allowed again.
+    fn retire(&self, scene: &Scene<'_>, user: &IamUser) -> Step {
+        let Some(published) = scene.world.published() else { return Step::Rest(None) };
+        if !published.intact || !user.key(&published.key_id).is_some_and(|key| key.active) {
+            return Step::Rest(None);
+        }
+        let superseded =
+            user.keys.iter().filter(|key| key.active && key.id != published.key_id && user.is_tagged(&key.id));
+        let until = |created_at: Timestamp| published.published_at.max(created_at).checked_add(self.overlap);
+        let next =
+            superseded.map(|key| (until(key.created_at).unwrap_or(Timestamp::MAX), key)).min_by_key(|(at, _)| *at);
+        match next {
+            Some((at, key)) if at <= scene.now => Step::Do(Effect::DeactivateKey(key.id.clone(), Why::Retired)),
+            Some((at, _)) => Step::Rest(Some(at)),
+            None => Step::Rest(None),
+        }
+    }
+
+    /// What holds now, for conditions.
+    #[must_use]
+    pub fn note(&self) -> Note {
+        let Revocation { how, why } = &self.revocation;
+        let because = why.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
+        if self.suspend {
+            return Note::new(Reason::Suspended, "spec.suspend is true: all access keys of this operator are Inactive");
+        }
+        match how {
+            OnRevoked::Freeze => Note::new(
+                Reason::Frozen,
+                format!(
+                    "frozen{because}: user and published key stay as they are and the key stays valid; nothing more is granted, and no new key is made"
+                ),
+            ),
+            OnRevoked::Deactivate => Note::new(
+                Reason::Revoked,
+                format!("revoked (onRevoked: Deactivate){because}: all access keys of this operator are Inactive"),
+            ),
+            OnRevoked::Delete => {
+                Note::new(Reason::Revoked, format!("revoked (onRevoked: Delete){because}: the IAM user is removed"))
+            }
+        }
+    }
+}
+
+/// Takes away what the user may do. It comes before the user itself: keys that others made keep that, and nothing else.
+fn strip(user: &IamUser) -> Option<Effect> {
+    let Some(grants) = &user.grants else { return Some(Effect::ReadGrants) };
+    let attached = grants.attached.iter().find(|arn| !policy::is_quarantine(arn));
+    attached
+        .map(|arn| Effect::DetachPolicy(arn.clone()))
+        .or_else(|| grants.inline.keys().next().map(|name| Effect::DeleteInlinePolicy(name.clone())))
+        .or_else(|| grants.groups.iter().next().map(|group| Effect::RemoveFromGroup(group.clone())))
+}
+
+/// What is left in Kubernetes when the user is gone. The finalizer stays: the resource does.
+fn leave(world: &World) -> Option<Effect> {
+    match (&world.published, &world.journal, &world.console) {
+        (Published::Ours(_), ..) => Some(Effect::DeleteSecret),
+        (_, JournalSeen::Attempt { .. }, _) => Some(Effect::CloseJournal),
+        (.., ConsoleSecret::Ours(_)) => Some(Effect::DeleteConsoleSecret),
+        _ => None,
+    }
+}

@@ -1,0 +1,112 @@
+//! A pass over a resource that is not allowed: what its user may keep depends on what it has.
+
+use jiff::SignedDuration;
+
+use super::{End, Pass, PassError, Users, act::Actor, authorize, desired};
+use crate::{
+    api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
+    domain::{
+        authorize::Revocation,
+        owner::Ownership,
+        plan::{Facts, Revoked},
+        verdict::About,
+        world::World,
+    },
+};
+
+impl Pass<'_> {
+    /// Observes, decides how far the revocation goes, acts and reports. The refusal is the first of the errors.
+    pub(super) async fn revoke(&mut self, user: &AwsDeployUser) -> End {
+        if let Err((error, about)) = self.in_own_account(user).await {
+            self.errors.push((error, about));
+            return self.report(user.clone(), None, None, Vec::new(), false).await;
+        }
+        let (mut actor, revoked) = match Box::pin(self.judge(user)).await {
+            Ok(judged) => judged,
+            Err(error) => {
+                self.errors.push((error, About::Observation));
+                return self.report(user.clone(), None, None, Vec::new(), false).await;
+            }
+        };
+        if let Some((PassError::NotAllowed(told), _)) = self.errors.first_mut() {
+            *told = format!("{told}. {}", revoked.note().message);
+        }
+        self.revoked = Some(revoked);
+        let plan = self.act(user, &mut actor).await;
+        let super::act::Actor { user, observed, news, left, .. } = actor;
+        self.report(user, Some(&plan), Some(&observed.world), news, left).await
+    }
+
+    /// Looks at what the user has, and how far the revocation goes for it.
+    async fn judge<'b>(&mut self, user: &AwsDeployUser) -> Result<(Actor<'b>, Revoked), PassError>
+    where
+        Self: 'b,
+    {
+        let mut actor = self.observe(user, None, false).await?;
+        let mut revoked = self.revoked(user, &actor.observed.world);
+        if revoked.revocation.how != OnRevoked::Freeze && !Facts::Live.are_in(&actor.observed.world) {
+            // Nothing is taken away for what somebody has mended meanwhile.
+            self.look_again(user, &mut actor, Facts::Live).await?;
+            revoked = self.revoked(user, &actor.observed.world);
+        }
+        self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
+        Ok((actor, revoked))
+    }
+
+    fn revoked(&self, user: &AwsDeployUser, world: &World) -> Revoked {
+        let ours = world.user().filter(|found| self.target.owner.of(&found.tags) == Ownership::Ours);
+        let overlap = user.spec.programmatic().and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
+        Revoked {
+            revocation: ours.map_or_else(
+                // What was removed before stays removed; of what never was there is nothing to take.
+                || Revocation { how: self.without_user(user), why: None },
+                |found| self.ruling.revocation(user, found),
+            ),
+            suspend: user.spec.suspend,
+            overlap: overlap.and_then(Result::ok).unwrap_or(desired::DEFAULT_OVERLAP).max(SignedDuration::ZERO),
+        }
+    }
+
+    /// Writes down how far it goes, before the first thing is taken: what is left of the user may look as if it were allowed.
+    async fn note_revocation(&self, user: &mut AwsDeployUser, how: OnRevoked) -> Result<(), PassError> {
+        let status = user.status.clone().unwrap_or_default();
+        let wanted = (how != OnRevoked::Freeze).then_some(how);
+        if status.revocation != wanted {
+            let status = AwsDeployUserStatus { revocation: wanted, ..status };
+            let users = Users::new(self.context.client.clone(), &self.target.owner.namespace);
+            *user = users.write_status(user, status).await?;
+        }
+        Ok(())
+    }
+
+    fn without_user(&self, user: &AwsDeployUser) -> OnRevoked {
+        let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
+        self.ruling.on_revoked().or(recorded.map(|class| class.on_revoked)).unwrap_or_default()
+    }
+
+    /// Nothing is written in another account than the one that the user was made in.
+    pub(super) async fn in_own_account(&self, user: &AwsDeployUser) -> Result<(), (PassError, About)> {
+        let Some(arn) = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| &user.arn) else {
+            return Ok(());
+        };
+        let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
+        match arn.split(':').nth(4) {
+            Some(account) if account != identity.account.id => Err((
+                PassError::WrongAccount(format!(
+                    "the IAM user is {arn}, and the operator's credentials are of account {}; nothing is written to AWS. A cluster admin has to give the operator credentials of account {account}",
+                    identity.account.id
+                )),
+                About::Observation,
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A user that exists and is not where its class has its users.
+    pub(super) fn out_of_path(&self, world: &World) -> Option<String> {
+        let path = &self.desired.as_ref()?.path;
+        let found = world.user().filter(|found| self.target.owner.of(&found.tags) == Ownership::Ours)?;
+        let why = authorize::in_path(path, found).err()?;
+        Some(format!("spec.className: {why}"))
+    }
+}

@@ -1,0 +1,142 @@
+//! What the classes of the cluster say to a resource. From what is watched: no call, and no await.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use super::Context;
+use crate::{
+    api::{AwsDeployUser, AwsDeployUserClass, class::OnRevoked},
+    domain::{
+        authorize::{self, Authorization, Choice, Facts, Known, Revocation},
+        desired::{Target, Violation},
+        world::IamUser,
+    },
+};
+
+/// The verdict on a resource, and what it was made from.
+pub(super) struct Ruling {
+    /// Names of the resource, as its class has them.
+    pub(super) target: Target,
+    pub(super) verdict: Verdict,
+    /// Changes when the verdict may. Two resources of one class differ in nothing that is in here.
+    pub(super) digest: u64,
+    /// The class has a limit of users, and others come first.
+    pub(super) waits_for_room: bool,
+    labels: BTreeMap<String, String>,
+    /// The class that allowed the resource last, or the one that it names.
+    answerable: Option<AwsDeployUserClass>,
+}
+
+/// What a class says.
+pub(super) enum Verdict {
+    Allowed(Box<Authorization>),
+    Refused(Vec<Violation>),
+    /// There is a class, and this operator cannot read it.
+    Unreadable(String),
+}
+
+/// Asks the classes.
+pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> Ruling {
+    let classes = context.rules.classes();
+    let known = classes.known();
+    let labels = context.rules.labels(&target.owner.namespace);
+    let choice = authorize::choose(authorize::wanted(user), &known);
+    let class = if let Choice::Class(class) = &choice { Some(*class) } else { None };
+    let target = target.named(user, class.map(|class| class.spec.users.name_template.as_str()));
+    let before = class.map_or(0, |class| before(user, class, &known, &target, context));
+    let verdict = match choice {
+        Choice::Class(class) => {
+            let facts = Facts { namespace: &target.owner.namespace, labels: &labels, before };
+            match authorize::authorize(user, &target, class, facts) {
+                Ok(authorization) => Verdict::Allowed(Box::new(authorization)),
+                Err(violations) => Verdict::Refused(violations),
+            }
+        }
+        Choice::None(violation) => Verdict::Refused(vec![violation]),
+        Choice::Unreadable(why) => Verdict::Unreadable(why),
+    };
+    let (answerable, verdict) = match answerable(user, class, &known) {
+        Ok(answerable) => (answerable, verdict),
+        Err(why) => (None, Verdict::Unreadable(why)),
+    };
+    let mut hasher = DefaultHasher::new();
+    class.map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
+    match &verdict {
+        Verdict::Allowed(_) => 0.hash(&mut hasher),
+        Verdict::Refused(violations) => violations.iter().for_each(|violation| violation.message.hash(&mut hasher)),
+        Verdict::Unreadable(why) => why.hash(&mut hasher),
+    }
+    answerable.as_ref().map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
+    labels.hash(&mut hasher);
+    Ruling { target, verdict, digest: hasher.finish(), waits_for_room: before > 0, labels, answerable }
+}
+
+impl Ruling {
+    /// Whether the class says what it said when the status was written. Else there may be something to revoke.
+    pub(super) fn is_as_recorded(&self, user: &AwsDeployUser) -> bool {
+        let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
+        matches!(&self.verdict, Verdict::Allowed(authorization) if Some(&authorization.class) == recorded)
+    }
+
+    /// What the class that is asked about the user says of revocations.
+    pub(super) fn on_revoked(&self) -> Option<OnRevoked> {
+        self.answerable.as_ref().map(|class| class.spec.on_revoked)
+    }
+
+    /// What is done to the user of a resource that is not allowed.
+    pub(super) fn revocation(&self, user: &AwsDeployUser, found: &IamUser) -> Revocation {
+        let status = user.status.as_ref();
+        let recorded = status.and_then(|status| status.class.as_ref()).map(|class| class.on_revoked);
+        let begun = status.is_some_and(|status| status.revocation.is_some());
+        let facts = Facts { namespace: &self.target.owner.namespace, labels: &self.labels, before: 0 };
+        authorize::revocation(self.answerable.as_ref(), recorded, begun, found, facts)
+    }
+}
+
+/// The class by which it is decided what the user of a refused resource may keep: the one that allowed it last. Naming
+/// another one is no way out, and no way in.
+fn answerable(
+    user: &AwsDeployUser,
+    named: Option<&AwsDeployUserClass>,
+    known: &[Known<'_>],
+) -> Result<Option<AwsDeployUserClass>, String> {
+    let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
+    let Some(recorded) =
+        recorded.filter(|recorded| named.is_none_or(|class| class.metadata.name.as_ref() != Some(&recorded.name)))
+    else {
+        return Ok(named.cloned());
+    };
+    // One that cannot be read is not gone.
+    match known.iter().find(|known| known.name == recorded.name).map(|known| known.class) {
+        None => Ok(None),
+        Some(Ok(class)) => Ok(Some(class.clone())),
+        Some(Err(why)) => Err(format!("AwsDeployUserClass {} cannot be read by this operator: {why}", recorded.name)),
+    }
+}
+
+/// Resources of the class in the namespace that come before this one. Counted only where there is a limit, and only for
+/// a resource without a user.
+fn before(
+    user: &AwsDeployUser,
+    class: &AwsDeployUserClass,
+    known: &[Known<'_>],
+    target: &Target,
+    context: &Context,
+) -> usize {
+    let has_user = user.status.as_ref().is_some_and(|status| status.user.is_some());
+    if class.spec.users.max_per_namespace.is_none() || has_user {
+        return 0;
+    }
+    context.resources.count(|other| {
+        other.metadata.namespace.as_deref() == Some(&target.owner.namespace)
+            && class_name(other, known) == class.metadata.name.as_deref()
+            && authorize::comes_before(other, user)
+    })
+}
+
+/// The name of the class of a resource, whether or not there is such a class.
+pub(super) fn class_name<'a>(user: &'a AwsDeployUser, known: &[Known<'a>]) -> Option<&'a str> {
+    authorize::wanted(user).or_else(|| known.iter().find(|known| known.is_default).map(|known| known.name))
+}

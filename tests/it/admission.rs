@@ -1,0 +1,278 @@
+//! What the API server refuses: the chart's admission policies, held against the rules that the operator goes by.
+
+use std::collections::BTreeMap;
+
+use awsdeploy::{
+    api::{AwsDeployUser, AwsDeployUserClass, Reason},
+    domain::{
+        authorize::{self, Facts},
+        desired::{self, Target},
+    },
+};
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::stage::{ASKED, CYCLE, Stage, Wishes, eventually};
+
+/// Who can tell that a row is forbidden.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Seen {
+    /// Nobody: it is allowed.
+    Allowed,
+    /// API server and operator.
+    Both,
+    /// The operator alone.
+    Operator,
+}
+
+/// Class, resource, and who sees that it is forbidden. The namespace of the test has the label `team: a`.
+fn rows() -> Vec<(Value, Value, Seen)> {
+    use Seen::{Allowed, Both, Operator};
+    let managed = |name: &str| json!({"policies": {"managed": [name]}});
+    let allowed = |patterns: &[&str]| json!({"policies": {"allowed": patterns}});
+    let selector = |selector: Value| json!({"namespaces": {"selector": selector}});
+    let expression = |operator: &str, values: Value| {
+        selector(json!({"matchExpressions": [{"key": "team", "operator": operator, "values": values}]}))
+    };
+    let present = |operator: &str| selector(json!({"matchExpressions": [{"key": "team", "operator": operator}]}));
+    let inline = |action: &str| json!({"policies": {"inline": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}}]}});
+    let every = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1m"}}});
+    let name = |pattern: &str| json!({"users": {"namePattern": pattern}});
+    vec![
+        // Namespaces.
+        (json!({}), json!({}), Allowed),
+        (json!({"namespaces": {}}), json!({}), Both),
+        (json!({"namespaces": {"names": ["other"]}}), json!({}), Both),
+        (json!({"namespaces": {"names": ["*"]}}), json!({}), Allowed),
+        (selector(json!({"matchLabels": {"team": "a"}})), json!({}), Allowed),
+        (selector(json!({"matchLabels": {"team": "b"}})), json!({}), Both),
+        (selector(json!({"matchLabels": {"team": "a", "more": "x"}})), json!({}), Both),
+        (selector(json!({})), json!({}), Both),
+        (expression("In", json!(["a", "b"])), json!({}), Allowed),
+        (expression("In", json!(["b"])), json!({}), Both),
+        (expression("NotIn", json!(["a"])), json!({}), Both),
+        (expression("NotIn", json!(["b"])), json!({}), Allowed),
+        (present("Exists"), json!({}), Allowed),
+        (present("DoesNotExist"), json!({}), Both),
+        // Managed policies.
+        (json!({}), managed("AmazonEC2FullAccess"), Both),
+        (allowed(&["AmazonEC2FullAccess"]), managed("AmazonEC2FullAccess"), Allowed),
+        (allowed(&["AmazonEC2FullAccess"]), managed("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), Allowed),
+        (allowed(&["arn:aws-cn:iam::aws:policy/AmazonEC2*"]), managed("AmazonEC2FullAccess"), Allowed),
+        (allowed(&["AmazonEC2FullAccess"]), managed("AmazonEC2FullAccessX"), Both),
+        (allowed(&["Amazon.C2FullAccess"]), managed("AmazonEC2FullAccess"), Both),
+        (allowed(&["A+B"]), managed("AAB"), Both),
+        (allowed(&["A+B"]), managed("A+B"), Allowed),
+        (allowed(&["deploy*"]), managed("arn:aws:iam::123456789012:policy/deploy"), Both),
+        (allowed(&["*deploy"]), managed("arn:aws:iam::123456789012:policy/deploy"), Both),
+        (allowed(&["*"]), managed("arn:aws:iam::123456789012:policy/deploy"), Allowed),
+        (allowed(&["arn:aws:iam::123456789012:policy/a/*"]), managed("arn:aws:iam::123456789012:policy/a/b"), Allowed),
+        (allowed(&["arn:aws:iam::123456789012:policy/a/*"]), managed("arn:aws:iam::123456789013:policy/a/b"), Both),
+        (json!({"policies": {"allowed": ["A"], "default": ["B"]}}), json!({}), Both),
+        (json!({"policies": {"allowed": ["A"], "default": ["B"]}}), managed("A"), Allowed),
+        // Administrators.
+        (allowed(&["*"]), managed("AdministratorAccess"), Both),
+        (allowed(&["*"]), managed("arn:aws:iam::aws:policy/administratoraccess-amplify"), Both),
+        (allowed(&["*"]), managed("IAMFullAccess"), Both),
+        (allowed(&["*"]), managed("arn:aws:iam::123456789012:policy/AdministratorAccess"), Allowed),
+        (
+            json!({"policies": {"allowed": ["*"]}, "acknowledgeAdminEquivalent": true}),
+            managed("AdministratorAccess"),
+            Allowed,
+        ),
+        (json!({"acknowledgeAdminEquivalent": true}), managed("AdministratorAccess"), Both),
+        // Inline policies.
+        (json!({}), inline("s3:*"), Both),
+        (json!({"policies": {"inline": "Allow"}}), inline("s3:*"), Allowed),
+        (json!({"policies": {"inline": "Allow"}}), inline("iam:*"), Operator),
+        // Groups, console, names, tags.
+        (json!({"groups": ["Readers"]}), json!({"groups": ["readers"]}), Allowed),
+        (json!({"groups": ["readers"]}), json!({"groups": ["readers", "admins"]}), Both),
+        (json!({"groups": ["r.*"]}), json!({"groups": ["readers"]}), Both),
+        (json!({"groups": ["r*"]}), json!({"groups": ["readers"]}), Allowed),
+        (json!({}), json!({"console": {}}), Both),
+        (json!({"console": "Allow"}), json!({"console": {}}), Allowed),
+        (name("deploy-.*"), json!({"userName": "deploy-a"}), Allowed),
+        (name("deploy-.*"), json!({"userName": "x-deploy-a"}), Both),
+        (name("a|b"), json!({"userName": "ab"}), Both),
+        (name("deploy-.*"), json!({}), Both),
+        (json!({"users": {"namePattern": "deploy-.*", "nameTemplate": "deploy-{name}"}}), json!({}), Allowed),
+        (json!({"users": {"namePattern": "deploy-.*", "nameTemplate": "x{hash}"}}), json!({}), Operator),
+        (json!({"tags": {"team": "a"}}), json!({"tags": {"Team": "a"}}), Both),
+        (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "b"}}), Both),
+        (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "a", "own": "b"}}), Allowed),
+        // Rotation.
+        (json!({"rotation": {"maxEvery": "30d"}}), every("30d"), Allowed),
+        (json!({"rotation": {"maxEvery": "30d"}}), every("5w"), Both),
+        (json!({"rotation": {"maxEvery": "30d"}}), every("Never"), Both),
+        (json!({"rotation": {"maxEvery": "30d"}}), every("30d12h"), Operator),
+        (json!({"rotation": {"minEvery": "2h"}}), every("119m"), Both),
+        (json!({"rotation": {"minEvery": "2h"}}), every("120m"), Allowed),
+        (
+            json!({"rotation": {"maxEvery": "30d"}}),
+            json!({"accessKey": {"rotation": {"schedule": "0 3 1 1 *"}}}),
+            Operator,
+        ),
+        (json!({"rotation": {"maxEvery": "30d"}}), json!({}), Allowed),
+    ]
+}
+
+fn resource(namespace: &str, name: &str, class: &str, mut spec: Value) -> AwsDeployUser {
+    spec["className"] = json!(class);
+    serde_json::from_value(json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    }))
+    .expect("a resource")
+}
+
+/// What the operator says, by the very function that every pass asks.
+fn verdict(user: &AwsDeployUser, class: &AwsDeployUserClass, namespace: &str) -> Result<(), String> {
+    let labels = BTreeMap::from([("team".to_owned(), "a".to_owned()), (ASKED.to_owned(), "yes".to_owned())]);
+    let mut user = user.clone();
+    user.metadata.uid = Some("u".to_owned());
+    let target = Target::of(&user, "cluster").expect("names").named(&user, Some(&class.spec.users.name_template));
+    let facts = Facts { namespace, labels: &labels, before: 0 };
+    authorize::authorize(&user, &target, class, facts).map(drop).map_err(|violations| desired::tell(&violations))
+}
+
+/// What the API server says, without making anything.
+async fn try_create(stage: &Stage, user: &AwsDeployUser) -> Result<(), String> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    stage.users().create(&dry, user).await.map(drop).map_err(|error| error.to_string())
+}
+
+pub(crate) async fn api_server_and_operator_say_the_same_of_every_row() {
+    let stage = Stage::new().await;
+    stage.label_namespace(json!({"team": "a", ASKED: "yes"})).await;
+    let rows = rows();
+    assert!(rows.len() >= 50, "the policy is asked once for each class; many are the point");
+    let made = rows.iter().enumerate().map(|(number, (class, ..))| {
+        let (stage, name) = (&stage, format!("row{number}"));
+        async move { stage.try_class(&name, class.clone()).await.expect("a class") }
+    });
+    let classes = join_all(made).await;
+    let user = |number: usize| resource(&stage.namespace, "x", &classes[number].name_any(), rows[number].1.clone());
+    // The API server hears of classes by a watch of its own.
+    let both = rows.iter().enumerate().filter(|(_, row)| row.2 == Seen::Both).map(|(number, _)| number);
+    for number in both {
+        let refused = async || try_create(&stage, &user(number)).await.err();
+        let what = format!("{:?}", rows[number]);
+        eventually(&what, refused, String::new).await;
+    }
+    let mut different = Vec::new();
+    for (number, (class, spec, seen)) in rows.iter().enumerate() {
+        let user = user(number);
+        let (operator, server) = (verdict(&user, &classes[number], &stage.namespace), try_create(&stage, &user).await);
+        let found = match (&operator, &server) {
+            (Ok(()), Ok(())) => Some(Seen::Allowed),
+            (Err(_), Err(told)) if told.contains(&classes[number].name_any()) => Some(Seen::Both),
+            (Err(_), Ok(())) => Some(Seen::Operator),
+            _ => None,
+        };
+        if found != Some(*seen) {
+            different.push(format!("{class} {spec}: {operator:?} {server:?}"));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
+    let count = stage.classes().list_metadata(&ListParams::default()).await.expect("classes").items.len();
+    assert!(count >= 50, "{count}");
+}
+
+pub(crate) async fn what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up() {
+    let stage = Stage::new().await;
+    stage.label_namespace(json!({ASKED: "yes"})).await;
+    let class = stage.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
+    let refused =
+        async || stage.try_apply("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
+    let told = eventually("a refusal", refused, String::new).await;
+    assert!(
+        told.contains(&format!("class {class} does not allow AmazonEC2FullAccess; it allows: AmazonS3FullAccess")),
+        "{told}"
+    );
+    stage.apply("x", spec("AmazonS3FullAccess", false)).await;
+    stage.ready("x").await;
+
+    stage.class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
+    let refused = async || {
+        stage.try_apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
+    };
+    eventually("a refusal", refused, String::new).await;
+    stage.annotate("x", "a", "b").await;
+    let user = stage.apply("x", spec("AmazonS3FullAccess", true)).await;
+    assert!(user.spec.suspend, "revoking keys is never forbidden");
+    stage.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    assert!(stage.try_apply("x", spec("AmazonS3FullAccess", false)).await.is_err(), "giving them back is");
+    stage.delete("x").await;
+    stage.gone("x").await;
+    assert!(stage.iam_opt("u").await.is_none());
+}
+
+pub(crate) async fn the_operator_writes_no_secret_that_is_not_its_own() {
+    let stage = Stage::new().await;
+    let secret = |name: &str, kind: &str| -> Secret {
+        serde_json::from_value(json!({"metadata": {"name": name}, "type": kind, "stringData": {"a": "b"}}))
+            .expect("a Secret")
+    };
+    stage.secrets().create(&PostParams::default(), &secret("theirs", "Opaque")).await.expect("somebody's Secret");
+    let operator: Api<Secret> = Api::namespaced(stage.as_operator().await, &stage.namespace);
+    let told =
+        operator.create(&PostParams::default(), &secret("own", "Opaque")).await.expect_err("refused").to_string();
+    assert!(told.contains("belong to an AwsDeployUser"), "{told}");
+    let mut token = secret("token", "kubernetes.io/service-account-token");
+    token.metadata.annotations = Some([("kubernetes.io/service-account.name".to_owned(), "default".to_owned())].into());
+    let told = operator.create(&PostParams::default(), &token).await.expect_err("refused").to_string();
+    assert!(told.contains("type Opaque"), "{told}");
+    let mut theirs = operator.get("theirs").await.expect("what RBAC cannot tell apart can be read");
+    theirs.metadata.owner_references = Some(vec![
+        serde_json::from_value(json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "name": "x", "uid": "u",
+        }))
+        .expect("an owner"),
+    ]);
+    let told = operator.replace("theirs", &PostParams::default(), &theirs).await.expect_err("refused").to_string();
+    assert!(told.contains("belong to an AwsDeployUser"), "no Secret is taken over: {told}");
+    assert!(operator.delete("theirs", &DeleteParams::default()).await.is_err());
+    stage.secrets().delete("theirs", &DeleteParams::default()).await.expect("its owner may");
+
+    // Elsewhere it cannot even read.
+    let elsewhere: Api<Secret> = Api::namespaced(stage.as_operator().await, "kube-system");
+    for error in [elsewhere.get("any").await.map(drop), elsewhere.list(&ListParams::default()).await.map(drop)] {
+        assert!(error.expect_err("refused").to_string().contains("forbidden"));
+    }
+    assert!(operator.list(&ListParams::default()).await.is_err(), "nor find out what there is");
+    // And what is its own goes on.
+    stage.apply("x", json!({"userName": "u"})).await;
+    stage.ready("x").await;
+}
+
+pub(crate) async fn the_cycle_preset_needs_ten_lines() {
+    let stage = Stage::with(Wishes { namespace: Some(CYCLE), ..Wishes::default() }).await;
+    let manifest = "
+apiVersion: awsdeploy.dev/v1alpha1
+kind: AwsDeployUser
+metadata: {name: cycle, namespace: preset-cycle}
+spec:
+  className: cycle
+  accessKey:
+    description: Cycle hub
+    useCase: ThirdPartyService
+    secret: {name: cycle-aws}
+";
+    assert!(manifest.trim().lines().count() <= 10);
+    let user: AwsDeployUser = serde_saphyr::from_str(manifest).expect("a manifest");
+    stage.users().create(&PostParams::default(), &user).await.expect("it is taken");
+    stage.ready("cycle").await;
+    let iam = stage.iam("preset-cycle-cycle").await;
+    assert_eq!(iam.attached.into_iter().collect::<Vec<_>>(), ["arn:aws:iam::aws:policy/AmazonEC2FullAccess"]);
+    assert!(stage.secret("cycle-aws").await.is_some());
+    stage.apply("more", json!({"className": "cycle", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
+    let told = stage.event("more", Reason::NotAllowed).await;
+    assert!(told.contains("it allows: AmazonEC2FullAccess"), "{told}");
+}
