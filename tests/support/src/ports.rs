@@ -1,9 +1,9 @@
 //! Free TCP ports on loopback, for servers that must be told their port.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::{Mutex, PoisonError},
 };
 
@@ -11,8 +11,9 @@ use std::{
 /// nothing but another server can take one between our look and the start of the server.
 const RANGE: std::ops::Range<u16> = 15_000..30_000;
 
-/// Ports handed out by this process. None is given twice, even before its server listens.
-static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+/// Ports handed out by this process. None is given twice, even before its server listens. A UDP socket of the same number
+/// keeps each from other programs of this kind, also while its server is down: a server that comes back finds its port.
+static TAKEN: Mutex<BTreeMap<u16, UdpSocket>> = Mutex::new(BTreeMap::new());
 
 /// A loopback address whose port nobody listens on.
 pub fn free() -> io::Result<SocketAddr> {
@@ -23,8 +24,13 @@ pub fn free() -> io::Result<SocketAddr> {
     for step in 0..size {
         let port = RANGE.start + (start + step) % size;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if !taken.contains(&port) && TcpListener::bind(address).is_ok() {
-            taken.insert(port);
+        if taken.contains_key(&port) {
+            continue;
+        }
+        if let Ok(claim) = UdpSocket::bind(address)
+            && TcpListener::bind(address).is_ok()
+        {
+            taken.insert(port, claim);
             return Ok(address);
         }
     }
@@ -33,6 +39,8 @@ pub fn free() -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -42,6 +50,7 @@ mod tests {
         let others: BTreeSet<_> = (0..50).map(|_| free()).collect::<Result<_, _>>()?;
         assert_eq!(others.len(), 50);
         assert!(!others.contains(&listener.local_addr()?));
+        assert!(UdpSocket::bind(first).is_err(), "other programs see that it is taken");
         Ok(())
     }
 }
