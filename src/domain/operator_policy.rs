@@ -273,7 +273,9 @@ mod tests {
                         let found = context.iter().find(|(name, _)| name == key).map(|(_, value)| *value);
                         let fits = |found: &str| listed(wanted).iter().any(|one| pattern::fits(one, found));
                         match operator.as_str() {
-                            "StringEquals" | "ArnLike" => found.is_some_and(fits),
+                            "StringEquals" | "ArnLike" | "ForAnyValue:StringEqualsIgnoreCase" => {
+                                found.is_some_and(fits)
+                            }
                             // A key that is not there is not equal to anything.
                             "StringNotEquals" => !found.is_some_and(fits),
                             other => panic!("{other} is not known here"),
@@ -324,6 +326,8 @@ mod tests {
             ("iam:CreateAccessKey", "arn:aws:iam::123456789012:user/ci-admin", vec![], false),
             ("iam:DeleteAccessKey", "arn:aws:iam::123456789012:user/ci-admin", vec![], false),
             ("iam:TagUser", "arn:aws:iam::123456789012:user/ci-admin", vec![], false),
+            ("iam:TagUser", user, vec![("aws:TagKeys", "team")], true),
+            ("iam:TagUser", user, vec![("aws:TagKeys", mark::TAG_ADOPTABLE_BY)], false),
             ("iam:AddUserToGroup", "arn:aws:iam::123456789012:group/readers", vec![], true),
             ("iam:AddUserToGroup", "arn:aws:iam::123456789012:group/admins", vec![], false),
             ("iam:CreateRole", "arn:aws:iam::123456789012:role/x", vec![], false),

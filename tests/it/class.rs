@@ -149,7 +149,12 @@ pub(crate) async fn a_namespace_without_its_label_loses_its_keys() {
     stage.label_namespace(json!({"deploy": "yes"})).await;
     let spec = json!({"namespaces": {"selector": {"matchLabels": {"deploy": "yes"}}}, "onRevoked": "Deactivate", "console": "Allow"});
     let class = stage.class("c", spec).await;
-    stage.apply("x", json!({"className": class, "userName": "u", "console": {"passwordResetRequired": false}})).await;
+    stage
+        .apply(
+            "x",
+            json!({"className": class, "userName": "u", "accessKey": {}, "console": {"passwordResetRequired": false}}),
+        )
+        .await;
     stage.ready("x").await;
     let key = stage.published("x").await;
     stage.label_namespace(json!({"deploy": null})).await;
