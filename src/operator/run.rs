@@ -13,7 +13,6 @@ use futures::{
     FutureExt, StreamExt,
     future::{OptionFuture, join_all},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
