@@ -6,10 +6,15 @@ ARG RUST_VERSION=1.95.0
 FROM rust:${RUST_VERSION}-slim-bookworm AS build
 ARG TARGETPLATFORM
 WORKDIR /src
+# Writes the list of all crates into the program, where trivy, grype and syft find it: for vulnerabilities, and for an SBOM
+# (docker buildx build --sbom=true).
+ARG CARGO_AUDITABLE_VERSION=0.7.7
+RUN --mount=type=cache,id=cargo-registry,target=/usr/local/cargo/registry \
+    cargo install cargo-auditable --version "${CARGO_AUDITABLE_VERSION}" --locked
 COPY . .
 RUN --mount=type=cache,id=cargo-registry,target=/usr/local/cargo/registry \
     --mount=type=cache,id=cargo-target-${TARGETPLATFORM},target=/src/target \
-    cargo build --release --locked --package aws-deploy-user-operator --bin aws-deploy-user-operator \
+    cargo auditable build --release --locked --package aws-deploy-user-operator --bin aws-deploy-user-operator \
     && install -D -m 0755 target/release/aws-deploy-user-operator /out/aws-deploy-user-operator
 
 # glibc and the certificates of public authorities; no shell, no package manager.

@@ -14,12 +14,13 @@ export CARGO_TERM_COLOR ?= auto
 OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
 CRDS := awsdeployusers awsdeployuserclasses
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files
+METRICS := docs/metrics.md
 # What was a test's last word, and of which test program.
 CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
 help: ## What there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Cache: $(AWSDEPLOY_CACHE) (AWSDEPLOY_CACHE; can be removed at any time)"
 
 .PHONY: demo
@@ -45,12 +46,15 @@ lint: preflight ## Formatting, clippy with no warning allowed, shellcheck if the
 	else echo 'shellcheck: not on PATH, skipped'; fi
 
 .PHONY: generate
-generate: build ## Write the files that follow from the code: the CRDs, and the chart's copy of them
+generate: build ## Write the files that follow from the code: the CRDs, the chart's copy of them, the reference of metrics
 	@for kind in $(CRDS); do \
 		file=awsdeploy.dev_$$kind.yaml; \
 		$(OPERATOR) crds $$kind >crds/$$file.new; mv crds/$$file.new crds/$$file; cp crds/$$file $(CHART_CRDS)/; \
 		echo "wrote crds/$$file $(CHART_CRDS)/$$file"; \
 	done
+	@$(OPERATOR) metrics >$(METRICS).new
+	@mv $(METRICS).new $(METRICS)
+	@echo 'wrote $(METRICS)'
 
 .PHONY: check-generated
 check-generated: build ## Fail if these files are not what `make generate` would write
@@ -58,6 +62,7 @@ check-generated: build ## Fail if these files are not what `make generate` would
 		file=$$folder/awsdeploy.dev_$$kind.yaml; \
 		diff -u "$$file" <($(OPERATOR) crds $$kind) || { echo "$$file does not follow from the code: run make generate"; exit 1; }; \
 	done; done
+	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) does not follow from the code: run make generate'; exit 1; }
 	@echo 'generated files: up to date'
 
 # Cargo tells the crates of two clones that share a target directory apart by nothing but the age of their files, and would
@@ -90,3 +95,4 @@ preflight:
 
 include tests/faults/targets.mk
 include tests/model/targets.mk
+include tests/e2e/targets.mk

@@ -24,6 +24,8 @@ enum Command {
         /// Plural name of the only one to write: awsdeployusers or awsdeployuserclasses. Default: all.
         name: Option<String>,
     },
+    /// Write the reference of the metrics to standard output, as Markdown.
+    Metrics,
     /// Write the IAM policy that the operator needs to standard output.
     IamPolicy(operator::iam_policy::IamPolicyArguments),
 }
@@ -36,6 +38,7 @@ async fn main() -> ExitCode {
             Ok(yaml) => Some(yaml),
             Err(error) => return fail(&error),
         },
+        Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
         Some(Command::IamPolicy(arguments)) => match arguments.policy() {
             Ok(policy) => Some(policy),
             Err(error) => return fail(&error),

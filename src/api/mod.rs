@@ -7,11 +7,13 @@ pub mod class;
 pub mod condition;
 pub mod duration;
 pub mod mark;
+pub mod secret;
 pub mod user;
 
 pub use class::{AwsDeployUserClass, AwsDeployUserClassSpec, AwsDeployUserClassStatus};
 pub use condition::{Condition, ConditionType, Reason, Time};
 pub use duration::HumanDuration;
+pub use secret::{SecretFormat, SecretSpec};
 pub use user::{AwsDeployUser, AwsDeployUserSpec, AwsDeployUserStatus};
 
 /// API group of both kinds.

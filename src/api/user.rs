@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{class::OnRevoked, duration::HumanDuration};
+use super::{class::OnRevoked, duration::HumanDuration, secret::SecretSpec};
 
 /// What an IAM user for a deploy tool should be: its policies, its access key and the Secret
 /// that holds the key.
@@ -285,33 +285,6 @@ pub struct RotationWindow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub time_zone: Option<String>,
-}
-
-/// The Secret that holds the key. The operator creates it and never takes over one that exists.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SecretSpec {
-    /// Name of the Secret, in the namespace of this resource. Default: the name of this resource.
-    /// A new name leads to a new key; the old Secret stays until its key is retired.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
-    #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")
-        .message("names that end with .awsdeploy-journal are used by this operator"))]
-    pub name: Option<String>,
-
-    /// Labels of the Secret, beside the operator's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('awsdeploy.dev/') && k != 'app.kubernetes.io/managed-by')")
-        .message("labels awsdeploy.dev/... and app.kubernetes.io/managed-by are set by this operator"))]
-    pub labels: BTreeMap<String, String>,
-
-    /// Annotations of the Secret, beside the operator's own.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
-    #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('awsdeploy.dev/'))")
-        .message("annotations awsdeploy.dev/... are set by this operator"))]
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// Access to the AWS console. The annotation `awsdeploy.dev/reset-password` on the resource asks for a new

@@ -9,12 +9,13 @@ use super::{
     owner::Owner,
     policy,
     schedule::{CronSchedule, Rhythm},
+    secret,
     settings::Settings,
     window::{Window, Windows},
 };
 pub use crate::api::class::OnQuarantine;
 use crate::api::{
-    AwsDeployUser, Reason, duration, mark,
+    AwsDeployUser, Reason, SecretFormat, duration, mark,
     user::{AccessKeySpec, Adoption, AwsDeployUserSpec, DeletionPolicy, RotationSpec},
 };
 
@@ -145,6 +146,14 @@ pub struct DesiredConsole {
 pub struct DesiredSecret {
     /// AWS Region that is written into it.
     pub region: Option<String>,
+    /// Forms of the key.
+    pub formats: BTreeSet<SecretFormat>,
+    /// Further data keys, each with its template.
+    pub templates: BTreeMap<String, String>,
+    /// Name of the IAM user.
+    pub user_name: String,
+    /// Account id.
+    pub account_id: String,
     /// Labels, ours among them.
     pub labels: BTreeMap<String, String>,
     /// Annotations, without those that speak of the key in it.
@@ -273,7 +282,7 @@ pub fn validate(
 
     check_groups(spec, &mut violate);
     let key = spec.programmatic().map(|key| desired_key(user, key, settings, &mut violate));
-    let secret = desired_secret(spec, target);
+    let secret = desired_secret(spec, target, account, &mut violate);
     if target.secret_name == target.journal_name {
         violate("accessKey.secret.name", format!("{:?} is the name of the operator's own journal", target.secret_name));
     }
@@ -541,7 +550,12 @@ fn check_gap(
     }
 }
 
-fn desired_secret(spec: &AwsDeployUserSpec, target: &Target) -> DesiredSecret {
+fn desired_secret(
+    spec: &AwsDeployUserSpec,
+    target: &Target,
+    account: &Account,
+    violate: &mut impl FnMut(&'static str, String),
+) -> DesiredSecret {
     let key = spec.programmatic().cloned().unwrap_or_default();
     let mut labels = key.secret.labels.clone();
     labels.insert(mark::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned());
@@ -555,7 +569,20 @@ fn desired_secret(spec: &AwsDeployUserSpec, target: &Target) -> DesiredSecret {
     if let Some(description) = &key.description {
         annotations.insert(mark::ANNOTATION_DESCRIPTION.to_owned(), description.clone());
     }
-    DesiredSecret { region: key.region, labels, annotations }
+    let formats = &key.secret.formats;
+    let secret = DesiredSecret {
+        region: key.region.clone(),
+        formats: if formats.is_empty() { SecretFormat::DEFAULT.into() } else { formats.iter().copied().collect() },
+        templates: key.secret.template.clone(),
+        user_name: target.user_name.clone(),
+        account_id: account.id.clone(),
+        labels,
+        annotations,
+    };
+    for Violation { field, message } in secret::violations(&secret) {
+        violate(field, message);
+    }
+    secret
 }
 
 /// A resource name as a label value: at most 63 characters that end with a letter or digit.
@@ -693,6 +720,8 @@ mod tests {
                 json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
                 "37 are left",
             ),
+            (json!({"accessKey": {"secret": {"formats": ["Csv", "SesSmtp"]}}}), "SesSmtp needs accessKey.region"),
+            (json!({"accessKey": {"secret": {"template": {"cloud": "{{ secretKey }}"}}}}), "is not a value"),
             (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
             (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),
             (json!({"accessKey": {"rotation": {"every": "12h", "overlap": "12h"}}}), "overlap of 12h must be shorter"),

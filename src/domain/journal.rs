@@ -102,6 +102,15 @@ impl Journal {
         }
     }
 
+    /// When its key was made, if it holds one.
+    #[must_use]
+    pub fn keyed_at(&self) -> Option<Timestamp> {
+        match &self.mode {
+            Mode::Keyed { keyed_at, .. } => Some(*keyed_at),
+            Mode::Intent { .. } | Mode::Abandoned { .. } => None,
+        }
+    }
+
     /// The form in the Secret.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,6 @@ use futures::{
     FutureExt, StreamExt,
     future::{OptionFuture, join_all},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
@@ -40,6 +39,9 @@ use crate::{
     cluster::{self, ClusterError, Resources, Rules},
     reconcile::{self, Context, Watched},
 };
+
+/// Tells the log lines of one pass from those of the next; the name of the pod tells processes apart.
+static PASSES: AtomicU64 = AtomicU64::new(1);
 
 type Guarded = DeserializeGuard<AwsDeployUser>;
 
@@ -90,7 +92,7 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
     config.default_retry = false;
     let client = Client::try_from(config).map_err(Box::new)?;
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(settings.metrics_per_resource));
     let ready = Arc::new(AtomicBool::new(false));
 
     let listener = TcpListener::bind(settings.metrics_addr)
@@ -226,6 +228,7 @@ impl Term<'_> {
             }));
         }
         let reports = settings.report_classes.then(|| reconcile::report_on_classes(Arc::clone(&context)));
+        self.metrics.leads(stores.clone());
         let mut ended = ended;
         let listed = async move {
             let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
@@ -234,9 +237,6 @@ impl Term<'_> {
             loop {
                 let uids: HashSet<String> =
                     stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
-                self.metrics.resources.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
-                self.metrics
-                    .keep_only(&stores.iter().flat_map(Store::state).filter_map(|user| named(user.meta())).collect());
                 context.keep_only(&uids);
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(15)) => {}
@@ -250,8 +250,7 @@ impl Term<'_> {
             () = async { OptionFuture::from(reports).await; std::future::pending().await } => {}
             _ = async { futures::join!(over, join_all(runs), listed) } => {}
         }
-        // Who leads next tells of them.
-        self.metrics.keep_only(&HashSet::new());
+        self.metrics.stands_by();
     }
 }
 
@@ -266,8 +265,10 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
     };
     let span = tracing::info_span!(
         "pass",
+        reconcile_id = PASSES.fetch_add(1, Ordering::Relaxed),
         namespace = user.metadata.namespace.as_deref().unwrap_or_default(),
-        name = user.metadata.name.as_deref().unwrap_or_default(),
+        // Not `name`: in JSON that is the name of the span.
+        resource = user.metadata.name.as_deref().unwrap_or_default(),
     );
     // A defect that panics costs one resource a minute, not the others their operator.
     let next = std::panic::AssertUnwindSafe(Box::pin(reconcile::reconcile(user, &context)))
@@ -275,10 +276,6 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
         .instrument(span)
         .await;
     Ok(Action::requeue(next.unwrap_or(Duration::from_mins(1))))
-}
-
-fn named(meta: &ObjectMeta) -> Option<(String, String)> {
-    Some((meta.namespace.clone()?, meta.name.clone()?))
 }
 
 fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded>> {

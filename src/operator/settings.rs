@@ -9,6 +9,7 @@ use crate::{api::duration::parse_flag, domain::settings::Settings, reconcile::Pa
 
 /// Settings of `aws-deploy-user-operator`.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct OperatorSettings {
     /// How old a cut-off key attempt must be before its lost key is looked for; longer than the lag of IAM's lists.
     #[arg(long, env = "AWSDEPLOY_INTENT_DWELL", default_value = "60s", value_parser = parse_flag)]
@@ -54,6 +55,10 @@ pub struct OperatorSettings {
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "AWSDEPLOY_METRICS_ADDR", default_value = "127.0.0.1:8080")]
     pub metrics_addr: SocketAddr,
+
+    /// Metrics with a series for each resource: ready, key age, next rotation. False: sums alone, for thousands of resources.
+    #[arg(long, env = "AWSDEPLOY_METRICS_PER_RESOURCE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub metrics_per_resource: bool,
 
     /// Let one of several replicas lead; the others are ready and wait. Off: run one replica only.
     #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]

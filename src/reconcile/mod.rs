@@ -34,6 +34,7 @@ use crate::{
         authorize,
         backoff::{self, ErrorClass},
         desired::{self, Desired, Target},
+        journal::Journal,
         plan::{self, Effect, Facts, Leaving, Note, Plan, Revoked},
         schedule::spread_permille,
         settings::Settings,
@@ -53,10 +54,12 @@ const DEADLINE: Duration = Duration::from_mins(3);
 pub trait PassObserver: Send + Sync {
     /// A pass has come to its end: `ok`, `waiting`, or the reason of its first failure.
     fn passed(&self, result: &'static str, took: Duration);
-    /// An effect was done.
-    fn acted(&self, verb: &'static str, ok: bool);
+    /// An effect was done, or failed for a reason.
+    fn acted(&self, verb: &'static str, failure: Option<Reason>);
     /// A key was published.
     fn rotated(&self);
+    /// So long after it was made a key was published.
+    fn verified(&self, took: Duration);
     /// Whether AWS quarantines the user of this resource.
     fn quarantined(&self, namespace: &str, name: &str, is: bool);
 }
@@ -343,8 +346,12 @@ impl Pass<'_> {
                 }
             }
             tracing::debug!(%effect, "acting");
+            let made_at = actor.observed.world.journal().and_then(Journal::keyed_at);
             let result = actor.act(effect, self.memory).await;
-            self.context.observer.acted(effect.verb(), result.is_ok());
+            self.context.observer.acted(effect.verb(), result.as_ref().err().map(PassError::reason));
+            if let (plan::Effect::Publish { .. }, Ok(()), Some(made_at)) = (effect, &result, made_at) {
+                self.context.observer.verified(until_then(self.now(), made_at));
+            }
             if actor.left {
                 return plan;
             }

@@ -280,6 +280,7 @@ pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
         "--secret-check=500ms",
         "--verify-interval=50ms",
         "--verify-successes=2",
+        "--cluster-id=faults",
     ];
     let mut stage = Stage::with(Wishes { arguments, kube_proxy: true, ..Wishes::default() }).await;
     let kube = stage.kube.take().expect("a Kubernetes proxy");

@@ -14,5 +14,9 @@ pub(crate) mod leader;
 pub(crate) mod lifecycle;
 #[path = "../it/ownership.rs"]
 pub(crate) mod ownership;
+#[path = "../it/quarantine.rs"]
+pub(crate) mod quarantine;
 #[path = "../it/rotation.rs"]
 pub(crate) mod rotation;
+#[path = "../it/waiting.rs"]
+pub(crate) mod waiting;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use awsdeploy::api::ConditionType;
-use awsdeploy_testkit::auditor::Auditor;
+use awsdeploy_testkit::{auditor::Auditor, aws_proxy::Call};
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, eventually};
@@ -15,6 +15,7 @@ pub(crate) const RECOVERY: Duration = Duration::from_mins(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Creation,
+    Adoption,
     Rotation,
     DeletedSecret,
     EditedSecret,
@@ -27,8 +28,9 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Creation,
+        Self::Adoption,
         Self::Rotation,
         Self::DeletedSecret,
         Self::EditedSecret,
@@ -43,6 +45,7 @@ impl Scenario {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Creation => "creation",
+            Self::Adoption => "adoption",
             Self::Rotation => "rotation",
             Self::DeletedSecret => "deleted-secret",
             Self::EditedSecret => "edited-secret",
@@ -68,7 +71,7 @@ impl Scenario {
         let policy = if self == Self::Retention { "Retain" } else { "Delete" };
         json!({
             "userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
-            "deletionPolicy": policy,
+            "deletionPolicy": policy, "adoption": if self == Self::Adoption { "IfTagged" } else { "Never" },
             "accessKey": {"description": "a hub", "rotation": {"every": "Never", "overlap": "1s"}},
         })
     }
@@ -78,6 +81,9 @@ impl Scenario {
         if self == Self::Creation {
             return String::new();
         }
+        if self == Self::Adoption {
+            return someones_user(stage).await;
+        }
         stage.apply("x", self.spec()).await;
         settled(stage, "").await
     }
@@ -86,6 +92,10 @@ impl Scenario {
     pub(crate) async fn begin(self, stage: &Stage, key: &str, auditor: &Auditor) {
         match self {
             Self::Creation => drop(stage.apply("x", self.spec()).await),
+            Self::Adoption => {
+                auditor.consent("u");
+                stage.apply("x", self.spec()).await;
+            }
             Self::Rotation => stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await,
             Self::DeletedSecret => {
                 auditor.excuse(key);
@@ -123,6 +133,7 @@ impl Scenario {
     pub(crate) async fn end(self, stage: &Stage, key: &str) {
         match self {
             Self::Creation => drop(settled(stage, "").await),
+            Self::Adoption => adopted(stage, key).await,
             Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => {
                 drop(settled(stage, key).await);
             }
@@ -170,6 +181,35 @@ impl Scenario {
     pub(crate) fn leaves_a_resource(self) -> bool {
         !matches!(self, Self::Deletion | Self::Retention)
     }
+}
+
+/// A user with a policy and a key of its own, and the word of an AWS admin that `x` may have it. The id of the key.
+async fn someones_user(stage: &Stage) -> String {
+    let human = stage.aws.human();
+    let consent = format!("faults/{}/x", stage.namespace);
+    let create = Call::iam("CreateUser").with("UserName", "u").with("Path", "/awsdeploy/");
+    let create = create.with_tags([("awsdeploy.dev/adoptable-by", consent.as_str())]);
+    human.call(&create).await.expect("somebody's user");
+    human.attach("u", "arn:aws:iam::aws:policy/ReadOnlyAccess").await.expect("a policy");
+    human.create_key("u").await.expect("a key").id
+}
+
+/// Waits until the user is ours, with a key of ours beside the one that it had.
+async fn adopted(stage: &Stage, theirs: &str) {
+    stage.ready("x").await;
+    let probe = async || {
+        let published = stage.secret("x").await?.get("AWS_ACCESS_KEY_ID")?.clone();
+        let user = stage.iam_opt("u").await?;
+        let keys = user.keys.len() == 2 && user.active_keys().contains(&theirs) && user.key(&published).is_some();
+        let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
+        let used_up = !user.tags.contains_key("awsdeploy.dev/adoptable-by");
+        let policy = user.attached.len() == 1 && user.attached.iter().all(|arn| arn.ends_with("/AmazonEC2FullAccess"));
+        let closed = stage.secret("x.awsdeploy-journal").await.is_none();
+        let told = stage.user("x").await.status?.access_keys.len() == 2;
+        (keys && tagged && used_up && policy && closed && told).then_some(())
+    };
+    let context = || format!("{}\n{}", stage.aws.log().transcript(), stage.log());
+    eventually("the user is taken over, its own key as it was", probe, context).await;
 }
 
 async fn edit(stage: &Stage, patch: Value) {

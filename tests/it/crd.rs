@@ -50,6 +50,16 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         (json!({"accessKey": {"rotation": {"every": "monthly"}}}), "every"),
         (json!({"accessKey": {"secret": {"name": "x.awsdeploy-journal"}}}), "used by this operator"),
         (json!({"accessKey": {"secret": {"labels": {"awsdeploy.dev/role": "x"}}}}), "set by this operator"),
+        (
+            json!({"accessKey": {"secret": {"formats": ["SesSmtp"]}}}),
+            "Environment, CredentialsFile, Csv and ProcessJson",
+        ),
+        (json!({"accessKey": {"secret": {"formats": []}}}), "at least one of"),
+        (json!({"accessKey": {"secret": {"formats": ["Csv", "Csv"]}}}), "uplicate"),
+        (json!({"accessKey": {"secret": {"formats": ["Xml"]}}}), "ProcessJson"),
+        (json!({"accessKey": {"secret": {"template": {"a b": "x"}}}}), "letters, digits, hyphens"),
+        (json!({"accessKey": {"secret": {"template": {"..x": "x"}}}}), "does not begin with two dots"),
+        (json!({"accessKey": {"secret": {"template": {"x": "y".repeat(65_537)}}}}), "65536"),
         (json!({"deletionPolicy": "Never"}), "Retain"),
         (json!({"polices": {}}), "polices"),
     ] {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use awsdeploy::api::Reason;
 use awsdeploy_testkit::{chart::Chart, tools::Tools};
 use serde_json::json;
 
@@ -49,6 +50,19 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// Cargo refuses a workspace with a member missing, and so would the build of the image.
+pub(crate) async fn the_image_build_is_sent_every_member_of_the_workspace() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
+    let manifest = read("Cargo.toml");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).expect("members");
+    let members: Vec<String> = serde_json::from_str(members).expect("a list on one line");
+    assert!(!members.is_empty());
+    let sent = read(".dockerignore");
+    for member in members {
+        assert!(sent.lines().any(|line| line == format!("!{member}")), ".dockerignore leaves {member} out");
+    }
 }
 
 pub(crate) async fn imports_run_one_way() {
@@ -116,6 +130,30 @@ pub(crate) async fn generated_files_are_up_to_date() {
             fs::read_to_string(root().join(format!("crds/awsdeploy.dev_{plural}.yaml"))).expect("crds/ is there");
         assert!(found == wanted, "crds/ is not what src/api says; run make generate");
     }
+    let wanted = awsdeploy::operator::metrics::reference::markdown();
+    let found = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is there");
+    assert!(found == wanted, "docs/metrics.md is not what src/operator/metrics says; run make generate");
+}
+
+pub(crate) async fn the_runbook_says_what_to_do_for_every_reason() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md is there");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let told: Vec<(String, String)> = rows
+        .iter()
+        .filter(|row| row.len() == 3 && row[0].chars().nth(1).is_some_and(char::is_uppercase) && !row[2].is_empty())
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned()))
+        .filter(|(name, _)| name != "AwsDeployUser`s")
+        .collect();
+    let known: Vec<(String, String)> =
+        Reason::ALL.iter().map(|reason| (reason.as_str().to_owned(), reason.describe().trim().to_owned())).collect();
+    assert_eq!(
+        told, known,
+        "docs/operations.md, Reasons: one row a reason, in the order and with the words of src/api"
+    );
 }
 
 pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {

@@ -22,14 +22,17 @@ mod cost;
 mod crash;
 mod crd;
 mod failures;
+mod formats;
 mod house;
 mod iam;
 mod leader;
 mod least_rights;
 mod lifecycle;
 mod main_job;
+mod observed;
 mod ownership;
 mod quarantine;
+mod restore;
 mod rotation;
 mod stage;
 mod waiting;
@@ -50,6 +53,8 @@ macro_rules! claims {
 
 const CLAIMS: &[Claim] = claims! {
     house: { imports_run_one_way, generated_files_are_up_to_date,
+        the_image_build_is_sent_every_member_of_the_workspace,
+        the_runbook_says_what_to_do_for_every_reason,
         the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed,
         secrets_are_asked_for_by_namespace_only, the_threat_model_names_tests_that_exist }
     crd: { every_field_is_described, no_field_of_a_tenant_names_a_namespace_or_an_address,
@@ -72,6 +77,12 @@ const CLAIMS: &[Claim] = claims! {
         a_key_deleted_in_aws_is_replaced,
         a_foreign_key_is_reported_and_left_alone,
         a_renamed_secret_gets_a_new_key_and_the_old_one_stays_until_it_retires,
+    }
+    formats: {
+        every_form_is_read_by_what_it_is_made_for,
+        a_program_that_runs_picks_up_a_new_key_through_credential_process,
+        a_changed_form_is_written_with_the_same_key,
+        a_bad_template_costs_no_key,
     }
     waiting: {
         an_old_key_in_use_is_held_and_told_until_it_is_quiet,
@@ -174,6 +185,12 @@ const CLAIMS: &[Claim] = claims! {
         a_conflict_that_stays_is_told_and_not_hammered,
         a_silent_aws_is_given_up_in_time_and_nothing_is_guessed,
     }
+    restore: { a_restored_resource_goes_on_with_its_user_once_that_is_handed_over }
+    observed: {
+        metrics_follow_a_resource_from_its_first_key_to_its_end,
+        throttled_calls_are_counted,
+        every_line_of_a_json_log_names_its_pass,
+    }
     cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }
     adapter: {
         a_lost_answer_causes_no_second_create,
@@ -195,6 +212,9 @@ fn trials(claims: &[Claim]) -> Vec<Trial> {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = formats::sdk() {
+        return code;
+    }
     let mut arguments = Arguments::from_args();
     // The tests wait more than they compute; one a core would leave the machine idle.
     arguments.test_threads = arguments.test_threads.or(Some(8));

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cell,
-    claims::{bad_input, crash, iam, leader, lifecycle, ownership, rotation},
+    claims::{bad_input, crash, iam, leader, lifecycle, ownership, quarantine, rotation, waiting},
     scenario::{RECOVERY, settled},
     stage::{self, Stage},
 };
@@ -51,6 +51,8 @@ const fn story(number: u32, title: &'static str, runs: &'static [Run]) -> Story 
 }
 
 const SCHEDULE: &str = "src/domain/schedule.rs";
+const WINDOW: &str = "src/domain/window.rs";
+const ROTATION: &str = "src/domain/plan/tests/rotation.rs";
 
 pub(crate) const ALL: &[Story] = &[
     Story {
@@ -233,15 +235,31 @@ pub(crate) const ALL: &[Story] = &[
         units: &[
             (SCHEDULE, "an_hour_that_daylight_saving_skips_still_rotates_once_and_a_doubled_hour_once"),
             (SCHEDULE, "missed_cron_times_count_as_one"),
+            (WINDOW, "a_window_in_the_hour_that_daylight_saving_skips_opens_and_lasts_as_long_as_ever"),
+            (WINDOW, "the_answer_stays_until_its_time_has_come_whatever_the_clock_does"),
+            (ROTATION, "a_clock_that_was_ahead_holds_no_key_back"),
         ],
         ..story(32, "daylight saving and clocks that jump: once, and not twice", &[])
     },
     story(33, "an overlap longer than the interval is refused", runs![bad_input::a_bad_schedule_says_what_is_allowed]),
-    story(34, "the old key is still used at the end of its overlap", &[]),
+    story(
+        34,
+        "the old key is still used at the end of its overlap: held, told, and not for ever",
+        runs![
+            waiting::an_old_key_in_use_is_held_and_told_until_it_is_quiet,
+            waiting::an_old_key_in_use_is_not_held_for_ever,
+            waiting::a_last_use_that_aws_does_not_tell_is_neither_unused_nor_for_ever,
+        ],
+    ),
     story(
         35,
-        "AWS quarantines a leaked key: the policy stays, and it is said",
-        runs![iam::quarantine_policies_are_never_detached],
+        "AWS quarantines a leaked key: the policy stays, it is said, and the keys are rotated or suspended as asked",
+        runs![
+            iam::quarantine_policies_are_never_detached,
+            quarantine::an_alert_is_told_and_changes_nothing,
+            quarantine::a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_without_overlap,
+            quarantine::a_quarantined_user_is_suspended_until_the_policy_is_detached,
+        ],
     ),
     story(
         36,

@@ -223,9 +223,12 @@ fn limit_more_than_two_keys_are_ruled_out_by_iams_quota_and_not_by_the_protocol(
 // --- model and code have one order -----------------------------------------------------------
 
 /// Rules about things that the model does not have.
-const NOT_MODELLED: [&str; 9] = [
+const NOT_MODELLED: [&str; 12] = [
     "a quarantine that keys are replaced for is dated, and undated when it is over",
     "before a key that may be held retires, AWS is asked whether it is used",
+    "keys that are not declared any more are Inactive",
+    "a staged key that is not declared any more is given up",
+    "where no key is declared, what is left of one goes",
     "a journal of unknown format is left alone",
     "suspended keys are Inactive",
     "a staged key that was revoked is given up",

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -59,6 +60,7 @@ struct Own {
     api_server: Process,
     etcd: Process,
     server: String,
+    address: SocketAddr,
     authority: Authority,
     directory: PathBuf,
 }
@@ -101,7 +103,7 @@ impl ControlPlane {
         let api_server = Process::start(api_server(tools, &directory, address.port(), &etcd_url))?;
         let controller_manager = Process::start(controller_manager_spec(tools, &directory, &controller_manager))?;
         let client = kubeconfig::client(&kubeconfig).await?;
-        let own = Own { controller_manager, api_server, etcd, server, authority, directory };
+        let own = Own { controller_manager, api_server, etcd, server, address, authority, directory };
         own.until_ready(&client).await?;
         Ok(Self { kubeconfig, client, own: Some(own) })
     }
@@ -123,6 +125,11 @@ impl ControlPlane {
         let own = self.own()?;
         let identity = own.authority.client(user, group)?;
         kubeconfig::for_certificate(file, &own.server, own.authority.certificate(), &identity)
+    }
+
+    /// Where the API server listens on loopback.
+    pub fn api_server_address(&self) -> Result<SocketAddr> {
+        Ok(self.own()?.address)
     }
 
     /// Writes to `file` a kubeconfig for a `ServiceAccount`.

@@ -80,6 +80,8 @@ enum Command {
         #[arg(long, default_value_t = 3600)]
         at_most: u64,
     },
+    /// Do nothing until SIGTERM: what holds the namespaces of a pod, where the testkit is the node's only image
+    Pause,
     /// Write a kubeconfig for a service account, with a token for a day
     SaKubeconfig {
         /// The kubeconfig of somebody who may ask for the token
@@ -110,6 +112,7 @@ async fn main() -> ExitCode {
             };
             consume(options, &report).await
         }
+        Command::Pause => pause().await,
         Command::SaKubeconfig { kubeconfig, namespace, name, out } => {
             kubeconfig::for_service_account(&kubeconfig, &namespace, &name, &out).await
         }
@@ -175,6 +178,11 @@ async fn consume(options: ConsumerOptions, file: &Path) -> Result<()> {
     let report = consumer.stop().await;
     write_report(file, &report)?;
     say(&report.to_string())
+}
+
+async fn pause() -> Result<()> {
+    End::new()?.comes().await;
+    Ok(())
 }
 
 fn write_report(file: &Path, report: &Report) -> Result<()> {

@@ -1,5 +1,9 @@
 //! What the published Secret holds: rendering, and reading back whether it is still what we wrote.
 
+mod formats;
+mod ses;
+mod template;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
@@ -9,6 +13,8 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub use formats::violations;
 
 use super::{desired::DesiredSecret, world::PublishedFacts};
 use crate::api::mark;
@@ -74,7 +80,7 @@ pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publicat
             annotations.insert(name.to_owned(), value);
         }
     }
-    let data = data(desired, key);
+    let data = formats::data(desired, key);
     let mut owned = Owned {
         labels: desired.labels.keys().cloned().collect(),
         annotations: annotations.keys().cloned().collect(),
@@ -109,32 +115,12 @@ fn owned_before(content: &Content) -> Owned {
     content.annotations.get(mark::ANNOTATION_OWNED).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// The data keys: environment variables fit for `envFrom`, and the two files of the AWS SDKs.
-fn data(desired: &DesiredSecret, key: &KeyMaterial) -> BTreeMap<String, Vec<u8>> {
-    let secret = key.secret.expose_secret();
-    let mut data = BTreeMap::from([
-        ("AWS_ACCESS_KEY_ID".to_owned(), key.id.clone().into_bytes()),
-        ("AWS_SECRET_ACCESS_KEY".to_owned(), secret.as_bytes().to_vec()),
-        (
-            "credentials".to_owned(),
-            format!("[default]\naws_access_key_id = {}\naws_secret_access_key = {secret}\n", key.id).into_bytes(),
-        ),
-    ]);
-    let mut config = "[default]\n".to_owned();
-    if let Some(region) = &desired.region {
-        data.insert("AWS_REGION".to_owned(), region.clone().into_bytes());
-        data.insert("AWS_DEFAULT_REGION".to_owned(), region.clone().into_bytes());
-        let _ = writeln!(config, "region = {region}");
-    }
-    data.insert("config".to_owned(), config.into_bytes());
-    data
-}
-
 /// The key material in a published Secret, if it is readable and is what we wrote.
 #[must_use]
 pub fn material(content: &Content) -> Option<KeyMaterial> {
-    let text = |name: &str| content.data.get(name).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
-    let key = KeyMaterial { id: text("AWS_ACCESS_KEY_ID")?, secret: text("AWS_SECRET_ACCESS_KEY")?.into() };
+    let owned = owned_before(content).data;
+    // Without the annotation all data counts: an edit of it must not cost a key.
+    let key = formats::read(&content.data, |name| owned.is_empty() || owned.contains(name))?;
     let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
     (annotation(mark::ANNOTATION_KEY_ID) == Some(&key.id)
         && annotation(mark::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
@@ -189,93 +175,4 @@ fn checksum(key: &KeyMaterial) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> KeyMaterial {
-        KeyMaterial {
-            id: "AKIAIOSFODNN7EXAMPLE".into(),
-            secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned().into(),
-        }
-    }
-
-    fn desired() -> DesiredSecret {
-        DesiredSecret {
-            region: Some("us-east-1".into()),
-            labels: BTreeMap::from([("team".into(), "payments".into())]),
-            annotations: BTreeMap::new(),
-        }
-    }
-
-    fn published() -> Content {
-        render(&desired(), &key(), &Publication::default(), &Content::default())
-    }
-
-    fn text<'a>(content: &'a Content, name: &str) -> &'a str {
-        std::str::from_utf8(&content.data[name]).unwrap()
-    }
-
-    #[test]
-    fn environment_and_files_hold_the_same_key() {
-        let content = published();
-        assert_eq!(text(&content, "AWS_ACCESS_KEY_ID"), "AKIAIOSFODNN7EXAMPLE");
-        assert_eq!(text(&content, "AWS_DEFAULT_REGION"), "us-east-1");
-        assert_eq!(text(&content, "config"), "[default]\nregion = us-east-1\n");
-        assert_eq!(
-            text(&content, "credentials"),
-            "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
-        );
-    }
-
-    #[test]
-    fn what_we_wrote_reads_back_as_declared() {
-        let facts = facts(&published(), false, Some(&desired()));
-        assert!(facts.intact && facts.as_declared);
-        assert_eq!(facts.key_id, "AKIAIOSFODNN7EXAMPLE");
-    }
-
-    #[test]
-    fn an_edited_id_or_secret_is_not_intact_and_an_edited_file_can_be_mended() {
-        for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
-            let mut content = published();
-            content.data.insert(name.into(), b"edited".to_vec());
-            assert!(!facts(&content, false, Some(&desired())).intact, "{name}");
-        }
-        let mut content = published();
-        content.data.remove("credentials");
-        let seen = facts(&content, false, Some(&desired()));
-        assert!(seen.intact && !seen.as_declared);
-        let mended = render(&desired(), &material(&content).unwrap(), &publication(&content), &content);
-        assert!(mended == published());
-    }
-
-    #[test]
-    fn what_is_no_longer_declared_goes_and_what_others_added_stays() {
-        let mut content = published();
-        content.labels.insert("added-by".into(), "somebody".into());
-        content.data.insert("extra".into(), b"theirs".to_vec());
-        assert!(facts(&content, false, Some(&desired())).as_declared, "their additions are no drift");
-        let fewer = DesiredSecret { region: None, labels: BTreeMap::new(), annotations: BTreeMap::new() };
-        assert!(!facts(&content, false, Some(&fewer)).as_declared);
-        let after = render(&fewer, &key(), &Publication::default(), &content);
-        assert!(!after.labels.contains_key("team") && !after.data.contains_key("AWS_REGION"));
-        assert!(after.labels.contains_key("added-by") && after.data.contains_key("extra"));
-    }
-
-    #[test]
-    fn publication_facts_survive_the_annotations() {
-        let publication = Publication {
-            published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
-            rotate_honoured: Some("please".into()),
-            fence: Some("uid".into()),
-            previous: BTreeMap::from([("old".into(), "AKIAOLD".into())]),
-        };
-        let content = render(&desired(), &key(), &publication, &Content::default());
-        assert_eq!(super::publication(&content), publication);
-    }
-
-    #[test]
-    fn debug_output_of_key_material_shows_no_secret() {
-        assert!(!format!("{:?}", key()).contains("wJalr"));
-    }
-}
+mod tests;

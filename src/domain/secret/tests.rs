@@ -1,0 +1,236 @@
+use serde_json::json;
+
+use super::*;
+use crate::api::SecretFormat;
+
+fn key() -> KeyMaterial {
+    KeyMaterial {
+        id: "AKIAIOSFODNN7EXAMPLE".into(),
+        secret: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned().into(),
+    }
+}
+
+fn desired() -> DesiredSecret {
+    DesiredSecret {
+        region: Some("us-east-1".into()),
+        formats: SecretFormat::DEFAULT.into(),
+        templates: BTreeMap::new(),
+        user_name: "cycle-prod".into(),
+        account_id: "123456789012".into(),
+        labels: BTreeMap::from([("team".into(), "payments".into())]),
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn only(format: SecretFormat) -> DesiredSecret {
+    DesiredSecret { formats: [format].into(), ..desired() }
+}
+
+fn with_template(name: &str, text: &str) -> DesiredSecret {
+    DesiredSecret { templates: BTreeMap::from([(name.into(), text.into())]), ..desired() }
+}
+
+fn published() -> Content {
+    written(&desired())
+}
+
+fn written(desired: &DesiredSecret) -> Content {
+    render(desired, &key(), &Publication::default(), &Content::default())
+}
+
+fn text<'a>(content: &'a Content, name: &str) -> &'a str {
+    std::str::from_utf8(&content.data[name]).unwrap()
+}
+
+#[test]
+fn environment_and_files_hold_the_same_key() {
+    let content = published();
+    assert_eq!(text(&content, "AWS_ACCESS_KEY_ID"), "AKIAIOSFODNN7EXAMPLE");
+    assert_eq!(text(&content, "AWS_DEFAULT_REGION"), "us-east-1");
+    assert_eq!(text(&content, "config"), "[default]\nregion = us-east-1\n");
+    assert_eq!(
+        text(&content, "credentials"),
+        "[default]\naws_access_key_id = AKIAIOSFODNN7EXAMPLE\naws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
+    );
+}
+
+#[test]
+fn what_we_wrote_reads_back_as_declared() {
+    let facts = facts(&published(), false, Some(&desired()));
+    assert!(facts.intact && facts.as_declared);
+    assert_eq!(facts.key_id, "AKIAIOSFODNN7EXAMPLE");
+}
+
+#[test]
+fn an_edited_id_or_secret_is_not_intact_and_an_edited_file_can_be_mended() {
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+        let mut content = published();
+        content.data.insert(name.into(), b"edited".to_vec());
+        assert!(!facts(&content, false, Some(&desired())).intact, "{name}");
+    }
+    let mut content = published();
+    content.data.remove("credentials");
+    let seen = facts(&content, false, Some(&desired()));
+    assert!(seen.intact && !seen.as_declared);
+    let mended = render(&desired(), &material(&content).unwrap(), &publication(&content), &content);
+    assert!(mended == published());
+}
+
+#[test]
+fn what_is_no_longer_declared_goes_and_what_others_added_stays() {
+    let mut content = published();
+    content.labels.insert("added-by".into(), "somebody".into());
+    content.data.insert("extra".into(), b"theirs".to_vec());
+    assert!(facts(&content, false, Some(&desired())).as_declared, "their additions are no drift");
+    let fewer = DesiredSecret { region: None, labels: BTreeMap::new(), ..desired() };
+    assert!(!facts(&content, false, Some(&fewer)).as_declared);
+    let after = render(&fewer, &key(), &Publication::default(), &content);
+    assert!(!after.labels.contains_key("team") && !after.data.contains_key("AWS_REGION"));
+    assert!(after.labels.contains_key("added-by") && after.data.contains_key("extra"));
+}
+
+#[test]
+fn publication_facts_survive_the_annotations() {
+    let publication = Publication {
+        published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
+        rotate_honoured: Some("please".into()),
+        fence: Some("uid".into()),
+        previous: BTreeMap::from([("old".into(), "AKIAOLD".into())]),
+    };
+    let content = render(&desired(), &key(), &publication, &Content::default());
+    assert_eq!(super::publication(&content), publication);
+}
+
+#[test]
+fn debug_output_of_key_material_shows_no_secret() {
+    assert!(!format!("{:?}", key()).contains("wJalr"));
+}
+
+#[test]
+fn the_csv_files_are_the_console_s_and_the_one_that_the_cli_imports() {
+    let content = written(&only(SecretFormat::Csv));
+    assert_eq!(
+        text(&content, "accessKeys.csv"),
+        "\u{feff}Access key ID,Secret access key\r\nAKIAIOSFODNN7EXAMPLE,wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\r\n"
+    );
+    assert_eq!(
+        text(&content, "configure-import.csv"),
+        "User Name,Access key ID,Secret access key\ncycle-prod,AKIAIOSFODNN7EXAMPLE,wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n"
+    );
+    let comma = DesiredSecret { user_name: "a,b".into(), ..only(SecretFormat::Csv) };
+    assert!(text(&written(&comma), "configure-import.csv").contains("\n\"a,b\",AKIA"));
+}
+
+#[test]
+fn the_answer_of_a_credential_process_names_no_expiry() {
+    let content = written(&only(SecretFormat::ProcessJson));
+    let answer: serde_json::Value = serde_json::from_str(text(&content, "credentials.json")).unwrap();
+    assert_eq!(
+        answer,
+        json!({"Version": 1, "AccessKeyId": "AKIAIOSFODNN7EXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"})
+    );
+}
+
+#[test]
+fn ses_gets_the_derived_password_and_never_the_secret() {
+    let content = written(&DesiredSecret { formats: [SecretFormat::Csv, SecretFormat::SesSmtp].into(), ..desired() });
+    assert_eq!(text(&content, "smtp-username"), "AKIAIOSFODNN7EXAMPLE");
+    assert_eq!(text(&content, "smtp-server"), "email-smtp.us-east-1.amazonaws.com");
+    let password = ses::smtp_password(&key().secret, "us-east-1");
+    assert_eq!(text(&content, "smtp-password"), password.expose_secret());
+}
+
+#[test]
+fn the_key_is_read_back_from_every_form_that_holds_it() {
+    for format in SecretFormat::ALL {
+        let content = written(&only(format));
+        let facts = facts(&content, false, Some(&only(format)));
+        assert_eq!(facts.intact && facts.as_declared, format != SecretFormat::SesSmtp, "{format:?}");
+    }
+}
+
+#[test]
+fn an_edited_copy_is_not_intact_whatever_its_form() {
+    for (format, name) in [
+        (SecretFormat::CredentialsFile, "credentials"),
+        (SecretFormat::Csv, "accessKeys.csv"),
+        (SecretFormat::ProcessJson, "credentials.json"),
+    ] {
+        let mut content = written(&only(format));
+        let edited = text(&content, name).replace("wJalr", "edited");
+        content.data.insert(name.into(), edited.into_bytes());
+        assert!(material(&content).is_none(), "{name}");
+        content.data.insert(name.into(), b"no such form".to_vec());
+        assert!(material(&content).is_none(), "{name}");
+    }
+}
+
+#[test]
+fn a_change_of_forms_keeps_the_key_and_leaves_none_of_the_old_files() {
+    for before in SecretFormat::ALL.into_iter().filter(|format| *format != SecretFormat::SesSmtp) {
+        for after in SecretFormat::ALL {
+            let old = written(&only(before));
+            let new = render(&only(after), &material(&old).unwrap(), &publication(&old), &old);
+            assert!(new == written(&only(after)), "{before:?} {after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_somebody_added_is_not_taken_for_the_key() {
+    let mut content = written(&only(SecretFormat::Csv));
+    content.data.insert("AWS_ACCESS_KEY_ID".into(), b"theirs".to_vec());
+    let facts = facts(&content, false, Some(&only(SecretFormat::Csv)));
+    assert!(facts.intact && facts.as_declared);
+}
+
+#[test]
+fn a_changed_template_is_drift_and_keeps_the_key() {
+    let cloud = with_template("cloud", "[default]\naws_access_key_id={{ accessKeyId }}\n");
+    assert_eq!(violations(&cloud), []);
+    let content = written(&cloud);
+    assert_eq!(text(&content, "cloud"), "[default]\naws_access_key_id=AKIAIOSFODNN7EXAMPLE\n");
+    let changed = with_template("cloud", "{{ userName }} {{ accountId }}");
+    let seen = facts(&content, false, Some(&changed));
+    assert!(seen.intact && !seen.as_declared);
+    let after = render(&changed, &material(&content).unwrap(), &publication(&content), &content);
+    assert_eq!(text(&after, "cloud"), "cycle-prod 123456789012");
+    assert!(facts(&after, false, Some(&changed)).as_declared);
+}
+
+#[test]
+fn what_cannot_be_written_is_told_before_there_is_a_key() {
+    let told = |desired: &DesiredSecret| {
+        let violations = violations(desired);
+        assert_eq!(violations.len(), 1, "{violations:?}");
+        format!("{}: {}", violations[0].field, violations[0].message)
+    };
+    let no_region = DesiredSecret { region: None, ..only(SecretFormat::SesSmtp) };
+    assert!(told(&no_region).starts_with("accessKey.secret.formats: SesSmtp needs accessKey.region"));
+    assert!(told(&with_template("config", "x")).contains("\"config\" is written by the format CredentialsFile"));
+    assert!(
+        told(&with_template("cloud", "a\n{{ secretKey }}")).contains("\"cloud\": line 2: \"secretKey\" is not a value")
+    );
+    let no_region = DesiredSecret { region: None, ..with_template("url", "{{ sesSmtpServer }}") };
+    assert!(told(&no_region).contains("with accessKey.region only"));
+    let long = (0..16).map(|n| (format!("t{n}"), "x".repeat(65_000))).collect();
+    assert!(told(&DesiredSecret { templates: long, ..desired() }).contains("at most 1000000"));
+}
+
+#[test]
+fn no_key_is_longer_than_the_one_that_sizes_are_measured_with() {
+    let desired = with_template("all", "{{ secretAccessKey | urlencode | b64encode | tojson }}");
+    let size = |secret: &str| {
+        let key = KeyMaterial { id: key().id, secret: secret.to_owned().into() };
+        formats::data(&desired, &key)["all"].len()
+    };
+    assert!(size(&"/".repeat(40)) >= size(&"+/".repeat(20)) && size(&"/".repeat(40)) >= size(&"a".repeat(40)));
+}
+
+#[test]
+fn names_of_the_operator_s_own_keys_can_be_mounted_as_files() {
+    let all = DesiredSecret { formats: SecretFormat::ALL.into(), ..desired() };
+    for name in written(&all).data.keys() {
+        assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)), "{name}");
+    }
+}

@@ -1,0 +1,6 @@
+//! The story, chapter by chapter. Each function is a claim.
+
+pub(crate) mod faults;
+pub(crate) mod install;
+pub(crate) mod keys;
+pub(crate) mod release;

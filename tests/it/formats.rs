@@ -1,0 +1,282 @@
+//! The forms of a key in the Secret, each read back by the program that it is made for.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{ExitCode, Output, Stdio},
+};
+
+use aws_config::BehaviorVersion;
+use awsdeploy::api::{ConditionType, Reason, mark};
+use awsdeploy_testkit::{mounted::Mounted, tools::Tools};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
+};
+
+use crate::stage::{SOON, Stage, eventually, message};
+
+/// With this variable the test binary is a program with the Rust SDK: it signs one call as its environment tells it to.
+const SDK: &str = "AWSDEPLOY_TEST_SDK";
+
+/// What the test binary does as that program. `None` when it is to run tests.
+pub(crate) fn sdk() -> Option<ExitCode> {
+    std::env::var_os(SDK)?;
+    crate::stage::block_on(async {
+        awsdeploy_testkit::install_crypto_provider();
+        let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
+        let sts = aws_sdk_sts::Client::new(&config);
+        match sts.get_caller_identity().send().await {
+            Ok(answer) => print_line(answer.arn().unwrap_or_default()),
+            Err(error) => print_line(&format!("{error:?}")),
+        }
+    });
+    Some(ExitCode::SUCCESS)
+}
+
+#[allow(clippy::print_stdout, reason = "this is its output")]
+fn print_line(line: &str) {
+    println!("{line}");
+}
+
+/// A Secret as files, and what is needed to run programs on them.
+struct Programs {
+    mount: Mounted,
+    endpoint: String,
+    python: PathBuf,
+    aws: PathBuf,
+}
+
+impl Programs {
+    async fn of(stage: &Stage, secret: &str) -> Self {
+        let tools = Tools::locate().await.expect("the tools");
+        let aws = tools.program("aws");
+        // The interpreter of the environment that the CLI is installed in.
+        let python = std::fs::canonicalize(&aws).expect("the CLI").with_file_name("python3");
+        let directory = stage.directory.join("files");
+        let mount = Mounted::follow(stage.client.clone(), &stage.namespace, secret, directory).expect("a mount");
+        let mut versions = mount.versions();
+        tokio::time::timeout(SOON, versions.wait_for(|versions| *versions > 0)).await.expect("files").expect("a mount");
+        Self { mount, endpoint: stage.aws.endpoint(), python, aws }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.mount.directory().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// A program with nothing of this machine's AWS set-up in its environment.
+    fn program(&self, program: &Path, variables: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.mount.directory())
+            .env("AWS_ENDPOINT_URL", &self.endpoint)
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
+    fn python(&self, what: &str, variables: &[(&str, &str)]) -> Command {
+        let mut command = self.program(&self.python, variables);
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/consumer.py")).arg(what);
+        command
+    }
+
+    fn rust(&self, variables: &[(&str, &str)]) -> Command {
+        let mut command = self.program(&std::env::current_exe().expect("this program"), variables);
+        command.env(SDK, "1");
+        command
+    }
+
+    fn cli(&self, variables: &[(&str, &str)]) -> Command {
+        let mut command = self.program(&self.aws, variables);
+        command.args(["sts", "get-caller-identity", "--query", "Arn", "--output", "text"]);
+        command
+    }
+
+    /// Whom AWS takes each of the three programs for.
+    async fn bearers(&self, variables: &[(&str, &str)]) -> [String; 3] {
+        let boto3 = output(self.python("once", variables)).await;
+        let boto3 = boto3.split_once(' ').map_or(boto3.clone(), |(_, arn)| arn.to_owned());
+        [output(self.rust(variables)).await, boto3, output(self.cli(variables)).await]
+    }
+
+    async fn reads(&self, what: &str, file: &str) -> String {
+        let mut command = self.python(what, &[]);
+        command.stdin(std::fs::File::open(self.file(file)).expect("the file"));
+        output(command).await
+    }
+}
+
+async fn output(mut command: Command) -> String {
+    let Output { status, stdout, stderr } = tokio::time::timeout(SOON, command.output())
+        .await
+        .expect("it ends in time")
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).expect("text").trim().to_owned()
+}
+
+/// A program that keeps one client.
+struct LongLived {
+    child: Child,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+impl LongLived {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let answers = BufReader::new(child.stdout.take().expect("its output")).lines();
+        Self { child, answers }
+    }
+
+    /// Key id and ARN of one more call.
+    async fn call(&mut self) -> (String, String) {
+        self.child.stdin.as_mut().expect("its input").write_all(b"\n").await.expect("it listens");
+        let answer = tokio::time::timeout(SOON, self.answers.next_line()).await.expect("an answer in time");
+        let answer = answer.expect("an answer").expect("it goes on");
+        let (key, arn) = answer.split_once(' ').expect("key id and ARN");
+        (key.to_owned(), arn.to_owned())
+    }
+}
+
+fn spec(secret: &Value) -> Value {
+    json!({
+        "userName": "formed",
+        "accessKey": {"region": "eu-west-1", "rotation": {"every": "Never", "overlap": "1h"}, "secret": secret},
+    })
+}
+
+pub(crate) async fn every_form_is_read_by_what_it_is_made_for() {
+    let stage = Stage::new().await;
+    let formats = ["Environment", "CredentialsFile", "Csv", "ProcessJson", "SesSmtp"];
+    let process = "[default]\nregion = {{ region }}\ncredential_process = cat credentials.json\n";
+    let template = json!({
+        "cloud": "[default]\naws_access_key_id={{ accessKeyId }}\naws_secret_access_key={{ secretAccessKey }}\n",
+        "process": process,
+    });
+    stage.apply("x", spec(&json!({"name": "keys", "formats": formats, "template": template}))).await;
+    stage.ready("x").await;
+    let arn = stage.iam("formed").await.arn;
+    let key = stage.published("keys").await;
+    let secret = stage.secret("keys").await.expect("the Secret")["AWS_SECRET_ACCESS_KEY"].clone();
+    let programs = Programs::of(&stage, "keys").await;
+    let names = programs.mount.directory().to_owned();
+    let path = |name: &str| names.join(name).to_string_lossy().into_owned();
+    let all = [arn.clone(), arn.clone(), arn.clone()];
+
+    let held: Vec<(String, String)> =
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_DEFAULT_REGION"]
+            .map(|name| (name.to_owned(), programs.read(name)))
+            .into();
+    let environment: Vec<(&str, &str)> = held.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(programs.bearers(&environment).await, all, "Environment");
+
+    let (credentials, config, cloud) = (path("credentials"), path("config"), path("cloud"));
+    let files = [("AWS_SHARED_CREDENTIALS_FILE", credentials.as_str()), ("AWS_CONFIG_FILE", config.as_str())];
+    assert_eq!(programs.bearers(&files).await, all, "CredentialsFile");
+    let files = [("AWS_SHARED_CREDENTIALS_FILE", cloud.as_str()), ("AWS_CONFIG_FILE", config.as_str())];
+    assert_eq!(programs.bearers(&files).await, all, "a template for Velero");
+
+    for (name, command) in [
+        ("as it is", format!("cat {}", path("credentials.json"))),
+        ("with an expiry", format!("sh {}", path("credential-process"))),
+    ] {
+        let file = stage.directory.join("process-config");
+        let text = programs.read("process").replace("cat credentials.json", &command);
+        std::fs::write(&file, text).expect("a file");
+        let file = file.to_string_lossy();
+        let files = [("AWS_CONFIG_FILE", file.as_ref()), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")];
+        assert_eq!(programs.bearers(&files).await, all, "ProcessJson {name}");
+    }
+
+    assert_eq!(programs.reads("console", "accessKeys.csv").await, format!("{key} {secret}"));
+    assert_eq!(programs.reads("import", "configure-import.csv").await, format!("formed {key} {secret}"));
+    assert_eq!(programs.read("smtp-username"), key);
+    assert_eq!(programs.read("smtp-server"), "email-smtp.eu-west-1.amazonaws.com");
+    assert!(!stage.log().contains(&secret) && !stage.log().contains(&programs.read("smtp-password")));
+}
+
+pub(crate) async fn a_program_that_runs_picks_up_a_new_key_through_credential_process() {
+    let stage = Stage::new().await;
+    stage.apply("x", spec(&json!({"name": "keys", "formats": ["Environment", "ProcessJson"]}))).await;
+    stage.ready("x").await;
+    let arn = stage.iam("formed").await.arn;
+    let first = stage.published("keys").await;
+    let programs = Programs::of(&stage, "keys").await;
+    let config = stage.directory.join("process-config");
+    let text = format!(
+        "[default]\nregion = eu-west-1\ncredential_process = sh {}\n",
+        programs.file("credential-process").display()
+    );
+    std::fs::write(&config, text).expect("a file");
+    let config = config.to_string_lossy();
+    // boto3 asks again once an expiry is less than 15 minutes off; an hour is never.
+    let started = |ask_again: &str| {
+        let variables = [
+            ("AWS_CONFIG_FILE", config.as_ref()),
+            ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+            ("AWSDEPLOY_ASK_AGAIN_AFTER", ask_again),
+        ];
+        LongLived::start(programs.python("follow", &variables))
+    };
+    let (mut soon, mut late) = (started("300"), started("3600"));
+    assert_eq!(soon.call().await, (first.clone(), arn.clone()));
+    assert_eq!(late.call().await, (first.clone(), arn.clone()));
+
+    let mut versions = programs.mount.versions();
+    versions.mark_unchanged();
+    stage.annotate("x", mark::ANNOTATION_ROTATE, "now").await;
+    let second = stage.until_published("keys", &first).await;
+    let new = versions.wait_for(|_| programs.read("AWS_ACCESS_KEY_ID") == second);
+    tokio::time::timeout(SOON, new).await.expect("new files").expect("a mount");
+    assert_eq!(soon.call().await, (second, arn.clone()), "without a restart");
+    assert_eq!(late.call().await, (first, arn), "the expiry is what makes it ask");
+}
+
+pub(crate) async fn a_changed_form_is_written_with_the_same_key() {
+    let mut stage = Stage::new().await;
+    stage.apply("x", spec(&json!({"name": "keys", "template": {"cloud": "a {{ accessKeyId }}"}}))).await;
+    stage.ready("x").await;
+    let key = stage.published("keys").await;
+    stage
+        .apply("x", spec(&json!({"name": "keys", "formats": ["Csv"], "template": {"cloud": "b {{ accessKeyId }}"}})))
+        .await;
+    let written = async || {
+        let secret = stage.secret("keys").await?;
+        (secret["cloud"] == format!("b {key}")).then_some(secret)
+    };
+    let secret = eventually("the new forms", written, || stage.log()).await;
+    let names: Vec<&str> = secret.keys().map(String::as_str).collect();
+    assert_eq!(names, ["accessKeys.csv", "cloud", "configure-import.csv"]);
+    assert!(secret["accessKeys.csv"].contains(&key));
+    assert_eq!(stage.aws.log().calls_of("CreateAccessKey").len(), 1);
+    stage.ready("x").await;
+    stage.assert_a_fresh_look_writes_nothing("x").await;
+}
+
+pub(crate) async fn a_bad_template_costs_no_key() {
+    let stage = Stage::new().await;
+    stage.apply("x", spec(&json!({"template": {"cloud": "id\n{{ secretKey }}"}}))).await;
+    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
+    let told = message(&user, ConditionType::Ready);
+    assert!(told.contains(r#"spec.accessKey.secret.template: "cloud": line 2: "secretKey" is not a value"#), "{told}");
+    assert_eq!(stage.iam_opt("formed").await, None, "nothing was made");
+
+    stage.apply("x", spec(&json!({"template": {"cloud": "{{ accessKeyId }}"}}))).await;
+    stage.ready("x").await;
+    let key = stage.published("x").await;
+    stage.apply("x", spec(&json!({"template": {"config": "taken"}}))).await;
+    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
+    let told = message(&user, ConditionType::Ready);
+    assert!(told.contains("is written by the format CredentialsFile"), "{told}");
+    let secret = stage.secret("x").await.expect("the Secret");
+    assert_eq!((&secret["cloud"], &secret["AWS_ACCESS_KEY_ID"]), (&key, &key), "the Secret stays as it was");
+}

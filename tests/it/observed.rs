@@ -1,0 +1,76 @@
+//! What the operator shows of itself: metrics and logs.
+
+use awsdeploy::api::{Reason, mark};
+use awsdeploy_testkit::aws_proxy::Rule;
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+/// The value of the line of the metrics that begins with `line`.
+async fn value(stage: &Stage, line: &str) -> Option<f64> {
+    let metrics = stage.operator.metrics().await.expect("metrics");
+    metrics.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok())
+}
+
+async fn until(stage: &Stage, line: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+    let probe = async || value(stage, line).await.filter(|value| wanted(*value));
+    eventually(line, probe, || stage.log()).await
+}
+
+pub(crate) async fn metrics_follow_a_resource_from_its_first_key_to_its_end() {
+    let stage = Stage::new().await;
+    let labels = format!("{{namespace=\"{}\",name=\"x\"}} ", stage.namespace);
+    let spec = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1h"}}});
+    stage.apply("x", spec("30d")).await;
+    stage.ready("x").await;
+    until(&stage, &format!("awsdeploy_ready{labels}"), |ready| ready > 0.5).await;
+    let made = until(&stage, &format!("awsdeploy_key_created_timestamp_seconds{labels}"), |_| true).await;
+    let next = until(&stage, &format!("awsdeploy_next_rotation_timestamp_seconds{labels}"), |_| true).await;
+    let days = (next - made) / 86_400.0;
+    assert!((29.9..30.1).contains(&days), "30 days later, not {days}");
+    assert_eq!(value(&stage, "awsdeploy_leader ").await, Some(1.0));
+    assert_eq!(stage.count(r#"awsdeploy_rotations_total{result="published"}"#).await, 1);
+    assert_eq!(stage.count("awsdeploy_key_verification_seconds_count").await, 1);
+
+    stage.annotate("x", mark::ANNOTATION_ROTATE, "now").await;
+    until(&stage, r#"awsdeploy_keys{state="Superseded"}"#, |keys| keys > 0.5).await;
+    assert_eq!(stage.count(r#"awsdeploy_rotations_total{result="published"}"#).await, 2);
+    stage.apply("x", spec("Never")).await;
+    let next = format!("awsdeploy_next_rotation_timestamp_seconds{labels}");
+    let absent = async || value(&stage, &next).await.is_none().then_some(());
+    eventually("no next rotation", absent, || stage.log()).await;
+
+    stage.delete("x").await;
+    stage.gone("x").await;
+    until(&stage, "awsdeploy_resources ", |resources| resources < 0.5).await;
+    let metrics = stage.operator.metrics().await.expect("metrics");
+    assert!(!metrics.contains(&labels), "nothing stays of a resource that is gone: {metrics}");
+}
+
+pub(crate) async fn throttled_calls_are_counted() {
+    let stage = Stage::new().await;
+    stage.aws.rules().add(Rule::on("GetUser").first(3).throttle());
+    stage.apply("x", json!({})).await;
+    stage.ready("x").await;
+    assert_eq!(stage.count("awsdeploy_aws_throttled_total").await, 1);
+}
+
+pub(crate) async fn every_line_of_a_json_log_names_its_pass() {
+    let stage = Stage::with_arguments(&["--log-format=json", "--metrics-per-resource=false"]).await;
+    stage.apply("x", json!({})).await;
+    stage.ready("x").await;
+    stage.event("x", Reason::Published).await;
+    let lines: Vec<Value> = stage
+        .log()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let acting: Vec<&Value> = lines.iter().filter(|line| line["message"] == "acting").collect();
+    assert!(acting.len() >= 5, "{acting:#?}");
+    for line in &acting {
+        assert_eq!(line["span"]["resource"], "x", "{line}");
+        assert!(line["span"]["reconcile_id"].is_u64(), "{line}");
+    }
+    let metrics = stage.operator.metrics().await.expect("metrics");
+    assert!(metrics.contains("awsdeploy_resources 1") && !metrics.contains("namespace="), "{metrics}");
+}
