@@ -80,7 +80,7 @@ pub(crate) async fn the_chart_installs_from_zero_and_gets_ready(world: &mut Worl
 
 /// Installs the chart with the values that a cluster without roles for pods would use.
 pub(crate) async fn install(world: &World) {
-    let mut values = json!({
+    let values = json!({
         "image": {"repository": image::OPERATOR, "tag": image::TAG, "pullPolicy": "Never"},
         "aws": {"region": "us-east-1", "endpointUrl": world.endpoint, "credentialsSecret": "administrator"},
         "secretAccess": {"namespaces": [NAMESPACE]},
