@@ -54,7 +54,7 @@ generate: build ## Write the files that follow from the code: the CRDs, the char
 	done
 	@$(OPERATOR) metrics >$(METRICS).new
 	@mv $(METRICS).new $(METRICS)
-	@echo "wrote $(METRICS)"
+	@echo 'wrote $(METRICS)'
 
 .PHONY: check-generated
 check-generated: build ## Fail if these files are not what `make generate` would write

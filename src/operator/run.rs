@@ -227,8 +227,8 @@ impl Term<'_> {
                 }
             }));
         }
-        self.metrics.leads(stores.clone());
         let reports = settings.report_classes.then(|| reconcile::report_on_classes(Arc::clone(&context)));
+        self.metrics.leads(stores.clone());
         let mut ended = ended;
         let listed = async move {
             let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;

@@ -54,9 +54,9 @@ macro_rules! claims {
 const CLAIMS: &[Claim] = claims! {
     house: { imports_run_one_way, generated_files_are_up_to_date,
         the_image_build_is_sent_every_member_of_the_workspace,
+        the_runbook_says_what_to_do_for_every_reason,
         the_operator_takes_the_arguments_of_the_chart, the_documented_iam_policy_is_the_one_that_is_printed,
-        secrets_are_asked_for_by_namespace_only, the_threat_model_names_tests_that_exist,
-        the_runbook_says_what_to_do_for_every_reason }
+        secrets_are_asked_for_by_namespace_only, the_threat_model_names_tests_that_exist }
     crd: { every_field_is_described, no_field_of_a_tenant_names_a_namespace_or_an_address,
         rules_refuse_with_the_allowed_value, printer_columns_answer_the_first_questions }
     main_job: {

@@ -80,14 +80,13 @@ pub(crate) async fn the_chart_installs_from_zero_and_gets_ready(world: &mut Worl
 
 /// Installs the chart with the values that a cluster without roles for pods would use.
 pub(crate) async fn install(world: &World) {
-    let mut values = json!({
+    let values = json!({
         "image": {"repository": image::OPERATOR, "tag": image::TAG, "pullPolicy": "Never"},
         "aws": {"region": "us-east-1", "endpointUrl": world.endpoint, "credentialsSecret": "administrator"},
         "secretAccess": {"namespaces": [NAMESPACE]},
         // As short as the story needs it; the defaults are 1h, 60s and 10m.
         "settings": {"minRotationInterval": "10s", "intentDwell": "5s", "retireDwell": "3s"},
     });
-    with_the_class(&mut values);
     fs::write(world.directory().join("values.json"), values.to_string()).expect("a file");
     let command = format!(
         "helm install {RELEASE} charts/aws-deploy-user-operator --namespace {RELEASE} --values $RUN/values.json \
@@ -95,11 +94,21 @@ pub(crate) async fn install(world: &World) {
     );
     println!("{values:#}");
     world.shell.shown(&command).await;
+    // The examples name classes of their own; what names none is allowed all by this one.
+    fs::write(world.directory().join("class.json"), open_class().to_string()).expect("a file");
+    world.shell.shown("kubectl apply -f examples/classes -f $RUN/class.json").await;
 }
 
-/// The values by which the resource of the story is allowed what it asks for: the class of the guide.
-fn with_the_class(values: &mut Value) {
-    values["presets"] = json!({"cycle": {"enabled": true, "namespaces": [NAMESPACE]}});
+/// A class by which every resource of the story is allowed what it asks for.
+fn open_class() -> Value {
+    json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass",
+        "metadata": {"name": "open", "annotations": {"awsdeploy.dev/is-default-class": "true"}},
+        "spec": {
+            "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+            "console": "Allow", "acknowledgeAdminEquivalent": true,
+        },
+    })
 }
 
 /// What the kernel says of the process: whatever image and chart promise comes down to this.
