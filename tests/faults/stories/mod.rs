@@ -224,7 +224,7 @@ pub(crate) const ALL: &[Story] = &[
         runs![spec::no_key_before_all_policies],
     ),
     Story {
-        units: &[(SCHEDULE, "users_due_in_the_same_minute_do_not_start_together")],
+        units: &[(SCHEDULE, "five_thousand_users_due_in_the_same_minute_do_not_start_together")],
         ..story(
             31,
             "many resources at the start: nothing is written",
