@@ -190,7 +190,7 @@ pub(crate) async fn what_is_forbidden_is_refused_at_once_and_what_exists_can_be_
     let class = stage.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
     let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
     let refused =
-        async || stage.try_apply("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
+        async || stage.try_dry("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
     let told = eventually("a refusal", refused, String::new).await;
     assert!(
         told.contains(&format!("class {class} does not allow AmazonEC2FullAccess; it allows: AmazonS3FullAccess")),
@@ -201,7 +201,7 @@ pub(crate) async fn what_is_forbidden_is_refused_at_once_and_what_exists_can_be_
 
     stage.class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
     let refused = async || {
-        stage.try_apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
+        stage.try_dry("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
     };
     eventually("a refusal", refused, String::new).await;
     stage.annotate("x", "a", "b").await;

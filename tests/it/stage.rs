@@ -373,6 +373,18 @@ impl Stage {
             .expect("the namespace is labelled");
     }
 
+    /// Asks whether the API server would take the resource, and changes nothing: the API server learns of classes and
+    /// labels a moment late, and what it has taken once it takes again.
+    #[allow(dead_code, reason = "the fault runs, which share this file, ask nothing of admission")]
+    pub(crate) async fn try_dry(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
+        let object = json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        });
+        let params = PatchParams::apply("test").force().dry_run();
+        self.users().patch(name, &params, &Patch::Apply(&object)).await
+    }
+
     /// Sets an annotation of a resource.
     pub(crate) async fn annotate(&self, name: &str, key: &str, value: &str) {
         let patch = json!({"metadata": {"annotations": {key: value}}});
