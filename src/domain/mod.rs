@@ -3,6 +3,7 @@
 //! No client, no clock, no async. Time is an argument. This is what the unit tables, the
 //! property tests and the model run.
 
+pub mod account;
 pub mod authorize;
 pub mod backoff;
 pub mod class_verdict;
@@ -13,6 +14,7 @@ pub mod operator_policy;
 pub mod owner;
 pub mod plan;
 pub mod policy;
+pub mod role_policy;
 pub mod schedule;
 pub mod secret;
 pub mod settings;
