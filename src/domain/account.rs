@@ -47,6 +47,16 @@ impl Way {
         }
     }
 
+    /// What helps when the way is closed and no class can be corrected, because none leads there any more.
+    #[must_use]
+    pub fn detour(&self) -> Option<String> {
+        let By::Memory(class) = &self.by else { return None };
+        let account = self.account.as_deref().unwrap_or_default();
+        Some(format!(
+            "class {class}, which led to AWS account {account}, is gone; a cluster admin can put it back, or make another one with account.id {account} and a role there (account.roleArn)"
+        ))
+    }
+
     /// What limits apply to together: one account that does not answer must not use up those of others.
     #[must_use]
     pub fn room(&self) -> &str {
@@ -139,7 +149,7 @@ pub fn astray(way: &Way, user: &AwsDeployUser, found: &str) -> String {
     };
     let (whose, help) = match (&way.role, &way.by) {
         (Some(role), _) => (
-            format!("the session of {}", role.arn),
+            format!("the credentials of {}", role.arn),
             format!("A cluster admin has to set account.roleArn of the class to a role of account {wanted}"),
         ),
         (None, By::Class(class)) => (
@@ -234,6 +244,8 @@ mod tests {
         let lost = way(&home, &[], &[]);
         let last = By::Memory("last".to_owned());
         assert_eq!(told(&lost), (Some("111111111111"), Some("arn:aws:iam::111111111111:role/old"), &last));
+        assert_eq!(gone.detour(), None);
+        assert!(lost.detour().unwrap().contains("class last, which led to AWS account 111111111111, is gone"));
     }
 
     #[test]

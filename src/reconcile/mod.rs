@@ -375,7 +375,12 @@ impl Pass<'_> {
     /// written.
     async fn arrive(&self, user: &AwsDeployUser) -> Result<Arc<Identity>, (PassError, About)> {
         let identity = self.context.identity(&self.iam, self.ruling.way.role.as_ref()).await;
-        let identity = identity.map_err(|error| (error.into(), About::Observation))?;
+        let identity = identity.map_err(|mut error| {
+            if let Some(detour) = self.ruling.way.detour() {
+                error.message = format!("{}; {detour}", error.message);
+            }
+            (error.into(), About::Observation)
+        })?;
         let (way, found) = (&self.ruling.way, &identity.account.id);
         if way.account.as_ref().is_some_and(|wanted| wanted != found) {
             let told = account::astray(way, user, found);
@@ -541,7 +546,9 @@ impl Pass<'_> {
             failures.push(error.failure(About::User));
         }
         let class = match &self.ruling.verdict {
-            Verdict::Allowed(authorization) if self.revoked.is_none() => Some(&authorization.class),
+            Verdict::Allowed(authorization) if self.revoked.is_none() && self.ruling.elsewhere.is_none() => {
+                Some(&authorization.class)
+            }
             _ => None,
         };
         let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();

@@ -217,6 +217,8 @@ pub(crate) struct Wishes {
     pub(crate) namespace: Option<&'static str>,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
+    /// More environment variables of the operator.
+    pub(crate) variables: Vec<(&'static str, String)>,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
     pub(crate) kube_proxy: bool,
 }
@@ -270,6 +272,7 @@ impl Stage {
         if wishes.no_credentials {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
+        options = wishes.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
         let stage = Self {
             operator: Operator::start(options.clone()).await.expect("the operator starts"),
             options,
