@@ -90,7 +90,11 @@ mod tests {
         }
         assert_eq!(bucket.reserve(start), Duration::from_millis(400), "calls that were under way count once");
         bucket.throttled(start + ONE_EVENT);
-        assert_eq!(bucket.reserve(start + ONE_EVENT), Duration::from_millis(200), "2.5 calls per second: half a one is owed");
+        assert_eq!(
+            bucket.reserve(start + ONE_EVENT),
+            Duration::from_millis(200),
+            "2.5 calls per second: half a one is owed"
+        );
         for _ in 0..100 {
             bucket.answered();
         }

@@ -13,6 +13,7 @@ use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_iam::types::{StatusType, Tag, User};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::{DateTime, error::metadata::ProvideErrorMetadata};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::Value;
@@ -152,7 +153,12 @@ impl Iam {
     /// # Errors
     /// Besides those of AWS: when the credentials are of another account than at first. The next one to ask is told the
     /// new account, and has to compare it before it goes on.
-    pub async fn identity(&self) -> Result<Arc<Identity>, AwsError> {
+    pub fn identity(&self) -> BoxFuture<'_, Result<Arc<Identity>, AwsError>> {
+        // Every call waits for it, nearly always in vain: what it holds must not lie on the stack of each.
+        Box::pin(self.settled_identity())
+    }
+
+    async fn settled_identity(&self) -> Result<Arc<Identity>, AwsError> {
         if let Some(session) = &self.session {
             session.ready().await?;
         }
@@ -182,7 +188,7 @@ impl Iam {
             answer
         };
         let key_id = self.session.as_ref().and_then(|session| session.key_id());
-        let answer = self.watch(key_id.as_deref(), self.line.call(GET_CALLER_IDENTITY, request).await)?;
+        let answer = self.watch(key_id.as_deref(), Box::pin(self.line.call(GET_CALLER_IDENTITY, request)).await)?;
         let arn = answer.arn().unwrap_or_default().to_owned();
         let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
         let id = answer.account().unwrap_or_default().to_owned();
@@ -448,7 +454,7 @@ impl Iam {
             aws_sdk_sts::config::Builder::new().credentials_provider(credentials).retry_config(RetryConfig::disabled());
         let request = self.sts.get_caller_identity().customize().config_override(with_key);
         // Not our credentials: whatever AWS says of them, ours are as good as before.
-        match self.line.call(GET_CALLER_IDENTITY, request.send()).await {
+        match Box::pin(self.line.call(GET_CALLER_IDENTITY, request.send())).await {
             Ok(answer) => Ok(Acceptance::Accepted(answer.arn().unwrap_or_default().to_owned())),
             Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => {
                 Ok(Acceptance::NotYet)
@@ -457,17 +463,23 @@ impl Iam {
         }
     }
 
-    pub(super) async fn call<T, E>(
-        &self,
+    /// A call with the credentials of the account.
+    pub(super) fn call<'a, T, E>(
+        &'a self,
         operation: &'static str,
-        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, AwsError>
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + 'a,
+    ) -> impl Future<Output = Result<T, AwsError>> + 'a
     where
+        T: 'a,
         E: ProvideErrorMetadata + StdError + 'static,
     {
-        self.identity().await?;
-        let key_id = self.session.as_ref().and_then(|session| session.key_id());
-        self.watch(key_id.as_deref(), self.line.call(operation, request).await)
+        // Futures of the SDK take kilobytes, and each layer that they pass through as they are doubles that on the stack.
+        let call = Box::pin(self.line.call(operation, request));
+        async move {
+            self.identity().await?;
+            let key_id = self.session.as_ref().and_then(|session| session.key_id());
+            self.watch(key_id.as_deref(), call.await)
+        }
     }
 
     /// Credentials that AWS did not take are not taken for granted any more: neither the session nor whose they are.

@@ -97,7 +97,7 @@ impl Session {
             .role_session_name(&self.name)
             .set_external_id(self.role.external_id.clone());
         async {
-            let answer = self.line.call(ASSUME_ROLE, request.send()).await?;
+            let answer = Box::pin(self.line.call(ASSUME_ROLE, request.send())).await?;
             let given = answer.credentials.ok_or_else(|| AwsError {
                 operation: ASSUME_ROLE,
                 kind: AwsErrorKind::Service,

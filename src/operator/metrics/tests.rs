@@ -38,7 +38,8 @@ fn told(text: &str) -> BTreeMap<String, (String, Vec<String>, String)> {
                 .filter_map(|label| label.split_once('=').map(|(label, _)| label.to_owned()))
                 .filter(|label| label != "le")
                 .collect();
-            let family = ["_total", "_info", "_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            let family =
+                ["_total", "_info", "_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
             told.entry(family.unwrap_or(name).to_owned()).or_default().1 = labels;
         }
     }
