@@ -67,7 +67,7 @@ impl Accounts {
         // Who gets there by another role is throttled together with this one.
         let pace = roles.values().map(|iam| iam.line()).find(|line| account.is_some() && line.account() == account);
         let new = || Arc::new(Bucket::new(self.connection.rate, Instant::now()));
-        let bucket = pace.map_or_else(new, |line| line.bucket());
+        let bucket = pace.map_or_else(new, Line::bucket);
         let line = Arc::new(Line::new(bucket, Arc::clone(&self.connection.observer), account));
         let session = Session::new(
             role.clone(),

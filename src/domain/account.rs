@@ -242,8 +242,8 @@ mod tests {
         let gone = way(&home, &[], &known(&all[1..]));
         assert_eq!(told(&gone), (Some("111111111111"), Some(role_q), &by("a0")));
         let lost = way(&home, &[], &[]);
-        let last = By::Memory("last".to_owned());
-        assert_eq!(told(&lost), (Some("111111111111"), Some("arn:aws:iam::111111111111:role/old"), &last));
+        let by_memory = By::Memory("last".to_owned());
+        assert_eq!(told(&lost), (Some("111111111111"), Some("arn:aws:iam::111111111111:role/old"), &by_memory));
         assert_eq!(gone.detour(), None);
         assert!(lost.detour().unwrap().contains("class last, which led to AWS account 111111111111, is gone"));
     }

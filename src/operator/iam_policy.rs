@@ -60,7 +60,7 @@ pub struct IamPolicyArguments {
     #[arg(long, value_enum, default_value_t)]
     pub document: PolicyDocument,
 
-    /// ARN of the operator's own role or user, for `--document trust`: arn:aws:iam::111122223333:role/operator
+    /// ARN of the operator's own role or user, for `--document trust`: `arn:aws:iam::111122223333:role/operator`
     #[arg(long, value_parser = parse_principal, required_if_eq("document", "trust"))]
     pub operator_arn: Option<String>,
 }

@@ -121,7 +121,10 @@ fn note(error: crate::aws::AwsError) -> Note {
 
 /// Boundaries that were asked for in an account, and when.
 #[derive(Default)]
-struct Boundaries(Mutex<HashMap<(Way, String), (Instant, Result<bool, Note>)>>);
+struct Boundaries(Mutex<HashMap<(Way, String), Answered>>);
+
+/// When it was asked for, and what came of it.
+type Answered = (Instant, Result<bool, Note>);
 
 impl Boundaries {
     async fn exists(
