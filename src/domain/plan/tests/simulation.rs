@@ -330,9 +330,21 @@ impl Simulation {
     }
 
     fn leave(&mut self, policy: DeletionPolicy) {
-        self.cloud.note(format!("--- deleted, {policy:?}"));
         let id = self.published_key().unwrap_or_default();
         self.at_rest = self.cloud.secrets.keys().cloned().collect();
+        self.leave_young(policy);
+        if policy == DeletionPolicy::Retain {
+            self.expect(self.cloud.works(&id), "retain: the key works");
+            self.expect(
+                self.cloud.secrets.contains_key(&self.cloud.target().secret_name),
+                "retain: the Secret is there",
+            );
+        }
+    }
+
+    /// Deleted at whatever stage it is.
+    fn leave_young(&mut self, policy: DeletionPolicy) {
+        self.cloud.note(format!("--- deleted, {policy:?}"));
         self.cloud.resource.spec.deletion_policy = policy;
         let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.cloud.now);
         self.cloud.resource.metadata.deletion_timestamp = Some(at);
@@ -342,12 +354,7 @@ impl Simulation {
         self.cloud.secrets.retain(|_, held| held.owner.is_none());
         if policy == DeletionPolicy::Retain {
             let tags = self.cloud.user.as_ref().map(|user| user.tags.clone()).unwrap_or_default();
-            self.expect(self.cloud.works(&id), "retain: the key works");
             self.expect(!tags.keys().any(|key| key.starts_with("awsdeploy.dev/")), "retain: our marks are gone");
-            self.expect(
-                self.cloud.secrets.contains_key(&self.cloud.target().secret_name),
-                "retain: the Secret is there",
-            );
         } else {
             self.expect(self.cloud.user.is_none(), "delete: the user is gone");
             self.expect(self.cloud.secrets.is_empty(), "delete: the Secrets are gone");
@@ -459,6 +466,24 @@ fn a_rotation_survives_every_fault_at_every_write() {
             let fault = Act::Fault(after, fault);
             told([(Act::Nothing, Pause::Days(1)), (fault.clone(), Pause::Seconds(0)), (Act::Rotate, Pause::Days(2))]);
             told([(fault, Pause::Days(2))]);
+        }
+    }
+}
+
+#[test]
+fn a_resource_deleted_before_iam_shows_its_user_leaves_nothing() {
+    let crashes = (0..8).map(|after| Some((after, Fault::CrashAfter)));
+    for (policy, fault) in [DeletionPolicy::Delete, DeletionPolicy::Retain]
+        .into_iter()
+        .flat_map(|policy| std::iter::once(None).chain(crashes.clone()).map(move |fault| (policy, fault)))
+    {
+        for (lag, age) in [(0, 0), (1, 0), (30, 0), (30, 12), (50, 40)] {
+            let mut simulation = Simulation::new();
+            (simulation.cloud.lag, simulation.cloud.fault) = (secs(lag), fault);
+            simulation.run(secs(age));
+            simulation.leave_young(policy);
+            let cloud = &simulation.cloud;
+            assert!(cloud.wrong.is_empty(), "{}\n\n{}", cloud.wrong.join("\n"), cloud.log.join("\n"));
         }
     }
 }

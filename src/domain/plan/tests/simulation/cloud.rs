@@ -74,6 +74,7 @@ pub(super) struct Life {
 #[derive(Clone)]
 pub(super) struct CloudUser {
     pub(super) id: String,
+    made_at: Timestamp,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) grants: Grants,
 }
@@ -190,13 +191,19 @@ impl Cloud {
     // --- IAM -----------------------------------------------------------------------------------
 
     pub(super) fn read_iam(&self) -> Iam {
-        let Some(user) = &self.user else { return Iam::Absent };
+        let Some(user) = self.user.as_ref().filter(|user| self.now >= user.made_at + self.lag) else {
+            return Iam::Absent;
+        };
+        Iam::Found(self.shown(user))
+    }
+
+    fn shown(&self, user: &CloudUser) -> IamUser {
         let shown = |life: &&Life| {
             let appeared = self.now >= life.created_at + self.lag;
             life.user == user.id && appeared && life.deleted_at.is_none_or(|at| self.now < at + self.lag)
         };
         let keys = self.keys.iter().filter(|(_, life)| shown(life));
-        Iam::Found(IamUser {
+        IamUser {
             name: USER.into(),
             arn: format!("arn:aws:iam::123456789012:user/awsdeploy/{USER}"),
             id: user.id.clone(),
@@ -208,7 +215,7 @@ impl Cloud {
             boundary: None,
             leftovers: None,
             login: None,
-        })
+        }
     }
 
     pub(super) fn create_user(&mut self, tags: &BTreeMap<String, String>) -> Result<IamUser, Fail> {
@@ -217,11 +224,9 @@ impl Cloud {
                 return Err(Fail::AlreadyExists);
             }
             let id = format!("AIDA{}", cloud.next());
-            cloud.user = Some(CloudUser { id, tags: tags.clone(), grants: Grants::default() });
-            match cloud.read_iam() {
-                Iam::Found(user) => Ok(user),
-                Iam::Absent => Err(Fail::NoSuchEntity),
-            }
+            cloud.user = Some(CloudUser { id, made_at: cloud.now, tags: tags.clone(), grants: Grants::default() });
+            let made = cloud.user.as_ref().map(|user| cloud.shown(user));
+            made.ok_or(Fail::NoSuchEntity)
         })
     }
 

@@ -10,6 +10,7 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         console::ConsoleSecret,
+        owner::Ownership,
         schedule::spread_permille,
         secret::{self, Content, KeyMaterial, Publication},
         world::LastUse,
@@ -25,6 +26,7 @@ const MOST_EFFECTS: usize = 64;
 pub(super) struct Operator {
     iam: Option<(Iam, Timestamp, Option<i64>)>,
     verification: Option<Verification>,
+    unseen_since: Option<Timestamp>,
 }
 
 /// What status carries from pass to pass.
@@ -148,6 +150,10 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         tag_keys: status.tag_keys.clone(),
     };
     let finalizer = cloud.resource.metadata.finalizers.is_some();
+    let ours = matches!(&iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
+    let unseen = !ours && cloud.resource.metadata.deletion_timestamp.is_some();
+    operator.unseen_since = unseen.then(|| operator.unseen_since.unwrap_or(cloud.now));
+    let no_user = operator.unseen_since.map(|since| NoUser::Unseen { since });
     let world = World {
         iam,
         keys_read_at,
@@ -162,6 +168,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         reported,
         finalizer,
         user_sync_failed: false,
+        no_user,
     };
     Observed { world, held, attempt }
 }
@@ -223,9 +230,11 @@ impl Pass<'_> {
             let Some(effect) = plan.effects.first() else { return Some(plan) };
             if !effect.may_be_done_on(&self.seen.world, &settings()) {
                 let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
+                let removed = self.seen.world.no_user.filter(|no_user| *no_user == NoUser::Removed);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
                 self.seen.world.user_sync_failed = failed;
                 self.seen.world.finalizer = finalizer;
+                self.seen.world.no_user = removed.or(self.seen.world.no_user);
                 continue;
             }
             if !matches!(effect, Effect::VerifyKey(_)) {
@@ -287,7 +296,7 @@ impl Pass<'_> {
                 self.cloud.change_user(|user| user.tags.retain(|key, _| !keys.contains(key)))?;
                 self.changed(|user| user.tags.retain(|key, _| !keys.contains(key)));
                 if self.desired.is_none() {
-                    self.seen.world.iam = Iam::Absent;
+                    (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed));
                 }
             }
             Effect::AttachPolicy(_)
@@ -384,7 +393,7 @@ impl Pass<'_> {
                 self.changed(|user| user.grants = grants);
             }
             Effect::DeleteUser => match self.cloud.delete_user() {
-                Ok(()) => self.seen.world.iam = Iam::Absent,
+                Ok(()) => (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed)),
                 Err(Fail::DeleteConflict) => {
                     let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
                     if grants == Some(Grants::default()) {
