@@ -27,6 +27,7 @@ pub(super) struct Operator {
     iam: Option<(Iam, Timestamp, Option<i64>)>,
     verification: Option<Verification>,
     unseen_since: Option<Timestamp>,
+    last_used: BTreeMap<String, LastUse>,
 }
 
 /// What status carries from pass to pass.
@@ -51,9 +52,10 @@ pub(super) enum End {
     Left,
 }
 
-/// The defaults, but for a slower verification: its passes are all alike.
-fn settings() -> Settings {
-    Settings { verify_interval: secs(10), ..Settings::default() }
+/// The defaults, but for a slower verification, as its passes are all alike, and a shorter look back at uses, so that it
+/// fits between two rotations.
+pub(super) fn settings() -> Settings {
+    Settings { verify_interval: secs(10), last_used_window: hours(5), ..Settings::default() }
 }
 
 struct Observed {
@@ -101,6 +103,12 @@ impl Operator {
         let failures = status.failed_attempts.max(1);
         let retries = errors.iter().map(|fail| cloud.now + backoff::delay(class(*fail), failures, permille, RESYNC));
         End::Wake(plan.wake_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
+    }
+
+    /// The clock is set back. What the process times by a clock of its own goes on.
+    pub(super) fn set_back(&mut self, by: SignedDuration) {
+        self.iam.iter_mut().for_each(|(_, at, _)| *at -= by);
+        self.unseen_since = self.unseen_since.map(|since| since - by);
     }
 
     /// The process ends.
@@ -162,7 +170,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         journal: attempt.as_ref().map_or(JournalSeen::None, seen),
         verification: operator.verification.clone(),
         console: ConsoleSecret::Missing,
-        last_used: BTreeMap::new(),
+        last_used: operator.last_used.clone(),
         last_used_failed: false,
         gone: BTreeSet::new(),
         reported,
@@ -299,6 +307,9 @@ impl Pass<'_> {
                     (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed));
                 }
             }
+            Effect::DetachPolicy(arn) if arn == QUARANTINE && self.desired.is_some() => {
+                self.cloud.violated("a quarantine is detached");
+            }
             Effect::AttachPolicy(_)
             | Effect::DetachPolicy(_)
             | Effect::PutInlinePolicy(..)
@@ -348,8 +359,16 @@ impl Pass<'_> {
                     return Err(Fail::NotAccepted);
                 }
             }
-            Effect::DateQuarantine(_) | Effect::UndateQuarantine => {
-                unreachable!("nobody quarantines the user of the simulation")
+            Effect::DateQuarantine(at) => {
+                let date = |user: &mut BTreeMap<String, String>| {
+                    user.insert(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string());
+                };
+                self.cloud.change_user(|user| date(&mut user.tags))?;
+                self.changed(|user| date(&mut user.tags));
+            }
+            Effect::UndateQuarantine => {
+                self.cloud.change_user(|user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT))?;
+                self.changed(|user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
             }
             Effect::TouchPublished => {
                 if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
@@ -385,8 +404,12 @@ impl Pass<'_> {
             }
             Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
             Effect::ReadLastUsed(ids) => {
-                let answer = LastUse { used_at: None, asked_at: self.cloud.now };
-                self.seen.world.last_used = ids.iter().map(|id| (id.clone(), answer)).collect();
+                for id in ids {
+                    let used_at = self.cloud.keys.get(id).and_then(|life| life.used_at);
+                    let answer = LastUse { used_at, asked_at: self.cloud.now };
+                    self.operator.last_used.insert(id.clone(), answer);
+                }
+                self.seen.world.last_used.clone_from(&self.operator.last_used);
             }
             Effect::ReadGrants => {
                 let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
