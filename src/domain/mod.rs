@@ -9,6 +9,7 @@ pub mod class_verdict;
 pub mod console;
 pub mod desired;
 pub mod journal;
+mod memo;
 pub mod operator_policy;
 pub mod owner;
 pub mod plan;
