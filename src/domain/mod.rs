@@ -14,6 +14,7 @@ pub mod operator_policy;
 pub mod owner;
 pub mod plan;
 pub mod policy;
+pub mod restart;
 pub mod schedule;
 pub mod secret;
 pub mod settings;

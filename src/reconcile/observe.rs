@@ -3,7 +3,7 @@
 //! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
 //! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
@@ -113,6 +113,7 @@ pub(super) async fn observe(
             verification: memory.verification.clone(),
             last_used: memory.last_used.clone(),
             last_used_failed: false,
+            workloads: BTreeMap::new(),
             gone: BTreeSet::new(),
             reported: reported(user),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),

@@ -16,7 +16,7 @@ use super::{owner::Owner, policy, schedule::Rhythm, settings::Settings, window::
 pub use crate::api::class::OnQuarantine;
 use crate::api::{
     AwsDeployUser, Reason, SecretFormat, mark,
-    user::{Adoption, DeletionPolicy},
+    user::{Adoption, DeletionPolicy, RestartTarget},
 };
 
 /// Rotation interval when nothing is declared. CIS 1.14 asks for 90 days or less.
@@ -121,6 +121,8 @@ pub struct DesiredKey {
     pub hold_while_used: Option<SignedDuration>,
     /// Value of the rotate annotation.
     pub rotate_request: Option<String>,
+    /// Workloads that are restarted when a new key is published.
+    pub restart: BTreeSet<RestartTarget>,
 }
 
 /// Console access.

@@ -1,10 +1,12 @@
 //! When keys are replaced, and whether that can be kept up with two key slots.
 
+use std::collections::BTreeSet;
+
 use super::{DEFAULT_EVERY, DEFAULT_OVERLAP, DesiredKey};
 use crate::{
     api::{
         AwsDeployUser, duration, mark,
-        user::{AccessKeySpec, RotationSpec},
+        user::{AccessKeySpec, RestartTarget, RotationSpec},
     },
     domain::{
         schedule::{CronSchedule, Rhythm},
@@ -12,6 +14,9 @@ use crate::{
         window::{Window, Windows},
     },
 };
+
+/// Workloads that one key may have restarted: each costs a read a look while it rolls out, and a line of the status.
+const RESTART_LIMIT: usize = 10;
 
 pub(super) fn desired_key(
     user: &AwsDeployUser,
@@ -38,10 +43,33 @@ pub(super) fn desired_key(
         overlap,
         hold_while_used,
         rotate_request: annotations.and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
+        restart: desired_restart(&declared.restart, violate),
     };
     check_windows(&key, violate);
     check_gap(&key, rotation, settings, violate);
     key
+}
+
+fn desired_restart(
+    declared: &[RestartTarget],
+    violate: &mut impl FnMut(&'static str, String),
+) -> BTreeSet<RestartTarget> {
+    if declared.len() > RESTART_LIMIT {
+        violate(
+            "accessKey.restart",
+            format!(
+                "{} workloads are declared, {RESTART_LIMIT} are allowed; let further ones watch the Secret, by Reloader for example, or read the key from files",
+                declared.len()
+            ),
+        );
+    }
+    let mut targets = BTreeSet::new();
+    for target in declared {
+        if !targets.insert(target.clone()) {
+            violate("accessKey.restart", format!("{target} is declared twice; once is enough"));
+        }
+    }
+    targets
 }
 
 fn desired_rhythm(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> Rhythm {

@@ -113,6 +113,14 @@ fn every_limit_is_named_with_its_number() {
             "together, 7d, must be shorter than the time between two rotations, 7d: an IAM user has two key slots",
         ),
         (json!({"accessKey": {"rotation": {"every": "7d", "holdWhileUsed": "0s"}}}), "is not a duration"),
+        (
+            json!({"accessKey": {"restart": [{"kind": "DaemonSet", "name": "a"}, {"kind": "DaemonSet", "name": "a"}]}}),
+            "accessKey.restart: DaemonSet a is declared twice",
+        ),
+        (
+            json!({"accessKey": {"restart": (0..11).map(|n| json!({"kind": "Deployment", "name": format!("d{n}")})).collect::<Vec<_>>()}}),
+            "11 workloads are declared, 10 are allowed",
+        ),
         (json!({"accessKey": {"rotation": {"schedule": "nonsense", "overlap": "1h"}}}), "five fields"),
         (json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}), "IANA"),
     ] {

@@ -158,6 +158,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         console: ConsoleSecret::Missing,
         last_used: BTreeMap::new(),
         last_used_failed: false,
+        workloads: BTreeMap::new(),
         gone: BTreeSet::new(),
         reported,
         finalizer,
@@ -307,6 +308,9 @@ impl Pass<'_> {
             | Effect::DeleteConsoleSecret
             | Effect::ReleaseConsoleSecret
             | Effect::Adopt(_)
+            | Effect::ReadWorkloads(_)
+            | Effect::Restart(..)
+            | Effect::NoteRestarts(_)
             | Effect::RemoveLeftover(_) => panic!("nobody declared what {effect} is for"),
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref())?;
@@ -477,6 +481,7 @@ impl Pass<'_> {
             rotate_honoured: journal.and_then(|journal| journal.rotate_request),
             fence: before.fence,
             previous,
+            restarts: BTreeMap::new(),
         };
         self.write_secret(&key, &publication)
     }
