@@ -8,6 +8,7 @@ mod identity;
 mod journal;
 mod secrets;
 mod status;
+mod workloads;
 
 pub use access::SecretAccess;
 pub use classes::{ClassReports, Classes, Resources, Rules};
@@ -17,3 +18,4 @@ pub use identity::{cluster_id, whoami};
 pub use journal::{Attempt, Journals};
 pub use secrets::{Held, Secrets};
 pub use status::Users;
+pub use workloads::Workloads;

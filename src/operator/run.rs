@@ -36,7 +36,7 @@ use super::{
 use crate::{
     api::AwsDeployUser,
     aws::{Connection, Iam},
-    cluster::{self, ClusterError, Resources, Rules},
+    cluster::{self, ClusterError, Resources, Rules, SecretAccess},
     reconcile::{self, Context, Watched},
 };
 
@@ -204,7 +204,12 @@ impl Term<'_> {
             self.client.clone(),
             watched,
             iam,
-            (self.whoami.clone(), &settings.secrets_cluster_role),
+            SecretAccess::new(
+                self.client.clone(),
+                self.whoami.clone(),
+                settings.secrets_cluster_role.clone(),
+                settings.restarts_cluster_role.clone(),
+            ),
             self.cluster_id.clone(),
             settings.passes(),
             Arc::clone(self.metrics) as _,

@@ -5,6 +5,7 @@ mod cleanup;
 mod console;
 mod hold;
 mod quarantine;
+mod restart;
 mod rotation;
 mod simulation;
 mod sync;
@@ -108,6 +109,7 @@ fn at_rest() -> Case {
         verification: None,
         last_used: BTreeMap::new(),
         last_used_failed: false,
+        workloads: BTreeMap::new(),
         gone: BTreeSet::new(),
         reported: Reported::default(),
         finalizer: true,
@@ -228,6 +230,7 @@ impl Case {
             as_declared: true,
             fence: None,
             previous: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             immutable: false,
         };
         self.world(|world| world.published = Published::Ours(facts))

@@ -230,7 +230,8 @@ fn limit_more_than_two_keys_are_ruled_out_by_iams_quota_and_not_by_the_protocol(
 // --- model and code have one order -----------------------------------------------------------
 
 /// Rules about things that the model does not have.
-const NOT_MODELLED: [&str; 12] = [
+const NOT_MODELLED: [&str; 13] = [
+    "workloads are restarted for a new key, and followed until they are rolled out",
     "a quarantine that keys are replaced for is dated, and undated when it is over",
     "before a key that may be held retires, AWS is asked whether it is used",
     "keys that are not declared any more are Inactive",
