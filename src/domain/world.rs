@@ -41,6 +41,20 @@ pub struct World {
     pub finalizer: bool,
     /// A change of user, policies or tags failed in this pass; keys are still looked after.
     pub user_sync_failed: bool,
+    /// How a deletion knows that there is no user of ours. `None` while there is one, and where nothing is deleted.
+    pub no_user: Option<NoUser>,
+}
+
+/// How a deletion knows that there is no user of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoUser {
+    /// IAM has shown none to any look of this process since then. Its answers may be old: of before the user was made.
+    Unseen {
+        /// When it was first looked for.
+        since: Timestamp,
+    },
+    /// It was deleted or unmarked in this pass.
+    Removed,
 }
 
 /// The IAM user, or its proven absence. A failed read is neither.

@@ -257,6 +257,7 @@ fn world(user: Option<IamUser>) -> World {
         reported: Reported::default(),
         finalizer: true,
         user_sync_failed: false,
+        no_user: None,
     }
 }
 

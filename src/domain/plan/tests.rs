@@ -28,8 +28,8 @@ use crate::{
         settings::Settings,
         window::Window,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, Published, PublishedFacts, Reported,
-            Verification, World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, NoUser, Published, PublishedFacts,
+            Reported, Verification, World,
         },
     },
 };
@@ -112,6 +112,7 @@ fn at_rest() -> Case {
         reported: Reported::default(),
         finalizer: true,
         user_sync_failed: false,
+        no_user: None,
     };
     Case { desired, world, settings, leaving: DeletionPolicy::Delete }
         .key("K1", days(10))
@@ -173,7 +174,12 @@ impl Case {
     // --- IAM
 
     fn no_user(self) -> Self {
-        self.world(|world| world.iam = Iam::Absent)
+        self.world(|world| (world.iam, world.no_user) = (Iam::Absent, Some(NoUser::Removed)))
+    }
+
+    /// To a deletion, IAM has shown no user of ours for so long.
+    fn unseen_for(self, age: SignedDuration) -> Self {
+        self.world(|world| world.no_user = Some(NoUser::Unseen { since: ago(age) }))
     }
 
     fn key(self, id: &str, age: SignedDuration) -> Self {
