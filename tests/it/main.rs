@@ -34,6 +34,7 @@ mod ownership;
 mod quarantine;
 mod restart;
 mod restore;
+mod rights;
 mod rotation;
 mod stage;
 mod waiting;
@@ -165,6 +166,10 @@ const CLAIMS: &[Claim] = claims! {
         what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
         the_operator_writes_no_secret_that_is_not_its_own,
         the_cycle_preset_needs_ten_lines,
+    }
+    rights: {
+        the_printed_policy_suffices_for_the_users_of_its_classes,
+        a_hostile_resource_that_got_past_everything_else_is_refused_by_aws,
     }
     console: {
         a_person_gets_a_password_and_the_way_in,

@@ -12,9 +12,12 @@ use std::{
     time::Duration,
 };
 
-use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason};
+use awsdeploy::{
+    api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason},
+    domain::operator_policy::{Home, Scope, operator_policy},
+};
 use awsdeploy_testkit::{
-    aws_proxy::{Account, CallLog, CallRecord, Mark, StrictAws, Truth, UserTruth},
+    aws_proxy::{Account, CallLog, CallRecord, Guard, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
@@ -221,6 +224,31 @@ pub(crate) struct Wishes {
     pub(crate) no_credentials: bool,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
     pub(crate) kube_proxy: bool,
+    /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
+    pub(crate) own_classes_only: bool,
+}
+
+/// What the operator may do in AWS: the IAM policy that it prints for the classes of the test.
+struct Rights {
+    guard: Arc<Guard>,
+    home: Home,
+    scopes: Mutex<BTreeMap<String, Scope>>,
+}
+
+impl Rights {
+    fn new(aws: &StrictAws) -> Self {
+        let home = Home { partition: "aws".to_owned(), account: aws.account().id().to_owned() };
+        Self { guard: aws.guard(), home, scopes: Mutex::default() }
+    }
+
+    /// An AWS admin grants what a class needs, and no longer what it needed before.
+    fn grant(&self, class: &str, spec: &Value) {
+        let Ok(spec) = serde_json::from_value(spec.clone()) else { return };
+        let mut scopes = self.scopes.lock().expect("no test panics with the lock");
+        scopes.insert(class.to_owned(), Scope::of_class(&spec));
+        let policy = operator_policy(&self.home, &scopes.values().cloned().collect::<Vec<_>>());
+        self.guard.enforce([&policy]).expect("a policy that AWS takes");
+    }
 }
 
 /// One test's world.
@@ -235,6 +263,7 @@ pub(crate) struct Stage {
     pub(crate) directory: PathBuf,
     options: OperatorOptions,
     bindings: [DynamicObject; 2],
+    rights: Rights,
 }
 
 impl Stage {
@@ -262,6 +291,10 @@ impl Stage {
         });
         let account = Account::unique();
         let aws = aws(shared, &account).await;
+        let rights = Rights::new(&aws);
+        if !wishes.own_classes_only {
+            rights.grant("default", &open_class());
+        }
         let directory = shared.directory.join(&namespace);
         std::fs::create_dir_all(&directory).expect("a directory");
         let mut kubeconfig = shared.kubeconfig.clone();
@@ -284,6 +317,7 @@ impl Stage {
             kube,
             directory,
             bindings,
+            rights,
         };
         if !wishes.no_secret_access {
             stage.grant_secret_access().await;
@@ -364,8 +398,24 @@ impl Stage {
         class.name_any()
     }
 
-    /// Applies a class of this test that the API server may refuse.
-    pub(crate) async fn try_class(&self, name: &str, mut spec: Value) -> kube::Result<AwsDeployUserClass> {
+    /// Applies a class of this test that the API server may refuse. The operator's IAM policy follows it.
+    pub(crate) async fn try_class(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUserClass> {
+        self.rights.grant(name, &spec);
+        self.try_class_without_rights(name, spec).await
+    }
+
+    /// From now on the operator may do in AWS what this policy allows, until another class of the test is applied.
+    #[allow(dead_code, reason = "the fault runs share this file")]
+    pub(crate) fn enforce(&self, policy: &Value) {
+        self.rights.guard.enforce([policy]).expect("a policy that AWS takes");
+    }
+
+    /// Applies a class that the operator has no IAM policy for: what it allows beyond the other classes is for AWS to refuse.
+    pub(crate) async fn try_class_without_rights(
+        &self,
+        name: &str,
+        mut spec: Value,
+    ) -> kube::Result<AwsDeployUserClass> {
         if spec["namespaces"].is_null() {
             spec["namespaces"] = json!({"names": [self.namespace]});
         }
