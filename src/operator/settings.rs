@@ -69,6 +69,10 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_METRICS_PER_RESOURCE", default_value_t = true, action = clap::ArgAction::Set)]
     pub metrics_per_resource: bool,
 
+    /// Ask for a bearer token at /metrics whose owner may get the path by RBAC.
+    #[arg(long, env = "AWSDEPLOY_METRICS_AUTH")]
+    pub metrics_auth: bool,
+
     /// Let one of several replicas lead; the others are ready and wait. Off: run one replica only.
     #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]
     pub leader_elect: bool,

@@ -73,6 +73,11 @@ SAMPLES = {
     "crds.keep": False,
     "metrics.address": "::",
     "metrics.port": 9090,
+    "metrics.auth.enabled": True,
+    **{
+        path: (value, {"metrics": {"auth": {"enabled": True, "tokenSecret": "scraper"}, "podMonitor": {"enabled": True}}})
+        for path, value in (("metrics.auth.tokenSecret", "prometheus"), ("metrics.auth.tokenSecretKey", "bearer"))
+    },
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
@@ -321,7 +326,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsAuth", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -467,6 +472,36 @@ class Rights(unittest.TestCase):
             self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
         whole = {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}
         self.assertNotIn(f"{NAME}-restarts", whole)
+
+    def test_metrics_can_be_kept_for_those_who_may_read_them(self):
+        names = {role["metadata"]["name"] for role in Objects().kind("ClusterRole")}
+        self.assertEqual([name for name in names if "-metrics" in name], [])
+        self.assertNotIn("--metrics-auth", Objects().arguments)
+        objects = Objects({"metrics": {"auth": {"enabled": True}}})
+        self.assertIn("--metrics-auth", objects.arguments)
+        self.assertEqual(
+            self.rules(objects, "-metrics-auth", "-metrics-reader"),
+            [
+                {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+                {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+                {"nonResourceURLs": ["/metrics"], "verbs": ["get"]},
+            ],
+        )
+        bound = objects.one("ClusterRoleBinding", "-metrics-auth")
+        self.assertEqual(bound["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
+
+    def test_monitors_show_a_token_where_one_is_asked_for(self):
+        def endpoint(kind, **auth):
+            spec = Objects({"metrics": {"auth": {"enabled": True, **auth}, kind: {"enabled": True}}}).one(kind[0].upper() + kind[1:])["spec"]
+            return (spec.get("endpoints") or spec["podMetricsEndpoints"])[0]
+
+        self.assertEqual(endpoint("serviceMonitor")["bearerTokenFile"], "/var/run/secrets/kubernetes.io/serviceaccount/token")
+        for kind in ("serviceMonitor", "podMonitor"):
+            shown = endpoint(kind, tokenSecret="prometheus")
+            self.assertEqual(shown["authorization"], {"type": "Bearer", "credentials": {"name": "prometheus", "key": "token"}})
+            self.assertNotIn("bearerTokenFile", shown)
+        with self.assertRaisesRegex(Refused, "metrics.auth.tokenSecret"):
+            endpoint("podMonitor")
 
     def test_no_rule_has_a_wildcard(self):
         for role in Objects().kind("ClusterRole"):

@@ -125,6 +125,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
             "networkPolicy": {"enabled": false},
             "secretAccess": {"namespaces": ["placeholder"]},
             "restartAccess": {"namespaces": ["placeholder"]},
+            "metrics": {"auth": {"enabled": true}},
             "admission": {"classes": admission},
             "presets": {"cycle": {"enabled": true, "namespaces": [CYCLE]}},
         })
