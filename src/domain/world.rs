@@ -267,6 +267,30 @@ impl IamUser {
     }
 }
 
+#[cfg(test)]
+impl World {
+    /// A world that was read at this time and in which there is nothing, for tests to put something into.
+    pub(crate) fn empty(read_at: Timestamp) -> Self {
+        Self {
+            iam: Iam::Absent,
+            keys_read_at: Some(read_at),
+            grants_live: true,
+            published: Published::Missing,
+            journal: JournalSeen::None,
+            console: ConsoleSecret::Missing,
+            verification: None,
+            last_used: BTreeMap::new(),
+            last_used_failed: false,
+            workloads: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            reported: Reported::default(),
+            finalizer: true,
+            user_sync_failed: false,
+            no_user: None,
+        }
+    }
+}
+
 impl World {
     /// The user, if there is one.
     #[must_use]

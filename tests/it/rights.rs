@@ -105,6 +105,18 @@ pub(crate) async fn the_printed_policy_suffices_for_the_users_of_its_classes() {
         stage.gone(name).await;
         assert!(stage.iam_opt(name).await.is_none());
     }
+    // Made when its class had no boundary, and revoked by a class that has one: rights are taken whether or not it is there.
+    let before = json!({"users": {"path": "/late/"}, "policies": {"allowed": ["AmazonS3*"]}});
+    let late = stage.class("late", before).await;
+    stage
+        .apply("l", json!({"className": late, "userName": "l", "policies": {"managed": ["AmazonS3FullAccess"]}}))
+        .await;
+    stage.ready("l").await;
+    let after = json!({"users": {"path": "/late/"}, "permissionsBoundary": BOUNDARY, "onRevoked": "Delete"});
+    stage.class("late", after).await;
+    stage.enforce(&print_policy(&stage, &[&narrow, &wide, &late]).await);
+    stage.until("l", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none())).await;
+    assert!(stage.iam_opt("l").await.is_none());
     assert_eq!(refused_calls(&stage), Vec::<String>::new());
 }
 

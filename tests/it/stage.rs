@@ -42,8 +42,10 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 
 /// Where the chart is installed.
 const SYSTEM: &str = "aws-deploy-user-operator";
-/// Namespace that the preset for Cycle serves.
-pub(crate) const CYCLE: &str = "preset-cycle";
+/// What the namespaces begin with that the presets serve: their names follow.
+pub(crate) const PRESET: &str = "preset-";
+/// The policy that the preset for the CDK names.
+pub(crate) const CDK_POLICY: &str = "arn:aws:iam::123456789012:policy/cdk-deploy";
 /// Label of namespaces in which the API server asks the classes.
 pub(crate) const ASKED: &str = "admission";
 /// How long anything that should happen may take. Generous: the machines are slow and shared.
@@ -127,7 +129,11 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
             "restartAccess": {"namespaces": ["placeholder"]},
             "metrics": {"auth": {"enabled": true}},
             "admission": {"classes": admission},
-            "presets": {"cycle": {"enabled": true, "namespaces": [CYCLE]}},
+            "presets": {
+                "cycle": {"enabled": true, "namespaces": [format!("{PRESET}cycle")]},
+                "defang": {"enabled": true, "namespaces": [format!("{PRESET}defang")]},
+                "cdk": {"enabled": true, "namespaces": [format!("{PRESET}cdk")], "policy": CDK_POLICY},
+            },
         })
     };
     let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(values(false));
@@ -221,6 +227,8 @@ pub(crate) struct Wishes {
     pub(crate) no_secret_access: bool,
     /// The namespace, if it is not one of many.
     pub(crate) namespace: Option<&'static str>,
+    /// The id of the AWS account, if it is not one of many.
+    pub(crate) account: Option<&'static str>,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
@@ -290,7 +298,7 @@ impl Stage {
             binding.metadata.namespace = Some(namespace.clone());
             binding
         });
-        let account = Account::unique();
+        let account = wishes.account.map_or_else(Account::unique, Account::with_id);
         let aws = aws(shared, &account).await;
         let rights = Rights::new(&aws);
         if !wishes.own_classes_only {
@@ -403,6 +411,12 @@ impl Stage {
     pub(crate) async fn try_class(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUserClass> {
         self.rights.grant(name, &spec);
         self.try_class_without_rights(name, spec).await
+    }
+
+    /// An AWS admin grants what a class needs that the test has not made.
+    #[allow(dead_code, reason = "the fault runs share this file")]
+    pub(crate) fn grant(&self, class: &str, spec: &Value) {
+        self.rights.grant(class, spec);
     }
 
     /// From now on the operator may do in AWS what this policy allows, until another class of the test is applied.

@@ -28,10 +28,11 @@ const READ_LEFTOVERS: &[&str] = &[
     "ListSigningCertificates",
 ];
 
-/// Writes that decide what a user may do. All of them know `iam:PermissionsBoundary`.
-const GRANT: &[&str] = &["AttachUserPolicy", "CreateUser", "DeleteUserPolicy", "DetachUserPolicy", "PutUserPolicy"];
+/// Writes that give a user its rights. All of them know `iam:PermissionsBoundary`.
+const GRANT: &[&str] = &["AttachUserPolicy", "CreateUser", "PutUserPolicy"];
 
-/// Writes on users that know no boundary: the path is their only fence.
+/// Writes on users whose only fence is the path: IAM knows no boundary for them, or they take rights away, which must work for
+/// a user that has lost its boundary, or was made before its class had one.
 const LIFECYCLE: &[&str] = &[
     "CreateAccessKey",
     "DeactivateMFADevice",
@@ -41,6 +42,8 @@ const LIFECYCLE: &[&str] = &[
     "DeleteServiceSpecificCredential",
     "DeleteSigningCertificate",
     "DeleteUser",
+    "DeleteUserPolicy",
+    "DetachUserPolicy",
     "TagUser",
     "UntagUser",
     "UpdateAccessKey",

@@ -75,6 +75,10 @@ fn what_a_class_does_not_allow_is_denied_by_its_policy() {
         ("iam:PutUserPermissionsBoundary", USER, vec![other], false),
         ("iam:DeleteUserPermissionsBoundary", USER, vec![boundary], false),
         ("iam:PutUserPolicy", USER, vec![boundary], false),
+        // Taking away must work where the boundary is gone.
+        ("iam:DetachUserPolicy", USER, vec![], true),
+        ("iam:DeleteUserPolicy", USER, vec![], true),
+        ("iam:DetachUserPolicy", &admin, vec![boundary], false),
         ("iam:CreateLoginProfile", USER, vec![], false),
         ("iam:DeleteLoginProfile", USER, vec![], true),
         ("iam:CreateAccessKey", USER, vec![], true),

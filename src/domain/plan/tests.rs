@@ -99,23 +99,7 @@ fn at_rest() -> Case {
         leftovers: None,
         login: None,
     };
-    let world = World {
-        iam: Iam::Found(user),
-        keys_read_at: Some(now()),
-        grants_live: true,
-        published: Published::Missing,
-        journal: JournalSeen::None,
-        console: ConsoleSecret::Missing,
-        verification: None,
-        last_used: BTreeMap::new(),
-        last_used_failed: false,
-        workloads: BTreeMap::new(),
-        gone: BTreeSet::new(),
-        reported: Reported::default(),
-        finalizer: true,
-        user_sync_failed: false,
-        no_user: None,
-    };
+    let world = World { iam: Iam::Found(user), ..World::empty(now()) };
     Case { desired, world, settings, leaving: DeletionPolicy::Delete }
         .key("K1", days(10))
         .tagged("K1")
