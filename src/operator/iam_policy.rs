@@ -1,6 +1,9 @@
 //! `iam-policy`: prints the IAM policies that the operator itself needs.
 
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -8,10 +11,14 @@ use crate::{
     api::AwsDeployUserClass,
     domain::{
         account::{Role, account_of},
-        operator_policy::{Scope, operator_policy},
+        operator_policy::{Home, Scope, operator_policy},
+        policy,
         role_policy::{assume_policy, trust_policy},
     },
 };
+
+/// Characters of a managed policy, white space aside. It cannot be raised.
+const MANAGED_LIMIT: usize = 6144;
 
 /// Which document is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -28,15 +35,15 @@ pub enum PolicyDocument {
 /// Arguments of `iam-policy`.
 #[derive(Args, Clone, Debug)]
 pub struct IamPolicyArguments {
-    /// The AWS account: twelve digits. Default: the one of the class.
-    #[arg(long, value_parser = parse_account, required_unless_present = "class")]
+    /// The AWS account: twelve digits. Default: the one of the classes.
+    #[arg(long, value_parser = parse_account, required_unless_present = "classes")]
     pub account: Option<String>,
 
-    /// File with an `AwsDeployUserClass`, as `kubectl get awsdeployuserclass NAME -o yaml` writes it; `-` is the standard
-    /// input. Path, boundary and groups are those of the class, and only what it allows can be granted. The operator needs
-    /// the policies of all its classes.
-    #[arg(long, conflicts_with_all = ["path", "boundary", "groups"])]
-    pub class: Option<std::path::PathBuf>,
+    /// File with an `AwsDeployUserClass` or a list of them, as `kubectl get awsdeployuserclass -o yaml` writes it; `-` is
+    /// the standard input; can be given several times. Only what these classes allow can be granted. Name all classes of
+    /// the account at once: the policies of two of them do not add up.
+    #[arg(long = "class", conflicts_with_all = ["path", "boundary", "groups"])]
+    pub classes: Vec<PathBuf>,
 
     /// Path of the IAM users, as the class has it (spec.users.path).
     #[arg(long, default_value = "/awsdeploy/", value_parser = parse_path)]
@@ -55,6 +62,10 @@ pub struct IamPolicyArguments {
     #[arg(long, default_value = "aws")]
     pub partition: String,
 
+    /// Only classes with this role (spec.account.roleArn). Default: those without one, else all if they have the same.
+    #[arg(long, requires = "classes")]
+    pub role_arn: Option<String>,
+
     /// Which document to print. A class with a role (spec.account.roleArn) needs all three: `permissions` and `trust` for the
     /// role, `assume` for the operator's own identity.
     #[arg(long, value_enum, default_value_t)]
@@ -69,66 +80,130 @@ impl IamPolicyArguments {
     /// The document as indented JSON, and what else is needed, for people.
     ///
     /// # Errors
-    /// When the class cannot be read, is for another account, or has no role that the document could be for.
+    /// When a class cannot be read, when none is for the account or the role, or when AWS would not take the policy.
     pub fn policy(&self) -> Result<(String, Option<String>), String> {
-        let class = self.class.as_deref().map(read).transpose()?;
-        let account = class.as_ref().and_then(|class| class.spec.account.as_ref());
-        let role = account.and_then(Role::of_class);
-        let document = match (self.document, &role) {
-            (PolicyDocument::Permissions, _) => operator_policy(&self.scope(class.as_ref(), role.as_ref())?),
+        if self.classes.is_empty() {
+            let (Some(account), PolicyDocument::Permissions) = (&self.account, self.document) else {
+                return Err(
+                    "--document trust and assume are for a --class with a role (spec.account.roleArn)".to_owned()
+                );
+            };
+            let home = Home { partition: self.partition.clone(), account: account.clone() };
+            return Ok((permissions(&home, &[self.scope()])?, None));
+        }
+        let served = self.served()?;
+        let document = match (self.document, &served.role) {
+            (PolicyDocument::Permissions, role) => {
+                let partition = role.as_ref().and_then(|role| role.arn.split(':').nth(1)).unwrap_or(&self.partition);
+                let home = Home { partition: partition.to_owned(), account: served.account };
+                permissions(&home, &served.scopes)?
+            }
             (_, None) => {
                 return Err(
                     "--document trust and assume are for a --class with a role (spec.account.roleArn)".to_owned()
                 );
             }
-            (PolicyDocument::Assume, Some(role)) => assume_policy(&role.arn),
+            (PolicyDocument::Assume, Some(role)) => format!("{:#}\n", assume_policy(&role.arn)),
             (PolicyDocument::Trust, Some(role)) => {
-                trust_policy(self.operator_arn.as_deref().unwrap_or_default(), role.external_id.as_deref())
+                let operator = self.operator_arn.as_deref().unwrap_or_default();
+                format!("{:#}\n", trust_policy(operator, role.external_id.as_deref()))
             }
         };
-        let note = role.filter(|_| self.document == PolicyDocument::Permissions).map(|role| {
+        let note = served.role.filter(|_| self.document == PolicyDocument::Permissions).map(|role| {
             format!(
                 "This is the policy of {}. Its trust policy: --document trust --operator-arn ARN. What the operator's own identity needs: --document assume",
                 role.arn
             )
         });
-        Ok((format!("{document:#}\n"), note))
-    }
-
-    fn scope(&self, class: Option<&AwsDeployUserClass>, role: Option<&Role>) -> Result<Scope, String> {
-        let bound = class.and_then(|class| class.spec.account.as_ref()).map(|account| account.id.as_str());
-        let account = match (self.account.as_deref(), bound) {
-            (Some(asked), Some(bound)) if asked != bound => {
-                return Err(format!("the class is for account {bound}, not {asked}"));
-            }
-            (None, None) => return Err("the class is for no account in particular: give --account".to_owned()),
-            (asked, bound) => asked.or(bound).unwrap_or_default(),
-        };
-        Ok(match class {
-            Some(class) => {
-                let partition = role.and_then(|role| role.arn.split(':').nth(1)).unwrap_or(&self.partition);
-                Scope::of_class(&class.spec, account, partition)
-            }
-            None => Scope {
-                partition: self.partition.clone(),
-                account: account.to_owned(),
-                path: self.path.clone(),
-                boundary: self.boundary.clone(),
-                groups: self.groups.clone(),
-                policies: None,
-                inline: true,
-                console: true,
-            },
-        })
+        Ok((document, note))
     }
 }
 
-fn read(file: &Path) -> Result<AwsDeployUserClass, String> {
+impl IamPolicyArguments {
+    fn scope(&self) -> Scope {
+        Scope {
+            path: self.path.clone(),
+            boundary: self.boundary.clone(),
+            groups: self.groups.clone(),
+            policies: None,
+            administrators: true,
+            inline: true,
+            console: true,
+        }
+    }
+
+    /// The classes that one identity of the operator serves: a role, or its own.
+    fn served(&self) -> Result<Served, String> {
+        let mut classes = Vec::new();
+        for file in &self.classes {
+            classes.extend(read_classes(file)?);
+        }
+        let bound: BTreeSet<&str> =
+            classes.iter().filter_map(|class| Some(class.spec.account.as_ref()?.id.as_str())).collect();
+        let account = match (self.account.as_deref(), bound.first().copied(), bound.len()) {
+            (Some(account), ..) => account,
+            (None, Some(account), 1) => account,
+            _ => return Err("the classes are for no account in particular, or for several: give --account".to_owned()),
+        };
+        let role_of = |class: &AwsDeployUserClass| class.spec.account.as_ref().and_then(Role::of_class);
+        let here = |class: &&AwsDeployUserClass| class.spec.account.as_ref().is_none_or(|found| found.id == account);
+        let mut here: Vec<&AwsDeployUserClass> = classes.iter().filter(here).collect();
+        if let Some(wanted) = &self.role_arn {
+            here.retain(|class| role_of(class).is_some_and(|role| role.arn == *wanted));
+        } else if here.iter().any(|class| role_of(class).is_none()) {
+            // Served with the operator's own credentials; roles have policies of their own.
+            here.retain(|class| role_of(class).is_none());
+        }
+        let roles: BTreeSet<Option<Role>> = here.iter().map(|class| role_of(class)).collect();
+        let role = match (roles.first(), roles.len()) {
+            (Some(role), 1) => role.clone(),
+            (None, _) => return Err(format!("--class: none of {} classes is for account {account}", classes.len())),
+            _ => {
+                return Err(format!(
+                    "the classes for account {account} have different roles or external ids: give --role-arn, or the classes of one of them"
+                ));
+            }
+        };
+        let scopes = here.iter().map(|class| Scope::of_class(&class.spec)).collect();
+        Ok(Served { account: account.to_owned(), role, scopes })
+    }
+}
+
+/// What one identity of the operator serves.
+struct Served {
+    account: String,
+    role: Option<Role>,
+    scopes: Vec<Scope>,
+}
+
+/// The policy, if AWS would take it.
+fn permissions(home: &Home, scopes: &[Scope]) -> Result<String, String> {
+    let policy = operator_policy(home, scopes);
+    let size = policy::size(&policy);
+    if size > MANAGED_LIMIT {
+        return Err(format!(
+            "the policy has {size} characters, and a managed policy takes {MANAGED_LIMIT}: allow fewer policies and groups by name and more by patterns (policy/team/*), or serve some of the classes from an account of their own"
+        ));
+    }
+    Ok(format!("{policy:#}\n"))
+}
+
+fn read_classes(file: &Path) -> Result<Vec<AwsDeployUserClass>, String> {
     let shown = file.display();
     let text =
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.map_err(|error| format!("--class {shown}: {error}"))?;
-    serde_saphyr::from_str(&text).map_err(|error| format!("--class {shown} holds no AwsDeployUserClass: {error}"))
+    let unreadable = |why: &dyn std::fmt::Display| format!("--class {shown} holds no AwsDeployUserClass: {why}");
+    let mut value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| unreadable(&error))?;
+    let all = match value.get_mut("items").map(serde_json::Value::take) {
+        Some(serde_json::Value::Array(items)) => items,
+        _ => vec![value],
+    };
+    let class = |value: serde_json::Value| match value["kind"].as_str() {
+        Some("AwsDeployUserClass") => serde_json::from_value(value).map_err(|error| unreadable(&error)),
+        other => Err(unreadable(&format!("its kind is {}", other.unwrap_or("not told")))),
+    };
+    all.into_iter().map(class).collect()
 }
 
 /// A session is not what a trust policy should name: it ends, and its ARN does not tell the path of the role.
@@ -181,7 +256,7 @@ mod tests {
         arguments: IamPolicyArguments,
     }
 
-    fn arguments(class: &str, more: &[&str]) -> IamPolicyArguments {
+    fn parsed(class: &str, more: &[&str]) -> IamPolicyArguments {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(class);
         let line = ["iam-policy", "--class", file.to_str().unwrap()];
         Line::parse_from(line.iter().chain(more)).arguments
@@ -191,17 +266,18 @@ mod tests {
     fn a_class_with_a_role_is_served_by_three_documents() {
         let class = "examples/classes/other-account.yaml";
         let operator = "arn:aws:iam::111122223333:role/aws-deploy-user-operator";
-        let (policy, note) = arguments(class, &[]).policy().unwrap();
+        let (policy, note) = parsed(class, &[]).policy().unwrap();
         assert!(policy.contains("arn:aws:iam::444455556666:user/awsdeploy/*"), "{policy}");
         assert!(!policy.contains("sts:AssumeRole"), "the role takes no other: {policy}");
         assert!(note.unwrap().contains("--document trust"));
-        let (trust, _) = arguments(class, &["--document", "trust", "--operator-arn", operator]).policy().unwrap();
+        let (trust, _) = parsed(class, &["--document", "trust", "--operator-arn", operator]).policy().unwrap();
         assert!(trust.contains(operator) && trust.contains("sts:ExternalId"), "{trust}");
-        let (assume, _) = arguments(class, &["--document", "assume"]).policy().unwrap();
+        let (assume, _) = parsed(class, &["--document", "assume"]).policy().unwrap();
         assert!(assume.contains("arn:aws:iam::444455556666:role/deploy-users"), "{assume}");
-        let wrong = arguments(class, &["--account", "123456789012"]).policy().unwrap_err();
-        assert!(wrong.contains("for account 444455556666"), "{wrong}");
-        let without = arguments("examples/classes/cycle.yaml", &["--document", "assume"]).policy().unwrap_err();
+        let wrong = parsed(class, &["--account", "123456789012"]).policy().unwrap_err();
+        assert!(wrong.contains("none of 1 classes is for account 123456789012"), "{wrong}");
+        let own = ["--document", "assume", "--account", "123456789012"];
+        let without = parsed("examples/classes/cycle.yaml", &own).policy().unwrap_err();
         assert!(without.contains("roleArn"), "{without}");
     }
 
@@ -220,15 +296,59 @@ mod tests {
         }
     }
 
+    fn arguments(classes: &[PathBuf]) -> IamPolicyArguments {
+        IamPolicyArguments {
+            account: Some("123456789012".to_owned()),
+            classes: classes.to_vec(),
+            path: "/".to_owned(),
+            boundary: None,
+            groups: Vec::new(),
+            partition: "aws".to_owned(),
+            role_arn: None,
+            document: PolicyDocument::Permissions,
+            operator_arn: None,
+        }
+    }
+
+    fn example(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/classes").join(name)
+    }
+
     #[test]
     fn the_policy_of_a_class_is_that_of_the_example() {
-        let arguments = arguments("examples/classes/cycle.yaml", &["--account", "123456789012"]);
-        let (policy, note) = arguments.policy().unwrap();
-        assert_eq!(note, None);
+        let policy = arguments(&[example("cycle.yaml")]).policy().unwrap().0;
         assert!(policy.contains("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), "{policy}");
         assert!(policy.contains(":user/awsdeploy/*"), "{policy}");
-        let missing = IamPolicyArguments { class: Some("no-such-file".into()), ..arguments };
+        let missing = arguments(&["no-such-file".into()]);
         assert!(missing.policy().unwrap_err().contains("no-such-file"));
+        let no_class = arguments(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cycle.yaml")]);
+        assert!(no_class.policy().unwrap_err().contains("holds no AwsDeployUserClass"));
+    }
+
+    #[test]
+    fn a_list_of_classes_is_one_policy_and_those_of_other_accounts_are_left_out() {
+        let directory = std::env::temp_dir().join(format!("awsdeploy-iam-policy-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let class = |path: &str, account: &str| {
+            serde_json::json!({
+                "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass", "metadata": {"name": "x"},
+                "spec": {"users": {"path": path}, "account": {"id": account}},
+            })
+        };
+        let list = |classes: &[serde_json::Value]| {
+            let file = directory.join("list.yaml");
+            std::fs::write(&file, serde_json::json!({"kind": "List", "items": classes}).to_string()).unwrap();
+            arguments(&[file, example("cycle.yaml")]).policy()
+        };
+        let (policy, _) = list(&[class("/a/", "123456789012"), class("/b/", "123456789013")]).unwrap();
+        assert!(policy.contains(":user/a/*") && policy.contains(":user/awsdeploy/*"), "{policy}");
+        assert!(!policy.contains("/b/"), "{policy}");
+        let many: Vec<_> = (0..100).map(|number| class(&format!("/{number}/"), "123456789012")).collect();
+        assert!(list(&many).unwrap_err().contains("a managed policy takes 6144"));
+        let elsewhere = directory.join("elsewhere.yaml");
+        std::fs::write(&elsewhere, class("/b/", "123456789013").to_string()).unwrap();
+        assert!(arguments(&[elsewhere]).policy().unwrap_err().contains("none of 1 classes is for account"));
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -45,7 +45,7 @@ use crate::{
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
-        world::{IamUser, World},
+        world::{IamUser, NoUser, World},
     },
 };
 
@@ -119,14 +119,13 @@ pub struct PassSettings {
 }
 
 impl Context {
-    /// Everything passes need. The pair is whom the API server takes the operator for, and the `ClusterRole` that grants it
-    /// access to Secrets.
+    /// Everything passes need.
     #[must_use]
     pub fn new(
         client: Client,
         watched: Watched,
         accounts: Accounts,
-        (whoami, secrets_cluster_role): (String, &str),
+        access: SecretAccess,
         cluster_id: String,
         settings: PassSettings,
         observer: Arc<dyn PassObserver>,
@@ -134,7 +133,7 @@ impl Context {
         let rooms = Rooms::new(settings.concurrency.max(1));
         Self {
             events: Events::new(client.clone()),
-            access: SecretAccess::new(client.clone(), whoami, secrets_cluster_role.to_owned()),
+            access,
             client,
             rules: watched.rules,
             resources: watched.resources,
@@ -431,7 +430,8 @@ impl Pass<'_> {
             tracing::debug!(%effect, "acting");
             let made_at = actor.observed.world.journal().and_then(Journal::keyed_at);
             let result = actor.act(effect, self.memory).await;
-            self.context.observer.acted(effect.verb(), result.as_ref().err().map(PassError::reason));
+            let failure = result.as_ref().err().map(PassError::reason).or_else(|| actor.not_restarted(effect));
+            self.context.observer.acted(effect.verb(), failure);
             if let (plan::Effect::Publish { .. }, Ok(()), Some(made_at)) = (effect, &result, made_at) {
                 self.context.observer.verified(until_then(self.now(), made_at));
             }
@@ -486,12 +486,17 @@ impl Pass<'_> {
         wanted: Facts,
     ) -> Result<(), PassError> {
         let (failed, silent) = (actor.observed.world.user_sync_failed, actor.observed.world.last_used_failed);
+        let workloads = std::mem::take(&mut actor.observed.world.workloads);
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
         let mut observed =
             observe::observe(self.context, &self.iam, user, self.target, actor.desired, self.memory, wanted).await?;
+        if actor.observed.world.no_user == Some(NoUser::Removed) {
+            observed.world.no_user = Some(NoUser::Removed);
+        }
         observed.world.user_sync_failed = failed;
         observed.world.last_used_failed = silent;
+        observed.world.workloads = workloads;
         observed.world.finalizer = finalizer;
         actor.observed = observed;
         Ok(())

@@ -3,7 +3,10 @@
 //! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
 //! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use jiff::SignedDuration;
 
@@ -22,7 +25,7 @@ use crate::{
         owner::Ownership,
         plan::{self, Facts, Standing},
         secret,
-        world::{Iam, IamUser, JournalSeen, Published, Reported, World},
+        world::{Iam, IamUser, JournalSeen, NoUser, Published, Reported, World},
     },
 };
 
@@ -49,7 +52,7 @@ pub(super) async fn observe(
     wanted: Facts,
 ) -> Result<Observed, PassError> {
     let generation = user.metadata.generation;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let remembered = memory
         .iam
         .take()
@@ -72,6 +75,7 @@ pub(super) async fn observe(
     let keys_read_at = iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
+    let no_user = no_user(user, target, &iam, started, context, memory);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
     let secret = desired.map(|desired| &desired.secret);
@@ -115,15 +119,35 @@ pub(super) async fn observe(
             verification: memory.verification.clone(),
             last_used: memory.last_used.clone(),
             last_used_failed: false,
+            workloads: BTreeMap::new(),
             gone: BTreeSet::new(),
             reported: reported(user),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
             user_sync_failed: false,
+            no_user,
         },
         held,
         attempt,
         console,
     })
+}
+
+/// Since when a deletion has not found a user of ours. Told by the process's own clock, which nobody sets back.
+fn no_user(
+    user: &AwsDeployUser,
+    target: &Target,
+    iam: &Iam,
+    looked: Instant,
+    context: &Context,
+    memory: &mut Memory,
+) -> Option<NoUser> {
+    let ours = matches!(iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
+    if ours || user.metadata.deletion_timestamp.is_none() {
+        memory.unseen_since = None;
+        return None;
+    }
+    let unseen = SignedDuration::try_from(memory.unseen_since.get_or_insert(looked).elapsed()).ok()?;
+    Some(NoUser::Unseen { since: context.accounts.clock().now().checked_sub(unseen).ok()? })
 }
 
 /// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A

@@ -32,8 +32,11 @@ mod lifecycle;
 mod main_job;
 mod observed;
 mod ownership;
+mod presets;
 mod quarantine;
+mod restart;
 mod restore;
+mod rights;
 mod rotation;
 mod stage;
 mod waiting;
@@ -97,6 +100,7 @@ const CLAIMS: &[Claim] = claims! {
         an_alert_is_told_and_changes_nothing,
         a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_without_overlap,
         a_quarantined_user_is_suspended_until_the_policy_is_detached,
+        a_frozen_user_in_quarantine_loses_its_key_where_its_class_asks_for_that,
     }
     iam: {
         a_changed_policy_is_changed_in_aws,
@@ -178,7 +182,16 @@ const CLAIMS: &[Claim] = claims! {
         api_server_and_operator_say_the_same_of_every_row,
         what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
         the_operator_writes_no_secret_that_is_not_its_own,
+    }
+    presets: {
         the_cycle_preset_needs_ten_lines,
+        the_defang_preset_needs_ten_lines,
+        the_cdk_preset_needs_ten_lines,
+        every_example_comes_to_its_user_and_secret,
+    }
+    rights: {
+        the_printed_policy_suffices_for_the_users_of_its_classes,
+        a_hostile_resource_that_got_past_everything_else_is_refused_by_aws,
     }
     console: {
         a_person_gets_a_password_and_the_way_in,
@@ -200,10 +213,18 @@ const CLAIMS: &[Claim] = claims! {
         a_conflict_that_stays_is_told_and_not_hammered,
         a_silent_aws_is_given_up_in_time_and_nothing_is_guessed,
     }
+    restart: {
+        a_new_key_restarts_its_workloads_once_and_the_old_key_waits_for_them,
+        a_workload_is_restarted_once_also_by_a_crash_and_by_a_second_leader,
+        what_cannot_be_restarted_is_told_and_holds_up_no_key_and_no_other_workload,
+        a_rollout_that_hangs_keeps_the_old_key_no_longer_than_is_allowed,
+        the_operator_changes_nothing_of_a_workload_but_its_own_annotation,
+    }
     restore: { a_restored_resource_goes_on_with_its_user_once_that_is_handed_over }
     observed: {
         metrics_follow_a_resource_from_its_first_key_to_its_end,
         throttled_calls_are_counted,
+        metrics_are_for_those_who_may_read_them_where_that_is_asked_for,
         every_line_of_a_json_log_names_its_pass,
     }
     cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }
