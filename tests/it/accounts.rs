@@ -434,6 +434,9 @@ pub(crate) async fn one_renews_the_session_for_all_and_a_refused_one_is_dropped(
 async fn a_user_is_made_with(variables: Vec<(&'static str, String)>, prepare: impl AsyncFnOnce(&Stage) -> String) {
     let stage = Stage::with(Wishes { no_credentials: true, variables, ..Wishes::default() }).await;
     let account = prepare(&stage).await;
+    // Its own account is the one of the role here, and the policy of the stage is for another.
+    let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]});
+    stage.enforce(&all);
     stage.apply("x", json!({"userName": "u"})).await;
     stage.ready("x").await;
     assert!(user_in(&stage, &account, "u").await.is_some());

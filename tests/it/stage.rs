@@ -13,8 +13,12 @@ use std::{
 };
 
 use awsdeploy::{
-    api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason},
-    domain::operator_policy::{Home, Scope, operator_policy},
+    api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason, class::AwsDeployUserClassSpec},
+    domain::{
+        account::{Role, account_of},
+        operator_policy::{Home, Scope, operator_policy},
+        role_policy::assume_policy,
+    },
 };
 use awsdeploy_testkit::{
     aws_proxy::{Account, CallLog, CallRecord, Guard, Mark, StrictAws, Truth, UserTruth},
@@ -243,7 +247,8 @@ pub(crate) struct Wishes {
 struct Rights {
     guard: Arc<Guard>,
     home: Home,
-    scopes: Mutex<BTreeMap<String, Scope>>,
+    /// By class: what it needs, and in which role.
+    scopes: Mutex<BTreeMap<String, (Option<Role>, Scope)>>,
 }
 
 impl Rights {
@@ -254,11 +259,23 @@ impl Rights {
 
     /// An AWS admin grants what a class needs, and no longer what it needed before.
     fn grant(&self, class: &str, spec: &Value) {
-        let Ok(spec) = serde_json::from_value(spec.clone()) else { return };
+        let Ok(spec) = serde_json::from_value::<AwsDeployUserClassSpec>(spec.clone()) else { return };
         let mut scopes = self.scopes.lock().expect("no test panics with the lock");
-        scopes.insert(class.to_owned(), Scope::of_class(&spec));
-        let policy = operator_policy(&self.home, &scopes.values().cloned().collect::<Vec<_>>());
-        self.guard.enforce([&policy]).expect("a policy that AWS takes");
+        let role = spec.account.as_ref().and_then(Role::of_class);
+        scopes.insert(class.to_owned(), (role, Scope::of_class(&spec)));
+        let of = |account: Option<&str>| -> Vec<Scope> {
+            let there = |role: &Option<Role>| role.as_ref().and_then(|role| account_of(&role.arn)) == account;
+            scopes.values().filter(|(role, _)| there(role)).map(|(_, scope)| scope.clone()).collect()
+        };
+        let mut own = vec![operator_policy(&self.home, &of(None))];
+        for role in scopes.values().filter_map(|(role, _)| role.as_ref()) {
+            own.push(assume_policy(&role.arn));
+            let account = account_of(&role.arn).expect("an ARN with an account");
+            let home = Home { account: account.to_owned(), ..self.home.clone() };
+            let policy = operator_policy(&home, &of(Some(account)));
+            self.guard.enforce_in(account, [&policy]).expect("a policy that AWS takes");
+        }
+        self.guard.enforce(&own).expect("policies that AWS takes");
     }
 }
 
