@@ -140,10 +140,9 @@ impl IamPolicyArguments {
         }
         let bound: BTreeSet<&str> =
             classes.iter().filter_map(|class| Some(class.spec.account.as_ref()?.id.as_str())).collect();
-        let account = match (self.account.as_deref(), bound.first().copied(), bound.len()) {
-            (Some(account), ..) => account,
-            (None, Some(account), 1) => account,
-            _ => return Err("the classes are for no account in particular, or for several: give --account".to_owned()),
+        let only = bound.first().copied().filter(|_| bound.len() == 1);
+        let Some(account) = self.account.as_deref().or(only) else {
+            return Err("the classes are for no account in particular, or for several: give --account".to_owned());
         };
         let role_of = |class: &AwsDeployUserClass| class.spec.account.as_ref().and_then(Role::of_class);
         let here = |class: &&AwsDeployUserClass| class.spec.account.as_ref().is_none_or(|found| found.id == account);

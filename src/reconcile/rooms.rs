@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    async fn fill(rooms: &Arc<Rooms>, room: &str) -> Vec<Place> {
+    fn fill(rooms: &Arc<Rooms>, room: &str) -> Vec<Place> {
         let mut inside = Vec::new();
         while let Some(entered) = rooms.enter(room).now_or_never() {
             inside.push(entered.unwrap().0);
@@ -141,17 +141,17 @@ mod tests {
         inside
     }
 
-    #[tokio::test]
-    async fn an_account_that_does_not_answer_keeps_no_other_waiting() {
+    #[test]
+    fn an_account_that_does_not_answer_keeps_no_other_waiting() {
         let rooms = Rooms::new(16);
-        let silent = fill(&rooms, "silent").await;
+        let silent = fill(&rooms, "silent");
         assert_eq!(silent.len(), 16, "alone it has all");
-        let other = fill(&rooms, "other").await;
+        let other = fill(&rooms, "other");
         assert_eq!(other.len(), 8, "a second one has its half at once");
-        assert_eq!(fill(&rooms, "third").await.len(), 5);
+        assert_eq!(fill(&rooms, "third").len(), 5);
         let mut many = Vec::new();
         for n in 0..50 {
-            many.push(fill(&rooms, &n.to_string()).await);
+            many.push(fill(&rooms, &n.to_string()));
         }
         assert!(many.iter().all(|inside| inside.len() >= 2), "everybody gets in");
     }
@@ -159,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_enters_in_turn_and_finds_that_it_has_waited() {
         let rooms = Rooms::new(2);
-        let mut inside = fill(&rooms, "a").await;
+        let mut inside = fill(&rooms, "a");
         let (mut first, mut second) = (Box::pin(rooms.enter("a")), Box::pin(rooms.enter("a")));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         inside.pop();
