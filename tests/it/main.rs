@@ -193,7 +193,10 @@ const CLAIMS: &[Claim] = claims! {
         a_rollout_that_hangs_keeps_the_old_key_no_longer_than_is_allowed,
         the_operator_changes_nothing_of_a_workload_but_its_own_annotation,
     }
-    restore: { a_restored_resource_goes_on_with_its_user_once_that_is_handed_over }
+    restore: {
+        a_restored_resource_goes_on_with_its_user_once_that_is_handed_over,
+        a_rotation_that_version_0_1_0_has_begun_is_brought_to_its_end,
+    }
     observed: {
         metrics_follow_a_resource_from_its_first_key_to_its_end,
         throttled_calls_are_counted,
