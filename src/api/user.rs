@@ -8,7 +8,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{class::OnRevoked, duration::HumanDuration, secret::SecretSpec};
+use super::{
+    class::{OnQuarantine, OnRevoked},
+    duration::HumanDuration,
+    secret::SecretSpec,
+};
 
 /// What an IAM user for a deploy tool should be: its policies, its access key and the Secret
 /// that holds the key.
@@ -452,6 +456,9 @@ pub struct ClassReference {
     pub generation: i64,
     /// What the class said of revocations: it holds when the class is gone.
     pub on_revoked: OnRevoked,
+    /// What the class said of quarantines, likewise.
+    #[serde(default)]
+    pub on_quarantine: OnQuarantine,
 }
 
 /// The IAM user.

@@ -382,9 +382,10 @@ impl Iam {
         .map(drop)
     }
 
-    /// Deletes the user. Can be repeated. `DeleteConflict` when something still hangs on it.
-    pub async fn delete_user(&self, name: &str) -> Result<(), AwsError> {
-        absent(self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await).map(drop)
+    /// Deletes the user. Can be repeated: false when there was none. `DeleteConflict` when something still hangs on it.
+    pub async fn delete_user(&self, name: &str) -> Result<bool, AwsError> {
+        let answer = self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await;
+        absent(answer).map(|deleted| deleted.is_some())
     }
 
     /// Asks STS once whether it accepts a key. Needs no permission, works under an explicit deny.

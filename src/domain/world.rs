@@ -48,6 +48,20 @@ pub struct World {
     pub finalizer: bool,
     /// A change of user, policies or tags failed in this pass; keys are still looked after.
     pub user_sync_failed: bool,
+    /// How a deletion knows that there is no user of ours. `None` while there is one, and where nothing is deleted.
+    pub no_user: Option<NoUser>,
+}
+
+/// How a deletion knows that there is no user of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoUser {
+    /// IAM has shown none to any look of this process since then. Its answers may be old: of before the user was made.
+    Unseen {
+        /// When it was first looked for.
+        since: Timestamp,
+    },
+    /// It was deleted or unmarked in this pass.
+    Removed,
 }
 
 /// The IAM user, or its proven absence. A failed read is neither.
@@ -250,6 +264,30 @@ impl IamUser {
     pub fn is_tagged(&self, id: &str) -> bool {
         let wanted = super::owner::key_tag(id);
         self.tags.keys().any(|key| key.eq_ignore_ascii_case(&wanted))
+    }
+}
+
+#[cfg(test)]
+impl World {
+    /// A world that was read at this time and in which there is nothing, for tests to put something into.
+    pub(crate) fn empty(read_at: Timestamp) -> Self {
+        Self {
+            iam: Iam::Absent,
+            keys_read_at: Some(read_at),
+            grants_live: true,
+            published: Published::Missing,
+            journal: JournalSeen::None,
+            console: ConsoleSecret::Missing,
+            verification: None,
+            last_used: BTreeMap::new(),
+            last_used_failed: false,
+            workloads: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            reported: Reported::default(),
+            finalizer: true,
+            user_sync_failed: false,
+            no_user: None,
+        }
     }
 }
 

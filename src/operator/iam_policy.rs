@@ -1,13 +1,19 @@
 //! `iam-policy`: prints the IAM policy that the operator itself needs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use crate::{
     api::AwsDeployUserClass,
-    domain::operator_policy::{Scope, operator_policy},
+    domain::{
+        operator_policy::{Home, Scope, operator_policy},
+        policy,
+    },
 };
+
+/// Characters of a managed policy, white space aside. It cannot be raised.
+const MANAGED_LIMIT: usize = 6144;
 
 /// Arguments of `iam-policy`.
 #[derive(Args, Clone, Debug)]
@@ -16,11 +22,11 @@ pub struct IamPolicyArguments {
     #[arg(long, value_parser = parse_account)]
     pub account: String,
 
-    /// File with an `AwsDeployUserClass`, as `kubectl get awsdeployuserclass NAME -o yaml` writes it; `-` is the standard
-    /// input. Path, boundary and groups are those of the class, and only what it allows can be granted. The operator needs
-    /// the policies of all its classes.
-    #[arg(long, conflicts_with_all = ["path", "boundary", "groups"])]
-    pub class: Option<std::path::PathBuf>,
+    /// File with an `AwsDeployUserClass` or a list of them, as `kubectl get awsdeployuserclass -o yaml` writes it; `-` is
+    /// the standard input; can be given several times. Only what these classes allow can be granted. Name all classes of
+    /// the account at once: the policies of two of them do not add up.
+    #[arg(long = "class", conflicts_with_all = ["path", "boundary", "groups"])]
+    pub classes: Vec<PathBuf>,
 
     /// Path of the IAM users, as the class has it (spec.users.path).
     #[arg(long, default_value = "/awsdeploy/", value_parser = parse_path)]
@@ -44,41 +50,63 @@ impl IamPolicyArguments {
     /// The policy as indented JSON.
     ///
     /// # Errors
-    /// When the class cannot be read, or is for another account.
+    /// When a class cannot be read, when none is for the account, or when AWS would not take the policy.
     pub fn policy(&self) -> Result<String, String> {
-        let scope = match &self.class {
-            Some(file) => self.scope_of_class(file)?,
-            None => Scope {
-                partition: self.partition.clone(),
-                account: self.account.clone(),
-                path: self.path.clone(),
-                boundary: self.boundary.clone(),
-                groups: self.groups.clone(),
-                policies: None,
-                inline: true,
-                console: true,
-            },
-        };
-        Ok(format!("{:#}\n", operator_policy(&scope)))
+        let home = Home { partition: self.partition.clone(), account: self.account.clone() };
+        let scopes = if self.classes.is_empty() { vec![self.scope()] } else { self.scopes_of_classes()? };
+        let policy = operator_policy(&home, &scopes);
+        let size = policy::size(&policy);
+        if size > MANAGED_LIMIT {
+            return Err(format!(
+                "the policy has {size} characters, and a managed policy takes {MANAGED_LIMIT}: allow fewer policies and groups by name and more by patterns (policy/team/*), or serve some of the classes from an account of their own"
+            ));
+        }
+        Ok(format!("{policy:#}\n"))
     }
 
-    fn scope_of_class(&self, file: &Path) -> Result<Scope, String> {
-        let shown = file.display();
-        let text = if file == Path::new("-") {
-            std::io::read_to_string(std::io::stdin())
-        } else {
-            std::fs::read_to_string(file)
-        };
-        let text = text.map_err(|error| format!("--class {shown}: {error}"))?;
-        let class: AwsDeployUserClass = serde_saphyr::from_str(&text)
-            .map_err(|error| format!("--class {shown} holds no AwsDeployUserClass: {error}"))?;
-        match &class.spec.account {
-            Some(account) if account.id != self.account => {
-                Err(format!("--class {shown} is for account {}, not {}", account.id, self.account))
-            }
-            _ => Ok(Scope::of_class(&class.spec, &self.account, &self.partition)),
+    fn scope(&self) -> Scope {
+        Scope {
+            path: self.path.clone(),
+            boundary: self.boundary.clone(),
+            groups: self.groups.clone(),
+            policies: None,
+            administrators: true,
+            inline: true,
+            console: true,
         }
     }
+
+    fn scopes_of_classes(&self) -> Result<Vec<Scope>, String> {
+        let mut classes = Vec::new();
+        for file in &self.classes {
+            classes.extend(read_classes(file)?);
+        }
+        let here =
+            |class: &&AwsDeployUserClass| class.spec.account.as_ref().is_none_or(|account| account.id == self.account);
+        let scopes: Vec<Scope> = classes.iter().filter(here).map(|class| Scope::of_class(&class.spec)).collect();
+        if scopes.is_empty() {
+            return Err(format!("--class: none of {} classes is for account {}", classes.len(), self.account));
+        }
+        Ok(scopes)
+    }
+}
+
+fn read_classes(file: &Path) -> Result<Vec<AwsDeployUserClass>, String> {
+    let shown = file.display();
+    let text =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let text = text.map_err(|error| format!("--class {shown}: {error}"))?;
+    let unreadable = |why: &dyn std::fmt::Display| format!("--class {shown} holds no AwsDeployUserClass: {why}");
+    let mut value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| unreadable(&error))?;
+    let all = match value.get_mut("items").map(serde_json::Value::take) {
+        Some(serde_json::Value::Array(items)) => items,
+        _ => vec![value],
+    };
+    let class = |value: serde_json::Value| match value["kind"].as_str() {
+        Some("AwsDeployUserClass") => serde_json::from_value(value).map_err(|error| unreadable(&error)),
+        other => Err(unreadable(&format!("its kind is {}", other.unwrap_or("not told")))),
+    };
+    all.into_iter().map(class).collect()
 }
 
 /// A path as IAM takes it.
@@ -112,21 +140,56 @@ fn parse_account(text: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_policy_of_a_class_is_that_of_the_example() {
-        let arguments = |account: &str| IamPolicyArguments {
-            account: account.to_owned(),
-            class: Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/classes/cycle.yaml")),
+    fn arguments(classes: &[PathBuf]) -> IamPolicyArguments {
+        IamPolicyArguments {
+            account: "123456789012".to_owned(),
+            classes: classes.to_vec(),
             path: "/".to_owned(),
             boundary: None,
             groups: Vec::new(),
             partition: "aws".to_owned(),
-        };
-        let policy = arguments("123456789012").policy().unwrap();
+        }
+    }
+
+    fn example(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/classes").join(name)
+    }
+
+    #[test]
+    fn the_policy_of_a_class_is_that_of_the_example() {
+        let policy = arguments(&[example("cycle.yaml")]).policy().unwrap();
         assert!(policy.contains("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), "{policy}");
         assert!(policy.contains(":user/awsdeploy/*"), "{policy}");
-        let missing = IamPolicyArguments { class: Some("no-such-file".into()), ..arguments("123456789012") };
+        let missing = arguments(&["no-such-file".into()]);
         assert!(missing.policy().unwrap_err().contains("no-such-file"));
+        let no_class = arguments(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cycle.yaml")]);
+        assert!(no_class.policy().unwrap_err().contains("holds no AwsDeployUserClass"));
+    }
+
+    #[test]
+    fn a_list_of_classes_is_one_policy_and_those_of_other_accounts_are_left_out() {
+        let directory = std::env::temp_dir().join(format!("awsdeploy-iam-policy-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let class = |path: &str, account: &str| {
+            serde_json::json!({
+                "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass", "metadata": {"name": "x"},
+                "spec": {"users": {"path": path}, "account": {"id": account}},
+            })
+        };
+        let list = |classes: &[serde_json::Value]| {
+            let file = directory.join("list.yaml");
+            std::fs::write(&file, serde_json::json!({"kind": "List", "items": classes}).to_string()).unwrap();
+            arguments(&[file, example("cycle.yaml")]).policy()
+        };
+        let policy = list(&[class("/a/", "123456789012"), class("/b/", "123456789013")]).unwrap();
+        assert!(policy.contains(":user/a/*") && policy.contains(":user/awsdeploy/*"), "{policy}");
+        assert!(!policy.contains("/b/"), "{policy}");
+        let many: Vec<_> = (0..100).map(|number| class(&format!("/{number}/"), "123456789012")).collect();
+        assert!(list(&many).unwrap_err().contains("a managed policy takes 6144"));
+        let elsewhere = directory.join("elsewhere.yaml");
+        std::fs::write(&elsewhere, class("/b/", "123456789013").to_string()).unwrap();
+        assert!(arguments(&[elsewhere]).policy().unwrap_err().contains("none of 1 classes is for account"));
+        std::fs::remove_dir_all(directory).unwrap();
     }
 
     #[test]

@@ -183,6 +183,9 @@ fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
         (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
             format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
         }
+        (AwsErrorKind::AccessDenied, _) if error.message.contains("explicit deny") => {
+            ". A policy denies it whatever else allows it. If that is the operator's own, it was printed for other classes: an AWS admin can print it anew, for all of them (iam-policy --class)".to_owned()
+        }
         (AwsErrorKind::AccessDenied, _) => {
             format!(". An AWS admin can allow iam:{} in the operator's IAM policy", error.operation)
         }
@@ -239,6 +242,20 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn nobody_is_told_to_allow_what_a_policy_denies() {
+        let message =
+            "User: x is not authorized to perform: y on resource: z with an explicit deny in an identity-based policy";
+        let error = AwsError {
+            operation: "CreateUser",
+            kind: AwsErrorKind::AccessDenied,
+            message: message.to_owned(),
+            request_id: None,
+        };
+        let told = PassError::Aws { error, effect: Some(Effect::CreateUser) }.to_string();
+        assert!(told.contains("print it anew") && !told.contains("can allow"), "{told}");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Memory {
     pub(super) quiet: Option<Quiet>,
     /// IAM as last read, with our own writes since.
     pub(super) iam: Option<Remembered>,
+    /// When a deletion first found no user of ours.
+    pub(super) unseen_since: Option<Instant>,
     /// Progress of the STS check.
     pub(super) verification: Option<Verification>,
     /// What AWS said of the last use of access keys.

@@ -39,7 +39,7 @@ use crate::{
         schedule::spread_permille,
         settings::Settings,
         verdict::About,
-        world::{IamUser, World},
+        world::{IamUser, NoUser, World},
     },
 };
 
@@ -408,6 +408,9 @@ impl Pass<'_> {
         let finalizer = actor.observed.world.finalizer;
         let mut observed =
             observe::observe(self.context, user, self.target, actor.desired, self.memory, wanted).await?;
+        if actor.observed.world.no_user == Some(NoUser::Removed) {
+            observed.world.no_user = Some(NoUser::Removed);
+        }
         observed.world.user_sync_failed = failed;
         observed.world.last_used_failed = silent;
         observed.world.workloads = workloads;

@@ -3,7 +3,10 @@
 //! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
 //! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use jiff::SignedDuration;
 
@@ -21,7 +24,7 @@ use crate::{
         owner::Ownership,
         plan::{self, Facts, Standing},
         secret,
-        world::{Iam, IamUser, JournalSeen, Published, Reported, World},
+        world::{Iam, IamUser, JournalSeen, NoUser, Published, Reported, World},
     },
 };
 
@@ -47,7 +50,7 @@ pub(super) async fn observe(
     wanted: Facts,
 ) -> Result<Observed, PassError> {
     let generation = user.metadata.generation;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let remembered = memory
         .iam
         .take()
@@ -70,6 +73,7 @@ pub(super) async fn observe(
     let keys_read_at = context.iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
+    let no_user = no_user(user, target, &iam, started, context, memory);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
     let secret = desired.map(|desired| &desired.secret);
@@ -118,11 +122,30 @@ pub(super) async fn observe(
             reported: reported(user),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
             user_sync_failed: false,
+            no_user,
         },
         held,
         attempt,
         console,
     })
+}
+
+/// Since when a deletion has not found a user of ours. Told by the process's own clock, which nobody sets back.
+fn no_user(
+    user: &AwsDeployUser,
+    target: &Target,
+    iam: &Iam,
+    looked: Instant,
+    context: &Context,
+    memory: &mut Memory,
+) -> Option<NoUser> {
+    let ours = matches!(iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
+    if ours || user.metadata.deletion_timestamp.is_none() {
+        memory.unseen_since = None;
+        return None;
+    }
+    let unseen = SignedDuration::try_from(memory.unseen_since.get_or_insert(looked).elapsed()).ok()?;
+    Some(NoUser::Unseen { since: context.iam.clock().now().checked_sub(unseen).ok()? })
 }
 
 /// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A

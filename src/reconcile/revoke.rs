@@ -44,7 +44,11 @@ impl Pass<'_> {
     {
         let mut actor = self.observe(user, None, false).await?;
         let mut revoked = self.revoked(user, &actor.observed.world);
-        if revoked.revocation.how != OnRevoked::Freeze && !Facts::Live.are_in(&actor.observed.world) {
+        let takes = |revoked: &Revoked, world: &World| {
+            revoked.revocation.how != OnRevoked::Freeze
+                || world.user().is_some_and(|found| revoked.is_compromised(found))
+        };
+        if takes(&revoked, &actor.observed.world) && !Facts::Live.are_in(&actor.observed.world) {
             // Nothing is taken away for what somebody has mended meanwhile.
             self.look_again(user, &mut actor, Facts::Live).await?;
             revoked = self.revoked(user, &actor.observed.world);
@@ -62,6 +66,7 @@ impl Pass<'_> {
                 || Revocation { how: self.without_user(user), why: None },
                 |found| self.ruling.revocation(user, found),
             ),
+            on_quarantine: self.ruling.on_quarantine(user),
             suspend: user.spec.suspend,
             overlap: overlap.and_then(Result::ok).unwrap_or(desired::DEFAULT_OVERLAP).max(SignedDuration::ZERO),
         }

@@ -7,7 +7,10 @@ use std::{
 
 use super::Context;
 use crate::{
-    api::{AwsDeployUser, AwsDeployUserClass, class::OnRevoked},
+    api::{
+        AwsDeployUser, AwsDeployUserClass,
+        class::{OnQuarantine, OnRevoked},
+    },
     domain::{
         authorize::{self, Authorization, Choice, Facts, Known, Revocation},
         desired::{Target, Violation},
@@ -83,6 +86,12 @@ impl Ruling {
     /// What the class that is asked about the user says of revocations.
     pub(super) fn on_revoked(&self) -> Option<OnRevoked> {
         self.answerable.as_ref().map(|class| class.spec.on_revoked)
+    }
+
+    /// What the class that is asked about the user says of quarantines, or said when it was there.
+    pub(super) fn on_quarantine(&self, user: &AwsDeployUser) -> OnQuarantine {
+        let recorded = || Some(user.status.as_ref()?.class.as_ref()?.on_quarantine);
+        self.answerable.as_ref().map(|class| class.spec.on_quarantine).or_else(recorded).unwrap_or_default()
     }
 
     /// What is done to the user of a resource that is not allowed.

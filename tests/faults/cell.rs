@@ -212,6 +212,10 @@ impl Cell {
             [("the operator's log", stage.log()), ("the metrics", stage.operator.metrics().await.expect("metrics"))];
         violations.extend(auditor.finish(ambiguities, &evidence).await.expect("the audit"));
         outcome.violations = violations.iter().map(ToString::to_string).collect();
+        if !outcome.violations.is_empty() {
+            let written = written(&stage, aws_mark, &kube, kube_mark);
+            println!("{}: what was written{written}\n{}", self.name(), stage.log());
+        }
         outcome.took = begun.elapsed();
         outcome
     }
@@ -355,6 +359,15 @@ impl Fault {
             }
         }
     }
+}
+
+/// The same as lines, with what came of them: what somebody needs who wants to understand a run that failed.
+fn written(stage: &Stage, aws: awsdeploy_testkit::aws_proxy::Mark, kube: &KubeProxy, kube_mark: u64) -> String {
+    let aws = stage.aws.log().mutating_calls_since(aws).into_iter().map(|call| (call.started, call.to_string()));
+    let kube = kube.log().mutating_since(kube_mark).into_iter().map(|call| (call.started, call.to_string()));
+    let mut lines: Vec<(Timestamp, String)> = aws.chain(kube).collect();
+    lines.sort();
+    lines.iter().map(|(at, line)| format!("\n  {at} {line}")).collect()
 }
 
 /// The mutating calls on both sides behind the marks, in the order they came in.

@@ -10,6 +10,9 @@ use jiff::SignedDuration;
 
 use crate::stage::Stage;
 
+/// How old answers of IAM are at most: less than the operator reckons with (`--intent-dwell`).
+pub(crate) const LAG: Duration = Duration::from_millis(1_500);
+
 /// One kind of bad weather.
 #[derive(Clone, Copy)]
 pub(crate) struct Weather {
@@ -58,10 +61,10 @@ pub(crate) const ALL: &[Weather] = &[
         stage.aws.rules().add(Rule::on_all().first(20).delay(Duration::from_millis(300)));
     }),
     weather("aws-lists-lag", 0, |stage, _| {
-        stage.aws.rules().add(Rule::on("ListAccessKeys").hide_new_keys(Duration::from_millis(1_500)));
+        stage.aws.rules().add(Rule::on("ListAccessKeys").hide_new_keys(LAG));
     }),
     weather("aws-stale-reads", 0, |stage, _| {
-        stage.aws.rules().add(Rule::on_reads().first(6).stale_read());
+        stage.aws.rules().add(Rule::on_reads().first(6).stale_read(LAG));
     }),
     weather("aws-new-keys-late", 0, |stage, _| {
         stage.account.configure(|settings| settings.activation_delay = Duration::from_secs(2));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use awsdeploy::{
-    api::{AwsDeployUser, AwsDeployUserClass, Reason},
+    api::{AwsDeployUser, AwsDeployUserClass},
     domain::{
         authorize::{self, Facts},
         desired::{self, Target},
@@ -17,7 +17,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::stage::{ASKED, CYCLE, Stage, Wishes, eventually};
+use crate::stage::{ASKED, Stage, eventually};
 
 /// Who can tell that a row is forbidden.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -254,29 +254,4 @@ pub(crate) async fn the_operator_writes_no_secret_that_is_not_its_own() {
     // And what is its own goes on.
     stage.apply("x", json!({"userName": "u"})).await;
     stage.ready("x").await;
-}
-
-pub(crate) async fn the_cycle_preset_needs_ten_lines() {
-    let stage = Stage::with(Wishes { namespace: Some(CYCLE), ..Wishes::default() }).await;
-    let manifest = "
-apiVersion: awsdeploy.dev/v1alpha1
-kind: AwsDeployUser
-metadata: {name: cycle, namespace: preset-cycle}
-spec:
-  className: cycle
-  accessKey:
-    description: Cycle hub
-    useCase: ThirdPartyService
-    secret: {name: cycle-aws}
-";
-    assert!(manifest.trim().lines().count() <= 10);
-    let user: AwsDeployUser = serde_saphyr::from_str(manifest).expect("a manifest");
-    stage.users().create(&PostParams::default(), &user).await.expect("it is taken");
-    stage.ready("cycle").await;
-    let iam = stage.iam("preset-cycle-cycle").await;
-    assert_eq!(iam.attached.into_iter().collect::<Vec<_>>(), ["arn:aws:iam::aws:policy/AmazonEC2FullAccess"]);
-    assert!(stage.secret("cycle-aws").await.is_some());
-    stage.apply("more", json!({"className": "cycle", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
-    let told = stage.event("more", Reason::NotAllowed).await;
-    assert!(told.contains("it allows: AmazonEC2FullAccess"), "{told}");
 }

@@ -83,7 +83,11 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         (json!({"onRevoked": "Explode"}), "Deactivate"),
         (json!({"console": true}), "console"),
     ] {
-        let error = stage.try_class("bad", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
+        let error = stage
+            .try_class_without_rights("bad", spec.clone())
+            .await
+            .expect_err(&format!("{spec} is refused"))
+            .to_string();
         assert!(error.contains(told), "{spec}: {error}");
     }
     let class = stage.class("fixed", json!({"users": {"path": "/a/"}})).await;
@@ -92,7 +96,7 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         json!({}),
         json!({"account": {"id": "123456789012"}, "users": {"path": "/a/"}}),
     ] {
-        let error = stage.try_class("fixed", spec.clone()).await.expect_err("immutable").to_string();
+        let error = stage.try_class_without_rights("fixed", spec.clone()).await.expect_err("immutable").to_string();
         assert!(error.contains("immutable"), "{class}: {spec}: {error}");
     }
     stage.try_apply("x", json!({"userName": "a"})).await.expect("a good one");

@@ -159,7 +159,7 @@ pub(crate) async fn the_runbook_says_what_to_do_for_every_reason() {
 pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {
     let arguments = awsdeploy::operator::iam_policy::IamPolicyArguments {
         account: "123456789012".to_owned(),
-        class: None,
+        classes: Vec::new(),
         path: "/awsdeploy/".to_owned(),
         boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".to_owned()),
         groups: Vec::new(),

@@ -31,9 +31,11 @@ mod lifecycle;
 mod main_job;
 mod observed;
 mod ownership;
+mod presets;
 mod quarantine;
 mod restart;
 mod restore;
+mod rights;
 mod rotation;
 mod stage;
 mod waiting;
@@ -97,6 +99,7 @@ const CLAIMS: &[Claim] = claims! {
         an_alert_is_told_and_changes_nothing,
         a_quarantined_user_gets_a_new_key_once_and_the_bad_ones_go_without_overlap,
         a_quarantined_user_is_suspended_until_the_policy_is_detached,
+        a_frozen_user_in_quarantine_loses_its_key_where_its_class_asks_for_that,
     }
     iam: {
         a_changed_policy_is_changed_in_aws,
@@ -164,7 +167,16 @@ const CLAIMS: &[Claim] = claims! {
         api_server_and_operator_say_the_same_of_every_row,
         what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
         the_operator_writes_no_secret_that_is_not_its_own,
+    }
+    presets: {
         the_cycle_preset_needs_ten_lines,
+        the_defang_preset_needs_ten_lines,
+        the_cdk_preset_needs_ten_lines,
+        every_example_comes_to_its_user_and_secret,
+    }
+    rights: {
+        the_printed_policy_suffices_for_the_users_of_its_classes,
+        a_hostile_resource_that_got_past_everything_else_is_refused_by_aws,
     }
     console: {
         a_person_gets_a_password_and_the_way_in,

@@ -13,6 +13,40 @@ fn spec() -> Value {
     json!({"userName": "q", "accessKey": {"rotation": {"every": "Never", "overlap": "1h"}}})
 }
 
+/// A freeze is for the consumers of a key; one that is in public has others.
+pub(crate) async fn a_frozen_user_in_quarantine_loses_its_key_where_its_class_asks_for_that() {
+    let stage = Stage::with_arguments(&["--resync=2s"]).await;
+    let class = |policy: &str, on_quarantine: &str| json!({"policies": {"allowed": [policy]}, "onRevoked": "Freeze", "onQuarantine": on_quarantine});
+    let name = stage.class("q", class("AmazonS3FullAccess", "Rotate")).await;
+    let mut spec = spec();
+    spec["className"] = json!(name);
+    spec["policies"] = json!({"managed": ["AmazonS3FullAccess"]});
+    stage.apply("x", spec).await;
+    stage.ready("x").await;
+    let key = stage.published("x").await;
+    stage.class("q", class("AmazonEC2FullAccess", "Alert")).await;
+    stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::Frozen)).await;
+
+    let mark = stage.aws.log().mark();
+    stage.aws.human().attach("q", V3).await.expect("AWS attaches it");
+    let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::Quarantined)).await;
+    assert!(message(&user, ConditionType::UserSynced).contains("Nothing was done about its keys"));
+    looks(&stage, 2).await;
+    assert!(stage.aws.log().mutating_calls_since(mark).is_empty(), "the class says Alert");
+
+    stage.class("q", class("AmazonEC2FullAccess", "Rotate")).await;
+    stage.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Quarantined)).await;
+    assert_eq!(stage.iam("q").await.key(&key).map(|key| key.state), Some(KeyState::Inactive), "kept for forensics");
+    looks(&stage, 2).await;
+    assert_eq!(stage.aws.log().calls_of("CreateAccessKey").len(), 1, "a frozen user gets no key");
+    let changes: Vec<String> = stage.aws.log().mutating_calls_since(mark).into_iter().map(|call| call.action).collect();
+    assert_eq!(changes, ["UpdateAccessKey"], "and keeps everything else");
+
+    stage.class("q", class("AmazonS3FullAccess", "Rotate")).await;
+    let next = stage.until_published("x", &key).await;
+    assert!(stage.account.accepts(&next), "allowed again, it gets a key in its place");
+}
+
 /// A user that is Ready, on a stage with this policy.
 async fn ready(policy: &'static str) -> (Stage, String) {
     let stage = Stage::with_arguments(&["--resync=2s"]).await;

@@ -1,5 +1,7 @@
 //! What docs/operations.md promises about backups and upgrades.
 
+use std::fmt::Write as _;
+
 use awsdeploy::api::{ConditionType, Reason, mark};
 use awsdeploy_testkit::aws_proxy::{Call, KeyState};
 use jiff::Timestamp;
@@ -84,7 +86,10 @@ pub(crate) async fn a_rotation_that_version_0_1_0_has_begun_is_brought_to_its_en
     human.tag("upgraded", &[(&tag, "2026-11-01T00:00:00Z")]).await.expect("a tag");
     let new = human.create_key("upgraded").await.expect("another key");
     let digest = Sha256::digest(format!("{}\n{}", old.id, old.secret));
-    let checksum: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let checksum = digest.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
     for fixture in [include_str!("fixtures/published-0.1.0.json"), include_str!("fixtures/journal-0.1.0.json")] {
         let text = fixture
             .replace("$UID", &uid)

@@ -12,9 +12,12 @@ use std::{
     time::Duration,
 };
 
-use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason};
+use awsdeploy::{
+    api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason},
+    domain::operator_policy::{Home, Scope, operator_policy},
+};
 use awsdeploy_testkit::{
-    aws_proxy::{Account, CallLog, CallRecord, Mark, StrictAws, Truth, UserTruth},
+    aws_proxy::{Account, CallLog, CallRecord, Guard, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
@@ -39,8 +42,10 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 
 /// Where the chart is installed.
 const SYSTEM: &str = "aws-deploy-user-operator";
-/// Namespace that the preset for Cycle serves.
-pub(crate) const CYCLE: &str = "preset-cycle";
+/// What the namespaces begin with that the presets serve: their names follow.
+pub(crate) const PRESET: &str = "preset-";
+/// The policy that the preset for the CDK names.
+pub(crate) const CDK_POLICY: &str = "arn:aws:iam::123456789012:policy/cdk-deploy";
 /// Label of namespaces in which the API server asks the classes.
 pub(crate) const ASKED: &str = "admission";
 /// How long anything that should happen may take. Generous: the machines are slow and shared.
@@ -124,7 +129,11 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
             "restartAccess": {"namespaces": ["placeholder"]},
             "metrics": {"auth": {"enabled": true}},
             "admission": {"classes": admission},
-            "presets": {"cycle": {"enabled": true, "namespaces": [CYCLE]}},
+            "presets": {
+                "cycle": {"enabled": true, "namespaces": [format!("{PRESET}cycle")]},
+                "defang": {"enabled": true, "namespaces": [format!("{PRESET}defang")]},
+                "cdk": {"enabled": true, "namespaces": [format!("{PRESET}cdk")], "policy": CDK_POLICY},
+            },
         })
     };
     let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(values(false));
@@ -218,10 +227,37 @@ pub(crate) struct Wishes {
     pub(crate) no_secret_access: bool,
     /// The namespace, if it is not one of many.
     pub(crate) namespace: Option<&'static str>,
+    /// The id of the AWS account, if it is not one of many.
+    pub(crate) account: Option<&'static str>,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
     pub(crate) kube_proxy: bool,
+    /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
+    pub(crate) own_classes_only: bool,
+}
+
+/// What the operator may do in AWS: the IAM policy that it prints for the classes of the test.
+struct Rights {
+    guard: Arc<Guard>,
+    home: Home,
+    scopes: Mutex<BTreeMap<String, Scope>>,
+}
+
+impl Rights {
+    fn new(aws: &StrictAws) -> Self {
+        let home = Home { partition: "aws".to_owned(), account: aws.account().id().to_owned() };
+        Self { guard: aws.guard(), home, scopes: Mutex::default() }
+    }
+
+    /// An AWS admin grants what a class needs, and no longer what it needed before.
+    fn grant(&self, class: &str, spec: &Value) {
+        let Ok(spec) = serde_json::from_value(spec.clone()) else { return };
+        let mut scopes = self.scopes.lock().expect("no test panics with the lock");
+        scopes.insert(class.to_owned(), Scope::of_class(&spec));
+        let policy = operator_policy(&self.home, &scopes.values().cloned().collect::<Vec<_>>());
+        self.guard.enforce([&policy]).expect("a policy that AWS takes");
+    }
 }
 
 /// One test's world.
@@ -236,6 +272,7 @@ pub(crate) struct Stage {
     pub(crate) directory: PathBuf,
     options: OperatorOptions,
     bindings: [DynamicObject; 2],
+    rights: Rights,
 }
 
 impl Stage {
@@ -261,8 +298,12 @@ impl Stage {
             binding.metadata.namespace = Some(namespace.clone());
             binding
         });
-        let account = Account::unique();
+        let account = wishes.account.map_or_else(Account::unique, Account::with_id);
         let aws = aws(shared, &account).await;
+        let rights = Rights::new(&aws);
+        if !wishes.own_classes_only {
+            rights.grant("default", &open_class());
+        }
         let directory = shared.directory.join(&namespace);
         std::fs::create_dir_all(&directory).expect("a directory");
         let mut kubeconfig = shared.kubeconfig.clone();
@@ -285,6 +326,7 @@ impl Stage {
             kube,
             directory,
             bindings,
+            rights,
         };
         if !wishes.no_secret_access {
             stage.grant_secret_access().await;
@@ -365,8 +407,30 @@ impl Stage {
         class.name_any()
     }
 
-    /// Applies a class of this test that the API server may refuse.
-    pub(crate) async fn try_class(&self, name: &str, mut spec: Value) -> kube::Result<AwsDeployUserClass> {
+    /// Applies a class of this test that the API server may refuse. The operator's IAM policy follows it.
+    pub(crate) async fn try_class(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUserClass> {
+        self.rights.grant(name, &spec);
+        self.try_class_without_rights(name, spec).await
+    }
+
+    /// An AWS admin grants what a class needs that the test has not made.
+    #[allow(dead_code, reason = "the fault runs share this file")]
+    pub(crate) fn grant(&self, class: &str, spec: &Value) {
+        self.rights.grant(class, spec);
+    }
+
+    /// From now on the operator may do in AWS what this policy allows, until another class of the test is applied.
+    #[allow(dead_code, reason = "the fault runs share this file")]
+    pub(crate) fn enforce(&self, policy: &Value) {
+        self.rights.guard.enforce([policy]).expect("a policy that AWS takes");
+    }
+
+    /// Applies a class that the operator has no IAM policy for: what it allows beyond the other classes is for AWS to refuse.
+    pub(crate) async fn try_class_without_rights(
+        &self,
+        name: &str,
+        mut spec: Value,
+    ) -> kube::Result<AwsDeployUserClass> {
         if spec["namespaces"].is_null() {
             spec["namespaces"] = json!({"names": [self.namespace]});
         }

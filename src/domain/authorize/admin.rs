@@ -4,10 +4,9 @@ use serde_json::Value;
 
 use super::pattern::{canonical, fits};
 
-/// Managed policies of AWS, by name.
-const MANAGED: [&str; 3] = ["IAMFullAccess", "PowerUserAccess", "AWSOrganizationsFullAccess"];
-/// And all that begin like this.
-const MANAGED_PREFIX: &str = "administratoraccess";
+/// Managed policies of AWS, as patterns: whatever path comes before them, and however they are spelt.
+pub const MANAGED_PATTERNS: [&str; 4] =
+    ["AdministratorAccess*", "IAMFullAccess", "PowerUserAccess", "AWSOrganizationsFullAccess"];
 
 /// Actions by which one who has them on any user, role, group or policy gets every other right.
 const ESCALATING: [&str; 18] = [
@@ -39,7 +38,7 @@ pub fn managed(declared: &str) -> bool {
         return false;
     }
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
-    name.starts_with(MANAGED_PREFIX) || MANAGED.iter().any(|known| known.eq_ignore_ascii_case(&name))
+    MANAGED_PATTERNS.iter().any(|known| fits(&known.to_ascii_lowercase(), &name))
 }
 
 /// Why an inline policy is as good as `AdministratorAccess`; `None` if it is not. What cannot be classified is.

@@ -118,6 +118,7 @@ pub fn authorize(
             name: name.to_owned(),
             generation: class.metadata.generation.unwrap_or_default(),
             on_revoked: rules.on_revoked,
+            on_quarantine: rules.on_quarantine,
         },
         account: rules.account.as_ref().map(|account| account.id.clone()),
         grant: Grant {

@@ -12,7 +12,7 @@ use crate::{
         owner::{Owner, Ownership, key_tag},
         policy,
         settings::Settings,
-        world::{IamUser, JournalSeen, Published, World},
+        world::{IamUser, JournalSeen, NoUser, Published, World},
     },
 };
 
@@ -63,7 +63,7 @@ impl Scene<'_> {
             }
             (Some(user), DeletionPolicy::Delete) => self.end_attempt(user).unwrap_or_else(|| self.delete(user, false)),
             (Some(user), DeletionPolicy::Force) => self.delete(user, true),
-            (None, policy) => Ok(self.leave(policy)),
+            (None, policy) => self.absence(target).map_or_else(|| Ok(self.leave(policy)), Err),
         }
     }
 
@@ -165,6 +165,22 @@ impl Scene<'_> {
         }
         debug_assert!(marks.iter().any(|key| !key.starts_with(&key_tag(""))), "an owned user carries ownership tags");
         Effect::UntagUser(marks)
+    }
+
+    /// `NoSuchEntity` may be an answer of before the user was made, or a user without our marks one of before it was
+    /// adopted. Nothing that proves what is ours is let go before IAM has said so for longer than its answers are old.
+    fn absence(&self, target: &Target) -> Option<(Option<Timestamp>, Note)> {
+        let since = match self.world.no_user {
+            Some(NoUser::Removed) => return None,
+            Some(NoUser::Unseen { since }) => since.min(self.now),
+            None => self.now,
+        };
+        let due = since + self.settings.intent_dwell;
+        let message = format!(
+            "IAM shows no user {} of this resource. Its answers may be older than the user, so it is asked once more after a safe waiting time before the resource goes",
+            target.user_name
+        );
+        (self.now < due).then(|| (Some(due), Note::new(Reason::Deleting, message)))
     }
 
     /// Nothing of ours is left in AWS.

@@ -2,13 +2,13 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effect, Note, Plan, Why, cleanup::Scene};
+use super::{Effect, Note, Plan, Why, cleanup::Scene, rotation::quarantine};
 use crate::{
     api::{Reason, class::OnRevoked, user::DeletionPolicy},
     domain::{
         authorize::Revocation,
         console::ConsoleSecret,
-        desired::Target,
+        desired::{OnQuarantine, Target},
         owner::Ownership,
         policy,
         settings::Settings,
@@ -21,6 +21,8 @@ use crate::{
 pub struct Revoked {
     /// How far it goes, and why.
     pub revocation: Revocation,
+    /// What the class that allowed the resource last says of a key in public.
+    pub on_quarantine: OnQuarantine,
     /// `spec.suspend`: a person who revokes keys is not stopped by a class.
     pub suspend: bool,
     /// The overlap that was declared: an old key is retired also from a frozen user.
@@ -48,10 +50,15 @@ pub fn revoked(target: &Target, revoked: &Revoked, world: &World, now: Timestamp
             plan.user = Some(note);
         }
     }
+    // It is told whatever else is done about it, and before it.
+    if let Some(note) = user.and_then(|user| revoked.quarantine_note(user, world)) {
+        plan.user = Some(note);
+    }
     let working = user
         .zip(world.published())
         .is_some_and(|(user, published)| published.intact && user.key(&published.key_id).is_some_and(|key| key.active));
-    plan.key = (!working).then_some(note);
+    let compromised = user.filter(|user| revoked.is_compromised(user)).and(plan.user.clone());
+    plan.key = (!working).then(|| compromised.unwrap_or(note));
     plan
 }
 
@@ -62,15 +69,39 @@ enum Step {
 }
 
 impl Revoked {
+    /// Whether the keys of this user have to go although it is only frozen. A freeze is for the consumers of a key; one that is
+    /// in public has others. Where the class would have it replaced, it goes without a successor: a frozen user gets no key.
+    #[must_use]
+    pub fn is_compromised(&self, user: &IamUser) -> bool {
+        self.on_quarantine != OnQuarantine::Alert && !quarantine::attached(user).is_empty()
+    }
+
+    fn quarantine_note(&self, user: &IamUser, world: &World) -> Option<Note> {
+        let keys = match (self.suspend || self.is_compromised(user), self.revocation.how) {
+            (_, OnRevoked::Deactivate | OnRevoked::Delete) | (true, OnRevoked::Freeze) => {
+                "All keys of this operator on the user are Inactive, and none is made before a class allows the resource again"
+            }
+            (false, OnRevoked::Freeze) => {
+                "Nothing was done about its keys (onQuarantine: Alert), and none is made, because the resource is frozen: set spec.suspend to true to make them Inactive"
+            }
+        };
+        quarantine::note(user, keys, user.keys.iter().filter(|key| !world.is_ours(&key.id)))
+    }
+
     fn step(&self, scene: &Scene<'_>, user: &IamUser) -> Step {
+        let compromised = self.is_compromised(user);
         let deactivates = self.suspend || self.revocation.how != OnRevoked::Freeze;
-        if deactivates {
-            let why = if self.suspend { Why::Suspended } else { Why::Revoked };
+        if deactivates || compromised {
+            let why = match (self.suspend, compromised) {
+                (true, _) => Why::Suspended,
+                (false, true) => Why::Quarantined,
+                (false, false) => Why::Revoked,
+            };
             // All keys stop working before anything else is done.
             if let Some(key) = user.keys.iter().find(|key| key.active && scene.world.is_ours(&key.id)) {
                 return Step::Do(Effect::DeactivateKey(key.id.clone(), why));
             }
-            if user.login == Some(true) {
+            if deactivates && user.login == Some(true) {
                 return Step::Do(Effect::RemovePassword);
             }
         }

@@ -29,8 +29,8 @@ use crate::{
         settings::Settings,
         window::Window,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, Published, PublishedFacts, Reported,
-            Verification, World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, NoUser, Published, PublishedFacts,
+            Reported, Verification, World,
         },
     },
 };
@@ -99,22 +99,7 @@ fn at_rest() -> Case {
         leftovers: None,
         login: None,
     };
-    let world = World {
-        iam: Iam::Found(user),
-        keys_read_at: Some(now()),
-        grants_live: true,
-        published: Published::Missing,
-        journal: JournalSeen::None,
-        console: ConsoleSecret::Missing,
-        verification: None,
-        last_used: BTreeMap::new(),
-        last_used_failed: false,
-        workloads: BTreeMap::new(),
-        gone: BTreeSet::new(),
-        reported: Reported::default(),
-        finalizer: true,
-        user_sync_failed: false,
-    };
+    let world = World { iam: Iam::Found(user), ..World::empty(now()) };
     Case { desired, world, settings, leaving: DeletionPolicy::Delete }
         .key("K1", days(10))
         .tagged("K1")
@@ -175,7 +160,12 @@ impl Case {
     // --- IAM
 
     fn no_user(self) -> Self {
-        self.world(|world| world.iam = Iam::Absent)
+        self.world(|world| (world.iam, world.no_user) = (Iam::Absent, Some(NoUser::Removed)))
+    }
+
+    /// To a deletion, IAM has shown no user of ours for so long.
+    fn unseen_for(self, age: SignedDuration) -> Self {
+        self.world(|world| world.no_user = Some(NoUser::Unseen { since: ago(age) }))
     }
 
     fn key(self, id: &str, age: SignedDuration) -> Self {

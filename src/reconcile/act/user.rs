@@ -10,7 +10,7 @@ use crate::{
     domain::{
         owner::key_tag,
         plan::{self, Effect, Standing},
-        world::{Iam, IamUser, Leftover},
+        world::{Iam, IamUser, Leftover, NoUser},
     },
     reconcile::error::PassError,
 };
@@ -98,7 +98,7 @@ impl Actor<'_> {
         if self.desired.is_none() {
             // Without our marks it is nobody's user: retained.
             self.tell(Reason::UserRetained, format!("the IAM user {name} was left in AWS without our marks"));
-            self.observed.world.iam = Iam::Absent;
+            self.left_behind();
         }
         Ok(())
     }
@@ -125,12 +125,23 @@ impl Actor<'_> {
         Ok(())
     }
 
+    /// There is no user of ours any more, by our own doing.
+    fn left_behind(&mut self) {
+        self.observed.world.iam = Iam::Absent;
+        self.observed.world.no_user = Some(NoUser::Removed);
+    }
+
     pub(super) async fn delete_user(&mut self) -> Result<(), PassError> {
         let iam = &self.context.iam;
         let name = &self.target.user_name;
         match iam.delete_user(name).await {
-            Ok(()) => {
+            Ok(true) => {
                 self.tell(Reason::UserDeleted, format!("the IAM user {name} was deleted with its keys and policies"));
+                self.left_behind();
+                Ok(())
+            }
+            // It was seen a moment ago. One of the two answers is old.
+            Ok(false) => {
                 self.observed.world.iam = Iam::Absent;
                 Ok(())
             }

@@ -128,7 +128,11 @@ pub(crate) const ALL: &[Story] = &[
     },
     Story {
         cells: &["weather/aws-lists-lag", "weather/aws-stale-reads", "weather/aws-old-keys-linger"],
-        ..story(13, "lists do not show a new key yet, or still show a deleted one", &[])
+        ..story(
+            13,
+            "reads do not show a new user or key yet, or still show a deleted one",
+            runs![weather::a_user_deleted_before_iam_shows_it_does_not_stay],
+        )
     },
     story(
         14,

@@ -1,9 +1,11 @@
 //! What comes over the network, or does not.
 
+use std::time::Duration;
+
 use awsdeploy::api::ConditionType;
 use awsdeploy_testkit::{aws_proxy::Rule, kube_proxy::KubeRule};
 
-use super::Play;
+use super::{Play, plain};
 use crate::{
     scenario::{RECOVERY, settled},
     stage::eventually,
@@ -69,4 +71,21 @@ pub(super) async fn half_of_all_calls_throttled() {
     assert!(play.stage.aws.rules().hits(rule).acted >= 3, "it did hit");
     play.stage.aws.rules().clear();
     play.holds(0).await;
+}
+
+pub(super) async fn a_user_deleted_before_iam_shows_it_does_not_stay() {
+    let mut play = Play::set().await;
+    // Less than the time for which the operator does not trust it.
+    play.stage.aws.rules().add(Rule::on("GetUser").stale_read(Duration::from_millis(1_900)));
+    // The operator looks, makes the user, and is stopped right there; what it saw last is that there is none.
+    let made = play.stage.aws.rules().pause(Rule::on("CreateUser").nth(1).after_commit());
+    play.stage.apply("x", plain()).await;
+    assert!(made.paused(RECOVERY).await, "the user is made");
+    play.stage.delete("x").await;
+    play.stage.operator.kill().await;
+    made.abort();
+    play.stage.operator.restart().await.expect("the operator comes back");
+    play.stage.gone("x").await;
+    assert!(play.stage.iam_opt("u").await.is_none(), "the IAM user is gone");
+    play.held(0).await;
 }

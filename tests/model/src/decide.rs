@@ -203,6 +203,7 @@ fn world(view: &View, verified: u8) -> World {
         },
         finalizer: true,
         user_sync_failed: false,
+        no_user: None,
     }
 }
 

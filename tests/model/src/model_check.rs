@@ -139,6 +139,13 @@ fn larger_runs_hold_when_they_are_asked_for() {
     );
     let memory = Protocol { memory: true, split_reads: true, ..two(Budget { faults: 1, ..quiet(1, 2) }) };
     holds("two controllers, memory and split reads, 1 request, 2 leaps, 1 fault", memory);
+    holds("two controllers, 2 requests, 3 leaps, 2 faults", two(Budget { faults: 2, ..quiet(2, 3) }));
+    holds(
+        "two controllers, 1 request, 3 leaps, 3 faults, 1 refused key, 1 foreign key",
+        two(Budget { faults: 3, refused: 1, foreign: 1, ..quiet(1, 3) }),
+    );
+    let memory = Protocol { memory: true, split_reads: true, ..two(Budget { faults: 2, ..quiet(2, 2) }) };
+    holds("two controllers, memory and split reads, 2 requests, 2 leaps, 2 faults", memory);
 }
 
 // --- it falls without any of its parts -------------------------------------------------------

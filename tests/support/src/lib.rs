@@ -13,6 +13,7 @@ pub mod consumer;
 pub mod control_plane;
 pub mod emulator;
 pub mod error;
+pub mod iam_policy;
 pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod mounted;

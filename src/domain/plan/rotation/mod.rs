@@ -6,7 +6,7 @@
 
 mod attempt;
 mod due;
-mod quarantine;
+pub(super) mod quarantine;
 mod replace;
 mod restart;
 mod retire;

@@ -12,7 +12,7 @@ use crate::{
     domain::{
         desired::OnQuarantine,
         policy,
-        world::{AccessKey, PublishedFacts},
+        world::{AccessKey, IamUser, PublishedFacts},
     },
 };
 
@@ -32,15 +32,9 @@ pub(super) fn date(scene: &Scene<'_>) -> Option<Step> {
 }
 
 impl Scene<'_> {
-    /// The quarantine policies that are attached; none while policies are not known.
-    fn quarantines(&self) -> Vec<&str> {
-        let attached = self.user.grants.iter().flat_map(|grants| &grants.attached);
-        attached.filter(|arn| policy::is_quarantine(arn)).map(String::as_str).collect()
-    }
-
     /// Whether this quarantine asks for that.
     pub(super) fn quarantine_asks_for(&self, what: OnQuarantine) -> bool {
-        self.desired.on_quarantine == what && !self.quarantines().is_empty()
+        self.desired.on_quarantine == what && !attached(self.user).is_empty()
     }
 
     /// What the user's tag says. One that cannot be read is as good as none, and written again; so is one of the future,
@@ -82,10 +76,6 @@ impl Scene<'_> {
 
     /// What a quarantine means and what to do.
     pub(super) fn quarantine_note(&self) -> Option<Note> {
-        let names = self.quarantines();
-        if names.is_empty() {
-            return None;
-        }
         let done = match self.desired.on_quarantine {
             OnQuarantine::Alert => {
                 "Nothing was done about its keys (onQuarantine: Alert): ask for a new one by the annotation awsdeploy.dev/rotate, or set spec.suspend to true"
@@ -97,18 +87,37 @@ impl Scene<'_> {
                 "All keys of this operator on the user are Inactive and kept until the policy is detached (onQuarantine: Suspend)"
             }
         };
-        let foreign: Vec<&str> = self.foreign().map(|key| key.id.as_str()).collect();
-        let others = if foreign.is_empty() {
-            String::new()
-        } else {
-            format!(". Keys of others are left alone and may be the leaked ones: {}", foreign.join(", "))
-        };
-        Some(Note::new(
-            Reason::Quarantined,
-            format!(
-                "AWS has attached {} to the user: it found an access key of it in public, and denies what thieves do first, such as making users and instances. {done}{others}. Find the leak, look in CloudTrail for what was done with the key, answer AWS's support case, then have an AWS admin detach the policy; this operator never does",
-                names.join(", "),
-            ),
-        ))
+        note(self.user, done, self.foreign())
     }
+}
+
+/// The quarantine policies that are attached; none while policies are not known.
+pub(in crate::domain::plan) fn attached(user: &IamUser) -> Vec<&str> {
+    let attached = user.grants.iter().flat_map(|grants| &grants.attached);
+    attached.filter(|arn| policy::is_quarantine(arn)).map(String::as_str).collect()
+}
+
+/// What a quarantine means, what was done about the keys, and what to do; `None` without one.
+pub(in crate::domain::plan) fn note<'a>(
+    user: &IamUser,
+    done: &str,
+    foreign: impl Iterator<Item = &'a AccessKey>,
+) -> Option<Note> {
+    let names = attached(user);
+    if names.is_empty() {
+        return None;
+    }
+    let foreign: Vec<&str> = foreign.map(|key| key.id.as_str()).collect();
+    let others = if foreign.is_empty() {
+        String::new()
+    } else {
+        format!(". Keys of others are left alone and may be the leaked ones: {}", foreign.join(", "))
+    };
+    Some(Note::new(
+        Reason::Quarantined,
+        format!(
+            "AWS has attached {} to the user: it found an access key of it in public, and denies what thieves do first, such as making users and instances. {done}{others}. Find the leak, look in CloudTrail for what was done with the key, answer AWS's support case, then have an AWS admin detach the policy; this operator never does",
+            names.join(", "),
+        ),
+    ))
 }

@@ -118,7 +118,7 @@ fn in_a_deletion_too_orphans_go_only_behind_the_fence() {
 
 #[test]
 fn a_user_that_is_not_ours_is_not_touched_and_does_not_hold_the_resource() {
-    let foreign = || at_rest().user(|user| user.tags.clear());
+    let foreign = || at_rest().user(|user| user.tags.clear()).unseen_for(mins(1));
     foreign().leaves_by("DeleteSecret");
     foreign().leaving(Retain).leaves_by("ReleaseSecret");
     foreign().leaving(Force).no_secret().leaves_by("RemoveFinalizer");
@@ -133,6 +133,22 @@ fn a_secret_that_is_not_ours_stays() {
 #[test]
 fn a_journal_without_a_user_is_closed() {
     at_rest().no_user().no_secret().intent(secs(1), &[]).leaves_by("CloseJournal");
+}
+
+#[test]
+fn a_user_that_is_not_seen_may_be_there_all_the_same() {
+    let foreign = |case: Case| case.user(|user| user.tags.clear());
+    for policy in [Delete, Retain, Force] {
+        for unseen in [at_rest().no_user(), foreign(at_rest()), without_key().no_user().keyed("K2", secs(5))] {
+            let unseen = |since| unseen.clone().leaving(policy).unseen_for(since);
+            let plan = unseen(secs(20)).cleanup();
+            assert_eq!((plan.effects, plan.wake_at), (Vec::new(), Some(now() + secs(40))), "{policy:?}");
+            assert!(plan.user.unwrap().message.contains("deploy-cycle"), "whose absence is waited for");
+            assert_ne!(words(&unseen(secs(60)).cleanup()), "nothing");
+            // A clock that was set back.
+            assert_eq!(unseen(secs(-20)).cleanup().wake_at, Some(now() + secs(60)));
+        }
+    }
 }
 
 #[test]

@@ -549,3 +549,10 @@ fn whoever_waits_is_woken_later_not_at_once_again() {
     overdue().immutable().facts(|facts| facts.as_declared = false).waits(None, Reason::SecretConflict);
     in_overlap().unknown_journal().waits(hours(23), Reason::UnknownJournal);
 }
+
+#[test]
+fn an_old_key_that_is_activated_again_stays_active_if_the_overlap_was_made_longer_first() {
+    let over = at_rest().key("K2", days(2)).tagged("K2").published("K2", days(2));
+    over.clone().does("DeactivateKey K1 (Retired)");
+    over.overlap(days(3)).waits(days(1), Reason::Overlap);
+}

@@ -4,9 +4,11 @@
 //! A failure shrinks to a short list of acts, printed with the log of what the operator did.
 //! `PROPTEST_CASES=2000` looks further, from another seed each time.
 
+mod act;
 mod cloud;
 mod operator;
 
+use act::{Act, QUARANTINE, acts};
 use cloud::{Cloud, Fault, OWNER};
 use operator::{End, Operator, Status};
 use proptest::{
@@ -15,46 +17,16 @@ use proptest::{
 };
 
 use super::*;
-use crate::domain::plan::{cleanup, plan};
+use crate::domain::{
+    desired::OnQuarantine,
+    plan::{cleanup, plan},
+};
 
 /// Cases of the committed run.
 const CASES: u32 = 64;
 
 /// More passes than this without an end are a loop.
 const MOST_PASSES: usize = 2_000;
-
-/// Something that happens to the world.
-#[derive(Clone, Debug)]
-enum Act {
-    Nothing,
-    /// After this many writes one goes wrong.
-    Fault(u8, Fault),
-    /// The operator is not running for so many minutes.
-    Down(u16),
-    LoseStatus,
-    Rotate,
-    Every(u8),
-    Overlap(u8),
-    Rename(bool),
-    Policies(bool),
-    Tag(bool),
-    Region(bool),
-    Suspend(bool),
-    DeleteSecret,
-    EditSecret,
-    DropFile,
-    MakeImmutable,
-    AddKey,
-    RemoveForeignKeys,
-    DeletePublishedKey,
-    DeactivatePublishedKey,
-    ReactivateKeys,
-    DeleteUser,
-    AttachPolicy,
-    DropKeyTag,
-    /// For half an hour AWS accepts no new key.
-    AcceptNothing,
-}
 
 /// One case: how AWS behaves, what happens and how long each time, and how the resource leaves.
 #[derive(Clone, Debug)]
@@ -63,6 +35,7 @@ struct Story {
     accepts_after: i64,
     acts: Vec<(Act, Pause)>,
     leaving: DeletionPolicy,
+    on_quarantine: OnQuarantine,
 }
 
 /// How long nothing else happens after an act.
@@ -135,150 +108,8 @@ impl Simulation {
         self.cloud.violated("liveness: the passes do not come to an end");
     }
 
-    fn spec(&mut self, change: impl FnOnce(&mut crate::api::user::AwsDeployUserSpec)) {
-        let before = self.cloud.resource.spec.clone();
-        change(&mut self.cloud.resource.spec);
-        if self.cloud.resource.spec != before {
-            let generation = self.cloud.resource.metadata.generation.unwrap_or(0);
-            self.cloud.resource.metadata.generation = Some(generation + 1);
-        }
-    }
-
     fn published_key(&self) -> Option<String> {
         self.cloud.published().map(|(_, facts)| facts.key_id)
-    }
-
-    fn secret(&mut self, change: impl FnOnce(&mut cloud::Held)) {
-        let name = self.cloud.target().secret_name;
-        if let Some(held) = self.cloud.secrets.get_mut(&name).filter(|held| !held.immutable) {
-            held.version += 1_000_000;
-            change(held);
-        }
-    }
-
-    fn key(&mut self, id: Option<String>, change: impl FnOnce(&mut cloud::Life, Timestamp)) {
-        let now = self.cloud.now;
-        if let Some(life) = id.and_then(|id| self.cloud.keys.get_mut(&id)) {
-            life.excused = true;
-            change(life, now);
-        }
-    }
-
-    #[allow(clippy::too_many_lines, reason = "one line or two per act")]
-    fn act(&mut self, act: &Act) {
-        self.cloud.note(format!("--- {act:?}"));
-        let now = self.cloud.now;
-        match act {
-            Act::Nothing => {}
-            Act::Fault(after, fault) => self.cloud.fault = Some((*after, *fault)),
-            Act::Down(minutes) => {
-                self.operator.forget();
-                self.cloud.now += mins((*minutes).into());
-            }
-            Act::LoseStatus => self.status = Status::default(),
-            Act::Rotate => {
-                let value = now.to_string();
-                let annotations = self.cloud.resource.metadata.annotations.get_or_insert_default();
-                annotations.insert(crate::api::mark::ANNOTATION_ROTATE.to_owned(), value);
-            }
-            Act::Every(amount) => {
-                self.spec(|spec| {
-                    spec.access_key.get_or_insert_default().rotation.every = Some(format!("{}d", 2 + amount % 60));
-                });
-            }
-            Act::Overlap(amount) => {
-                self.spec(|spec| {
-                    spec.access_key.get_or_insert_default().rotation.overlap =
-                        Some(format!("{}h", 1 + amount % 40).as_str().into());
-                });
-            }
-            Act::Rename(back) => {
-                self.spec(|spec| {
-                    spec.access_key.get_or_insert_default().secret.name = (!back).then(|| "renamed".to_owned());
-                });
-                // Back to a Secret that is still there: with two slots, the key of the Secret in between has its
-                // overlap from its own creation, not from this edit.
-                if self.cloud.secrets.contains_key(&self.cloud.target().secret_name) {
-                    self.cloud.keys.values_mut().for_each(|life| life.excused = true);
-                }
-            }
-            Act::Policies(more) => {
-                let managed = if *more { vec!["P".to_owned(), "Q".to_owned()] } else { vec!["P".to_owned()] };
-                self.spec(|spec| spec.policies.managed = managed);
-            }
-            Act::Tag(present) => {
-                let tags = present.then(|| ("team".to_owned(), "payments".to_owned())).into_iter().collect();
-                self.spec(|spec| spec.tags = tags);
-            }
-            Act::Region(present) => self
-                .spec(|spec| spec.access_key.get_or_insert_default().region = present.then(|| "eu-west-1".to_owned())),
-            Act::Suspend(suspend) => self.spec(|spec| spec.suspend = *suspend),
-            Act::DeleteSecret => _ = self.cloud.secrets.remove(&self.cloud.target().secret_name),
-            Act::EditSecret => self.secret(|held| {
-                held.content.data.insert("AWS_SECRET_ACCESS_KEY".into(), b"edited".to_vec());
-            }),
-            Act::DropFile => self.secret(|held| _ = held.content.data.remove("credentials")),
-            Act::MakeImmutable => self.secret(|held| held.immutable = true),
-            Act::AddKey => {
-                // While an attempt has no answer yet, a key that a person makes in these very seconds cannot be
-                // told from its orphan. That limit of the protocol has a test of its own in `tests/model`.
-                let journal = self.cloud.secrets.get(&self.cloud.target().journal_name);
-                let journal = journal.and_then(|held| Journal::decode(&held.content.data["journal"]).ok());
-                let ambiguous = journal.is_some_and(|journal| {
-                    matches!(journal.mode, Mode::Intent { .. }) && now < journal.started_at + mins(6)
-                });
-                if self.cloud.user.is_some() && self.cloud.living().count() < 2 && !ambiguous {
-                    // Not in the very second in which the next attempt begins either.
-                    self.cloud.add_key(false, "");
-                    self.cloud.now += secs(2);
-                }
-            }
-            Act::RemoveForeignKeys => {
-                self.cloud.keys.values_mut().filter(|life| !life.ours).for_each(|life| {
-                    life.deleted_at.get_or_insert(now);
-                });
-            }
-            Act::DeletePublishedKey => {
-                let id = self.published_key();
-                self.key(id, |life, now| _ = life.deleted_at.get_or_insert(now));
-            }
-            Act::DeactivatePublishedKey => {
-                let id = self.published_key();
-                self.key(id, |life, _| life.active = false);
-            }
-            Act::ReactivateKeys => self.cloud.keys.values_mut().for_each(|life| {
-                life.active = true;
-                life.excused = true;
-            }),
-            Act::DeleteUser => {
-                self.cloud.user = None;
-                for life in self.cloud.keys.values_mut() {
-                    life.excused = true;
-                    life.deleted_at.get_or_insert(now);
-                }
-            }
-            Act::AcceptNothing => {
-                let before = std::mem::replace(&mut self.cloud.accepts_after, days(1));
-                self.run(mins(30));
-                self.cloud.accepts_after = before;
-            }
-            Act::AttachPolicy => {
-                if let Some(user) = &mut self.cloud.user {
-                    user.grants.attached.insert("arn:aws:iam::aws:policy/ByHand".to_owned());
-                }
-            }
-            Act::DropKeyTag => {
-                // Tag and Secret are the two proofs that a key is ours. Whoever takes both away at once has made it
-                // foreign; so not while another key is about to take its place, and a resync comes first.
-                let attempt = self.cloud.secrets.contains_key(&self.cloud.target().journal_name);
-                let proof = self.cloud.published().filter(|(_, facts)| facts.intact).map(|(_, facts)| facts.key_id);
-                if let (Some(id), Some(user), false) = (proof, &mut self.cloud.user, attempt) {
-                    user.tags.remove(&key_tag(&id));
-                    self.operator.forget();
-                    self.pass();
-                }
-            }
-        }
     }
 
     fn expect(&mut self, holds: bool, what: &str) {
@@ -293,11 +124,32 @@ impl Simulation {
         self.cloud.fault = None;
         self.act(&Act::RemoveForeignKeys);
         self.act(&Act::Suspend(false));
-        self.spec(|spec| spec.access_key.get_or_insert_default().rotation.every = Some("Never".to_owned()));
+        self.act(&Act::Windows(false));
+        self.act(&Act::Hold(0));
+        self.rotation(|rotation| rotation.every = Some("Never".to_owned()));
         if self.cloud.published().is_some_and(|(held, _)| held.immutable) {
             self.act(&Act::DeleteSecret);
         }
+        self.run(hours(4));
+        self.assert_quarantined();
+        self.act(&Act::LiftQuarantine);
         self.run(days(4));
+    }
+
+    /// The class has had its way with keys that AWS quarantines.
+    fn assert_quarantined(&mut self) {
+        let Some(since) = self.cloud.user.as_ref().and_then(|user| user.quarantined_at) else { return };
+        let ours = self.cloud.living().filter(|(_, life)| life.ours && life.active);
+        let active: Vec<_> = ours.map(|(id, life)| (id.clone(), life.created_at)).collect();
+        match self.cloud.on_quarantine {
+            OnQuarantine::Alert => {}
+            OnQuarantine::Rotate => self.expect(
+                active.iter().any(|(id, _)| Some(id) == self.published_key().as_ref())
+                    && active.iter().all(|(_, made)| *made > since),
+                &format!("quarantine: {active:?} are Active, AWS found one at {since}"),
+            ),
+            OnQuarantine::Suspend => self.expect(active.is_empty(), &format!("quarantine: {active:?} are Active")),
+        }
     }
 
     /// Liveness, S9 and S10: it has converged, nothing is left over, and a fresh look writes nothing.
@@ -330,9 +182,21 @@ impl Simulation {
     }
 
     fn leave(&mut self, policy: DeletionPolicy) {
-        self.cloud.note(format!("--- deleted, {policy:?}"));
         let id = self.published_key().unwrap_or_default();
         self.at_rest = self.cloud.secrets.keys().cloned().collect();
+        self.leave_young(policy);
+        if policy == DeletionPolicy::Retain {
+            self.expect(self.cloud.works(&id), "retain: the key works");
+            self.expect(
+                self.cloud.secrets.contains_key(&self.cloud.target().secret_name),
+                "retain: the Secret is there",
+            );
+        }
+    }
+
+    /// Deleted at whatever stage it is.
+    fn leave_young(&mut self, policy: DeletionPolicy) {
+        self.cloud.note(format!("--- deleted, {policy:?}"));
         self.cloud.resource.spec.deletion_policy = policy;
         let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.cloud.now);
         self.cloud.resource.metadata.deletion_timestamp = Some(at);
@@ -342,12 +206,7 @@ impl Simulation {
         self.cloud.secrets.retain(|_, held| held.owner.is_none());
         if policy == DeletionPolicy::Retain {
             let tags = self.cloud.user.as_ref().map(|user| user.tags.clone()).unwrap_or_default();
-            self.expect(self.cloud.works(&id), "retain: the key works");
             self.expect(!tags.keys().any(|key| key.starts_with("awsdeploy.dev/")), "retain: our marks are gone");
-            self.expect(
-                self.cloud.secrets.contains_key(&self.cloud.target().secret_name),
-                "retain: the Secret is there",
-            );
         } else {
             self.expect(self.cloud.user.is_none(), "delete: the user is gone");
             self.expect(self.cloud.secrets.is_empty(), "delete: the Secrets are gone");
@@ -359,6 +218,7 @@ fn tell(story: &Story) -> Result<Simulation, TestCaseError> {
     let mut simulation = Simulation::new();
     simulation.cloud.lag = secs(story.lag);
     simulation.cloud.accepts_after = secs(story.accepts_after);
+    simulation.cloud.on_quarantine = story.on_quarantine;
     for (act, pause) in &story.acts {
         simulation.act(act);
         simulation.run(pause.duration());
@@ -372,38 +232,6 @@ fn tell(story: &Story) -> Result<Simulation, TestCaseError> {
 }
 
 // --- random stories --------------------------------------------------------------------------
-
-fn acts() -> impl Strategy<Value = Act> {
-    let fault =
-        prop_oneof![Just(Fault::CrashBefore), Just(Fault::CrashAfter), Just(Fault::LostAnswer), Just(Fault::Refused)];
-    prop_oneof![
-        2 => Just(Act::Nothing),
-        8 => (0_u8..12, fault).prop_map(|(after, fault)| Act::Fault(after, fault)),
-        1 => (1_u16..3_000).prop_map(Act::Down),
-        1 => Just(Act::LoseStatus),
-        8 => Just(Act::Rotate),
-        2 => any::<u8>().prop_map(Act::Every),
-        2 => any::<u8>().prop_map(Act::Overlap),
-        2 => any::<bool>().prop_map(Act::Rename),
-        1 => any::<bool>().prop_map(Act::Policies),
-        1 => any::<bool>().prop_map(Act::Tag),
-        1 => any::<bool>().prop_map(Act::Region),
-        2 => any::<bool>().prop_map(Act::Suspend),
-        4 => Just(Act::DeleteSecret),
-        2 => Just(Act::EditSecret),
-        1 => Just(Act::DropFile),
-        1 => Just(Act::MakeImmutable),
-        2 => Just(Act::AddKey),
-        2 => Just(Act::RemoveForeignKeys),
-        2 => Just(Act::DeletePublishedKey),
-        2 => Just(Act::DeactivatePublishedKey),
-        1 => Just(Act::ReactivateKeys),
-        1 => Just(Act::DeleteUser),
-        1 => Just(Act::AttachPolicy),
-        1 => Just(Act::DropKeyTag),
-        1 => Just(Act::AcceptNothing),
-    ]
-}
 
 fn pauses() -> impl Strategy<Value = Pause> {
     prop_oneof![
@@ -419,11 +247,14 @@ fn stories() -> impl Strategy<Value = Story> {
     let accepts_after = prop_oneof![Just(0_i64), 1_i64..60];
     let leaving = prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)];
     let acts = prop::collection::vec((acts(), pauses()), 0..60);
-    (lag, accepts_after, acts, leaving).prop_map(|(lag, accepts_after, acts, leaving)| Story {
+    let on_quarantine = prop_oneof![Just(OnQuarantine::Alert), Just(OnQuarantine::Rotate), Just(OnQuarantine::Suspend)];
+    let parts = (lag, accepts_after, acts, leaving, on_quarantine);
+    parts.prop_map(|(lag, accepts_after, acts, leaving, on_quarantine)| Story {
         lag,
         accepts_after,
         acts,
         leaving,
+        on_quarantine,
     })
 }
 
@@ -442,7 +273,12 @@ fn a_year_of_bad_luck_breaks_no_invariant_and_ends_as_declared() {
 // --- stories that are told on purpose --------------------------------------------------------
 
 fn told(acts: impl IntoIterator<Item = (Act, Pause)>) -> Simulation {
-    let story = Story { lag: 20, accepts_after: 10, acts: acts.into_iter().collect(), leaving: DeletionPolicy::Delete };
+    told_with(OnQuarantine::Alert, acts)
+}
+
+fn told_with(on_quarantine: OnQuarantine, acts: impl IntoIterator<Item = (Act, Pause)>) -> Simulation {
+    let acts = acts.into_iter().collect();
+    let story = Story { lag: 20, accepts_after: 10, acts, leaving: DeletionPolicy::Delete, on_quarantine };
     tell(&story).unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -459,6 +295,24 @@ fn a_rotation_survives_every_fault_at_every_write() {
             let fault = Act::Fault(after, fault);
             told([(Act::Nothing, Pause::Days(1)), (fault.clone(), Pause::Seconds(0)), (Act::Rotate, Pause::Days(2))]);
             told([(fault, Pause::Days(2))]);
+        }
+    }
+}
+
+#[test]
+fn a_resource_deleted_before_iam_shows_its_user_leaves_nothing() {
+    let crashes = (0..8).map(|after| Some((after, Fault::CrashAfter)));
+    for (policy, fault) in [DeletionPolicy::Delete, DeletionPolicy::Retain]
+        .into_iter()
+        .flat_map(|policy| std::iter::once(None).chain(crashes.clone()).map(move |fault| (policy, fault)))
+    {
+        for (lag, age) in [(0, 0), (1, 0), (30, 0), (30, 12), (50, 40)] {
+            let mut simulation = Simulation::new();
+            (simulation.cloud.lag, simulation.cloud.fault) = (secs(lag), fault);
+            simulation.run(secs(age));
+            simulation.leave_young(policy);
+            let cloud = &simulation.cloud;
+            assert!(cloud.wrong.is_empty(), "{}\n\n{}", cloud.wrong.join("\n"), cloud.log.join("\n"));
         }
     }
 }
@@ -487,4 +341,21 @@ fn a_secret_renamed_in_the_middle_of_an_attempt_is_left_behind_only_for_the_over
 fn a_secret_deleted_every_ten_seconds_burns_a_key_a_minute_at_most() {
     let hour = told((0..360).map(|_| (Act::DeleteSecret, Pause::Seconds(10))));
     assert!(hour.cloud.creates <= 70, "{} keys", hour.cloud.creates);
+}
+
+#[test]
+fn scheduled_rotations_begin_at_night_and_no_month_is_left_out() {
+    let year = told(
+        std::iter::once((Act::Windows(true), Pause::Days(30))).chain((1..12).map(|_| (Act::Nothing, Pause::Days(30)))),
+    );
+    assert!((12..=13).contains(&year.cloud.creates), "{} keys", year.cloud.creates);
+}
+
+#[test]
+fn a_quarantined_user_gets_one_new_key_and_not_one_more() {
+    let acts = || [(Act::Nothing, Pause::Days(1)), (Act::Quarantine, Pause::Hours(1))];
+    assert_eq!(told_with(OnQuarantine::Rotate, acts()).cloud.creates, 2);
+    assert_eq!(told_with(OnQuarantine::Alert, acts()).cloud.creates, 1);
+    // The old key works no more when the quarantine is over.
+    assert_eq!(told_with(OnQuarantine::Suspend, acts()).cloud.creates, 2);
 }

@@ -123,7 +123,7 @@ impl RuleSpec {
             EffectSpec::Deny => rule.deny(),
             EffectSpec::Html500 => rule.html_500(),
             EffectSpec::Pause => rule.pause(&Pause::default()),
-            EffectSpec::Stale => rule.stale_read(),
+            EffectSpec::Stale => rule.stale_read(time()?),
             EffectSpec::HideNewKeys => rule.hide_new_keys(time()?),
             EffectSpec::ClockSkew => {
                 rule.clock_skew(SignedDuration::try_from_secs_f64(seconds()?).map_err(|error| error.to_string())?)

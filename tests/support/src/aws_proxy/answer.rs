@@ -46,6 +46,19 @@ impl AwsError {
         )
     }
 
+    /// A refusal by a statement that denies.
+    #[must_use]
+    pub fn explicitly_denied(caller: &str, action: &str, resource: &str) -> Self {
+        Self::new(
+            403,
+            "AccessDenied",
+            format!(
+                "User: {caller} is not authorized to perform: {action} on resource: {resource} with an explicit deny in \
+                 an identity-based policy"
+            ),
+        )
+    }
+
     /// The unknown key id of STS and IAM; EC2 and S3 have other codes for it.
     #[must_use]
     pub fn invalid_client_token() -> Self {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use jiff::Timestamp;
 
@@ -29,7 +30,7 @@ pub(super) struct Engine {
     pub(super) log: CallLog,
     pub(super) rules: Rules,
     // The last answer of each read, by question, for rules that serve stale ones.
-    previous: Mutex<HashMap<String, Answer>>,
+    previous: Mutex<HashMap<String, (Instant, Answer)>>,
 }
 
 /// How the rules of one phase ended.
@@ -147,7 +148,7 @@ impl Engine {
                     Verdict::Abort => return Struck::Drop,
                 },
                 Effect::Rewrite(rewrite) => course.rewrites.push(rewrite),
-                Effect::StaleRead => course.flags.stale_read = true,
+                Effect::StaleRead(lag) => course.flags.stale_read = Some(lag),
                 Effect::HideNewKeys(time) => course.flags.hide_new_keys = Some(time),
                 Effect::ClockSkew(skew) => course.flags.clock_skew = skew,
                 Effect::AllowThirdKey => course.flags.allow_third_key = true,
@@ -183,9 +184,9 @@ impl Engine {
             self.account().authorize(&caller, call).await?;
             let question = format!("{}/{} {}", caller.realm.partition, caller.realm.account, call.question());
             let is_read = !call.is_mutating() && call.service == Service::Iam;
-            if is_read && course.flags.stale_read {
+            if let Some(lag) = course.flags.stale_read.filter(|_| is_read) {
                 let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(answer) = previous.get(&question) {
+                if let Some((_, answer)) = previous.get(&question).filter(|(at, _)| at.elapsed() < lag) {
                     return Ok(answer.clone());
                 }
             }
@@ -210,7 +211,7 @@ impl Engine {
         const QUESTIONS: usize = 50_000;
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
         if previous.len() < QUESTIONS || previous.contains_key(&question) {
-            previous.insert(question, answer.clone());
+            previous.insert(question, (Instant::now(), answer.clone()));
         }
     }
 }

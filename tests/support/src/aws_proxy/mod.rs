@@ -14,6 +14,7 @@
 //! - [`StrictAws`]: the listener with its log and its rules. Cheap; each test starts its own.
 //! - [`Account`]: what AWS knows beyond the emulator. Proxies in front of one emulator that are to see the same AWS
 //!   share one; [`Account::unique`] gives a test an AWS account of its own on a shared emulator.
+//! - [`Guard`]: the operator's own IAM policy, in force ([`StrictAws::guard`]). Without it the operator may do anything.
 //! - [`Truth`]: reads what is so. [`Human`]: what a person does at the console meanwhile.
 //!
 //! One file per subject; one file per strictness below `strict/`, each naming the AWS rule it enforces and where that
@@ -24,6 +25,7 @@ mod admin;
 mod answer;
 mod call;
 mod engine;
+mod guard;
 mod human;
 mod key;
 mod log;
@@ -44,6 +46,7 @@ mod tests;
 pub use account::{Account, Authorizer, DEFAULT_ACCOUNT_ID};
 pub use answer::{Answer, AwsError};
 pub use call::{Call, Service};
+pub use guard::Guard;
 pub use human::{Human, MintedKey};
 pub use key::{KeyState, KeyUse};
 pub use log::{CallLog, CallRecord, End, Mark, WaitError};

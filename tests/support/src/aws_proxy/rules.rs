@@ -66,7 +66,7 @@ pub(super) enum Effect {
     Html500,
     Pause(Pause),
     Rewrite(Rewrite),
-    StaleRead,
+    StaleRead(Duration),
     HideNewKeys(Duration),
     ClockSkew(SignedDuration),
     AllowThirdKey,
@@ -82,7 +82,7 @@ impl fmt::Debug for Effect {
             Self::Html500 => f.write_str("answer 500 in HTML"),
             Self::Pause(_) => f.write_str("hold"),
             Self::Rewrite(_) => f.write_str("rewrite the answer"),
-            Self::StaleRead => f.write_str("serve the previous answer"),
+            Self::StaleRead(time) => write!(f, "serve the previous answer if it is younger than {time:?}"),
             Self::HideNewKeys(time) => write!(f, "hide keys younger than {time:?}"),
             Self::ClockSkew(skew) => write!(f, "show a clock that is off by {skew:?}"),
             Self::AllowThirdKey => f.write_str("allow a third access key"),
@@ -93,7 +93,7 @@ impl fmt::Debug for Effect {
 /// How a call is worked on, as the rules that match it want it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flags {
-    pub(super) stale_read: bool,
+    pub(super) stale_read: Option<Duration>,
     pub(super) hide_new_keys: Option<Duration>,
     pub(super) clock_skew: SignedDuration,
     pub(super) allow_third_key: bool,
@@ -102,7 +102,7 @@ pub(super) struct Flags {
 impl Effect {
     /// Whether it shapes how the call is worked on, rather than what happens around it.
     fn is_flag(&self) -> bool {
-        matches!(self, Self::StaleRead | Self::HideNewKeys(_) | Self::ClockSkew(_) | Self::AllowThirdKey)
+        matches!(self, Self::StaleRead(_) | Self::HideNewKeys(_) | Self::ClockSkew(_) | Self::AllowThirdKey)
     }
 }
 
@@ -267,9 +267,9 @@ impl Rule {
 
     // The effects below shape how a call is worked on. With `after_commit` they come too late and do nothing.
 
-    /// Serves a read with the answer that the same read got last time, as a replica that lags does.
-    pub fn stale_read(self) -> Self {
-        self.effect(Effect::StaleRead)
+    /// Serves a read with the answer that the same read got last time, as a replica that lags by at most this does.
+    pub fn stale_read(self, lag: Duration) -> Self {
+        self.effect(Effect::StaleRead(lag))
     }
 
     /// Leaves keys younger than this out of `ListAccessKeys`.

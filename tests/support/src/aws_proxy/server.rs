@@ -22,6 +22,7 @@ use super::admin;
 use super::answer::{Answer, AwsError};
 use super::call;
 use super::engine::{Engine, Reply};
+use super::guard::Guard;
 use super::human::Human;
 use super::log::CallLog;
 use super::rules::Rules;
@@ -102,6 +103,14 @@ impl StrictAws {
     #[must_use]
     pub fn truth(&self) -> Truth {
         Truth::new(self.engine.aws.clone())
+    }
+
+    /// From now on the operator may do only what IAM policies allow: none, until [`Guard::enforce`] names some.
+    #[must_use]
+    pub fn guard(&self) -> Arc<Guard> {
+        let guard = Arc::new(Guard::new(self.account().clone(), self.truth()));
+        self.account().authorize_with(guard.clone());
+        guard
     }
 
     /// Acts as a person at the console: past rules, signatures and the log, but by AWS's rules.

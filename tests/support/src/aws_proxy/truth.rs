@@ -78,6 +78,13 @@ impl UserTruth {
     }
 }
 
+/// What a policy may ask of a user.
+pub(super) struct Standing {
+    pub(super) arn: String,
+    pub(super) boundary: Option<String>,
+    pub(super) tags: Vec<(String, String)>,
+}
+
 /// The reader; see the module.
 #[derive(Clone, Debug)]
 pub struct Truth {
@@ -115,11 +122,7 @@ impl Truth {
 
     /// One user; `None` if there is none of that name.
     pub async fn user(&self, name: &str) -> Result<Option<UserTruth>, AwsError> {
-        match self.read_user(name).await {
-            Ok(user) => Ok(Some(user)),
-            Err(error) if error.code == "NoSuchEntity" => Ok(None),
-            Err(error) => Err(error),
-        }
+        none_if_absent(self.read_user(name).await)
     }
 
     /// The access keys of a user, oldest first; none if there is no such user.
@@ -128,6 +131,23 @@ impl Truth {
             Err(error) if error.code == "NoSuchEntity" => Ok(Vec::new()),
             keys => keys,
         }
+    }
+
+    /// The part of the truth that authorisation depends on; `None` if there is no such user.
+    pub(super) async fn standing(&self, name: &str) -> Result<Option<Standing>, AwsError> {
+        let about = |action: &str| Call::iam(action).with("UserName", name);
+        let read = async {
+            let arn = xml::text_in(&self.ask(&about("GetUser")).await?, "Arn").ok_or_else(|| unreadable("a user"))?;
+            let tags = super::strict::read_tags(&self.ask(&about("ListUserTags")).await?);
+            Ok(Standing { arn, boundary: self.aws.account.boundary(&self.realm, name), tags })
+        };
+        none_if_absent(read.await)
+    }
+
+    /// The ARN of a group; `None` if there is no such group.
+    pub(super) async fn group_arn(&self, name: &str) -> Result<Option<String>, AwsError> {
+        let found = self.ask(&Call::iam("GetGroup").with("GroupName", name)).await;
+        Ok(none_if_absent(found)?.and_then(|body| xml::text_in(&body, "Arn")))
     }
 
     async fn read_user(&self, name: &str) -> Result<UserTruth, AwsError> {
@@ -187,6 +207,14 @@ impl Truth {
 
     async fn ask(&self, call: &Call) -> Result<String, AwsError> {
         self.aws.ask(&self.realm, call).await
+    }
+}
+
+fn none_if_absent<T>(found: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code == "NoSuchEntity" => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

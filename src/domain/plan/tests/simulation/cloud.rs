@@ -1,6 +1,8 @@
 //! IAM and Kubernetes in memory, as strict as the real ones where the protocol leans on it, and
 //! an auditor who looks at every write.
 
+use std::cell::RefCell;
+
 use super::*;
 use crate::domain::{
     owner::Ownership,
@@ -11,6 +13,9 @@ use crate::domain::{
 pub(super) const USER: &str = "deploy-cycle";
 /// UID of the resource.
 pub(super) const OWNER: &str = "u1";
+
+/// The hours in which scheduled rotations may begin, where that is declared. UTC.
+pub(super) const NIGHT: std::ops::Range<i8> = 2..6;
 
 /// What goes wrong with a write.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +68,9 @@ pub(super) struct Life {
     pub(super) active: bool,
     pub(super) created_at: Timestamp,
     pub(super) deleted_at: Option<Timestamp>,
+    pub(super) used_at: Option<Timestamp>,
+    /// When it came, in the time that passes rather than on a clock.
+    begun: Timestamp,
     secret: String,
     attempt: String,
     published: bool,
@@ -74,8 +82,10 @@ pub(super) struct Life {
 #[derive(Clone)]
 pub(super) struct CloudUser {
     pub(super) id: String,
+    made_at: Timestamp,
     pub(super) tags: BTreeMap<String, String>,
     pub(super) grants: Grants,
+    pub(super) quarantined_at: Option<Timestamp>,
 }
 
 #[derive(Clone)]
@@ -89,6 +99,8 @@ pub(super) struct Cloud {
     pub(super) lag: SignedDuration,
     /// How long after its creation STS accepts a key.
     pub(super) accepts_after: SignedDuration,
+    /// What the class wants when AWS quarantines the user.
+    pub(super) on_quarantine: OnQuarantine,
     /// The next writes but this many succeed, then one does not.
     pub(super) fault: Option<(u8, Fault)>,
     pub(super) writes: usize,
@@ -97,6 +109,8 @@ pub(super) struct Cloud {
     pub(super) log: Vec<String>,
     pub(super) wrong: Vec<String>,
     serial: u64,
+    /// The desired state of a generation and its annotations.
+    known: RefCell<Option<(Option<i64>, Option<BTreeMap<String, String>>, Desired)>>,
 }
 
 impl Cloud {
@@ -109,6 +123,7 @@ impl Cloud {
             resource,
             lag: SignedDuration::ZERO,
             accepts_after: SignedDuration::ZERO,
+            on_quarantine: OnQuarantine::Alert,
             fault: None,
             writes: 0,
             creates: 0,
@@ -116,6 +131,7 @@ impl Cloud {
             log: Vec::new(),
             wrong: Vec::new(),
             serial: 0,
+            known: RefCell::default(),
         }
     }
 
@@ -127,6 +143,18 @@ impl Cloud {
         let line = format!("{}  VIOLATED {what}", self.now);
         self.log.push(line.clone());
         self.wrong.push(line);
+    }
+
+    /// The clock is set back. Nothing that has happened is undone: keys that were shown are shown, overlaps go on. What
+    /// AWS has noted, when keys were made and used, stays noted in the old time.
+    pub(super) fn set_back(&mut self, by: SignedDuration) {
+        self.now -= by;
+        self.user.iter_mut().for_each(|user| user.made_at -= by);
+        for life in self.keys.values_mut() {
+            life.begun -= by;
+            life.deleted_at = life.deleted_at.map(|at| at - by);
+            life.superseded_at = life.superseded_at.map(|at| at - by);
+        }
     }
 
     fn next(&mut self) -> u64 {
@@ -164,8 +192,23 @@ impl Cloud {
     }
 
     pub(super) fn desired(&self) -> Desired {
+        let (generation, annotations) = (self.resource.metadata.generation, &self.resource.metadata.annotations);
+        // Windows are costly to check, and the auditor asks at every write.
+        let mut known = self.known.borrow_mut();
+        match &*known {
+            Some((of, with, desired)) if (of, with) == (&generation, annotations) => desired.clone(),
+            _ => {
+                let desired = self.validate();
+                *known = Some((generation, annotations.clone(), desired.clone()));
+                desired
+            }
+        }
+    }
+
+    fn validate(&self) -> Desired {
+        let grant = Grant { on_quarantine: self.on_quarantine, ..Grant::simplest() };
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: true };
-        desired::validate(&self.resource, &self.target(), &Grant::simplest(), &account, &Settings::default()).unwrap()
+        desired::validate(&self.resource, &self.target(), &grant, &account, &Settings::default()).unwrap()
     }
 
     pub(super) fn is_our_user(&self) -> bool {
@@ -190,13 +233,19 @@ impl Cloud {
     // --- IAM -----------------------------------------------------------------------------------
 
     pub(super) fn read_iam(&self) -> Iam {
-        let Some(user) = &self.user else { return Iam::Absent };
+        let Some(user) = self.user.as_ref().filter(|user| self.now >= user.made_at + self.lag) else {
+            return Iam::Absent;
+        };
+        Iam::Found(self.shown(user))
+    }
+
+    fn shown(&self, user: &CloudUser) -> IamUser {
         let shown = |life: &&Life| {
-            let appeared = self.now >= life.created_at + self.lag;
+            let appeared = self.now >= life.begun + self.lag;
             life.user == user.id && appeared && life.deleted_at.is_none_or(|at| self.now < at + self.lag)
         };
         let keys = self.keys.iter().filter(|(_, life)| shown(life));
-        Iam::Found(IamUser {
+        IamUser {
             name: USER.into(),
             arn: format!("arn:aws:iam::123456789012:user/awsdeploy/{USER}"),
             id: user.id.clone(),
@@ -208,7 +257,7 @@ impl Cloud {
             boundary: None,
             leftovers: None,
             login: None,
-        })
+        }
     }
 
     pub(super) fn create_user(&mut self, tags: &BTreeMap<String, String>) -> Result<IamUser, Fail> {
@@ -217,11 +266,15 @@ impl Cloud {
                 return Err(Fail::AlreadyExists);
             }
             let id = format!("AIDA{}", cloud.next());
-            cloud.user = Some(CloudUser { id, tags: tags.clone(), grants: Grants::default() });
-            match cloud.read_iam() {
-                Iam::Found(user) => Ok(user),
-                Iam::Absent => Err(Fail::NoSuchEntity),
-            }
+            cloud.user = Some(CloudUser {
+                id,
+                made_at: cloud.now,
+                tags: tags.clone(),
+                grants: Grants::default(),
+                quarantined_at: None,
+            });
+            let made = cloud.user.as_ref().map(|user| cloud.shown(user));
+            made.ok_or(Fail::NoSuchEntity)
         })
     }
 
@@ -246,6 +299,7 @@ impl Cloud {
             if cloud.keys.values().any(|life| life.attempt == attempt) {
                 cloud.violated(format!("S6: attempt {attempt} makes a second key"));
             }
+            cloud.audit_window();
             cloud.creates += 1;
             let id = cloud.add_key(true, attempt);
             let life = &cloud.keys[&id];
@@ -262,6 +316,8 @@ impl Cloud {
             active: true,
             created_at: self.now,
             deleted_at: None,
+            used_at: None,
+            begun: self.now,
             secret: format!("SECRET-{serial}"),
             attempt: attempt.to_owned(),
             published: false,
@@ -313,7 +369,7 @@ impl Cloud {
         use secrecy::ExposeSecret;
         self.works(&key.id)
             && self.keys[&key.id].secret == key.secret.expose_secret()
-            && self.now >= self.keys[&key.id].created_at + self.accepts_after
+            && self.now >= self.keys[&key.id].begun + self.accepts_after
     }
 
     // --- Kubernetes ----------------------------------------------------------------------------
@@ -399,13 +455,36 @@ impl Cloud {
         if !life.active || matches!(why, Why::Suspended | Why::Cleanup) {
             return;
         }
-        if self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.intact) {
+        let suspends = why == Why::Quarantined && self.on_quarantine == OnQuarantine::Suspend;
+        if !suspends && self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.intact) {
             self.violated(format!("S1: {id} is ended ({why:?}) while it is published"));
         }
         let overlap = self.desired().key.map_or(SignedDuration::ZERO, |key| key.overlap);
         let over = life.superseded_at.is_some_and(|since| self.now >= since + overlap);
-        if why == Why::Retired && !over && !life.excused {
+        if matches!(why, Why::Retired | Why::HeldLongEnough) && !over && !life.excused {
             self.violated(format!("S3: {id} is retired before its overlap is over"));
+        }
+        let held = self.desired().key.and_then(|key| key.hold_while_used);
+        let held = held.is_some_and(|hold| life.superseded_at.is_none_or(|since| self.now < since + overlap + hold));
+        let used = life.used_at.is_some_and(|at| self.now < at + super::operator::settings().last_used_window);
+        if (why == Why::Retired && held && used || why == Why::HeldLongEnough && held) && !life.excused {
+            self.violated(format!("hold: {id} is retired ({why:?}) while it is used"));
+        }
+        if why == Why::Quarantined && self.user.as_ref().is_none_or(|user| user.quarantined_at.is_none()) {
+            self.violated(format!("{id} is ended for a quarantine that is over"));
+        }
+    }
+
+    /// A key that nothing but the schedule asks for is begun at night, where that is declared.
+    fn audit_window(&mut self) {
+        let Some(key) = self.desired().key.filter(|key| !key.windows.0.is_empty()) else { return };
+        let Some((_, facts)) = self.published() else { return };
+        let asked = key.rotate_request.is_some() && key.rotate_request != facts.rotate_honoured;
+        let quarantined = self.user.as_ref().is_some_and(|user| user.quarantined_at.is_some());
+        let begun = (self.now - secs(2)).to_zoned(jiff::tz::TimeZone::UTC);
+        let scheduled = facts.intact && self.works(&facts.key_id) && !asked && !quarantined;
+        if scheduled && !NIGHT.contains(&begun.hour()) {
+            self.violated(format!("windows: a scheduled rotation begins at {begun}"));
         }
     }
 

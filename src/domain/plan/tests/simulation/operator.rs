@@ -10,6 +10,7 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         console::ConsoleSecret,
+        owner::Ownership,
         schedule::spread_permille,
         secret::{self, Content, KeyMaterial, Publication},
         world::LastUse,
@@ -25,6 +26,8 @@ const MOST_EFFECTS: usize = 64;
 pub(super) struct Operator {
     iam: Option<(Iam, Timestamp, Option<i64>)>,
     verification: Option<Verification>,
+    unseen_since: Option<Timestamp>,
+    last_used: BTreeMap<String, LastUse>,
 }
 
 /// What status carries from pass to pass.
@@ -49,9 +52,10 @@ pub(super) enum End {
     Left,
 }
 
-/// The defaults, but for a slower verification: its passes are all alike.
-fn settings() -> Settings {
-    Settings { verify_interval: secs(10), ..Settings::default() }
+/// The defaults, but for a slower verification, as its passes are all alike, and a shorter look back at uses, so that it
+/// fits between two rotations.
+pub(super) fn settings() -> Settings {
+    Settings { verify_interval: secs(10), last_used_window: hours(5), ..Settings::default() }
 }
 
 struct Observed {
@@ -101,6 +105,12 @@ impl Operator {
         End::Wake(plan.wake_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
     }
 
+    /// The clock is set back. What the process times by a clock of its own goes on.
+    pub(super) fn set_back(&mut self, by: SignedDuration) {
+        self.iam.iter_mut().for_each(|(_, at, _)| *at -= by);
+        self.unseen_since = self.unseen_since.map(|since| since - by);
+    }
+
     /// The process ends.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
@@ -148,6 +158,10 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         tag_keys: status.tag_keys.clone(),
     };
     let finalizer = cloud.resource.metadata.finalizers.is_some();
+    let ours = matches!(&iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
+    let unseen = !ours && cloud.resource.metadata.deletion_timestamp.is_some();
+    operator.unseen_since = unseen.then(|| operator.unseen_since.unwrap_or(cloud.now));
+    let no_user = operator.unseen_since.map(|since| NoUser::Unseen { since });
     let world = World {
         iam,
         keys_read_at,
@@ -156,13 +170,14 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         journal: attempt.as_ref().map_or(JournalSeen::None, seen),
         verification: operator.verification.clone(),
         console: ConsoleSecret::Missing,
-        last_used: BTreeMap::new(),
+        last_used: operator.last_used.clone(),
         last_used_failed: false,
         workloads: BTreeMap::new(),
         gone: BTreeSet::new(),
         reported,
         finalizer,
         user_sync_failed: false,
+        no_user,
     };
     Observed { world, held, attempt }
 }
@@ -224,9 +239,11 @@ impl Pass<'_> {
             let Some(effect) = plan.effects.first() else { return Some(plan) };
             if !effect.may_be_done_on(&self.seen.world, &settings()) {
                 let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
+                let removed = self.seen.world.no_user.filter(|no_user| *no_user == NoUser::Removed);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
                 self.seen.world.user_sync_failed = failed;
                 self.seen.world.finalizer = finalizer;
+                self.seen.world.no_user = removed.or(self.seen.world.no_user);
                 continue;
             }
             if !matches!(effect, Effect::VerifyKey(_)) {
@@ -288,8 +305,11 @@ impl Pass<'_> {
                 self.cloud.change_user(|user| user.tags.retain(|key, _| !keys.contains(key)))?;
                 self.changed(|user| user.tags.retain(|key, _| !keys.contains(key)));
                 if self.desired.is_none() {
-                    self.seen.world.iam = Iam::Absent;
+                    (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed));
                 }
+            }
+            Effect::DetachPolicy(arn) if arn == QUARANTINE && self.desired.is_some() => {
+                self.cloud.violated("a quarantine is detached");
             }
             Effect::AttachPolicy(_)
             | Effect::DetachPolicy(_)
@@ -343,8 +363,16 @@ impl Pass<'_> {
                     return Err(Fail::NotAccepted);
                 }
             }
-            Effect::DateQuarantine(_) | Effect::UndateQuarantine => {
-                unreachable!("nobody quarantines the user of the simulation")
+            Effect::DateQuarantine(at) => {
+                let date = |user: &mut BTreeMap<String, String>| {
+                    user.insert(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string());
+                };
+                self.cloud.change_user(|user| date(&mut user.tags))?;
+                self.changed(|user| date(&mut user.tags));
+            }
+            Effect::UndateQuarantine => {
+                self.cloud.change_user(|user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT))?;
+                self.changed(|user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
             }
             Effect::TouchPublished => {
                 if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
@@ -380,15 +408,19 @@ impl Pass<'_> {
             }
             Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
             Effect::ReadLastUsed(ids) => {
-                let answer = LastUse { used_at: None, asked_at: self.cloud.now };
-                self.seen.world.last_used = ids.iter().map(|id| (id.clone(), answer)).collect();
+                for id in ids {
+                    let used_at = self.cloud.keys.get(id).and_then(|life| life.used_at);
+                    let answer = LastUse { used_at, asked_at: self.cloud.now };
+                    self.operator.last_used.insert(id.clone(), answer);
+                }
+                self.seen.world.last_used.clone_from(&self.operator.last_used);
             }
             Effect::ReadGrants => {
                 let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
                 self.changed(|user| user.grants = grants);
             }
             Effect::DeleteUser => match self.cloud.delete_user() {
-                Ok(()) => self.seen.world.iam = Iam::Absent,
+                Ok(()) => (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed)),
                 Err(Fail::DeleteConflict) => {
                     let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
                     if grants == Some(Grants::default()) {

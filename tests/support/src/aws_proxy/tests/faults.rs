@@ -7,6 +7,8 @@ use jiff::SignedDuration;
 use super::*;
 use crate::aws_proxy::{End, Rule};
 
+const HOUR: Duration = Duration::from_hours(1);
+
 #[tokio::test]
 async fn a_reply_lost_after_the_commit_leaves_the_key_there() {
     let aws = aws().await;
@@ -161,7 +163,7 @@ async fn stale_reads_serve_the_previous_answer_until_the_rule_goes() {
     operator.ok(&on("CreateUser", "u")).await;
     let ids = async || texts(&operator.ok(&on("ListAccessKeys", "u")).await, "AccessKeyId");
     assert!(ids().await.is_empty());
-    let rule = aws.rules().add(Rule::on("ListAccessKeys").stale_read());
+    let rule = aws.rules().add(Rule::on("ListAccessKeys").stale_read(HOUR));
     let key = operator.create_key("u").await;
     assert!(ids().await.is_empty());
     assert!(ids().await.is_empty());
@@ -169,11 +171,15 @@ async fn stale_reads_serve_the_previous_answer_until_the_rule_goes() {
     assert_eq!(ids().await, [key.id]);
 
     assert_eq!(operator.code(&on("GetUser", "v")).await, "NoSuchEntity");
-    let rule = aws.rules().add(Rule::on("GetUser").user("v").first(1).stale_read());
+    let rule = aws.rules().add(Rule::on("GetUser").user("v").first(1).stale_read(HOUR));
     operator.ok(&on("CreateUser", "v")).await;
     assert_eq!(operator.code(&on("GetUser", "v")).await, "NoSuchEntity", "a read that lags behind a creation");
     operator.ok(&on("GetUser", "v")).await;
     assert_eq!(aws.rules().hits(rule).acted, 1);
+    aws.rules().add(Rule::on("GetUser").user("w").stale_read(Duration::ZERO));
+    assert_eq!(operator.code(&on("GetUser", "w")).await, "NoSuchEntity");
+    operator.ok(&on("CreateUser", "w")).await;
+    operator.ok(&on("GetUser", "w")).await;
 }
 
 #[tokio::test]

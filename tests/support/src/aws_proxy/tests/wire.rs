@@ -235,3 +235,57 @@ async fn the_partition_follows_the_region() {
     let china = aws.truth().in_realm(aws.account().home().in_region("cn-north-1"));
     assert_eq!(china.user_names().await.unwrap(), ["u"]);
 }
+
+#[tokio::test]
+async fn a_policy_in_force_is_asked_on_what_is_so() {
+    const USERS: &str = "user/awsdeploy/*";
+    let aws = aws().await;
+    let (operator, human) = (Client::operator(&aws), aws.human());
+    let guard = aws.guard();
+    assert_eq!(operator.code(&Call::iam("ListUsers")).await, "AccessDenied", "nothing is allowed at first");
+    assert!(operator.who_am_i().await.is_ok(), "but who one is can always be asked");
+    let users = aws.account().home().arn("iam", USERS);
+    let policy = serde_json::json!({"Version": "2012-10-17", "Statement": [
+        {"Effect": "Allow", "Action": ["iam:CreateUser", "iam:TagUser", "iam:GetUser", "iam:CreateAccessKey"], "Resource": users},
+        {"Effect": "Allow", "Action": "iam:UpdateAccessKey", "Resource": users,
+            "Condition": {"StringEquals": {"iam:ResourceTag/team": "a"}}},
+        {"Effect": "Allow", "Action": "iam:AttachUserPolicy", "Resource": users,
+            "Condition": {"StringEquals": {"iam:PermissionsBoundary": READ_ONLY}, "ArnLike": {"iam:PolicyARN": READ_ONLY}}},
+        {"Effect": "Allow", "Action": "iam:AddUserToGroup", "Resource": aws.account().home().arn("iam", "group/teams/*")},
+        {"Effect": "Deny", "Action": "iam:TagUser", "Resource": "*",
+            "Condition": {"ForAnyValue:StringEquals": {"aws:TagKeys": "sealed"}}},
+    ]});
+    guard.enforce([&policy]).unwrap();
+
+    operator.ok(&on("CreateUser", "u").with("Path", "/awsdeploy/")).await;
+    let (status, code, told) = operator.refused(&on("CreateUser", "v")).await;
+    assert_eq!((status, code.as_str()), (403, "AccessDenied"));
+    assert!(told.contains("iam:CreateUser on resource: arn:aws:iam::") && told.contains(":user/v because"), "{told}");
+    human.call(&on("CreateUser", "elsewhere")).await.unwrap();
+    assert_eq!(operator.code(&on("TagUser", "elsewhere").with_tags([("a", "b")])).await, "AccessDenied");
+    operator.ok(&on("TagUser", "u").with_tags([("a", "b")])).await;
+    let (.., told) = operator.refused(&on("TagUser", "u").with_tags([("a", "b"), ("sealed", "")])).await;
+    assert!(told.contains("with an explicit deny"), "{told}");
+
+    let key = operator.create_key("u").await;
+    let update = Call::iam("UpdateAccessKey").with("AccessKeyId", &key.id).with("Status", "Inactive");
+    assert_eq!(operator.code(&update.clone().with("UserName", "u")).await, "AccessDenied", "not without its tag");
+    human.tag("u", &[("team", "a")]).await.unwrap();
+    operator.ok(&update.with("UserName", "u")).await;
+
+    let attach = |arn: &str| on("AttachUserPolicy", "u").with("PolicyArn", arn);
+    assert_eq!(operator.code(&attach(READ_ONLY)).await, "AccessDenied", "not without its boundary");
+    human.set_boundary("u", Some(READ_ONLY)).await.unwrap();
+    operator.ok(&attach(READ_ONLY)).await;
+    assert_eq!(operator.code(&attach(ADMIN)).await, "AccessDenied");
+
+    for (group, path) in [("here", "/teams/"), ("there", "/")] {
+        human.call(&Call::iam("CreateGroup").with("GroupName", group).with("Path", path)).await.unwrap();
+    }
+    let join = |group: &str| on("AddUserToGroup", "u").with("GroupName", group);
+    operator.ok(&join("here")).await;
+    assert_eq!(operator.code(&join("there")).await, "AccessDenied");
+    assert_eq!(operator.code(&on("GetUser", "nobody")).await, "AccessDenied", "who is not there has no path");
+    let told = operator.refused(&on("CreateVirtualMFADevice", "u")).await.2;
+    assert!(told.contains("cannot weigh"), "{told}");
+}

@@ -1,0 +1,179 @@
+//! Classes and resources, told apart by tables; and for random ones, that nothing is done in AWS that the class does not allow.
+
+mod property;
+mod revocation;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::desired;
+
+fn user(spec: &Value) -> AwsDeployUser {
+    serde_json::from_value(json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+        "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+/// A class for the namespace of the tests.
+fn class(spec: &Value) -> AwsDeployUserClass {
+    let mut spec = spec.clone();
+    if spec["namespaces"].is_null() {
+        spec["namespaces"] = json!({"names": ["deploy"]});
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass",
+        "metadata": {"name": "c", "generation": 3}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn target(user: &AwsDeployUser, class: &AwsDeployUserClass) -> Target {
+    Target::of(user, "cluster").unwrap().named(user, Some(&class.spec.users.name_template))
+}
+
+fn ask(spec: &Value, rules: &Value) -> Result<Authorization, Vec<Violation>> {
+    let (user, class) = (user(spec), class(rules));
+    authorize(&user, &target(&user, &class), &class, Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 })
+}
+
+fn told(spec: &Value, rules: &Value) -> String {
+    ask(spec, rules).map_or_else(|violations| desired::tell(&violations), |_| "allowed".to_owned())
+}
+
+#[test]
+fn the_rows_of_the_table_hold() {
+    let managed = |name: &str| json!({"policies": {"managed": [name]}});
+    let inline = |document: Value| json!({"policies": {"inline": [{"name": "own", "document": document}]}});
+    let harmless = json!({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]});
+    let mighty = json!({"Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]});
+    let every = |every: &str| json!({"accessKey": {"rotation": {"every": every}}});
+    let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
+    for (spec, rules, wanted) in [
+        (json!({}), json!({}), "allowed"),
+        (json!({}), json!({"namespaces": {}}), "does not serve namespace deploy; it serves: none"),
+        (json!({}), json!({"namespaces": {"names": ["a", "b"]}}), "it serves: a, b"),
+        (managed("AmazonEC2FullAccess"), json!({}), "does not allow AmazonEC2FullAccess; it allows: none"),
+        (managed("AmazonEC2FullAccess"), json!({"policies": {"allowed": ["AmazonEC2*"]}}), "allowed"),
+        (managed("AdministratorAccess"), json!({"policies": {"allowed": ["*"]}}), "acknowledgeAdminEquivalent"),
+        (
+            managed("AdministratorAccess"),
+            json!({"policies": {"allowed": ["*"]}, "acknowledgeAdminEquivalent": true}),
+            "allowed",
+        ),
+        (managed("AdministratorAccess"), json!({"acknowledgeAdminEquivalent": true}), "it allows: none"),
+        (inline(harmless.clone()), json!({}), "does not allow inline policies, and own is one"),
+        (inline(harmless), json!({"policies": {"inline": "Allow"}}), "allowed"),
+        (inline(mighty.clone()), json!({"policies": {"inline": "Allow"}}), "allows iam:*"),
+        (inline(mighty), json!({"policies": {"inline": "Allow"}, "acknowledgeAdminEquivalent": true}), "allowed"),
+        (json!({"groups": ["Readers"]}), json!({"groups": ["readers"]}), "allowed"),
+        (json!({"groups": ["admins"]}), json!({"groups": ["readers"]}), "it allows: readers"),
+        (json!({"console": {}}), json!({}), "does not allow access to the console"),
+        (json!({"console": {}}), json!({"console": "Allow"}), "allowed"),
+        (restart.clone(), json!({}), "does not allow restarts of workloads"),
+        (restart, json!({"restart": "Allow"}), "allowed"),
+        (json!({"accessKey": {"restart": []}}), json!({}), "allowed"),
+        (json!({"userName": "ci-admin"}), json!({"users": {"namePattern": "deploy-.*"}}), "it has to fit deploy-.*"),
+        (json!({"userName": "xdeploy-a"}), json!({"users": {"namePattern": "deploy-.*"}}), "it has to fit"),
+        (json!({"userName": "deploy-a"}), json!({"users": {"namePattern": "deploy-.*"}}), "allowed"),
+        (json!({"userName": "a"}), json!({"users": {"namePattern": "a|b"}}), "allowed"),
+        (json!({"userName": "ab"}), json!({"users": {"namePattern": "a|b"}}), "it has to fit"),
+        (json!({}), json!({"users": {"namePattern": "("}}), "cannot be used, so no name fits"),
+        (json!({"tags": {"Team": "b"}}), json!({"tags": {"team": "a"}}), "sets the tag team to \"a\"; leave Team out"),
+        (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "a"}}), "allowed"),
+        (every("1h"), json!({"rotation": {"minEvery": "1d"}}), "1d at the shortest"),
+        (every("31d"), json!({"rotation": {"maxEvery": "30d"}}), "30d at the longest"),
+        (every("Never"), json!({"rotation": {"maxEvery": "30d"}}), "so Never is not allowed"),
+        (every("Never"), json!({}), "allowed"),
+        (json!({}), json!({"rotation": {"maxEvery": "30d"}}), "allowed"),
+        (json!({}), json!({"rotation": {"minEvery": "0.0s"}}), "minEvery that cannot be used"),
+        (
+            json!({"accessKey": {"rotation": {"schedule": "0 * * 1 *"}}}),
+            json!({"rotation": {"maxEvery": "30d"}}),
+            "30d at the longest",
+        ),
+    ] {
+        let told = told(&spec, &rules);
+        assert!(told.contains(wanted), "{spec} {rules}: {told}");
+    }
+}
+
+#[test]
+fn a_class_completes_what_is_left_out_and_nothing_else() {
+    let rules = json!({
+        "policies": {"allowed": ["A", "B"], "default": ["A"]}, "tags": {"team": "a"},
+        "rotation": {"default": {"every": "30d", "overlap": "2h"}},
+    });
+    let bare = ask(&json!({}), &rules).unwrap().user.spec;
+    assert_eq!((bare.policies.managed, bare.tags["team"].as_str()), (vec!["A".to_owned()], "a"));
+    assert_eq!(bare.access_key.unwrap().rotation.every.as_deref(), Some("30d"));
+    let full = json!({
+        "policies": {"managed": ["B"]}, "accessKey": {"rotation": {"schedule": "0 3 1 * *", "overlap": "1h"}},
+    });
+    let full = ask(&full, &rules).unwrap().user.spec;
+    assert_eq!(full.policies.managed, ["B"]);
+    assert_eq!(
+        (full.access_key.clone().unwrap().rotation.every, full.access_key.unwrap().rotation.overlap),
+        (None, Some("1h".into()))
+    );
+    let close =
+        ask(&json!({}), &json!({"rotation": {"maxEvery": "7d"}})).unwrap().user.spec.access_key.unwrap().rotation.every;
+    assert_eq!(close.as_deref(), Some("7d"));
+    let far = ask(&json!({}), &json!({"rotation": {"minEvery": "120d"}}))
+        .unwrap()
+        .user
+        .spec
+        .access_key
+        .unwrap()
+        .rotation
+        .every;
+    assert_eq!(far.as_deref(), Some("120d"));
+}
+
+#[test]
+fn a_user_keeps_the_name_it_was_made_with() {
+    let template = |user: &AwsDeployUser| {
+        Target::of(user, "cluster").unwrap().named(user, Some("t-{namespace}-{name}-{hash}")).user_name
+    };
+    let mut user = user(&json!({}));
+    let fresh = template(&user);
+    assert!(fresh.starts_with("t-deploy-cycle-") && fresh.len() == "t-deploy-cycle-".len() + 8, "{fresh}");
+    user.metadata.annotations = Some([("awsdeploy.dev/user-name".to_owned(), "noted".to_owned())].into());
+    assert_eq!(template(&user), "noted");
+    user.status = serde_json::from_value(json!({"user": {"name": "made", "arn": "a", "id": "i"}})).unwrap();
+    assert_eq!(template(&user), "made", "an annotation is no way to leave a user behind");
+    user.spec.user_name = Some("declared".into());
+    assert_eq!(template(&user), "declared");
+}
+
+#[test]
+fn the_limit_counts_those_with_a_user_and_those_that_are_older() {
+    let resource = |uid: &str, second: u32, made: bool| -> AwsDeployUser {
+        serde_json::from_value(json!({
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "spec": {},
+            "metadata": {"name": uid, "namespace": "deploy", "uid": uid, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+                // Whoever writes a resource can write this too.
+                "finalizers": ["awsdeploy.dev/iam-user"]},
+            "status": if made { json!({"user": {"name": "n", "arn": "a", "id": "i"}}) } else { json!({}) },
+        }))
+        .unwrap()
+    };
+    let asking = resource("m", 5, false);
+    assert!(comes_before(&resource("a", 1, false), &asking));
+    assert!(!comes_before(&resource("z", 9, false), &asking));
+    assert!(comes_before(&resource("z", 9, true), &asking));
+    assert!(comes_before(&resource("a", 5, false), &asking) && !comes_before(&resource("z", 5, false), &asking));
+    assert!(!comes_before(&asking, &asking));
+    let (user, class) = (user(&json!({})), class(&json!({"users": {"maxPerNamespace": 2}})));
+    let ask = |before| {
+        authorize(
+            &user,
+            &target(&user, &class),
+            &class,
+            Facts { namespace: "deploy", labels: &BTreeMap::new(), before },
+        )
+    };
+    assert!(ask(1).is_ok());
+    assert!(desired::tell(&ask(2).unwrap_err()).contains("allows 2 users in a namespace"));
+}

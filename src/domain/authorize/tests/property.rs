@@ -1,0 +1,269 @@
+//! For random classes and resources: what is done in AWS is a subset of what the class allows.
+
+use awsdeploy_testkit::iam_policy::{Decision, Policy, Request};
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{super::*, class, target, user};
+use crate::domain::{
+    desired::{self, Account, Desired},
+    operator_policy::{Home, Scope, operator_policy},
+    plan::{Effect, plan},
+    settings::Settings,
+    world::{Grants, Iam, IamUser, World},
+};
+
+const ACCOUNT: &str = "123456789012";
+
+const POLICIES: [&str; 6] = [
+    "AmazonEC2FullAccess",
+    "AmazonS3FullAccess",
+    "AdministratorAccess",
+    "job-function/ViewOnlyAccess",
+    "arn:aws:iam::123456789012:policy/deploy/a",
+    "arn:aws:iam::123456789012:policy/b",
+];
+const PATTERNS: [&str; 7] = [
+    "AmazonEC2FullAccess",
+    "arn:aws:iam::aws:policy/AmazonS3FullAccess",
+    "Amazon*",
+    "Admin*",
+    "*",
+    "arn:aws:iam::123456789012:policy/deploy/*",
+    "job-function/*",
+];
+const GROUPS: [&str; 3] = ["readers", "writers", "admins"];
+const BOUNDARY: &str = "arn:aws:iam::123456789012:policy/boundary";
+
+fn some(from: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec<&'static str>> {
+    proptest::sample::subsequence(from.to_vec(), 0..=most)
+}
+
+fn documents() -> impl Strategy<Value = Vec<Value>> {
+    let statement = (
+        prop_oneof![Just("s3:*"), Just("iam:PassRole"), Just("*")],
+        prop_oneof![Just("*"), Just("arn:aws:s3:::b/*"), Just("arn:aws:iam::123456789012:role/x")],
+    );
+    let document = statement.prop_map(|(action, resource)| {
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]})
+    });
+    proptest::collection::vec(document, 0..=1)
+}
+
+fn classes() -> impl Strategy<Value = Value> {
+    let permission = || prop_oneof![Just("Deny"), Just("Allow")];
+    let parts = (
+        (some(&["deploy", "other"], 2), some(&PATTERNS, 3), some(&POLICIES, 1), some(&GROUPS, 2)),
+        (permission(), permission(), any::<bool>(), any::<bool>()),
+        (prop_oneof![Just("/awsdeploy/"), Just("/a/b/")], prop_oneof![Just(".*"), Just("deploy-.*"), Just("x")]),
+        prop_oneof![Just(json!({})), Just(json!({"team": "a"})), Just(json!({"team": "a", "cost": "b"}))],
+    );
+    parts.prop_map(
+        |((names, allowed, default, groups), (inline, console, acknowledged, limited), (path, name), tags)| {
+            let mut class = json!({
+                "namespaces": {"names": names}, "policies": {"allowed": allowed, "default": default, "inline": inline},
+                "groups": groups, "console": console, "acknowledgeAdminEquivalent": acknowledged,
+                "users": {"path": path, "namePattern": name}, "tags": tags,
+            });
+            if limited {
+                class["permissionsBoundary"] = json!(BOUNDARY);
+            }
+            class
+        },
+    )
+}
+
+fn specs() -> impl Strategy<Value = Value> {
+    let parts = (
+        some(&POLICIES, 2),
+        documents(),
+        some(&GROUPS, 2),
+        prop_oneof![Just(json!({})), Just(json!({"Team": "b"})), Just(json!({"own": "c"}))],
+        prop_oneof![Just(None), Just(Some("x")), Just(Some("deploy-1"))],
+        any::<bool>(),
+    );
+    parts.prop_map(|(managed, documents, groups, tags, name, console)| {
+        let inline: Vec<Value> =
+            documents.iter().map(|document| json!({"name": "own", "document": document})).collect();
+        let mut spec = json!({"policies": {"managed": managed, "inline": inline}, "groups": groups, "tags": tags});
+        if let Some(name) = name {
+            spec["userName"] = json!(name);
+        }
+        if console {
+            spec["console"] = json!({"passwordResetRequired": false});
+        }
+        spec
+    })
+}
+
+/// Written apart from the rules: what a class says of one managed policy.
+fn may_attach(rules: &Value, arn: &str) -> bool {
+    let short = arn.strip_prefix("arn:aws:iam::aws:policy/").unwrap_or(arn);
+    let administrator = short == "AdministratorAccess";
+    let allowed =
+        rules["policies"]["allowed"].as_array().unwrap().iter().any(|pattern| match pattern.as_str().unwrap() {
+            "*" => true,
+            "Amazon*" => short.starts_with("Amazon"),
+            "Admin*" => administrator,
+            "job-function/*" => short.starts_with("job-function/"),
+            "arn:aws:iam::123456789012:policy/deploy/*" => short == "arn:aws:iam::123456789012:policy/deploy/a",
+            exact => exact.ends_with(short),
+        });
+    allowed && (!administrator || rules["acknowledgeAdminEquivalent"] == true)
+}
+
+/// Holds one effect against the class.
+fn check(effect: &Effect, desired: &Desired, rules: &Value) -> Result<(), TestCaseError> {
+    match effect {
+        Effect::CreateUser => {
+            prop_assert_eq!(&json!(desired.path), &rules["users"]["path"]);
+            prop_assert_eq!(&json!(desired.boundary), &rules["permissionsBoundary"]);
+            for (key, value) in rules["tags"].as_object().unwrap() {
+                prop_assert_eq!(&json!(desired.tags.get(key)), value);
+            }
+        }
+        Effect::AttachPolicy(arn) => prop_assert!(may_attach(rules, arn), "{arn}"),
+        Effect::PutInlinePolicy(_, document) => {
+            prop_assert_eq!(&rules["policies"]["inline"], "Allow");
+            let text = document.to_string();
+            let mighty = text.contains(r#""Resource":"*""#)
+                && (text.contains(r#""Action":"*""#) || text.contains("iam:PassRole"));
+            prop_assert!(!mighty || rules["acknowledgeAdminEquivalent"] == true, "{text}");
+        }
+        Effect::AddToGroup(group) => prop_assert!(rules["groups"].as_array().unwrap().contains(&json!(group))),
+        Effect::WritePassword | Effect::ApplyPassword => prop_assert_eq!(&rules["console"], "Allow"),
+        Effect::PutBoundary(arn) => prop_assert_eq!(&json!(arn), &rules["permissionsBoundary"]),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What AWS is asked for an effect, written apart from the code that asks; nothing for effects that ask nothing of IAM.
+fn requests(effect: &Effect, desired: &Desired, world: &World) -> Vec<Request> {
+    let name = &desired.target.user_name;
+    let (arn, boundary) = match &world.iam {
+        Iam::Found(user) => (user.arn.clone(), user.boundary.clone()),
+        Iam::Absent => (format!("arn:aws:iam::{ACCOUNT}:user{}{name}", desired.path), desired.boundary.clone()),
+    };
+    let limited =
+        |boundary: &Option<String>| Vec::from_iter(boundary.clone().map(|arn| ("iam:PermissionsBoundary", vec![arn])));
+    let ask = |action: &str, more: Vec<(&'static str, Vec<String>)>| {
+        let context = [limited(&boundary), more].concat();
+        vec![Request::of(&format!("iam:{action}"), &arn, context).unwrap()]
+    };
+    let keys = |tags: Vec<String>| vec![("aws:TagKeys", tags)];
+    let join = |action: &str, group: &str| {
+        vec![Request::of(&format!("iam:{action}"), &format!("arn:aws:iam::{ACCOUNT}:group/{group}"), []).unwrap()]
+    };
+    match effect {
+        Effect::CreateUser => ask("CreateUser", keys(desired.tags.keys().cloned().collect())),
+        Effect::TagUser(tags) => ask("TagUser", keys(tags.keys().cloned().collect())),
+        Effect::UntagUser(tags) => ask("UntagUser", keys(tags.iter().cloned().collect())),
+        Effect::PutBoundary(arn) => {
+            let context = limited(&Some(arn.clone()));
+            vec![Request::of("iam:PutUserPermissionsBoundary", &user_arn(world), context).unwrap()]
+        }
+        Effect::AttachPolicy(policy) => ask("AttachUserPolicy", vec![("iam:PolicyARN", vec![policy.clone()])]),
+        Effect::DetachPolicy(policy) => ask("DetachUserPolicy", vec![("iam:PolicyARN", vec![policy.clone()])]),
+        Effect::PutInlinePolicy(..) => ask("PutUserPolicy", vec![]),
+        Effect::DeleteInlinePolicy(_) => ask("DeleteUserPolicy", vec![]),
+        Effect::AddToGroup(group) => join("AddUserToGroup", group),
+        Effect::RemoveFromGroup(group) => join("RemoveUserFromGroup", group),
+        Effect::ApplyPassword => [ask("CreateLoginProfile", vec![]), ask("UpdateLoginProfile", vec![])].concat(),
+        Effect::RemovePassword => ask("DeleteLoginProfile", vec![]),
+        Effect::MintKey { .. } => ask("CreateAccessKey", vec![]),
+        Effect::TagKey(id) => ask("TagUser", keys(vec![id.clone()])),
+        Effect::DeactivateKey(..) => ask("UpdateAccessKey", vec![]),
+        Effect::DeleteKey(..) => ask("DeleteAccessKey", vec![]),
+        Effect::AddFinalizer | Effect::WritePassword => vec![],
+        other => panic!("{other} is not known here"),
+    }
+}
+
+fn user_arn(world: &World) -> String {
+    let Iam::Found(user) = &world.iam else { panic!("no user") };
+    user.arn.clone()
+}
+
+/// IAM, as far as user and grants go.
+fn perform(effect: &Effect, desired: &Desired, world: &mut World) -> bool {
+    if matches!(effect, Effect::CreateUser) {
+        let name = desired.target.user_name.clone();
+        world.iam = Iam::Found(IamUser {
+            arn: format!("arn:aws:iam::123456789012:user{}{name}", desired.path),
+            name,
+            tags: desired.tags.clone(),
+            boundary: desired.boundary.clone(),
+            grants: Some(Grants::default()),
+            ..IamUser::default()
+        });
+        return true;
+    }
+    let Iam::Found(user) = &mut world.iam else { return false };
+    let grants = user.grants.get_or_insert_default();
+    match effect {
+        Effect::TagUser(tags) => user.tags.extend(tags.clone()),
+        Effect::UntagUser(keys) => user.tags.retain(|key, _| !keys.contains(key)),
+        Effect::PutBoundary(arn) => user.boundary = Some(arn.clone()),
+        Effect::AttachPolicy(arn) => _ = grants.attached.insert(arn.clone()),
+        Effect::DetachPolicy(arn) => _ = grants.attached.remove(arn),
+        Effect::PutInlinePolicy(name, document) => _ = grants.inline.insert(name.clone(), document.clone()),
+        Effect::DeleteInlinePolicy(name) => _ = grants.inline.remove(name),
+        Effect::AddToGroup(group) => _ = grants.groups.insert(group.clone()),
+        Effect::RemoveFromGroup(group) => _ = grants.groups.remove(group),
+        // The password and the key are the end: everything that is granted has been granted.
+        _ => return false,
+    }
+    true
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// For random classes and resources, and whatever somebody has attached by hand: what is done in AWS is a subset of
+    /// what the class allows, and afterwards the user has nothing that the class would take away.
+    #[test]
+    fn nothing_is_done_that_the_class_does_not_allow(
+        rules in classes(), spec in specs(), drift in some(&POLICIES, 2), joined in some(&GROUPS, 1),
+    ) {
+        let (user, class) = (user(&spec), class(&rules));
+        let target = target(&user, &class);
+        let facts = Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 };
+        let Ok(authorization) = authorize(&user, &target, &class, facts) else { return Ok(()) };
+        prop_assert!(rules["namespaces"]["names"].as_array().unwrap().contains(&json!("deploy")));
+        let account = Account { partition: "aws".into(), id: ACCOUNT.into(), users_may_change_passwords: false };
+        let home = Home { partition: "aws".into(), account: ACCOUNT.into() };
+        let layer = Policy::parse(&operator_policy(&home, &[Scope::of_class(&class.spec)])).unwrap();
+        let Ok(desired) = desired::validate(&authorization.user, &target, &authorization.grant, &account, &Settings::default()) else {
+            return Ok(());
+        };
+        let mut world = World::empty(Timestamp::UNIX_EPOCH);
+        let mut drifted = false;
+        for _ in 0..60 {
+            let plan = plan(&desired, &world, Timestamp::UNIX_EPOCH, &Settings::default());
+            for effect in &plan.effects {
+                check(effect, &desired, &rules)?;
+            }
+            let next = plan.effects.first();
+            // The third layer is no narrower than the second: the policy that is printed for the class suffices.
+            for request in next.into_iter().flat_map(|effect| requests(effect, &desired, &world)) {
+                prop_assert_eq!(layer.decide(&request), Decision::Allowed, "{:?}", request);
+            }
+            if next.is_some_and(|effect| perform(effect, &desired, &mut world)) {
+                continue;
+            }
+            if std::mem::replace(&mut drifted, true) {
+                let Iam::Found(user) = &world.iam else { panic!("no user") };
+                prop_assert_eq!(still_allowed(&class, user, facts), Ok(()));
+                return Ok(());
+            }
+            if let Iam::Found(IamUser { grants: Some(grants), boundary, .. }) = &mut world.iam {
+                grants.attached.extend(drift.iter().map(|name| crate::domain::policy::managed_arn(name, "aws")));
+                grants.groups.extend(joined.iter().map(|group| (*group).to_owned()));
+                *boundary = None;
+            }
+        }
+        prop_assert!(false, "no end");
+    }
+}

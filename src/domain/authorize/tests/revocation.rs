@@ -1,0 +1,193 @@
+//! What is done to the user of a resource that is not allowed.
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{super::*, class, user};
+use crate::{
+    api::class::{OnQuarantine, OnRevoked},
+    domain::{
+        plan::{self, Effect, Plan, Revoked, Why},
+        settings::Settings,
+        world::{AccessKey, Grants, Iam, IamUser, Published, PublishedFacts, World},
+    },
+};
+
+const QUARANTINE: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
+
+fn found(attached: &[&str]) -> IamUser {
+    let user = user(&json!({}));
+    let target = Target::of(&user, "cluster").unwrap();
+    IamUser {
+        name: target.user_name.clone(),
+        arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
+        id: "AIDA1".into(),
+        tags: target.owner.tags(),
+        keys: vec![AccessKey { id: "K1".into(), active: true, created_at: Timestamp::UNIX_EPOCH }],
+        grants: Some(Grants { attached: attached.iter().map(|arn| (*arn).to_owned()).collect(), ..Grants::default() }),
+        ..IamUser::default()
+    }
+}
+
+#[test]
+fn what_a_user_has_decides_how_far_a_revocation_goes() {
+    const S3: &str = "arn:aws:iam::aws:policy/S3";
+    let on = |mut rules: Value| {
+        rules["onRevoked"] = json!("Delete");
+        class(&rules)
+    };
+    let facts = Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 };
+    let how = |class: Option<&AwsDeployUserClass>, user: &IamUser| {
+        revocation(class, Some(OnRevoked::Deactivate), false, user, facts).how
+    };
+    let s3 = json!({"policies": {"allowed": ["S3"]}});
+    assert_eq!(how(Some(&on(s3.clone())), &found(&[S3])), OnRevoked::Freeze, "only the change is refused");
+    assert_eq!(
+        how(Some(&on(s3.clone())), &found(&[S3, "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3"])),
+        OnRevoked::Freeze
+    );
+    let begun = revocation(Some(&on(s3.clone())), None, true, &found(&[]), facts).how;
+    assert_eq!(begun, OnRevoked::Delete, "a revocation is not over when what it was for is gone");
+    assert_eq!(how(None, &found(&[S3])), OnRevoked::Deactivate, "what the class said when it was there");
+    let login = IamUser { login: Some(true), ..found(&[]) };
+    let inline = IamUser {
+        grants: Some(Grants { inline: [("a".to_owned(), json!({}))].into(), ..Grants::default() }),
+        ..found(&[])
+    };
+    let group = IamUser { grants: Some(Grants { groups: ["g".to_owned()].into(), ..Grants::default() }), ..found(&[]) };
+    let elsewhere = IamUser { arn: "arn:aws:iam::123456789012:user/x".into(), ..found(&[]) };
+    for (rules, user) in [
+        (json!({}), found(&[S3])),
+        (json!({"namespaces": {"names": ["other"]}}), found(&[])),
+        (json!({"policies": {"allowed": ["*"]}}), found(&["arn:aws:iam::aws:policy/AdministratorAccess"])),
+        (json!({}), login),
+        (json!({}), inline),
+        (json!({}), group),
+        (json!({}), elsewhere),
+        (json!({"users": {"namePattern": "other"}}), found(&[])),
+        (json!({"permissionsBoundary": "arn:aws:iam::123456789012:policy/b"}), found(&[])),
+    ] {
+        assert_eq!(how(Some(&on(rules.clone())), &user), OnRevoked::Delete, "{rules}");
+    }
+}
+
+/// All effects of a revocation, each taken for done.
+fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Vec<Effect> {
+    let target = Target::of(&self::user(&json!({})), "cluster").unwrap();
+    let revoked = Revoked {
+        revocation: Revocation { how, why: None },
+        on_quarantine: OnQuarantine::Alert,
+        suspend,
+        overlap: crate::domain::desired::DEFAULT_OVERLAP,
+    };
+    if !foreign {
+        user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
+    }
+    let mut world = World { iam: Iam::Found(user), ..World::empty(Timestamp::UNIX_EPOCH) };
+    let mut done = Vec::new();
+    for _ in 0..20 {
+        let plan = plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default());
+        let Some(effect) = plan.effects.into_iter().next() else { return done };
+        let Iam::Found(user) = &mut world.iam else { panic!("{effect} without a user") };
+        match &effect {
+            Effect::DeactivateKey(id, _) => {
+                user.keys.iter_mut().filter(|key| key.id == *id).for_each(|key| key.active = false);
+            }
+            Effect::DeleteKey(id, _) => user.keys.retain(|key| key.id != *id),
+            Effect::RemovePassword => user.login = Some(false),
+            Effect::DetachPolicy(arn) => _ = user.grants.as_mut().unwrap().attached.remove(arn),
+            Effect::DeleteUser => world.iam = Iam::Absent,
+            other => panic!("{other}"),
+        }
+        done.push(effect);
+    }
+    panic!("no end: {done:?}");
+}
+
+#[test]
+fn a_revocation_only_takes_and_takes_what_it_says() {
+    let user = || IamUser { login: Some(true), ..found(&["arn:aws:iam::aws:policy/S3"]) };
+    let deactivate = |why| Effect::DeactivateKey("K1".into(), why);
+    assert_eq!(revoke(OnRevoked::Freeze, false, user(), false), []);
+    assert_eq!(
+        revoke(OnRevoked::Freeze, true, user(), false),
+        [deactivate(Why::Suspended), Effect::RemovePassword],
+        "who revokes keys by hand is not stopped"
+    );
+    assert_eq!(revoke(OnRevoked::Deactivate, false, user(), false), [deactivate(Why::Revoked), Effect::RemovePassword]);
+    assert_eq!(
+        revoke(OnRevoked::Delete, false, user(), false),
+        [
+            deactivate(Why::Revoked),
+            Effect::RemovePassword,
+            Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into()),
+            Effect::DeleteKey("K1".into(), Why::Cleanup),
+            Effect::DeleteUser,
+        ]
+    );
+    assert_eq!(
+        revoke(OnRevoked::Delete, false, user(), true),
+        [Effect::RemovePassword, Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into())],
+        "a key of somebody else keeps the user, and nothing that it could do"
+    );
+}
+
+#[test]
+fn nothing_of_somebody_elses_user_is_touched() {
+    let target = Target::of(&user(&json!({})), "cluster").unwrap();
+    let revoked = Revoked {
+        revocation: Revocation { how: OnRevoked::Delete, why: None },
+        on_quarantine: OnQuarantine::Alert,
+        suspend: true,
+        overlap: crate::domain::desired::DEFAULT_OVERLAP,
+    };
+    let theirs = IamUser { tags: BTreeMap::new(), ..found(&["arn:aws:iam::aws:policy/S3"]) };
+    let world = World { iam: Iam::Found(theirs), ..World::empty(Timestamp::UNIX_EPOCH) };
+    assert_eq!(plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default()).effects, []);
+}
+
+/// What is planned for a user with a key in its Secret, which AWS has quarantined while its resource is not allowed.
+fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, active: bool) -> Plan {
+    let target = Target::of(&user(&json!({})), "cluster").unwrap();
+    let mut user = found(&["arn:aws:iam::aws:policy/S3", QUARANTINE]);
+    user.keys[0].active = active;
+    user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
+    let published = PublishedFacts {
+        key_id: "K1".into(),
+        published_at: Timestamp::UNIX_EPOCH,
+        rotate_honoured: None,
+        intact: true,
+        as_declared: true,
+        fence: None,
+        previous: BTreeMap::new(),
+        restarts: BTreeMap::new(),
+        immutable: false,
+    };
+    let world =
+        World { iam: Iam::Found(user), published: Published::Ours(published), ..World::empty(Timestamp::UNIX_EPOCH) };
+    let revocation = Revocation { how, why: None };
+    let revoked = Revoked { revocation, on_quarantine, suspend, overlap: crate::domain::desired::DEFAULT_OVERLAP };
+    plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default())
+}
+
+#[test]
+fn a_key_in_public_is_not_kept_by_a_freeze() {
+    let deactivate = |why| vec![Effect::DeactivateKey("K1".into(), why)];
+    for (how, on_quarantine, suspend, wanted) in [
+        (OnRevoked::Freeze, OnQuarantine::Alert, false, vec![]),
+        (OnRevoked::Freeze, OnQuarantine::Rotate, false, deactivate(Why::Quarantined)),
+        (OnRevoked::Freeze, OnQuarantine::Suspend, false, deactivate(Why::Quarantined)),
+        (OnRevoked::Freeze, OnQuarantine::Alert, true, deactivate(Why::Suspended)),
+        (OnRevoked::Deactivate, OnQuarantine::Alert, false, deactivate(Why::Revoked)),
+    ] {
+        let plan = quarantined(how, on_quarantine, suspend, true);
+        assert_eq!(plan.effects, wanted, "{how:?} {on_quarantine:?} {suspend}");
+        let told = plan.user.expect("a note");
+        assert_eq!(told.reason, crate::api::Reason::Quarantined, "it is told in any case");
+        let nothing = told.message.contains("Nothing was done about its keys");
+        assert_eq!(nothing, wanted.is_empty(), "{}", told.message);
+    }
+    let kept = quarantined(OnRevoked::Freeze, OnQuarantine::Rotate, false, false);
+    assert_eq!(kept.effects, [], "the key is kept, without a successor");
+    assert_eq!(kept.key.expect("a note").reason, crate::api::Reason::Quarantined);
+}

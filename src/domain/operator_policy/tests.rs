@@ -1,0 +1,246 @@
+//! The policy held against the reference of IAM, and weighed by the evaluator of the test rig.
+
+use awsdeploy_testkit::iam_policy::{Decision, Policy, Request, reference};
+
+use super::*;
+
+const ACCOUNT: &str = "123456789012";
+const BOUNDARY: &str = "arn:aws:iam::123456789012:policy/deploy-boundary";
+const USER: &str = "arn:aws:iam::123456789012:user/awsdeploy/u";
+
+fn home() -> Home {
+    Home { partition: "aws".into(), account: ACCOUNT.into() }
+}
+
+fn scope() -> Scope {
+    Scope {
+        path: "/awsdeploy/".into(),
+        boundary: Some(BOUNDARY.into()),
+        groups: vec!["deployers".into()],
+        policies: None,
+        administrators: true,
+        inline: true,
+        console: true,
+    }
+}
+
+fn unlimited() -> Scope {
+    Scope { boundary: None, groups: vec![], path: "/".into(), ..scope() }
+}
+
+/// The policy of classes, written as in manifests.
+fn of_classes(classes: &[Value]) -> Value {
+    let classes = classes.iter().map(|class| serde_json::from_value(class.clone()).unwrap());
+    let scopes: Vec<Scope> = classes.map(|class: AwsDeployUserClassSpec| Scope::of_class(&class)).collect();
+    operator_policy(&home(), &scopes)
+}
+
+/// Whether AWS would let the operator do this.
+fn allows(policy: &Value, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
+    let context = context.iter().map(|(key, value)| (*key, vec![(*value).to_owned()]));
+    let request = Request::of(action, resource, context).unwrap();
+    Policy::parse(policy).unwrap().decide(&request) == Decision::Allowed
+}
+
+fn user(name: &str) -> String {
+    format!("arn:aws:iam::{ACCOUNT}:user/{name}")
+}
+
+#[test]
+fn what_a_class_does_not_allow_is_denied_by_its_policy() {
+    let policy = of_classes(&[json!({
+        "users": {"path": "/awsdeploy/"}, "groups": ["readers"], "permissionsBoundary": BOUNDARY,
+        "policies": {"allowed": ["AmazonEC2*", "arn:aws:iam::123456789012:policy/deploy/*"]},
+    })]);
+    let boundary = ("iam:PermissionsBoundary", BOUNDARY);
+    let attach = |arn: &str| {
+        let policy_arn = ("iam:PolicyARN", arn);
+        (
+            allows(&policy, "iam:AttachUserPolicy", USER, &[boundary, policy_arn]),
+            allows(&policy, "iam:AttachUserPolicy", USER, &[policy_arn]),
+        )
+    };
+    assert_eq!(attach("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), (true, false), "with the boundary only");
+    assert_eq!(attach("arn:aws:iam::123456789012:policy/deploy/a"), (true, false));
+    assert_eq!(attach("arn:aws:iam::aws:policy/AdministratorAccess"), (false, false));
+    assert_eq!(attach("arn:aws:iam::123456789012:policy/other"), (false, false));
+    let other = ("iam:PermissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess");
+    let (admin, group) = (user("ci-admin"), |name: &str| format!("arn:aws:iam::{ACCOUNT}:group/{name}"));
+    for (action, resource, context, allowed) in [
+        ("iam:CreateUser", USER, vec![boundary], true),
+        ("iam:CreateUser", USER, vec![], false),
+        ("iam:CreateUser", USER, vec![other], false),
+        ("iam:CreateUser", &admin, vec![boundary], false),
+        ("iam:PutUserPermissionsBoundary", USER, vec![boundary], true),
+        ("iam:PutUserPermissionsBoundary", USER, vec![other], false),
+        ("iam:DeleteUserPermissionsBoundary", USER, vec![boundary], false),
+        ("iam:PutUserPolicy", USER, vec![boundary], false),
+        // Taking away must work where the boundary is gone.
+        ("iam:DetachUserPolicy", USER, vec![], true),
+        ("iam:DeleteUserPolicy", USER, vec![], true),
+        ("iam:DetachUserPolicy", &admin, vec![boundary], false),
+        ("iam:CreateLoginProfile", USER, vec![], false),
+        ("iam:DeleteLoginProfile", USER, vec![], true),
+        ("iam:CreateAccessKey", USER, vec![], true),
+        ("iam:CreateAccessKey", &admin, vec![], false),
+        ("iam:UpdateUser", USER, vec![boundary], false),
+        ("iam:DeleteAccessKey", &admin, vec![], false),
+        ("iam:TagUser", &admin, vec![], false),
+        ("iam:TagUser", USER, vec![("aws:TagKeys", "team")], true),
+        ("iam:TagUser", USER, vec![("aws:TagKeys", mark::TAG_ADOPTABLE_BY)], false),
+        ("iam:TagUser", USER, vec![("aws:TagKeys", "AwsDeploy.dev/Adoptable-By")], false),
+        ("iam:AddUserToGroup", &group("readers"), vec![], true),
+        ("iam:AddUserToGroup", &group("teams/a/readers"), vec![], true),
+        ("iam:AddUserToGroup", &group("teams/nonreaders"), vec![], false),
+        ("iam:AddUserToGroup", &group("admins"), vec![], false),
+        ("iam:CreateRole", "arn:aws:iam::123456789012:role/x", vec![boundary], false),
+        ("iam:PassRole", "arn:aws:iam::123456789012:role/x", vec![], false),
+        ("iam:CreatePolicyVersion", BOUNDARY, vec![], false),
+        ("sts:AssumeRole", "arn:aws:iam::123456789012:role/x", vec![], false),
+    ] {
+        assert_eq!(allows(&policy, action, resource, &context), allowed, "{action} {resource} {context:?}");
+    }
+}
+
+#[test]
+fn an_open_class_grants_everything_but_administrators() {
+    let open = |acknowledged: bool| {
+        of_classes(&[json!({
+            "policies": {"allowed": ["*"], "inline": "Allow"}, "console": "Allow",
+            "acknowledgeAdminEquivalent": acknowledged,
+        })])
+    };
+    for (action, policy, wanted) in [
+        ("iam:AttachUserPolicy", "arn:aws:iam::123456789012:policy/x", [true, true]),
+        ("iam:AttachUserPolicy", "arn:aws:iam::aws:policy/AdministratorAccess", [false, true]),
+        ("iam:AttachUserPolicy", "arn:aws:iam::aws:policy/AdministratorAccess-Amplify", [false, true]),
+        ("iam:AttachUserPolicy", "arn:aws:iam::aws:policy/PowerUserAccess", [false, true]),
+        ("iam:DetachUserPolicy", "arn:aws:iam::aws:policy/AdministratorAccess", [true, true]),
+        ("iam:PutUserPolicy", "", [true, true]),
+        ("iam:CreateLoginProfile", "", [true, true]),
+    ] {
+        let context = [("iam:PolicyARN", policy)];
+        let found = [false, true].map(|acknowledged| allows(&open(acknowledged), action, USER, &context));
+        assert_eq!(found, wanted, "{action} {policy}");
+    }
+}
+
+/// Documents of single classes would not add up: each denies what is outside of its own path.
+#[test]
+fn the_policy_of_several_classes_gives_each_what_is_its_own() {
+    const LOW: &str = "arn:aws:iam::123456789012:policy/low";
+    let limited = |boundary: &str| ("iam:PermissionsBoundary", boundary.to_owned());
+    let policy = of_classes(&[
+        json!({"users": {"path": "/a/"}, "policies": {"allowed": ["S3"]}, "permissionsBoundary": BOUNDARY}),
+        json!({"users": {"path": "/a/"}, "policies": {"allowed": ["RDS"], "inline": "Allow"}, "permissionsBoundary": BOUNDARY}),
+        json!({"users": {"path": "/a/b/"}, "policies": {"allowed": ["EC2"]}, "permissionsBoundary": LOW, "console": "Allow"}),
+        json!({"users": {"path": "/free/"}, "policies": {"allowed": ["AdministratorAccess"]}, "acknowledgeAdminEquivalent": true}),
+    ]);
+    for (action, name, boundary, managed, wanted) in [
+        ("iam:CreateUser", "a/u", Some(BOUNDARY), "", true),
+        ("iam:CreateUser", "a/u", None, "", false),
+        ("iam:CreateUser", "a/b/u", Some(LOW), "", true),
+        ("iam:CreateUser", "a/b/u", None, "", false),
+        ("iam:CreateUser", "free/u", None, "", true),
+        ("iam:CreateUser", "other/u", Some(BOUNDARY), "", false),
+        ("iam:PutUserPermissionsBoundary", "a/b/u", Some(LOW), "", true),
+        ("iam:AttachUserPolicy", "a/u", Some(BOUNDARY), "S3", true),
+        ("iam:AttachUserPolicy", "a/u", Some(BOUNDARY), "RDS", true),
+        ("iam:AttachUserPolicy", "a/u", Some(BOUNDARY), "EC2", false),
+        ("iam:AttachUserPolicy", "a/u", None, "S3", false),
+        ("iam:AttachUserPolicy", "a/b/u", Some(LOW), "EC2", true),
+        ("iam:AttachUserPolicy", "a/u", Some(BOUNDARY), "AdministratorAccess", false),
+        ("iam:AttachUserPolicy", "free/u", None, "AdministratorAccess", true),
+        ("iam:PutUserPolicy", "a/u", Some(BOUNDARY), "", true),
+        ("iam:PutUserPolicy", "free/u", None, "", false),
+        ("iam:CreateLoginProfile", "a/b/u", Some(LOW), "", true),
+        ("iam:CreateLoginProfile", "a/u", Some(BOUNDARY), "", false),
+        ("iam:CreateAccessKey", "free/u", None, "", true),
+        ("iam:CreateAccessKey", "elsewhere/u", None, "", false),
+    ] {
+        let mut context = Vec::from_iter(boundary.map(limited));
+        context.push(("iam:PolicyARN", format!("arn:aws:iam::aws:policy/{managed}")));
+        let context: Vec<(&str, &str)> = context.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        assert_eq!(allows(&policy, action, &user(name), &context), wanted, "{action} {name} {boundary:?} {managed}");
+    }
+}
+
+fn listed(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(values) => values.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect(),
+        value => value.as_str().map(str::to_owned).into_iter().collect(),
+    }
+}
+
+#[test]
+fn every_action_knows_the_resource_and_the_condition_it_is_given() {
+    for scope in [scope(), unlimited()] {
+        for statement in operator_policy(&home(), &[scope])["Statement"].as_array().unwrap() {
+            for name in listed(&statement["Action"]) {
+                let action = reference::action(&name).unwrap_or_else(|| panic!("{name}"));
+                let given = [listed(&statement["Resource"]), listed(&statement["NotResource"])].concat();
+                for given in given.iter().filter(|given| *given != "*") {
+                    assert!(given.contains(&format!(":{}/", action.resource.kind())), "{name} on {given}");
+                }
+                if statement["Effect"] == "Allow" && action.resource != reference::Resource::Any {
+                    assert!(!given.contains(&"*".to_owned()), "{name} is allowed on everything");
+                }
+                let conditions = statement["Condition"].as_object().into_iter().flat_map(|all| all.values());
+                for key in conditions.flat_map(|keys| keys.as_object().unwrap().keys()) {
+                    assert!(action.knows(key), "{name} knows no condition key {key}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn with_a_boundary_every_grant_asks_for_it_and_nothing_takes_it_away() {
+    let policy = operator_policy(&home(), &[scope()]);
+    for statement in policy["Statement"].as_array().unwrap() {
+        let grants = listed(&statement["Action"]).iter().any(|action| action == "iam:AttachUserPolicy");
+        if grants && statement["Effect"] == "Allow" {
+            assert_eq!(
+                statement["Condition"]["StringEquals"]["iam:PermissionsBoundary"],
+                "arn:aws:iam::123456789012:policy/deploy-boundary"
+            );
+        }
+    }
+    assert!(!allowed_actions(&policy).contains("iam:DeleteUserPermissionsBoundary"));
+    assert!(
+        !allowed_actions(&operator_policy(&home(), &[Scope { boundary: None, ..scope() }]))
+            .contains("iam:PutUserPermissionsBoundary")
+    );
+    assert!(
+        !allowed_actions(&operator_policy(&home(), &[Scope { groups: vec![], ..scope() }]))
+            .contains("iam:AddUserToGroup")
+    );
+}
+
+#[test]
+fn the_operator_cannot_write_the_consent_to_an_adoption_itself() {
+    for scope in [scope(), unlimited()] {
+        let policy = operator_policy(&home(), &[scope]);
+        let deny =
+            policy["Statement"].as_array().unwrap().iter().find(|all| all["Sid"] == "NeverItsOwnConsent").unwrap();
+        assert_eq!(deny["Effect"], "Deny");
+        // Every allowed action that can set a tag. IAM compares keys of tags without regard to case.
+        assert_eq!(listed(&deny["Action"]), ["iam:CreateUser", "iam:TagUser"]);
+        let keys = &deny["Condition"]["ForAnyValue:StringEqualsIgnoreCase"]["aws:TagKeys"];
+        assert_eq!(*keys, json!(["awsdeploy.dev/adoptable-by"]));
+    }
+}
+
+#[test]
+fn writes_stay_below_the_path_of_the_accounts_own_partition() {
+    let home = Home { partition: "aws-cn".into(), ..home() };
+    let policy = operator_policy(&home, &[Scope { path: "/a/b/".into(), ..scope() }]).to_string();
+    assert!(policy.contains(r#""NotResource":"arn:aws-cn:iam::123456789012:user/a/b/*""#), "{policy}");
+    assert!(!policy.contains("arn:aws:iam::123456789012:user"), "{policy}");
+}
+
+#[test]
+fn it_fits_into_one_managed_policy() {
+    let size = crate::domain::policy::size(&operator_policy(&home(), &[scope()]));
+    assert!(size <= 6144, "{size}");
+}

@@ -1,0 +1,134 @@
+//! The IAM policy of a caller, in force: the emulator knows no permissions, so this asks
+//! [`iam_policy`](crate::iam_policy) about each call of the operator, on what is so in AWS at that moment.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use super::account::{Account, Authorizer};
+use super::answer::AwsError;
+use super::call::{Call, Service};
+use super::realm::{Caller, Identity, Realm};
+use super::truth::Truth;
+use crate::iam_policy::reference::{self, BOUNDARY, POLICY_ARN, REQUEST_TAG, RESOURCE_TAG, Resource, TAG_KEYS};
+use crate::iam_policy::{Decision, Policy, Request, decide};
+
+/// The permissions of the operator in an account: of the keys that the account was told to trust, and of the roles that
+/// these assume. IAM users and people are not asked. [`Guard::enforce`] changes the policies at any time.
+pub struct Guard {
+    account: Arc<Account>,
+    truth: Truth,
+    policies: RwLock<Vec<Policy>>,
+}
+
+impl Guard {
+    pub(super) fn new(account: Arc<Account>, truth: Truth) -> Self {
+        Self { account, truth, policies: RwLock::default() }
+    }
+
+    /// From now on these policies hold, and no others. The error says what is wrong with a document.
+    pub fn enforce<'a>(&self, documents: impl IntoIterator<Item = &'a Value>) -> Result<(), String> {
+        let policies = documents.into_iter().map(Policy::parse).collect::<Result<_, _>>()?;
+        *self.policies.write().unwrap_or_else(PoisonError::into_inner) = policies;
+        Ok(())
+    }
+
+    async fn ask(&self, caller: &Caller, call: &Call) -> Result<(), AwsError> {
+        let asked = match &caller.identity {
+            Identity::Trusted | Identity::Session { .. } => true,
+            Identity::User(_) | Identity::Anonymous | Identity::Human => false,
+        };
+        // It needs no permission, and cannot even be denied.
+        let free = call.service == Service::Sts && call.action == "GetCallerIdentity";
+        if !asked || free {
+            return Ok(());
+        }
+        let name = call.iam_action();
+        let who = self.account.caller_arn(caller);
+        let unknown =
+            |error: String| AwsError::new(403, "AccessDenied", format!("the test rig cannot weigh it: {error}"));
+        let kind = reference::action(&name).ok_or_else(|| unknown(format!("the action {name} is not known")))?.resource;
+        let (resource, context) = self.facts(caller, call, kind).await?;
+        let context = context.iter().map(|(key, values)| (key.as_str(), values.clone()));
+        let request = Request::of(&name, &resource, context).map_err(unknown)?;
+        let decision = decide(&self.policies.read().unwrap_or_else(PoisonError::into_inner), &request);
+        match decision {
+            Decision::Allowed => Ok(()),
+            Decision::NotAllowed => Err(AwsError::access_denied(&who, &name, &resource)),
+            Decision::Denied(_) => Err(AwsError::explicitly_denied(&who, &name, &resource)),
+        }
+    }
+
+    /// The ARN that the call is authorised on, and its condition keys.
+    async fn facts(
+        &self,
+        caller: &Caller,
+        call: &Call,
+        kind: Resource,
+    ) -> Result<(String, Vec<(String, Vec<String>)>), AwsError> {
+        let realm = &caller.realm;
+        let param = |name: &str| call.param(name).map(str::to_owned);
+        let named = |name: &str| param(name).unwrap_or_default();
+        let mut context = request_context(call);
+        let resource = match kind {
+            Resource::Any => "*".to_owned(),
+            Resource::Role => {
+                param("RoleArn").unwrap_or_else(|| realm.arn("iam", &format!("role/{}", named("RoleName"))))
+            }
+            Resource::Policy => named("PolicyArn"),
+            Resource::Mfa => named("SerialNumber"),
+            Resource::Group => {
+                let found = self.truth.clone().in_realm(realm.clone()).group_arn(&named("GroupName")).await?;
+                found.unwrap_or_else(|| realm.arn("iam", &format!("group/{}", named("GroupName"))))
+            }
+            Resource::User => self.user(realm, caller, call, &mut context).await?,
+        };
+        Ok((resource, context))
+    }
+
+    async fn user(
+        &self,
+        realm: &Realm,
+        caller: &Caller,
+        call: &Call,
+        context: &mut Vec<(String, Vec<String>)>,
+    ) -> Result<String, AwsError> {
+        let owner = || call.access_key_id().and_then(|id| self.account.owner_of(id));
+        let named = call.user_name().map(str::to_owned).or_else(owner).or_else(|| caller.user().map(str::to_owned));
+        let name = named.unwrap_or_default();
+        if call.action == "CreateUser" {
+            let path = call.param("Path").unwrap_or("/");
+            return Ok(realm.arn("iam", &format!("user{path}{name}")));
+        }
+        let Some(standing) = self.truth.clone().in_realm(realm.clone()).standing(&name).await? else {
+            // Who is not there has no path.
+            return Ok(realm.arn("iam", &format!("user/{name}")));
+        };
+        if call.action != "PutUserPermissionsBoundary" {
+            context.extend(standing.boundary.map(|arn| (BOUNDARY.to_owned(), vec![arn])));
+        }
+        for (key, value) in standing.tags {
+            context.extend(RESOURCE_TAG.map(|prefix| (format!("{prefix}{key}"), vec![value.clone()])));
+        }
+        Ok(standing.arn)
+    }
+}
+
+impl Authorizer for Guard {
+    fn check<'a>(&'a self, caller: &'a Caller, call: &'a Call) -> BoxFuture<'a, Result<(), AwsError>> {
+        Box::pin(self.ask(caller, call))
+    }
+}
+
+/// What a request says of itself.
+fn request_context(call: &Call) -> Vec<(String, Vec<String>)> {
+    let (tags, untag) = (call.tags(), call.list("TagKeys"));
+    let keys: Vec<String> = tags.iter().map(|(key, _)| *key).chain(untag).map(str::to_owned).collect();
+    let mut context = vec![(TAG_KEYS.to_owned(), keys)];
+    context.extend(tags.iter().map(|(key, value)| (format!("{REQUEST_TAG}{key}"), vec![(*value).to_owned()])));
+    for (key, param) in [(BOUNDARY, "PermissionsBoundary"), (POLICY_ARN, "PolicyArn")] {
+        context.extend(call.param(param).map(|value| (key.to_owned(), vec![value.to_owned()])));
+    }
+    context
+}

@@ -1,0 +1,104 @@
+//! The language, row by row, each with the rule of AWS that it is of.
+
+use serde_json::json;
+
+use super::*;
+
+const USER: &str = "arn:aws:iam::123456789012:user/awsdeploy/u";
+
+fn ask(statements: &Value, action: &str, context: &[(&str, &[&str])]) -> Decision {
+    let policy = Policy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
+    let context = context.iter().map(|(key, values)| (*key, values.iter().map(|&value| value.to_owned()).collect()));
+    policy.decide(&Request::of(action, USER, context).unwrap())
+}
+
+fn allow(condition: &Value) -> Value {
+    json!({"Sid": "A", "Effect": "Allow", "Action": "iam:*", "Resource": "*", "Condition": condition})
+}
+
+#[test]
+fn nothing_is_allowed_unless_it_is_said_and_a_deny_wins() {
+    let user = |effect: &str| json!({"Sid": effect, "Effect": effect, "Action": "IAM:get*", "Resource": USER});
+    assert_eq!(ask(&json!([user("Allow")]), "iam:GetUser", &[]), Decision::Allowed);
+    assert_eq!(ask(&json!([user("Allow")]), "iam:TagUser", &[]), Decision::NotAllowed);
+    for both in [json!([user("Allow"), user("Deny")]), json!([user("Deny"), user("Allow")])] {
+        assert_eq!(ask(&both, "iam:GetUser", &[]), Decision::Denied("Deny".to_owned()));
+    }
+    let but = json!({"Effect": "Allow", "NotAction": "iam:TagUser", "NotResource": "arn:aws:iam::123456789012:user/x"});
+    assert_eq!(ask(&but, "iam:GetUser", &[]), Decision::Allowed);
+    assert_eq!(ask(&but, "iam:TagUser", &[]), Decision::NotAllowed);
+    let elsewhere = json!({"Effect": "Allow", "Action": "*", "Resource": "arn:aws:iam::123456789012:user/other/*"});
+    assert_eq!(ask(&elsewhere, "iam:GetUser", &[]), Decision::NotAllowed);
+}
+
+#[test]
+fn conditions_hold_as_aws_says() {
+    let boundary: (&str, &[&str]) = ("iam:PermissionsBoundary", &["arn:aws:iam::123456789012:policy/b"]);
+    let tags: (&str, &[&str]) = ("aws:TagKeys", &["team", "Cost"]);
+    let own: (&str, &[&str]) = ("iam:ResourceTag/Owner", &["me"]);
+    for (condition, context, wanted) in [
+        (json!({"StringEquals": {"IAM:permissionsboundary": "arn:aws:iam::123456789012:policy/b"}}), boundary, true),
+        (json!({"StringEquals": {"iam:PermissionsBoundary": ["x", "y"]}}), boundary, false),
+        (json!({"StringEquals": {"iam:PermissionsBoundary": "arn:aws:iam::123456789012:policy/*"}}), boundary, false),
+        (json!({"StringLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/b"}}), boundary, true),
+        (json!({"ArnLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/?"}}), boundary, true),
+        (json!({"ArnNotEquals": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/b"}}), boundary, false),
+        (json!({"StringNotEquals": {"iam:PermissionsBoundary": ["x", "y"]}}), boundary, true),
+        // A key that is not there: only "not" and IfExists hold.
+        (json!({"StringEquals": {"iam:PermissionsBoundary": "x"}}), tags, false),
+        (json!({"StringNotEquals": {"iam:PermissionsBoundary": "x"}}), tags, true),
+        (json!({"StringEqualsIfExists": {"iam:PermissionsBoundary": "x"}}), tags, true),
+        (json!({"Null": {"iam:PermissionsBoundary": "true"}}), tags, true),
+        (json!({"Null": {"iam:PermissionsBoundary": "false"}}), boundary, true),
+        (json!({"ForAnyValue:StringEquals": {"aws:TagKeys": "cost"}}), tags, false),
+        (json!({"ForAnyValue:StringEqualsIgnoreCase": {"aws:TagKeys": "cost"}}), tags, true),
+        (json!({"ForAnyValue:StringEquals": {"aws:TagKeys": "cost"}}), boundary, false),
+        (json!({"ForAllValues:StringEquals": {"aws:TagKeys": ["team", "Cost", "more"]}}), tags, true),
+        (json!({"ForAllValues:StringEquals": {"aws:TagKeys": "team"}}), tags, false),
+        (json!({"ForAllValues:StringEquals": {"aws:TagKeys": "team"}}), boundary, true),
+        (json!({"StringEquals": {"aws:ResourceTag/owner": "me"}}), own, false),
+        (json!({"StringEquals": {"iam:ResourceTag/owner": "me"}}), own, true),
+        // All of them.
+        (json!({"StringEquals": {"iam:ResourceTag/owner": "me", "iam:ResourceTag/x": "y"}}), own, false),
+        (json!({"StringEquals": {"iam:ResourceTag/owner": "me"}, "Null": {"aws:TagKeys": "false"}}), own, false),
+    ] {
+        let found = ask(&json!([allow(&condition)]), "iam:CreateUser", &[context]);
+        assert_eq!(found == Decision::Allowed, wanted, "{condition} {context:?}");
+    }
+}
+
+#[test]
+fn a_condition_on_a_key_that_the_action_does_not_know_is_never_met() {
+    let limited = json!([allow(&json!({"StringEquals": {"iam:PermissionsBoundary": "b"}}))]);
+    let boundary: &[(&str, &[&str])] = &[("iam:PermissionsBoundary", &["b"])];
+    assert_eq!(ask(&limited, "iam:PutUserPolicy", boundary), Decision::Allowed);
+    assert_eq!(ask(&limited, "iam:CreateAccessKey", boundary), Decision::NotAllowed);
+}
+
+#[test]
+fn what_is_not_known_is_refused_and_never_guessed() {
+    let statement = |field: &str, value: Value| {
+        let mut statement = allow(&json!({}));
+        statement[field] = value;
+        Policy::parse(&json!({"Version": "2012-10-17", "Statement": [statement]})).unwrap_err()
+    };
+    for (field, value, told) in [
+        ("Condition", json!({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}), "IpAddress"),
+        ("Condition", json!({"NullIfExists": {"aws:TagKeys": "true"}}), "NullIfExists"),
+        ("Resource", json!("arn:aws:iam::123456789012:user/${aws:username}"), "variable"),
+        ("Resource", json!("user/x"), "no ARN"),
+        ("Principal", json!("*"), "Principal"),
+        ("Effect", json!("allow"), "Effect"),
+        ("Action", json!([]), "empty"),
+        ("NotAction", json!("x"), "either"),
+        ("Sid", json!("a b"), "Sid"),
+    ] {
+        let error = statement(field, value);
+        assert!(error.contains(told), "{field}: {error}");
+    }
+    let twice = json!({"Version": "2012-10-17", "Statement": [allow(&json!({})), allow(&json!({}))]});
+    assert!(Policy::parse(&twice).unwrap_err().contains("two statements"));
+    assert!(Policy::parse(&json!({"Statement": []})).unwrap_err().contains("Version"));
+    assert!(Request::of("iam:Unheard", USER, []).unwrap_err().contains("iam:Unheard"));
+    assert!(Request::of("iam:AddUserToGroup", USER, []).unwrap_err().contains("not authorised on"));
+}
