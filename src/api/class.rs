@@ -96,6 +96,11 @@ pub struct AwsDeployUserClassSpec {
     #[serde(default)]
     pub adoption: Permission,
 
+    /// Whether resources may have workloads of their namespace restarted when a new key is published
+    /// (`accessKey.restart`).
+    #[serde(default)]
+    pub restart: Permission,
+
     /// How often access keys are replaced.
     #[serde(default)]
     pub rotation: ClassRotation,

@@ -93,6 +93,8 @@ reasons! {
     NotRequested,
     /// An old key stays valid beyond its overlap, because AWS still sees it used (`rotation.holdWhileUsed`).
     StillUsed,
+    /// Workloads of `accessKey.restart` are being rolled out with a new key; the old one stays valid until they are.
+    Restarting,
     /// A rotation is due and waits for its time: a window, the end of an overlap, a pause after a key made before.
     RotationWaits,
 
@@ -145,6 +147,10 @@ reasons! {
     OperatorCredentials,
     /// The operator may not read or write Secrets in this namespace.
     SecretAccessDenied,
+    /// A workload of `accessKey.restart` does not exist, or the operator may not restart it.
+    RestartFailed,
+    /// A workload of `accessKey.restart` was restarted and does not come to the end of its rollout.
+    RolloutStuck,
     /// The clock of this cluster is too far from the clock of AWS.
     ClockSkew,
     /// The journal was written by a newer version of the operator.
@@ -185,6 +191,8 @@ reasons! {
     UserChanged,
     /// The user got a console password.
     PasswordSet,
+    /// A workload was restarted with a new key.
+    Restarted,
     /// A superseded access key was set Inactive.
     KeyDeactivated,
     /// An access key was deleted.

@@ -60,6 +60,13 @@ pub const ANNOTATION_USE_CASE: &str = "awsdeploy.dev/use-case";
 /// Annotation on the published Secret: `accessKey.description` as declared.
 pub const ANNOTATION_DESCRIPTION: &str = "awsdeploy.dev/description";
 
+/// Annotation on the published Secret: how far the restarts of workloads are that its key asks for, as JSON.
+pub const ANNOTATION_RESTARTS: &str = "awsdeploy.dev/restarts";
+
+/// Prefix of an annotation on the pod template of a workload; the name of the resource follows, and the value is the id
+/// of the key that the workload was restarted for.
+pub const TEMPLATE_KEY_PREFIX: &str = "key.awsdeploy.dev/";
+
 /// Prefix of labels and annotations that people may not set through `accessKey.secret`.
 pub const RESERVED_PREFIX: &str = "awsdeploy.dev/";
 

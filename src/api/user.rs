@@ -166,7 +166,7 @@ fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 }
 
 /// Programmatic access.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AccessKeySpec {
     /// What the key is for. Stored where the AWS console shows it: as a tag of the user whose name is the key id.
@@ -192,6 +192,57 @@ pub struct AccessKeySpec {
     /// The Secret that holds the key.
     #[serde(default)]
     pub secret: SecretSpec,
+
+    /// Workloads of the same namespace, at most 10, whose pods are replaced when a new key is published, as by `kubectl
+    /// rollout restart`: for pods that read the key only at their start, as environment variables are. Not at the
+    /// first key, and for nothing but a new key. The old key stays Active until they are rolled out, at most a day
+    /// longer than its overlap (the operator's `--restart-hold`) and never into the next rotation. The class has to allow it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".to_string(), "name".to_string()]))]
+    pub restart: Vec<RestartTarget>,
+}
+
+/// A workload whose pods are replaced when a new key is published.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RestartTarget {
+    /// Kind of the workload, of the API group `apps`.
+    pub kind: WorkloadKind,
+    /// Name of the workload, in the namespace of this resource.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+}
+
+/// A kind of workload that replaces its pods one after the other when their template changes.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum WorkloadKind {
+    /// `Deployment`.
+    Deployment,
+    /// `StatefulSet`.
+    StatefulSet,
+    /// `DaemonSet`.
+    DaemonSet,
+}
+
+impl WorkloadKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet];
+
+    /// The name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+        }
+    }
+}
+
+impl std::fmt::Display for RestartTarget {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {}", self.kind.as_str(), self.name)
+    }
 }
 
 /// The use cases of the AWS console's "Create access key" page.

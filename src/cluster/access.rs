@@ -15,13 +15,14 @@ pub struct SecretAccess {
     client: Client,
     whoami: String,
     cluster_role: String,
+    restarts_cluster_role: String,
 }
 
 impl SecretAccess {
-    /// `whoami` and `cluster_role` are the user and the role that the fix is written for.
+    /// The user and the `ClusterRole`s, for Secrets and for restarts, that the fix is written for.
     #[must_use]
-    pub fn new(client: Client, whoami: String, cluster_role: String) -> Self {
-        Self { client, whoami, cluster_role }
+    pub fn new(client: Client, whoami: String, cluster_role: String, restarts_cluster_role: String) -> Self {
+        Self { client, whoami, cluster_role, restarts_cluster_role }
     }
 
     /// Fails with the exact command that grants what is missing.
@@ -35,18 +36,35 @@ impl SecretAccess {
     /// The error for a namespace in which the operator may not handle Secrets.
     #[must_use]
     pub fn denied(&self, namespace: &str, what: &str) -> ClusterError {
-        let subject = match self.whoami.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
-            Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
-            None => format!("--user={}", self.whoami),
-        };
         ClusterError {
             action: format!("check access to Secrets in namespace {namespace}"),
             kind: ClusterErrorKind::Forbidden,
             message: format!(
-                "the operator may not {what} Secrets there. A cluster admin can grant it: add {namespace} to the chart value secretAccess.namespaces, or run: kubectl -n {namespace} create rolebinding {role} --clusterrole={role} {subject}",
-                role = self.cluster_role,
+                "the operator may not {what} Secrets there. A cluster admin can grant it: add {namespace} to the chart value secretAccess.namespaces, or run: {}",
+                self.command(namespace, &self.cluster_role),
             ),
         }
+    }
+
+    /// The error for a namespace in which the operator may not restart workloads. `said` are the API server's words.
+    #[must_use]
+    pub fn denied_restarts(&self, namespace: &str, said: &str) -> ClusterError {
+        ClusterError {
+            action: format!("restart workloads in namespace {namespace}"),
+            kind: ClusterErrorKind::Forbidden,
+            message: format!(
+                "the operator may not restart it ({said}). A cluster admin can grant it: add {namespace} to the chart value restartAccess.namespaces, or run: {}",
+                self.command(namespace, &self.restarts_cluster_role),
+            ),
+        }
+    }
+
+    fn command(&self, namespace: &str, role: &str) -> String {
+        let subject = match self.whoami.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+            Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
+            None => format!("--user={}", self.whoami),
+        };
+        format!("kubectl -n {namespace} create rolebinding {role} --clusterrole={role} {subject}")
     }
 
     async fn may(&self, namespace: &str, verb: &str) -> Result<bool, ClusterError> {

@@ -6,8 +6,10 @@ mod error;
 mod events;
 mod identity;
 mod journal;
+mod scrapers;
 mod secrets;
 mod status;
+mod workloads;
 
 pub use access::SecretAccess;
 pub use classes::{ClassReports, Classes, Resources, Rules};
@@ -15,5 +17,7 @@ pub use error::{ClusterError, ClusterErrorKind};
 pub use events::{Events, News};
 pub use identity::{cluster_id, whoami};
 pub use journal::{Attempt, Journals};
+pub use scrapers::{Scraper, Scrapers};
 pub use secrets::{Held, Secrets};
 pub use status::Users;
+pub use workloads::Workloads;

@@ -1,12 +1,14 @@
 //! When the next rotation is due.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::LazyLock};
 
 use croner::{
     Cron,
     parser::{CronParser, Seconds, Year},
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use super::memo::Memo;
 
 /// When keys are rotated.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +152,11 @@ impl CronSchedule {
     /// Goes from each occurrence to the last one within the limit, so that an hourly schedule that pauses for half a
     /// year is found out in as few steps as a yearly one.
     fn gap_beyond(&self, limit: SignedDuration) -> Option<SignedDuration> {
+        static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
+        KNOWN.get_or(format!("{} {limit}", self.key()), || self.look_for_gap(limit))
+    }
+
+    fn look_for_gap(&self, limit: SignedDuration) -> Option<SignedDuration> {
         let mut last = self.after(sample_start())?;
         let end = last.checked_add(GAP_YEARS).ok()?;
         for _ in 0..GAP_STEPS {
@@ -170,7 +177,17 @@ impl CronSchedule {
         self.cron.find_previous_occurrence(&time.to_zoned(self.zone.clone()), true).ok().map(|zoned| zoned.timestamp())
     }
 
+    /// What tells this schedule from every other one.
+    pub(super) fn key(&self) -> String {
+        format!("{} {}", self.text, self.zone.iana_name().unwrap_or_default())
+    }
+
     fn smallest_gap(&self) -> Option<SignedDuration> {
+        static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
+        KNOWN.get_or(self.key(), || self.sample_gap())
+    }
+
+    fn sample_gap(&self) -> Option<SignedDuration> {
         let mut last = self.after(sample_start())?;
         let mut smallest = None::<SignedDuration>;
         for _ in 0..SAMPLE_SIZE {

@@ -17,6 +17,10 @@ pub struct Settings {
     pub retire_dwell: SignedDuration,
     /// A superseded key that AWS saw used within this time counts as used now.
     pub last_used_window: SignedDuration,
+    /// How much longer than its overlap a superseded key stays Active at most while a workload is not rolled out.
+    pub restart_hold: SignedDuration,
+    /// Time between two looks at a workload that was restarted a moment ago.
+    pub restart_check: SignedDuration,
     /// Smallest allowed rotation interval.
     pub min_rotation_interval: SignedDuration,
     /// Managed policies that the account allows per user (IAM quota, 10 unless raised).
@@ -50,6 +54,8 @@ impl Default for Settings {
             verify_timeout: SignedDuration::from_mins(5),
             retire_dwell: SignedDuration::from_mins(10),
             last_used_window: SignedDuration::from_hours(26),
+            restart_hold: SignedDuration::from_hours(24),
+            restart_check: SignedDuration::from_secs(10),
             min_rotation_interval: SignedDuration::from_hours(1),
             max_attached_policies: 10,
         }

@@ -165,6 +165,7 @@ fn rotation_state(reason: Reason) -> State {
         | Reason::Overlap
         | Reason::NotRequested
         | Reason::StillUsed
+        | Reason::Restarting
         | Reason::RotationWaits
         | Reason::Verifying
         | Reason::Recovering => State::True,

@@ -1,8 +1,13 @@
 //! Windows: when a rotation that is due may begin.
 
+use std::{fmt::Write as _, sync::LazyLock};
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::schedule::{CronSchedule, Rhythm, SAMPLE_SIZE, sample_start};
+use super::{
+    memo::Memo,
+    schedule::{CronSchedule, Rhythm, SAMPLE_SIZE, sample_start},
+};
 
 /// An opening that comes an hour late once a year, when the clocks are changed, is not one too few.
 const CLOCK_CHANGE: SignedDuration = SignedDuration::from_hours(1);
@@ -37,6 +42,14 @@ impl Windows {
     /// The time from one opening to the next, if no opening lies within `interval` of an earlier one.
     #[must_use]
     pub fn longest_wait_beyond(&self, interval: SignedDuration) -> Option<SignedDuration> {
+        static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
+        if self.0.is_empty() {
+            return None;
+        }
+        KNOWN.get_or(self.key(&interval.to_string()), || self.look_for_wait(interval))
+    }
+
+    fn look_for_wait(&self, interval: SignedDuration) -> Option<SignedDuration> {
         let mut opened = self.next_opening(sample_start())?;
         for _ in 0..SAMPLE_SIZE {
             let reach = opened.checked_add(interval + CLOCK_CHANGE).ok()?;
@@ -52,10 +65,25 @@ impl Windows {
     /// The smallest time between two rotations of this rhythm in these windows, if there are any.
     #[must_use]
     pub fn smallest_gap(&self, rhythm: &Rhythm) -> Option<SignedDuration> {
-        if self.0.is_empty() || !matches!(rhythm, Rhythm::Cron(_)) {
+        static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
+        match rhythm {
+            Rhythm::Cron(schedule) if !self.0.is_empty() => {
+                KNOWN.get_or(self.key(&schedule.key()), || self.sample_gap(rhythm))
+            }
             // Time from the last publication: a window makes it longer, never shorter.
-            return rhythm.smallest_gap();
+            _ => rhythm.smallest_gap(),
         }
+    }
+
+    /// What tells the answer to a question about these windows from every other one.
+    fn key(&self, question: &str) -> String {
+        self.0.iter().fold(question.to_owned(), |mut key, window| {
+            let _ = write!(key, " | {} {}", window.opens.key(), window.duration);
+            key
+        })
+    }
+
+    fn sample_gap(&self, rhythm: &Rhythm) -> Option<SignedDuration> {
         // A rotation that had to wait is nearer to the next time of the schedule.
         let begin = |last| rhythm.due(last, 0).map(|due| self.begin(due, due, 0)).filter(|at| *at < Timestamp::MAX);
         let mut last = begin(sample_start())?;

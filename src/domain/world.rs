@@ -8,7 +8,12 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{console::ConsoleSecret, journal::Journal};
+use super::{
+    console::ConsoleSecret,
+    journal::Journal,
+    restart::{Restarts, Seen},
+};
+use crate::api::user::RestartTarget;
 
 /// Everything that `plan` looks at.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +38,8 @@ pub struct World {
     pub last_used: BTreeMap<String, LastUse>,
     /// In this pass AWS did not say when a key was last used; everything else is looked after all the same.
     pub last_used_failed: bool,
+    /// Workloads that are to be restarted, for those that were looked at in this pass.
+    pub workloads: BTreeMap<RestartTarget, Seen>,
     /// Access keys that IAM said in this pass are deleted or do not exist.
     pub gone: BTreeSet<String>,
     /// Hints from the resource's own status. Losing them costs time, never safety.
@@ -169,6 +176,8 @@ pub struct PublishedFacts {
     pub fence: Option<String>,
     /// Earlier target Secrets of ours that wait for their key to retire: name -> key id.
     pub previous: BTreeMap<String, String>,
+    /// How far the restarts are that its key asks for.
+    pub restarts: Restarts,
     /// It cannot be written: somebody made it immutable.
     pub immutable: bool,
 }
@@ -272,6 +281,7 @@ impl World {
             verification: None,
             last_used: BTreeMap::new(),
             last_used_failed: false,
+            workloads: BTreeMap::new(),
             gone: BTreeSet::new(),
             reported: Reported::default(),
             finalizer: true,

@@ -1,5 +1,6 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
+mod guard;
 pub mod iam_policy;
 mod leader;
 pub mod metrics;

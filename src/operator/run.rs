@@ -28,6 +28,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tracing::Instrument;
 
 use super::{
+    guard::Guard,
     leader::Leadership,
     metrics::Metrics,
     server::{self, Shown},
@@ -36,7 +37,7 @@ use super::{
 use crate::{
     api::AwsDeployUser,
     aws::{Connection, Iam},
-    cluster::{self, ClusterError, Resources, Rules},
+    cluster::{self, ClusterError, Resources, Rules, Scrapers, SecretAccess},
     reconcile::{self, Context, Watched},
 };
 
@@ -99,7 +100,8 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
         .await
         .map_err(|error| RunError::Listen(settings.metrics_addr, error))?;
     let stop = stop_signal();
-    let shown = Shown { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready) };
+    let guard = settings.metrics_auth.then(|| Arc::new(Guard::new(Scrapers::new(client.clone()))));
+    let shown = Shown { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), guard };
     let served = tokio::spawn(server::serve(listener, shown, stopped(stop.clone())));
 
     let apis = apis(&client, &settings.watch_namespaces);
@@ -204,7 +206,12 @@ impl Term<'_> {
             self.client.clone(),
             watched,
             iam,
-            (self.whoami.clone(), &settings.secrets_cluster_role),
+            SecretAccess::new(
+                self.client.clone(),
+                self.whoami.clone(),
+                settings.secrets_cluster_role.clone(),
+                settings.restarts_cluster_role.clone(),
+            ),
             self.cluster_id.clone(),
             settings.passes(),
             Arc::clone(self.metrics) as _,

@@ -11,19 +11,24 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
-    response::IntoResponse,
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_TYPE, WWW_AUTHENTICATE},
+    },
+    response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::net::TcpListener;
 
-use super::metrics::Metrics;
+use super::{guard::Guard, metrics::Metrics};
 
 /// What the endpoints show.
 #[derive(Clone)]
 pub(super) struct Shown {
     pub(super) metrics: Arc<Metrics>,
     pub(super) ready: Arc<AtomicBool>,
+    /// Who may read the metrics; absent: everybody who reaches them.
+    pub(super) guard: Option<Arc<Guard>>,
 }
 
 /// Serves until `shutdown`.
@@ -40,8 +45,14 @@ pub(super) async fn serve(
     axum::serve(listener, router).with_graceful_shutdown(shutdown).await
 }
 
-async fn metrics(State(shown): State<Shown>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], shown.metrics.text())
+async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
+    if let Some(guard) = &shown.guard
+        && let Err((status, why)) = guard.admit(&headers).await
+    {
+        return (status, [(WWW_AUTHENTICATE, "Bearer")], why).into_response();
+    }
+    let kind = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (kind, shown.metrics.text()).into_response()
 }
 
 async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {

@@ -36,6 +36,15 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_LAST_USED_WINDOW", default_value = "26h", value_parser = parse_flag)]
     pub last_used_window: Duration,
 
+    /// With accessKey.restart: how much longer than its overlap an old key stays Active at most while a workload is not
+    /// rolled out with the new one. It never stays into the next rotation.
+    #[arg(long, env = "AWSDEPLOY_RESTART_HOLD", default_value = "24h", value_parser = parse_flag)]
+    pub restart_hold: Duration,
+
+    /// How often a workload is looked at that was restarted a moment ago; six times more rarely after ten minutes.
+    #[arg(long, env = "AWSDEPLOY_RESTART_CHECK", default_value = "10s", value_parser = parse_flag)]
+    pub restart_check: Duration,
+
     /// Smallest rotation interval that a resource may declare.
     #[arg(long, env = "AWSDEPLOY_MIN_ROTATION_INTERVAL", default_value = "1h", value_parser = parse_flag)]
     pub min_rotation_interval: Duration,
@@ -59,6 +68,10 @@ pub struct OperatorSettings {
     /// Metrics with a series for each resource: ready, key age, next rotation. False: sums alone, for thousands of resources.
     #[arg(long, env = "AWSDEPLOY_METRICS_PER_RESOURCE", default_value_t = true, action = clap::ArgAction::Set)]
     pub metrics_per_resource: bool,
+
+    /// Ask for a bearer token at /metrics whose owner may get the path by RBAC.
+    #[arg(long, env = "AWSDEPLOY_METRICS_AUTH")]
+    pub metrics_auth: bool,
 
     /// Let one of several replicas lead; the others are ready and wait. Off: run one replica only.
     #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]
@@ -101,6 +114,10 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_SECRETS_CLUSTER_ROLE", default_value = "aws-deploy-user-operator-secrets")]
     pub secrets_cluster_role: String,
 
+    /// `ClusterRole` that a namespace without leave to restart its workloads is told to bind.
+    #[arg(long, env = "AWSDEPLOY_RESTARTS_CLUSTER_ROLE", default_value = "aws-deploy-user-operator-restarts")]
+    pub restarts_cluster_role: String,
+
     /// What to log: a level, or directives such as info,awsdeploy=debug.
     #[arg(long, env = "AWSDEPLOY_LOG", default_value = "info")]
     pub log: String,
@@ -132,6 +149,8 @@ impl OperatorSettings {
                 verify_timeout: signed(self.verify_timeout),
                 retire_dwell: signed(self.retire_dwell),
                 last_used_window: signed(self.last_used_window),
+                restart_hold: signed(self.restart_hold),
+                restart_check: signed(self.restart_check),
                 min_rotation_interval: signed(self.min_rotation_interval),
                 max_attached_policies: self.max_attached_policies,
             },

@@ -109,21 +109,20 @@ pub struct PassSettings {
 }
 
 impl Context {
-    /// Everything passes need. The pair is whom the API server takes the operator for, and the `ClusterRole` that grants it
-    /// access to Secrets.
+    /// Everything passes need.
     #[must_use]
     pub fn new(
         client: Client,
         watched: Watched,
         iam: Iam,
-        (whoami, secrets_cluster_role): (String, &str),
+        access: SecretAccess,
         cluster_id: String,
         settings: PassSettings,
         observer: Arc<dyn PassObserver>,
     ) -> Self {
         Self {
             events: Events::new(client.clone()),
-            access: SecretAccess::new(client.clone(), whoami, secrets_cluster_role.to_owned()),
+            access,
             client,
             rules: watched.rules,
             resources: watched.resources,
@@ -348,7 +347,8 @@ impl Pass<'_> {
             tracing::debug!(%effect, "acting");
             let made_at = actor.observed.world.journal().and_then(Journal::keyed_at);
             let result = actor.act(effect, self.memory).await;
-            self.context.observer.acted(effect.verb(), result.as_ref().err().map(PassError::reason));
+            let failure = result.as_ref().err().map(PassError::reason).or_else(|| actor.not_restarted(effect));
+            self.context.observer.acted(effect.verb(), failure);
             if let (plan::Effect::Publish { .. }, Ok(()), Some(made_at)) = (effect, &result, made_at) {
                 self.context.observer.verified(until_then(self.now(), made_at));
             }
@@ -403,6 +403,7 @@ impl Pass<'_> {
         wanted: Facts,
     ) -> Result<(), PassError> {
         let (failed, silent) = (actor.observed.world.user_sync_failed, actor.observed.world.last_used_failed);
+        let workloads = std::mem::take(&mut actor.observed.world.workloads);
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
         let mut observed =
@@ -412,6 +413,7 @@ impl Pass<'_> {
         }
         observed.world.user_sync_failed = failed;
         observed.world.last_used_failed = silent;
+        observed.world.workloads = workloads;
         observed.world.finalizer = finalizer;
         actor.observed = observed;
         Ok(())

@@ -3,7 +3,10 @@
 //! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
 //! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use jiff::SignedDuration;
 
@@ -114,6 +117,7 @@ pub(super) async fn observe(
             verification: memory.verification.clone(),
             last_used: memory.last_used.clone(),
             last_used_failed: false,
+            workloads: BTreeMap::new(),
             gone: BTreeSet::new(),
             reported: reported(user),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),

@@ -20,6 +20,7 @@ SAMPLES = {
     "image.pullPolicy": "Always",
     "imagePullSecrets": [{"name": "registry"}],
     "secretAccess.namespaces": ["deploy"],
+    "restartAccess.namespaces": ["deploy"],
     **{
         path: (value, {"presets": {preset: {"enabled": True, "namespaces": ["a"], **more}}})
         for preset, more in (("cycle", {}), ("defang", {}), ("cdk", {"policy": "arn:aws:iam::123456789012:policy/cdk"}))
@@ -36,6 +37,7 @@ SAMPLES = {
     ),
     "admission.classes": False,
     "admission.ownSecrets": False,
+    "admission.ownRestarts": False,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -61,6 +63,8 @@ SAMPLES = {
     "settings.retireDwell": "0s",
     "podDisruptionBudget.enabled": False,
     "settings.lastUsedWindow": "3h",
+    "settings.restartHold": "3h",
+    "settings.restartCheck": "3m",
     "leaderElection.enabled": (False, {"replicas": 1}),
     "settings.leaseDuration": "30s",
     "settings.log": "info,kube=warn",
@@ -69,6 +73,11 @@ SAMPLES = {
     "crds.keep": False,
     "metrics.address": "::",
     "metrics.port": 9090,
+    "metrics.auth.enabled": True,
+    **{
+        path: (value, {"metrics": {"auth": {"enabled": True, "tokenSecret": "scraper"}, "podMonitor": {"enabled": True}}})
+        for path, value in (("metrics.auth.tokenSecret", "prometheus"), ("metrics.auth.tokenSecretKey", "bearer"))
+    },
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
@@ -133,6 +142,7 @@ SAMPLES = {
 }
 
 LEADS = ["--leader-elect", f"--lease-namespace={NAMESPACE}", f"--lease-name={NAME}"]
+ROLES = [f"--secrets-cluster-role={NAME}-secrets", f"--restarts-cluster-role={NAME}-restarts"]
 SECRET_VERBS = ["get", "create", "update", "delete"]
 
 
@@ -235,6 +245,7 @@ class Values(unittest.TestCase):
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a"]}, "watchNamespaces": ["b"]}, "watchNamespaces does not"),
+            ({"restartAccess": {"namespaces": ["a"]}, "watchNamespaces": ["b"]}, "watchNamespaces does not"),
             ({"settings": {"resync": "10"}}, "resync"),
             ({"settings": {"resync": 10}}, "resync"),
             ({"settings": {"verifySuccesses": -1}}, "verifySuccesses"),
@@ -285,7 +296,7 @@ class Operator(unittest.TestCase):
 
     def test_without_values_the_operator_is_told_no_more_than_it_must(self):
         self.assertEqual(
-            Objects().arguments, ["--metrics-addr=0.0.0.0:8080", f"--secrets-cluster-role={NAME}-secrets", *LEADS]
+            Objects().arguments, ["--metrics-addr=0.0.0.0:8080", *ROLES, *LEADS]
         )
         self.assertEqual(Objects().environment, {"AWS_EC2_METADATA_DISABLED": "true"})
 
@@ -295,7 +306,7 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[1:]),
             {
-                *LEADS, f"--secrets-cluster-role={NAME}-secrets", "--cluster-id=test", "--concurrency=4",
+                *LEADS, *ROLES, "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--report-classes=false",
                 "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
@@ -315,7 +326,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsPerResource", "secretsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsAuth", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -413,7 +424,7 @@ class Rights(unittest.TestCase):
     def test_the_operator_has_these_rights_and_no_other(self):
         objects = Objects()
         self.assertEqual(
-            self.rules(objects, "", "-classes", "-cluster-id", "-secrets"),
+            self.rules(objects, "", "-classes", "-cluster-id", "-secrets", "-restarts"),
             [
                 {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers"], "verbs": ["get", "list", "watch", "patch"]},
                 {"apiGroups": ["awsdeploy.dev"], "resources": ["awsdeployusers/status"], "verbs": ["update"]},
@@ -423,6 +434,7 @@ class Rights(unittest.TestCase):
                 {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
                 {"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]},
                 {"apiGroups": [""], "resources": ["secrets"], "verbs": SECRET_VERBS},
+                {"apiGroups": ["apps"], "resources": ["deployments", "statefulsets", "daemonsets"], "verbs": ["get", "patch"]},
             ],
         )
         self.assertEqual(
@@ -451,6 +463,45 @@ class Rights(unittest.TestCase):
         for binding in bindings:
             self.assertEqual(binding["roleRef"]["name"], f"{NAME}-secrets")
             self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
+
+    def test_workloads_are_bound_where_they_are_named_and_never_in_the_whole_cluster(self):
+        objects = Objects({"restartAccess": {"namespaces": ["deploy", "ci"]}})
+        bindings = [binding for binding in objects.kind("RoleBinding") if binding["roleRef"]["name"] == f"{NAME}-restarts"]
+        self.assertEqual([binding["metadata"]["namespace"] for binding in bindings], ["deploy", "ci"])
+        for binding in bindings:
+            self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
+        whole = {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}
+        self.assertNotIn(f"{NAME}-restarts", whole)
+
+    def test_metrics_can_be_kept_for_those_who_may_read_them(self):
+        names = {role["metadata"]["name"] for role in Objects().kind("ClusterRole")}
+        self.assertEqual([name for name in names if "-metrics" in name], [])
+        self.assertNotIn("--metrics-auth", Objects().arguments)
+        objects = Objects({"metrics": {"auth": {"enabled": True}}})
+        self.assertIn("--metrics-auth", objects.arguments)
+        self.assertEqual(
+            self.rules(objects, "-metrics-auth", "-metrics-reader"),
+            [
+                {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+                {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+                {"nonResourceURLs": ["/metrics"], "verbs": ["get"]},
+            ],
+        )
+        bound = objects.one("ClusterRoleBinding", "-metrics-auth")
+        self.assertEqual(bound["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
+
+    def test_monitors_show_a_token_where_one_is_asked_for(self):
+        def endpoint(kind, **auth):
+            spec = Objects({"metrics": {"auth": {"enabled": True, **auth}, kind: {"enabled": True}}}).one(kind[0].upper() + kind[1:])["spec"]
+            return (spec.get("endpoints") or spec["podMetricsEndpoints"])[0]
+
+        self.assertEqual(endpoint("serviceMonitor")["bearerTokenFile"], "/var/run/secrets/kubernetes.io/serviceaccount/token")
+        for kind in ("serviceMonitor", "podMonitor"):
+            shown = endpoint(kind, tokenSecret="prometheus")
+            self.assertEqual(shown["authorization"], {"type": "Bearer", "credentials": {"name": "prometheus", "key": "token"}})
+            self.assertNotIn("bearerTokenFile", shown)
+        with self.assertRaisesRegex(Refused, "metrics.auth.tokenSecret"):
+            endpoint("podMonitor")
 
     def test_no_rule_has_a_wildcard(self):
         for role in Objects().kind("ClusterRole"):

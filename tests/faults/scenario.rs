@@ -11,6 +11,9 @@ use crate::stage::{Stage, eventually};
 /// How long a run may take to be well again; back-offs of half a minute are part of it.
 pub(crate) const RECOVERY: Duration = Duration::from_mins(1);
 
+/// Every form whose parts must be of one key, so that the auditor can compare them.
+const FORMATS: [&str; 4] = ["Environment", "CredentialsFile", "Csv", "ProcessJson"];
+
 /// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
@@ -72,7 +75,7 @@ impl Scenario {
         json!({
             "userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
             "deletionPolicy": policy, "adoption": if self == Self::Adoption { "IfTagged" } else { "Never" },
-            "accessKey": {"description": "a hub", "rotation": {"every": "Never", "overlap": "1s"}},
+            "accessKey": {"description": "a hub", "secret": {"formats": FORMATS}, "rotation": {"every": "Never", "overlap": "1s"}},
         })
     }
 

@@ -42,6 +42,7 @@ fn rows() -> Vec<(Value, Value, Seen)> {
     let present = |operator: &str| selector(json!({"matchExpressions": [{"key": "team", "operator": operator}]}));
     let inline = |action: &str| json!({"policies": {"inline": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}}]}});
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1m"}}});
+    let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
     let name = |pattern: &str| json!({"users": {"namePattern": pattern}});
     vec![
         // Namespaces.
@@ -97,6 +98,9 @@ fn rows() -> Vec<(Value, Value, Seen)> {
         (json!({"groups": ["r*"]}), json!({"groups": ["readers"]}), Allowed),
         (json!({}), json!({"console": {}}), Both),
         (json!({"console": "Allow"}), json!({"console": {}}), Allowed),
+        (json!({}), restart.clone(), Both),
+        (json!({"restart": "Allow"}), restart, Allowed),
+        (json!({}), json!({"accessKey": {"restart": []}}), Allowed),
         (name("deploy-.*"), json!({"userName": "deploy-a"}), Allowed),
         (name("deploy-.*"), json!({"userName": "x-deploy-a"}), Both),
         (name("a|b"), json!({"userName": "ab"}), Both),

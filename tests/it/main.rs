@@ -34,6 +34,7 @@ mod observed;
 mod ownership;
 mod presets;
 mod quarantine;
+mod restart;
 mod restore;
 mod rights;
 mod rotation;
@@ -200,10 +201,18 @@ const CLAIMS: &[Claim] = claims! {
         a_conflict_that_stays_is_told_and_not_hammered,
         a_silent_aws_is_given_up_in_time_and_nothing_is_guessed,
     }
+    restart: {
+        a_new_key_restarts_its_workloads_once_and_the_old_key_waits_for_them,
+        a_workload_is_restarted_once_also_by_a_crash_and_by_a_second_leader,
+        what_cannot_be_restarted_is_told_and_holds_up_no_key_and_no_other_workload,
+        a_rollout_that_hangs_keeps_the_old_key_no_longer_than_is_allowed,
+        the_operator_changes_nothing_of_a_workload_but_its_own_annotation,
+    }
     restore: { a_restored_resource_goes_on_with_its_user_once_that_is_handed_over }
     observed: {
         metrics_follow_a_resource_from_its_first_key_to_its_end,
         throttled_calls_are_counted,
+        metrics_are_for_those_who_may_read_them_where_that_is_asked_for,
         every_line_of_a_json_log_names_its_pass,
     }
     cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }

@@ -2,6 +2,8 @@
 
 use awsdeploy::api::{Reason, mark};
 use awsdeploy_testkit::aws_proxy::Rule;
+use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding};
+use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, eventually};
@@ -73,4 +75,39 @@ pub(crate) async fn every_line_of_a_json_log_names_its_pass() {
     }
     let metrics = stage.operator.metrics().await.expect("metrics");
     assert!(metrics.contains("awsdeploy_resources 1") && !metrics.contains("namespace="), "{metrics}");
+}
+
+pub(crate) async fn metrics_are_for_those_who_may_read_them_where_that_is_asked_for() {
+    let stage = Stage::with_arguments(&["--metrics-auth"]).await;
+    let accounts: Api<ServiceAccount> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let prometheus = serde_json::from_value(json!({"metadata": {"name": "prometheus"}})).expect("an account");
+    accounts.create(&PostParams::default(), &prometheus).await.expect("an account");
+    let request = serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": []}})).expect("a request");
+    let made = accounts.create_token_request("prometheus", &PostParams::default(), &request).await.expect("a token");
+    let token = made.status.expect("a token").token;
+    let status = async |token: Option<&str>| stage.operator.metrics_as(token).await.expect("an answer");
+
+    assert_eq!(status(None).await.0, 401);
+    assert_eq!(status(Some("nonsense")).await.0, 401);
+    let (forbidden, told) = status(Some(&token)).await;
+    assert_eq!(forbidden, 403);
+    let user = format!("system:serviceaccount:{}:prometheus", stage.namespace);
+    assert!(told.contains(&user) && told.contains("metrics-reader"), "{told}");
+
+    let binding: ClusterRoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": format!("{}-prometheus", stage.namespace)},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "aws-deploy-user-operator-metrics-reader"},
+        "subjects": [{"kind": "ServiceAccount", "name": "prometheus", "namespace": stage.namespace}],
+    }))
+    .expect("a binding");
+    let bindings: Api<ClusterRoleBinding> = Api::all(stage.client.clone());
+    bindings.create(&PostParams::default(), &binding).await.expect("a binding");
+    let read = async || {
+        let (status, text) = stage.operator.metrics_as(Some(&token)).await.expect("an answer");
+        (status == 200).then_some(text)
+    };
+    let text = eventually("metrics for who may read them", read, || stage.log()).await;
+    assert!(text.contains("awsdeploy_build_info"), "{text}");
+    assert_eq!(status(None).await.0, 401, "for that one alone");
+    assert!(!stage.log().contains(&token), "no token is ever logged");
 }

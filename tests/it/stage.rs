@@ -66,8 +66,8 @@ struct Shared {
     admin: PathBuf,
     moto: std::net::SocketAddr,
     directory: PathBuf,
-    /// The chart's `RoleBinding` for a namespace, with a placeholder for its name.
-    secrets_binding: DynamicObject,
+    /// The chart's `RoleBinding`s for a namespace, with a placeholder for its name: for Secrets, and for restarts.
+    bindings: [DynamicObject; 2],
 }
 
 /// Runs a claim.
@@ -127,6 +127,8 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
             "replicas": 0,
             "networkPolicy": {"enabled": false},
             "secretAccess": {"namespaces": ["placeholder"]},
+            "restartAccess": {"namespaces": ["placeholder"]},
+            "metrics": {"auth": {"enabled": true}},
             "admission": {"classes": admission},
             "presets": {
                 "cycle": {"enabled": true, "namespaces": [format!("{PRESET}cycle")]},
@@ -151,12 +153,13 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
         ask_where_it_is_wanted(&client, object).await?;
     }
     apply_class(&client, "default", true, open_class()).await?;
-    let secrets_binding = chart
-        .template()
-        .await?
-        .into_iter()
-        .find(|object| object.namespace().as_deref() == Some("placeholder"))
-        .ok_or("the chart binds no Secrets role in a listed namespace")?;
+    let rendered = chart.template().await?;
+    let binding = |end: &str| {
+        let listed = |object: &&DynamicObject| object.namespace().as_deref() == Some("placeholder");
+        let found = rendered.iter().filter(listed).find(|object| object.name_any().ends_with(end));
+        found.cloned().ok_or(format!("the chart binds no role ...{end} in a listed namespace"))
+    };
+    let bindings = [binding("-secrets")?, binding("-restarts")?];
     let kubeconfig = rig.file("operator.kubeconfig");
     rig.control_plane().service_account_kubeconfig(SYSTEM, SYSTEM, &kubeconfig).await?;
     Ok(Shared {
@@ -165,7 +168,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
         admin,
         moto: rig.emulator().addr(),
         directory: rig.directory().to_owned(),
-        secrets_binding,
+        bindings,
         rig: Mutex::new(Some(rig)),
     })
 }
@@ -196,7 +199,7 @@ async fn ask_where_it_is_wanted(client: &Client, mut object: DynamicObject) -> k
 pub(crate) fn open_class() -> Value {
     json!({
         "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
-        "console": "Allow", "adoption": "Allow", "acknowledgeAdminEquivalent": true,
+        "console": "Allow", "adoption": "Allow", "restart": "Allow", "acknowledgeAdminEquivalent": true,
     })
 }
 
@@ -270,7 +273,7 @@ pub(crate) struct Stage {
     pub(crate) kube: Option<KubeProxy>,
     pub(crate) directory: PathBuf,
     options: OperatorOptions,
-    binding: Option<DynamicObject>,
+    bindings: [DynamicObject; 2],
     rights: Rights,
 }
 
@@ -293,8 +296,10 @@ impl Stage {
         // A client of its own: connections belong to the runtime's tasks, tests come and go.
         let client = shared.client.clone();
         create_namespace(&client, &namespace).await;
-        let mut binding = shared.secrets_binding.clone();
-        binding.metadata.namespace = Some(namespace.clone());
+        let bindings = shared.bindings.clone().map(|mut binding| {
+            binding.metadata.namespace = Some(namespace.clone());
+            binding
+        });
         let account = wishes.account.map_or_else(Account::unique, Account::with_id);
         let aws = aws(shared, &account).await;
         let rights = Rights::new(&aws);
@@ -322,7 +327,7 @@ impl Stage {
             account,
             kube,
             directory,
-            binding: Some(binding),
+            bindings,
             rights,
         };
         if !wishes.no_secret_access {
@@ -345,7 +350,16 @@ impl Stage {
 
     /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.
     pub(crate) async fn grant_secret_access(&self) {
-        let binding = self.binding.as_ref().expect("a binding");
+        self.bind(&self.bindings[0]).await;
+    }
+
+    /// What a cluster admin does to let workloads be restarted: the chart's own `RoleBinding`.
+    #[allow(dead_code, reason = "the fault runs share this file")]
+    pub(crate) async fn grant_restarts(&self) {
+        self.bind(&self.bindings[1]).await;
+    }
+
+    async fn bind(&self, binding: &DynamicObject) {
         let types = binding.types.as_ref().expect("types");
         let (group, version) = types.api_version.split_once('/').expect("a group");
         let resource = ApiResource {
@@ -698,6 +712,7 @@ fn options(
         "--retire-dwell=2s",
         "--resync=5s",
         "--secret-check=1s",
+        "--restart-check=200ms",
         "--aws-rate=500",
         // All tests share the classes; each would see other users.
         "--report-classes=false",

@@ -100,6 +100,9 @@ pub fn authorize(
     check_tags(name, class, &user, &mut violate);
     if let Some(key) = user.spec.programmatic() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
+        if !key.restart.is_empty() && rules.restart == Permission::Deny {
+            violate("accessKey.restart", format!("class {name} does not allow restarts of workloads"));
+        }
     }
     for group in user.spec.groups.iter().filter(|group| !allows_group(&rules.groups, group)) {
         violate("groups", format!("class {name} does not allow the group {group}; it allows: {}", list(&rules.groups)));

@@ -8,10 +8,14 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::domain::{
-    journal::{Journal, Mode},
-    settings::Settings,
-    world::{Leftover, World},
+use crate::{
+    api::user::RestartTarget,
+    domain::{
+        journal::{Journal, Mode},
+        restart::{self, Restarts},
+        settings::Settings,
+        world::{Leftover, World},
+    },
 };
 
 /// Why an access key is set Inactive or deleted.
@@ -21,6 +25,8 @@ pub enum Why {
     Retired,
     /// It was held because it is used, or because AWS did not say whether it is, for as long as is allowed.
     HeldLongEnough,
+    /// Workloads that are to be restarted for the key after it were not rolled out for as long as is allowed.
+    NotRolledOut,
     /// AWS quarantines the user: others may know the key.
     Quarantined,
     /// Its secret is lost and the slot is needed for a key that works.
@@ -119,6 +125,12 @@ pub enum Effect {
 
     /// Ask when these keys were last used: whether a superseded key may go, and which of two lost ones makes room.
     ReadLastUsed(Vec<String>),
+    /// Look at these workloads: whether they were restarted for the published key, and how far their rollout is.
+    ReadWorkloads(Vec<RestartTarget>),
+    /// Restart a workload for the key with this id, by an annotation of its pod template, unless that was done.
+    Restart(RestartTarget, String),
+    /// Write down in the published Secret how far the restarts are.
+    NoteRestarts(Restarts),
     /// Find out what still hangs on the user and blocks its deletion.
     ReadGrants,
     /// Remove something of others that blocks the deletion of the user.
@@ -207,6 +219,9 @@ impl Effect {
             | Self::CloseJournal
             | Self::RewriteSecret
             | Self::ReadLastUsed(_)
+            | Self::ReadWorkloads(_)
+            | Self::Restart(..)
+            | Self::NoteRestarts(_)
             | Self::ReadGrants
             | Self::ReleaseSecret => Facts::Remembered,
         }
@@ -283,6 +298,9 @@ impl Effect {
             Self::RewriteSecret => "RewriteSecret",
             Self::DeletePreviousSecret(_) => "DeletePreviousSecret",
             Self::ReadLastUsed(_) => "ReadLastUsed",
+            Self::ReadWorkloads(_) => "ReadWorkloads",
+            Self::Restart(..) => "Restart",
+            Self::NoteRestarts(_) => "NoteRestarts",
             Self::ReadGrants => "ReadGrants",
             Self::RemoveLeftover(_) => "RemoveLeftover",
             Self::DeleteUser => "DeleteUser",
@@ -314,6 +332,13 @@ impl fmt::Display for Effect {
             }
             Self::DeactivateKey(id, why) | Self::DeleteKey(id, why) => write!(formatter, "{verb} {id} ({why:?})"),
             Self::ReadLastUsed(ids) => write!(formatter, "{verb} {}", ids.join(", ")),
+            Self::ReadWorkloads(all) => {
+                write!(formatter, "{verb} {}", all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            }
+            Self::Restart(target, id) => write!(formatter, "{verb} {target} for {id}"),
+            Self::NoteRestarts(restarts) => {
+                write!(formatter, "{verb} {}", restart::encode(restarts).unwrap_or_else(|| "all done".to_owned()))
+            }
             Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),
             _ => formatter.write_str(verb),
         }

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 pub use cleanup::{Leaving, cleanup, declared_grants};
 pub use effect::{Effect, Facts, Why};
 pub use revoked::{Revoked, revoked};
+pub use rotation::restarts_owed;
 pub use standing::{Standing, standing};
 
 use super::{

@@ -5,6 +5,7 @@ mod cleanup;
 mod console;
 mod hold;
 mod quarantine;
+mod restart;
 mod rotation;
 mod simulation;
 mod sync;
@@ -213,6 +214,7 @@ impl Case {
             as_declared: true,
             fence: None,
             previous: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             immutable: false,
         };
         self.world(|world| world.published = Published::Ours(facts))

@@ -16,7 +16,11 @@ use sha2::{Digest, Sha256};
 
 pub use formats::violations;
 
-use super::{desired::DesiredSecret, world::PublishedFacts};
+use super::{
+    desired::DesiredSecret,
+    restart::{self, Restarts},
+    world::PublishedFacts,
+};
 use crate::api::mark;
 
 /// An access key with its secret. Its `Debug` redacts the secret.
@@ -50,6 +54,8 @@ pub struct Publication {
     pub fence: Option<String>,
     /// Earlier target Secrets: name -> key id.
     pub previous: BTreeMap<String, String>,
+    /// How far the restarts are that the key asks for.
+    pub restarts: Restarts,
 }
 
 #[derive(Default, Serialize, Deserialize, PartialEq, Eq)]
@@ -75,6 +81,7 @@ pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publicat
             (!publication.previous.is_empty())
                 .then(|| serde_json::to_string(&publication.previous).unwrap_or_default()),
         ),
+        (mark::ANNOTATION_RESTARTS, restart::encode(&publication.restarts)),
     ] {
         if let Some(value) = value {
             annotations.insert(name.to_owned(), value);
@@ -139,6 +146,7 @@ pub fn publication(content: &Content) -> Publication {
         previous: annotation(mark::ANNOTATION_PREVIOUS_SECRETS)
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default(),
+        restarts: annotation(mark::ANNOTATION_RESTARTS).map(|text| restart::decode(&text)).unwrap_or_default(),
     }
 }
 
@@ -160,6 +168,7 @@ pub fn facts(content: &Content, immutable: bool, desired: Option<&DesiredSecret>
         as_declared,
         fence: publication.fence,
         previous: publication.previous,
+        restarts: publication.restarts,
         immutable,
     }
 }

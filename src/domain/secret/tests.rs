@@ -96,7 +96,9 @@ fn publication_facts_survive_the_annotations() {
         rotate_honoured: Some("please".into()),
         fence: Some("uid".into()),
         previous: BTreeMap::from([("old".into(), "AKIAOLD".into())]),
+        restarts: crate::domain::restart::decode(r#"{"Deployment/a": "owed"}"#),
     };
+    assert_eq!(publication.restarts.len(), 1);
     let content = render(&desired(), &key(), &publication, &Content::default());
     assert_eq!(super::publication(&content), publication);
 }

@@ -189,7 +189,11 @@ impl Actor<'_> {
         });
         if why != Why::Cleanup {
             let note = format!("access key {id} was set Inactive ({})", because(why));
-            self.news.push(News { reason: Reason::KeyDeactivated, note, warning: why == Why::HeldLongEnough });
+            self.news.push(News {
+                reason: Reason::KeyDeactivated,
+                note,
+                warning: matches!(why, Why::HeldLongEnough | Why::NotRolledOut),
+            });
         }
         Ok(())
     }
@@ -257,6 +261,9 @@ fn because(why: Why) -> &'static str {
         Why::Retired => "its overlap is over",
         Why::HeldLongEnough => {
             "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
+        }
+        Why::NotRolledOut => {
+            "its overlap and the operator's --restart-hold are over, or the next rotation is due; workloads of accessKey.restart are not rolled out with the key after it, and pods that still hold it are refused from now on"
         }
         Why::Quarantined => "AWS quarantines the user: others may know the key",
         Why::MakesRoom => "its value is lost and its slot is needed",

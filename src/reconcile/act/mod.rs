@@ -6,6 +6,7 @@
 mod console;
 mod key;
 mod published;
+mod restart;
 mod user;
 
 use jiff::Timestamp;
@@ -131,6 +132,9 @@ impl Actor<'_> {
             Effect::RewriteSecret => self.rewrite().await?,
             Effect::DeletePreviousSecret(secret) => self.delete_previous(secret).await?,
             Effect::ReadLastUsed(ids) => self.read_last_used(ids, memory).await?,
+            Effect::ReadWorkloads(targets) => self.read_workloads(targets).await,
+            Effect::Restart(target, key_id) => self.restart(target, key_id).await?,
+            Effect::NoteRestarts(restarts) => self.note_restarts(restarts).await?,
             Effect::ReadGrants => Box::pin(self.read_grants()).await?,
             Effect::RemoveLeftover(leftover) => self.remove_leftover(leftover).await.map_err(aws)?,
             Effect::DeleteUser => self.delete_user().await?,

@@ -5,6 +5,7 @@ use crate::{
     api::Reason,
     domain::{
         desired::Desired,
+        plan,
         secret::{self, Content, KeyMaterial, Publication},
     },
     reconcile::error::PassError,
@@ -35,6 +36,7 @@ impl Actor<'_> {
             rotate_honoured: journal.and_then(|journal| journal.rotate_request),
             fence: before.fence,
             previous,
+            restarts: plan::restarts_owed(desired, &self.observed.world),
         };
         self.write_secret(desired, &key, &publication).await?;
         let Some(until) = desired.key.as_ref().map(|key| key.overlap) else { return Ok(()) };
@@ -56,7 +58,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    async fn write_secret(
+    pub(super) async fn write_secret(
         &mut self,
         desired: &Desired,
         key: &KeyMaterial,

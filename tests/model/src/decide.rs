@@ -161,6 +161,7 @@ fn world(view: &View, verified: u8) -> World {
                 as_declared: true,
                 fence: text(secret.fence),
                 previous: BTreeMap::new(),
+                restarts: BTreeMap::new(),
                 immutable: false,
             })
         }),
@@ -189,6 +190,7 @@ fn world(view: &View, verified: u8) -> World {
             view.keys.living().map(|key| (name(key.id), answer(key.id))).collect()
         }),
         last_used_failed: false,
+        workloads: BTreeMap::new(),
         gone: names(view.gone).into_iter().collect(),
         reported: Reported {
             inactive_since: view

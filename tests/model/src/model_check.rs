@@ -139,6 +139,13 @@ fn larger_runs_hold_when_they_are_asked_for() {
     );
     let memory = Protocol { memory: true, split_reads: true, ..two(Budget { faults: 1, ..quiet(1, 2) }) };
     holds("two controllers, memory and split reads, 1 request, 2 leaps, 1 fault", memory);
+    holds("two controllers, 2 requests, 3 leaps, 2 faults", two(Budget { faults: 2, ..quiet(2, 3) }));
+    holds(
+        "two controllers, 1 request, 3 leaps, 3 faults, 1 refused key, 1 foreign key",
+        two(Budget { faults: 3, refused: 1, foreign: 1, ..quiet(1, 3) }),
+    );
+    let memory = Protocol { memory: true, split_reads: true, ..two(Budget { faults: 2, ..quiet(2, 2) }) };
+    holds("two controllers, memory and split reads, 2 requests, 2 leaps, 2 faults", memory);
 }
 
 // --- it falls without any of its parts -------------------------------------------------------
@@ -223,7 +230,8 @@ fn limit_more_than_two_keys_are_ruled_out_by_iams_quota_and_not_by_the_protocol(
 // --- model and code have one order -----------------------------------------------------------
 
 /// Rules about things that the model does not have.
-const NOT_MODELLED: [&str; 12] = [
+const NOT_MODELLED: [&str; 13] = [
+    "workloads are restarted for a new key, and followed until they are rolled out",
     "a quarantine that keys are replaced for is dated, and undated when it is over",
     "before a key that may be held retires, AWS is asked whether it is used",
     "keys that are not declared any more are Inactive",

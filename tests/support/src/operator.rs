@@ -128,6 +128,17 @@ impl Operator {
         answer.error_for_status().context(what)?.text().await.context(what)
     }
 
+    /// What its `/metrics` says to the bearer of this token: status and body.
+    pub async fn metrics_as(&self, token: Option<&str>) -> Result<(u16, String)> {
+        let what = || format!("read the metrics of {}", self.process.name());
+        let mut request = self.http.get(self.url("/metrics"));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.context(what)?;
+        Ok((answer.status().as_u16(), answer.text().await.context(what)?))
+    }
+
     /// Where its HTTP server listens.
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {

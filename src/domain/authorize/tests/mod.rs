@@ -49,6 +49,7 @@ fn the_rows_of_the_table_hold() {
     let harmless = json!({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]});
     let mighty = json!({"Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]});
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every}}});
+    let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
     for (spec, rules, wanted) in [
         (json!({}), json!({}), "allowed"),
         (json!({}), json!({"namespaces": {}}), "does not serve namespace deploy; it serves: none"),
@@ -70,6 +71,9 @@ fn the_rows_of_the_table_hold() {
         (json!({"groups": ["admins"]}), json!({"groups": ["readers"]}), "it allows: readers"),
         (json!({"console": {}}), json!({}), "does not allow access to the console"),
         (json!({"console": {}}), json!({"console": "Allow"}), "allowed"),
+        (restart.clone(), json!({}), "does not allow restarts of workloads"),
+        (restart, json!({"restart": "Allow"}), "allowed"),
+        (json!({"accessKey": {"restart": []}}), json!({}), "allowed"),
         (json!({"userName": "ci-admin"}), json!({"users": {"namePattern": "deploy-.*"}}), "it has to fit deploy-.*"),
         (json!({"userName": "xdeploy-a"}), json!({"users": {"namePattern": "deploy-.*"}}), "it has to fit"),
         (json!({"userName": "deploy-a"}), json!({"users": {"namePattern": "deploy-.*"}}), "allowed"),

@@ -160,6 +160,7 @@ fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, activ
         as_declared: true,
         fence: None,
         previous: BTreeMap::new(),
+        restarts: BTreeMap::new(),
         immutable: false,
     };
     let world =

@@ -8,6 +8,7 @@ mod attempt;
 mod due;
 pub(super) mod quarantine;
 mod replace;
+mod restart;
 mod retire;
 mod revoke;
 mod scene;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 pub(super) use attempt::orphans;
+pub use restart::owed as restarts_owed;
 pub use scene::Scene;
 
 use super::{Effect, Note, Why};
@@ -74,6 +76,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("a suspended user gets no key", revoke::hold_suspended),
     ("where no key is declared, what is left of one goes", withdraw::clear),
     ("a Secret that is not ours is not written", secret::hold_conflict),
+    ("workloads are restarted for a new key, and followed until they are rolled out", restart::restart),
     ("tags of keys that are gone are removed", retire::untag_gone),
     ("before a key that may be held retires, AWS is asked whether it is used", retire::ask),
     ("a superseded key is retired after its overlap", retire::retire),
@@ -118,6 +121,14 @@ pub(super) fn decide(scene: &Scene<'_>) -> Outlook {
             outlook.rotation = note;
         }
         Step::Idle => outlook.wake_at = [scene.retirement(), next_rotation].into_iter().flatten().min(),
+    }
+    if outlook.effect.is_none() {
+        outlook.wake_at = [outlook.wake_at, scene.restart_check()].into_iter().flatten().min();
+        // Something that a person has to mend does not hide behind a time that is waited for.
+        let waiting = matches!(outlook.rotation.reason, Reason::RotationWaits | Reason::Overlap | Reason::StillUsed);
+        if let Some(note) = scene.restart_note().filter(|note| waiting && note.reason != Reason::Restarting) {
+            outlook.rotation = note;
+        }
     }
     outlook
 }

@@ -65,7 +65,7 @@ impl Scene<'_> {
     }
 
     /// When the overlap of a superseded key ends.
-    fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
+    pub(super) fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
         let overlap = self.desired.key.as_ref()?.overlap;
         self.superseded_at(key).map(|since| since + overlap)
     }
@@ -76,11 +76,17 @@ impl Scene<'_> {
             return self.working().map(|facts| facts.published_at.min(self.now));
         }
         let ends = self.overlap_ends(key)?;
-        let Some(hold) = self.hold_while_used() else { return Some(ends) };
+        let quiet = self.quiet_after(key, ends);
+        Some(self.restart_limit(ends).map_or(quiet, |limit| limit.max(quiet)))
+    }
+
+    /// When a superseded key is out of use after the end of its overlap, as far as anybody waits for that.
+    fn quiet_after(&self, key: &AccessKey, ends: Timestamp) -> Timestamp {
+        let Some(hold) = self.hold_while_used() else { return ends };
         let limit = ends + hold;
         // No answer is no leave: neither one that AWS did not give, nor one from before the key was quiet for long.
         let answer = self.quiet_at(key).filter(|_| !self.has_to_ask(key));
-        Some(answer.map_or(if self.now < ends { ends } else { limit }, |quiet_at| quiet_at.clamp(ends, limit)))
+        answer.map_or(if self.now < ends { ends } else { limit }, |quiet_at| quiet_at.clamp(ends, limit))
     }
 
     /// When a superseded key will have been out of use for long enough, if it is not used again. AWS learns of uses
@@ -133,6 +139,9 @@ impl Scene<'_> {
     fn why_retired(&self, key: &AccessKey) -> Why {
         if self.goes_at_once(key) {
             return Why::Quarantined;
+        }
+        if self.retires_unrolled(key) {
+            return Why::NotRolledOut;
         }
         let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| ends + hold);
         let quiet = self.quiet_at(key).is_some_and(|at| at <= self.now);

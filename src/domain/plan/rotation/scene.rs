@@ -99,6 +99,9 @@ impl Scene<'_> {
         if let Some(note) = self.not_requested() {
             return note;
         }
+        if let Some(note) = self.restart_note() {
+            return note;
+        }
         if let Some(held) = self.held() {
             return held;
         }

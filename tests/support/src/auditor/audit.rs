@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Violation,
-    objects::{DEFAULT_OVERLAP, duration, key_id, published_at, unbase64},
+    objects::{DEFAULT_OVERLAP, duration, forms, key_id, published_at},
 };
 use crate::{
     aws_proxy::{Account, CallRecord, KeyState, UserTruth},
@@ -133,21 +133,17 @@ impl Audit<'_> {
             if self.notes.excused.contains(id) {
                 continue;
             }
-            let field = |name: &str| {
-                let bytes = unbase64(secret["data"][name].as_str().unwrap_or_default());
-                String::from_utf8_lossy(&bytes).into_owned()
-            };
-            let (env_id, env_secret) = (field("AWS_ACCESS_KEY_ID"), field("AWS_SECRET_ACCESS_KEY"));
-            if env_id != id {
-                self.found("S2", format!("a Secret annotated with {id} holds {env_id}"));
+            let forms = forms(secret);
+            if forms.is_empty() {
+                self.found("S2", format!("a Secret annotated with {id} holds no key"));
             }
-            if !self.account.secret_matches(&env_id, &env_secret) {
-                self.found("S2", format!("the secret beside {env_id} is not the one that AWS made for it"));
-            }
-            let file = field("credentials");
-            let belongs = file.contains(id) && file.contains(&env_secret);
-            if !file.is_empty() && !belongs {
-                self.found("S2", format!("the credentials file beside {id} is of another key"));
+            for (form, held, value) in forms {
+                if held != id {
+                    self.found("S2", format!("{form} of a Secret annotated with {id} holds {held}"));
+                }
+                if !self.account.secret_matches(&held, &value) {
+                    self.found("S2", format!("the secret beside {held} in {form} is not the one that AWS made for it"));
+                }
             }
         }
     }

@@ -21,6 +21,41 @@ pub(super) fn published_at(secret: &Value) -> Option<Timestamp> {
     secret["metadata"]["annotations"][PUBLISHED_AT].as_str()?.parse().ok()
 }
 
+/// Every form in which a Secret holds its key, with the id and the secret that stand there: name of the data key, id, secret.
+pub(super) fn forms(secret: &Value) -> Vec<(&'static str, String, String)> {
+    let text = |name: &str| {
+        let data = secret["data"][name].as_str()?;
+        Some(String::from_utf8_lossy(&unbase64(data)).into_owned())
+    };
+    let word = |place: Option<&str>| place.unwrap_or_default().trim().to_owned();
+    let mut forms = Vec::new();
+    let (id, value) = (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY"));
+    if id.is_some() || value.is_some() {
+        forms.push(("AWS_ACCESS_KEY_ID", id.unwrap_or_default(), value.unwrap_or_default()));
+    }
+    if let Some(file) = text("credentials") {
+        let field = |name: &str| {
+            let line = file.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == name);
+            word(line.map(|(_, value)| value))
+        };
+        forms.push(("credentials", field("aws_access_key_id"), field("aws_secret_access_key")));
+    }
+    // In both the id and the secret are the last two fields of the second line.
+    for name in ["accessKeys.csv", "configure-import.csv"] {
+        if let Some(table) = text(name) {
+            let mut fields = table.lines().nth(1).unwrap_or_default().rsplit(',');
+            let value = word(fields.next());
+            forms.push((name, word(fields.next()), value));
+        }
+    }
+    if let Some(json) = text("credentials.json") {
+        let json: Value = serde_json::from_str(&json).unwrap_or_default();
+        let field = |name: &str| word(json[name].as_str());
+        forms.push(("credentials.json", field("AccessKeyId"), field("SecretAccessKey")));
+    }
+    forms
+}
+
 /// `90s`, `15m`, `12h`, `30d`.
 pub(super) fn duration(text: &str) -> SignedDuration {
     let (number, unit) = text.split_at(text.len().saturating_sub(1));

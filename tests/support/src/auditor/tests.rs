@@ -203,6 +203,19 @@ fn s2_an_id_a_secret_or_a_file_of_another_key_is_found() {
         broken(|run| run.secrets[0]["data"]["credentials"] = coded(&format!("{OLD} {}", material(OLD)))),
         ["S2"]
     );
+    let form = |name: &'static str, text: String| broken(|run| run.secrets[0]["data"][name] = coded(&text));
+    for (id, of, found) in [(NEW, NEW, vec![]), (OLD, OLD, vec!["S2"]), (NEW, OLD, vec!["S2"])] {
+        let value = material(of);
+        assert_eq!(
+            form("accessKeys.csv", format!("\u{feff}Access key ID,Secret access key\r\n{id},{value}\r\n")),
+            found
+        );
+        assert_eq!(form("configure-import.csv", format!("User Name,...\n\"a,b\",{id},{value}\n")), found);
+        let json = serde_json::json!({"Version": 1, "AccessKeyId": id, "SecretAccessKey": value});
+        assert_eq!(form("credentials.json", json.to_string()), found);
+    }
+    let empty = |run: &mut Run| run.secrets[0]["data"] = serde_json::json!({});
+    assert_eq!(broken(empty), ["S2"]);
     let in_passing = |run: &mut Run| run.notes.secrets[0].object["data"]["AWS_SECRET_ACCESS_KEY"] = coded("half");
     assert_eq!(broken(in_passing), ["S2"], "one version of many");
 }

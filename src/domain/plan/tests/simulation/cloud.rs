@@ -145,13 +145,15 @@ impl Cloud {
         self.wrong.push(line);
     }
 
-    /// The clock is set back. Nothing that has happened is undone: keys that were shown are shown.
+    /// The clock is set back. Nothing that has happened is undone: keys that were shown are shown, overlaps go on. What
+    /// AWS has noted, when keys were made and used, stays noted in the old time.
     pub(super) fn set_back(&mut self, by: SignedDuration) {
         self.now -= by;
         self.user.iter_mut().for_each(|user| user.made_at -= by);
         for life in self.keys.values_mut() {
             life.begun -= by;
             life.deleted_at = life.deleted_at.map(|at| at - by);
+            life.superseded_at = life.superseded_at.map(|at| at - by);
         }
     }
 

@@ -172,6 +172,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         console: ConsoleSecret::Missing,
         last_used: operator.last_used.clone(),
         last_used_failed: false,
+        workloads: BTreeMap::new(),
         gone: BTreeSet::new(),
         reported,
         finalizer,
@@ -327,6 +328,9 @@ impl Pass<'_> {
             | Effect::DeleteConsoleSecret
             | Effect::ReleaseConsoleSecret
             | Effect::Adopt(_)
+            | Effect::ReadWorkloads(_)
+            | Effect::Restart(..)
+            | Effect::NoteRestarts(_)
             | Effect::RemoveLeftover(_) => panic!("nobody declared what {effect} is for"),
             Effect::MintKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref())?;
@@ -509,6 +513,7 @@ impl Pass<'_> {
             rotate_honoured: journal.and_then(|journal| journal.rotate_request),
             fence: before.fence,
             previous,
+            restarts: BTreeMap::new(),
         };
         self.write_secret(&key, &publication)
     }

@@ -1,0 +1,184 @@
+//! Workloads that are restarted for a new key: read by name, and written in one annotation of their pod template.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::{DaemonSet, Deployment, StatefulSet},
+        core::v1::PodTemplateSpec,
+    },
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::error::ClusterError;
+use crate::{
+    api::{
+        MANAGER,
+        user::{RestartTarget, WorkloadKind},
+    },
+    domain::restart::{self, Counts, Workload},
+};
+
+/// Workloads of one namespace, for one resource.
+pub struct Workloads {
+    client: Client,
+    namespace: String,
+    annotation: String,
+}
+
+/// A workload as it was read.
+pub struct Read {
+    resource_version: Option<String>,
+    /// What it says.
+    pub facts: Workload,
+}
+
+impl Workloads {
+    /// Workloads of `namespace` for the resource with this name.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, name: &str) -> Self {
+        Self { client, namespace: namespace.to_owned(), annotation: restart::annotation(name) }
+    }
+
+    /// Reads a workload live. `None` only when the API server says that there is none.
+    pub async fn get(&self, target: &RestartTarget) -> Result<Option<Read>, ClusterError> {
+        match target.kind {
+            WorkloadKind::Deployment => self.get_as::<Deployment>(target).await,
+            WorkloadKind::StatefulSet => self.get_as::<StatefulSet>(target).await,
+            WorkloadKind::DaemonSet => self.get_as::<DaemonSet>(target).await,
+        }
+    }
+
+    /// Restarts a workload for this key, on condition that it is as it was read.
+    pub async fn restart(&self, target: &RestartTarget, read: &Read, key_id: &str) -> Result<Read, ClusterError> {
+        match target.kind {
+            WorkloadKind::Deployment => self.restart_as::<Deployment>(target, read, key_id).await,
+            WorkloadKind::StatefulSet => self.restart_as::<StatefulSet>(target, read, key_id).await,
+            WorkloadKind::DaemonSet => self.restart_as::<DaemonSet>(target, read, key_id).await,
+        }
+    }
+
+    async fn get_as<K: Rolling>(&self, target: &RestartTarget) -> Result<Option<Read>, ClusterError> {
+        let found = self.api::<K>().get_opt(&target.name).await.map_err(|error| self.error("get", target, &error))?;
+        Ok(found.map(|found| self.read(&found)))
+    }
+
+    async fn restart_as<K: Rolling>(
+        &self,
+        target: &RestartTarget,
+        read: &Read,
+        key_id: &str,
+    ) -> Result<Read, ClusterError> {
+        let patch = json!({
+            "metadata": {"resourceVersion": read.resource_version},
+            "spec": {"template": {"metadata": {"annotations": {&self.annotation: key_id}}}},
+        });
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let restarted = self.api::<K>().patch(&target.name, &params, &Patch::Merge(&patch)).await;
+        restarted.map(|found| self.read(&found)).map_err(|error| self.error("restart", target, &error))
+    }
+
+    fn read<K: Rolling>(&self, found: &K) -> Read {
+        let mut counts = found.counts();
+        counts.generation = found.meta().generation.unwrap_or_default();
+        let annotations = found.template().and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
+        Read {
+            resource_version: found.resource_version(),
+            facts: Workload {
+                restarted_for: annotations.and_then(|all: &BTreeMap<_, _>| all.get(&self.annotation)).cloned(),
+                rollout: restart::rollout(&counts),
+            },
+        }
+    }
+
+    fn api<K: Rolling>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    fn error(&self, verb: &str, target: &RestartTarget, error: &kube::Error) -> ClusterError {
+        ClusterError::of(format!("{verb} {} {}/{}", target.kind.as_str(), self.namespace, target.name), error)
+    }
+}
+
+/// A kind that rolls out its pod template.
+trait Rolling: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug {
+    fn template(&self) -> Option<&PodTemplateSpec>;
+    fn counts(&self) -> Counts;
+}
+
+impl Rolling for Deployment {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|spec| &spec.template)
+    }
+
+    fn counts(&self) -> Counts {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let late = |reason: Option<&str>| reason == Some("ProgressDeadlineExceeded");
+        Counts {
+            observed: status.observed_generation.unwrap_or_default(),
+            wanted: spec.replicas.unwrap_or(1),
+            updated: status.updated_replicas.unwrap_or_default(),
+            total: status.replicas.unwrap_or_default(),
+            available: status.available_replicas.unwrap_or_default(),
+            terminating: status.terminating_replicas.unwrap_or_default(),
+            paused: spec.paused.unwrap_or_default(),
+            deadline_exceeded: status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Progressing" && late(condition.reason.as_deref())),
+            ..Counts::default()
+        }
+    }
+}
+
+impl Rolling for StatefulSet {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|spec| &spec.template)
+    }
+
+    fn counts(&self) -> Counts {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let strategy = spec.update_strategy.unwrap_or_default();
+        let partition = strategy.rolling_update.and_then(|update| update.partition).unwrap_or_default();
+        Counts {
+            observed: status.observed_generation.unwrap_or_default(),
+            wanted: spec.replicas.unwrap_or(1),
+            updated: status.updated_replicas.unwrap_or_default(),
+            total: status.replicas,
+            available: status.ready_replicas.unwrap_or_default(),
+            by_hand: partition > 0 || strategy.type_.as_deref() == Some("OnDelete"),
+            ..Counts::default()
+        }
+    }
+}
+
+impl Rolling for DaemonSet {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|spec| &spec.template)
+    }
+
+    fn counts(&self) -> Counts {
+        let spec = self.spec.clone().unwrap_or_default();
+        let status = self.status.clone().unwrap_or_default();
+        let updated = status.updated_number_scheduled.unwrap_or_default();
+        Counts {
+            observed: status.observed_generation.unwrap_or_default(),
+            wanted: status.desired_number_scheduled,
+            updated,
+            // Pods on nodes that should have none are counted apart, and are on their way out.
+            total: updated,
+            available: status.number_available.unwrap_or_default(),
+            by_hand: spec.update_strategy.and_then(|strategy| strategy.type_).as_deref() == Some("OnDelete"),
+            ..Counts::default()
+        }
+    }
+}

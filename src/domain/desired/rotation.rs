@@ -1,0 +1,174 @@
+//! When keys are replaced, and whether that can be kept up with two key slots.
+
+use std::collections::BTreeSet;
+
+use super::{DEFAULT_EVERY, DEFAULT_OVERLAP, DesiredKey};
+use crate::{
+    api::{
+        AwsDeployUser, duration, mark,
+        user::{AccessKeySpec, RestartTarget, RotationSpec},
+    },
+    domain::{
+        schedule::{CronSchedule, Rhythm},
+        settings::Settings,
+        window::{Window, Windows},
+    },
+};
+
+/// Workloads that one key may have restarted: each costs a read a look while it rolls out, and a line of the status.
+const RESTART_LIMIT: usize = 10;
+
+pub(super) fn desired_key(
+    user: &AwsDeployUser,
+    declared: &AccessKeySpec,
+    settings: &Settings,
+    violate: &mut impl FnMut(&'static str, String),
+) -> DesiredKey {
+    let rotation = &declared.rotation;
+    let rhythm = desired_rhythm(rotation, violate);
+    let windows = desired_windows(rotation, violate);
+    let overlap =
+        rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
+            violate("accessKey.rotation.overlap", error.to_string());
+            DEFAULT_OVERLAP
+        });
+    let hold_while_used = rotation.hold_while_used.as_ref().and_then(|text| {
+        text.parse().map_err(|error| violate("accessKey.rotation.holdWhileUsed", error.to_string())).ok()
+    });
+    let annotations = user.metadata.annotations.as_ref();
+    let key = DesiredKey {
+        description: declared.description.clone().filter(|text| !text.is_empty()),
+        rhythm,
+        windows,
+        overlap,
+        hold_while_used,
+        rotate_request: annotations.and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
+        restart: desired_restart(&declared.restart, violate),
+    };
+    check_windows(&key, violate);
+    check_gap(&key, rotation, settings, violate);
+    key
+}
+
+fn desired_restart(
+    declared: &[RestartTarget],
+    violate: &mut impl FnMut(&'static str, String),
+) -> BTreeSet<RestartTarget> {
+    if declared.len() > RESTART_LIMIT {
+        violate(
+            "accessKey.restart",
+            format!(
+                "{} workloads are declared, {RESTART_LIMIT} are allowed; let further ones watch the Secret, by Reloader for example, or read the key from files",
+                declared.len()
+            ),
+        );
+    }
+    let mut targets = BTreeSet::new();
+    for target in declared {
+        if !targets.insert(target.clone()) {
+            violate("accessKey.restart", format!("{target} is declared twice; once is enough"));
+        }
+    }
+    targets
+}
+
+fn desired_rhythm(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> Rhythm {
+    match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
+        (Some(_), Some(_)) => {
+            violate("accessKey.rotation", "give either every or schedule, not both".to_owned());
+            Rhythm::Never
+        }
+        (Some("Never"), None) => Rhythm::Never,
+        (Some(text), None) => duration::HumanDuration::from(text).parse().map_or_else(
+            |error| {
+                violate("accessKey.rotation.every", error.to_string());
+                Rhythm::Never
+            },
+            Rhythm::Every,
+        ),
+        (None, Some(text)) => CronSchedule::parse(text, rotation.time_zone.as_deref()).map_or_else(
+            |error| {
+                violate("accessKey.rotation.schedule", error.to_string());
+                Rhythm::Never
+            },
+            |schedule| Rhythm::Cron(Box::new(schedule)),
+        ),
+        (None, None) => Rhythm::Every(DEFAULT_EVERY),
+    }
+}
+
+fn desired_windows(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> Windows {
+    if rotation.every.as_deref() == Some("Never") && !rotation.windows.is_empty() {
+        violate(
+            "accessKey.rotation.windows",
+            "windows say when scheduled rotations may begin; with every: Never there are none, and a rotation on request begins at once".to_owned(),
+        );
+    }
+    let mut windows = Vec::new();
+    for declared in &rotation.windows {
+        let opens = CronSchedule::parse(&declared.schedule, declared.time_zone.as_deref());
+        let opens = opens.map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
+        let lasts = declared.duration.parse().map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
+        if let (Ok(opens), Ok(duration)) = (opens, lasts) {
+            windows.push(Window { opens, duration });
+        }
+    }
+    Windows(windows)
+}
+
+fn check_windows(key: &DesiredKey, violate: &mut impl FnMut(&'static str, String)) {
+    let Some(gap) = key.rhythm.smallest_gap() else { return };
+    if let Some(wait) = key.windows.longest_wait_beyond(gap) {
+        violate(
+            "accessKey.rotation.windows",
+            format!(
+                "no window opens for {} at a time, and keys are to be rotated every {}: they would become older than declared. Give windows that open at least once per interval, or a longer interval",
+                duration::humanize(wait),
+                duration::humanize(gap)
+            ),
+        );
+    }
+}
+
+fn check_gap(
+    key: &DesiredKey,
+    rotation: &RotationSpec,
+    settings: &Settings,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    if let Some(gap) = key.rhythm.smallest_gap()
+        && gap < settings.min_rotation_interval
+    {
+        violate(
+            "accessKey.rotation",
+            format!(
+                "keys would be rotated every {}, the operator allows {} at the shortest (--min-rotation-interval)",
+                duration::humanize(gap),
+                duration::humanize(settings.min_rotation_interval)
+            ),
+        );
+    }
+    let Some(gap) = key.windows.smallest_gap(&key.rhythm) else { return };
+    if key.overlap >= gap {
+        let how = if rotation.overlap.is_some() { "overlap" } else { "the default overlap" };
+        violate(
+            "accessKey.rotation.overlap",
+            format!(
+                "{how} of {} must be shorter than the time between two rotations, {}: an IAM user has two key slots, so the old key has to go before the next one comes",
+                duration::humanize(key.overlap),
+                duration::humanize(gap)
+            ),
+        );
+    } else if let Some(hold) = key.hold_while_used
+        && key.overlap.saturating_add(hold) >= gap
+    {
+        violate(
+            "accessKey.rotation.holdWhileUsed",
+            format!(
+                "overlap and holdWhileUsed together, {}, must be shorter than the time between two rotations, {}: an IAM user has two key slots, and a key that is held must be gone before the next one comes",
+                duration::humanize(key.overlap.saturating_add(hold)),
+                duration::humanize(gap)
+            ),
+        );
+    }
+}

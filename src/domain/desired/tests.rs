@@ -1,0 +1,174 @@
+use serde_json::json;
+
+use super::*;
+
+#[allow(clippy::needless_pass_by_value, reason = "json! in the call")]
+fn user(spec: serde_json::Value) -> AwsDeployUser {
+    serde_json::from_value(json!({
+        "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+        "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"}, "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn check(spec: serde_json::Value) -> Result<Desired, Vec<Violation>> {
+    let user = user(spec);
+    let target = Target::of(&user, "cluster").unwrap();
+    let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
+    validate(&user, &target, &Grant::simplest(), &account, &Settings::default())
+}
+
+fn message(spec: serde_json::Value) -> String {
+    tell(&check(spec).unwrap_err())
+}
+
+#[test]
+fn an_empty_spec_is_a_user_with_a_key_that_rotates_every_90_days() {
+    let desired = check(json!({})).unwrap();
+    assert_eq!(desired.target.user_name, "deploy-cycle");
+    assert_eq!(desired.target.secret_name, "cycle");
+    assert_eq!(desired.target.journal_name, "cycle.awsdeploy-journal");
+    let key = desired.key.unwrap();
+    assert_eq!((key.rhythm, key.overlap), (Rhythm::Every(DEFAULT_EVERY), DEFAULT_OVERLAP));
+    assert_eq!(desired.tags.len(), 4);
+}
+
+#[test]
+fn console_alone_is_a_user_without_a_key_and_an_empty_access_key_asks_for_both() {
+    assert!(check(json!({"console": {}})).unwrap().key.is_none());
+    assert!(check(json!({"console": {}, "accessKey": {}})).unwrap().key.is_some());
+    assert!(check(json!({"accessKey": {}})).unwrap().console.is_none());
+    // Nothing of the Secret of a key is in the way of a name.
+    assert!(check(json!({"console": {"secretName": "cycle"}})).is_ok());
+    assert!(message(json!({"console": {"secretName": "cycle"}, "accessKey": {}})).contains("a name of its own"));
+    let mut leaving = user(json!({"console": {"secretName": "old"}}));
+    leaving.status = Some(crate::api::AwsDeployUserStatus { secret_name: Some("old".into()), ..Default::default() });
+    let target = Target::of(&leaving, "cluster").unwrap();
+    assert_eq!(target.secret_name, "old", "the Secret of an earlier key is looked for");
+    let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+    let settings = Settings::default();
+    assert!(validate(&leaving, &target, &Grant::simplest(), &account, &settings).is_err());
+}
+
+#[test]
+fn adoption_needs_the_consent_of_the_cluster_and_is_not_asked_for_by_default() {
+    let consent = |spec, adoption| {
+        let user = user(spec);
+        let target = Target::of(&user, "cluster").unwrap();
+        let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+        let grant = Grant { adoption, ..Grant::simplest() };
+        validate(&user, &target, &grant, &account, &Settings::default()).unwrap().adoption
+    };
+    assert_eq!(consent(json!({}), true), Consent::NotAsked);
+    assert_eq!(consent(json!({"adoption": "Never"}), true), Consent::NotAsked);
+    assert_eq!(consent(json!({"adoption": "IfTagged"}), false), Consent::NotPermitted);
+    assert_eq!(consent(json!({"adoption": "IfTagged"}), true), Consent::Permitted);
+    let mut long = user(json!({"adoption": "IfTagged"}));
+    long.metadata.name = Some("x".repeat(200));
+    let target = Target::of(&long, &"c".repeat(50)).unwrap();
+    let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+    let told = tell(&validate(&long, &target, &Grant::simplest(), &account, &Settings::default()).unwrap_err());
+    assert!(told.contains("258 characters") && told.contains("IAM allows 256"), "{told}");
+}
+
+#[test]
+fn the_guides_are_expressed() {
+    let desired = check(json!({
+        "userName": "cycle-prod", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
+        "accessKey": {"useCase": "ThirdPartyService", "description": "Cycle hub", "region": "us-east-1"},
+    }))
+    .unwrap();
+    assert_eq!(desired.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AmazonEC2FullAccess".to_owned()]));
+    assert_eq!(desired.tags[mark::TAG_USE_CASE], "ThirdPartyService");
+    assert_eq!(desired.secret.annotations[mark::ANNOTATION_DESCRIPTION], "Cycle hub");
+}
+
+#[test]
+fn every_limit_is_named_with_its_number() {
+    let long = "x".repeat(2048);
+    for (spec, told) in [
+        (json!({"userName": "a".repeat(65)}), "has 65 characters, IAM allows 64"),
+        (json!({"userName": "a b"}), "' '"),
+        (
+            json!({"policies": {"managed": (0..11).map(|n| format!("P{n}")).collect::<Vec<_>>()}}),
+            "11 managed policies are declared, the account allows 10",
+        ),
+        (json!({"policies": {"managed": ["AWSCompromisedKeyQuarantineV3"]}}), "cannot be declared"),
+        (json!({"policies": {"inline": [{"name": "a", "document": {"x": long}}]}}), "IAM allows 2048"),
+        (json!({"tags": {"team!": "a"}}), "letters, digits, spaces"),
+        (json!({"tags": {"AwsDeploy.dev/adoptable-by": "a"}}), "used by this operator"),
+        (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
+        (
+            json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
+            "37 are left",
+        ),
+        (json!({"accessKey": {"secret": {"formats": ["Csv", "SesSmtp"]}}}), "SesSmtp needs accessKey.region"),
+        (json!({"accessKey": {"secret": {"template": {"cloud": "{{ secretKey }}"}}}}), "is not a value"),
+        (json!({"accessKey": {"rotation": {"every": "30m", "overlap": "5m"}}}), "--min-rotation-interval"),
+        (json!({"accessKey": {"rotation": {"every": "12h"}}}), "the default overlap of 1d"),
+        (json!({"accessKey": {"rotation": {"every": "12h", "overlap": "12h"}}}), "overlap of 12h must be shorter"),
+        (json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}), "between two rotations, 2h"),
+        (
+            json!({"accessKey": {"rotation": {"every": "7d", "overlap": "1d", "holdWhileUsed": "6d"}}}),
+            "together, 7d, must be shorter than the time between two rotations, 7d: an IAM user has two key slots",
+        ),
+        (json!({"accessKey": {"rotation": {"every": "7d", "holdWhileUsed": "0s"}}}), "is not a duration"),
+        (
+            json!({"accessKey": {"restart": [{"kind": "DaemonSet", "name": "a"}, {"kind": "DaemonSet", "name": "a"}]}}),
+            "accessKey.restart: DaemonSet a is declared twice",
+        ),
+        (
+            json!({"accessKey": {"restart": (0..11).map(|n| json!({"kind": "Deployment", "name": format!("d{n}")})).collect::<Vec<_>>()}}),
+            "11 workloads are declared, 10 are allowed",
+        ),
+        (json!({"accessKey": {"rotation": {"schedule": "nonsense", "overlap": "1h"}}}), "five fields"),
+        (json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}), "IANA"),
+    ] {
+        let message = message(spec);
+        assert!(message.contains(told), "{message}");
+    }
+}
+
+#[test]
+fn windows_open_at_least_once_per_interval_and_need_a_schedule() {
+    let rotation = |every: &str, windows: serde_json::Value| json!({"accessKey": {"rotation": {"every": every, "overlap": "1h", "windows": windows}}});
+    let saturdays = || json!([{"schedule": "0 2 * * 6", "duration": "4h"}]);
+    let desired = check(rotation("7d", saturdays())).unwrap();
+    assert_eq!(desired.key.unwrap().windows.0[0].duration, SignedDuration::from_hours(4));
+    for (spec, told) in [
+        (rotation("2d", saturdays()), "no window opens for 7d at a time, and keys are to be rotated every 2d"),
+        (rotation("Never", saturdays()), "a rotation on request begins at once"),
+        (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "0s"}])), "is not a duration"),
+        (rotation("7d", json!([{"schedule": "Saturdays", "duration": "4h"}])), "five fields"),
+        (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "4h", "timeZone": "Bern"}])), "IANA"),
+    ] {
+        let message = message(spec);
+        assert!(message.contains("accessKey.rotation.windows") && message.contains(told), "{message}");
+    }
+    // A window that lasts longer than until its next opening is always open.
+    assert!(check(rotation("2d", json!([{"schedule": "0 * * * *", "duration": "2h"}]))).is_ok());
+}
+
+#[test]
+fn the_overlap_ends_before_the_next_rotation_also_where_windows_bring_two_nearer() {
+    let spec = |overlap: &str| {
+        json!({"accessKey": {"rotation": {"schedule": "0 12 1 * *", "overlap": overlap,
+            "windows": [{"schedule": "0 2 14,25 * *", "duration": "4h"}, {"schedule": "0 11 1 2-12 *", "duration": "4h"}]}}})
+    };
+    assert!(check(spec("18d")).is_ok());
+    // In January it has to wait for the 14th, in February it begins on the 1st.
+    assert!(message(spec("19d")).contains("must be shorter than the time between two rotations, 18d 10h"));
+}
+
+#[test]
+fn all_violations_are_told_at_once() {
+    let violations =
+        check(json!({"userName": "a".repeat(65), "accessKey": {"rotation": {"schedule": "nonsense"}}})).unwrap_err();
+    assert_eq!(violations.len(), 2);
+}
+
+#[test]
+fn manual_rotation_has_no_interval_that_the_overlap_could_exceed() {
+    let spec = json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}}});
+    assert!(check(spec).is_ok());
+}

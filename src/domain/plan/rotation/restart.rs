@@ -1,0 +1,151 @@
+//! Workloads that read the key only at their start are restarted when a new one is published, and the old key waits for
+//! them.
+
+use jiff::Timestamp;
+
+use super::{Effect, Note, Scene, Step};
+use crate::{
+    api::{Reason, user::RestartTarget},
+    domain::{
+        desired::Desired,
+        owner::key_tag,
+        restart::{Progress, Restarts, Rollout, Seen},
+        world::{AccessKey, World},
+    },
+};
+
+/// A rollout is looked at often for this long; afterwards somebody has to look at it himself.
+const BUSY: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+/// Then so many times more rarely.
+const RARELY: i32 = 6;
+
+/// The restarts that a publication asks for: those that are declared, unless it is the first. Then nobody can have
+/// started with another key.
+#[must_use]
+pub fn owed(desired: &Desired, world: &World) -> Restarts {
+    let tagged = world.user().is_some_and(|user| user.tags.keys().any(|tag| tag.starts_with(&key_tag(""))));
+    if world.published().is_none() && !tagged && world.reported.last_rotation.is_none() {
+        return Restarts::new();
+    }
+    let declared = desired.key.iter().flat_map(|key| &key.restart);
+    declared.map(|target| (target.clone(), Progress::Owed)).collect()
+}
+
+/// Looks, restarts, and writes down how far it is; never waits. A workload that cannot be restarted holds up no other.
+pub(super) fn restart(scene: &Scene<'_>) -> Option<Step> {
+    // A key that does not work is no reason to restart anything; its successor is.
+    let published = scene.working()?;
+    let seen = |target: &RestartTarget| scene.world.workloads.get(target);
+    let unseen: Vec<RestartTarget> =
+        scene.restarts().filter(|(target, _)| seen(target).is_none()).map(|(target, _)| target.clone()).collect();
+    if !unseen.is_empty() {
+        return Some(Step::Do(Effect::ReadWorkloads(unseen)));
+    }
+    let restarted = |target: &RestartTarget| matches!(seen(target), Some(Seen::Found(found)) if found.restarted_for.as_ref() == Some(&published.key_id));
+    let next = scene.restarts().find(|(target, progress)| {
+        *progress == Progress::Owed && matches!(seen(target), Some(Seen::Found(_))) && !restarted(target)
+    });
+    if let Some((target, _)) = next {
+        return Some(Step::Do(Effect::Restart(target.clone(), published.key_id.clone())));
+    }
+    let second = Timestamp::from_second(scene.now.as_second()).unwrap_or(scene.now);
+    let after: Restarts = scene
+        .restarts()
+        .filter_map(|(target, progress)| {
+            let progress = match (progress, seen(target)?) {
+                (Progress::Owed, Seen::Found(_)) => Progress::Since(second),
+                (Progress::Owed | Progress::Missing, Seen::Missing) => Progress::Missing,
+                // Made since, or made again: its pods have started with the new key.
+                (Progress::Missing, Seen::Found(_)) | (Progress::Since(_), Seen::Missing) => return None,
+                (Progress::Since(_), Seen::Found(found)) if found.rollout == Rollout::Done => return None,
+                (progress, _) => progress,
+            };
+            Some((target.clone(), progress))
+        })
+        .collect();
+    (after != published.restarts && !published.immutable).then_some(Step::Do(Effect::NoteRestarts(after)))
+}
+
+impl Scene<'_> {
+    /// The restarts that the published key asks for and that are still declared.
+    fn restarts(&self) -> impl Iterator<Item = (&RestartTarget, Progress)> {
+        let declared = self.desired.key.as_ref().map(|key| &key.restart);
+        let restarts = self.working().map(|published| &published.restarts);
+        restarts
+            .into_iter()
+            .flatten()
+            .filter(move |(target, _)| declared.is_some_and(|declared| declared.contains(*target)))
+            .map(|(target, progress)| (target, *progress))
+    }
+
+    /// Those that the old key waits for. One that does not exist has no pods.
+    fn rolling_out(&self) -> impl Iterator<Item = (&RestartTarget, Progress)> {
+        self.restarts().filter(|(_, progress)| *progress != Progress::Missing)
+    }
+
+    /// Until when a superseded key waits at the longest for workloads that are not rolled out. Never into the next
+    /// rotation: it needs the slot, and its key is no older than the one that these pods have.
+    pub(super) fn restart_limit(&self, overlap_ends: Timestamp) -> Option<Timestamp> {
+        self.rolling_out().next()?;
+        let limit = overlap_ends + self.settings.restart_hold;
+        Some(self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends))
+    }
+
+    /// When the workloads are to be looked at again.
+    pub(super) fn restart_check(&self) -> Option<Timestamp> {
+        let busy = |progress| match progress {
+            Progress::Since(since) => self.now < since + BUSY,
+            Progress::Owed | Progress::Missing => false,
+        };
+        let check = self.settings.restart_check;
+        self.rolling_out().map(|(_, progress)| self.now + if busy(progress) { check } else { check * RARELY }).min()
+    }
+
+    /// What there is to tell of restarts that are not over.
+    pub(super) fn restart_note(&self) -> Option<Note> {
+        let published = self.working()?;
+        let superseded = self.superseded().find(|key| key.active);
+        let late = superseded.is_none_or(|key| self.overlap_ends(key).is_some_and(|ends| ends <= self.now));
+        let mut told: Vec<(Reason, String)> = Vec::new();
+        for (target, progress) in self.restarts() {
+            let waits = if late { Reason::RolloutStuck } else { Reason::Restarting };
+            told.push(match (self.world.workloads.get(target), progress) {
+                (Some(Seen::Missing), _) | (None, Progress::Missing) => (
+                    Reason::RestartFailed,
+                    format!(
+                        "{target} does not exist in namespace {}: create it, or correct spec.accessKey.restart",
+                        self.desired.target.owner.namespace
+                    ),
+                ),
+                (Some(Seen::Forbidden(why)), _) => (Reason::RestartFailed, format!("{target}: {why}")),
+                (Some(Seen::Failed(why)), Progress::Owed) => {
+                    (Reason::RestartFailed, format!("{target} could not be restarted: {why}"))
+                }
+                (Some(Seen::Failed(why)), _) => (waits, format!("{target} could not be read: {why}")),
+                (Some(Seen::Found(found)), _) => match &found.rollout {
+                    Rollout::Stuck(why) => (Reason::RolloutStuck, format!("{target}: {why}")),
+                    Rollout::UnderWay(why) => (waits, format!("{target}: {why}")),
+                    Rollout::Done => continue,
+                },
+                (None, _) => (waits, format!("{target} is about to be restarted")),
+            });
+        }
+        let worst = [Reason::RestartFailed, Reason::RolloutStuck, Reason::Restarting];
+        let reason = worst.into_iter().find(|reason| told.iter().any(|(told, _)| told == reason))?;
+        let what = told.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
+        let end = match superseded.and_then(|key| Some((key, self.retires_at(key)?))) {
+            Some((key, until)) if self.rolling_out().next().is_some() => format!(
+                "Pods that are not replaced go on with access key {}, which stays Active for them until {until} at the longest",
+                key.id
+            ),
+            Some((key, until)) => format!("Access key {} stays Active until {until}", key.id),
+            None => "The key before has gone: AWS refuses pods that still hold it".to_owned(),
+        };
+        Some(Note::new(reason, format!("not rolled out with access key {} yet: {what}. {end}", published.key_id)))
+    }
+
+    /// The key retires although workloads may still use it.
+    pub(super) fn retires_unrolled(&self, key: &AccessKey) -> bool {
+        self.overlap_ends(key).and_then(|ends| self.restart_limit(ends)).is_some()
+    }
+}

@@ -1,0 +1,152 @@
+//! Who may read `/metrics`: asked of the API server, and remembered for a moment.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::cluster::{Scraper, Scrapers};
+
+/// The path that is guarded, as RBAC has it (`nonResourceURLs`).
+const PATH: &str = "/metrics";
+/// Who may is not asked about again for this long: a right that is taken away ends within it.
+const ALLOWED_FOR: Duration = Duration::from_mins(1);
+/// Who may not is asked about again after this long, so that a right that was granted is seen soon.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// Answers that are remembered. Scrapers are few; whoever tries tokens is forgotten first.
+const MOST: usize = 100;
+/// Tokens of service accounts have one to two thousand characters; what is much longer is none.
+const LONGEST: usize = 16 * 1024;
+/// Questions to the API server at the same time. Who tries tokens must not use up what the operator needs of it.
+const AT_ONCE: usize = 4;
+
+/// An answer without metrics.
+pub(super) type Refusal = (StatusCode, String);
+
+/// Guards `/metrics`.
+pub(super) struct Guard {
+    scrapers: Scrapers,
+    known: Mutex<Known>,
+    asking: Semaphore,
+}
+
+/// Answers by the SHA-256 of the token: no token is kept.
+#[derive(Default)]
+struct Known(HashMap<[u8; 32], (Scraper, Instant)>);
+
+impl Guard {
+    pub(super) fn new(scrapers: Scrapers) -> Self {
+        Self { scrapers, known: Mutex::default(), asking: Semaphore::new(AT_ONCE) }
+    }
+
+    /// Whether the bearer of the request's token may read the metrics.
+    pub(super) async fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        let Some(token) = bearer(headers) else {
+            return Err((StatusCode::UNAUTHORIZED, "a bearer token is needed\n".to_owned()));
+        };
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let remembered = known().get(&digest, Instant::now());
+        let scraper = if let Some(scraper) = remembered {
+            scraper
+        } else {
+            let Ok(_turn) = self.asking.try_acquire() else {
+                return Err((StatusCode::SERVICE_UNAVAILABLE, "too many tokens are being asked about\n".to_owned()));
+            };
+            match self.scrapers.review(token, PATH).await {
+                Ok(scraper) => {
+                    known().put(digest, scraper.clone(), Instant::now());
+                    scraper
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "nobody can be let to the metrics");
+                    return Err((
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "the API server could not be asked who you are; see the operator's log\n".to_owned(),
+                    ));
+                }
+            }
+        };
+        match scraper {
+            Scraper::Allowed => Ok(()),
+            Scraper::Unknown => Err((StatusCode::UNAUTHORIZED, "the token is not valid\n".to_owned())),
+            Scraper::Forbidden(user) => Err((
+                StatusCode::FORBIDDEN,
+                format!("{user} may not get {PATH}; bind the ClusterRole <release>-metrics-reader to it\n"),
+            )),
+        }
+    }
+}
+
+impl Known {
+    fn get(&self, digest: &[u8; 32], now: Instant) -> Option<Scraper> {
+        self.0.get(digest).filter(|(scraper, asked)| fresh(scraper, *asked, now)).map(|(scraper, _)| scraper.clone())
+    }
+
+    fn put(&mut self, digest: [u8; 32], scraper: Scraper, now: Instant) {
+        if self.0.len() >= MOST {
+            self.0.retain(|_, (scraper, asked)| fresh(scraper, *asked, now));
+        }
+        if self.0.len() >= MOST {
+            self.0.retain(|_, (scraper, _)| *scraper == Scraper::Allowed);
+        }
+        if self.0.len() < MOST {
+            self.0.insert(digest, (scraper, now));
+        }
+    }
+}
+
+fn fresh(scraper: &Scraper, asked: Instant, now: Instant) -> bool {
+    let keep = if *scraper == Scraper::Allowed { ALLOWED_FOR } else { REFUSED_FOR };
+    now.saturating_duration_since(asked) < keep
+}
+
+/// The token of `Authorization: Bearer ...`. The scheme is told in any case of letters (RFC 9110).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= LONGEST).then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(number: usize) -> [u8; 32] {
+        Sha256::digest(number.to_string()).into()
+    }
+
+    #[test]
+    fn answers_are_forgotten_and_tried_tokens_push_no_scraper_out() {
+        let (mut known, start) = (Known::default(), Instant::now());
+        known.put(digest(0), Scraper::Allowed, start);
+        for number in 1..10 * MOST {
+            known.put(digest(number), Scraper::Unknown, start);
+            assert!(known.0.len() <= MOST);
+        }
+        assert_eq!(known.get(&digest(0), start), Some(Scraper::Allowed));
+        known.put(digest(1), Scraper::Forbidden("a".into()), start);
+        assert_eq!(known.get(&digest(1), start + REFUSED_FOR), None);
+        assert_eq!(known.get(&digest(0), start + REFUSED_FOR), Some(Scraper::Allowed));
+        assert_eq!(known.get(&digest(0), start + ALLOWED_FOR), None);
+    }
+
+    #[test]
+    fn a_token_is_what_stands_behind_bearer() {
+        let token = |text: &str| {
+            let headers = HeaderMap::from_iter([(AUTHORIZATION, text.parse().unwrap())]);
+            bearer(&headers).map(str::to_owned)
+        };
+        assert_eq!(token("Bearer a.b.c"), Some("a.b.c".to_owned()));
+        assert_eq!(token("bearer  a"), Some("a".to_owned()));
+        for nothing in ["Bearer", "Bearer ", "Basic a", "", &format!("Bearer {}", "a".repeat(LONGEST + 1))] {
+            assert_eq!(token(nothing), None, "{nothing}");
+        }
+        assert_eq!(bearer(&HeaderMap::new()), None);
+    }
+}

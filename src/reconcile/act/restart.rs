@@ -1,0 +1,121 @@
+//! Effects on workloads. What goes wrong with one of them is a fact about it, not a failure of the pass.
+
+use futures::future::join_all;
+
+use super::Actor;
+use crate::{
+    api::{Reason, user::RestartTarget},
+    cluster::{ClusterError, ClusterErrorKind, Workloads},
+    domain::{
+        plan::Effect,
+        restart::{Progress, Restarts, Seen},
+        secret,
+    },
+    reconcile::error::PassError,
+};
+
+/// The status of a workload is written often, and a restart only on what was read: it is tried again so many times.
+const TRIES: u32 = 5;
+
+impl Actor<'_> {
+    pub(super) async fn read_workloads(&mut self, targets: &[RestartTarget]) {
+        let workloads = self.workloads();
+        let read = join_all(targets.iter().map(|target| workloads.get(target))).await;
+        for (target, read) in targets.iter().zip(read) {
+            let seen = match read {
+                Ok(Some(found)) => Seen::Found(found.facts),
+                Ok(None) => Seen::Missing,
+                Err(error) => self.unseen(&error),
+            };
+            self.observed.world.workloads.insert(target.clone(), seen);
+        }
+    }
+
+    /// May leave a workload that was restarted, and nothing that says so but its own annotation: the next pass finds it.
+    pub(super) async fn restart(&mut self, target: &RestartTarget, key_id: &str) -> Result<(), PassError> {
+        let workloads = self.workloads();
+        let mut refusal = None;
+        for _ in 0..TRIES {
+            let seen = match workloads.get(target).await {
+                Ok(None) => Seen::Missing,
+                Err(error) => self.unseen(&error),
+                Ok(Some(found)) if found.facts.restarted_for.as_deref() == Some(key_id) => Seen::Found(found.facts),
+                Ok(Some(found)) => {
+                    // After the workload was read: who has published another key since, and restarted the workload
+                    // for it, has changed the workload too, and is not overruled.
+                    self.still_asks_for(target, key_id).await?;
+                    match workloads.restart(target, &found, key_id).await {
+                        Ok(restarted) => {
+                            self.tell(Reason::Restarted, format!("{target} was restarted with access key {key_id}"));
+                            Seen::Found(restarted.facts)
+                        }
+                        Err(error) if error.kind == ClusterErrorKind::NotFound => Seen::Missing,
+                        Err(error) if error.kind == ClusterErrorKind::Conflict => {
+                            refusal = Some(error);
+                            continue;
+                        }
+                        Err(error) => self.unseen(&error),
+                    }
+                }
+            };
+            self.observed.world.workloads.insert(target.clone(), seen);
+            return Ok(());
+        }
+        let seen = Seen::Failed(refusal.map(|error| error.to_string()).unwrap_or_default());
+        self.observed.world.workloads.insert(target.clone(), seen);
+        Ok(())
+    }
+
+    /// Why a restart that is no failure of the pass is none at all.
+    pub(in crate::reconcile) fn not_restarted(&self, effect: &Effect) -> Option<Reason> {
+        let Effect::Restart(target, _) = effect else { return None };
+        let found = matches!(self.observed.world.workloads.get(target), Some(Seen::Found(_)));
+        (!found).then_some(Reason::RestartFailed)
+    }
+
+    /// The published Secret still is what this pass decided on.
+    async fn still_asks_for(&self, target: &RestartTarget, key_id: &str) -> Result<(), PassError> {
+        let name = &self.target.secret_name;
+        let now = self.secrets().get(name).await?.map(|held| {
+            let facts = secret::facts(&held.content(), false, None);
+            facts.key_id == key_id && facts.restarts.get(target) == Some(&Progress::Owed)
+        });
+        if now == Some(true) {
+            return Ok(());
+        }
+        Err(ClusterError {
+            action: format!("restart {target}"),
+            kind: ClusterErrorKind::Conflict,
+            message: format!("Secret {name} was changed meanwhile"),
+        }
+        .into())
+    }
+
+    /// On condition that the Secret is as this pass has read it.
+    pub(super) async fn note_restarts(&mut self, restarts: &Restarts) -> Result<(), PassError> {
+        let (Some(desired), Some(held)) = (self.desired, &self.observed.held) else { return Ok(()) };
+        let content = held.content();
+        let Some(key) = secret::material(&content) else { return Ok(()) };
+        let mut publication = secret::publication(&content);
+        publication.restarts.clone_from(restarts);
+        self.write_secret(desired, &key, &publication).await
+    }
+
+    fn unseen(&self, error: &ClusterError) -> Seen {
+        tracing::warn!(%error, "a workload cannot be restarted");
+        // RBAC says no in these words; a policy or a webhook has its own.
+        let no_right = error.message.contains(" cannot ") && error.message.contains(" resource ");
+        match error.kind {
+            ClusterErrorKind::Forbidden if no_right => Seen::Forbidden(
+                self.context.access.denied_restarts(&self.target.owner.namespace, &error.message).message,
+            ),
+            ClusterErrorKind::Forbidden => Seen::Forbidden(format!("it may not be restarted: {}", error.message)),
+            _ => Seen::Failed(error.to_string()),
+        }
+    }
+
+    fn workloads(&self) -> Workloads {
+        let owner = &self.target.owner;
+        Workloads::new(self.context.client.clone(), &owner.namespace, &owner.name)
+    }
+}
