@@ -23,6 +23,7 @@ mod crash;
 mod crd;
 mod failures;
 mod formats;
+mod hostile;
 mod house;
 mod iam;
 mod leader;
@@ -165,9 +166,11 @@ const CLAIMS: &[Claim] = claims! {
     }
     admission: {
         api_server_and_operator_say_the_same_of_every_row,
+        nobody_gets_more_than_the_class_allows_whoever_asks,
         what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
         the_operator_writes_no_secret_that_is_not_its_own,
     }
+    hostile: { what_others_write_into_our_secrets_is_repeated_nowhere_and_stops_nobody }
     presets: {
         the_cycle_preset_needs_ten_lines,
         the_defang_preset_needs_ten_lines,
