@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::{
     desired::{DesiredConsole, label_value},
     owner::Owner,
-    secret::Content,
+    secret::{Content, csv_field},
 };
 use crate::api::mark;
 
@@ -126,7 +126,13 @@ pub fn render(
             ("consoleSignInUrl".to_owned(), url.as_bytes().to_vec()),
             (
                 "credentials.csv".to_owned(),
-                format!("User name,Password,Console sign-in URL\n{user_name},{secret},{url}\n").into_bytes(),
+                format!(
+                    "User name,Password,Console sign-in URL\n{},{},{}\n",
+                    csv_field(user_name),
+                    csv_field(secret),
+                    csv_field(url)
+                )
+                .into_bytes(),
             ),
         ]),
     }
@@ -192,6 +198,11 @@ mod tests {
             b"User name,Password,Console sign-in URL\ncycle,Aa2!secret,https://sign.in\n"
         );
         assert_eq!(content.data["username"], b"cycle");
+        // Names of IAM users may hold a comma, and passwords what they like.
+        let owner = Owner { cluster: "c".into(), namespace: "deploy".into(), name: "cycle".into(), uid: "u".into() };
+        let desired = DesiredConsole { secret_name: "s".into(), reset_required: true, reset_request: None };
+        let odd = render(&owner, &desired, "a,b", &"A\"2!".to_owned().into(), None);
+        assert!(odd.data["credentials.csv"].ends_with(b"\n\"a,b\",\"A\"\"2!\",\n"));
     }
 
     #[test]

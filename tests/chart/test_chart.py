@@ -539,6 +539,11 @@ class Rights(unittest.TestCase):
             aggregate = "rbac.authorization.k8s.io/aggregate-to-"
             self.assertEqual(f"{aggregate}view" in objects.one("ClusterRole", "-view")["metadata"]["labels"], viewer)
             self.assertEqual(f"{aggregate}edit" in objects.one("ClusterRole", "-edit")["metadata"]["labels"], editor)
+            # Who may write a class may have everything.
+            for suffix in ("-view", "-edit"):
+                for rule in objects.one("ClusterRole", suffix)["rules"]:
+                    if any(resource.startswith("awsdeployuserclasses") for resource in rule["resources"]):
+                        self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"})
 
 
 class Network(unittest.TestCase):

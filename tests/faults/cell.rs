@@ -1,7 +1,7 @@
 //! One run: a scenario, its faults, and the verdict.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     time::{Duration, Instant},
 };
 
@@ -367,7 +367,10 @@ fn written(stage: &Stage, aws: awsdeploy_testkit::aws_proxy::Mark, kube: &KubePr
     let kube = kube.log().mutating_since(kube_mark).into_iter().map(|call| (call.started, call.to_string()));
     let mut lines: Vec<(Timestamp, String)> = aws.chain(kube).collect();
     lines.sort();
-    lines.iter().map(|(at, line)| format!("\n  {at} {line}")).collect()
+    lines.iter().fold(String::new(), |mut text, (at, line)| {
+        let _ = write!(text, "\n  {at} {line}");
+        text
+    })
 }
 
 /// The mutating calls on both sides behind the marks, in the order they came in.

@@ -10,9 +10,9 @@ use awsdeploy::{
     },
 };
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
 use kube::{
-    Api, ResourceExt,
+    Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -186,6 +186,57 @@ pub(crate) async fn api_server_and_operator_say_the_same_of_every_row() {
     assert!(different.is_empty(), "{}", different.join("\n"));
     let count = stage.classes().list_metadata(&ListParams::default()).await.expect("classes").items.len();
     assert!(count >= 50, "{count}");
+}
+
+/// Who asks is a matter of RBAC, what is asked for one of the class: nobody is above it, whatever their rights.
+pub(crate) async fn nobody_gets_more_than_the_class_allows_whoever_asks() {
+    let stage = Stage::new().await;
+    stage.label_namespace(json!({ASKED: "yes"})).await;
+    let class = stage.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let roles: Api<RoleBinding> = Api::namespaced(stage.client.clone(), &stage.namespace);
+    let binding = json!({
+        "metadata": {"name": "tenant"}, "subjects": [{"kind": "User", "name": "tenant", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "aws-deploy-user-operator-edit"},
+    });
+    let binding = serde_json::from_value(binding).expect("a binding");
+    roles.create(&PostParams::default(), &binding).await.expect("a cluster admin lets the tenant write resources");
+    let spec = |policy: &str| json!({"policies": {"managed": [policy]}});
+    let allowed = resource(&stage.namespace, "x", &class, spec("AmazonS3FullAccess"));
+    let forbidden = resource(&stage.namespace, "x", &class, spec("AmazonEC2FullAccess"));
+    let actors = [
+        ("cluster admin", stage.client.clone(), true),
+        ("tenant with the role", stage.as_person("tenant").await, true),
+        ("tenant of another namespace", stage.as_person("stranger").await, false),
+        ("operator", stage.as_operator().await, false),
+    ];
+    let ask = async |client: &Client, user: &AwsDeployUser| {
+        let users: Api<AwsDeployUser> = Api::namespaced(client.clone(), &stage.namespace);
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        users.create(&dry, user).await.map(drop).map_err(|error| error.to_string())
+    };
+    for (actor, client, may_ask) in actors {
+        if !may_ask {
+            for user in [&allowed, &forbidden] {
+                let told = ask(&client, user).await.expect_err(actor);
+                assert!(told.contains("cannot create resource \"awsdeployusers\""), "{actor}: {told}");
+            }
+            continue;
+        }
+        // API server learns of class and binding a moment late.
+        let by_class = async || {
+            ask(&client, &forbidden).await.err().filter(|told| told.contains("does not allow AmazonEC2FullAccess"))
+        };
+        eventually(actor, by_class, String::new).await;
+        let taken = async || ask(&client, &allowed).await.ok();
+        eventually(actor, taken, String::new).await;
+        let classes: Api<AwsDeployUserClass> = Api::all(client);
+        let own = AwsDeployUserClass::new(
+            &format!("{}-own", stage.namespace),
+            awsdeploy::api::AwsDeployUserClassSpec::default(),
+        );
+        let made = classes.create(&PostParams { dry_run: true, ..PostParams::default() }, &own).await;
+        assert_eq!(made.is_ok(), actor == "cluster admin", "{actor}: only a cluster admin makes classes");
+    }
 }
 
 pub(crate) async fn what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up() {

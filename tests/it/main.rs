@@ -24,6 +24,7 @@ mod crash;
 mod crd;
 mod failures;
 mod formats;
+mod hostile;
 mod house;
 mod iam;
 mod leader;
@@ -180,9 +181,11 @@ const CLAIMS: &[Claim] = claims! {
     }
     admission: {
         api_server_and_operator_say_the_same_of_every_row,
+        nobody_gets_more_than_the_class_allows_whoever_asks,
         what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
         the_operator_writes_no_secret_that_is_not_its_own,
     }
+    hostile: { what_others_write_into_our_secrets_is_repeated_nowhere_and_stops_nobody }
     presets: {
         the_cycle_preset_needs_ten_lines,
         the_defang_preset_needs_ten_lines,
@@ -220,7 +223,10 @@ const CLAIMS: &[Claim] = claims! {
         a_rollout_that_hangs_keeps_the_old_key_no_longer_than_is_allowed,
         the_operator_changes_nothing_of_a_workload_but_its_own_annotation,
     }
-    restore: { a_restored_resource_goes_on_with_its_user_once_that_is_handed_over }
+    restore: {
+        a_restored_resource_goes_on_with_its_user_once_that_is_handed_over,
+        a_rotation_that_version_0_1_0_has_begun_is_brought_to_its_end,
+    }
     observed: {
         metrics_follow_a_resource_from_its_first_key_to_its_end,
         throttled_calls_are_counted,

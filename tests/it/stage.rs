@@ -67,6 +67,7 @@ struct Shared {
     rig: Mutex<Option<Rig>>,
     client: Client,
     kubeconfig: PathBuf,
+    admin: PathBuf,
     moto: std::net::SocketAddr,
     directory: PathBuf,
     /// The chart's `RoleBinding`s for a namespace, with a placeholder for its name: for Secrets, and for restarts.
@@ -168,6 +169,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     Ok(Shared {
         client,
         kubeconfig,
+        admin,
         moto: rig.emulator().addr(),
         directory: rig.directory().to_owned(),
         bindings,
@@ -398,6 +400,16 @@ impl Stage {
         Client::try_from(config.expect("a configuration")).expect("a client")
     }
 
+    /// A client of a person with no rights but those of their name.
+    #[allow(dead_code, reason = "the fault runs share this file")]
+    pub(crate) async fn as_person(&self, name: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&shared().await.admin).expect("the admin's kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let mut config = config.expect("a configuration");
+        config.auth_info.impersonate = Some(name.to_owned());
+        Client::try_from(config).expect("a client")
+    }
+
     pub(crate) fn users(&self) -> Api<AwsDeployUser> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
@@ -413,12 +425,15 @@ impl Stage {
 
     /// Applies a resource that the API server may refuse.
     pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
-        let object = json!({
+        let params = PatchParams::apply("test").force().validation_strict();
+        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, spec))).await
+    }
+
+    fn manifest(&self, name: &str, spec: Value) -> Value {
+        json!({
             "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
             "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
-        });
-        let params = PatchParams::apply("test").force().validation_strict();
-        self.users().patch(name, &params, &Patch::Apply(&object)).await
+        })
     }
 
     /// Applies a class of this test and gives its name. It serves the namespace of the test unless it says otherwise.
@@ -475,12 +490,8 @@ impl Stage {
     /// labels a moment late, and what it has taken once it takes again.
     #[allow(dead_code, reason = "the fault runs, which share this file, ask nothing of admission")]
     pub(crate) async fn try_dry(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
-        let object = json!({
-            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
-            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
-        });
         let params = PatchParams::apply("test").force().dry_run();
-        self.users().patch(name, &params, &Patch::Apply(&object)).await
+        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, spec))).await
     }
 
     /// Sets an annotation of a resource.

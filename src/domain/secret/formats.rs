@@ -156,7 +156,7 @@ fn of_format(format: SecretFormat, desired: &DesiredSecret, key: &KeyMaterial) -
 }
 
 /// A field as RFC 4180 has it. Names of IAM users may hold a comma.
-fn csv_field(text: &str) -> String {
+pub(in crate::domain) fn csv_field(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 

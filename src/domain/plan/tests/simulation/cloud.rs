@@ -1,8 +1,6 @@
 //! IAM and Kubernetes in memory, as strict as the real ones where the protocol leans on it, and
 //! an auditor who looks at every write.
 
-use std::cell::RefCell;
-
 use super::*;
 use crate::domain::{
     owner::Ownership,
@@ -109,8 +107,6 @@ pub(super) struct Cloud {
     pub(super) log: Vec<String>,
     pub(super) wrong: Vec<String>,
     serial: u64,
-    /// The desired state of a generation and its annotations.
-    known: RefCell<Option<(Option<i64>, Option<BTreeMap<String, String>>, Desired)>>,
 }
 
 impl Cloud {
@@ -131,7 +127,6 @@ impl Cloud {
             log: Vec::new(),
             wrong: Vec::new(),
             serial: 0,
-            known: RefCell::default(),
         }
     }
 
@@ -192,20 +187,6 @@ impl Cloud {
     }
 
     pub(super) fn desired(&self) -> Desired {
-        let (generation, annotations) = (self.resource.metadata.generation, &self.resource.metadata.annotations);
-        // Windows are costly to check, and the auditor asks at every write.
-        let mut known = self.known.borrow_mut();
-        match &*known {
-            Some((of, with, desired)) if (of, with) == (&generation, annotations) => desired.clone(),
-            _ => {
-                let desired = self.validate();
-                *known = Some((generation, annotations.clone(), desired.clone()));
-                desired
-            }
-        }
-    }
-
-    fn validate(&self) -> Desired {
         let grant = Grant { on_quarantine: self.on_quarantine, ..Grant::simplest() };
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: true };
         desired::validate(&self.resource, &self.target(), &grant, &account, &Settings::default()).unwrap()

@@ -1,0 +1,71 @@
+//! Tenants who may write Secrets in their namespace write into ours what they like.
+
+use awsdeploy::api::{AwsDeployUser, ConditionType, Reason, mark};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Resource, api::PostParams};
+use serde_json::json;
+
+use crate::stage::{Stage, condition, eventually};
+
+/// What must not come back. It stands for a secret: parsers like to quote what they choke on.
+const CANARY: &str = "canary/wJalrXUtnFEMIK7MDENGbPxRfiCY";
+
+/// All that the operator says: its log, its metrics, Events and the resource.
+async fn said(stage: &Stage) -> String {
+    let user: AwsDeployUser = stage.user("x").await;
+    let metrics = stage.operator.metrics().await.expect("metrics");
+    format!("{}{metrics}{:?}{}", stage.log(), stage.events("x").await, json!(user))
+}
+
+/// The Secret with rubbish in every place that the operator reads back.
+fn crafted(mut secret: Secret) -> Secret {
+    let rubbish = [
+        "\"".to_owned() + CANARY,
+        format!(r#"{{"format":1,"mode":"{CANARY}","startedAt":7}}"#),
+        format!("[default]\naws_secret_access_key = {}", CANARY.repeat(15_000)),
+        "[".repeat(50_000) + CANARY,
+    ];
+    let data = secret.data.get_or_insert_default();
+    data.insert("journal".to_owned(), ByteString::default());
+    data.insert("credential-process".to_owned(), ByteString::default());
+    for (value, text) in data.values_mut().zip(rubbish.iter().cycle()) {
+        value.0 = text.clone().into_bytes();
+    }
+    let annotations = secret.metadata.annotations.get_or_insert_default();
+    for name in [mark::ANNOTATION_PUBLISHED_AT, mark::ANNOTATION_PREVIOUS_SECRETS, mark::ANNOTATION_CHECKSUM] {
+        annotations.insert(name.to_owned(), rubbish[1].clone());
+    }
+    secret
+}
+
+pub(crate) async fn what_others_write_into_our_secrets_is_repeated_nowhere_and_stops_nobody() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({"userName": "x"})).await;
+    stage.ready("x").await;
+    let key = stage.published("x").await;
+    let secret = crafted(stage.secrets().get("x").await.expect("the Secret"));
+    stage.secrets().replace("x", &PostParams::default(), &secret).await.expect("a tenant may");
+    let repaired = async || stage.secret("x").await.filter(|data| data["AWS_ACCESS_KEY_ID"].starts_with("AKIA"));
+    let data = eventually("a good Secret again", repaired, || stage.log()).await;
+    assert_ne!(data["AWS_ACCESS_KEY_ID"], key, "what somebody had in hand is replaced");
+    assert!(!said(&stage).await.contains(CANARY));
+
+    // A journal of our own that is none. An attempt is not guessed at; whoever made it can take it away.
+    let mut journal = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
+    journal.metadata.name = Some("x.awsdeploy-journal".to_owned());
+    journal.metadata.owner_references = stage.user("x").await.controller_owner_ref(&()).map(|owner| vec![owner]);
+    stage.ready("x").await;
+    stage.secrets().create(&PostParams::default(), &crafted(journal)).await.expect("a tenant may");
+    let before = stage.published("x").await;
+    stage.apply("y", json!({"userName": "y"})).await;
+    stage.ready("y").await;
+    stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::UnknownJournal)).await;
+    assert!(!said(&stage).await.contains(CANARY));
+    stage.secrets().delete("x.awsdeploy-journal", &kube::api::DeleteParams::default()).await.expect("it is taken away");
+    let gone_on = |user: &AwsDeployUser| {
+        condition(user, ConditionType::RotationHealthy)
+            .is_some_and(|condition| condition.reason != Reason::UnknownJournal.as_str())
+    };
+    stage.until("x", "going on without the journal", gone_on).await;
+    assert_eq!(stage.published("x").await, before, "the key was good all the time");
+}
