@@ -122,7 +122,7 @@ impl Scenario {
                 stage.apply("x", self.spec()).await;
             }
             Self::Rotation | Self::Restart => {
-                stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await
+                stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await;
             }
             Self::DeletedSecret => {
                 auditor.excuse(key);

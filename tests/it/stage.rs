@@ -426,10 +426,10 @@ impl Stage {
     /// Applies a resource that the API server may refuse.
     pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
         let params = PatchParams::apply("test").force().validation_strict();
-        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, spec))).await
+        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, &spec))).await
     }
 
-    fn manifest(&self, name: &str, spec: Value) -> Value {
+    fn manifest(&self, name: &str, spec: &Value) -> Value {
         json!({
             "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
             "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
@@ -491,7 +491,7 @@ impl Stage {
     #[allow(dead_code, reason = "the fault runs, which share this file, ask nothing of admission")]
     pub(crate) async fn try_dry(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
         let params = PatchParams::apply("test").force().dry_run();
-        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, spec))).await
+        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, &spec))).await
     }
 
     /// Sets an annotation of a resource.
