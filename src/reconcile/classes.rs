@@ -11,6 +11,7 @@ use crate::{
     api::{AwsDeployUserClass, AwsDeployUserClassStatus},
     cluster::{ClassReports, ClusterErrorKind},
     domain::{
+        authorize,
         class_verdict::{Findings, conditions},
         plan::Note,
     },
@@ -70,8 +71,9 @@ async fn look_at(
         None => None,
         Some(arn) => Some((arn.clone(), boundaries.exists(context, arn).await)),
     };
-    let findings =
-        Findings { account, wanted_account: class.spec.account.as_ref().map(|account| account.id.clone()), boundary };
+    let wanted_account = class.spec.account.as_ref().map(|account| account.id.clone());
+    let templates = authorize::template::faults(&class.spec.policies.templates, wanted_account.is_some());
+    let findings = Findings { account, wanted_account, boundary, templates };
     let before = class.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     AwsDeployUserClassStatus {
         observed_generation: class.metadata.generation,
