@@ -26,7 +26,7 @@ enum Command {
     },
     /// Write the reference of the metrics to standard output, as Markdown.
     Metrics,
-    /// Write the IAM policy that the operator needs to standard output.
+    /// Write an IAM policy that the operator needs to standard output.
     IamPolicy(operator::iam_policy::IamPolicyArguments),
 }
 
@@ -40,7 +40,14 @@ async fn main() -> ExitCode {
         },
         Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
         Some(Command::IamPolicy(arguments)) => match arguments.policy() {
-            Ok(policy) => Some(policy),
+            Ok((policy, note)) => {
+                // Not among what is piped on.
+                if let Some(note) = note {
+                    use std::io::Write;
+                    let _ = writeln!(std::io::stderr(), "{note}");
+                }
+                Some(policy)
+            }
             Err(error) => return fail(&error),
         },
         None => None,

@@ -134,11 +134,32 @@ pub struct AwsDeployUserClassSpec {
 /// The account of a class.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.roleArn) || self.roleArn.split(':')[4] == self.id")
+    .message("account.roleArn must be a role of the account account.id"))]
+#[x_kube(validation = Rule::new("!has(self.externalId) || has(self.roleArn)")
+    .message("account.externalId is for account.roleArn, which is missing"))]
 pub struct ClassAccount {
     /// Account id, twelve digits. Immutable. Nothing is written to AWS before its own answer says that this is the account.
     #[schemars(regex(pattern = r"^[0-9]{12}$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("account.id is immutable: users that exist are not moved; make another class"))]
     pub id: String,
+
+    /// ARN of the IAM role in that account that the operator takes (`sts:AssumeRole`) for everything it does for the class.
+    /// Its trust policy has to allow the operator to; `aws-deploy-user-operator iam-policy --class` prints all that is
+    /// needed. Can be changed to another role of the account. Absent: the operator's own credentials, which must be of that
+    /// account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(max = 640),
+        regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/([A-Za-z0-9._+=,@-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$")
+    )]
+    pub role_arn: Option<String>,
+
+    /// The external id that the trust policy of the role asks for (`sts:ExternalId`), 2 to 1224 characters. It is no
+    /// secret, but keeps others who may also ask the operator for roles from getting into this one. Absent: none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1224), regex(pattern = r"^[A-Za-z0-9_+=,.@:/-]+$"))]
+    pub external_id: Option<String>,
 }
 
 /// The namespaces that a class serves: those that are named, and those whose labels fit.
@@ -398,7 +419,7 @@ pub struct AwsDeployUserClassStatus {
     #[serde(default)]
     pub users: i64,
 
-    /// `CredentialsValid`: AWS accepts the operator. `AccountMatches`: the account is the one of `spec.account.id`.
+    /// `CredentialsValid`: AWS accepts the operator, in the role of the class if it has one. `AccountMatches`: the account is the one of `spec.account.id`.
     /// `BoundaryExists`: the permissions boundary exists; true without one. `TemplatesValid`: every template of `policies`
     /// can be used; true without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

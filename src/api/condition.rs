@@ -143,6 +143,8 @@ reasons! {
     LimitExceeded,
     /// AWS denies the operator an action.
     AccessDenied,
+    /// AWS does not let the operator take the role of the class.
+    AssumeRoleDenied,
     /// The operator has no AWS credentials or AWS does not accept them.
     OperatorCredentials,
     /// The operator may not read or write Secrets in this namespace.

@@ -35,6 +35,10 @@ pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";
 /// template must not make a second user.
 pub const ANNOTATION_USER_NAME: &str = "awsdeploy.dev/user-name";
 
+/// Annotation on the resource: id of the AWS account of its IAM user, written with the finalizer. The user has to be
+/// found there even if its making was cut off and its class is gone.
+pub const ANNOTATION_ACCOUNT: &str = "awsdeploy.dev/account";
+
 /// Annotation on the resource: any new value asks for a new console password.
 pub const ANNOTATION_RESET: &str = "awsdeploy.dev/reset-password";
 

@@ -449,6 +449,23 @@ pub struct ClassReference {
     /// What the class said of quarantines, likewise.
     #[serde(default)]
     pub on_quarantine: OnQuarantine,
+    /// The account that the class led to. Used to take away what it has allowed when no class leads there any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountReference>,
+}
+
+/// How a class reached its AWS account.
+#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountReference {
+    /// Account id.
+    pub id: String,
+    /// ARN of the role there; absent: the operator's own credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_arn: Option<String>,
+    /// The external id that the role asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
 }
 
 /// The IAM user.

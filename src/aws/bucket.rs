@@ -11,6 +11,8 @@ const BURST_SECONDS: f64 = 4.0;
 const SLOWEST_SHARE: f64 = 1.0 / 64.0;
 /// Every call that is not throttled gives back this share of the full rate.
 const RECOVERY_SHARE: f64 = 1.0 / 100.0;
+/// Calls under way are throttled together: what AWS says within this time counts once.
+const ONE_EVENT: Duration = Duration::from_secs(1);
 
 /// Spaces calls out; halves its rate when AWS throttles and recovers call by call.
 pub(super) struct Bucket(Mutex<State>);
@@ -20,12 +22,13 @@ struct State {
     rate: f64,
     tokens: f64,
     filled_at: Instant,
+    halved_at: Option<Instant>,
 }
 
 impl Bucket {
     /// A bucket for `rate` calls per second.
     pub(super) fn new(rate: f64, now: Instant) -> Self {
-        Self(Mutex::new(State { full: rate, rate, tokens: rate * BURST_SECONDS, filled_at: now }))
+        Self(Mutex::new(State { full: rate, rate, tokens: rate * BURST_SECONDS, filled_at: now, halved_at: None }))
     }
 
     /// Takes a token and says how long to wait before using it. Who comes first goes first.
@@ -38,8 +41,12 @@ impl Bucket {
     }
 
     /// AWS asked to slow down.
-    pub(super) fn throttled(&self) {
+    pub(super) fn throttled(&self, now: Instant) {
         let mut state = self.lock();
+        if state.halved_at.is_some_and(|halved| now.saturating_duration_since(halved) < ONE_EVENT) {
+            return;
+        }
+        state.halved_at = Some(now);
         state.rate = (state.rate / 2.0).max(state.full * SLOWEST_SHARE);
         state.tokens = state.tokens.min(0.0);
     }
@@ -76,9 +83,18 @@ mod tests {
     fn throttling_halves_the_rate_and_answers_bring_it_back() {
         let start = Instant::now();
         let bucket = Bucket::new(10.0, start);
-        bucket.throttled();
-        bucket.throttled();
-        assert_eq!(bucket.reserve(start), Duration::from_millis(400), "2.5 calls per second, no burst left");
+        bucket.throttled(start);
+        assert_eq!(bucket.reserve(start), Duration::from_millis(200), "5 calls per second, no burst left");
+        for _ in 0..16 {
+            bucket.throttled(start + Duration::from_millis(900));
+        }
+        assert_eq!(bucket.reserve(start), Duration::from_millis(400), "calls that were under way count once");
+        bucket.throttled(start + ONE_EVENT);
+        assert_eq!(
+            bucket.reserve(start + ONE_EVENT),
+            Duration::from_millis(200),
+            "2.5 calls per second: half a one is owed"
+        );
         for _ in 0..100 {
             bucket.answered();
         }

@@ -6,6 +6,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::{client::result::SdkError, http::Response};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+/// The operation that takes the role of another account.
+pub const ASSUME_ROLE: &str = "AssumeRole";
+
 /// A call to AWS that did not succeed. Holds AWS's message and request id, never a body.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operation}: {message}{}", self.request_id.as_ref().map(|id| format!(" (AWS request id {id})")).unwrap_or_default())]
@@ -114,6 +117,11 @@ impl AwsError {
             AwsErrorKind::Service => "Service",
             AwsErrorKind::Unreachable => "Unreachable",
         }
+    }
+
+    /// Whether an answer with this code and HTTP status is a request to slow down.
+    pub(super) fn is_throttling(code: &str, status: u16) -> bool {
+        AwsErrorKind::of_code(code, "").unwrap_or_else(|| unknown_code(Some(status))) == AwsErrorKind::Throttled
     }
 
     pub(super) fn of<E>(operation: &'static str, error: &SdkError<E, Response>) -> Self

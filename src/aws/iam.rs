@@ -1,24 +1,32 @@
-//! The adapter: about twenty verbs of IAM and STS, each one call unless it says otherwise.
+//! The adapter to one account: about twenty verbs of IAM and STS, each one call unless it says otherwise.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     error::Error as StdError,
     future::Future,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
-use aws_credential_types::Credentials;
+use aws_config::{Region, SdkConfig, identity::IdentityCache, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_sdk_iam::types::{StatusType, Tag, User};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::{DateTime, error::metadata::ProvideErrorMetadata};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use super::{AwsClock, AwsError, AwsErrorKind, CallObserver, bucket::Bucket, clock::ReadDate, document::document};
+use super::{
+    AwsClock, AwsError, AwsErrorKind,
+    asked::Asked,
+    clock::ReadDate,
+    document::document,
+    line::{HearThrottling, Line},
+    session::{Session, SessionCredentials},
+};
 use crate::domain::{
     console::PasswordPolicy,
     desired::Account,
@@ -36,6 +44,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 3;
 /// Region when the environment names none: IAM of the commercial partition lives there.
 const DEFAULT_REGION: &str = "us-east-1";
+const GET_CALLER_IDENTITY: &str = "GetCallerIdentity";
 
 /// Whom AWS takes us for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,38 +64,41 @@ pub enum Acceptance {
     NotYet,
 }
 
-/// How to reach AWS.
-pub struct Connection {
-    /// Calls per second, at the most.
-    pub rate: f64,
-    /// Told of every call.
-    pub observer: Arc<dyn CallObserver>,
-}
-
-/// IAM and STS of one account.
+/// IAM and STS of one account, with one set of credentials.
 #[allow(clippy::struct_field_names, reason = "the two services have the names they have")]
 pub struct Iam {
     pub(super) iam: aws_sdk_iam::Client,
     sts: aws_sdk_sts::Client,
-    bucket: Bucket,
+    line: Arc<Line>,
     clock: Arc<AwsClock>,
-    observer: Arc<dyn CallObserver>,
-    identity: OnceCell<Identity>,
+    /// `None` with the operator's own credentials.
+    session: Option<Arc<Session>>,
+    identity: Asked<Arc<Identity>>,
+    /// The account of the first identity.
+    settled: Mutex<Option<String>>,
     pub(super) password_policy: OnceCell<PasswordPolicy>,
 }
 
 impl Iam {
-    /// Connects with the SDK's default chain of credentials: environment, web identity (IRSA),
-    /// Pod Identity, instance metadata. Nothing is called before the first verb.
-    pub async fn connect(connection: Connection) -> Self {
-        let config = aws_config::defaults(BehaviorVersion::latest()).load().await;
-        Self::with_config(&config, connection)
+    /// With the credentials of the configuration.
+    pub(super) fn of_config(config: &SdkConfig, line: Line, clock: Arc<AwsClock>) -> Self {
+        Self::new(config, Arc::new(line), clock, None)
     }
 
-    /// Like [`Iam::connect`], with the SDK's configuration given.
-    #[must_use]
-    pub fn with_config(config: &SdkConfig, connection: Connection) -> Self {
-        let clock = Arc::new(AwsClock::default());
+    /// With the session of a role.
+    pub(super) fn of_session(config: &SdkConfig, line: Arc<Line>, clock: Arc<AwsClock>, session: Session) -> Self {
+        let session = Arc::new(session);
+        let config = config
+            .clone()
+            .into_builder()
+            .credentials_provider(SharedCredentialsProvider::new(SessionCredentials(Arc::clone(&session))))
+            // The session is the cache.
+            .identity_cache(IdentityCache::no_cache())
+            .build();
+        Self::new(&config, line, clock, Some(session))
+    }
+
+    fn new(config: &SdkConfig, line: Arc<Line>, clock: Arc<AwsClock>, session: Option<Arc<Session>>) -> Self {
         // Set in code, not by environment: how often a call is made is part of the protocol.
         let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
         let timeouts = TimeoutConfig::builder()
@@ -100,22 +112,33 @@ impl Iam {
             .retry_config(retries.clone())
             .timeout_config(timeouts.clone())
             .interceptor(ReadDate(Arc::clone(&clock)))
+            .interceptor(HearThrottling(Arc::clone(&line)))
             .build();
         let sts = aws_sdk_sts::config::Builder::from(config)
             .region(region)
             .retry_config(retries)
             .timeout_config(timeouts)
             .interceptor(ReadDate(Arc::clone(&clock)))
+            .interceptor(HearThrottling(Arc::clone(&line)))
             .build();
         Self {
             iam: aws_sdk_iam::Client::from_conf(iam),
             sts: aws_sdk_sts::Client::from_conf(sts),
-            bucket: Bucket::new(connection.rate, Instant::now()),
+            line,
             clock,
-            observer: connection.observer,
-            identity: OnceCell::new(),
+            session,
+            identity: Asked::default(),
+            settled: Mutex::default(),
             password_policy: OnceCell::new(),
         }
+    }
+
+    pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
+        &self.sts
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        &self.line
     }
 
     /// AWS's clock.
@@ -124,17 +147,53 @@ impl Iam {
         &self.clock
     }
 
-    /// Whom AWS takes the operator for; asked once.
-    pub async fn identity(&self) -> Result<&Identity, AwsError> {
-        self.identity
-            .get_or_try_init(|| async {
-                let answer = self.call("GetCallerIdentity", self.sts.get_caller_identity().send()).await?;
-                let arn = answer.arn().unwrap_or_default().to_owned();
-                let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
-                let id = answer.account().unwrap_or_default().to_owned();
-                Ok(Identity { arn, account: Account { partition, id, users_may_change_passwords: false } })
-            })
-            .await
+    /// Whom AWS takes the operator for; asked once, and again after AWS has refused the credentials. No other call is
+    /// made before it is known.
+    ///
+    /// # Errors
+    /// Besides those of AWS: when the credentials are of another account than at first. The next one to ask is told the
+    /// new account, and has to compare it before it goes on.
+    pub fn identity(&self) -> BoxFuture<'_, Result<Arc<Identity>, AwsError>> {
+        // Every call waits for it, nearly always in vain: what it holds must not lie on the stack of each.
+        Box::pin(self.settled_identity())
+    }
+
+    async fn settled_identity(&self) -> Result<Arc<Identity>, AwsError> {
+        if let Some(session) = &self.session {
+            session.ready().await?;
+        }
+        let identity = self.identity.get(|_| true, || self.ask_identity()).await?;
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        match settled.replace(identity.account.id.clone()) {
+            Some(before) if before != identity.account.id => Err(AwsError {
+                operation: GET_CALLER_IDENTITY,
+                kind: AwsErrorKind::Credentials,
+                message: format!(
+                    "the credentials are of account {} now, and were of account {before}",
+                    identity.account.id
+                ),
+                request_id: None,
+            }),
+            _ => Ok(identity),
+        }
+    }
+
+    async fn ask_identity(&self) -> Result<Arc<Identity>, AwsError> {
+        let request = async {
+            let answer = self.sts.get_caller_identity().send().await;
+            // Before the call is told of: from now on its account is known.
+            if let Some(account) = answer.as_ref().ok().and_then(|answer| answer.account()) {
+                self.line.leads_to(account);
+            }
+            answer
+        };
+        let key_id = self.session.as_ref().and_then(|session| session.key_id());
+        let answer = self.watch(key_id.as_deref(), Box::pin(self.line.call(GET_CALLER_IDENTITY, request)).await)?;
+        let arn = answer.arn().unwrap_or_default().to_owned();
+        let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
+        let id = answer.account().unwrap_or_default().to_owned();
+        tracing::info!(account = id, arn, "whom AWS takes the operator for");
+        Ok(Arc::new(Identity { arn, account: Account { partition, id, users_may_change_passwords: false } }))
     }
 
     /// The user with its tags, without keys and grants. `None` only when IAM says `NoSuchEntity`.
@@ -395,7 +454,8 @@ impl Iam {
         let with_key =
             aws_sdk_sts::config::Builder::new().credentials_provider(credentials).retry_config(RetryConfig::disabled());
         let request = self.sts.get_caller_identity().customize().config_override(with_key);
-        match self.call("GetCallerIdentity", request.send()).await {
+        // Not our credentials: whatever AWS says of them, ours are as good as before.
+        match Box::pin(self.line.call(GET_CALLER_IDENTITY, request.send())).await {
             Ok(answer) => Ok(Acceptance::Accepted(answer.arn().unwrap_or_default().to_owned())),
             Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => {
                 Ok(Acceptance::NotYet)
@@ -404,29 +464,33 @@ impl Iam {
         }
     }
 
-    pub(super) async fn call<T, E>(
-        &self,
+    /// A call with the credentials of the account.
+    pub(super) fn call<'a, T, E>(
+        &'a self,
         operation: &'static str,
-        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
-    ) -> Result<T, AwsError>
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + 'a,
+    ) -> impl Future<Output = Result<T, AwsError>> + 'a
     where
+        T: 'a,
         E: ProvideErrorMetadata + StdError + 'static,
     {
-        let started = Instant::now();
-        let wait = self.bucket.reserve(started);
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+        // Futures of the SDK take kilobytes, and each layer that they pass through as they are doubles that on the stack.
+        let call = Box::pin(self.line.call(operation, request));
+        async move {
+            self.identity().await?;
+            let key_id = self.session.as_ref().and_then(|session| session.key_id());
+            self.watch(key_id.as_deref(), call.await)
         }
-        let called = Instant::now();
-        let answer = request.await.map_err(|error| AwsError::of(operation, &error));
-        let code = answer.as_ref().err().map_or("OK", AwsError::label);
-        if code == "Throttled" {
-            self.bucket.throttled();
-        } else {
-            self.bucket.answered();
+    }
+
+    /// Credentials that AWS did not take are not taken for granted any more: neither the session nor whose they are.
+    fn watch<T>(&self, key_id: Option<&str>, answer: Result<T, AwsError>) -> Result<T, AwsError> {
+        if answer.as_ref().is_err_and(|error| error.kind == AwsErrorKind::Credentials) {
+            self.identity.forget(|_| true);
+            if let (Some(session), Some(key_id)) = (&self.session, key_id) {
+                session.refused(key_id);
+            }
         }
-        self.observer.called(operation, code, called.elapsed());
-        tracing::debug!(operation, code, waited = ?wait, took = ?called.elapsed(), "AWS call");
         answer
     }
 }

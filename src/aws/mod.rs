@@ -1,5 +1,7 @@
 //! IAM and STS in our words. The only place that knows the AWS SDK: its types end here.
 
+mod accounts;
+mod asked;
 mod bucket;
 mod clock;
 mod console;
@@ -7,20 +9,26 @@ mod document;
 mod error;
 mod iam;
 mod leftovers;
+mod line;
+mod session;
 
 use std::time::Duration;
 
+pub use accounts::{Accounts, Connection};
 pub use clock::AwsClock;
-pub use error::{AwsError, AwsErrorKind};
-pub use iam::{Acceptance, Connection, Iam, Identity};
+pub use error::{ASSUME_ROLE, AwsError, AwsErrorKind};
+pub use iam::{Acceptance, Iam, Identity};
 
-/// Told of every call to AWS; the metrics listen here.
+/// Told of every call to AWS; the metrics listen here. `account` is an account id, or `unknown` before AWS has told it.
 pub trait CallObserver: Send + Sync {
     /// A call has come to its end. `code` is `OK`, AWS's error code, or our name of a transport fault.
-    fn called(&self, operation: &'static str, code: &str, took: Duration);
+    fn called(&self, account: &str, operation: &'static str, code: &str, took: Duration);
+    /// AWS has answered an attempt with a request to slow down. The call may still succeed.
+    fn throttled(&self, account: &str);
 }
 
 /// An observer that does not listen.
 impl CallObserver for () {
-    fn called(&self, _: &'static str, _: &str, _: Duration) {}
+    fn called(&self, _: &str, _: &'static str, _: &str, _: Duration) {}
+    fn throttled(&self, _: &str) {}
 }

@@ -212,6 +212,15 @@ impl Resources {
         self.0.iter().map(|store| store.state_filter(fits).len()).sum()
     }
 
+    /// The resource as it is now; `None` when it is gone.
+    #[must_use]
+    pub fn get(&self, user: &AwsDeployUser) -> Option<AwsDeployUser> {
+        let (name, namespace) = (user.metadata.name.as_deref()?, user.metadata.namespace.as_deref()?);
+        let wanted = ObjectRef::new(name).within(namespace);
+        let found = self.0.iter().find_map(|store| store.get(&wanted))?;
+        found.0.as_ref().ok().filter(|found| found.metadata.uid == user.metadata.uid).cloned()
+    }
+
     /// Does something with each.
     pub fn for_each(&self, mut each: impl FnMut(&AwsDeployUser)) {
         for guarded in self.0.iter().flat_map(Store::state) {

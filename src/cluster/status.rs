@@ -4,7 +4,7 @@ use kube::{
     Api, Client,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::error::ClusterError;
 use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, mark};
@@ -22,13 +22,21 @@ impl Users {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
     }
 
-    /// Adds our finalizer, and the name of the IAM user unless the resource sets it, on condition that the resource is
-    /// as it was read.
-    pub async fn add_finalizer(&self, user: &AwsDeployUser, user_name: &str) -> Result<AwsDeployUser, ClusterError> {
+    /// Adds our finalizer with the account of the IAM user, and its name unless the resource sets it, on condition that
+    /// the resource is as it was read.
+    pub async fn add_finalizer(
+        &self,
+        user: &AwsDeployUser,
+        user_name: &str,
+        account: &str,
+    ) -> Result<AwsDeployUser, ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.push(mark::FINALIZER.to_owned());
-        let chosen = user.spec.user_name.is_none().then_some(user_name);
-        self.set_finalizers(user, &finalizers, chosen).await
+        let mut annotations = json!({mark::ANNOTATION_ACCOUNT: account});
+        if user.spec.user_name.is_none() {
+            annotations[mark::ANNOTATION_USER_NAME] = json!(user_name);
+        }
+        self.set_finalizers(user, &finalizers, Some(annotations)).await
     }
 
     /// Removes our finalizer, on condition that the resource is as it was read.
@@ -59,13 +67,13 @@ impl Users {
         &self,
         user: &AwsDeployUser,
         finalizers: &[String],
-        user_name: Option<&str>,
+        annotations: Option<Value>,
     ) -> Result<AwsDeployUser, ClusterError> {
         let name = user.metadata.name.clone().unwrap_or_default();
         let mut patch =
             json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
-        if let Some(user_name) = user_name {
-            patch["metadata"]["annotations"] = json!({mark::ANNOTATION_USER_NAME: user_name});
+        if let Some(annotations) = annotations {
+            patch["metadata"]["annotations"] = annotations;
         }
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         self.api

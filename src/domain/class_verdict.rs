@@ -12,6 +12,8 @@ pub struct Findings {
     pub account: Result<String, Note>,
     /// The account that the class asks for.
     pub wanted_account: Option<String>,
+    /// ARN of the role that the class asks for.
+    pub role: Option<String>,
     /// The boundary of the class, and whether it exists or why that cannot be told. `None` without one.
     pub boundary: Option<(String, Result<bool, Note>)>,
     /// What is wrong with the templates of the class; `None` if all can be used.
@@ -28,7 +30,10 @@ pub fn conditions(
 ) -> Vec<Condition> {
     let good = |message: String| ("True", Note::new(Reason::AsDeclared, message));
     let credentials = match &findings.account {
-        Ok(account) => good(format!("AWS takes the operator for one of account {account}")),
+        Ok(account) => good(match &findings.role {
+            Some(role) => format!("the operator has taken {role}"),
+            None => format!("AWS takes the operator for one of account {account}"),
+        }),
         Err(note) => ("False", note.clone()),
     };
     let account = match (&findings.account, &findings.wanted_account) {
@@ -38,7 +43,8 @@ pub fn conditions(
             Note::new(
                 Reason::WrongAccount,
                 format!(
-                    "the operator's credentials are of account {found}, the class is for {wanted}; nothing is written to AWS"
+                    "{} are of account {found}, the class is for {wanted}; nothing is written to AWS. A cluster admin has to set account.roleArn to a role of account {wanted}, or to give the operator credentials of it",
+                    if findings.role.is_some() { "the credentials of the role" } else { "the operator's credentials" },
                 ),
             ),
         ),
@@ -98,8 +104,13 @@ mod tests {
     #[test]
     fn each_condition_tells_its_own_fault() {
         let pair = |status: &str, reason: Reason| (status.to_owned(), reason.as_str().to_owned());
-        let good =
-            Findings { account: Ok("1".into()), wanted_account: Some("1".into()), boundary: None, templates: None };
+        let good = Findings {
+            account: Ok("1".into()),
+            wanted_account: Some("1".into()),
+            role: None,
+            boundary: None,
+            templates: None,
+        };
         let fine = pair("True", Reason::AsDeclared);
         assert_eq!(told(&good), vec![fine.clone(); 4]);
         let other = Findings { wanted_account: Some("2".into()), ..good.clone() };
@@ -117,7 +128,8 @@ mod tests {
 
     #[test]
     fn only_a_flip_moves_the_time() {
-        let findings = Findings { account: Ok("1".into()), wanted_account: None, boundary: None, templates: None };
+        let findings =
+            Findings { account: Ok("1".into()), wanted_account: None, role: None, boundary: None, templates: None };
         let first = conditions(&findings, &[], Some(1), Timestamp::UNIX_EPOCH);
         let later = conditions(&findings, &first, Some(1), Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9));
         assert_eq!(first, later);

@@ -3,6 +3,7 @@
 //! No client, no clock, no async. Time is an argument. This is what the unit tables, the
 //! property tests and the model run.
 
+pub mod account;
 pub mod authorize;
 pub mod backoff;
 pub mod class_verdict;
@@ -15,6 +16,7 @@ pub mod owner;
 pub mod plan;
 pub mod policy;
 pub mod restart;
+pub mod role_policy;
 pub mod schedule;
 pub mod secret;
 pub mod settings;

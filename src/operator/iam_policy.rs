@@ -1,26 +1,43 @@
-//! `iam-policy`: prints the IAM policy that the operator itself needs.
+//! `iam-policy`: prints the IAM policies that the operator itself needs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{
     api::AwsDeployUserClass,
     domain::{
+        account::{Role, account_of},
         operator_policy::{Home, Scope, operator_policy},
         policy,
+        role_policy::{assume_policy, trust_policy},
     },
 };
 
 /// Characters of a managed policy, white space aside. It cannot be raised.
 const MANAGED_LIMIT: usize = 6144;
 
+/// Which document is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PolicyDocument {
+    /// What the operator may do: of the role of the class, if it has one, else of the operator's own identity.
+    #[default]
+    Permissions,
+    /// Who may take the role of the class.
+    Trust,
+    /// That the operator's own identity may take the role of the class.
+    Assume,
+}
+
 /// Arguments of `iam-policy`.
 #[derive(Args, Clone, Debug)]
 pub struct IamPolicyArguments {
-    /// The AWS account: twelve digits.
-    #[arg(long, value_parser = parse_account)]
-    pub account: String,
+    /// The AWS account: twelve digits. Default: the one of the classes.
+    #[arg(long, value_parser = parse_account, required_unless_present = "classes")]
+    pub account: Option<String>,
 
     /// File with an `AwsDeployUserClass` or a list of them, as `kubectl get awsdeployuserclass -o yaml` writes it; `-` is
     /// the standard input; can be given several times. Only what these classes allow can be granted. Name all classes of
@@ -41,29 +58,68 @@ pub struct IamPolicyArguments {
     #[arg(long = "group")]
     pub groups: Vec<String>,
 
-    /// Partition of the account: aws, aws-cn, aws-us-gov, ...
+    /// Partition of the account: aws, aws-cn, aws-us-gov, ... That of the role, if the class has one.
     #[arg(long, default_value = "aws")]
     pub partition: String,
+
+    /// Only classes with this role (spec.account.roleArn). Default: those without one, else all if they have the same.
+    #[arg(long, requires = "classes")]
+    pub role_arn: Option<String>,
+
+    /// Which document to print. A class with a role (spec.account.roleArn) needs all three: `permissions` and `trust` for the
+    /// role, `assume` for the operator's own identity.
+    #[arg(long, value_enum, default_value_t)]
+    pub document: PolicyDocument,
+
+    /// ARN of the operator's own role or user, for `--document trust`: `arn:aws:iam::111122223333:role/operator`
+    #[arg(long, value_parser = parse_principal, required_if_eq("document", "trust"))]
+    pub operator_arn: Option<String>,
 }
 
 impl IamPolicyArguments {
-    /// The policy as indented JSON.
+    /// The document as indented JSON, and what else is needed, for people.
     ///
     /// # Errors
-    /// When a class cannot be read, when none is for the account, or when AWS would not take the policy.
-    pub fn policy(&self) -> Result<String, String> {
-        let home = Home { partition: self.partition.clone(), account: self.account.clone() };
-        let scopes = if self.classes.is_empty() { vec![self.scope()] } else { self.scopes_of_classes()? };
-        let policy = operator_policy(&home, &scopes);
-        let size = policy::size(&policy);
-        if size > MANAGED_LIMIT {
-            return Err(format!(
-                "the policy has {size} characters, and a managed policy takes {MANAGED_LIMIT}: allow fewer policies and groups by name and more by patterns (policy/team/*), or serve some of the classes from an account of their own"
-            ));
+    /// When a class cannot be read, when none is for the account or the role, or when AWS would not take the policy.
+    pub fn policy(&self) -> Result<(String, Option<String>), String> {
+        if self.classes.is_empty() {
+            let (Some(account), PolicyDocument::Permissions) = (&self.account, self.document) else {
+                return Err(
+                    "--document trust and assume are for a --class with a role (spec.account.roleArn)".to_owned()
+                );
+            };
+            let home = Home { partition: self.partition.clone(), account: account.clone() };
+            return Ok((permissions(&home, &[self.scope()])?, None));
         }
-        Ok(format!("{policy:#}\n"))
+        let served = self.served()?;
+        let document = match (self.document, &served.role) {
+            (PolicyDocument::Permissions, role) => {
+                let partition = role.as_ref().and_then(|role| role.arn.split(':').nth(1)).unwrap_or(&self.partition);
+                let home = Home { partition: partition.to_owned(), account: served.account };
+                permissions(&home, &served.scopes)?
+            }
+            (_, None) => {
+                return Err(
+                    "--document trust and assume are for a --class with a role (spec.account.roleArn)".to_owned()
+                );
+            }
+            (PolicyDocument::Assume, Some(role)) => format!("{:#}\n", assume_policy(&role.arn)),
+            (PolicyDocument::Trust, Some(role)) => {
+                let operator = self.operator_arn.as_deref().unwrap_or_default();
+                format!("{:#}\n", trust_policy(operator, role.external_id.as_deref()))
+            }
+        };
+        let note = served.role.filter(|_| self.document == PolicyDocument::Permissions).map(|role| {
+            format!(
+                "This is the policy of {}. Its trust policy: --document trust --operator-arn ARN. What the operator's own identity needs: --document assume",
+                role.arn
+            )
+        });
+        Ok((document, note))
     }
+}
 
+impl IamPolicyArguments {
     fn scope(&self) -> Scope {
         Scope {
             path: self.path.clone(),
@@ -76,19 +132,59 @@ impl IamPolicyArguments {
         }
     }
 
-    fn scopes_of_classes(&self) -> Result<Vec<Scope>, String> {
+    /// The classes that one identity of the operator serves: a role, or its own.
+    fn served(&self) -> Result<Served, String> {
         let mut classes = Vec::new();
         for file in &self.classes {
             classes.extend(read_classes(file)?);
         }
-        let here =
-            |class: &&AwsDeployUserClass| class.spec.account.as_ref().is_none_or(|account| account.id == self.account);
-        let scopes: Vec<Scope> = classes.iter().filter(here).map(|class| Scope::of_class(&class.spec)).collect();
-        if scopes.is_empty() {
-            return Err(format!("--class: none of {} classes is for account {}", classes.len(), self.account));
+        let bound: BTreeSet<&str> =
+            classes.iter().filter_map(|class| Some(class.spec.account.as_ref()?.id.as_str())).collect();
+        let only = bound.first().copied().filter(|_| bound.len() == 1);
+        let Some(account) = self.account.as_deref().or(only) else {
+            return Err("the classes are for no account in particular, or for several: give --account".to_owned());
+        };
+        let role_of = |class: &AwsDeployUserClass| class.spec.account.as_ref().and_then(Role::of_class);
+        let here = |class: &&AwsDeployUserClass| class.spec.account.as_ref().is_none_or(|found| found.id == account);
+        let mut here: Vec<&AwsDeployUserClass> = classes.iter().filter(here).collect();
+        if let Some(wanted) = &self.role_arn {
+            here.retain(|class| role_of(class).is_some_and(|role| role.arn == *wanted));
+        } else if here.iter().any(|class| role_of(class).is_none()) {
+            // Served with the operator's own credentials; roles have policies of their own.
+            here.retain(|class| role_of(class).is_none());
         }
-        Ok(scopes)
+        let roles: BTreeSet<Option<Role>> = here.iter().map(|class| role_of(class)).collect();
+        let role = match (roles.first(), roles.len()) {
+            (Some(role), 1) => role.clone(),
+            (None, _) => return Err(format!("--class: none of {} classes is for account {account}", classes.len())),
+            _ => {
+                return Err(format!(
+                    "the classes for account {account} have different roles or external ids: give --role-arn, or the classes of one of them"
+                ));
+            }
+        };
+        let scopes = here.iter().map(|class| Scope::of_class(&class.spec)).collect();
+        Ok(Served { account: account.to_owned(), role, scopes })
     }
+}
+
+/// What one identity of the operator serves.
+struct Served {
+    account: String,
+    role: Option<Role>,
+    scopes: Vec<Scope>,
+}
+
+/// The policy, if AWS would take it.
+fn permissions(home: &Home, scopes: &[Scope]) -> Result<String, String> {
+    let policy = operator_policy(home, scopes);
+    let size = policy::size(&policy);
+    if size > MANAGED_LIMIT {
+        return Err(format!(
+            "the policy has {size} characters, and a managed policy takes {MANAGED_LIMIT}: allow fewer policies and groups by name and more by patterns (policy/team/*), or serve some of the classes from an account of their own"
+        ));
+    }
+    Ok(format!("{policy:#}\n"))
 }
 
 fn read_classes(file: &Path) -> Result<Vec<AwsDeployUserClass>, String> {
@@ -107,6 +203,17 @@ fn read_classes(file: &Path) -> Result<Vec<AwsDeployUserClass>, String> {
         other => Err(unreadable(&format!("its kind is {}", other.unwrap_or("not told")))),
     };
     all.into_iter().map(class).collect()
+}
+
+/// A session is not what a trust policy should name: it ends, and its ARN does not tell the path of the role.
+fn parse_principal(text: &str) -> Result<String, String> {
+    let kind = text.splitn(6, ':').nth(5).unwrap_or_default();
+    let named = ["role/", "user/"].iter().any(|prefix| kind.strip_prefix(prefix).is_some_and(|name| !name.is_empty()));
+    let (arn, service) = (text.starts_with("arn:aws"), text.split(':').nth(2) == Some("iam"));
+    if arn && service && named && account_of(text).is_some_and(|account| parse_account(account).is_ok()) {
+        return Ok(text.to_owned());
+    }
+    Err("this is the ARN of an IAM role or user, such as arn:aws:iam::111122223333:role/operator; for a session (arn:aws:sts::...:assumed-role/NAME/...) give the ARN of its role".to_owned())
 }
 
 /// A path as IAM takes it.
@@ -138,16 +245,67 @@ fn parse_account(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: IamPolicyArguments,
+    }
+
+    fn parsed(class: &str, more: &[&str]) -> IamPolicyArguments {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(class);
+        let line = ["iam-policy", "--class", file.to_str().unwrap()];
+        Line::parse_from(line.iter().chain(more)).arguments
+    }
+
+    #[test]
+    fn a_class_with_a_role_is_served_by_three_documents() {
+        let class = "examples/classes/other-account.yaml";
+        let operator = "arn:aws:iam::111122223333:role/aws-deploy-user-operator";
+        let (policy, note) = parsed(class, &[]).policy().unwrap();
+        assert!(policy.contains("arn:aws:iam::444455556666:user/awsdeploy/*"), "{policy}");
+        assert!(!policy.contains("sts:AssumeRole"), "the role takes no other: {policy}");
+        assert!(note.unwrap().contains("--document trust"));
+        let (trust, _) = parsed(class, &["--document", "trust", "--operator-arn", operator]).policy().unwrap();
+        assert!(trust.contains(operator) && trust.contains("sts:ExternalId"), "{trust}");
+        let (assume, _) = parsed(class, &["--document", "assume"]).policy().unwrap();
+        assert!(assume.contains("arn:aws:iam::444455556666:role/deploy-users"), "{assume}");
+        let wrong = parsed(class, &["--account", "123456789012"]).policy().unwrap_err();
+        assert!(wrong.contains("none of 1 classes is for account 123456789012"), "{wrong}");
+        let own = ["--document", "assume", "--account", "123456789012"];
+        let without = parsed("examples/classes/cycle.yaml", &own).policy().unwrap_err();
+        assert!(without.contains("roleArn"), "{without}");
+    }
+
+    #[test]
+    fn a_trust_policy_names_a_role_or_a_user_and_no_session() {
+        for good in ["arn:aws:iam::111122223333:role/operator", "arn:aws-cn:iam::111122223333:user/a/b"] {
+            assert!(parse_principal(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "*",
+            "arn:aws:sts::111122223333:assumed-role/operator/session",
+            "arn:aws:iam::111122223333:root",
+            "arn:aws:iam::*:role/x",
+        ] {
+            assert!(parse_principal(bad).is_err(), "{bad}");
+        }
+    }
 
     fn arguments(classes: &[PathBuf]) -> IamPolicyArguments {
         IamPolicyArguments {
-            account: "123456789012".to_owned(),
+            account: Some("123456789012".to_owned()),
             classes: classes.to_vec(),
             path: "/".to_owned(),
             boundary: None,
             groups: Vec::new(),
             partition: "aws".to_owned(),
+            role_arn: None,
+            document: PolicyDocument::Permissions,
+            operator_arn: None,
         }
     }
 
@@ -157,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_policy_of_a_class_is_that_of_the_example() {
-        let policy = arguments(&[example("cycle.yaml")]).policy().unwrap();
+        let policy = arguments(&[example("cycle.yaml")]).policy().unwrap().0;
         assert!(policy.contains("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), "{policy}");
         assert!(policy.contains(":user/awsdeploy/*"), "{policy}");
         let missing = arguments(&["no-such-file".into()]);
@@ -181,7 +339,7 @@ mod tests {
             std::fs::write(&file, serde_json::json!({"kind": "List", "items": classes}).to_string()).unwrap();
             arguments(&[file, example("cycle.yaml")]).policy()
         };
-        let policy = list(&[class("/a/", "123456789012"), class("/b/", "123456789013")]).unwrap();
+        let (policy, _) = list(&[class("/a/", "123456789012"), class("/b/", "123456789013")]).unwrap();
         assert!(policy.contains(":user/a/*") && policy.contains(":user/awsdeploy/*"), "{policy}");
         assert!(!policy.contains("/b/"), "{policy}");
         let many: Vec<_> = (0..100).map(|number| class(&format!("/{number}/"), "123456789012")).collect();

@@ -17,12 +17,7 @@ use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
     core::DeserializeGuard,
-    runtime::{
-        Controller,
-        controller::{self, Action},
-        reflector::Store,
-        watcher,
-    },
+    runtime::{Controller, controller::Action, reflector::Store, watcher},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tracing::Instrument;
@@ -36,8 +31,9 @@ use super::{
 };
 use crate::{
     api::AwsDeployUser,
-    aws::{Connection, Iam},
+    aws::{Accounts, Connection},
     cluster::{self, ClusterError, Resources, Rules, Scrapers, SecretAccess},
+    domain::account,
     reconcile::{self, Context, Watched},
 };
 
@@ -194,18 +190,23 @@ impl Term<'_> {
         let controllers: Vec<_> = apis
             .iter()
             .map(|api| {
+                // No limit here: it would be one for all accounts together, and one of them could use it up.
                 Controller::new(api.clone(), watcher::Config::default().any_semantic())
-                    .with_config(controller::Config::default().concurrency(settings.concurrency))
                     .reconcile_all_on(rules.settled_changes())
             })
             .collect();
         let stores: Vec<_> = controllers.iter().map(Controller::store).collect();
         let watched = Watched { rules, resources: Resources::new(stores.clone()) };
-        let iam = Iam::connect(Connection { rate: settings.aws_rate, observer: Arc::clone(self.metrics) as _ }).await;
+        let accounts = Accounts::connect(Connection {
+            rate: settings.aws_rate,
+            observer: Arc::clone(self.metrics) as _,
+            session_name: account::session_name(&self.cluster_id),
+        })
+        .await;
         let context = Arc::new(Context::new(
             self.client.clone(),
             watched,
-            iam,
+            accounts,
             SecretAccess::new(
                 self.client.clone(),
                 self.whoami.clone(),
@@ -217,8 +218,10 @@ impl Term<'_> {
             Arc::clone(self.metrics) as _,
         ));
         let (end, ended) = watch::channel(false);
+        let closing = Arc::clone(&context);
         let over = async move {
             over.await;
+            closing.close();
             let _ = end.send(true);
             // The sender stays until all have heard of it.
             end.closed().await;
@@ -245,6 +248,7 @@ impl Term<'_> {
                 let uids: HashSet<String> =
                     stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
                 context.keep_only(&uids);
+                context.keep_accounts();
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(15)) => {}
                     _ = ended.wait_for(|ended| *ended) => break,

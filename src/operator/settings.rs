@@ -57,7 +57,8 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_SECRET_CHECK", default_value = "1m", value_parser = parse_flag)]
     pub secret_check: Duration,
 
-    /// Passes at the same time.
+    /// Passes at the same time while one AWS account is busy. Several share them, each with two at least, so that an account
+    /// that does not answer keeps no other waiting.
     #[arg(long, env = "AWSDEPLOY_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
@@ -106,7 +107,7 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_MAX_ATTACHED_POLICIES", default_value_t = 10)]
     pub max_attached_policies: usize,
 
-    /// Calls to AWS per second at the most; halved by itself when AWS throttles.
+    /// Calls to each AWS account per second at the most; halved by itself when AWS throttles.
     #[arg(long, env = "AWSDEPLOY_AWS_RATE", default_value_t = 10.0)]
     pub aws_rate: f64,
 
@@ -156,6 +157,7 @@ impl OperatorSettings {
             },
             resync: self.resync,
             secret_check: self.secret_check,
+            concurrency: usize::from(self.concurrency),
         }
     }
 }

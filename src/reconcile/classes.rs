@@ -1,16 +1,20 @@
 //! Reports on classes: can the operator do for them what they promise.
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
+
 use super::{Context, error::PassError, ruling::class_name};
 use crate::{
-    api::{AwsDeployUserClass, AwsDeployUserClassStatus},
+    api::{AwsDeployUserClass, AwsDeployUserClassStatus, Reason},
+    aws::Iam,
     cluster::{ClassReports, ClusterErrorKind},
     domain::{
+        account::Way,
         authorize,
         class_verdict::{Findings, conditions},
         plan::Note,
@@ -26,17 +30,35 @@ const RETRY: Duration = Duration::from_mins(1);
 /// writes only what differs.
 pub async fn report_on_classes(context: Arc<Context>) {
     let reports = ClassReports::new(context.client.clone());
-    let mut boundaries = Boundaries::default();
+    let boundaries = Boundaries::default();
     let mut changes = context.rules.changes();
+    // A class whose account does not answer is looked at for long; the others are not kept waiting.
+    let (mut looks, mut looked_at) = (FuturesUnordered::new(), HashSet::new());
     loop {
         changes.mark_unchanged();
-        report_once(&context, &reports, &mut boundaries).await;
+        for (class, users) in classes(&context) {
+            let name = class.metadata.name.clone().unwrap_or_default();
+            if looked_at.insert(name.clone()) {
+                let (context, reports, boundaries) = (&context, &reports, &boundaries);
+                looks.push(async move {
+                    report(context, reports, &class, users, boundaries).await;
+                    name
+                });
+            }
+        }
         // A closed channel would end every wait at once; it closes with the process.
-        let _ = tokio::time::timeout(PACE, changes.changed()).await;
+        let mut pause = std::pin::pin!(tokio::time::timeout(PACE, changes.changed()));
+        loop {
+            tokio::select! {
+                Some(name) = looks.next() => { looked_at.remove(&name); }
+                _ = &mut pause => break,
+            }
+        }
     }
 }
 
-async fn report_once(context: &Context, reports: &ClassReports, boundaries: &mut Boundaries) {
+/// All classes that can be read, with the number of their resources.
+fn classes(context: &Context) -> Vec<(AwsDeployUserClass, i64)> {
     let classes = context.rules.classes();
     let known = classes.known();
     let mut users: HashMap<String, i64> = HashMap::new();
@@ -45,18 +67,27 @@ async fn report_once(context: &Context, reports: &ClassReports, boundaries: &mut
             *users.entry(name.to_owned()).or_default() += 1;
         }
     });
-    for class in known.iter().filter_map(|known| known.class.ok()) {
-        let name = class.metadata.name.as_deref().unwrap_or_default();
-        let status = look_at(context, class, users.get(name).copied().unwrap_or_default(), boundaries).await;
-        if class.status.as_ref() == Some(&status) {
-            continue;
-        }
-        match reports.write(class, status).await {
-            // Somebody has changed or deleted it meanwhile: next time.
-            Err(error) if matches!(error.kind, ClusterErrorKind::Conflict | ClusterErrorKind::NotFound) => {}
-            Err(error) => tracing::warn!(%error, "the status of a class could not be written"),
-            Ok(()) => {}
-        }
+    let number = |class: &AwsDeployUserClass| users.get(class.metadata.name.as_deref()?).copied();
+    let readable = known.iter().filter_map(|known| known.class.ok());
+    readable.map(|class| (class.clone(), number(class).unwrap_or_default())).collect()
+}
+
+async fn report(
+    context: &Context,
+    reports: &ClassReports,
+    class: &AwsDeployUserClass,
+    users: i64,
+    boundaries: &Boundaries,
+) {
+    let status = look_at(context, class, users, boundaries).await;
+    if class.status.as_ref() == Some(&status) {
+        return;
+    }
+    match reports.write(class, status).await {
+        // Somebody has changed or deleted it meanwhile: next time.
+        Err(error) if matches!(error.kind, ClusterErrorKind::Conflict | ClusterErrorKind::NotFound) => {}
+        Err(error) => tracing::warn!(%error, "the status of a class could not be written"),
+        Ok(()) => {}
     }
 }
 
@@ -64,20 +95,24 @@ async fn look_at(
     context: &Context,
     class: &AwsDeployUserClass,
     users: i64,
-    boundaries: &mut Boundaries,
+    boundaries: &Boundaries,
 ) -> AwsDeployUserClassStatus {
-    let account = context.iam.identity().await.map(|identity| identity.account.id.clone()).map_err(note);
+    let way = Way::of_class(class);
+    let iam = context.accounts.of(way.role.as_ref());
+    let account = context.identity(&iam, way.role.as_ref()).await;
+    let account = account.map(|identity| identity.account.id.clone()).map_err(note);
     let boundary = match &class.spec.permissions_boundary {
         None => None,
-        Some(arn) => Some((arn.clone(), boundaries.exists(context, arn).await)),
+        Some(arn) => Some((arn.clone(), boundaries.exists(context, &iam, &way, &account, arn).await)),
     };
-    let wanted_account = class.spec.account.as_ref().map(|account| account.id.clone());
+    let wanted_account = way.account;
     let templates = authorize::template::faults(&class.spec.policies.templates, wanted_account.is_some());
-    let findings = Findings { account, wanted_account, boundary, templates };
+    let role = way.role.map(|role| role.arn);
+    let findings = Findings { account, wanted_account, role, boundary, templates };
     let before = class.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     AwsDeployUserClassStatus {
         observed_generation: class.metadata.generation,
-        conditions: conditions(&findings, before, class.metadata.generation, context.iam.clock().now()),
+        conditions: conditions(&findings, before, class.metadata.generation, context.accounts.clock().now()),
         account: findings.account.ok(),
         users,
     }
@@ -88,20 +123,39 @@ fn note(error: crate::aws::AwsError) -> Note {
     Note::new(error.reason(), error.to_string())
 }
 
-/// Boundaries that were asked for, and when.
+/// Boundaries that were asked for in an account, and when.
 #[derive(Default)]
-struct Boundaries(HashMap<String, (Instant, Result<bool, Note>)>);
+struct Boundaries(Mutex<HashMap<(Way, String), Answered>>);
+
+/// When it was asked for, and what came of it.
+type Answered = (Instant, Result<bool, Note>);
 
 impl Boundaries {
-    async fn exists(&mut self, context: &Context, arn: &str) -> Result<bool, Note> {
-        if let Some((asked, answer)) = self.0.get(arn) {
-            let keep = if answer == &Ok(true) { context.settings.resync } else { RETRY.min(context.settings.resync) };
+    async fn exists(
+        &self,
+        context: &Context,
+        iam: &Iam,
+        way: &Way,
+        account: &Result<String, Note>,
+        arn: &str,
+    ) -> Result<bool, Note> {
+        match (account, &way.account) {
+            (Err(note), _) => return Err(note.clone()),
+            (Ok(found), Some(wanted)) if found != wanted => {
+                return Err(Note::new(Reason::WrongAccount, "nothing is asked in another account"));
+            }
+            (Ok(_), _) => {}
+        }
+        let about = (way.clone(), arn.to_owned());
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&about).cloned();
+        if let Some((asked, answer)) = known {
+            let keep = if answer == Ok(true) { context.settings.resync } else { RETRY.min(context.settings.resync) };
             if asked.elapsed() < keep {
-                return answer.clone();
+                return answer;
             }
         }
-        let answer = context.iam.policy_exists(arn).await.map_err(note);
-        self.0.insert(arn.to_owned(), (Instant::now(), answer.clone()));
+        let answer = iam.policy_exists(arn).await.map_err(note);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(about, (Instant::now(), answer.clone()));
         answer
     }
 }

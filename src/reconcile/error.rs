@@ -2,7 +2,7 @@
 
 use crate::{
     api::Reason,
-    aws::{AwsError, AwsErrorKind},
+    aws::{ASSUME_ROLE, AwsError, AwsErrorKind},
     cluster::{ClusterError, ClusterErrorKind},
     domain::{
         backoff::ErrorClass,
@@ -76,6 +76,7 @@ impl PassError {
             Self::WrongAccount(_) => Reason::WrongAccount,
             Self::NotOwned(_) => Reason::NotOwned,
             Self::Invalid(violations) => desired::reason(violations),
+            Self::Aws { error, .. } if is_refused_role(error) => Reason::AssumeRoleDenied,
             Self::Aws { error, effect } => aws_reason(error.kind, effect.as_ref()),
             Self::Cluster(error) => match error.kind {
                 ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
@@ -144,6 +145,10 @@ impl PassError {
     }
 }
 
+fn is_refused_role(error: &AwsError) -> bool {
+    error.operation == ASSUME_ROLE && error.kind == AwsErrorKind::AccessDenied
+}
+
 fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
     match kind {
         AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AttachPolicy(_))) => Reason::PolicyNotFound,
@@ -182,6 +187,9 @@ fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
         }
         (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
             format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
+        }
+        (AwsErrorKind::AccessDenied, _) if is_refused_role(error) => {
+            ". AWS does not say which of three is missing: the trust policy of the role has to name the operator's own role as principal; if it asks for an external id, account.externalId of the class has to be the same; and the operator's own policy has to allow sts:AssumeRole on the role. `aws-deploy-user-operator iam-policy --class` prints all of them".to_owned()
         }
         (AwsErrorKind::AccessDenied, _) if error.message.contains("explicit deny") => {
             ". A policy denies it whatever else allows it. If that is the operator's own, it was printed for other classes: an AWS admin can print it anew, for all of them (iam-policy --class)".to_owned()
@@ -277,6 +285,21 @@ mod tests {
             let told = told(kind, effect);
             assert!(told.contains(help), "{told}");
         }
+    }
+
+    #[test]
+    fn a_role_that_is_refused_is_told_with_the_three_things_it_needs() {
+        let refused = |kind| {
+            PassError::from(AwsError { operation: ASSUME_ROLE, kind, message: "said".to_owned(), request_id: None })
+        };
+        let error = refused(AwsErrorKind::AccessDenied);
+        assert_eq!((error.reason(), error.class()), (Reason::AssumeRoleDenied, ErrorClass::Denied));
+        let told = error.to_string();
+        for part in ["trust policy", "account.externalId", "sts:AssumeRole", "iam-policy --class"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert_eq!(refused(AwsErrorKind::Unreachable).reason(), Reason::AwsUnavailable);
+        assert_eq!(refused(AwsErrorKind::Credentials).reason(), Reason::OperatorCredentials);
     }
 
     #[test]

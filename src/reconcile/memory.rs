@@ -17,6 +17,8 @@ use crate::{
 /// What is remembered of one resource.
 #[derive(Default)]
 pub(super) struct Memory {
+    /// The account that it is about.
+    pub(super) room: String,
     /// Until then there is nothing to do unless the resource itself changes.
     pub(super) quiet: Option<Quiet>,
     /// IAM as last read, with our own writes since.
@@ -29,6 +31,15 @@ pub(super) struct Memory {
     pub(super) last_used: BTreeMap<String, LastUse>,
     /// A change of user or policies that failed, and when it may be tried again.
     pub(super) user_failure: Option<(PassError, Timestamp)>,
+}
+
+impl Memory {
+    /// What was seen in another account is not true in this one.
+    pub(super) fn enter(&mut self, room: &str) {
+        if self.room != room {
+            *self = Self { room: room.to_owned(), ..Self::default() };
+        }
+    }
 }
 
 /// A time without need of a pass. Told by the process's own clock: AWS's may be set back, and the resource must not

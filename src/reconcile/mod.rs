@@ -6,13 +6,16 @@
 mod act;
 mod classes;
 mod error;
+mod gates;
 mod memory;
 mod observe;
 mod report;
 mod revoke;
+mod rooms;
 mod ruling;
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -23,14 +26,17 @@ use kube::Client;
 
 pub use classes::report_on_classes;
 pub use error::PassError;
+use gates::Gates;
 use memory::{Fingerprint, Memories, Memory};
+use rooms::{Place, Rooms};
 use ruling::{Ruling, Verdict};
 
 use crate::{
     api::{AwsDeployUser, MANAGER, Reason},
-    aws::Iam,
+    aws::{Accounts, AwsError, Iam, Identity},
     cluster::{ClusterError, ClusterErrorKind, Events, Resources, Rules, SecretAccess, Users},
     domain::{
+        account::{self, Role},
         authorize,
         backoff::{self, ErrorClass},
         desired::{self, Desired, Target},
@@ -68,8 +74,8 @@ pub trait PassObserver: Send + Sync {
 pub struct Context {
     /// Kubernetes.
     pub client: Client,
-    /// IAM and STS.
-    pub iam: Iam,
+    /// IAM and STS of every account.
+    pub accounts: Accounts,
     /// Events.
     pub events: Events,
     /// The operator's own rights.
@@ -85,6 +91,8 @@ pub struct Context {
     /// Listener.
     pub observer: Arc<dyn PassObserver>,
     memories: Memories,
+    rooms: Arc<Rooms>,
+    gates: Gates,
     /// Namespaces in which a resource waits for another one to go.
     crowded: Mutex<HashSet<String>>,
 }
@@ -106,6 +114,8 @@ pub struct PassSettings {
     pub resync: Duration,
     /// How often the published Secret is looked at.
     pub secret_check: Duration,
+    /// Passes at the same time while one account is busy; several share them, and none has less than two.
+    pub concurrency: usize,
 }
 
 impl Context {
@@ -114,23 +124,26 @@ impl Context {
     pub fn new(
         client: Client,
         watched: Watched,
-        iam: Iam,
+        accounts: Accounts,
         access: SecretAccess,
         cluster_id: String,
         settings: PassSettings,
         observer: Arc<dyn PassObserver>,
     ) -> Self {
+        let rooms = Rooms::new(settings.concurrency.max(1));
         Self {
             events: Events::new(client.clone()),
             access,
             client,
             rules: watched.rules,
             resources: watched.resources,
-            iam,
+            accounts,
             cluster_id,
             settings,
             observer,
             memories: Memories::default(),
+            rooms,
+            gates: Gates::default(),
             crowded: Mutex::default(),
         }
     }
@@ -138,6 +151,31 @@ impl Context {
     /// Forgets what it remembers of resources other than these.
     pub fn keep_only(&self, uids: &HashSet<String>) {
         self.memories.keep(uids);
+    }
+
+    /// Drops the sessions of roles that no class and no resource leads to any more.
+    pub fn keep_accounts(&self) {
+        let classes = self.rules.classes();
+        let accounts = classes.known().into_iter().filter_map(|known| known.class.ok()?.spec.account.as_ref());
+        let mut wanted: HashSet<Role> = accounts.filter_map(Role::of_class).collect();
+        self.resources.for_each(|user| wanted.extend(Role::remembered(user)));
+        self.accounts.keep_only(&wanted);
+        self.gates.keep_only(|role| wanted.contains(role));
+    }
+
+    /// Whom AWS takes us for in an account. When it does so again after it has not, all resources are looked at: those of
+    /// the account have waited for it.
+    async fn identity(&self, iam: &Iam, role: Option<&Role>) -> Result<Arc<Identity>, AwsError> {
+        let identity = iam.identity().await;
+        if self.gates.note(role, identity.is_ok()) {
+            self.rules.nudge();
+        }
+        identity
+    }
+
+    /// No pass begins any more; those under way come to their end.
+    pub fn close(&self) {
+        self.rooms.close();
     }
 
     /// Notes who waits for room, and wakes them when there is some.
@@ -163,30 +201,61 @@ impl Context {
 /// Looks after one resource and says when to look again. Never fails: a failure is reported in
 /// the resource's status and turned into a time.
 pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
-    let Some(target) = Target::of(user, &context.cluster_id) else { return Duration::MAX };
-    let ruling = ruling::rule(user, target, context);
-    let target = &ruling.target;
-    let uid = target.owner.uid.clone();
-    let fingerprint = Fingerprint::of(user, ruling.digest);
-    if let Some(left) = context.memories.quiet_for(&uid, &fingerprint) {
-        return left;
+    let mut user = Cow::Borrowed(user);
+    let mut place: Option<Place> = None;
+    loop {
+        let Some(target) = Target::of(&user, &context.cluster_id) else { return Duration::MAX };
+        let ruling = ruling::rule(&user, target, context);
+        if let Some(rest) = rest(&user, &ruling, context) {
+            return rest;
+        }
+        let room = ruling.way.room();
+        if place.as_ref().is_some_and(|place| place.is_in(room)) {
+            return Box::pin(pass(&user, &ruling, context)).await;
+        }
+        // A place in another room is given back first.
+        drop(place.take());
+        let Some((entered, waited)) = context.rooms.enter(room).await else { return Duration::MAX };
+        place = Some(entered);
+        if waited {
+            // What was to be done may have changed meanwhile.
+            let Some(now) = context.resources.get(&user) else { return Duration::MAX };
+            user = Cow::Owned(now);
+        }
     }
-    let now = context.iam.clock().now();
-    if context.memories.is_new(&uid)
+}
+
+/// How long there is nothing to do, whoever has woken us.
+fn rest(user: &AwsDeployUser, ruling: &Ruling, context: &Context) -> Option<Duration> {
+    let uid = &ruling.target.owner.uid;
+    let fingerprint = Fingerprint::of(user, ruling.digest);
+    if let Some(left) = context.memories.quiet_for(uid, &fingerprint) {
+        return Some(left);
+    }
+    let now = context.accounts.clock().now();
+    if context.memories.is_new(uid)
         && ruling.is_as_recorded(user)
-        && let Some(until) = report::rests_until(user, spread_permille(&uid), now)
+        && let Some(until) = report::rests_until(user, spread_permille(uid), now)
     {
         let wait = until_then(until, now);
         let quiet = memory::Quiet { seen: fingerprint, until: std::time::Instant::now() + wait };
-        context.memories.put(&uid, Memory { quiet: Some(quiet), ..Memory::default() });
-        return wait;
+        context.memories.put(uid, Memory { quiet: Some(quiet), ..Memory::default() });
+        return Some(wait);
     }
+    None
+}
+
+async fn pass(user: &AwsDeployUser, ruling: &Ruling, context: &Context) -> Duration {
+    let target = &ruling.target;
+    let uid = target.owner.uid.clone();
     let started = std::time::Instant::now();
     let mut memory = context.memories.take(&uid);
+    memory.enter(ruling.way.room());
     let mut pass = Pass {
         context,
+        iam: context.accounts.of(ruling.way.role.as_ref()),
         target,
-        ruling: &ruling,
+        ruling,
         memory: &mut memory,
         errors: Vec::new(),
         desired: None,
@@ -198,7 +267,7 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     };
     let result = pass.errors.first().map_or("ok", |(error, _)| error.reason().as_str());
     context.observer.passed(result, started.elapsed());
-    let wait = until_then(end.next, context.iam.clock().now());
+    let wait = until_then(end.next, context.accounts.clock().now());
     context.keep_room(target, ruling.waits_for_room, end.left);
     if !end.left {
         // A time out of all range: looked at again when the resource changes.
@@ -212,6 +281,8 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
 /// One pass under way.
 struct Pass<'a> {
     context: &'a Context,
+    /// The account of the resource.
+    iam: Arc<Iam>,
     target: &'a Target,
     ruling: &'a Ruling,
     memory: &'a mut Memory,
@@ -231,9 +302,8 @@ struct End {
 impl Pass<'_> {
     async fn run(&mut self, user: &AwsDeployUser) -> End {
         let deleting = user.metadata.deletion_timestamp.is_some();
-        // IO once per process: which account and partition this is.
-        let validated =
-            if deleting { self.in_own_account(user).await.map(|()| None) } else { self.validate(user).await };
+        // IO once per account: which one and which partition this is.
+        let validated = if deleting { self.arrive(user).await.map(|_| None) } else { self.validate(user).await };
         match validated {
             Ok(desired) => self.desired = desired,
             Err((error @ PassError::NotAllowed(_), about)) if has_finalizer(user) => {
@@ -281,19 +351,12 @@ impl Pass<'_> {
                 return Err((PassError::UnreadableClass(why.clone()), About::Observation));
             }
         };
-        self.in_own_account(user).await?;
-        let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
-        let mut account = identity.account.clone();
-        if let Some(wanted) = authorization.account.as_ref().filter(|wanted| **wanted != account.id) {
-            let message = format!(
-                "class {} is for AWS account {wanted}, and the operator's credentials are of account {}; nothing is written to AWS. A cluster admin has to give the operator credentials of that account, or make another class",
-                authorization.class.name, account.id
-            );
-            return Err((PassError::WrongAccount(message), About::Observation));
+        if let Some(elsewhere) = &self.ruling.elsewhere {
+            return Err((PassError::NotAllowed(elsewhere.clone()), About::Authorization));
         }
+        let mut account = self.arrive(user).await?.account.clone();
         if user.spec.console.is_some() {
-            let policy =
-                self.context.iam.password_policy().await.map_err(|error| (error.into(), About::Observation))?;
+            let policy = self.iam.password_policy().await.map_err(|error| (error.into(), About::Observation))?;
             account.users_may_change_passwords = policy.users_may_change;
         }
         desired::validate(
@@ -307,6 +370,24 @@ impl Pass<'_> {
         .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
     }
 
+    /// Asks whom AWS takes us for. Before it has named the account of the resource nothing is read there, and nothing
+    /// written.
+    async fn arrive(&self, user: &AwsDeployUser) -> Result<Arc<Identity>, (PassError, About)> {
+        let identity = self.context.identity(&self.iam, self.ruling.way.role.as_ref()).await;
+        let identity = identity.map_err(|mut error| {
+            if let Some(detour) = self.ruling.way.detour() {
+                error.message = format!("{}; {detour}", error.message);
+            }
+            (error.into(), About::Observation)
+        })?;
+        let (way, found) = (&self.ruling.way, &identity.account.id);
+        if way.account.as_ref().is_some_and(|wanted| wanted != found) {
+            let told = account::astray(way, user, found);
+            return Err((PassError::WrongAccount(told), About::Observation));
+        }
+        Ok(identity)
+    }
+
     async fn observe<'b>(
         &mut self,
         user: &AwsDeployUser,
@@ -318,9 +399,11 @@ impl Pass<'_> {
     {
         // A deletion is all about what cannot be undone.
         let wanted = if deleting { Facts::Live } else { Facts::Remembered };
-        let observed = observe::observe(self.context, user, self.target, desired, self.memory, wanted).await?;
+        let observed =
+            observe::observe(self.context, &self.iam, user, self.target, desired, self.memory, wanted).await?;
         Ok(act::Actor {
             context: self.context,
+            iam: Arc::clone(&self.iam),
             target: self.target,
             desired,
             user: user.clone(),
@@ -407,7 +490,7 @@ impl Pass<'_> {
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
         let mut observed =
-            observe::observe(self.context, user, self.target, actor.desired, self.memory, wanted).await?;
+            observe::observe(self.context, &self.iam, user, self.target, actor.desired, self.memory, wanted).await?;
         if actor.observed.world.no_user == Some(NoUser::Removed) {
             observed.world.no_user = Some(NoUser::Removed);
         }
@@ -468,7 +551,9 @@ impl Pass<'_> {
             failures.push(error.failure(About::User));
         }
         let class = match &self.ruling.verdict {
-            Verdict::Allowed(authorization) if self.revoked.is_none() => Some(&authorization.class),
+            Verdict::Allowed(authorization) if self.revoked.is_none() && self.ruling.elsewhere.is_none() => {
+                Some(&authorization.class)
+            }
             _ => None,
         };
         let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();
@@ -543,7 +628,7 @@ impl Pass<'_> {
     }
 
     fn now(&self) -> Timestamp {
-        self.context.iam.clock().now()
+        self.context.accounts.clock().now()
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     api::{AwsDeployUser, mark, user::DeletionPolicy},
+    aws,
     cluster::{Attempt, ClusterError, ClusterErrorKind, Held, Journals, Secrets},
     domain::{
         console::{self, ConsoleSecret},
@@ -43,6 +44,7 @@ pub(super) struct Observed {
 /// and `wanted` asks for no more.
 pub(super) async fn observe(
     context: &Context,
+    iam: &aws::Iam,
     user: &AwsDeployUser,
     target: &Target,
     desired: Option<&Desired>,
@@ -57,20 +59,20 @@ pub(super) async fn observe(
         .filter(|seen| seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
     let remembered = match (wanted, remembered) {
         (Facts::Remembered, remembered) => remembered.map(|seen| (seen, wanted)),
-        (Facts::LiveKeys, Some(seen)) => read_keys(context, target, &seen.iam)
-            .await?
-            .map(|iam| (Remembered { iam: Iam::Found(iam), ..seen }, wanted)),
+        (Facts::LiveKeys, Some(seen)) => {
+            read_keys(iam, target, &seen.iam).await?.map(|iam| (Remembered { iam: Iam::Found(iam), ..seen }, wanted))
+        }
         (Facts::LiveKeys, None) | (Facts::Live, _) => None,
     };
     let (remembered, facts) = if let Some(remembered) = remembered {
         remembered
     } else {
-        let iam = Box::pin(read_iam(context, user, target, desired)).await?;
-        (Remembered { iam, read_at: started, generation }, Facts::Live)
+        let found = Box::pin(read_iam(iam, user, target, desired)).await?;
+        (Remembered { iam: found, read_at: started, generation }, Facts::Live)
     };
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
-    let keys_read_at = context.iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
+    let keys_read_at = iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
     let no_user = no_user(user, target, &iam, started, context, memory);
@@ -145,7 +147,7 @@ fn no_user(
         return None;
     }
     let unseen = SignedDuration::try_from(memory.unseen_since.get_or_insert(looked).elapsed()).ok()?;
-    Some(NoUser::Unseen { since: context.iam.clock().now().checked_sub(unseen).ok()? })
+    Some(NoUser::Unseen { since: context.accounts.clock().now().checked_sub(unseen).ok()? })
 }
 
 /// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A
@@ -183,12 +185,12 @@ fn console_tag(user: &IamUser) -> Option<&String> {
 
 /// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
 async fn read_iam(
-    context: &Context,
+    iam: &aws::Iam,
     user: &AwsDeployUser,
     target: &Target,
     desired: Option<&Desired>,
 ) -> Result<Iam, PassError> {
-    let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
+    let Some(mut found) = iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
     // One that is about to be adopted is read whole: what it loses is told before.
     let stranger = match desired {
         Some(desired) => {
@@ -201,16 +203,16 @@ async fn read_iam(
     }
     if user.metadata.deletion_timestamp.is_some() {
         // A deletion starts with what is declared; `DeleteUser` tells if more hangs on the user.
-        let partition = &context.iam.identity().await?.account.partition;
-        found.keys = context.iam.access_keys(&found.name).await?;
+        let partition = &iam.identity().await?.account.partition;
+        found.keys = iam.access_keys(&found.name).await?;
         found.grants = Some(plan::declared_grants(user, partition));
         found.login = console_tag(&found).map(|_| true);
     } else {
-        let (keys, grants) = tokio::try_join!(context.iam.access_keys(&found.name), context.iam.grants(&found.name))?;
+        let (keys, grants) = tokio::try_join!(iam.access_keys(&found.name), iam.grants(&found.name))?;
         found.keys = keys;
         found.grants = Some(grants);
         if user.spec.console.is_some() || console_tag(&found).is_some() {
-            found.login = Some(context.iam.has_login_profile(&found.name).await?);
+            found.login = Some(iam.has_login_profile(&found.name).await?);
         }
     }
     Ok(Iam::Found(found))
@@ -218,13 +220,13 @@ async fn read_iam(
 
 /// Reads user, tags and keys anew and takes policies, groups and password from what is remembered. `None` when that
 /// does not go together: another user has the name now, or none of ours.
-async fn read_keys(context: &Context, target: &Target, before: &Iam) -> Result<Option<IamUser>, PassError> {
+async fn read_keys(iam: &aws::Iam, target: &Target, before: &Iam) -> Result<Option<IamUser>, PassError> {
     let Iam::Found(before) = before else { return Ok(None) };
-    let Some(mut found) = context.iam.user(&target.user_name).await? else { return Ok(None) };
+    let Some(mut found) = iam.user(&target.user_name).await? else { return Ok(None) };
     if found.id != before.id || target.owner.of(&found.tags) != Ownership::Ours {
         return Ok(None);
     }
-    found.keys = context.iam.access_keys(&found.name).await?;
+    found.keys = iam.access_keys(&found.name).await?;
     found.grants.clone_from(&before.grants);
     found.leftovers.clone_from(&before.leftovers);
     found.login = before.login;

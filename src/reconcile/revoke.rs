@@ -17,7 +17,7 @@ use crate::{
 impl Pass<'_> {
     /// Observes, decides how far the revocation goes, acts and reports. The refusal is the first of the errors.
     pub(super) async fn revoke(&mut self, user: &AwsDeployUser) -> End {
-        if let Err((error, about)) = self.in_own_account(user).await {
+        if let Err((error, about)) = self.arrive(user).await {
             self.errors.push((error, about));
             return self.report(user.clone(), None, None, Vec::new(), false).await;
         }
@@ -87,24 +87,6 @@ impl Pass<'_> {
     fn without_user(&self, user: &AwsDeployUser) -> OnRevoked {
         let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
         self.ruling.on_revoked().or(recorded.map(|class| class.on_revoked)).unwrap_or_default()
-    }
-
-    /// Nothing is written in another account than the one that the user was made in.
-    pub(super) async fn in_own_account(&self, user: &AwsDeployUser) -> Result<(), (PassError, About)> {
-        let Some(arn) = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| &user.arn) else {
-            return Ok(());
-        };
-        let identity = self.context.iam.identity().await.map_err(|error| (error.into(), About::Observation))?;
-        match arn.split(':').nth(4) {
-            Some(account) if account != identity.account.id => Err((
-                PassError::WrongAccount(format!(
-                    "the IAM user is {arn}, and the operator's credentials are of account {}; nothing is written to AWS. A cluster admin has to give the operator credentials of account {account}",
-                    identity.account.id
-                )),
-                About::Observation,
-            )),
-            _ => Ok(()),
-        }
     }
 
     /// A user that exists and is not where its class has its users.

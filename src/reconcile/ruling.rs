@@ -12,6 +12,7 @@ use crate::{
         class::{OnQuarantine, OnRevoked},
     },
     domain::{
+        account::{self, Way},
         authorize::{self, Authorization, Choice, Facts, Known, Revocation},
         desired::{Target, Violation},
         world::IamUser,
@@ -23,6 +24,10 @@ pub(super) struct Ruling {
     /// Names of the resource, as its class has them.
     pub(super) target: Target,
     pub(super) verdict: Verdict,
+    /// The way to the account of the resource.
+    pub(super) way: Way,
+    /// The class allows it, and is not for the account that the user is in.
+    pub(super) elsewhere: Option<String>,
     /// Changes when the verdict may. Two resources of one class differ in nothing that is in here.
     pub(super) digest: u64,
     /// The class has a limit of users, and others come first.
@@ -64,7 +69,15 @@ pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> R
         Ok(answerable) => (answerable, verdict),
         Err(why) => (None, Verdict::Unreadable(why)),
     };
+    let allowed = class.filter(|_| matches!(verdict, Verdict::Allowed(_)));
+    let elsewhere = allowed.filter(|class| !account::leads_there(class, user)).map(|class| elsewhere(class, user));
+    let way = match allowed.filter(|_| elsewhere.is_none()) {
+        Some(class) => account::way(user, &[class], &known),
+        // A refused resource is looked after in the account that it was allowed to be in.
+        None => account::way(user, &answerable.iter().chain(class).collect::<Vec<_>>(), &known),
+    };
     let mut hasher = DefaultHasher::new();
+    (&way, &elsewhere, context.gates.openings(way.role.as_ref())).hash(&mut hasher);
     class.map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
     match &verdict {
         Verdict::Allowed(_) => 0.hash(&mut hasher),
@@ -73,14 +86,15 @@ pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> R
     }
     answerable.as_ref().map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
     labels.hash(&mut hasher);
-    Ruling { target, verdict, digest: hasher.finish(), waits_for_room: before > 0, labels, answerable }
+    Ruling { target, verdict, way, elsewhere, digest: hasher.finish(), waits_for_room: before > 0, labels, answerable }
 }
 
 impl Ruling {
     /// Whether the class says what it said when the status was written. Else there may be something to revoke.
     pub(super) fn is_as_recorded(&self, user: &AwsDeployUser) -> bool {
         let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
-        matches!(&self.verdict, Verdict::Allowed(authorization) if Some(&authorization.class) == recorded)
+        self.elsewhere.is_none()
+            && matches!(&self.verdict, Verdict::Allowed(authorization) if Some(&authorization.class) == recorded)
     }
 
     /// What the class that is asked about the user says of revocations.
@@ -102,6 +116,17 @@ impl Ruling {
         let facts = Facts { namespace: &self.target.owner.namespace, labels: &self.labels, before: 0 };
         authorize::revocation(self.answerable.as_ref(), recorded, begun, found, facts)
     }
+}
+
+/// A user that exists is not moved, and neither is one that may exist.
+fn elsewhere(class: &AwsDeployUserClass, user: &AwsDeployUser) -> String {
+    let account = class.spec.account.as_ref();
+    format!(
+        "spec.className: class {} is for AWS account {}, and the IAM user of this resource is in account {}: a user that exists is not moved; make another resource for that class",
+        class.metadata.name.as_deref().unwrap_or_default(),
+        account.map_or("of the operator's own credentials", |account| account.id.as_str()),
+        account::whereabouts(user).unwrap_or_default(),
+    )
 }
 
 /// The class by which it is decided what the user of a refused resource may keep: the one that allowed it last. Naming

@@ -54,6 +54,9 @@ const CLAIMS: &[Claim] = claims! {
         a_pod_signs_with_the_mounted_files,
         three_rotations_reach_the_mounted_files,
     }
+    restarts: {
+        a_program_with_the_key_in_its_environment_is_restarted_before_the_old_key_goes,
+    }
     faults: {
         the_standby_takes_over_from_a_deleted_leader_pod,
         an_operator_killed_on_its_node_leaves_no_key_behind,

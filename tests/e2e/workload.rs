@@ -23,21 +23,27 @@ pub(crate) fn manifest(secret: &str, endpoint: &str, arn: &str) -> Value {
     let text = fs::read_to_string(&file).expect("the example can be read");
     let mut pod: Value = serde_saphyr::from_str(&text).expect("the example is YAML");
     pod["metadata"]["name"] = json!(POD);
-    let container = &mut pod["spec"]["containers"][0];
-    assert_eq!(container["volumeMounts"][0]["mountPath"], MOUNT, "where the example mounts the Secret");
+    let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+    assert_eq!(mounts[0]["mountPath"], MOUNT, "where the example mounts the Secret");
+    put_consumer_in(&mut pod["spec"], secret, endpoint, arn);
+    pod
+}
+
+/// Lets the testkit's consumer run in the first container of a pod, with the Secret as files. All else stays as it is.
+pub(crate) fn put_consumer_in(pod: &mut Value, secret: &str, endpoint: &str, arn: &str) {
+    let container = &mut pod["containers"][0];
     container["image"] = json!(TESTKIT);
     container["imagePullPolicy"] = json!("Never");
     container.as_object_mut().expect("a container").remove("command");
     container["args"] =
         json!(["consume", "--mount", MOUNT, "--endpoint", endpoint, "--arn", arn, "--report", "/report/report.json"]);
-    list(&mut container["volumeMounts"]).push(json!({"name": "report", "mountPath": "/report"}));
-    list(&mut pod["spec"]["volumes"]).push(json!({"name": "report", "emptyDir": {}}));
-    pod["spec"]["volumes"][0]["secret"]["secretName"] = json!(secret);
-    pod
-}
-
-fn list(value: &mut Value) -> &mut Vec<Value> {
-    value.as_array_mut().expect("a list")
+    let mount = |name, path| json!({"name": name, "mountPath": path});
+    container["volumeMounts"] = json!([mount("aws", MOUNT), mount("report", "/report")]);
+    // Lets the user read the files, which belong to root.
+    pod["securityContext"]["fsGroup"] = json!(65532);
+    pod["volumes"] = json!([
+        {"name": "aws", "secret": {"secretName": secret, "defaultMode": 0o440}}, {"name": "report", "emptyDir": {}},
+    ]);
 }
 
 /// What the consumer counts; see the testkit's `consumer`.

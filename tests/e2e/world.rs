@@ -242,7 +242,7 @@ impl World {
     }
 }
 
-fn key_of(secret: &Secret) -> Option<String> {
+pub(crate) fn key_of(secret: &Secret) -> Option<String> {
     let id = secret.data.as_ref()?.get("AWS_ACCESS_KEY_ID")?;
     String::from_utf8(id.0.clone()).ok()
 }

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use awsdeploy::api::ConditionType;
 use awsdeploy_testkit::{auditor::Auditor, aws_proxy::Call};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, eventually};
 
 /// How long a run may take to be well again; back-offs of half a minute are part of it.
 pub(crate) const RECOVERY: Duration = Duration::from_mins(1);
+
+/// The Deployment that is restarted.
+const WORKLOAD: &str = "web";
 
 /// Every form whose parts must be of one key, so that the auditor can compare them.
 const FORMATS: [&str; 4] = ["Environment", "CredentialsFile", "Csv", "ProcessJson"];
@@ -20,6 +25,7 @@ pub(crate) enum Scenario {
     Creation,
     Adoption,
     Rotation,
+    Restart,
     DeletedSecret,
     EditedSecret,
     LostFile,
@@ -31,10 +37,11 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Creation,
         Self::Adoption,
         Self::Rotation,
+        Self::Restart,
         Self::DeletedSecret,
         Self::EditedSecret,
         Self::LostFile,
@@ -50,6 +57,7 @@ impl Scenario {
             Self::Creation => "creation",
             Self::Adoption => "adoption",
             Self::Rotation => "rotation",
+            Self::Restart => "restart",
             Self::DeletedSecret => "deleted-secret",
             Self::EditedSecret => "edited-secret",
             Self::LostFile => "lost-file",
@@ -67,15 +75,25 @@ impl Scenario {
 
     /// Whether a pod may use the key all through it.
     pub(crate) fn has_a_working_key_throughout(self) -> bool {
-        matches!(self, Self::Rotation | Self::DeletedSecret | Self::LostFile | Self::PolicyChange | Self::Retention)
+        matches!(
+            self,
+            Self::Rotation
+                | Self::Restart
+                | Self::DeletedSecret
+                | Self::LostFile
+                | Self::PolicyChange
+                | Self::Retention
+        )
     }
 
     fn spec(self) -> Value {
         let policy = if self == Self::Retention { "Retain" } else { "Delete" };
+        let restart = if self == Self::Restart { json!([{"kind": "Deployment", "name": WORKLOAD}]) } else { json!([]) };
         json!({
             "userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
             "deletionPolicy": policy, "adoption": if self == Self::Adoption { "IfTagged" } else { "Never" },
-            "accessKey": {"description": "a hub", "secret": {"formats": FORMATS}, "rotation": {"every": "Never", "overlap": "1s"}},
+            "accessKey": {"description": "a hub", "secret": {"formats": FORMATS}, "restart": restart,
+                "rotation": {"every": "Never", "overlap": "1s"}},
         })
     }
 
@@ -86,6 +104,10 @@ impl Scenario {
         }
         if self == Self::Adoption {
             return someones_user(stage).await;
+        }
+        if self == Self::Restart {
+            stage.grant_restarts().await;
+            deploy(stage).await;
         }
         stage.apply("x", self.spec()).await;
         settled(stage, "").await
@@ -99,7 +121,9 @@ impl Scenario {
                 auditor.consent("u");
                 stage.apply("x", self.spec()).await;
             }
-            Self::Rotation => stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await,
+            Self::Rotation | Self::Restart => {
+                stage.annotate("x", "awsdeploy.dev/rotate", &format!("away from {key}")).await
+            }
             Self::DeletedSecret => {
                 auditor.excuse(key);
                 stage.secrets().delete("x", &kube::api::DeleteParams::default()).await.expect("the Secret is deleted");
@@ -137,6 +161,7 @@ impl Scenario {
         match self {
             Self::Creation => drop(settled(stage, "").await),
             Self::Adoption => adopted(stage, key).await,
+            Self::Restart => restarted(stage, key).await,
             Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => {
                 drop(settled(stage, key).await);
             }
@@ -213,6 +238,35 @@ async fn adopted(stage: &Stage, theirs: &str) {
     };
     let context = || format!("{}\n{}", stage.aws.log().transcript(), stage.log());
     eventually("the user is taken over, its own key as it was", probe, context).await;
+}
+
+/// A workload that is rolled out as soon as its controller has seen it: there is nobody to run pods.
+async fn deploy(stage: &Stage) {
+    let (labels, pod) = (json!({"app": WORKLOAD}), json!({"containers": [{"name": "c", "image": "uploader"}]}));
+    let deployment = serde_json::from_value(json!({
+        "metadata": {"name": WORKLOAD},
+        "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+    }));
+    let deployment = deployment.expect("a Deployment");
+    deployments(stage).create(&kube::api::PostParams::default(), &deployment).await.expect("the Deployment is made");
+}
+
+fn deployments(stage: &Stage) -> kube::Api<Deployment> {
+    kube::Api::namespaced(stage.client.clone(), &stage.namespace)
+}
+
+/// Waits until all is well with another key than this one, and the workload was restarted for it, once.
+async fn restarted(stage: &Stage, other_than: &str) {
+    let key = settled(stage, other_than).await;
+    let probe = async || {
+        let secret = stage.secrets().get("x").await.ok()?;
+        (!secret.annotations().contains_key("awsdeploy.dev/restarts")).then_some(())
+    };
+    eventually("no restart is owed", probe, || stage.log()).await;
+    let deployment = deployments(stage).get(WORKLOAD).await.expect("the Deployment is there");
+    let template = deployment.spec.and_then(|spec| spec.template.metadata).and_then(|metadata| metadata.annotations);
+    assert_eq!(template.unwrap_or_default().get("key.awsdeploy.dev/x"), Some(&key), "restarted for the new key");
+    assert_eq!(deployment.metadata.generation, Some(2), "and once");
 }
 
 async fn edit(stage: &Stage, patch: Value) {

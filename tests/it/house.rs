@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use awsdeploy::api::Reason;
+use awsdeploy::{api::Reason, operator::iam_policy::PolicyDocument};
 use awsdeploy_testkit::{chart::Chart, tools::Tools};
 use serde_json::json;
 
@@ -158,20 +158,20 @@ pub(crate) async fn the_runbook_says_what_to_do_for_every_reason() {
 
 pub(crate) async fn the_documented_iam_policy_is_the_one_that_is_printed() {
     let arguments = awsdeploy::operator::iam_policy::IamPolicyArguments {
-        account: "123456789012".to_owned(),
+        account: Some("123456789012".to_owned()),
         classes: Vec::new(),
         path: "/awsdeploy/".to_owned(),
         boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".to_owned()),
         groups: Vec::new(),
         partition: "aws".to_owned(),
+        role_arn: None,
+        document: PolicyDocument::Permissions,
+        operator_arn: None,
     };
+    let (printed, _) = arguments.policy().expect("a policy");
     let text = fs::read_to_string(root().join("docs/iam-policy.md")).expect("docs/iam-policy.md is there");
     let shown = text.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a JSON block");
-    assert!(
-        shown == arguments.policy().expect("a policy"),
-        "docs/iam-policy.md does not show what iam-policy prints:\n{}",
-        arguments.policy().expect("a policy")
-    );
+    assert!(shown == printed, "docs/iam-policy.md does not show what iam-policy prints:\n{printed}");
 }
 
 /// Whoever lists Secrets of the whole cluster reads them.

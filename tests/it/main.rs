@@ -12,6 +12,7 @@
     reason = "a test fails by a panic, lives in real time, and its futures run one at a time"
 )]
 
+mod accounts;
 mod adapter;
 mod admission;
 mod adoption;
@@ -163,6 +164,20 @@ const CLAIMS: &[Claim] = claims! {
         another_account_than_the_class_asks_for_is_not_written_to,
         another_class_does_not_move_a_user,
         a_class_says_how_it_stands,
+    }
+    accounts: {
+        users_of_a_role_live_in_its_account_and_share_its_session,
+        the_role_of_a_class_can_be_changed_and_its_account_cannot,
+        the_account_that_aws_names_decides_before_anything_else,
+        a_refused_role_is_told_with_what_it_needs_and_taken_once_that_is_mended,
+        a_silent_account_and_a_refused_one_do_not_delay_the_others,
+        a_revocation_follows_the_user_into_an_account_that_no_class_leads_to,
+        a_deletion_waits_for_a_way_to_its_account_and_takes_another_role,
+        a_user_whose_making_was_cut_off_is_found_in_its_account,
+        a_class_for_another_account_is_no_way_out,
+        one_renews_the_session_for_all_and_a_refused_one_is_dropped,
+        the_operator_runs_with_a_web_identity_alone,
+        the_operator_runs_with_a_pod_identity_alone,
     }
     admission: {
         api_server_and_operator_say_the_same_of_every_row,

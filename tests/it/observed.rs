@@ -54,7 +54,8 @@ pub(crate) async fn throttled_calls_are_counted() {
     stage.aws.rules().add(Rule::on("GetUser").first(3).throttle());
     stage.apply("x", json!({})).await;
     stage.ready("x").await;
-    assert_eq!(stage.count("awsdeploy_aws_throttled_total").await, 1);
+    let line = format!("awsdeploy_aws_throttled_total{{account=\"{}\"}}", stage.account.id());
+    assert_eq!(stage.count(&line).await, 3, "each answer, not only the last of a call");
 }
 
 pub(crate) async fn every_line_of_a_json_log_names_its_pass() {

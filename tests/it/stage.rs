@@ -13,8 +13,12 @@ use std::{
 };
 
 use awsdeploy::{
-    api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason},
-    domain::operator_policy::{Home, Scope, operator_policy},
+    api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason, class::AwsDeployUserClassSpec},
+    domain::{
+        account::{Role, account_of},
+        operator_policy::{Home, Scope, operator_policy},
+        role_policy::assume_policy,
+    },
 };
 use awsdeploy_testkit::{
     aws_proxy::{Account, CallLog, CallRecord, Guard, Mark, StrictAws, Truth, UserTruth},
@@ -233,6 +237,8 @@ pub(crate) struct Wishes {
     pub(crate) account: Option<&'static str>,
     /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
+    /// More environment variables of the operator.
+    pub(crate) variables: Vec<(&'static str, String)>,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
     pub(crate) kube_proxy: bool,
     /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
@@ -243,7 +249,8 @@ pub(crate) struct Wishes {
 struct Rights {
     guard: Arc<Guard>,
     home: Home,
-    scopes: Mutex<BTreeMap<String, Scope>>,
+    /// By class: what it needs, and in which role.
+    scopes: Mutex<BTreeMap<String, (Option<Role>, Scope)>>,
 }
 
 impl Rights {
@@ -254,11 +261,23 @@ impl Rights {
 
     /// An AWS admin grants what a class needs, and no longer what it needed before.
     fn grant(&self, class: &str, spec: &Value) {
-        let Ok(spec) = serde_json::from_value(spec.clone()) else { return };
+        let Ok(spec) = serde_json::from_value::<AwsDeployUserClassSpec>(spec.clone()) else { return };
         let mut scopes = self.scopes.lock().expect("no test panics with the lock");
-        scopes.insert(class.to_owned(), Scope::of_class(&spec));
-        let policy = operator_policy(&self.home, &scopes.values().cloned().collect::<Vec<_>>());
-        self.guard.enforce([&policy]).expect("a policy that AWS takes");
+        let role = spec.account.as_ref().and_then(Role::of_class);
+        scopes.insert(class.to_owned(), (role, Scope::of_class(&spec)));
+        let of = |account: Option<&str>| -> Vec<Scope> {
+            let there = |role: &Option<Role>| role.as_ref().and_then(|role| account_of(&role.arn)) == account;
+            scopes.values().filter(|(role, _)| there(role)).map(|(_, scope)| scope.clone()).collect()
+        };
+        let mut own = vec![operator_policy(&self.home, &of(None))];
+        for role in scopes.values().filter_map(|(role, _)| role.as_ref()) {
+            own.push(assume_policy(&role.arn));
+            let account = account_of(&role.arn).expect("an ARN with an account");
+            let home = Home { account: account.to_owned(), ..self.home.clone() };
+            let policy = operator_policy(&home, &of(Some(account)));
+            self.guard.enforce_in(account, [&policy]).expect("a policy that AWS takes");
+        }
+        self.guard.enforce(&own).expect("policies that AWS takes");
     }
 }
 
@@ -318,6 +337,7 @@ impl Stage {
         if wishes.no_credentials {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
+        options = wishes.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
         let stage = Self {
             operator: Operator::start(options.clone()).await.expect("the operator starts"),
             options,

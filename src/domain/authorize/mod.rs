@@ -29,7 +29,7 @@ use crate::api::{
     AwsDeployUser, AwsDeployUserClass, HumanDuration,
     class::{ClassRotation, Permission},
     duration::humanize,
-    user::{ClassReference, RotationSpec},
+    user::{AccountReference, ClassReference, RotationSpec},
 };
 
 /// What authorization depends on beside resource and class.
@@ -48,8 +48,6 @@ pub struct Facts<'a> {
 pub struct Authorization {
     /// The class, as it is recorded in the status.
     pub class: ClassReference,
-    /// The account that the class is bound to.
-    pub account: Option<String>,
     /// Path and limits of the user.
     pub grant: Grant,
     /// The resource, with what the class adds to it: forced tags, defaults for what it leaves out, and the documents that
@@ -122,9 +120,13 @@ pub fn authorize(
             name: name.to_owned(),
             generation: class.metadata.generation.unwrap_or_default(),
             on_revoked: rules.on_revoked,
+            account: rules.account.as_ref().map(|account| AccountReference {
+                id: account.id.clone(),
+                role_arn: account.role_arn.clone(),
+                external_id: account.external_id.clone(),
+            }),
             on_quarantine: rules.on_quarantine,
         },
-        account: rules.account.as_ref().map(|account| account.id.clone()),
         grant: Grant {
             path: rules.users.path.clone(),
             boundary: rules.permissions_boundary.clone(),

@@ -35,8 +35,8 @@ pub struct Metrics {
     rotations: Family<ResultLabel, Counter>,
     verification_seconds: Histogram,
     aws_requests: Family<CallLabels, Counter>,
-    aws_request_seconds: Histogram,
-    aws_throttled: Counter,
+    aws_request_seconds: Family<AccountLabel, Histogram>,
+    aws_throttled: Family<AccountLabel, Counter>,
     leader: Gauge,
     watched: Arc<Watched>,
 }
@@ -48,6 +48,7 @@ struct ResultLabel {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CallLabels {
+    account: String,
     operation: &'static str,
     code: String,
 }
@@ -58,8 +59,10 @@ struct EffectLabels {
     result: &'static str,
 }
 
-/// The code of calls that AWS answered with a request to slow down.
-const THROTTLED: &str = "Throttled";
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AccountLabel {
+    account: String,
+}
 
 /// How an attempt at a new key may end.
 const ROTATIONS: [&str; 4] = ["published", "not_accepted", "cut_off", "refused"];
@@ -81,8 +84,8 @@ impl Metrics {
             rotations: Family::default(),
             verification_seconds: Histogram::new(exponential_buckets(0.5, 2.0, 11)),
             aws_requests: Family::default(),
-            aws_request_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
-            aws_throttled: Counter::default(),
+            aws_request_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 12))),
+            aws_throttled: Family::default(),
             leader: Gauge::default(),
             watched,
         };
@@ -135,12 +138,17 @@ impl Metrics {
 }
 
 impl CallObserver for Metrics {
-    fn called(&self, operation: &'static str, code: &str, took: Duration) {
-        self.aws_requests.get_or_create(&CallLabels { operation, code: code.to_owned() }).inc();
-        self.aws_request_seconds.observe(took.as_secs_f64());
-        if code == THROTTLED {
-            self.aws_throttled.inc();
-        }
+    fn called(&self, account: &str, operation: &'static str, code: &str, took: Duration) {
+        let label = AccountLabel { account: account.to_owned() };
+        // An increase from nothing is none to Prometheus; from zero it is one.
+        drop(self.aws_throttled.get_or_create(&label));
+        self.aws_request_seconds.get_or_create(&label).observe(took.as_secs_f64());
+        let labels = CallLabels { account: label.account, operation, code: code.to_owned() };
+        self.aws_requests.get_or_create(&labels).inc();
+    }
+
+    fn throttled(&self, account: &str) {
+        self.aws_throttled.get_or_create(&AccountLabel { account: account.to_owned() }).inc();
     }
 }
 

@@ -35,9 +35,10 @@ metrics! {
     ROTATIONS = counter rotations { result }
         "Attempts at a new access key, first ones too: published, not_accepted (given up because AWS did not take the key), cut_off (cleaned up after a crash or a lost answer), refused (no key was made)";
     VERIFICATION_SECONDS = histogram key_verification_seconds {} "Time from an access key's making to its publication";
-    AWS_REQUESTS = counter aws_requests { operation, code } "Calls to AWS by operation and code: OK, AWS's error code, or what went wrong on the way";
-    AWS_REQUEST_SECONDS = histogram aws_request_duration_seconds {} "Duration of calls to AWS";
-    AWS_THROTTLED = counter aws_throttled {} "Calls to AWS that it asked to slow down, three attempts in a row";
+    AWS_REQUESTS = counter aws_requests { account, operation, code }
+        "Calls to AWS by account, operation and code: OK, AWS's error code, or what went wrong on the way. AssumeRole counts for the account of the role";
+    AWS_REQUEST_SECONDS = histogram aws_request_duration_seconds { account } "Duration of calls to AWS";
+    AWS_THROTTLED = counter aws_throttled { account } "Answers of AWS that asked to slow down, those too after which another attempt succeeded";
     LEADER = gauge leader {} "1 while this replica leads, else 0";
     BUILD = info build { version } "Version of the operator";
     RESOURCES = gauge resources {} "AwsDeployUsers that are looked after";
@@ -91,7 +92,8 @@ AwsDeployUsers comes from the leader alone, out of their status, so it costs no 
 const TAIL: &str = "
 Those with `namespace` and `name` have one series for each AwsDeployUser. With thousands of them that may be too much for a
 Prometheus: `--metrics-per-resource=false` (chart: `metrics.perResource: false`) leaves them out (but for quarantines), and the alerts of the chart then
-speak of all resources together. No label ever holds a key id, an ARN or the name of an IAM user. A histogram is
+speak of all resources together. No label ever holds a key id, an ARN or the name of an IAM user; `account` is the id
+of an AWS account, or `unknown` before AWS has told which one the operator's own is. A histogram is
 `..._bucket`, `..._sum` and `..._count`.
 
 The chart brings a ServiceMonitor or PodMonitor, alerts (PrometheusRule) and a Grafana dashboard: `metrics.*` in its values. What

@@ -9,8 +9,9 @@ use super::{
 
 fn example(each: bool) -> Metrics {
     let metrics = Metrics::with(Arc::default(), Box::new(Two { each }));
-    metrics.called("CreateAccessKey", "OK", Duration::from_millis(20));
-    metrics.called("GetUser", "Throttled", Duration::from_millis(20));
+    metrics.called("123456789012", "CreateAccessKey", "OK", Duration::from_millis(20));
+    metrics.called("444455556666", "AssumeRole", "AccessDenied", Duration::from_millis(20));
+    metrics.throttled("123456789012");
     metrics.passed("ok", Duration::from_millis(30));
     metrics.acted("Publish", None);
     metrics.rotated();
@@ -37,7 +38,8 @@ fn told(text: &str) -> BTreeMap<String, (String, Vec<String>, String)> {
                 .filter_map(|label| label.split_once('=').map(|(label, _)| label.to_owned()))
                 .filter(|label| label != "le")
                 .collect();
-            let family = ["_total", "_info", "_bucket"].iter().find_map(|suffix| name.strip_suffix(suffix));
+            let family =
+                ["_total", "_info", "_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
             told.entry(family.unwrap_or(name).to_owned()).or_default().1 = labels;
         }
     }
@@ -62,8 +64,10 @@ fn the_reference_is_what_a_scrape_tells() {
 #[test]
 fn what_is_done_is_counted_under_our_prefix() {
     let text = example(true).text();
-    has(&text, r#"awsdeploy_aws_requests_total{operation="CreateAccessKey",code="OK"} 1"#);
-    has(&text, "awsdeploy_aws_throttled_total 1");
+    has(&text, r#"awsdeploy_aws_requests_total{account="123456789012",operation="CreateAccessKey",code="OK"} 1"#);
+    has(&text, r#"awsdeploy_aws_requests_total{account="444455556666",operation="AssumeRole",code="AccessDenied"} 1"#);
+    has(&text, r#"awsdeploy_aws_throttled_total{account="123456789012"} 1"#);
+    has(&text, r#"awsdeploy_aws_throttled_total{account="444455556666"} 0"#);
     has(&text, r#"awsdeploy_effects_total{effect="Publish",result="ok"} 1"#);
     has(&text, "awsdeploy_key_verification_seconds_sum 3.0");
     assert!(text.contains("awsdeploy_build_info{version="), "{text}");

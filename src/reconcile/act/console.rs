@@ -23,7 +23,7 @@ impl Actor<'_> {
             return Ok(());
         };
         self.check_secret_access().await?;
-        let iam = &self.context.iam;
+        let iam = &self.iam;
         let policy = *iam.password_policy().await?;
         let mut random = vec![0; console::password_length(policy) * console::BYTES_A_CHARACTER];
         if aws_lc_rs::default_provider().secure_random.fill(&mut random).is_err() {
@@ -54,7 +54,7 @@ impl Actor<'_> {
         let Some(held) = self.observed.console.clone() else { return Ok(()) };
         let content = held.content();
         let Some(password) = console::held_password(&content) else { return Ok(()) };
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (iam, name) = (&self.iam, &self.target.user_name);
         let there = self.observed.world.user().and_then(|user| user.login) == Some(true);
         let told = if there {
             iam.update_login_profile(name, &password, reset).await
@@ -79,8 +79,7 @@ impl Actor<'_> {
 
     pub(super) async fn remove_password(&mut self) -> Result<(), PassError> {
         let name = &self.target.user_name;
-        self.context
-            .iam
+        self.iam
             .delete_login_profile(name)
             .await
             .map_err(|error| PassError::Aws { error, effect: Some(Effect::RemovePassword) })?;

@@ -36,7 +36,7 @@ impl Actor<'_> {
         previous_secret: Option<&(String, String)>,
     ) -> Result<(), PassError> {
         self.check_secret_access().await?;
-        let iam = &self.context.iam;
+        let iam = &self.iam;
         let journals = Journals::new(self.context.client.clone(), self.target);
         let mut journal = Journal {
             // CreateDate has whole seconds.
@@ -125,14 +125,14 @@ impl Actor<'_> {
             };
         }
         // The attempt is over. Had it used the key, the key would have got its tag before.
-        let user = self.context.iam.user(&self.target.user_name).await?;
+        let user = self.iam.user(&self.target.user_name).await?;
         if user.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
     }
 
     async fn undo(&self, key_id: &str) -> Result<(), PassError> {
         let mut pause = JOURNAL_PAUSE;
         for tries in 1.. {
-            match self.context.iam.delete_access_key(&self.target.user_name, key_id).await {
+            match self.iam.delete_access_key(&self.target.user_name, key_id).await {
                 Ok(()) => return Ok(()),
                 Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
                 Err(error) => {
@@ -150,7 +150,7 @@ impl Actor<'_> {
             // A journal without the key it names: nothing can become of it.
             return self.abandon(&[key_id.to_owned()]).await;
         };
-        let iam = &self.context.iam;
+        let iam = &self.iam;
         let answer = iam.verify_key(&key).await?;
         let arn = self.observed.world.user().map(|user| user.arn.clone()).unwrap_or_default();
         let accepted = matches!(&answer, Acceptance::Accepted(bearer) if *bearer == arn);
@@ -167,8 +167,8 @@ impl Actor<'_> {
     }
 
     pub(super) async fn tag_key(&mut self, id: &str) -> Result<(), AwsError> {
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
-        let mut tags = BTreeMap::from([(key_tag(id), self.context.iam.clock().now().strftime("%FT%TZ").to_string())]);
+        let (iam, name) = (&self.iam, &self.target.user_name);
+        let mut tags = BTreeMap::from([(key_tag(id), self.iam.clock().now().strftime("%FT%TZ").to_string())]);
         if let Some(description) = self.desired.and_then(|desired| desired.key.as_ref()?.description.clone()) {
             tags.insert(id.to_owned(), description);
         }
@@ -178,7 +178,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn deactivate_key(&mut self, id: &str, why: Why) -> Result<(), AwsError> {
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (iam, name) = (&self.iam, &self.target.user_name);
         let there = iam.deactivate_access_key(name, id).await?;
         self.changed(String::new(), |user| {
             if there {
@@ -199,7 +199,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn delete_key(&mut self, id: &str, why: Why) -> Result<(), AwsError> {
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (iam, name) = (&self.iam, &self.target.user_name);
         iam.delete_access_key(name, id).await?;
         self.observed.world.gone.insert(id.to_owned());
         self.changed(String::new(), |user| user.keys.retain(|key| key.id != id));
@@ -230,7 +230,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn read_last_used(&mut self, ids: &[String], memory: &mut Memory) -> Result<(), PassError> {
-        let iam = &self.context.iam;
+        let iam = &self.iam;
         for id in ids {
             let used_at = iam.last_used(id).await?;
             memory.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
@@ -243,14 +243,14 @@ impl Actor<'_> {
 
     pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
         let tags = BTreeMap::from([(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
-        self.context.iam.tag_user(&self.target.user_name, &tags).await?;
+        self.iam.tag_user(&self.target.user_name, &tags).await?;
         self.changed(String::new(), |user| set_tags(user, &tags));
         Ok(())
     }
 
     pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
         let tag = BTreeSet::from([mark::TAG_QUARANTINED_AT.to_owned()]);
-        self.context.iam.untag_user(&self.target.user_name, &tag).await?;
+        self.iam.untag_user(&self.target.user_name, &tag).await?;
         self.changed(String::new(), |user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
         Ok(())
     }

@@ -9,6 +9,8 @@ mod published;
 mod restart;
 mod user;
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
@@ -16,6 +18,7 @@ use kube::Resource;
 use super::{Context, error::PassError, memory::Memory, observe::Observed};
 use crate::{
     api::{AwsDeployUser, Reason},
+    aws,
     cluster::{ClusterError, ClusterErrorKind, Held, News, Secrets, Users},
     domain::{
         desired::{Desired, Target},
@@ -29,6 +32,8 @@ use user::{list, set_tags};
 /// Who acts, on what.
 pub(super) struct Actor<'a> {
     pub(super) context: &'a Context,
+    /// The account of the resource.
+    pub(super) iam: Arc<aws::Iam>,
     pub(super) target: &'a Target,
     /// Absent during deletion, which needs no more than the names.
     pub(super) desired: Option<&'a Desired>,
@@ -55,7 +60,7 @@ impl Actor<'_> {
 
     #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, read from top to bottom")]
     async fn perform(&mut self, effect: &Effect, memory: &mut Memory) -> Result<(), PassError> {
-        let iam = &self.context.iam;
+        let iam = &Arc::clone(&self.iam);
         let name = &self.target.user_name.clone();
         let aws = |error| PassError::Aws { error, effect: Some(effect.clone()) };
         match effect {
@@ -150,7 +155,10 @@ impl Actor<'_> {
     }
 
     async fn add_finalizer(&mut self) -> Result<(), PassError> {
-        self.user = self.users().add_finalizer(&self.user, &self.target.user_name).await?;
+        // Known since the pass began.
+        let identity = self.iam.identity().await?;
+        let (name, account) = (&self.target.user_name, &identity.account.id);
+        self.user = self.users().add_finalizer(&self.user, name, account).await?;
         self.observed.world.finalizer = true;
         Ok(())
     }

@@ -29,7 +29,7 @@ impl Actor<'_> {
         previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
         previous.extend(left_behind.cloned());
         previous.remove(&self.target.secret_name);
-        let now = self.context.iam.clock().now();
+        let now = self.iam.clock().now();
         let publication = Publication {
             // Rounded up: an overlap is never shorter than declared.
             published_at: floor(now) + jiff::SignedDuration::from_secs(1),

@@ -20,7 +20,7 @@ impl Actor<'_> {
     pub(super) async fn create_user(&mut self) -> Result<(), PassError> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
-        let iam = &self.context.iam;
+        let iam = &self.iam;
         let user = match iam
             .create_user(&self.target.user_name, &desired.path, desired.boundary.as_deref(), &desired.tags)
             .await
@@ -61,8 +61,7 @@ impl Actor<'_> {
         // Before the first write, not with the report of the pass: whoever watches can still know what there was.
         self.context.events.tell(&self.user, &News { reason: Reason::UserAdoptable, note, warning }).await;
         let marks = self.target.owner.tags();
-        self.context
-            .iam
+        self.iam
             .tag_user(&user.name, &marks)
             .await
             .map_err(|error| PassError::Aws { error, effect: Some(Effect::Adopt(Vec::new())) })?;
@@ -74,7 +73,7 @@ impl Actor<'_> {
     /// IAM has a user of this name although it did not show us one: a name that differs in case, or
     /// one made a moment ago, by ourselves perhaps with the answer lost.
     async fn taken(&self, error: AwsError) -> PassError {
-        let standing = match (self.context.iam.user_ignoring_case(&self.target.user_name).await, self.desired) {
+        let standing = match (self.iam.user_ignoring_case(&self.target.user_name).await, self.desired) {
             (Ok(Some(user)), Some(desired)) => {
                 Some(plan::standing(self.target, desired.adoption, &desired.path, &user))
             }
@@ -90,7 +89,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn untag_user(&mut self, keys: &BTreeSet<String>) -> Result<(), AwsError> {
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (iam, name) = (&self.iam, &self.target.user_name);
         iam.untag_user(name, keys).await?;
         let of_keys = keys.iter().any(|key| key.starts_with(&key_tag("")));
         let changed = if of_keys { String::new() } else { format!("tags removed: {}", list(keys)) };
@@ -104,7 +103,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn read_grants(&mut self) -> Result<(), AwsError> {
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (iam, name) = (&self.iam, &self.target.user_name);
         let (keys, grants, leftovers) =
             tokio::try_join!(iam.access_keys(name), iam.grants(name), Box::pin(iam.leftovers(name)))?;
         self.changed(String::new(), |user| {
@@ -116,7 +115,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn remove_leftover(&mut self, leftover: &Leftover) -> Result<(), AwsError> {
-        let (iam, name) = (&self.context.iam, &self.target.user_name);
+        let (iam, name) = (&self.iam, &self.target.user_name);
         iam.remove_leftover(name, leftover).await?;
         tracing::info!(user = name, %leftover, "removed");
         self.changed(String::new(), |user| {
@@ -132,7 +131,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn delete_user(&mut self) -> Result<(), PassError> {
-        let iam = &self.context.iam;
+        let iam = &self.iam;
         let name = &self.target.user_name;
         match iam.delete_user(name).await {
             Ok(true) => {

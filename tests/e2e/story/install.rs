@@ -84,6 +84,7 @@ pub(crate) async fn install(world: &World) {
         "image": {"repository": image::OPERATOR, "tag": image::TAG, "pullPolicy": "Never"},
         "aws": {"region": "us-east-1", "endpointUrl": world.endpoint, "credentialsSecret": "administrator"},
         "secretAccess": {"namespaces": [NAMESPACE]},
+        "restartAccess": {"namespaces": [NAMESPACE]},
         // As short as the story needs it; the defaults are 1h, 60s and 10m.
         "settings": {"minRotationInterval": "10s", "intentDwell": "5s", "retireDwell": "3s"},
     });

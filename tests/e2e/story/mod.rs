@@ -4,3 +4,4 @@ pub(crate) mod faults;
 pub(crate) mod install;
 pub(crate) mod keys;
 pub(crate) mod release;
+pub(crate) mod restarts;

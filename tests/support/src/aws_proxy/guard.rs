@@ -1,6 +1,7 @@
 //! The IAM policy of a caller, in force: the emulator knows no permissions, so this asks
 //! [`iam_policy`](crate::iam_policy) about each call of the operator, on what is so in AWS at that moment.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use futures::future::BoxFuture;
@@ -20,14 +21,24 @@ pub struct Guard {
     account: Arc<Account>,
     truth: Truth,
     policies: RwLock<Vec<Policy>>,
+    /// Of the roles in other accounts, by account id.
+    abroad: RwLock<HashMap<String, Vec<Policy>>>,
 }
 
 impl Guard {
     pub(super) fn new(account: Arc<Account>, truth: Truth) -> Self {
-        Self { account, truth, policies: RwLock::default() }
+        Self { account, truth, policies: RwLock::default(), abroad: RwLock::default() }
     }
 
-    /// From now on these policies hold, and no others. The error says what is wrong with a document.
+    /// From now on these policies hold for sessions in this account, and no others.
+    pub fn enforce_in<'a>(&self, account: &str, documents: impl IntoIterator<Item = &'a Value>) -> Result<(), String> {
+        let policies = documents.into_iter().map(Policy::parse).collect::<Result<_, _>>()?;
+        self.abroad.write().unwrap_or_else(PoisonError::into_inner).insert(account.to_owned(), policies);
+        Ok(())
+    }
+
+    /// From now on these policies hold, and no others, but in accounts that have policies of their own. The error says what
+    /// is wrong with a document.
     pub fn enforce<'a>(&self, documents: impl IntoIterator<Item = &'a Value>) -> Result<(), String> {
         let policies = documents.into_iter().map(Policy::parse).collect::<Result<_, _>>()?;
         *self.policies.write().unwrap_or_else(PoisonError::into_inner) = policies;
@@ -52,7 +63,13 @@ impl Guard {
         let (resource, context) = self.facts(caller, call, kind).await?;
         let context = context.iter().map(|(key, values)| (key.as_str(), values.clone()));
         let request = Request::of(&name, &resource, context).map_err(unknown)?;
-        let decision = decide(&self.policies.read().unwrap_or_else(PoisonError::into_inner), &request);
+        let is_session = matches!(caller.identity, Identity::Session { .. });
+        let abroad = self.abroad.read().unwrap_or_else(PoisonError::into_inner);
+        let decision = match abroad.get(&caller.realm.account).filter(|_| is_session) {
+            Some(policies) => decide(policies, &request),
+            None => decide(&self.policies.read().unwrap_or_else(PoisonError::into_inner), &request),
+        };
+        drop(abroad);
         match decision {
             Decision::Allowed => Ok(()),
             Decision::NotAllowed => Err(AwsError::access_denied(&who, &name, &resource)),
