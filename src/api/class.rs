@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::duration::HumanDuration;
+pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
 
 /// What is allowed to the `AwsDeployUser`s that name this class. Everything that is not mentioned is denied.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -323,10 +324,18 @@ pub struct ClassPolicies {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub default: Vec<String>,
 
-    /// Whether resources may bring inline policies. They can say anything: allow them only with a permissions boundary, or
-    /// to people who may do everything in the account anyway.
+    /// Which inline policies resources may have: none (`Deny`), those that `templates` make (`TemplatesOnly`), or any
+    /// (`Allow`). Documents of their own can say anything: allow them only with a permissions boundary, or to people who may
+    /// do everything in the account anyway.
     #[serde(default)]
-    pub inline: Permission,
+    pub inline: InlinePermission,
+
+    /// Templates of inline policies, at most 10, that resources fill in (`spec.policies.inline` there). What comes of them is
+    /// weighed like any other document. Absent: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub templates: Vec<PolicyTemplate>,
 }
 
 /// Yes or no.
@@ -411,7 +420,8 @@ pub struct AwsDeployUserClassStatus {
     pub users: i64,
 
     /// `CredentialsValid`: AWS accepts the operator, in the role of the class if it has one. `AccountMatches`: the account is the one of `spec.account.id`.
-    /// `BoundaryExists`: the permissions boundary exists; true without one.
+    /// `BoundaryExists`: the permissions boundary exists; true without one. `TemplatesValid`: every template of `policies`
+    /// can be used; true without any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
@@ -426,6 +436,8 @@ pub enum ClassCondition {
     AccountMatches,
     /// The permissions boundary exists, or there is none.
     BoundaryExists,
+    /// Every template of inline policies can be used, or there is none.
+    TemplatesValid,
 }
 
 impl ClassCondition {
@@ -436,6 +448,7 @@ impl ClassCondition {
             Self::CredentialsValid => "CredentialsValid",
             Self::AccountMatches => "AccountMatches",
             Self::BoundaryExists => "BoundaryExists",
+            Self::TemplatesValid => "TemplatesValid",
         }
     }
 }

@@ -8,6 +8,7 @@ pub mod condition;
 pub mod duration;
 pub mod mark;
 pub mod secret;
+pub mod template;
 pub mod user;
 
 pub use class::{AwsDeployUserClass, AwsDeployUserClassSpec, AwsDeployUserClassStatus};

@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::template::InlinePolicy;
 use super::{
     class::{OnQuarantine, OnRevoked},
     duration::HumanDuration,
@@ -141,17 +142,6 @@ pub struct Policies {
     pub inline: Vec<InlinePolicy>,
 }
 
-/// A policy that exists only in this user.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct InlinePolicy {
-    /// Name of the policy, unique in this user.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$"))]
-    pub name: String,
-    /// The policy document as an object, as the IAM documentation shows it: `Version` and `Statement`.
-    #[schemars(schema_with = "any_object")]
-    pub document: serde_json::Value,
-}
-
 /// Tags: the schema can check values, keys are checked by rules and by the operator.
 pub(super) fn tags(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
@@ -161,7 +151,7 @@ pub(super) fn tags(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 }
 
 /// An object whose fields IAM checks, not we: its grammar grows without us.
-fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(super) fn any_object(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 

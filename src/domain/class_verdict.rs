@@ -16,6 +16,8 @@ pub struct Findings {
     pub role: Option<String>,
     /// The boundary of the class, and whether it exists or why that cannot be told. `None` without one.
     pub boundary: Option<(String, Result<bool, Note>)>,
+    /// What is wrong with the templates of the class; `None` if all can be used.
+    pub templates: Option<String>,
 }
 
 /// The conditions of the class. `lastTransitionTime` moves only when a state flips.
@@ -61,12 +63,19 @@ pub fn conditions(
         ),
         Some((_, Err(note))) => ("Unknown", note.clone()),
     };
+    let templates = match &findings.templates {
+        None => good("every template of inline policies can be used".to_owned()),
+        Some(why) => {
+            ("False", Note::new(Reason::InvalidSpec, format!("{why}. Nobody can use a template before it is mended")))
+        }
+    };
     // The API carries whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let all = [
         (ClassCondition::CredentialsValid, credentials),
         (ClassCondition::AccountMatches, account),
         (ClassCondition::BoundaryExists, boundary),
+        (ClassCondition::TemplatesValid, templates),
     ];
     all.into_iter()
         .map(|(kind, (status, note))| Condition {
@@ -95,22 +104,32 @@ mod tests {
     #[test]
     fn each_condition_tells_its_own_fault() {
         let pair = |status: &str, reason: Reason| (status.to_owned(), reason.as_str().to_owned());
-        let good = Findings { account: Ok("1".into()), wanted_account: Some("1".into()), role: None, boundary: None };
+        let good = Findings {
+            account: Ok("1".into()),
+            wanted_account: Some("1".into()),
+            role: None,
+            boundary: None,
+            templates: None,
+        };
         let fine = pair("True", Reason::AsDeclared);
-        assert_eq!(told(&good), vec![fine.clone(); 3]);
+        assert_eq!(told(&good), vec![fine.clone(); 4]);
         let other = Findings { wanted_account: Some("2".into()), ..good.clone() };
         assert_eq!(told(&other)[1], pair("False", Reason::WrongAccount));
         let missing = Findings { boundary: Some(("b".into(), Ok(false))), ..good.clone() };
         assert_eq!(told(&missing)[2], pair("False", Reason::BoundaryNotFound));
         let denied = Note::new(Reason::OperatorCredentials, "no");
-        let blind = Findings { account: Err(denied.clone()), boundary: Some(("b".into(), Err(denied))), ..good };
+        let blind =
+            Findings { account: Err(denied.clone()), boundary: Some(("b".into(), Err(denied))), ..good.clone() };
         let unknown = pair("Unknown", Reason::OperatorCredentials);
-        assert_eq!(told(&blind), [pair("False", Reason::OperatorCredentials), unknown.clone(), unknown]);
+        assert_eq!(told(&blind), [pair("False", Reason::OperatorCredentials), unknown.clone(), unknown, fine]);
+        let broken = Findings { templates: Some("template t: no".into()), ..good.clone() };
+        assert_eq!(told(&broken)[3], pair("False", Reason::InvalidSpec));
     }
 
     #[test]
     fn only_a_flip_moves_the_time() {
-        let findings = Findings { account: Ok("1".into()), wanted_account: None, role: None, boundary: None };
+        let findings =
+            Findings { account: Ok("1".into()), wanted_account: None, role: None, boundary: None, templates: None };
         let first = conditions(&findings, &[], Some(1), Timestamp::UNIX_EPOCH);
         let later = conditions(&findings, &first, Some(1), Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(9));
         assert_eq!(first, later);

@@ -15,6 +15,7 @@ use crate::{
     cluster::{ClassReports, ClusterErrorKind},
     domain::{
         account::Way,
+        authorize,
         class_verdict::{Findings, conditions},
         plan::Note,
     },
@@ -104,7 +105,10 @@ async fn look_at(
         None => None,
         Some(arn) => Some((arn.clone(), boundaries.exists(context, &iam, &way, &account, arn).await)),
     };
-    let findings = Findings { account, wanted_account: way.account, role: way.role.map(|role| role.arn), boundary };
+    let wanted_account = way.account;
+    let templates = authorize::template::faults(&class.spec.policies.templates, wanted_account.is_some());
+    let role = way.role.map(|role| role.arn);
+    let findings = Findings { account, wanted_account, role, boundary, templates };
     let before = class.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
     AwsDeployUserClassStatus {
         observed_generation: class.metadata.generation,

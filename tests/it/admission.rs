@@ -41,6 +41,15 @@ fn rows() -> Vec<(Value, Value, Seen)> {
     };
     let present = |operator: &str| selector(json!({"matchExpressions": [{"key": "team", "operator": operator}]}));
     let inline = |action: &str| json!({"policies": {"inline": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": action, "Resource": "*"}]}}]}});
+    let templates = |mode: &str, action: &str| {
+        let statement =
+            |resource: &str| json!({"Statement": {"Effect": "Allow", "Action": action, "Resource": resource}});
+        json!({"policies": {"inline": mode, "templates": [
+            {"name": "t", "document": statement("arn:aws:s3:::{bucket}/{folder}/*"), "parameters": [{"name": "bucket"}, {"name": "folder", "pattern": "a|b"}]},
+            {"name": "wide", "document": statement("*")},
+        ]}})
+    };
+    let filled = |template: &str, parameters: Value| json!({"policies": {"inline": [{"name": "own", "template": template, "parameters": parameters}]}});
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1m"}}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
     let name = |pattern: &str| json!({"users": {"namePattern": pattern}});
@@ -91,6 +100,22 @@ fn rows() -> Vec<(Value, Value, Seen)> {
         (json!({}), inline("s3:*"), Both),
         (json!({"policies": {"inline": "Allow"}}), inline("s3:*"), Allowed),
         (json!({"policies": {"inline": "Allow"}}), inline("iam:*"), Operator),
+        // Templates of them.
+        (templates("Deny", "s3:*"), filled("t", json!({"bucket": "logs", "folder": "a"})), Both),
+        (templates("TemplatesOnly", "s3:*"), inline("s3:*"), Both),
+        (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "logs", "folder": "a"})), Allowed),
+        (templates("Allow", "s3:*"), filled("t", json!({"bucket": "logs", "folder": "b"})), Allowed),
+        (templates("Allow", "s3:*"), inline("s3:*"), Allowed),
+        (templates("TemplatesOnly", "s3:*"), filled("u", json!({"bucket": "logs", "folder": "a"})), Both),
+        (templates("Allow", "s3:*"), filled("u", json!({})), Both),
+        (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "logs"})), Both),
+        (templates("Allow", "s3:*"), filled("t", json!({})), Both),
+        (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "a", "folder": "a", "more": "a"})), Both),
+        (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "a/b", "folder": "a"})), Both),
+        (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "a", "folder": "ab"})), Both),
+        (templates("TemplatesOnly", "s3:*"), filled("wide", json!({})), Allowed),
+        (templates("TemplatesOnly", "iam:*"), filled("wide", json!({})), Operator),
+        (templates("TemplatesOnly", "{folder}"), filled("t", json!({"bucket": "logs", "folder": "a"})), Operator),
         // Groups, console, names, tags.
         (json!({"groups": ["Readers"]}), json!({"groups": ["readers"]}), Allowed),
         (json!({"groups": ["readers"]}), json!({"groups": ["readers", "admins"]}), Both),

@@ -264,7 +264,10 @@ pub(crate) async fn another_class_does_not_move_a_user() {
 
 pub(crate) async fn a_class_says_how_it_stands() {
     let stage = Stage::with(Wishes { arguments: vec!["--report-classes=true"], ..Wishes::default() }).await;
-    let class = stage.class("c", json!({"permissionsBoundary": "arn:aws:iam::123456789012:policy/missing"})).await;
+    let broken = json!([{"name": "t", "document": {"Statement": {"Effect": "{effect}"}}}]);
+    let missing =
+        json!({"permissionsBoundary": "arn:aws:iam::123456789012:policy/missing", "policies": {"templates": broken}});
+    let class = stage.class("c", missing).await;
     let status = |wanted: &'static [&'static str], users: i64| {
         let classes: Api<awsdeploy::api::AwsDeployUserClass> = stage.classes();
         let class = class.clone();
@@ -281,10 +284,11 @@ pub(crate) async fn a_class_says_how_it_stands() {
             }
         }
     };
-    let found = status(&["AsDeclared", "AsDeclared", "BoundaryNotFound"], 0).await;
+    let found = status(&["AsDeclared", "AsDeclared", "BoundaryNotFound", "InvalidSpec"], 0).await;
+    assert!(found.conditions[3].message.contains("template t: {effect}"), "{:?}", found.conditions[3]);
     assert_eq!(found.account.as_deref(), Some(stage.account.id()));
     stage.apply("x", json!({"className": class})).await;
     stage.class("c", json!({"permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess"})).await;
-    status(&["AsDeclared", "AsDeclared", "AsDeclared"], 1).await;
+    status(&["AsDeclared", "AsDeclared", "AsDeclared", "AsDeclared"], 1).await;
     stage.ready("x").await;
 }

@@ -41,6 +41,16 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         (json!({"userName": "a".repeat(65)}), "64"),
         (json!({"policies": {"managed": ["arn:aws:iam::1:role/x y"]}}), "AmazonEC2FullAccess"),
         (json!({"policies": {"inline": [{"name": "a", "document": {}}, {"name": "a", "document": {}}]}}), "uplicate"),
+        (json!({"policies": {"inline": [{"name": "a"}]}}), "either document or template"),
+        (
+            json!({"policies": {"inline": [{"name": "a", "template": "t", "document": {}}]}}),
+            "either document or template",
+        ),
+        (
+            json!({"policies": {"inline": [{"name": "a", "document": {}, "parameters": {"a": "b"}}]}}),
+            "go with template",
+        ),
+        (json!({"policies": {"inline": [{"name": "a", "template": "t", "parameters": {"a": "b*"}}]}}), "parameters.a"),
         (json!({"tags": {"aws:x": "y"}}), "reserved by AWS"),
         (json!({"tags": {"AwsDeploy.dev/cluster": "y"}}), "used by this operator"),
         (json!({"accessKey": {"useCase": "Fun"}}), "ThirdPartyService"),
@@ -76,6 +86,19 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         (json!({"users": {"namePattern": "("}}), "namePattern"),
         (json!({"policies": {"allowed": ["arn:aws:iam::*:policy/own"]}}), "allowed"),
         (json!({"policies": {"default": ["Amazon*"]}}), "default"),
+        (json!({"policies": {"inline": "Templates"}}), "TemplatesOnly"),
+        (
+            json!({"policies": {"templates": [{"name": "t", "document": {}, "parameters": [{"name": "namespace"}]}]}}),
+            "filled in by the operator",
+        ),
+        (
+            json!({"policies": {"templates": [{"name": "t", "document": {}, "parameters": [{"name": "a", "pattern": "("}]}]}}),
+            "no regular expression",
+        ),
+        (
+            json!({"policies": {"templates": [{"name": "t", "document": {}}, {"name": "t", "document": {}}]}}),
+            "uplicate",
+        ),
         (json!({"permissionsBoundary": "PowerUserAccess"}), "permissionsBoundary"),
         (json!({"rotation": {"minEvery": "Never"}}), "minEvery"),
         (json!({"tags": {"aws:x": "y"}}), "reserved by AWS"),

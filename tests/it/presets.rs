@@ -138,6 +138,6 @@ async fn play_examples(namespace: &'static str, wanted: usize) {
 }
 
 pub(crate) async fn every_example_comes_to_its_user_and_secret() {
-    play_examples("deploy", 8).await;
+    play_examples("deploy", 9).await;
     play_examples("velero", 1).await;
 }

@@ -5,9 +5,11 @@
 
 pub mod admin;
 mod choose;
+mod inline;
 pub mod namespace;
 pub mod pattern;
 mod possession;
+pub mod template;
 #[cfg(test)]
 mod tests;
 
@@ -48,7 +50,8 @@ pub struct Authorization {
     pub class: ClassReference,
     /// Path and limits of the user.
     pub grant: Grant,
-    /// The resource, with what the class adds to it: forced tags, and defaults for what it leaves out.
+    /// The resource, with what the class adds to it: forced tags, defaults for what it leaves out, and the documents that
+    /// its templates make.
     pub user: AwsDeployUser,
 }
 
@@ -89,12 +92,13 @@ pub fn authorize(
         let message = format!("class {name} does not serve namespace {}; it serves: {served}", facts.namespace);
         return Err(vec![Violation { field: "className", message }]);
     }
-    let user = complete(user, class);
+    let mut user = complete(user, class);
     let mut violations = Vec::new();
     let mut violate = |field, message: String| violations.push(Violation { field, message });
     check_limit(name, class, facts, &mut violate);
     check_name(name, class, target, &mut violate);
     check_policies(name, class, &user, &mut violate);
+    inline::settle(name, class, facts.namespace, &mut user, &mut violate);
     check_tags(name, class, &user, &mut violate);
     if let Some(key) = user.spec.programmatic() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
@@ -193,7 +197,7 @@ fn check_limit(
 
 fn check_name(name: &str, class: &AwsDeployUserClass, target: &Target, violate: &mut impl FnMut(&'static str, String)) {
     let pattern = &class.spec.users.name_pattern;
-    match fits_name(pattern, &target.user_name) {
+    match fits_whole(pattern, &target.user_name) {
         Ok(true) => {}
         Ok(false) => violate(
             "userName",
@@ -205,10 +209,12 @@ fn check_name(name: &str, class: &AwsDeployUserClass, target: &Target, violate: 
     }
 }
 
-/// Whether the whole name fits the pattern.
-fn fits_name(pattern: &str, name: &str) -> Result<bool, String> {
+/// Whether the whole text fits the pattern.
+fn fits_whole(pattern: &str, text: &str) -> Result<bool, String> {
+    // By itself first: `a)|(b` is a pattern only with what is put around it, and then fits parts.
+    regex_lite::Regex::new(pattern).map_err(|error| error.to_string())?;
     let whole = regex_lite::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())?;
-    Ok(whole.is_match(name))
+    Ok(whole.is_match(text))
 }
 
 fn allows_group(allowed: &[String], group: &str) -> bool {
@@ -235,22 +241,6 @@ fn check_policies(
                 "policies.managed",
                 format!(
                     "{declared} makes whoever has the key an administrator of the account, and class {name} does not acknowledge that (acknowledgeAdminEquivalent)"
-                ),
-            );
-        }
-    }
-    for inline in &policies.inline {
-        if rules.policies.inline == Permission::Deny {
-            violate(
-                "policies.inline",
-                format!("class {name} does not allow inline policies, and {} is one", inline.name),
-            );
-        } else if let Some(why) = admin::inline(&inline.document).filter(|_| !rules.acknowledge_admin_equivalent) {
-            violate(
-                "policies.inline",
-                format!(
-                    "{} makes whoever has the key an administrator of the account ({why}), and class {name} does not acknowledge that (acknowledgeAdminEquivalent)",
-                    inline.name
                 ),
             );
         }

@@ -2,11 +2,11 @@
 //!
 //! Else a mistake in a manifest could cost a user its key, and a tenant could escape a revocation by a mistake made on purpose.
 
-use super::{Facts, admin, allows_group, fits_name, namespace, pattern};
+use super::{Facts, admin, allows_group, fits_whole, namespace, pattern, template};
 use crate::{
     api::{
         AwsDeployUserClass,
-        class::{OnRevoked, Permission},
+        class::{InlinePermission, OnRevoked, Permission},
     },
     domain::{policy, world::IamUser},
 };
@@ -55,7 +55,7 @@ pub fn still_allowed(class: &AwsDeployUserClass, user: &IamUser, facts: Facts<'_
         return Err(format!("the class does not serve namespace {}", facts.namespace));
     }
     in_path(&rules.users.path, user)?;
-    if fits_name(&rules.users.name_pattern, &user.name) == Ok(false) {
+    if fits_whole(&rules.users.name_pattern, &user.name) == Ok(false) {
         return Err(format!("the class does not allow the name {}", user.name));
     }
     if rules.permissions_boundary.is_some() && rules.permissions_boundary != user.boundary {
@@ -75,9 +75,18 @@ pub fn still_allowed(class: &AwsDeployUserClass, user: &IamUser, facts: Facts<'_
             return Err(format!("the class does not acknowledge {arn}"));
         }
     }
+    let account = rules.account.as_ref().map(|account| account.id.as_str());
+    let own = template::own_values(facts.namespace, None, account);
     for (name, document) in &grants.inline {
-        if rules.policies.inline == Permission::Deny {
-            return Err(format!("the class does not allow inline policies, and {name} is one"));
+        let allowed = match rules.policies.inline {
+            InlinePermission::Deny => false,
+            InlinePermission::TemplatesOnly => {
+                rules.policies.templates.iter().any(|made| template::makes(made, document, &own))
+            }
+            InlinePermission::Allow => true,
+        };
+        if !allowed {
+            return Err(format!("the class does not allow the inline policy {name}"));
         }
         if let Some(why) = admin::inline(document).filter(|_| !rules.acknowledge_admin_equivalent) {
             return Err(format!("the class does not acknowledge the inline policy {name}: {why}"));

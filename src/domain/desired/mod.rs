@@ -262,8 +262,14 @@ pub fn validate(
             format!("{arn} is attached by AWS to users with leaked keys; it cannot be declared"),
         );
     }
-    let inline: BTreeMap<String, Value> =
-        spec.policies.inline.iter().map(|inline| (inline.name.clone(), inline.document.clone())).collect();
+    let mut inline = BTreeMap::new();
+    for declared in &spec.policies.inline {
+        // Authorization has put documents in place of templates.
+        match &declared.document {
+            Some(document) => _ = inline.insert(declared.name.clone(), document.clone()),
+            None => violate("policies.inline", format!("{} has no document", declared.name)),
+        }
+    }
     let size: usize = inline.values().map(policy::size).sum();
     if size > policy::INLINE_LIMIT {
         violate(

@@ -4,7 +4,11 @@
 use serde_json::{Value, json};
 
 use super::authorize::{admin, pattern};
-use crate::api::{AwsDeployUserClassSpec, class::Permission, mark};
+use crate::api::{
+    AwsDeployUserClassSpec,
+    class::{InlinePermission, Permission},
+    mark,
+};
 
 #[cfg(test)]
 mod tests;
@@ -114,7 +118,7 @@ impl Scope {
             groups: class.groups.iter().flat_map(|group| [group.clone(), format!("*/{group}")]).collect(),
             policies: (!allowed.iter().any(|policy| policy == "*")).then_some(policies),
             administrators: class.acknowledge_admin_equivalent,
-            inline: class.policies.inline == Permission::Allow,
+            inline: class.policies.inline != InlinePermission::Deny,
             console,
         }
     }

@@ -209,7 +209,12 @@ pub fn declared_grants(user: &crate::api::AwsDeployUser, partition: &str) -> cra
     let change = change.map(|_| policy::managed_arn("IAMUserChangePassword", partition));
     crate::domain::world::Grants {
         attached: policies.managed.iter().map(|name| policy::managed_arn(name, partition)).chain(change).collect(),
-        inline: policies.inline.iter().map(|inline| (inline.name.clone(), inline.document.clone())).collect(),
+        // Their names are enough; what a template made is known to its class alone.
+        inline: policies
+            .inline
+            .iter()
+            .map(|inline| (inline.name.clone(), inline.document.clone().unwrap_or_default()))
+            .collect(),
         groups: user.spec.groups.iter().cloned().collect(),
     }
 }

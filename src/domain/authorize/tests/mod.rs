@@ -2,6 +2,7 @@
 
 mod property;
 mod revocation;
+mod template;
 
 use serde_json::{Value, json};
 
@@ -48,6 +49,12 @@ fn the_rows_of_the_table_hold() {
     let inline = |document: Value| json!({"policies": {"inline": [{"name": "own", "document": document}]}});
     let harmless = json!({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]});
     let mighty = json!({"Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]});
+    let templates = json!([{"name": "read", "parameters": [{"name": "bucket"}], "document": {"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}/*"}}}]);
+    let only_templates = json!({"policies": {"inline": "TemplatesOnly", "templates": templates}});
+    let from_template = |values: &str| {
+        let values: Value = serde_json::from_str(values).unwrap();
+        json!({"policies": {"inline": [{"name": "own", "template": "read", "parameters": values}]}})
+    };
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every}}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
     for (spec, rules, wanted) in [
@@ -64,7 +71,65 @@ fn the_rows_of_the_table_hold() {
         ),
         (managed("AdministratorAccess"), json!({"acknowledgeAdminEquivalent": true}), "it allows: none"),
         (inline(harmless.clone()), json!({}), "does not allow inline policies, and own is one"),
-        (inline(harmless), json!({"policies": {"inline": "Allow"}}), "allowed"),
+        (inline(harmless.clone()), json!({"policies": {"inline": "Allow"}}), "allowed"),
+        (from_template("{}"), json!({"policies": {"templates": templates}}), "does not allow inline policies"),
+        (
+            inline(harmless.clone()),
+            only_templates.clone(),
+            "from its templates only, and own has a document of its own; it has: read(bucket)",
+        ),
+        (from_template(r#"{"bucket": "logs"}"#), only_templates.clone(), "allowed"),
+        (
+            from_template(r#"{"bucket": "logs"}"#),
+            json!({"policies": {"inline": "Allow", "templates": templates}}),
+            "allowed",
+        ),
+        (
+            from_template(r#"{"bucket": "logs"}"#),
+            json!({"policies": {"inline": "TemplatesOnly"}}),
+            "has no template read for the inline policy own; it has: none",
+        ),
+        (
+            from_template("{}"),
+            only_templates.clone(),
+            "template read needs the parameter bucket, which has to fit [A-Za-z0-9._-]{1,64}",
+        ),
+        (
+            from_template(r#"{"bucket": "a", "more": "b"}"#),
+            only_templates.clone(),
+            "has no parameter more; it is read(bucket)",
+        ),
+        (from_template(r#"{"bucket": "*"}"#), only_templates.clone(), "values have 1 to 256 letters"),
+        (
+            from_template(r#"{"bucket": "a/b"}"#),
+            only_templates.clone(),
+            r#"is "a/b"; it has to fit [A-Za-z0-9._-]{1,64}"#,
+        ),
+        (
+            json!({"policies": {"inline": [{"name": "own"}]}}),
+            only_templates.clone(),
+            "takes either a document or a template",
+        ),
+        (
+            json!({"policies": {"inline": [{"name": "own", "template": "read", "document": harmless}]}}),
+            json!({"policies": {"inline": "Allow", "templates": templates}}),
+            "takes either a document or a template",
+        ),
+        (
+            from_template(r#"{"bucket": "a"}"#),
+            json!({"policies": {"inline": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/*"}}}]}}),
+            "has no parameter bucket",
+        ),
+        (
+            from_template("{}"),
+            json!({"policies": {"inline": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/*"}}}]}}),
+            "allows iam:PassRole",
+        ),
+        (
+            from_template("{}"),
+            json!({"policies": {"inline": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "{effect}"}}}]}}),
+            "template read cannot be used until a cluster admin mends it",
+        ),
         (inline(mighty.clone()), json!({"policies": {"inline": "Allow"}}), "allows iam:*"),
         (inline(mighty), json!({"policies": {"inline": "Allow"}, "acknowledgeAdminEquivalent": true}), "allowed"),
         (json!({"groups": ["Readers"]}), json!({"groups": ["readers"]}), "allowed"),

@@ -40,6 +40,32 @@ fn some(from: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec
     proptest::sample::subsequence(from.to_vec(), 0..=most)
 }
 
+/// One that is harmless, and one with which a role can be chosen.
+fn templates() -> Value {
+    let template = |name: &str, action: &str, resource: &str| {
+        let statement = json!({"Effect": "Allow", "Action": action, "Resource": resource});
+        let parameters = json!([{"name": "value", "pattern": "[a-z/*]+"}]);
+        json!({"name": name, "parameters": parameters, "document": {"Version": "2012-10-17", "Statement": [statement]}})
+    };
+    json!([
+        template("read", "s3:GetObject", "arn:aws:s3:::{value}/*"),
+        template("pass", "iam:PassRole", "arn:aws:iam::*:role/{value}")
+    ])
+}
+
+fn inline_policies() -> impl Strategy<Value = Vec<Value>> {
+    let document = documents()
+        .prop_map(|documents| documents.iter().map(|document| json!({"name": "own", "document": document})).collect());
+    let template = (
+        prop_oneof![Just("read"), Just("pass"), Just("none")],
+        prop_oneof![Just("logs"), Just("*"), Just("a/b"), Just("A")],
+    );
+    let template = template.prop_map(|(template, value)| {
+        vec![json!({"name": "own", "template": template, "parameters": {"value": value}})]
+    });
+    prop_oneof![2 => document, 1 => template]
+}
+
 fn documents() -> impl Strategy<Value = Vec<Value>> {
     let statement = (
         prop_oneof![Just("s3:*"), Just("iam:PassRole"), Just("*")],
@@ -55,14 +81,15 @@ fn classes() -> impl Strategy<Value = Value> {
     let permission = || prop_oneof![Just("Deny"), Just("Allow")];
     let parts = (
         (some(&["deploy", "other"], 2), some(&PATTERNS, 3), some(&POLICIES, 1), some(&GROUPS, 2)),
-        (permission(), permission(), any::<bool>(), any::<bool>()),
+        (prop_oneof![Just("Deny"), Just("TemplatesOnly"), Just("Allow")], permission(), any::<bool>(), any::<bool>()),
         (prop_oneof![Just("/awsdeploy/"), Just("/a/b/")], prop_oneof![Just(".*"), Just("deploy-.*"), Just("x")]),
         prop_oneof![Just(json!({})), Just(json!({"team": "a"})), Just(json!({"team": "a", "cost": "b"}))],
     );
     parts.prop_map(
         |((names, allowed, default, groups), (inline, console, acknowledged, limited), (path, name), tags)| {
             let mut class = json!({
-                "namespaces": {"names": names}, "policies": {"allowed": allowed, "default": default, "inline": inline},
+                "namespaces": {"names": names},
+                "policies": {"allowed": allowed, "default": default, "inline": inline, "templates": templates()},
                 "groups": groups, "console": console, "acknowledgeAdminEquivalent": acknowledged,
                 "users": {"path": path, "namePattern": name}, "tags": tags,
             });
@@ -77,15 +104,13 @@ fn classes() -> impl Strategy<Value = Value> {
 fn specs() -> impl Strategy<Value = Value> {
     let parts = (
         some(&POLICIES, 2),
-        documents(),
+        inline_policies(),
         some(&GROUPS, 2),
         prop_oneof![Just(json!({})), Just(json!({"Team": "b"})), Just(json!({"own": "c"}))],
         prop_oneof![Just(None), Just(Some("x")), Just(Some("deploy-1"))],
         any::<bool>(),
     );
-    parts.prop_map(|(managed, documents, groups, tags, name, console)| {
-        let inline: Vec<Value> =
-            documents.iter().map(|document| json!({"name": "own", "document": document})).collect();
+    parts.prop_map(|(managed, inline, groups, tags, name, console)| {
         let mut spec = json!({"policies": {"managed": managed, "inline": inline}, "groups": groups, "tags": tags});
         if let Some(name) = name {
             spec["userName"] = json!(name);
@@ -125,8 +150,13 @@ fn check(effect: &Effect, desired: &Desired, rules: &Value) -> Result<(), TestCa
         }
         Effect::AttachPolicy(arn) => prop_assert!(may_attach(rules, arn), "{arn}"),
         Effect::PutInlinePolicy(_, document) => {
-            prop_assert_eq!(&rules["policies"]["inline"], "Allow");
+            prop_assert_ne!(&rules["policies"]["inline"], "Deny");
             let text = document.to_string();
+            let made =
+                ["arn:aws:s3:::logs/*", "arn:aws:s3:::a/b/*", "arn:aws:iam::*:role/logs", "arn:aws:iam::*:role/a/b"];
+            let made = made.iter().any(|resource| document["Statement"][0]["Resource"] == *resource)
+                && ["s3:GetObject", "iam:PassRole"].iter().any(|action| document["Statement"][0]["Action"] == *action);
+            prop_assert!(made || rules["policies"]["inline"] == "Allow", "{text}");
             let mighty = text.contains(r#""Resource":"*""#)
                 && (text.contains(r#""Action":"*""#) || text.contains("iam:PassRole"));
             prop_assert!(!mighty || rules["acknowledgeAdminEquivalent"] == true, "{text}");

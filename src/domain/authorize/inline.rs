@@ -1,0 +1,74 @@
+//! Inline policies of a resource: whether the class allows them, and the documents that its templates make.
+
+use serde_json::Value;
+
+use super::{admin, template};
+use crate::api::{
+    AwsDeployUser, AwsDeployUserClass,
+    class::{ClassPolicies, InlinePermission},
+    user::InlinePolicy,
+};
+
+/// Puts documents in place of templates. From then on an inline policy is a document, whoever wrote it.
+pub(super) fn settle(
+    name: &str,
+    class: &AwsDeployUserClass,
+    namespace: &str,
+    user: &mut AwsDeployUser,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let account = class.spec.account.as_ref().map(|account| account.id.as_str());
+    let own = template::own_values(namespace, user.metadata.name.as_deref(), account);
+    for inline in &mut user.spec.policies.inline {
+        let document = match document(&class.spec.policies, inline, &own) {
+            Ok(document) => document,
+            Err(faults) => {
+                for fault in faults {
+                    violate("policies.inline", format!("class {name} {fault}"));
+                }
+                continue;
+            }
+        };
+        if let Some(why) = admin::inline(&document).filter(|_| !class.spec.acknowledge_admin_equivalent) {
+            violate(
+                "policies.inline",
+                format!(
+                    "{} makes whoever has the key an administrator of the account ({why}), and class {name} does not acknowledge that (acknowledgeAdminEquivalent)",
+                    inline.name
+                ),
+            );
+        }
+        *inline =
+            InlinePolicy { name: std::mem::take(&mut inline.name), document: Some(document), ..Default::default() };
+    }
+}
+
+/// The document of an inline policy.
+///
+/// # Errors
+/// What the class says against it, as a sentence that begins with the class.
+fn document(rules: &ClassPolicies, inline: &InlinePolicy, own: &template::Values) -> Result<Value, Vec<String>> {
+    let policy = &inline.name;
+    let refuse = |why: String| Err(vec![why]);
+    let templates = || {
+        let all: Vec<String> = rules.templates.iter().map(template::signature).collect();
+        if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+    };
+    match (rules.inline, &inline.document, &inline.template) {
+        (InlinePermission::Deny, ..) => refuse(format!("does not allow inline policies, and {policy} is one")),
+        (_, Some(_), Some(_)) | (_, None, None) => {
+            refuse(format!("takes either a document or a template for the inline policy {policy}"))
+        }
+        (InlinePermission::TemplatesOnly, Some(_), None) => refuse(format!(
+            "allows inline policies from its templates only, and {policy} has a document of its own; it has: {}",
+            templates()
+        )),
+        (InlinePermission::Allow, Some(document), None) => Ok(document.clone()),
+        (_, None, Some(wanted)) => match rules.templates.iter().find(|template| template.name == *wanted) {
+            None => refuse(format!("has no template {wanted} for the inline policy {policy}; it has: {}", templates())),
+            Some(template) => template::fill(template, &inline.parameters, own).map_err(|faults| {
+                faults.into_iter().map(|fault| format!("does not allow the inline policy {policy}: {fault}")).collect()
+            }),
+        },
+    }
+}

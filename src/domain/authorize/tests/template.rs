@@ -1,0 +1,219 @@
+//! Templates of inline policies: what a value can do, and what it cannot.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::{
+    Facts, still_allowed,
+    template::{Values, check, faults, fill, makes, own_values},
+};
+use crate::{
+    api::class::PolicyTemplate,
+    domain::world::{Grants, IamUser},
+};
+
+fn template(document: &Value, parameters: &Value) -> PolicyTemplate {
+    serde_json::from_value(json!({"name": "t", "document": document, "parameters": parameters})).unwrap()
+}
+
+fn statement(statement: &Value) -> Value {
+    json!({"Version": "2012-10-17", "Statement": [statement]})
+}
+
+/// A folder of a bucket for one team, and what is the resource's own.
+fn folder() -> PolicyTemplate {
+    template(
+        &statement(&json!({
+            "Sid": "Folder", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
+            "Resource": ["arn:aws:s3:::{bucket}/{folder}/*", "arn:aws:s3:::{bucket}-{accountId}/${aws:username}/{namespace}/{name}/*"],
+            "Condition": {"StringLike": {"s3:prefix": "{folder}/*", "aws:PrincipalTag/team": ["{bucket}"]}, "Bool": {"aws:SecureTransport": true}},
+        })),
+        &json!([{"name": "bucket"}, {"name": "folder", "pattern": "[a-z-]{1,20}|[0-9]{2}"}]),
+    )
+}
+
+fn values(pairs: &[(&str, &str)]) -> Values {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn own() -> Values {
+    own_values("deploy", Some("cycle"), Some("123456789012"))
+}
+
+#[test]
+fn a_template_is_filled_in_and_variables_of_iam_stay() {
+    let filled = fill(&folder(), &values(&[("bucket", "logs"), ("folder", "in")]), &own()).unwrap();
+    let wanted = statement(&json!({
+        "Sid": "Folder", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
+        "Resource": ["arn:aws:s3:::logs/in/*", "arn:aws:s3:::logs-123456789012/${aws:username}/deploy/cycle/*"],
+        "Condition": {"StringLike": {"s3:prefix": "in/*", "aws:PrincipalTag/team": ["logs"]}, "Bool": {"aws:SecureTransport": true}},
+    }));
+    assert_eq!(filled, wanted);
+}
+
+#[test]
+fn a_template_with_a_gap_where_none_may_be_is_refused() {
+    let bucket = json!([{"name": "bucket"}]);
+    let allow = |more: Value| {
+        let mut whole = json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}"});
+        whole.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        statement(&whole)
+    };
+    let mut version = allow(json!({}));
+    version["Version"] = json!("{bucket}");
+    for (document, parameters, told) in [
+        (allow(json!({"Effect": "{bucket}"})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"Action": ["s3:{bucket}"]})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"NotAction": "s3:{bucket}"})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"Sid": "{bucket}"})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"{bucket}": "*"})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"Condition": {"{bucket}": {"a": "b"}}})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"Condition": {"Bool": {"{bucket}": "b"}}})), &bucket, "placeholders stand in Resource"),
+        (allow(json!({"Resource": {"x": "{bucket}"}})), &bucket, "placeholders stand in Resource"),
+        (
+            allow(json!({"Resource": [["{bucket}"], "{bucket}"], "Principal": {"AWS": "{bucket}"}})),
+            &bucket,
+            "placeholders stand in Resource",
+        ),
+        (version, &bucket, "placeholders stand in Resource"),
+        (json!("{bucket}"), &bucket, "placeholders stand in Resource"),
+        (
+            allow(json!({"Resource": "{other}"})),
+            &bucket,
+            "{other} is no parameter; there are bucket, namespace, name, accountId",
+        ),
+        (allow(json!({"Resource": "*"})), &bucket, "bucket stands nowhere"),
+        (allow(json!({"Resource": "${bucket}"})), &bucket, "bucket stands nowhere"),
+        (allow(json!({"Resource": "{accountId}{bucket}"})), &bucket, "{accountId} needs spec.account.id"),
+        (allow(json!({"Resource": "{bucket"})), &bucket, "a brace that belongs to no placeholder"),
+        (allow(json!({"Resource": "{bucket}}"})), &bucket, "a brace that belongs to no placeholder"),
+        (allow(json!({"Resource": "${aws:PrincipalTag/{bucket}}"})), &bucket, "a brace that belongs to no placeholder"),
+        (allow(json!({"Resource": "{bucket name}"})), &bucket, "is no placeholder"),
+        (allow(json!({})), &json!([{"name": "bucket", "pattern": "a)|(b"}]), "pattern of bucket is no RE2"),
+        (allow(json!({})), &json!([{"name": "bucket"}, {"name": "bucket"}]), "there twice"),
+        (allow(json!({"Resource": "{namespace}"})), &json!([{"name": "namespace"}]), "is one of namespace"),
+    ] {
+        let template = template(&document, parameters);
+        let why = check(&template, false).unwrap_err();
+        assert!(why.contains(told), "{document}: {why}");
+        assert!(fill(&template, &values(&[("bucket", "a")]), &own_values("n", Some("x"), None)).is_err());
+        assert!(faults(&[folder(), template.clone()], true).is_none_or(|faults| faults.starts_with("template t: ")));
+    }
+    assert_eq!(faults(&[folder()], true), None);
+    assert_eq!(faults(&[folder()], false).unwrap(), "template t: {accountId} needs spec.account.id of the class");
+}
+
+#[test]
+fn no_pattern_lets_a_wildcard_or_a_variable_in() {
+    let document = statement(&json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}"}));
+    let open = template(&document, &json!([{"name": "bucket", "pattern": "(?s).*"}]));
+    for value in ["*", "a*", "?", "$", "${aws:username}", "{name}", "a\"b", "a\\", "a\nb", "", "\u{e4}"] {
+        assert!(fill(&open, &values(&[("bucket", value)]), &own()).is_err(), "{value:?}");
+    }
+    assert!(fill(&open, &values(&[("bucket", "a/b:c")]), &own()).is_ok(), "what the pattern of an admin allows");
+    let either = template(&document, &json!([{"name": "bucket", "pattern": "a|b"}]));
+    assert!(fill(&either, &values(&[("bucket", "ab")]), &own()).is_err(), "the whole value has to fit");
+}
+
+#[test]
+fn what_a_template_made_is_told_from_what_somebody_wrote() {
+    let folder = folder();
+    let possession = own_values("deploy", None, Some("123456789012"));
+    let made = fill(&folder, &values(&[("bucket", "a-b"), ("folder", "b-c")]), &own()).unwrap();
+    assert!(makes(&folder, &made, &possession));
+    let change = |pointer: &str, value: Value| {
+        let mut changed = made.clone();
+        *changed.pointer_mut(pointer).unwrap() = value;
+        changed
+    };
+    for changed in [
+        change("/Statement/0/Action", json!("s3:*")),
+        change("/Statement/0/Resource/0", json!("arn:aws:s3:::*/b-c/*")),
+        change("/Statement/0/Resource/0", json!("arn:aws:s3:::other/b-c/*")),
+        change("/Statement/0/Resource/1", json!("arn:aws:s3:::a-b-123456789012/${aws:username}/another/cycle/*")),
+        change("/Statement/0/Condition/StringLike", json!({})),
+        change("/Statement/0/Effect", json!("Deny")),
+        change("/Statement", json!([])),
+        json!(null),
+    ] {
+        assert!(!makes(&folder, &changed, &possession), "{changed}");
+    }
+}
+
+/// A class that allowed any document, and now its templates only.
+#[test]
+fn a_user_may_keep_what_a_template_makes_and_no_document_of_its_own() {
+    let class = super::class(&json!({"policies": {"inline": "TemplatesOnly", "templates": [{
+        "name": "t", "parameters": [{"name": "bucket"}],
+        "document": {"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}/{name}"}},
+    }]}}));
+    let keeps = |resource: &str| {
+        let document = json!({"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": resource}});
+        let grants = Grants { inline: [("own".to_owned(), document)].into(), ..Grants::default() };
+        let user = IamUser {
+            arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
+            grants: Some(grants),
+            ..IamUser::default()
+        };
+        still_allowed(&class, &user, Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 })
+    };
+    assert_eq!(keeps("arn:aws:s3:::logs/cycle"), Ok(()));
+    for resource in ["arn:aws:s3:::*/cycle", "arn:aws:s3:::logs/*", "*"] {
+        assert_eq!(keeps(resource), Err("the class does not allow the inline policy own".to_owned()), "{resource}");
+    }
+}
+
+/// Where two documents differ: pointers of strings that are not the same. `None` if they differ in more than that.
+fn differences(left: &Value, right: &Value, at: &str, found: &mut Vec<String>) -> Option<()> {
+    match (left, right) {
+        (Value::String(left), Value::String(right)) => {
+            if left != right {
+                found.push(at.to_owned());
+            }
+        }
+        (Value::Array(left), Value::Array(right)) if left.len() == right.len() => {
+            for (number, (left, right)) in left.iter().zip(right).enumerate() {
+                differences(left, right, &format!("{at}/{number}"), found)?;
+            }
+        }
+        (Value::Object(left), Value::Object(right)) if left.keys().eq(right.keys()) => {
+            for (key, left) in left {
+                differences(left, &right[key], &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), found)?;
+            }
+        }
+        (left, right) if left == right => {}
+        _ => return None,
+    }
+    Some(())
+}
+
+proptest! {
+    /// Values that fit change the strings with a placeholder and nothing else, and there nothing but the placeholder.
+    #[test]
+    fn a_filled_document_differs_only_where_the_template_has_gaps(bucket in "[A-Za-z0-9._-]{1,64}", folder_name in "[a-z-]{1,20}|[0-9]{2}") {
+        let folder = folder();
+        let filled = fill(&folder, &values(&[("bucket", &bucket), ("folder", &folder_name)]), &own()).unwrap();
+        let mut found = Vec::new();
+        prop_assert!(differences(&folder.document, &filled, "", &mut found).is_some());
+        prop_assert!(!found.is_empty());
+        for pointer in found {
+            let (before, after) = (folder.document.pointer(&pointer).unwrap().as_str().unwrap(), filled.pointer(&pointer).unwrap().as_str().unwrap());
+            let wanted = before.replace("{namespace}", "deploy").replace("{name}", "cycle").replace("{accountId}", "123456789012");
+            // One after the other by hand would be wrong for values with braces; those never get here.
+            prop_assert_eq!(wanted.replace("{bucket}", &bucket).replace("{folder}", &folder_name), after);
+            prop_assert_eq!(after.matches(['*', '?', '$', ':', '{']).count(), wanted.replace("{bucket}", "").replace("{folder}", "").matches(['*', '?', '$', ':', '{']).count());
+        }
+        prop_assert!(makes(&folder, &filled, &own_values("deploy", None, Some("123456789012"))));
+    }
+
+    /// What does not fit fills nothing in, whatever it is made of.
+    #[test]
+    fn no_value_gets_through_that_does_not_fit(value in "[a-z*?$:/{}\"\\\\ -]{0,6}|\\PC{0,8}") {
+        let fits = (1..=20).contains(&value.len()) && value.chars().all(|c| c.is_ascii_lowercase() || c == '-')
+            || value.len() == 2 && value.chars().all(|c| c.is_ascii_digit());
+        let filled = fill(&folder(), &values(&[("bucket", "b"), ("folder", &value)]), &own());
+        prop_assert_eq!(filled.is_ok(), fits);
+    }
+}
