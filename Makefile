@@ -95,4 +95,5 @@ preflight:
 
 include tests/faults/targets.mk
 include tests/model/targets.mk
+include tests/bench/targets.mk
 include tests/e2e/targets.mk

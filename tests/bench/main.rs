@@ -1,0 +1,113 @@
+//! What many resources cost: time, memory, and calls to AWS. A measurement and no test: nothing fails for being slow.
+//!
+//! `make bench` makes a thousand users, each with a policy and a key, then starts the operator anew with all of them in
+//! place. `BENCH=<n>` makes it another number.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a measurement ends by a panic if it cannot be made, tells how far it is, and lives in real time"
+)]
+
+#[path = "../it/stage.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+mod stage;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use awsdeploy_testkit::aws_proxy::Mark;
+use futures::{StreamExt as _, stream};
+use kube::api::ListParams;
+use serde_json::json;
+use stage::Stage;
+
+/// Time without a change after which there is nothing to wait for any more.
+const STANDSTILL: Duration = Duration::from_mins(3);
+
+fn main() {
+    let wanted = std::env::var("BENCH").ok().and_then(|number| number.parse().ok());
+    let Some(resources) = wanted.filter(|_| !std::env::args().any(|argument| argument == "--list")) else {
+        println!("bench: nothing measured, since nobody asked for it: make bench");
+        return;
+    };
+    stage::block_on(measure(resources));
+    stage::stop();
+}
+
+async fn measure(resources: usize) {
+    // As after an installation, but for AWS's pace, which an account of its own would set.
+    let arguments = ["--resync=10m", "--secret-check=1m", "--aws-rate=500", "--verify-interval=1s"];
+    let mut stage = Stage::with_arguments(&arguments).await;
+    println!("operator without resources: {}", memory(&stage));
+
+    let (begun, mark) = (Instant::now(), stage.aws.log().mark());
+    let apply = |number: usize| {
+        let spec = json!({
+            "policies": {"managed": ["AmazonEC2FullAccess"]},
+            "accessKey": {"rotation": {"every": "90d"}},
+        });
+        let stage = &stage;
+        async move { drop(stage.apply(&format!("user-{number:04}"), spec).await) }
+    };
+    stream::iter(0..resources).map(apply).buffer_unordered(16).collect::<Vec<()>>().await;
+    println!("{resources} resources applied after {:.0} s", begun.elapsed().as_secs_f32());
+    let ready = async || {
+        let all = stage.users().list(&ListParams::default()).await.expect("the resources").items;
+        let is_ready = |user: &&awsdeploy::api::AwsDeployUser| {
+            let conditions = user.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        };
+        all.iter().filter(is_ready).count()
+    };
+    until(resources, "Ready", ready).await;
+    println!("all Ready after {:.0} s: {}; {}", begun.elapsed().as_secs_f32(), memory(&stage), calls(&stage, mark));
+
+    let (begun, mark) = (Instant::now(), stage.aws.log().mark());
+    stage.operator.restart().await.expect("the operator restarts");
+    let looked = async || {
+        let passes = stage.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
+        usize::try_from(passes).unwrap_or(usize::MAX).min(resources)
+    };
+    until(resources, "looked at", looked).await;
+    let took = begun.elapsed().as_secs_f32();
+    println!("started anew, all looked at after {took:.0} s: {}; {}", memory(&stage), calls(&stage, mark));
+}
+
+/// Waits until so many are; ends where nothing moves any more.
+async fn until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
+    let (mut last, mut moved) = (0, Instant::now());
+    loop {
+        let now = count().await;
+        if now >= wanted {
+            return;
+        }
+        if now != last {
+            (last, moved) = (now, Instant::now());
+        }
+        assert!(moved.elapsed() < STANDSTILL, "{last} of {wanted} are {what}, and no more for {STANDSTILL:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Memory that is resident, now and at most, as the kernel tells it.
+fn memory(stage: &Stage) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", stage.operator.process().id())).unwrap_or_default();
+    let field = |name: &str| {
+        let kilobytes =
+            status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+        kilobytes.map_or_else(|| "?".to_owned(), |kilobytes: u64| (kilobytes / 1024).to_string())
+    };
+    format!("{} MiB resident, {} MiB at most", field("VmRSS:"), field("VmHWM:"))
+}
+
+fn calls(stage: &Stage, mark: Mark) -> String {
+    let calls = stage.aws.log().calls_since(mark);
+    let writes = calls.iter().filter(|call| call.mutating).count();
+    format!("{} calls to AWS, {writes} of them writes", calls.len())
+}
