@@ -74,7 +74,7 @@ pub struct Report {
     pub accepted: u64,
     /// Calls that AWS refused, or answered with another ARN, and files that hold no key or could not be read.
     pub refused: u64,
-    /// Calls that got no answer. The network's fault, not the key's.
+    /// Calls that got no answer, or one of a server that is out of order (5xx). The network's or AWS's fault, not the key's.
     pub unanswered: u64,
     /// Times when there was no file yet.
     pub not_yet: u64,
@@ -243,6 +243,8 @@ async fn attempt(client: &Client, options: &ConsumerOptions) -> Outcome {
     match client.get_caller_identity().customize().config_override(signer).send().await {
         Ok(identity) if identity.arn() == Some(&options.expected_arn) => Outcome::Accepted { key_id },
         Ok(_) => refused("WrongIdentity", &key_id),
+        // An AWS that is out of order has not looked at the key.
+        Err(SdkError::ServiceError(error)) if error.raw().status().is_server_error() => Outcome::Unanswered,
         Err(SdkError::ServiceError(error)) => refused(error.err().code().unwrap_or("NoCode"), &key_id),
         Err(_) => Outcome::Unanswered,
     }
@@ -309,6 +311,9 @@ mod tests {
             let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
             match key.and_then(|key| keys.get(key)) {
+                Some(arn) if arn.is_empty() => {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "<h1>Internal Server Error</h1>".to_owned())
+                }
                 Some(arn) => (
                     StatusCode::OK,
                     format!(
@@ -383,6 +388,18 @@ mod tests {
         tokio::time::timeout(LIMIT, consumer.ended()).await?;
         let report = consumer.stop().await;
         assert!(report.unanswered > 0 && report.refused == 0 && report.accepted == 0, "{report}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn an_aws_that_is_out_of_order_has_refused_nothing() -> Result<(), Box<dyn std::error::Error>> {
+        let endpoint = sts(&[("FIRST", "")]).await?;
+        let directory = tempfile::tempdir()?;
+        publish(&mut AtomicDirectory::new(directory.path())?, &file_of("FIRST"))?;
+        let consumer = Consumer::start(quick(directory.path(), &endpoint));
+        consumer.until("an answer of 500", LIMIT, |report| report.unanswered + report.refused > 2).await?;
+        let report = consumer.stop().await;
+        assert!(report.unanswered > 2 && report.refused == 0 && report.accepted == 0, "{report}");
         Ok(())
     }
 
