@@ -268,6 +268,24 @@ impl IamUser {
 }
 
 #[cfg(test)]
+impl PublishedFacts {
+    /// A Secret of ours that is as it was written, for tests to change something of.
+    pub(crate) fn of(key_id: &str, published_at: Timestamp) -> Self {
+        Self {
+            key_id: key_id.to_owned(),
+            published_at,
+            rotate_honoured: None,
+            intact: true,
+            as_declared: true,
+            fence: None,
+            previous: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+            immutable: false,
+        }
+    }
+}
+
+#[cfg(test)]
 impl World {
     /// A world that was read at this time and in which there is nothing, for tests to put something into.
     pub(crate) fn empty(read_at: Timestamp) -> Self {

@@ -5,11 +5,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::Credentials;
 use awsdeploy::{
     api::{AwsDeployUserClass, ConditionType, Reason, mark},
-    aws::{Accounts, AwsErrorKind, Connection},
+    aws::AwsErrorKind,
     domain::account::Role,
 };
 use awsdeploy_testkit::aws_proxy::{
@@ -376,22 +374,6 @@ pub(crate) async fn a_class_for_another_account_is_no_way_out() {
     assert!(user_in(&stage, &here, "u").await.is_none());
 }
 
-async fn accounts(aws: &Aws) -> Accounts {
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(aws.endpoint())
-        .credentials_provider(Credentials::new(
-            OPERATOR,
-            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-            None,
-            None,
-            "test",
-        ))
-        .load()
-        .await;
-    Accounts::with_config(config, Connection { rate: 1000.0, observer: Arc::new(()), session_name: "it".to_owned() })
-}
-
 pub(crate) async fn one_renews_the_session_for_all_and_a_refused_one_is_dropped() {
     let aws = Aws::new().await;
     let role = Role { arn: role(&account_id(), "r"), external_id: None };
@@ -402,7 +384,7 @@ pub(crate) async fn one_renews_the_session_for_all_and_a_refused_one_is_dropped(
         answer.body = format!("{head}<Expiration>{}</Expiration>{tail}", soon.strftime("%FT%TZ"));
     };
     aws.rules().add(Rule::on("AssumeRole").nth(1).after_commit().rewrite(ending));
-    let accounts = accounts(&aws).await;
+    let accounts = aws.accounts().await;
     let ten = async || {
         let iam = accounts.of(Some(&role));
         let asked = join_all((0..10).map(|_| iam.user("nobody"))).await;

@@ -2,29 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use aws_config::{BehaviorVersion, Region};
-use aws_credential_types::Credentials;
-use awsdeploy::aws::{Accounts, AwsErrorKind, Connection, Iam};
+use awsdeploy::aws::{AwsErrorKind, Iam};
 use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
 use serde_json::json;
 
 use crate::stage::Aws;
 
 async fn iam(aws: &Aws) -> Arc<Iam> {
-    let config = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .endpoint_url(aws.endpoint())
-        .credentials_provider(Credentials::new(
-            "AKIAIOSFODNN7EXAMPLE",
-            "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-            None,
-            None,
-            "test",
-        ))
-        .load()
-        .await;
-    let connection = Connection { rate: 1000.0, observer: Arc::new(()), session_name: "it".to_owned() };
-    Accounts::with_config(config, connection).of(None)
+    aws.accounts().await.of(None)
 }
 
 pub(crate) async fn a_lost_answer_causes_no_second_create() {

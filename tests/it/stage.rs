@@ -12,8 +12,11 @@ use std::{
     time::Duration,
 };
 
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
 use awsdeploy::{
     api::{AwsDeployUser, AwsDeployUserClass, ConditionType, Reason, class::AwsDeployUserClassSpec},
+    aws::{Accounts, Connection},
     domain::{
         account::{Role, account_of},
         operator_policy::{Home, Scope, operator_policy},
@@ -703,6 +706,19 @@ impl Aws {
         let account = Account::unique();
         let proxy = aws(shared().await, &account).await;
         Self { account, proxy }
+    }
+
+    /// The real SDK in front of it, with the key of the operator.
+    pub(crate) async fn accounts(&self) -> Accounts {
+        let access = AwsAccess::administrator(self.address());
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(access.region))
+            .endpoint_url(access.endpoint)
+            .credentials_provider(Credentials::new(access.access_key_id, access.secret_access_key, None, None, "test"))
+            .load()
+            .await;
+        let connection = Connection { rate: 1000.0, observer: Arc::new(()), session_name: "it".to_owned() };
+        Accounts::with_config(config, connection)
     }
 }
 

@@ -206,17 +206,7 @@ impl Case {
     // --- the Secret
 
     fn published(self, id: &str, age: SignedDuration) -> Self {
-        let facts = PublishedFacts {
-            key_id: id.into(),
-            published_at: ago(age),
-            rotate_honoured: None,
-            intact: true,
-            as_declared: true,
-            fence: None,
-            previous: BTreeMap::new(),
-            restarts: BTreeMap::new(),
-            immutable: false,
-        };
+        let facts = PublishedFacts::of(id, ago(age));
         self.world(|world| world.published = Published::Ours(facts))
     }
 

@@ -152,17 +152,7 @@ fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, activ
     let mut user = found(&["arn:aws:iam::aws:policy/S3", QUARANTINE]);
     user.keys[0].active = active;
     user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
-    let published = PublishedFacts {
-        key_id: "K1".into(),
-        published_at: Timestamp::UNIX_EPOCH,
-        rotate_honoured: None,
-        intact: true,
-        as_declared: true,
-        fence: None,
-        previous: BTreeMap::new(),
-        restarts: BTreeMap::new(),
-        immutable: false,
-    };
+    let published = PublishedFacts::of("K1", Timestamp::UNIX_EPOCH);
     let world =
         World { iam: Iam::Found(user), published: Published::Ours(published), ..World::empty(Timestamp::UNIX_EPOCH) };
     let revocation = Revocation { how, why: None };
