@@ -624,56 +624,15 @@ class Notes(unittest.TestCase):
             self.assertIn(part, said)
         self.assertNotIn("YET", said)
 
-    def test_the_next_command_is_valid(self):
-        # Not indented, so that the shell finds the END of what was copied.
-        manifest = re.search(r"^kubectl apply -f - <<'END'\n(.*?)^END$", notes(), re.DOTALL | re.MULTILINE).group(1)
-        class_, user = yaml.safe_load_all(manifest)
-        check_against_crd(self, class_)
-        check_against_crd(self, user)
-
     def test_notes_fit_a_terminal(self):
         for line in notes().splitlines():
             self.assertLessEqual(len(line), 130, line)
 
 
-def check_against_crd(test, manifest):
-    """Unknown fields, types, enums, patterns and lengths; the CEL rules are the API server's."""
-    plural = {"AwsDeployUser": "awsdeployusers", "AwsDeployUserClass": "awsdeployuserclasses"}[manifest["kind"]]
-    (file,) = [file for file in Crds.SOURCES if f"_{plural}." in file.name]
-    (version,) = yaml.safe_load(file.read_text())["spec"]["versions"]
-
-    def check(node, value, path):
-        types = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
-        test.assertIsInstance(value, types[node["type"]], path)
-        if node["type"] == "object":
-            for key, below in value.items():
-                if key in node.get("properties", {}):
-                    check(node["properties"][key], below, f"{path}.{key}")
-                elif isinstance(node.get("additionalProperties"), dict):
-                    check(node["additionalProperties"], below, f"{path}.{key}")
-                else:
-                    test.assertTrue(node.get("x-kubernetes-preserve-unknown-fields"), f"{path}.{key} is no field")
-            test.assertFalse(set(node.get("required", [])) - set(value), path)
-        elif node["type"] == "array":
-            for number, below in enumerate(value):
-                check(node["items"], below, f"{path}[{number}]")
-        if "enum" in node:
-            test.assertIn(value, node["enum"], path)
-        # Python has no classes for Unicode categories; letters, digits and blanks are near enough here.
-        if "pattern" in node:
-            pattern = node["pattern"].replace(r"\p{L}", r"^\W\d_").replace(r"\p{Z}", " ").replace(r"\p{N}", r"\d")
-            pattern = pattern.replace(r"[^\W\d_ \d", r"[\w ")
-            test.assertRegex(value, pattern, path)
-        test.assertLessEqual(len(value) if isinstance(value, str) else 0, node.get("maxLength", 1 << 30), path)
-
-    test.assertEqual(manifest["apiVersion"], "awsdeploy.dev/v1alpha1")
-    check(version["schema"]["openAPIV3Schema"]["properties"]["spec"], manifest["spec"], "spec")
-
-
 class Presets(unittest.TestCase):
     """Classes that come with the chart."""
 
-    def test_a_preset_is_a_class_that_fits_the_schema_and_none_is_there_unasked(self):
+    def test_a_preset_is_a_class_and_none_is_there_unasked(self):
         self.assertEqual(Objects().kind("AwsDeployUserClass"), [])
         policy = "arn:aws:iam::123456789012:policy/cdk"
         given = {preset: {"enabled": True, "namespaces": ["deploy"]} for preset in ("cycle", "defang", "cdk")}
@@ -681,7 +640,6 @@ class Presets(unittest.TestCase):
         classes = {found["metadata"]["name"]: found for found in Objects({"presets": given}).kind("AwsDeployUserClass")}
         self.assertEqual(set(classes), {"cycle", "defang", "cdk"})
         for found in classes.values():
-            check_against_crd(self, found)
             self.assertEqual(found["spec"]["namespaces"], {"names": ["deploy"]})
             # A class that were deleted before it is made again would take its users with it.
             self.assertEqual(found["metadata"]["annotations"]["helm.sh/hook-delete-policy"], "hook-failed")
@@ -692,39 +650,22 @@ class Presets(unittest.TestCase):
 
 
 class Examples(unittest.TestCase):
-    """examples/, and the example in Chart.yaml."""
+    """examples/, beside what the schemas say of them."""
 
     def manifests(self):
         for file in sorted((ROOT / "examples").glob("*.yaml")):
             for manifest in yaml.safe_load_all(file.read_text()):
                 yield file.name, manifest
 
-    def test_examples_fit_the_schema(self):
-        users = [(name, manifest) for name, manifest in self.manifests() if manifest["kind"] == "AwsDeployUser"]
-        self.assertGreaterEqual(len(users), 3)
-        annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
-        users += [("Chart.yaml", manifest) for manifest in yaml.safe_load(annotations["artifacthub.io/crdsExamples"])]
-        for name, manifest in users:
-            with self.subTest(name):
-                check_against_crd(self, manifest)
-
     def test_every_example_has_the_class_that_it_names(self):
         classes = {}
         for file in sorted((ROOT / "examples" / "classes").glob("*.yaml")):
             manifest = yaml.safe_load(file.read_text())
-            with self.subTest(file.name):
-                check_against_crd(self, manifest)
             classes[manifest["metadata"]["name"]] = manifest["spec"]
         for name, manifest in self.manifests():
             if manifest["kind"] == "AwsDeployUser":
                 served = classes[manifest["spec"]["className"]]["namespaces"]["names"]
                 self.assertIn(manifest["metadata"]["namespace"], served, name)
-
-    def test_an_unknown_field_would_be_found(self):
-        manifest = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
-        manifest["spec"]["accessKey"]["rotation"]["evry"] = "30d"
-        with self.assertRaisesRegex(AssertionError, "evry is no field"):
-            check_against_crd(self, manifest)
 
     def test_pods_mount_a_secret_of_the_examples_as_a_directory(self):
         secrets = {
