@@ -31,7 +31,7 @@ demo: cluster build ## The main job on a real Kubernetes API and an AWS emulator
 test: cluster build check-generated lint ## All tests, and all checks of lint and check-generated
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=''; \
 	cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$$log" || failed='cargo test'; \
-	tests/chart/run 2>&1 | tee -a "$$log" || failed+=' tests/chart/run'; \
+	tests/chart/run --control-plane 2>&1 | tee -a "$$log" || failed+=' tests/chart/run'; \
 	printf '\n== In short\n'; grep -E '$(CLOSING)' "$$log" || true; \
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed"; exit 1; fi; \
 	echo 'make test: ok'
