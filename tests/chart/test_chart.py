@@ -28,9 +28,16 @@ SAMPLES = {
             (f"presets.{preset}.enabled", False),
             (f"presets.{preset}.namespaces", ["deploy"]),
             (f"presets.{preset}.permissionsBoundary", "arn:aws:iam::123456789012:policy/boundary"),
+            (f"presets.{preset}.account", "123456789012"),
+            (f"presets.{preset}.roleArn", "arn:aws:iam::123456789012:role/deploy-users"),
         )
     },
-    "presets.defang.account": ("123456789012", {"presets": {"defang": {"enabled": True, "namespaces": ["a"]}}}),
+    **{
+        f"presets.{preset}.externalId": ("cluster-1", {"presets": {preset: {
+            "enabled": True, "namespaces": ["a"], "roleArn": "arn:aws:iam::123456789012:role/deploy-users", **more,
+        }}})
+        for preset, more in (("cycle", {}), ("defang", {}), ("cdk", {"policy": "arn:aws:iam::123456789012:policy/cdk"}))
+    },
     "presets.cdk.policy": (
         "arn:aws:iam::123456789012:policy/other",
         {"presets": {"cdk": {"enabled": True, "namespaces": ["a"], "policy": "arn:aws:iam::123456789012:policy/cdk"}}},
@@ -241,6 +248,13 @@ class Values(unittest.TestCase):
             ({"presets": {"cycle": {"enabled": True}}}, "enabled for no namespace"),
             ({"presets": {"cdk": {"enabled": True, "namespaces": ["a"]}}}, "presets.cdk.policy is missing"),
             ({"presets": {"defang": {"account": "1"}}}, "account"),
+            ({"presets": {"cycle": {"roleArn": "arn:aws:iam::123456789012:user/deploy"}}}, "roleArn"),
+            ({"presets": {"cycle": {"externalId": "a b"}}}, "externalId"),
+            ({"presets": {"cycle": {"enabled": True, "namespaces": ["a"], "externalId": "ab"}}}, "roleArn, which is missing"),
+            (
+                {"presets": {"cycle": {"enabled": True, "namespaces": ["a"], "account": "1" * 12, "roleArn": f"arn:aws:iam::{'2' * 12}:role/a"}}},
+                "is a role of account 222222222222 and not of",
+            ),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["a", "a"]}}, "namespaces"),
@@ -647,6 +661,21 @@ class Presets(unittest.TestCase):
         self.assertEqual(classes["cdk"]["spec"]["policies"]["allowed"], [policy])
         acknowledged = [name for name, found in classes.items() if found["spec"].get("acknowledgeAdminEquivalent")]
         self.assertEqual(acknowledged, ["defang"])
+
+    def test_a_preset_leads_to_the_account_of_its_role(self):
+        role = "arn:aws:iam::123456789012:role/deploy-users"
+        for preset in ("cycle", "defang", "cdk"):
+            given = {"enabled": True, "namespaces": ["deploy"]} | ({"policy": "arn:aws:iam::123456789012:policy/cdk"} if preset == "cdk" else {})
+            for more, account in (
+                ({}, None),
+                ({"account": "123456789012"}, {"id": "123456789012"}),
+                ({"roleArn": role}, {"id": "123456789012", "roleArn": role}),
+                ({"account": "123456789012", "roleArn": role, "externalId": "c-1"},
+                 {"id": "123456789012", "roleArn": role, "externalId": "c-1"}),
+            ):
+                with self.subTest(f"{preset} {more}"):
+                    spec = Objects({"presets": {preset: given | more}}).one("AwsDeployUserClass", preset)["spec"]
+                    self.assertEqual(spec.get("account"), account)
 
 
 class Examples(unittest.TestCase):
