@@ -305,6 +305,19 @@ class Values(unittest.TestCase):
         walk(schema(), "")
 
 
+    def test_the_readme_has_every_value_once_with_what_it_says(self):
+        table = (CHART / "README.md").read_text().split("\n## Values\n")[1]
+        rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*) \|$", table, re.MULTILINE)
+        for path, default, said in rows:
+            self.assertGreater(len(said), 9, f"values.yaml says nothing of {path}")
+            self.assertNotIn("nil", default, path)
+        named = [path for path, _, _ in rows]
+        self.assertEqual(len(named), len(set(named)))
+        for path in leaves(values()):
+            above = [path.rsplit(".", up)[0] for up in range(path.count(".") + 1)]
+            self.assertTrue(set(above) & set(named), f"{path} is in no table of README.md.gotmpl, or has no comment with `# --`")
+
+
 class Operator(unittest.TestCase):
     """The pod."""
 
@@ -741,7 +754,3 @@ class Image(unittest.TestCase):
         members = re.findall(r'"([^"]+)"', re.search(r"members = \[(.*?)\]", cargo, re.DOTALL).group(1))
         for member in [*members, "src", "Cargo.toml", "Cargo.lock"]:
             self.assertTrue(any(member == path or member.startswith(f"{path}/") for path in allowed), member)
-
-
-if __name__ == "__main__":
-    unittest.main()
