@@ -639,7 +639,7 @@ class Notes(unittest.TestCase):
     def test_what_is_closed_is_said_with_the_way_to_open_it(self):
         said = notes()
         for part in ("NOTHING IS ALLOWED WITHOUT A CLASS", "kubectl get awsdeployuserclasses", "NO ACCESS TO SECRETS YET",
-                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "needs AWS credentials", "wait --for=condition=Ready"):
+                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "NEEDS AWS CREDENTIALS", "wait --for=condition=Ready"):
             self.assertIn(part, said)
 
     def test_what_is_open_is_said_too(self):
@@ -649,11 +649,32 @@ class Notes(unittest.TestCase):
         })
         for part in ("Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
             self.assertIn(part, said)
-        self.assertNotIn("YET", said)
+        self.assertNotRegex(said, "YET|NEEDS AWS")
+
+    def test_the_classes_of_presets_are_spoken_of(self):
+        role = "arn:aws:iam::123456789012:role/deploy-users"
+        said = notes({
+            "secretAccess": {"namespaces": ["ci"]},
+            "presets": {"cycle": {"enabled": True, "namespaces": ["deploy"], "roleArn": role}},
+        })
+        for part in ("BUT NOT in deploy", "Class cycle works in account 123456789012", "className: cycle", "adu,secret cycle"):
+            self.assertIn(part, said)
+        self.assertNotIn("AwsDeployUserClass\n", said)
+        closed = notes({"presets": {"cycle": {"enabled": True, "namespaces": ["a", "b"]}}})
+        self.assertIn("secretAccess.namespaces={a,b}", closed)
+
+    def test_the_policy_is_asked_for_in_the_account_and_the_partition_of_the_role(self):
+        self.assertIn("iam-policy --account 123456789012\n", notes())
+        annotations = {"eks.amazonaws.com/role-arn": "arn:aws-cn:iam::111122223333:role/x"}
+        said = notes({"serviceAccount": {"annotations": annotations}})
+        self.assertIn("iam-policy --account 111122223333 --partition aws-cn\n", said)
+        self.assertNotIn("123456789012", said)
+        self.assertNotIn(" exec ", notes({"replicas": 0}), "there is no pod to ask")
 
     def test_notes_fit_a_terminal(self):
-        for line in notes().splitlines():
-            self.assertLessEqual(len(line), 130, line)
+        for given in ({}, {"presets": {"cycle": {"enabled": True, "namespaces": ["deploy"]}}, "aws": {"credentialsSecret": "aws"}}):
+            for line in notes(given).splitlines():
+                self.assertLessEqual(len(line), 130, line)
 
 
 class Presets(unittest.TestCase):

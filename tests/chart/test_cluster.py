@@ -15,7 +15,7 @@ import time
 import unittest
 
 import yaml
-from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, helm
+from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, helm, notes
 
 SERVED, OTHER = "deploy", "other"
 NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging", "velero")
@@ -264,6 +264,21 @@ class Rights(Release):
         self.assertEqual(done.stderr, "", "warnings")
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples" / "classes"))
         self.assertEqual(done.stderr, "", "warnings")
+
+    def test_the_commands_of_the_notes_print_the_policy_of_the_operator(self):
+        """Run outside of the pod that there is not."""
+        # The last of the two asks for what the classes allow.
+        lines = re.findall(r"^ +aws-deploy-user-operator (iam-policy .*)$", notes(VALUES | {"replicas": 1}), re.MULTILINE)
+        classes = kubectl("get", CLASSES, "-o", "yaml").stdout
+        actions = []
+        for line in lines:
+            command = [os.environ["OPERATOR"], *shlex.split(line)]
+            done = subprocess.run(command, input=classes, capture_output=True, text=True, check=True, timeout=60)
+            statements = json.loads(done.stdout)["Statement"]
+            actions.append({action for statement in statements if statement["Effect"] == "Allow" for action in statement["Action"]})
+        everything, what_classes_allow = actions
+        self.assertIn("iam:CreateAccessKey", what_classes_allow)
+        self.assertLessEqual(what_classes_allow, everything)
 
     def test_a_second_release_does_not_take_what_is_anothers(self):
         self.addCleanup(helm, "uninstall", "another", "--ignore-not-found")
