@@ -130,6 +130,7 @@ pub(crate) async fn a_user_that_was_made_again_by_hand_is_no_user_that_was_known
     human.purge_user("u0").await.expect("by hand");
     let create = Call::iam("CreateUser").with("UserName", "u0").with("Path", "/awsdeploy/");
     human.call(&create.with_tags(tags)).await.expect("with the same name, the same marks, and no key");
+    human.attach("u0", EC2).await.expect("and all that its details show");
     stage.operator.restart().await.expect("the operator starts");
     // Its id tells: what the status says of its keys is about another one.
     let whole = |user: &UserTruth| user.attached.iter().eq([EC2]) && user.active_keys().len() == 1;
