@@ -59,6 +59,8 @@ SAMPLES = {
     "settings.concurrency": 3,
     "settings.awsRate": 2.5,
     "settings.resync": "3m",
+    "settings.keyCheck": "3m",
+    "settings.accountDetails": False,
     "settings.secretCheck": "3m",
     "settings.minRotationInterval": "3m",
     "settings.reportClasses": False,
