@@ -148,6 +148,7 @@ SAMPLES = {
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
 }
 
 LEADS = ["--leader-elect", f"--lease-namespace={NAMESPACE}", f"--lease-name={NAME}"]
@@ -208,7 +209,7 @@ class Values(unittest.TestCase):
         # Structures of Kubernetes that the API server checks, and Helm's own.
         checked_elsewhere = {
             "nodeAffinity", "podAffinity", "podAntiAffinity", "podSelector", "namespaceSelector", "labelSelector",
-            "valueFrom", "extraVolumes[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
+            "valueFrom", "extraVolumes[]", "extraObjects[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
         }
 
         def walk(node, path):
@@ -418,6 +419,20 @@ class Operator(unittest.TestCase):
             ({"registry": "localhost:5000", "digest": digest}, f"localhost:5000/{NAME}:0.1.0@{digest}"),
         ]:
             self.assertEqual(Objects({"image": image}).container["image"], name)
+
+    def test_replicas_are_spread_over_nodes_by_their_own_labels(self):
+        (constraint,) = Objects({"podLabels": {"a": "b"}}).pod["topologySpreadConstraints"]
+        self.assertEqual(constraint["topologyKey"], "kubernetes.io/hostname")
+        self.assertEqual(constraint["whenUnsatisfiable"], "ScheduleAnyway", "one node is enough")
+        selector = Objects().one("Deployment")["spec"]["selector"]
+        self.assertEqual(constraint["labelSelector"], selector)
+        given = [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"a": "b"}}}]
+        self.assertEqual(Objects({"topologySpreadConstraints": given}).pod["topologySpreadConstraints"], given)
+        self.assertNotIn("topologySpreadConstraints", Objects({"topologySpreadConstraints": []}).pod)
+
+    def test_more_objects_may_name_what_the_release_is_called(self):
+        given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}, "data": {"a": "1"}}
+        self.assertEqual(Objects({"extraObjects": [given]}).one("ConfigMap", "-more")["metadata"], {"name": f"{NAME}-more"})
 
     def test_the_selector_does_not_move_with_labels(self):
         selector = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}

@@ -23,7 +23,8 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 USERS = "awsdeployusers.awsdeploy.dev"
 CLASSES = "awsdeployuserclasses.awsdeploy.dev"
 VALUES = {"replicas": 0, "secretAccess": {"namespaces": [SERVED]}}
-PRESET = {**VALUES, "presets": {"cycle": {"enabled": True, "namespaces": [SERVED]}}}
+ROLE = "arn:aws:iam::444455556666:role/deploy-users"
+PRESET = {**VALUES, "presets": {"cycle": {"enabled": True, "namespaces": [SERVED], "roleArn": ROLE, "externalId": "cluster-1"}}}
 
 
 def kubectl(*arguments, given=None, check=True):
@@ -299,6 +300,8 @@ class Life(Release):
         self.change(PRESET)
         first = self.uid()
         self.assertTrue(first, "CRD and class come with one installation")
+        account = json.loads(kubectl("get", CLASSES, "cycle", "-o", "json").stdout)["spec"]["account"]
+        self.assertEqual(account, {"id": "444455556666", "roleArn": ROLE, "externalId": "cluster-1"})
         install(PRESET)
         self.assertIn("kind: AwsDeployUserClass\n", helm("get", "manifest", NAME))
         self.assertEqual(self.uid(), first, "a class that were made anew would take its users with it")
