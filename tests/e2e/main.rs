@@ -60,6 +60,7 @@ const CLAIMS: &[Claim] = claims! {
         an_upgrade_in_the_middle_of_a_rotation_loses_nothing,
         a_rollback_goes_on_with_the_same_key,
         the_next_upgrade_takes_new_values_and_keeps_the_key,
+        a_rollback_in_the_middle_of_a_rotation_loses_nothing,
     }
     restarts: {
         a_program_with_the_key_in_its_environment_is_restarted_before_the_old_key_goes,

@@ -25,26 +25,47 @@ use crate::{
 const CHANGED: &str = "secretCheck";
 
 pub(crate) async fn an_upgrade_in_the_middle_of_a_rotation_loses_nothing(world: &mut World) {
-    let (key, today) = (world.published().await, world.today.clone());
-    let before = world.aws.log().mark();
-    let made = world.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
-    world.ask_for_a_key().await;
-    assert!(made.paused(SOON).await, "a key is made, and its answer is on the way");
-    let asked = world.leader().await.name_any();
+    let today = world.today.clone();
     let command = format!(
         "helm upgrade {RELEASE} {} --namespace {RELEASE} --reset-then-reuse-values --set image.tag={} \
          --set settings.{CHANGED}=30s | head -n 4",
         today.chart(),
         today.tag
     );
-    world.shell.shown(&command).await;
-    // The answer comes to nobody: what the one has begun is in its journal, and another one reads it.
+    in_the_middle_of_a_rotation(world, &command, &today).await;
+    assert!(arguments(world).await.contains("--secret-check=30s"), "{}", arguments(world).await);
+    // With what the version before does not know: it has to live with that.
+    install::apply_classes(world, &today).await;
+}
+
+pub(crate) async fn a_rollback_in_the_middle_of_a_rotation_loses_nothing(world: &mut World) {
+    let (today, first) = (world.today.clone(), world.first().clone());
+    let command = format!("helm rollback {RELEASE} 1 --namespace {RELEASE}");
+    in_the_middle_of_a_rotation(world, &command, &first).await;
+    let revision = format!("helm history {RELEASE} --namespace {RELEASE} --output json");
+    let history: serde_json::Value = serde_json::from_str(&world.shell.word(&revision).await).expect("JSON");
+    let revisions = history.as_array().map(Vec::len).unwrap_or_default();
+    // To the one before the rollback: another way forward.
+    let forward = format!("helm rollback {RELEASE} {} --namespace {RELEASE} --wait --timeout 2m", revisions - 1);
+    world.shell.shown(&forward).await;
+    settled(world).await;
+    runs(world, &today).await;
+}
+
+/// Has the release changed to this version while AWS's answer to `CreateAccessKey` is on its way to the leader. It comes
+/// to nobody: what the one has begun is in its journal, and the other reads it.
+async fn in_the_middle_of_a_rotation(world: &mut World, command: &str, version: &Version) {
+    let (key, before) = (world.published().await, world.aws.log().mark());
+    let made = world.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
+    world.ask_for_a_key().await;
+    assert!(made.paused(SOON).await, "a key is made, and its answer is on the way");
+    let asked = world.leader().await.name_any();
+    world.shell.shown(command).await;
     let another = async || (world.leader().await.name_any() != asked).then_some(());
     eventually("another pod to lead", SOON, another).await.unwrap_or_else(|error| panic!("{error}"));
     made.abort();
     settled(world).await;
-    assert!(arguments(world).await.contains("--secret-check=30s"), "{}", arguments(world).await);
-    runs(world, &today).await;
+    runs(world, version).await;
     let new = world.until_another_key_is_used(&key).await.key;
     world.until_one_key_is_left().await;
     let mut made = world.aws.log().mutating_calls_since(before).into_iter();
@@ -77,7 +98,6 @@ pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &
     settled(world).await;
     runs(world, &today).await;
     goes_on_with(world, &key, before).await;
-    install::apply_classes(world, &today).await;
     let memory = install::idle(world).await;
     if world.before.is_some() {
         world.summary.fact("memory, idle", memory);
@@ -144,7 +164,7 @@ pub(crate) async fn no_call_of_the_pod_was_refused(world: &mut World) {
     // By AWS's own count too: what the pod sent and what arrived is one number, but for the calls of the last second.
     let arrived = world.aws.log().calls_of("GetCallerIdentity").len() as u64;
     assert!(arrived >= report.accepted, "{arrived} calls arrived");
-    assert!(report.keys.len() > 9, "ten keys were in use: {:?}", report.keys);
+    assert!(report.keys.len() > 10, "eleven keys were in use: {:?}", report.keys);
     world.shell.shown(&format!("kubectl -n {NAMESPACE} delete pod {POD}")).await;
     world.workload = None;
 }
@@ -193,8 +213,8 @@ fn users(world: &World) -> Api<AwsDeployUser> {
 /// The command of docs/operations.md that takes the finalizer off.
 fn documented_patch() -> String {
     let operations = Version::of_today().text("docs/operations.md");
-    let command = operations.lines().find(|line| line.starts_with("kubectl") && line.contains("\"finalizers\":null"));
-    command.expect("the page has the command").to_owned()
+    let command = operations.lines().find(|line| line.contains("kubectl") && line.contains("\"finalizers\":null"));
+    command.expect("the page has the command").trim().to_owned()
 }
 
 pub(crate) async fn a_removal_in_the_documented_order_leaves_nothing(world: &mut World) {
