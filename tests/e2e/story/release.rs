@@ -48,6 +48,8 @@ pub(crate) async fn a_rollback_in_the_middle_of_a_rotation_loses_nothing(world: 
     // To the one before the rollback: another way forward.
     let forward = format!("helm rollback {RELEASE} {} --namespace {RELEASE} --wait --timeout 2m", revisions - 1);
     world.shell.shown(&forward).await;
+    // The older version has written status, and so dropped from the classes what it does not know.
+    install::apply_classes(world, &today).await;
     settled(world).await;
     runs(world, &today).await;
 }
