@@ -7,7 +7,7 @@ use std::{
 
 use awsdeploy_testkit::{
     Error, Result,
-    aws_proxy::{Account, StrictAws, UserTruth},
+    aws_proxy::{Account, Mark, StrictAws, UserTruth},
     emulator::AwsAccess,
     rig::Rig,
     run_dir::RunDir,
@@ -58,6 +58,8 @@ pub(crate) struct World {
     /// The release before, which is installed first and upgraded.
     pub(crate) before: Option<Version>,
     pub(crate) workload: Option<Workload>,
+    /// From then on nothing is to be written for the resource that is left alone.
+    pub(crate) peaceful_since: Mark,
     requests: u32,
     // In this order they are dropped, so stopped.
     pub(crate) node: Node,
@@ -111,6 +113,7 @@ impl World {
             today,
             before,
             workload: None,
+            peaceful_since: Mark::default(),
             requests: 0,
             node,
             rig,
