@@ -40,7 +40,10 @@ pub fn revocation(
             Err(why) => Revocation { how: class.spec.on_revoked, why: Some(why) },
         },
         None => {
-            Revocation { how: recorded.unwrap_or_default(), why: Some("the class that allowed it is gone".to_owned()) }
+            // An operator of the time before classes records none.
+            let why =
+                if recorded.is_some() { "the class that allowed it is gone" } else { "no class has allowed it yet" };
+            Revocation { how: recorded.unwrap_or_default(), why: Some(why.to_owned()) }
         }
     }
 }
