@@ -104,8 +104,8 @@ class Canvas:
             self.legend_right(frame, entries, colours, legend["calcs"])
         self.plot(axes, field, panel.interval, lines, colours)
         axes.set_xlim(*self.span)
-        axes.set_ylim(bottom=field.settings["min"])
-        axes.xaxis.set_major_locator(matplotlib.dates.AutoDateLocator(maxticks=6))
+        axes.set_ylim(field.settings["min"], axes.get_ylim()[1] * 1.08)
+        axes.set_xticks(self.ticks())
         axes.xaxis.set_major_formatter(matplotlib.dates.DateFormatter("%H:%M:%S"))
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=field.settings.get("decimals") == 0))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: field.text(value)))
@@ -114,6 +114,13 @@ class Canvas:
         axes.set_axisbelow(True)
         for spine in axes.spines.values():
             spine.set_visible(False)
+
+    def ticks(self):
+        """Round times, six at the most."""
+        start, end = (at.timestamp() for at in self.span)
+        step = next(step for step in (15, 30, 60, 120, 300, 600, 3600) if (end - start) / step <= 6)
+        first = int(start // step + 1) * step
+        return [datetime.datetime.fromtimestamp(at, datetime.UTC) for at in range(first, int(end) + 1, step)]
 
     @staticmethod
     def plot(axes, field, interval, lines, colours):
@@ -174,7 +181,7 @@ class Canvas:
             if y < 20 and number < len(entries) - 1:
                 frame.annotate(f"and {len(entries) - number} more, to scroll to", (left, y), xycoords="axes pixels", va="center", color="#57606a", size=7, style="italic")
                 break
-            room = int((columns[0] - 60 - left) / 5.2)
+            room = int(((columns[0] - 60 if columns else width) - left - 14) / 4.9)
             self.entry(frame, left, y, textwrap.shorten(name, room, placeholder="…") if " " in name else name[:room], colours[name])
             for x, value in zip(columns, values, strict=True):
                 frame.annotate(value, (x, y), xycoords="axes pixels", ha="right", va="center", size=7)

@@ -186,7 +186,7 @@ class Panel:
             known("format", target["format"], "table")
             for labels, value in result:
                 row = rows.setdefault(tuple(sorted(labels.items())), dict(labels))
-                row[f"Value #{target['refId']}"] = value
+                row[f"Value #{target['refId']}" if len(self.targets) > 1 else "Value"] = value
         order, names = organize["options"]["indexByName"], organize["options"]["renameByName"]
         there = {column for row in rows.values() for column in row}
         if there - set(order):
@@ -195,7 +195,8 @@ class Panel:
         (sort,) = self.options["sortBy"]
         by = next(column for column in columns if names[column] == sort["displayName"])
         cells = []
-        for row in sorted(rows.values(), key=lambda row: row.get(by, math.inf), reverse=sort["desc"]):
+        # What is missing comes last.
+        for row in sorted(rows.values(), key=lambda row: -row.get(by, -math.inf) if sort["desc"] else row.get(by, math.inf)):
             cells.append([])
             for column in columns:
                 field, value = self.field(names[column]), row.get(column)

@@ -72,7 +72,7 @@ class Grafana(unittest.TestCase):
         self.assertTrue(panel.evaluate(Answers([({}, 0.0)]), 0, 240))
 
     def test_one_row_of_the_table_is_one_resource_and_those_that_are_not_ready_come_first(self):
-        (panel,) = (panel for panel in grafana.read(FILE) if panel.type == "table")
+        (panel,) = (panel for panel in grafana.read(FILE) if panel.type == "table" and panel.title == "AwsDeployUsers")
         well, ill = {"namespace": "deploy", "name": "well"}, {"namespace": "deploy", "name": "ill"}
         panel.results = [[(well, 1.0), (ill, 0.0)], [], [], [(well, 90.0)], [(well, -60.0)]]
         columns, rows = panel.table
