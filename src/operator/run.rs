@@ -28,6 +28,7 @@ use super::{
     metrics::Metrics,
     server::{self, Shown},
     settings::OperatorSettings,
+    tls::{Certificate, Files, TlsListener},
 };
 use crate::{
     api::AwsDeployUser,
@@ -39,6 +40,9 @@ use crate::{
 
 /// Tells the log lines of one pass from those of the next; the name of the pod tells processes apart.
 static PASSES: AtomicU64 = AtomicU64::new(1);
+
+/// How long whoever reads the metrics at the end of the process may take.
+const SERVED_LIMIT: Duration = Duration::from_secs(5);
 
 type Guarded = DeserializeGuard<AwsDeployUser>;
 
@@ -98,7 +102,11 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     let stop = stop_signal();
     let guard = settings.metrics_auth.then(|| Arc::new(Guard::new(Scrapers::new(client.clone()))));
     let shown = Shown { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), guard };
-    let served = tokio::spawn(server::serve(listener, shown, stopped(stop.clone())));
+    let shutdown = stopped(stop.clone());
+    let served = match certificate(&settings, &metrics)? {
+        Some(certificate) => tokio::spawn(server::serve(TlsListener::new(listener, certificate), shown, shutdown)),
+        None => tokio::spawn(server::serve(listener, shown, shutdown)),
+    };
 
     let apis = apis(&client, &settings.watch_namespaces);
     for api in &apis {
@@ -133,9 +141,19 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     }
     // After the last pass: who comes next must find none under way.
     leadership.release().await;
-    let _ = served.await;
+    // A client that keeps its connection for ever does not keep the process.
+    let _ = tokio::time::timeout(SERVED_LIMIT, served).await;
     tracing::info!("stopped; no pass is left unfinished");
     Ok(())
+}
+
+/// The certificate of the HTTP endpoints, if they are to speak TLS.
+fn certificate(settings: &OperatorSettings, metrics: &Arc<Metrics>) -> Result<Option<Certificate>, RunError> {
+    let (Some(certificate), Some(key)) = (settings.metrics_tls_cert.clone(), settings.metrics_tls_key.clone()) else {
+        return Ok(None);
+    };
+    let read = Certificate::read(Files { certificate, key }, Arc::clone(metrics));
+    read.map(Some).map_err(|why| RunError::Setting(format!("--metrics-tls-cert and --metrics-tls-key: {why}")))
 }
 
 /// Waits until this replica leads; false when it is asked to stop before. A replica that stands by is ready: it takes

@@ -78,6 +78,18 @@ SAMPLES = {
         path: (value, {"metrics": {"auth": {"enabled": True, "tokenSecret": "scraper"}, "podMonitor": {"enabled": True}}})
         for path, value in (("metrics.auth.tokenSecret", "prometheus"), ("metrics.auth.tokenSecretKey", "bearer"))
     },
+    "metrics.tls.secretName": "tls",
+    **{
+        path: (value, {"metrics": {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}, "podMonitor": {"enabled": True}}})
+        for path, value in (
+            ("metrics.tls.caKey", ""),
+            ("metrics.tls.serverName", "operator.example.com"),
+            ("metrics.tls.certManager.enabled", False),
+            ("metrics.tls.certManager.issuerRef.name", "b"),
+            ("metrics.tls.certManager.issuerRef.kind", "ClusterIssuer"),
+            ("metrics.tls.certManager.issuerRef.group", "example.com"),
+        )
+    },
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
@@ -273,6 +285,9 @@ class Values(unittest.TestCase):
             ({"extraEnv": [{"name": "AWSDEPLOY_RESYNC", "value": "1h"}]}, "extraEnv"),
             ({"extraEnv": [{"name": "AWS_REGION"}], "aws": {"region": "us-east-1"}}, "extraEnv has AWS_REGION"),
             ({"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A"),
+            ({"metrics": {"tls": {"certManager": {"enabled": True}}}}, "metrics.tls.certManager.issuerRef.name"),
+            ({"metrics": {"tls": {"secretName": "Not a name"}}}, "secretName"),
+            ({"extraArgs": ["--metrics-tls-cert=a"]}, "extraArgs"),
             ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "scraped twice"),
             ({"metrics": {"prometheusRule": {"disabled": ["AwsDeployFine"]}}}, "AwsDeployOperatorDown"),
             ({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}, "severity"),
@@ -326,7 +341,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsAuth", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -406,6 +421,49 @@ class Operator(unittest.TestCase):
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
 
+    def test_with_a_certificate_everybody_speaks_tls(self):
+        extra = {"extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}], "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}]}
+        for given, secret in [
+            ({"secretName": "own"}, "own"),
+            ({"certManager": {"enabled": True, "issuerRef": {"name": "ca"}}}, f"{NAME}-metrics-tls"),
+            ({"secretName": "own", "certManager": {"enabled": True, "issuerRef": {"name": "ca"}}}, "own"),
+        ]:
+            objects = Objects({"metrics": {"tls": given}} | extra)
+            place = "/etc/aws-deploy-user-operator/tls"
+            for argument in (f"--metrics-tls-cert={place}/tls.crt", f"--metrics-tls-key={place}/tls.key"):
+                self.assertIn(argument, objects.arguments)
+            mounts, volumes = objects.container["volumeMounts"], objects.pod["volumes"]
+            # A directory: the kubelet does not renew files that are mounted one by one.
+            self.assertEqual(mounts[0], {"name": "tls", "mountPath": place, "readOnly": True})
+            self.assertEqual(volumes[0]["secret"]["secretName"], secret)
+            self.assertEqual([item["key"] for item in volumes[0]["secret"]["items"]], ["tls.crt", "tls.key"])
+            self.assertEqual(([mounts[1]], [volumes[1]]), (extra["extraVolumeMounts"], extra["extraVolumes"]))
+            for probe in ("livenessProbe", "readinessProbe"):
+                self.assertEqual(objects.container[probe]["httpGet"]["scheme"], "HTTPS")
+        self.assertFalse([argument for argument in Objects().arguments if "tls" in argument])
+        self.assertNotIn("volumes", Objects().pod)
+
+    def test_cert_manager_is_asked_for_the_names_by_which_monitors_know_the_operator(self):
+        issuer = {"name": "ca", "kind": "ClusterIssuer"}
+        for tls, monitor in [({}, "ServiceMonitor"), ({}, "PodMonitor"), ({"serverName": "operator.example.com"}, "PodMonitor")]:
+            tls = tls | {"certManager": {"enabled": True, "issuerRef": issuer}}
+            objects = Objects({"metrics": {"tls": tls, monitor[0].lower() + monitor[1:]: {"enabled": True}}})
+            made = objects.one("Certificate", "-metrics")["spec"]
+            self.assertEqual(made["issuerRef"], issuer | {"group": "cert-manager.io"})
+            service = objects.one("Service", "-metrics")["metadata"]
+            self.assertIn(f"{service['name']}.{service['namespace']}.svc", made["dnsNames"])
+            spec = objects.one(monitor)["spec"]
+            endpoint = (spec.get("endpoints") or spec["podMetricsEndpoints"])[0]
+            self.assertEqual(endpoint["scheme"], "https")
+            self.assertIn(endpoint["tlsConfig"]["serverName"], made["dnsNames"])
+            self.assertEqual(endpoint["tlsConfig"]["ca"], {"secret": {"name": made["secretName"], "key": "ca.crt"}})
+            self.assertNotIn("insecureSkipVerify", endpoint["tlsConfig"])
+        known = Objects({"metrics": {"tls": {"secretName": "own", "caKey": ""}, "podMonitor": {"enabled": True}}}).one("PodMonitor")
+        self.assertEqual(
+            known["spec"]["podMetricsEndpoints"][0]["tlsConfig"], {"serverName": f"{NAME}-metrics.{NAMESPACE}.svc"}
+        )
+        self.assertEqual(Objects({"metrics": {"tls": {"secretName": "own"}}}).kind("Certificate"), [])
+
     def test_long_names_fit(self):
         release = "r" * 53
         for found in Objects(release=release):
@@ -450,7 +508,7 @@ class Rights(unittest.TestCase):
                 of_secrets = {
                     role["metadata"]["name"]
                     for role in objects.kind("ClusterRole")
-                    if any("secrets" in rule["resources"] for rule in role["rules"])
+                    if any("secrets" in rule.get("resources", []) for rule in role["rules"])
                 }
                 self.assertEqual(len(of_secrets), 1)
                 for binding in objects.kind("ClusterRoleBinding"):
@@ -623,6 +681,12 @@ class Notes(unittest.TestCase):
         for part in ("Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
             self.assertIn(part, said)
         self.assertNotIn("YET", said)
+
+    def test_tokens_without_tls_are_warned_of(self):
+        auth = {"auth": {"enabled": True}}
+        self.assertIn("WITHOUT TLS", notes({"metrics": auth}))
+        self.assertNotIn("WITHOUT TLS", notes({"metrics": auth | {"tls": {"secretName": "own"}}}))
+        self.assertNotIn("WITHOUT TLS", notes())
 
     def test_the_next_command_is_valid(self):
         # Not indented, so that the shell finds the END of what was copied.

@@ -231,6 +231,7 @@ const CLAIMS: &[Claim] = claims! {
         metrics_follow_a_resource_from_its_first_key_to_its_end,
         throttled_calls_are_counted,
         metrics_are_for_those_who_may_read_them_where_that_is_asked_for,
+        the_endpoints_speak_tls_and_follow_their_certificate,
         every_line_of_a_json_log_names_its_pass,
     }
     cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }

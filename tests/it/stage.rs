@@ -32,6 +32,7 @@ use awsdeploy_testkit::{
     mounted::Mounted,
     operator::{Operator, OperatorOptions},
     rig::Rig,
+    tls::TlsClient,
 };
 use k8s_openapi::api::{
     core::v1::{Namespace, Secret},
@@ -242,6 +243,8 @@ pub(crate) struct Wishes {
     pub(crate) no_credentials: bool,
     /// More environment variables of the operator.
     pub(crate) variables: Vec<(&'static str, String)>,
+    /// The operator speaks TLS; this client is who asks it.
+    pub(crate) tls: Option<TlsClient>,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
     pub(crate) kube_proxy: bool,
     /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
@@ -341,6 +344,9 @@ impl Stage {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
         options = wishes.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
+        if let Some(client) = wishes.tls {
+            options = options.tls(client);
+        }
         let stage = Self {
             operator: Operator::start(options.clone()).await.expect("the operator starts"),
             options,

@@ -43,6 +43,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with .Values.image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
+{{/* The Secret with the certificate of /metrics, or nothing: no TLS. */}}
+{{- define "operator.tlsSecret" -}}
+{{- $made := ternary (printf "%s-metrics-tls" (include "operator.fullname" .)) "" .Values.metrics.tls.certManager.enabled -}}
+{{- default $made .Values.metrics.tls.secretName -}}
+{{- end -}}
+
+{{/* How monitors get to /metrics by TLS. */}}
+{{- define "operator.scrapeTls" -}}
+{{- with include "operator.tlsSecret" . -}}
+scheme: https
+tlsConfig:
+  serverName: {{ default (printf "%s-metrics.%s.svc" (include "operator.fullname" $) $.Release.Namespace) $.Values.metrics.tls.serverName }}
+  {{- with $.Values.metrics.tls.caKey }}
+  ca:
+    secret:
+      name: {{ include "operator.tlsSecret" $ }}
+      key: {{ . }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/* The port of aws.endpointUrl, or nothing. */}}
 {{- define "operator.endpointPort" -}}
 {{- with .Values.aws.endpointUrl -}}

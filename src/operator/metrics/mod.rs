@@ -38,6 +38,7 @@ pub struct Metrics {
     aws_request_seconds: Family<AccountLabel, Histogram>,
     aws_throttled: Family<AccountLabel, Counter>,
     leader: Gauge,
+    certificate_refused: Gauge,
     watched: Arc<Watched>,
 }
 
@@ -87,6 +88,7 @@ impl Metrics {
             aws_request_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 12))),
             aws_throttled: Family::default(),
             leader: Gauge::default(),
+            certificate_refused: Gauge::default(),
             watched,
         };
         // An increase from nothing is none to Prometheus; from zero it is one.
@@ -103,6 +105,7 @@ impl Metrics {
         metrics.register(&reference::AWS_THROTTLED, metrics.aws_throttled.clone());
         metrics.register(&reference::LEADER, metrics.leader.clone());
         metrics.register(&reference::BUILD, Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        metrics.register(&reference::CERTIFICATE_REFUSED, metrics.certificate_refused.clone());
         metrics.registry.register_collector(resources);
         metrics
     }
@@ -121,6 +124,11 @@ impl Metrics {
     pub(super) fn stands_by(&self) {
         self.leader.set(0);
         self.watched.set(Vec::new());
+    }
+
+    /// A new certificate was found, and can be used or not.
+    pub(super) fn certificate(&self, usable: bool) {
+        self.certificate_refused.set((!usable).into());
     }
 
     /// The metrics as `OpenMetrics` text.

@@ -18,11 +18,12 @@ pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod mounted;
 pub mod operator;
-mod pki;
+pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod rig;
 pub mod run_dir;
+pub mod tls;
 pub mod tools;
 pub mod wait;
 
