@@ -20,7 +20,7 @@ use kube::{
     runtime::{Controller, controller::Action, reflector::Store, watcher},
 };
 use tokio::{net::TcpListener, sync::watch};
-use tracing::Instrument;
+use tracing::{Instrument, field::Empty};
 
 use super::{
     guard::Guard,
@@ -28,6 +28,7 @@ use super::{
     metrics::Metrics,
     server::{self, Shown},
     settings::OperatorSettings,
+    telemetry::Telemetry,
     tls::{Certificate, Files, TlsListener},
 };
 use crate::{
@@ -85,15 +86,22 @@ impl RunError {
 ///
 /// # Errors
 /// Only at the start. Once running, faults are waited out.
-pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
+pub async fn run(settings: OperatorSettings, telemetry: Telemetry) -> Result<(), RunError> {
+    let ran = operate(settings, &telemetry).await;
+    telemetry.stop().await;
+    ran
+}
+
+async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<(), RunError> {
     if !(settings.aws_rate.is_finite() && settings.aws_rate > 0.0) {
         return Err(RunError::Setting(format!("--aws-rate must be greater than 0, not {}", settings.aws_rate)));
     }
     let mut config = Config::infer().await?;
     // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
     config.default_retry = false;
-    let client = Client::try_from(config).map_err(Box::new)?;
+    let client = cluster::connect(config, telemetry.traces()).map_err(Box::new)?;
     let metrics = Arc::new(Metrics::new(settings.metrics_per_resource));
+    telemetry.count_in(&metrics);
     let ready = Arc::new(AtomicBool::new(false));
 
     let listener = TcpListener::bind(settings.metrics_addr)
@@ -298,6 +306,10 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
         namespace = user.metadata.namespace.as_deref().unwrap_or_default(),
         // Not `name`: in JSON that is the name of the span.
         resource = user.metadata.name.as_deref().unwrap_or_default(),
+        result = Empty,
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        error.type = Empty,
     );
     // A defect that panics costs one resource a minute, not the others their operator.
     let next = std::panic::AssertUnwindSafe(Box::pin(reconcile::reconcile(user, &context)))

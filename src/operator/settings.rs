@@ -128,6 +128,11 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_RESTARTS_CLUSTER_ROLE", default_value = "aws-deploy-user-operator-restarts")]
     pub restarts_cluster_role: String,
 
+    /// Where to send traces by OTLP, protobuf over HTTP, such as <http://collector:4318>; `/v1/traces` is added. The other
+    /// variables of OpenTelemetry hold too. Default: there are none.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+
     /// What to log: a level, or directives such as info,awsdeploy=debug.
     #[arg(long, env = "AWSDEPLOY_LOG", default_value = "info")]
     pub log: String,

@@ -116,6 +116,9 @@ SAMPLES = {
     "metrics.dashboard.enabled": True,
     "metrics.dashboard.labels.grafana_dashboard": ("2", {"metrics": {"dashboard": {"enabled": True}}}),
     "metrics.dashboard.annotations": ({"a": "b"}, {"metrics": {"dashboard": {"enabled": True}}}),
+    "tracing.otlp.endpoint": "http://collector:4318",
+    "tracing.otlp.headersSecret": ("collector", {"tracing": {"otlp": {"endpoint": "http://collector:4318"}}}),
+    "tracing.otlp.ratio": (0.1, {"tracing": {"otlp": {"endpoint": "http://collector:4318"}}}),
     "networkPolicy.enabled": False,
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
     "networkPolicy.ports": [443],
@@ -288,6 +291,10 @@ class Values(unittest.TestCase):
             ({"metrics": {"tls": {"certManager": {"enabled": True}}}}, "metrics.tls.certManager.issuerRef.name"),
             ({"metrics": {"tls": {"secretName": "Not a name"}}}, "secretName"),
             ({"extraArgs": ["--metrics-tls-cert=a"]}, "extraArgs"),
+            ({"tracing": {"otlp": {"endpoint": "collector:4318"}}}, "endpoint"),
+            ({"tracing": {"otlp": {"endpoint": "http://me:pass@collector"}}}, "endpoint"),
+            ({"tracing": {"otlp": {"ratio": 2}}}, "ratio"),
+            ({"extraEnv": [{"name": "OTEL_RESOURCE_ATTRIBUTES"}], "tracing": {"otlp": {"endpoint": "http://c"}}}, "aws or tracing"),
             ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "scraped twice"),
             ({"metrics": {"prometheusRule": {"disabled": ["AwsDeployFine"]}}}, "AwsDeployOperatorDown"),
             ({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}, "severity"),
@@ -341,7 +348,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -420,6 +427,21 @@ class Operator(unittest.TestCase):
         self.assertEqual(container["ports"], [{"name": "http", "containerPort": 9090, "protocol": "TCP"}])
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
+
+    def test_traces_are_sent_only_where_that_is_asked_for(self):
+        self.assertFalse([found for found in [*Objects().arguments, *Objects().environment] if "otel" in found.lower() or "otlp" in found])
+        otlp = {"endpoint": "http://collector.observability:4318", "headersSecret": "collector", "ratio": 0.25}
+        objects = Objects({"tracing": {"otlp": otlp}})
+        self.assertIn("--otlp-endpoint=http://collector.observability:4318", objects.arguments)
+        given = {variable["name"]: variable for variable in objects.container["env"]}
+        self.assertEqual(given["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"], {"secretKeyRef": {"name": "collector", "key": "headers"}})
+        self.assertEqual(given["OTEL_TRACES_SAMPLER"]["value"], "parentbased_traceidratio")
+        self.assertEqual(given["OTEL_TRACES_SAMPLER_ARG"]["value"], "0.25")
+        who = given["OTEL_RESOURCE_ATTRIBUTES"]["value"]
+        self.assertEqual(who, f"k8s.pod.name=$(POD_NAME),k8s.namespace.name={NAMESPACE},k8s.deployment.name={NAME}")
+        self.assertEqual(given["POD_NAME"]["valueFrom"], {"fieldRef": {"fieldPath": "metadata.name"}})
+        names = list(given)
+        self.assertLess(names.index("POD_NAME"), names.index("OTEL_RESOURCE_ATTRIBUTES"), "or it is not filled in")
 
     def test_with_a_certificate_everybody_speaks_tls(self):
         extra = {"extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}], "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}]}
@@ -628,6 +650,10 @@ class Network(unittest.TestCase):
             given = {"aws": {"endpointUrl": url}, "networkPolicy": {"podIdentity": False}}
             self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, port})
         self.assertEqual(set(self.egress({"aws": {"endpointUrl": "https://a.b"}})), {53, 5353, 443, 6443, 80})
+
+    def test_the_port_of_the_collector_is_open(self):
+        given = {"tracing": {"otlp": {"endpoint": "http://collector.observability:4318"}}, "networkPolicy": {"podIdentity": False}}
+        self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, 4318})
 
     def test_instance_metadata_is_reached_only_as_told(self):
         self.assertNotIn("169.254.169.254", text())

@@ -26,6 +26,7 @@ use awsdeploy::{
 use awsdeploy_testkit::{
     aws_proxy::{Account, CallLog, CallRecord, Guard, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
+    collector::Collector,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
     kube_proxy::KubeProxy,
@@ -243,6 +244,8 @@ pub(crate) struct Wishes {
     pub(crate) no_credentials: bool,
     /// More environment variables of the operator.
     pub(crate) variables: Vec<(&'static str, String)>,
+    /// The operator sends its traces here.
+    pub(crate) collector: Option<Arc<Collector>>,
     /// The operator speaks TLS; this client is who asks it.
     pub(crate) tls: Option<TlsClient>,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
@@ -296,6 +299,7 @@ pub(crate) struct Stage {
     pub(crate) operator: Operator,
     #[allow(dead_code, reason = "for the fault runs, which share this file")]
     pub(crate) kube: Option<KubeProxy>,
+    collector: Option<Arc<Collector>>,
     pub(crate) directory: PathBuf,
     options: OperatorOptions,
     bindings: [DynamicObject; 2],
@@ -344,6 +348,9 @@ impl Stage {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
         options = wishes.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
+        if let Some(collector) = &wishes.collector {
+            options = options.variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+        }
         if let Some(client) = wishes.tls {
             options = options.tls(client);
         }
@@ -355,6 +362,7 @@ impl Stage {
             aws,
             account,
             kube,
+            collector: wishes.collector,
             directory,
             bindings,
             rights,
@@ -661,6 +669,12 @@ impl Stage {
     /// The operator's log.
     pub(crate) fn log(&self) -> String {
         self.operator.log()
+    }
+
+    /// All that a collector of traces was sent.
+    #[allow(dead_code, reason = "for the fault runs, which share this file")]
+    pub(crate) fn traces(&self) -> String {
+        self.collector.as_ref().map(|collector| collector.text()).unwrap_or_default()
     }
 
     /// How often the metrics count something: the value of the line that begins with `line`.

@@ -64,9 +64,9 @@ tlsConfig:
 {{- end -}}
 {{- end -}}
 
-{{/* The port of aws.endpointUrl, or nothing. */}}
-{{- define "operator.endpointPort" -}}
-{{- with .Values.aws.endpointUrl -}}
+{{/* The port of a URL, or nothing. */}}
+{{- define "operator.urlPort" -}}
+{{- with . -}}
 {{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
 {{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}

@@ -9,6 +9,7 @@
 pub mod auditor;
 pub mod aws_proxy;
 pub mod chart;
+pub mod collector;
 pub mod consumer;
 pub mod control_plane;
 pub mod emulator;
