@@ -15,6 +15,7 @@ OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
 CRDS := awsdeployusers awsdeployuserclasses
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files
 METRICS := docs/metrics.md
+README := charts/aws-deploy-user-operator/README.md
 # What was a test's last word, and of which test program.
 CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
 
@@ -31,7 +32,7 @@ demo: cluster build ## The main job on a real Kubernetes API and an AWS emulator
 test: cluster build check-generated lint ## All tests, and all checks of lint and check-generated
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=''; \
 	cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$$log" || failed='cargo test'; \
-	tests/chart/run 2>&1 | tee -a "$$log" || failed+=' tests/chart/run'; \
+	tests/chart/run --control-plane 2>&1 | tee -a "$$log" || failed+=' tests/chart/run'; \
 	printf '\n== In short\n'; grep -E '$(CLOSING)' "$$log" || true; \
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed"; exit 1; fi; \
 	echo 'make test: ok'
@@ -46,7 +47,7 @@ lint: preflight ## Formatting, clippy with no warning allowed, shellcheck if the
 	else echo 'shellcheck: not on PATH, skipped'; fi
 
 .PHONY: generate
-generate: build ## Write the files that follow from the code: the CRDs, the chart's copy of them, the reference of metrics
+generate: build ## Write the files that follow from others: the CRDs, the chart's copy of them, the reference of metrics, the chart's README
 	@for kind in $(CRDS); do \
 		file=awsdeploy.dev_$$kind.yaml; \
 		$(OPERATOR) crds $$kind >crds/$$file.new; mv crds/$$file.new crds/$$file; cp crds/$$file $(CHART_CRDS)/; \
@@ -55,6 +56,9 @@ generate: build ## Write the files that follow from the code: the CRDs, the char
 	@$(OPERATOR) metrics >$(METRICS).new
 	@mv $(METRICS).new $(METRICS)
 	@echo 'wrote $(METRICS)'
+	@tests/chart/readme >$(README).new
+	@mv $(README).new $(README)
+	@echo 'wrote $(README)'
 
 .PHONY: check-generated
 check-generated: build ## Fail if these files are not what `make generate` would write
@@ -63,6 +67,8 @@ check-generated: build ## Fail if these files are not what `make generate` would
 		diff -u "$$file" <($(OPERATOR) crds $$kind) || { echo "$$file does not follow from the code: run make generate"; exit 1; }; \
 	done; done
 	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) does not follow from the code: run make generate'; exit 1; }
+	@readme=$$(mktemp); trap 'rm -f "$$readme"' EXIT; tests/chart/readme >"$$readme"; \
+	diff -u $(README) "$$readme" || { echo '$(README) does not follow from values.yaml and README.md.gotmpl: run make generate'; exit 1; }
 	@echo 'generated files: up to date'
 
 # Cargo tells the crates of two clones that share a target directory apart by nothing but the age of their files, and would

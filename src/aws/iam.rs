@@ -10,7 +10,7 @@ use std::{
 
 use aws_config::{Region, SdkConfig, identity::IdentityCache, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use aws_sdk_iam::types::{StatusType, Tag, User};
+use aws_sdk_iam::types::{AttachedPermissionsBoundary, StatusType, Tag, User};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::{DateTime, error::metadata::ProvideErrorMetadata};
 use futures::future::BoxFuture;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::{
-    AwsClock, AwsError, AwsErrorKind,
+    AwsClock, AwsError, AwsErrorKind, account_details,
     asked::Asked,
     clock::ReadDate,
     document::document,
@@ -77,6 +77,7 @@ pub struct Iam {
     /// The account of the first identity.
     settled: Mutex<Option<String>>,
     pub(super) password_policy: OnceCell<PasswordPolicy>,
+    pub(super) details: Asked<account_details::Answer>,
 }
 
 impl Iam {
@@ -130,6 +131,7 @@ impl Iam {
             identity: Asked::default(),
             settled: Mutex::default(),
             password_policy: OnceCell::new(),
+            details: Asked::default(),
         }
     }
 
@@ -514,16 +516,23 @@ fn user_facts(user: &User) -> IamUser {
         name: user.user_name().to_owned(),
         arn: user.arn().to_owned(),
         id: user.user_id().to_owned(),
-        tags: user.tags().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect(),
+        tags: to_map(user.tags()),
         keys: Vec::new(),
-        boundary: user
-            .permissions_boundary()
-            .and_then(|boundary| boundary.permissions_boundary_arn())
-            .map(str::to_owned),
+        boundary: boundary_arn(user.permissions_boundary()),
         grants: None,
         leftovers: None,
         login: None,
     }
+}
+
+/// Tags as a map.
+pub(super) fn to_map(tags: &[Tag]) -> BTreeMap<String, String> {
+    tags.iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
+}
+
+/// The ARN of a permissions boundary.
+pub(super) fn boundary_arn(boundary: Option<&AttachedPermissionsBoundary>) -> Option<String> {
+    boundary.and_then(AttachedPermissionsBoundary::permissions_boundary_arn).map(str::to_owned)
 }
 
 fn to_tags(tags: &BTreeMap<String, String>) -> Vec<Tag> {

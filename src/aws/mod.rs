@@ -1,5 +1,6 @@
 //! IAM and STS in our words. The only place that knows the AWS SDK: its types end here.
 
+mod account_details;
 mod accounts;
 mod asked;
 mod bucket;
@@ -14,6 +15,7 @@ mod session;
 
 use std::time::Duration;
 
+pub use account_details::AccountDetails;
 pub use accounts::{Accounts, Connection};
 pub use clock::AwsClock;
 pub use error::{ASSUME_ROLE, AwsError, AwsErrorKind};

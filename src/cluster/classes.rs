@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use super::error::ClusterError;
 use crate::{
-    api::{AwsDeployUser, AwsDeployUserClass, AwsDeployUserClassStatus, MANAGER},
+    api::{AwsDeployUserClass, AwsDeployUserClassStatus, MANAGER},
     domain::authorize::{self, Known},
 };
 
@@ -193,42 +193,6 @@ fn digest(seen: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     seen.hash(&mut hasher);
     hasher.finish()
-}
-
-/// The resources that the operator looks after, as its controllers keep them.
-#[derive(Default)]
-pub struct Resources(Vec<Store<DeserializeGuard<AwsDeployUser>>>);
-
-impl Resources {
-    /// The resources of these stores.
-    #[must_use]
-    pub fn new(stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) -> Self {
-        Self(stores)
-    }
-
-    /// How many fit.
-    pub fn count(&self, fits: impl Fn(&AwsDeployUser) -> bool) -> usize {
-        let fits = |guarded: &DeserializeGuard<AwsDeployUser>| guarded.0.as_ref().is_ok_and(&fits);
-        self.0.iter().map(|store| store.state_filter(fits).len()).sum()
-    }
-
-    /// The resource as it is now; `None` when it is gone.
-    #[must_use]
-    pub fn get(&self, user: &AwsDeployUser) -> Option<AwsDeployUser> {
-        let (name, namespace) = (user.metadata.name.as_deref()?, user.metadata.namespace.as_deref()?);
-        let wanted = ObjectRef::new(name).within(namespace);
-        let found = self.0.iter().find_map(|store| store.get(&wanted))?;
-        found.0.as_ref().ok().filter(|found| found.metadata.uid == user.metadata.uid).cloned()
-    }
-
-    /// Does something with each.
-    pub fn for_each(&self, mut each: impl FnMut(&AwsDeployUser)) {
-        for guarded in self.0.iter().flat_map(Store::state) {
-            if let Ok(user) = &guarded.0 {
-                each(user);
-            }
-        }
-    }
 }
 
 /// Writes what the operator found about classes.

@@ -43,6 +43,12 @@ impl Owner {
         .collect()
     }
 
+    /// Whether the tags are those of a user of this cluster.
+    #[must_use]
+    pub fn is_of_same_cluster(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.iter().any(|(key, value)| key.eq_ignore_ascii_case(mark::TAG_CLUSTER) && *value == self.cluster)
+    }
+
     /// What an AWS admin writes into the tag `awsdeploy.dev/adoptable-by` of a user that this resource may take over.
     /// Namespace and name hold no slash, so one value means one resource of one cluster.
     #[must_use]

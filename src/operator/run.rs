@@ -16,8 +16,7 @@ use futures::{
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
-    core::DeserializeGuard,
-    runtime::{Controller, controller::Action, reflector::Store, watcher},
+    runtime::{Controller, controller::Action, reflector::Store},
 };
 use tokio::{net::TcpListener, sync::watch};
 use tracing::{Instrument, field::Empty};
@@ -32,9 +31,8 @@ use super::{
     tls::{Certificate, Files, TlsListener},
 };
 use crate::{
-    api::AwsDeployUser,
     aws::{Accounts, Connection},
-    cluster::{self, ClusterError, Resources, Rules, Scrapers, SecretAccess},
+    cluster::{self, ClusterError, Guarded, Resources, Rules, Scrapers, SecretAccess, resources},
     domain::account,
     reconcile::{self, Context, Watched},
 };
@@ -44,8 +42,6 @@ static PASSES: AtomicU64 = AtomicU64::new(1);
 
 /// How long whoever reads the metrics at the end of the process may take.
 const SERVED_LIMIT: Duration = Duration::from_secs(5);
-
-type Guarded = DeserializeGuard<AwsDeployUser>;
 
 /// Why the operator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +91,11 @@ pub async fn run(settings: OperatorSettings, telemetry: Telemetry) -> Result<(),
 async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<(), RunError> {
     if !(settings.aws_rate.is_finite() && settings.aws_rate > 0.0) {
         return Err(RunError::Setting(format!("--aws-rate must be greater than 0, not {}", settings.aws_rate)));
+    }
+    for (flag, time) in [("--resync", settings.resync), ("--key-check", settings.key_check)] {
+        if time.is_zero() {
+            return Err(RunError::Setting(format!("{flag} must be longer than 0s: it would never rest")));
+        }
     }
     let mut config = Config::infer().await?;
     // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
@@ -213,15 +214,15 @@ impl Term<'_> {
             () = &mut watching => return,
             () = rules.wait_until_ready() => {}
         }
-        let controllers: Vec<_> = apis
+        let (stores, controllers): (Vec<_>, Vec<_>) = apis
             .iter()
             .map(|api| {
+                let (store, changes) = resources::watch(api.clone());
                 // No limit here: it would be one for all accounts together, and one of them could use it up.
-                Controller::new(api.clone(), watcher::Config::default().any_semantic())
-                    .reconcile_all_on(rules.settled_changes())
+                let controller = Controller::for_stream(changes, store.clone());
+                (store, controller.reconcile_all_on(rules.settled_changes()))
             })
-            .collect();
-        let stores: Vec<_> = controllers.iter().map(Controller::store).collect();
+            .unzip();
         let watched = Watched { rules, resources: Resources::new(stores.clone()) };
         let accounts = Accounts::connect(Connection {
             rate: settings.aws_rate,

@@ -53,6 +53,15 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_RESYNC", default_value = "10m", value_parser = parse_flag)]
     pub resync: Duration,
 
+    /// How often the access keys of each user are listed: AWS tells of all users together, but not of their keys.
+    #[arg(long, env = "AWSDEPLOY_KEY_CHECK", default_value = "1h", value_parser = parse_flag)]
+    pub key_check: Duration,
+
+    /// Compare the users of an account by reading all of them together (iam:GetAccountAuthorizationDetails). False: one by
+    /// one, at five calls each. Where AWS refuses it, that happens by itself.
+    #[arg(long, env = "AWSDEPLOY_ACCOUNT_DETAILS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub account_details: bool,
+
     /// How often each published Secret is looked at; asks nothing of AWS.
     #[arg(long, env = "AWSDEPLOY_SECRET_CHECK", default_value = "1m", value_parser = parse_flag)]
     pub secret_check: Duration,
@@ -170,6 +179,8 @@ impl OperatorSettings {
                 max_attached_policies: self.max_attached_policies,
             },
             resync: self.resync,
+            key_check: self.key_check,
+            account_details: self.account_details,
             secret_check: self.secret_check,
             concurrency: usize::from(self.concurrency),
         }

@@ -21,6 +21,8 @@ pub(super) struct Memory {
     pub(super) room: String,
     /// Until then there is nothing to do unless the resource itself changes.
     pub(super) quiet: Option<Quiet>,
+    /// This process has looked at the resource before. What its status says is no news then.
+    pub(super) looked: bool,
     /// IAM as last read, with our own writes since.
     pub(super) iam: Option<Remembered>,
     /// When a deletion first found no user of ours.
@@ -37,7 +39,7 @@ impl Memory {
     /// What was seen in another account is not true in this one.
     pub(super) fn enter(&mut self, room: &str) {
         if self.room != room {
-            *self = Self { room: room.to_owned(), ..Self::default() };
+            *self = Self { room: room.to_owned(), looked: self.looked, ..Self::default() };
         }
     }
 }
@@ -53,8 +55,15 @@ pub(super) struct Quiet {
 #[derive(Clone)]
 pub(super) struct Remembered {
     pub(super) iam: Iam,
-    /// When all of it was read; user and keys may be younger.
+    /// When all of it but the keys was read; some of it may be younger.
     pub(super) read_at: Instant,
+    /// When the keys were listed.
+    pub(super) keys_read_at: Instant,
+    /// When a write of ours changed it last.
+    pub(super) changed_at: Option<Instant>,
+    /// It comes out of the account's details or out of the status: good enough to see that there is nothing to do, and no
+    /// more. Whatever there is to do is decided on what is read for it.
+    pub(super) second_hand: bool,
     pub(super) generation: Option<i64>,
 }
 

@@ -17,6 +17,7 @@ mod ruling;
 use std::{
     borrow::Cow,
     collections::HashSet,
+    hash::{BuildHasher as _, RandomState},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -95,6 +96,8 @@ pub struct Context {
     memories: Memories,
     rooms: Arc<Rooms>,
     gates: Gates,
+    /// Another one in each process.
+    chance: RandomState,
     /// Namespaces in which a resource waits for another one to go.
     crowded: Mutex<HashSet<String>>,
 }
@@ -114,6 +117,10 @@ pub struct PassSettings {
     pub protocol: Settings,
     /// How long IAM facts are believed; every resource is looked at anew this often.
     pub resync: Duration,
+    /// How often the access keys of a user are listed.
+    pub key_check: Duration,
+    /// Whether users are compared by the details of their account, which tell of all of them together.
+    pub account_details: bool,
     /// How often the published Secret is looked at.
     pub secret_check: Duration,
     /// Passes at the same time while one account is busy; several share them, and none has less than two.
@@ -146,6 +153,7 @@ impl Context {
             memories: Memories::default(),
             rooms,
             gates: Gates::default(),
+            chance: RandomState::new(),
             crowded: Mutex::default(),
         }
     }
@@ -173,6 +181,13 @@ impl Context {
             self.rules.nudge();
         }
         identity
+    }
+
+    /// A part of one, by chance for each process and the same for a resource all its life.
+    fn chance_of(&self, uid: &str) -> f64 {
+        const PARTS: u32 = 1 << 20;
+        let part = u32::try_from(self.chance.hash_one(uid) % u64::from(PARTS)).unwrap_or_default();
+        f64::from(part) / f64::from(PARTS)
     }
 
     /// No pass begins any more; those under way come to their end.
@@ -279,6 +294,7 @@ async fn pass(user: &AwsDeployUser, ruling: &Ruling, context: &Context) -> Durat
     if !end.left {
         // A time out of all range: looked at again when the resource changes.
         let until = std::time::Instant::now().checked_add(wait);
+        memory.looked = true;
         memory.quiet = until.map(|until| memory::Quiet { seen: Fingerprint::of(&end.user, ruling.digest), until });
         context.memories.put(&uid, memory);
     }
@@ -446,8 +462,10 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan(user, actor);
             let Some(effect) = plan.effects.first() else { return plan };
-            if !effect.may_be_done_on(&actor.observed.world, &self.context.settings.protocol) {
-                match self.look_again(user, actor, effect.needs()).await {
+            let second_hand = actor.observed.second_hand;
+            if second_hand || !effect.may_be_done_on(&actor.observed.world, &self.context.settings.protocol) {
+                let wanted = if second_hand { Facts::Live } else { effect.needs() };
+                match self.look_again(user, actor, wanted).await {
                     Ok(()) => continue,
                     Err(error) => {
                         self.errors.push((error, About::Observation));
@@ -651,6 +669,10 @@ impl Pass<'_> {
         times.extend(self.memory.user_failure.as_ref().map(|(_, retry_at)| *retry_at));
         if self.errors.is_empty() && world.is_some_and(|world| world.published().is_some() || world.user().is_some()) {
             times.push(after(settings.secret_check));
+        }
+        if let Some(seen) = self.memory.iam.as_ref().filter(|_| self.errors.is_empty()) {
+            times.push(after(settings.ends_in(seen, &self.target.owner.uid)));
+            times.push(after(settings.key_check.saturating_sub(seen.keys_read_at.elapsed())));
         }
         times.into_iter().min().unwrap_or(now)
     }

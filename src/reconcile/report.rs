@@ -204,6 +204,15 @@ pub(super) fn rests_until(user: &AwsDeployUser, permille: i32, now: Timestamp) -
     backoff::rests_until(reasons, failures, status.last_failure_time?, permille, now)
 }
 
+/// Whether all was well with the resource as it is now when its status was written.
+pub(super) fn is_well(user: &AwsDeployUser) -> bool {
+    user.status.as_ref().is_some_and(|status| {
+        status.observed_generation == user.metadata.generation
+            && status.failed_attempts == 0
+            && condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
+    })
+}
+
 /// The failures as conditions see them, worst news first.
 pub(super) fn failures(errors: &[(PassError, verdict::About)]) -> Vec<Failure> {
     errors.iter().map(|(error, about)| error.failure(*about)).collect()

@@ -1,7 +1,7 @@
 //! What many resources cost: time, memory, and calls to AWS. A measurement and no test: nothing fails for being slow.
 //!
 //! `make bench` makes a thousand users, each with a policy and a key, then starts the operator anew with all of them in
-//! place. `BENCH=<n>` makes it another number.
+//! place, and then lets an hour pass in which nothing happens. `BENCH=<n>` makes it another number.
 
 #![allow(
     clippy::expect_used,
@@ -17,11 +17,12 @@
 mod stage;
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
 
-use awsdeploy_testkit::aws_proxy::Mark;
+use awsdeploy_testkit::aws_proxy::{CallRecord, Mark};
 use futures::{StreamExt as _, stream};
 use kube::api::ListParams;
 use serde_json::json;
@@ -29,6 +30,8 @@ use stage::Stage;
 
 /// Time without a change after which there is nothing to wait for any more.
 const STANDSTILL: Duration = Duration::from_mins(3);
+/// An hour of the operator's intervals.
+const HOUR: Duration = Duration::from_mins(6);
 
 fn main() {
     let wanted = std::env::var("BENCH").ok().and_then(|number| number.parse().ok());
@@ -42,7 +45,8 @@ fn main() {
 
 async fn measure(resources: usize) {
     // As after an installation, but for AWS's pace, which an account of its own would set.
-    let arguments = ["--resync=10m", "--secret-check=1m", "--aws-rate=500", "--verify-interval=1s"];
+    // Intervals of a tenth: an hour of them passes in six minutes.
+    let arguments = ["--resync=1m", "--key-check=6m", "--secret-check=1m", "--aws-rate=500", "--verify-interval=1s"];
     let mut stage = Stage::with_arguments(&arguments).await;
     println!("operator without resources: {}", memory(&stage));
 
@@ -77,6 +81,13 @@ async fn measure(resources: usize) {
     until(resources, "looked at", looked).await;
     let took = begun.elapsed().as_secs_f32();
     println!("started anew, all looked at after {took:.0} s: {}; {}", memory(&stage), calls(&stage, mark));
+
+    let mark = stage.aws.log().mark();
+    tokio::time::sleep(HOUR).await;
+    let calls = stage.aws.log().calls_since(mark);
+    #[allow(clippy::cast_precision_loss, reason = "thousands")]
+    let each = calls.len() as f32 / resources as f32;
+    println!("an hour in which nothing happens, at ten times the pace: {each:.2} calls each; {:?}", by_action(&calls));
 }
 
 /// Waits until so many are; ends where nothing moves any more.
@@ -104,6 +115,14 @@ fn memory(stage: &Stage) -> String {
         kilobytes.map_or_else(|| "?".to_owned(), |kilobytes: u64| (kilobytes / 1024).to_string())
     };
     format!("{} MiB resident, {} MiB at most", field("VmRSS:"), field("VmHWM:"))
+}
+
+fn by_action(calls: &[CallRecord]) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for call in calls {
+        *counts.entry(call.action.as_str()).or_default() += 1;
+    }
+    counts
 }
 
 fn calls(stage: &Stage, mark: Mark) -> String {

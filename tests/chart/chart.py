@@ -1,9 +1,11 @@
 """The chart as its tests see it: values in, objects out."""
 
+import functools
 import json
 import os
 import pathlib
 import subprocess
+import tempfile
 
 import yaml
 
@@ -40,11 +42,44 @@ def helm(*arguments, given=None):
 
 
 def text(given=None, release=NAME):
-    return helm("template", release, str(CHART), given=given or {})
+    return rendered(json.dumps(given or {}), release)
+
+
+@functools.cache
+def rendered(given, release):
+    return helm("template", release, str(CHART), given=json.loads(given))
 
 
 def notes(given=None):
     return helm("install", NAME, str(CHART), "--dry-run=client", given=given or {}).split("\nNOTES:\n", 1)[1]
+
+
+def kubernetes_versions():
+    """The versions of Kubernetes that objects are held to."""
+    return sorted(path.name for path in pathlib.Path(os.environ["SCHEMAS"]).iterdir())
+
+
+def misfits(files, versions=None):
+    """What kubeconform refuses of these documents, as lines; `files` is name -> text or documents."""
+    found = []
+    with tempfile.TemporaryDirectory() as directory:
+        for name, content in files.items():
+            content = content if isinstance(content, str) else yaml.safe_dump_all(content)
+            (pathlib.Path(directory) / f"{name}.yaml").write_text(content)
+        for version in versions or kubernetes_versions():
+            location = f"{os.environ['SCHEMAS']}/{version}/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+            done = subprocess.run(
+                [os.environ["KUBECONFORM"], "-strict", "-summary", "-output", "json", "-schema-location", location, directory],
+                capture_output=True, text=True, check=False, timeout=120,
+            )
+            answer = json.loads(done.stdout)
+            summary = answer["summary"]
+            assert summary["valid"] + summary["invalid"] + summary["errors"] >= len(files) and not summary["skipped"], summary
+            found += [
+                f"{pathlib.Path(refused['filename']).stem}: {refused['kind']} {refused['name']} in {version}: {refused['msg']}"
+                for refused in answer.get("resources") or []
+            ]
+    return found
 
 
 class Objects(list):

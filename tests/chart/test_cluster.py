@@ -1,11 +1,15 @@
-"""The chart in a real cluster: what the API server says to its objects, and what the operator may and may not do there.
+"""The chart in a real cluster: what the API server says to its objects, what the operator may and may not do there, and what
+upgrade, rollback and uninstall leave.
 
 Installs with no pod and removes all that it made. Only for a cluster that nobody needs.
 """
 
+import functools
 import json
 import os
 import pathlib
+import re
+import shlex
 import subprocess
 import time
 import unittest
@@ -14,11 +18,12 @@ import yaml
 from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, helm
 
 SERVED, OTHER = "deploy", "other"
-NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging")
+NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging", "velero")
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 USERS = "awsdeployusers.awsdeploy.dev"
 CLASSES = "awsdeployuserclasses.awsdeploy.dev"
 VALUES = {"replicas": 0, "secretAccess": {"namespaces": [SERVED]}}
+PRESET = {**VALUES, "presets": {"cycle": {"enabled": True, "namespaces": [SERVED]}}}
 
 
 def kubectl(*arguments, given=None, check=True):
@@ -35,23 +40,45 @@ def install(given):
     return helm("upgrade", NAME, str(CHART), "--install", given=given)
 
 
-def may(verb, what, namespace=None, subresource=None):
-    """What RBAC says, asked as the API server asks it: with the namespace of a namespace set to itself."""
-    group, _, rest = what.partition(":")
-    resource, _, name = rest.partition("/")
-    attributes = {"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace or ""}
-    if subresource:
-        attributes["subresource"] = subresource
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SubjectAccessReview",
-        "spec": {
+def may(*questions):
+    """What RBAC says to each (verb, group:resource/name, namespace, subresource), asked as the API server asks it: with the
+    namespace of a namespace set to itself. One answer is one, several are a list."""
+    reviews = []
+    for verb, what, namespace, subresource in ((*question, None, None)[:4] for question in questions):
+        group, _, rest = what.partition(":")
+        resource, _, name = rest.partition("/")
+        attributes = {"verb": verb, "group": group, "resource": resource, "name": name, "namespace": namespace or ""}
+        if subresource:
+            attributes["subresource"] = subresource
+        spec = {
             "user": ACCOUNT,
             "groups": ["system:serviceaccounts", f"system:serviceaccounts:{NAMESPACE}", "system:authenticated"],
             "resourceAttributes": attributes,
-        },
-    }
-    return json.loads(kubectl("create", "-f", "-", "-o", "json", given=review).stdout)["status"].get("allowed", False)
+        }
+        reviews.append({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec})
+    answered = kubectl("create", "-f", "-", "-o", "json", given={"apiVersion": "v1", "kind": "List", "items": reviews}).stdout
+    answers, decoder = [], json.JSONDecoder()
+    while answered := answered.lstrip():
+        answer, end = decoder.raw_decode(answered)
+        answers += answer.get("items", [answer])
+        answered = answered[end:]
+    assert [answer["spec"] for answer in answers] == [
+        {**review["spec"], "resourceAttributes": {k: v for k, v in review["spec"]["resourceAttributes"].items() if v}}
+        for review in reviews
+    ], "the answers are to these questions"
+    answers = [answer["status"].get("allowed", False) for answer in answers]
+    return answers if len(answers) > 1 else answers[0]
+
+
+@functools.cache
+def kinds():
+    return {*kubectl("api-resources", "--verbs=list,delete", "-o", "name").stdout.split(), USERS, CLASSES}
+
+
+def of_the_release():
+    """(kind, name) of everything that carries the release's label."""
+    found = kubectl("get", ",".join(kinds()), "--all-namespaces", "-l", f"app.kubernetes.io/instance={NAME}", "-o", "json").stdout
+    return {(item["kind"], item["metadata"]["name"]) for item in json.loads(found)["items"]}
 
 
 def eventually(claim, seconds=20):
@@ -61,18 +88,27 @@ def eventually(claim, seconds=20):
     return held
 
 
-class Cluster(unittest.TestCase):
-    """One release, used by all tests."""
+def setUpModule():
+    unittest.addModuleCleanup(kubectl, "delete", "namespace", *NAMESPACES, "--ignore-not-found", "--wait=false")
+    for namespace in NAMESPACES:
+        kubectl("create", "namespace", namespace)
+    kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+
+
+class Release(unittest.TestCase):
+    """One release, used by all tests of a class; each of them finds it with VALUES."""
+
+    changed = False
 
     @classmethod
     def setUpClass(cls):
         cls.addClassCleanup(cls.remove)
-        for namespace in NAMESPACES:
-            kubectl("create", "namespace", namespace)
-        kubectl("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
         install(VALUES)
-        # The CRD is known a moment later.
-        eventually(lambda: kubectl("apply", "-f", str(ROOT / "examples" / "classes"), check=False).returncode == 0)
+
+    def setUp(self):
+        if Release.changed:
+            install(VALUES)
+        Release.changed = False
 
     @classmethod
     def remove(cls):
@@ -80,52 +116,71 @@ class Cluster(unittest.TestCase):
             helm("uninstall", NAME, "--ignore-not-found")
         finally:
             kubectl("delete", "crd", USERS, CLASSES, "--ignore-not-found")
-            kubectl("delete", "namespace", *NAMESPACES, "--ignore-not-found", "--wait=false")
+            Release.changed = False
 
-    def tearDown(self):
-        install(VALUES)
+    def change(self, given):
+        """Other values until the end of the test."""
+        Release.changed = True
+        install(given)
+
+    def make_user(self):
+        """Applies the example, in a moment when the CRD is known; returns it."""
+        user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
+        self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle", "--ignore-not-found")
+        made = eventually(lambda: (done := kubectl("apply", "-o", "json", "-f", "-", given=user, check=False)).stdout and done)
+        return json.loads(made.stdout)
+
+
+class Rights(Release):
+    """What the operator and what people may do, and what the API server says to what they write."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        # The CRD is known a moment later.
+        eventually(lambda: kubectl("apply", "-f", str(ROOT / "examples" / "classes"), check=False).returncode == 0)
 
     def test_the_operator_may_do_what_it_does(self):
-        for verb in ("get", "list", "watch", "patch"):
-            for namespace in (None, SERVED, OTHER):
-                self.assertTrue(may(verb, "awsdeploy.dev:awsdeployusers", namespace), (verb, namespace))
-        self.assertTrue(may("update", "awsdeploy.dev:awsdeployusers", OTHER, "status"))
-        for verb in ("create", "patch"):
-            self.assertTrue(may(verb, "events.k8s.io:events", OTHER), verb)
-        for verb in ("get", "create", "update", "delete"):
-            self.assertTrue(may(verb, ":secrets", SERVED), verb)
-        self.assertTrue(may("get", ":namespaces/kube-system", "kube-system"))
-        for verb in ("get", "list", "watch"):
-            self.assertTrue(may(verb, "awsdeploy.dev:awsdeployuserclasses"), verb)
-        self.assertTrue(may("update", "awsdeploy.dev:awsdeployuserclasses", subresource="status"))
-        for verb in ("list", "watch"):
-            self.assertTrue(may(verb, ":namespaces"), verb)
+        users, classes = "awsdeploy.dev:awsdeployusers", "awsdeploy.dev:awsdeployuserclasses"
+        questions = [
+            *((verb, users, namespace) for verb in ("get", "list", "watch", "patch") for namespace in (None, SERVED, OTHER)),
+            ("update", users, OTHER, "status"),
+            *((verb, "events.k8s.io:events", OTHER) for verb in ("create", "patch")),
+            *((verb, ":secrets", SERVED) for verb in ("get", "create", "update", "delete")),
+            ("get", ":namespaces/kube-system", "kube-system"),
+            *((verb, classes) for verb in ("get", "list", "watch")),
+            ("update", classes, None, "status"),
+            *((verb, ":namespaces") for verb in ("list", "watch")),
+        ]
+        refused = [question for question, allowed in zip(questions, may(*questions), strict=True) if not allowed]
+        self.assertEqual(refused, [])
 
     def test_the_operator_may_do_nothing_else(self):
+        questions = [
+            (verb, ":secrets", namespace)
+            for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+            for namespace in (None, OTHER, NAMESPACE, "kube-system")
+        ]
         for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"):
-            for namespace in (None, OTHER, NAMESPACE, "kube-system"):
-                self.assertFalse(may(verb, ":secrets", namespace), (verb, namespace))
             for group, resource in (
                 ("", "configmaps"), ("", "pods"), ("", "serviceaccounts"), ("", "nodes"), ("apps", "deployments"),
                 ("rbac.authorization.k8s.io", "clusterroles"), ("rbac.authorization.k8s.io", "rolebindings"),
                 ("apiextensions.k8s.io", "customresourcedefinitions"), ("coordination.k8s.io", "leases"),
                 ("admissionregistration.k8s.io", "validatingadmissionpolicies"),
             ):
-                self.assertFalse(may(verb, f"{group}:{resource}", SERVED), (verb, resource))
-        for verb in ("list", "watch", "patch", "deletecollection"):
-            self.assertFalse(may(verb, ":secrets", SERVED), verb)
+                questions.append((verb, f"{group}:{resource}", SERVED))
+        questions += [(verb, ":secrets", SERVED) for verb in ("list", "watch", "patch", "deletecollection")]
         for verb in ("create", "update", "delete", "deletecollection"):
-            self.assertFalse(may(verb, "awsdeploy.dev:awsdeployusers", SERVED), verb)
-            self.assertFalse(may(verb, "awsdeploy.dev:awsdeployuserclasses"), verb)
-        for verb in ("update", "patch", "delete"):
-            self.assertFalse(may(verb, ":namespaces"), verb)
-        self.assertFalse(may("get", f":namespaces/{OTHER}", OTHER))
-        for verb in ("get", "list", "delete", "update"):
-            self.assertFalse(may(verb, "events.k8s.io:events", SERVED), verb)
+            questions += [(verb, "awsdeploy.dev:awsdeployusers", SERVED), (verb, "awsdeploy.dev:awsdeployuserclasses")]
+        questions += [(verb, ":namespaces") for verb in ("update", "patch", "delete")]
+        questions.append(("get", f":namespaces/{OTHER}", OTHER))
+        questions += [(verb, "events.k8s.io:events", SERVED) for verb in ("get", "list", "delete", "update")]
         for verb in ("impersonate", "bind", "escalate"):
             for resource in (":users", ":groups", ":serviceaccounts", "rbac.authorization.k8s.io:clusterroles"):
-                self.assertFalse(may(verb, resource), (verb, resource))
-        self.assertFalse(may("create", ":serviceaccounts", NAMESPACE, "token"))
+                questions.append((verb, resource))
+        questions.append(("create", ":serviceaccounts", NAMESPACE, "token"))
+        allowed = [question for question, allowed in zip(questions, may(*questions), strict=True) if allowed]
+        self.assertEqual(allowed, [])
 
     def test_the_operator_itself_gets_the_same_answers(self):
         """With its own token, over the wire; the rights that every account has are among them."""
@@ -144,11 +199,8 @@ class Cluster(unittest.TestCase):
         self.assertEqual(kubectl(me, "auth", "can-i", "get", "secrets", "-n", OTHER, check=False).stdout.strip(), "no")
         self.assertTrue(kubectl(me, "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}").stdout)
         kubectl(me, "get", USERS, "--all-namespaces")
-        user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
-        done = eventually(lambda: (made := kubectl("apply", "-o", "json", "-f", "-", given=user, check=False)).stdout and made)
-        self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle")
-        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": "cycle"}
-        owner["uid"] = json.loads(done.stdout)["metadata"]["uid"]
+        user = self.make_user()
+        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": "cycle", "uid": user["metadata"]["uid"]}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}}
         refused = kubectl(me, "-n", SERVED, "create", "-f", "-", given=secret, check=False)
         self.assertIn("belong to an AwsDeployUser", refused.stderr)
@@ -162,25 +214,17 @@ class Cluster(unittest.TestCase):
         kubectl(me, "-n", SERVED, "delete", "secret", "a")
 
     def test_watched_namespaces_are_the_end_of_the_operators_rights(self):
-        install({**VALUES, "watchNamespaces": [SERVED]})
-        self.assertTrue(may("list", "awsdeploy.dev:awsdeployusers", SERVED))
-        self.assertTrue(may("create", "events.k8s.io:events", SERVED))
-        for namespace in (None, OTHER):
-            self.assertFalse(may("list", "awsdeploy.dev:awsdeployusers", namespace))
-
-    def test_a_namespace_that_is_no_longer_named_is_closed(self):
-        install({"replicas": 0, "secretAccess": {"namespaces": [OTHER]}})
-        self.assertTrue(may("get", ":secrets", OTHER))
-        self.assertFalse(may("get", ":secrets", SERVED))
+        self.change({**VALUES, "watchNamespaces": [SERVED]})
+        lists = [("list", "awsdeploy.dev:awsdeployusers", namespace) for namespace in (SERVED, None, OTHER)]
+        self.assertEqual(may(*lists, ("create", "events.k8s.io:events", SERVED)), [True, False, False, True])
 
     def test_the_command_that_the_operator_names_grants_the_same(self):
-        install({"replicas": 0})
+        self.change({"replicas": 0})
+        self.assertFalse(may(("get", ":secrets", SERVED)), "a namespace that is no longer named is closed")
         role = f"{NAME}-secrets"
-        self.assertFalse(may("get", ":secrets", SERVED))
         kubectl("-n", SERVED, "create", "rolebinding", "by-hand", f"--clusterrole={role}", f"--serviceaccount={NAMESPACE}:{NAME}")
         self.addCleanup(kubectl, "-n", SERVED, "delete", "rolebinding", "by-hand")
-        for verb in ("get", "create", "update", "delete"):
-            self.assertTrue(may(verb, ":secrets", SERVED), verb)
+        self.assertEqual(may(*((verb, ":secrets", SERVED) for verb in ("get", "create", "update", "delete"))), [True] * 4)
 
     def test_people_get_rights_by_aggregation(self):
         def aggregated(role):
@@ -189,7 +233,7 @@ class Cluster(unittest.TestCase):
 
         self.assertTrue(eventually(lambda: aggregated("view") == {"get", "list", "watch"}), aggregated("view"))
         self.assertNotIn("create", aggregated("edit"))
-        install({**VALUES, "rbac": {"aggregateEditor": True, "aggregateViewer": False}})
+        self.change({**VALUES, "rbac": {"aggregateEditor": True, "aggregateViewer": False}})
         self.assertTrue(eventually(lambda: "create" in aggregated("edit") and "create" in aggregated("admin")))
         self.assertTrue(eventually(lambda: not aggregated("view")))
 
@@ -205,8 +249,8 @@ class Cluster(unittest.TestCase):
     def test_the_api_server_takes_what_the_chart_makes(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
             objects = Objects(yaml.safe_load(file.read_text()))
-            # The CRD of a ServiceMonitor is not ours to install.
-            ours = [found for found in objects if found["kind"] != "ServiceMonitor"]
+            # The CRDs of others are not ours to install.
+            ours = [found for found in objects if not found["apiVersion"].startswith(("monitoring.coreos.com/", "cert-manager.io/"))]
             with self.subTest(file.name):
                 kubectl(
                     "apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-",
@@ -215,23 +259,65 @@ class Cluster(unittest.TestCase):
 
     def test_examples_are_taken(self):
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples"))
-        self.assertEqual(len(done.stdout.splitlines()), len(list((ROOT / "examples").glob("*.yaml"))))
+        manifests = [found for file in (ROOT / "examples").glob("*.yaml") for found in yaml.safe_load_all(file.read_text())]
+        self.assertEqual(len(done.stdout.splitlines()), len(manifests))
         self.assertEqual(done.stderr, "", "warnings")
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples" / "classes"))
         self.assertEqual(done.stderr, "", "warnings")
 
-    def test_resources_outlive_the_release(self):
-        user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
-        kubectl("apply", "-f", "-", given=user)
-        self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle")
-        helm("uninstall", NAME, "--wait")
-        self.assertIn("cycle", kubectl("-n", SERVED, "get", "adu").stdout)
-        self.assertFalse(may("get", ":secrets", SERVED))
-        install(VALUES)
+    def test_a_second_release_does_not_take_what_is_anothers(self):
+        self.addCleanup(helm, "uninstall", "another", "--ignore-not-found")
         with self.assertRaisesRegex(Refused, "(?i)ownership|exists"):
             helm("upgrade", "another", str(CHART), "--install", given=VALUES)
-        helm("uninstall", "another", "--ignore-not-found")
 
 
-if __name__ == "__main__":
-    unittest.main()
+class Life(Release):
+    """The release from its first installation to its end."""
+
+    def uid(self):
+        """The class of the preset, or nothing."""
+        return kubectl("get", CLASSES, "cycle", "--ignore-not-found", "-o", "jsonpath={.metadata.uid}").stdout
+
+    def test_the_class_of_a_preset_is_one_object_from_the_first_installation_on(self):
+        helm("uninstall", NAME)
+        kubectl("delete", "crd", USERS, CLASSES)
+        self.change(PRESET)
+        first = self.uid()
+        self.assertTrue(first, "CRD and class come with one installation")
+        install(PRESET)
+        self.assertIn("kind: AwsDeployUserClass\n", helm("get", "manifest", NAME))
+        self.assertEqual(self.uid(), first, "a class that were made anew would take its users with it")
+        install(VALUES)
+        self.assertEqual(self.uid(), "", "and with its preset it goes")
+        helm("rollback", NAME)
+        self.assertTrue(self.uid())
+
+    def test_a_rollback_takes_back_what_the_upgrade_brought(self):
+        before = of_the_release()
+        secrets = [("get", ":secrets", SERVED), ("get", ":secrets", OTHER)]
+        self.change({"replicas": 0, "secretAccess": {"namespaces": [OTHER]}, "metrics": {"dashboard": {"enabled": True}}})
+        self.assertEqual(may(*secrets), [False, True])
+        self.assertIn(("ConfigMap", f"{NAME}-dashboard"), of_the_release() - before)
+        helm("rollback", NAME)
+        self.assertEqual(may(*secrets), [True, False])
+        self.assertEqual(of_the_release(), before)
+
+    def test_an_uninstall_leaves_the_crds_and_what_people_made(self):
+        self.change(PRESET)
+        self.make_user()
+        # As the operator marks it, who is not there.
+        mark = {"metadata": {"finalizers": ["awsdeploy.dev/iam-user"]}}
+        kubectl("-n", SERVED, "patch", "adu", "cycle", "--type", "merge", "-p", json.dumps(mark))
+        self.assertGreater(len(of_the_release()), 20)
+        helm("uninstall", NAME, "--wait")
+        crds = {("CustomResourceDefinition", USERS), ("CustomResourceDefinition", CLASSES)}
+        self.assertEqual(of_the_release(), crds)
+        self.assertFalse(may(("get", ":secrets", SERVED)))
+
+        # What hangs, and the way out that docs/operations.md gives.
+        kubectl("-n", SERVED, "delete", "adu", "cycle", "--wait=false")
+        self.assertIn("cycle", kubectl("-n", SERVED, "get", "adu").stdout)
+        uninstall = (ROOT / "docs" / "operations.md").read_text().split("\n## Uninstall\n")[1]
+        command = re.search(r"^kubectl (.*)$", uninstall, re.MULTILINE).group(1)
+        kubectl(*shlex.split(command))
+        self.assertTrue(eventually(lambda: "cycle" not in kubectl("-n", SERVED, "get", "adu").stdout))

@@ -170,7 +170,3 @@ class Dashboard(unittest.TestCase):
             self.assertFalse(cells & taken, panel["title"])
             self.assertLessEqual(place["x"] + place["w"], 24)
             taken |= cells
-
-
-if __name__ == "__main__":
-    unittest.main()

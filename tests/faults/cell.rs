@@ -286,6 +286,7 @@ pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
         "--intent-dwell=2s",
         "--retire-dwell=1s",
         "--resync=2s",
+        "--key-check=2s",
         "--secret-check=500ms",
         "--verify-interval=50ms",
         "--verify-successes=2",

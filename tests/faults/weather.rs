@@ -48,7 +48,13 @@ pub(crate) const ALL: &[Weather] = &[
     weather("aws-reads-fail", 0, |stage, _| {
         let error = AwsError::new(503, "ServiceUnavailable", "Please try again.");
         // The operator's reads; a consumer's are its own affair.
-        let reads = ["GetUser", "ListAccessKeys", "ListAttachedUserPolicies", "ListUserPolicies"];
+        let reads = [
+            "GetUser",
+            "ListAccessKeys",
+            "ListAttachedUserPolicies",
+            "ListUserPolicies",
+            "GetAccountAuthorizationDetails",
+        ];
         stage.aws.rules().add(Rule::on_any_of(reads).first(2).answer(error));
     }),
     weather("aws-throttles-once", 0, |stage, _| {

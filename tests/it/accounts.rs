@@ -105,9 +105,7 @@ pub(crate) async fn users_of_a_role_live_in_its_account_and_share_its_session() 
     stage.until_published("a", &old).await;
     let mark = stage.aws.log().mark();
     for _ in 0..3 {
-        let from = stage.aws.log().mark();
-        let looks = |call: &CallRecord| call.action == "ListAttachedUserPolicies";
-        stage.aws.log().wait_since(from, "another pass", SOON, looks).await.expect("it looks again");
+        stage.looked(stage.aws.log().mark()).await;
     }
     assert!(stage.aws.log().mutating_calls_since(mark).iter().all(|call| call.user.as_deref() == Some("a")));
 

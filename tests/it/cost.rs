@@ -27,7 +27,7 @@ fn tally(calls: &[CallRecord]) -> (usize, usize) {
 }
 
 pub(crate) async fn calls_to_aws_are_counted() {
-    let stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h", "--cluster-id=it"]).await;
+    let stage = Stage::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h", "--cluster-id=it"]).await;
     let since = |mark: Mark, user: &str| {
         let calls = stage.aws.log().calls_since(mark);
         tally(&calls.into_iter().filter(|call| call.user.as_deref() == Some(user)).collect::<Vec<_>>())
@@ -83,8 +83,8 @@ pub(crate) async fn calls_to_aws_are_counted() {
     }
 }
 
-pub(crate) async fn a_quiet_pass_reads_five_times_and_writes_nothing() {
-    let stage = Stage::with_arguments(&["--resync=2s", "--secret-check=1h"]).await;
+pub(crate) async fn a_user_read_by_itself_takes_five_reads_and_no_write() {
+    let stage = Stage::with_arguments(&["--resync=2s", "--secret-check=1h", "--account-details=false"]).await;
     stage.apply("u", spec("u", 1)).await;
     stage.ready("u").await;
     let last = |call: &CallRecord| call.action == "GetUser";

@@ -98,7 +98,7 @@ async fn failed(stage: &Stage, mark: Mark, action: &str) {
 /// Each read of a pass fails in each way: the reason is told, Ready stays through what passes, and nothing is written that
 /// would be right if what was asked for did not exist.
 pub(crate) async fn a_failed_read_is_told_and_never_leads_to_a_write() {
-    let stage = Stage::with_arguments(&["--resync=2s"]).await;
+    let stage = Stage::with_arguments(&["--resync=2s", "--account-details=false"]).await;
     stage.aws.human().create_group("deployers").await.expect("a group");
     // Throttling slows every call down; it has a test of its own below.
     let faults: Vec<&Fault> = FAULTS.iter().filter(|(_, _, reason, _)| *reason != Reason::Throttled).collect();
@@ -132,7 +132,7 @@ async fn fail_each_read(stage: &Stage, number: usize, (what, fault, reason, pass
 }
 
 pub(crate) async fn a_throttled_read_slows_down_and_never_leads_to_a_write() {
-    let stage = Stage::with_arguments(&["--resync=300ms", "--secret-check=300ms"]).await;
+    let stage = Stage::with_arguments(&["--resync=300ms", "--secret-check=300ms", "--account-details=false"]).await;
     stage.apply("x", json!({"userName": "u"})).await;
     stage.ready("x").await;
     let mark = stage.aws.log().mark();
@@ -292,7 +292,7 @@ pub(crate) async fn a_conflict_that_stays_is_told_and_not_hammered() {
 
 /// AWS takes calls and does not answer: a read, a write, and the one call that must not be repeated.
 pub(crate) async fn a_silent_aws_is_given_up_in_time_and_nothing_is_guessed() {
-    let stage = Stage::with_arguments(&["--resync=1s"]).await;
+    let stage = Stage::with_arguments(&["--resync=1s", "--account-details=false"]).await;
     stage.apply("read", json!({"userName": "read", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
     stage.ready("read").await;
     let mark = stage.aws.log().mark();

@@ -22,6 +22,7 @@ mod console;
 mod cost;
 mod crash;
 mod crd;
+mod details;
 mod failures;
 mod formats;
 mod hostile;
@@ -118,6 +119,16 @@ const CLAIMS: &[Claim] = claims! {
         a_foreign_user_is_refused_without_a_write,
         a_foreign_secret_is_refused_before_anything_is_made,
         the_first_of_two_claims_keeps_the_user,
+    }
+    details: {
+        users_that_are_as_they_were_cost_one_read_for_all_of_them,
+        what_the_details_show_is_looked_at_anew_before_it_is_mended,
+        details_of_before_a_change_undo_nothing,
+        a_new_start_asks_once_for_all_and_lists_the_keys_in_the_course_of_time,
+        a_key_that_went_while_the_operator_was_away_is_found_missing,
+        a_user_that_was_made_again_by_hand_is_no_user_that_was_known,
+        where_aws_refuses_the_details_each_user_is_read_by_itself,
+        a_throttled_read_for_all_is_no_storm_of_reads_for_each,
     }
     adoption: {
         a_user_is_taken_over_with_the_consent_of_both_sides,
@@ -239,7 +250,7 @@ const CLAIMS: &[Claim] = claims! {
         a_first_creation_is_a_tree_of_spans_and_no_call_is_missing,
         a_collector_that_is_away_costs_no_pass_anything,
     }
-    cost: { calls_to_aws_are_counted, a_quiet_pass_reads_five_times_and_writes_nothing }
+    cost: { calls_to_aws_are_counted, a_user_read_by_itself_takes_five_reads_and_no_write }
     adapter: {
         a_lost_answer_causes_no_second_create,
         an_answer_of_500_causes_no_second_create,

@@ -84,7 +84,7 @@ pub(crate) async fn the_defang_guide_is_one_manifest_too() {
 
 pub(crate) async fn first_creation_costs_four_writes_and_one_read() {
     // On a slow machine a creation outlives the short resync of the other tests, and then looks again.
-    let stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h"]).await;
+    let stage = Stage::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h"]).await;
     stage.apply("cycle", cycle()).await;
     stage.ready("cycle").await;
     let calls = stage.aws.log().calls_about("cycle-prod");
@@ -104,7 +104,7 @@ pub(crate) async fn first_creation_costs_four_writes_and_one_read() {
 }
 
 pub(crate) async fn a_restart_writes_nothing_and_stays_ready() {
-    let mut stage = Stage::with_arguments(&["--resync=1h", "--secret-check=1h"]).await;
+    let mut stage = Stage::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h"]).await;
     stage.apply("cycle", cycle()).await;
     stage.ready("cycle").await;
     stage.event("cycle", Reason::Published).await;

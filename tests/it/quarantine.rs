@@ -82,7 +82,7 @@ async fn warnings(stage: &Stage) -> usize {
 /// Waits for some more whole looks at the user.
 async fn looks(stage: &Stage, times: usize) {
     for _ in 0..times {
-        stage.called(stage.aws.log().mark(), "ListAttachedUserPolicies").await;
+        stage.looked(stage.aws.log().mark()).await;
     }
 }
 

@@ -575,6 +575,13 @@ impl Stage {
         }
     }
 
+    /// Waits until policies were compared after that: of one user, or of all of the account together.
+    pub(crate) async fn looked(&self, since: Mark) {
+        let looks = ["GetAccountAuthorizationDetails", "ListAttachedUserPolicies"];
+        let looked = |call: &CallRecord| looks.contains(&call.action.as_str());
+        self.aws.log().wait_since(since, "a look at policies", SOON, looked).await.expect("the operator compares");
+    }
+
     /// Waits until the resource is gone.
     pub(crate) async fn gone(&self, name: &str) {
         let gone = await_condition(self.users(), name, |user: Option<&AwsDeployUser>| user.is_none());
@@ -689,8 +696,7 @@ impl Stage {
     pub(crate) async fn assert_a_fresh_look_writes_nothing(&mut self, name: &str) {
         let (mark, before) = (self.aws.log().mark(), self.fingerprints(name).await);
         self.operator.restart().await.expect("the operator restarts");
-        let looked = |call: &CallRecord| call.action == "ListAttachedUserPolicies";
-        self.aws.log().wait_since(mark, "a fresh look", SOON, looked).await.expect("the operator looks anew");
+        self.looked(mark).await;
         let probe = async || (self.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= 1).then_some(());
         eventually("a good pass", probe, || self.log()).await;
         let writes = self.aws.log().mutating_calls_since(mark);
@@ -767,6 +773,7 @@ fn options(
         "--verify-interval=100ms",
         "--retire-dwell=2s",
         "--resync=5s",
+        "--key-check=5s",
         "--secret-check=1s",
         "--restart-check=200ms",
         "--aws-rate=500",

@@ -72,3 +72,22 @@ tlsConfig:
 {{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}
 {{- end -}}
 {{- end -}}
+
+{{/* The `account` of a preset's class as JSON, or nothing. */}}
+{{- define "operator.presetAccount" -}}
+{{- $account := dict -}}
+{{- with .preset -}}
+{{- $there := "" -}}
+{{- with .roleArn }}{{ $there = index (splitList ":" .) 4 }}{{ end -}}
+{{- if and .account $there (ne .account $there) -}}
+{{- fail (printf "presets.%s.roleArn is a role of account %s and not of presets.%s.account, %s" $.name $there $.name .account) -}}
+{{- end -}}
+{{- if and .externalId (not .roleArn) -}}
+{{- fail (printf "presets.%s.externalId is for presets.%s.roleArn, which is missing" $.name $.name) -}}
+{{- end -}}
+{{- with default $there .account }}{{ $account = set $account "id" . }}{{ end -}}
+{{- with .roleArn }}{{ $account = set $account "roleArn" . }}{{ end -}}
+{{- with .externalId }}{{ $account = set $account "externalId" . }}{{ end -}}
+{{- end -}}
+{{- if $account }}{{ toJson $account }}{{ end -}}
+{{- end -}}

@@ -173,6 +173,8 @@ pub fn operator_policy(home: &Home, scopes: &[Scope]) -> Value {
         // IAM authorises a question for a user that does not exist without any path; and a name that is taken by
         // a user elsewhere has to be told from a free one.
         allow("LookForUsers", &["GetUser"], &[home.arn("user/*")], None),
+        // The API knows no narrower resource. Shows whether policies and tags of our users are as they were, without calls for each.
+        allow("ReadUsersTogether", &["GetAccountAuthorizationDetails"], &["*".to_owned()], None),
         // The API knows no narrower resource. Finds out who holds a name that differs only in case.
         allow("FindNames", &["ListUsers"], &["*".to_owned()], None),
         allow("AskHowPeopleSignIn", &["GetAccountPasswordPolicy", "ListAccountAliases"], &["*".to_owned()], None),

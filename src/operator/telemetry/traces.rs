@@ -184,7 +184,7 @@ mod tests {
     fn what_cannot_be_used_is_refused_with_what_can() {
         for (endpoint, variable, told) in [
             ("collector:4318", ("", ""), "http://collector:4318"),
-            ("http://me:hidden", ("", ""), "http://collector:4318"),
+            ("ftp://me:hidden@host", ("", ""), "http://collector:4318"),
             ("http://a", ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), "http/protobuf"),
             ("http://a", ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"), "milliseconds"),
             ("http://a", ("OTEL_TRACES_SAMPLER", "xray"), "always_on"),

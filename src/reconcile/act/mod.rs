@@ -9,7 +9,7 @@ mod published;
 mod restart;
 mod user;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -50,7 +50,12 @@ impl Actor<'_> {
         let result = Box::pin(self.perform(effect, memory)).await;
         match (&result, memory.iam.as_mut(), &self.observed.world.iam) {
             // Our own writes are known; they need not be read back.
-            (Ok(()), Some(remembered), iam) => remembered.iam = iam.clone(),
+            (Ok(()), Some(remembered), iam) => {
+                if remembered.iam != *iam {
+                    remembered.iam = iam.clone();
+                    remembered.changed_at = Some(Instant::now());
+                }
+            }
             // Whatever failed may have had its effect: the next pass looks for itself.
             (Err(_), ..) => memory.iam = None,
             (Ok(()), None, _) => {}

@@ -62,6 +62,7 @@ pub const RESOURCE_TAG: [&str; 2] = ["iam:ResourceTag/", "aws:ResourceTag/"];
 const ACTIONS: &[Action] = &[
     on(Resource::Any, "iam:GetAccountPasswordPolicy", &[]),
     on(Resource::Any, "iam:ListAccountAliases", &[]),
+    on(Resource::Any, "iam:GetAccountAuthorizationDetails", &[]),
     on(Resource::Any, "iam:ListUsers", &[]),
     on(Resource::User, "iam:AttachUserPolicy", &[BOUNDARY, POLICY_ARN]),
     on(Resource::User, "iam:CreateAccessKey", &[]),

@@ -1,4 +1,4 @@
-module awsdeploy.dev/tests/chart/promtool
+module awsdeploy.dev/tests/chart/tools/promtool
 
 go 1.26.0
 

@@ -3,6 +3,8 @@
 //! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
 //! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
 
+mod iam;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
@@ -10,11 +12,7 @@ use std::{
 
 use jiff::SignedDuration;
 
-use super::{
-    Context,
-    error::PassError,
-    memory::{Memory, Remembered},
-};
+use super::{Context, error::PassError, memory::Memory};
 use crate::{
     api::{AwsDeployUser, mark, user::DeletionPolicy},
     aws,
@@ -23,15 +21,17 @@ use crate::{
         console::{self, ConsoleSecret},
         desired::{self, Desired, Target},
         owner::Ownership,
-        plan::{self, Facts, Standing},
+        plan::Facts,
         secret,
-        world::{Iam, IamUser, JournalSeen, NoUser, Published, Reported, World},
+        world::{Iam, JournalSeen, NoUser, Published, Reported, World},
     },
 };
 
 /// The world, and the objects that conditional writes need.
 pub(super) struct Observed {
     pub(super) world: World,
+    /// What is known of IAM is good enough to see that there is nothing to do, and no more.
+    pub(super) second_hand: bool,
     /// The target Secret, if it is ours.
     pub(super) held: Option<Held>,
     /// The journal, if it is ours.
@@ -51,25 +51,11 @@ pub(super) async fn observe(
     memory: &mut Memory,
     wanted: Facts,
 ) -> Result<Observed, PassError> {
-    let generation = user.metadata.generation;
     let started = Instant::now();
-    let remembered = memory
-        .iam
-        .take()
-        .filter(|seen| seen.generation == generation && seen.read_at.elapsed() < context.settings.resync);
-    let remembered = match (wanted, remembered) {
-        (Facts::Remembered, remembered) => remembered.map(|seen| (seen, wanted)),
-        (Facts::LiveKeys, Some(seen)) => {
-            read_keys(iam, target, &seen.iam).await?.map(|iam| (Remembered { iam: Iam::Found(iam), ..seen }, wanted))
-        }
-        (Facts::LiveKeys, None) | (Facts::Live, _) => None,
-    };
-    let (remembered, facts) = if let Some(remembered) = remembered {
-        remembered
-    } else {
-        let found = Box::pin(read_iam(iam, user, target, desired)).await?;
-        (Remembered { iam: found, read_at: started, generation }, Facts::Live)
-    };
+    let before = memory.iam.take();
+    let question = iam::Question { context, iam, user, target, desired };
+    let (remembered, facts) = Box::pin(question.answer(before, memory.looked, wanted)).await?;
+    let second_hand = remembered.second_hand;
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
     let keys_read_at = iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
@@ -126,6 +112,7 @@ pub(super) async fn observe(
             user_sync_failed: false,
             no_user,
         },
+        second_hand,
         held,
         attempt,
         console,
@@ -174,63 +161,9 @@ pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {
 /// The Secret of the console password: the declared one, or the one that the user's tag still tells of.
 fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<String> {
     desired::console_secret(&target.owner.name, &user.spec).or_else(|| match iam {
-        Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours => console_tag(found).cloned(),
+        Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours => iam::console_tag(found).cloned(),
         Iam::Found(_) | Iam::Absent => None,
     })
-}
-
-fn console_tag(user: &IamUser) -> Option<&String> {
-    user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(mark::TAG_CONSOLE)).map(|(_, value)| value)
-}
-
-/// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
-async fn read_iam(
-    iam: &aws::Iam,
-    user: &AwsDeployUser,
-    target: &Target,
-    desired: Option<&Desired>,
-) -> Result<Iam, PassError> {
-    let Some(mut found) = iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
-    // One that is about to be adopted is read whole: what it loses is told before.
-    let stranger = match desired {
-        Some(desired) => {
-            matches!(plan::standing(target, desired.adoption, &desired.path, &found), Standing::Stranger(_))
-        }
-        None => target.owner.of(&found.tags) != Ownership::Ours,
-    };
-    if stranger {
-        return Ok(Iam::Found(found));
-    }
-    if user.metadata.deletion_timestamp.is_some() {
-        // A deletion starts with what is declared; `DeleteUser` tells if more hangs on the user.
-        let partition = &iam.identity().await?.account.partition;
-        found.keys = iam.access_keys(&found.name).await?;
-        found.grants = Some(plan::declared_grants(user, partition));
-        found.login = console_tag(&found).map(|_| true);
-    } else {
-        let (keys, grants) = tokio::try_join!(iam.access_keys(&found.name), iam.grants(&found.name))?;
-        found.keys = keys;
-        found.grants = Some(grants);
-        if user.spec.console.is_some() || console_tag(&found).is_some() {
-            found.login = Some(iam.has_login_profile(&found.name).await?);
-        }
-    }
-    Ok(Iam::Found(found))
-}
-
-/// Reads user, tags and keys anew and takes policies, groups and password from what is remembered. `None` when that
-/// does not go together: another user has the name now, or none of ours.
-async fn read_keys(iam: &aws::Iam, target: &Target, before: &Iam) -> Result<Option<IamUser>, PassError> {
-    let Iam::Found(before) = before else { return Ok(None) };
-    let Some(mut found) = iam.user(&target.user_name).await? else { return Ok(None) };
-    if found.id != before.id || target.owner.of(&found.tags) != Ownership::Ours {
-        return Ok(None);
-    }
-    found.keys = iam.access_keys(&found.name).await?;
-    found.grants.clone_from(&before.grants);
-    found.leftovers.clone_from(&before.leftovers);
-    found.login = before.login;
-    Ok(Some(found))
 }
 
 /// Hints from the resource's own status.

@@ -1,0 +1,202 @@
+//! Our users of an account, read together: whether each is as it was takes no call for each.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_iam::types::{EntityType, UserDetail};
+
+use super::{
+    AwsError, AwsErrorKind, Iam,
+    document::document,
+    iam::{boundary_arn, next, to_map},
+};
+use crate::domain::world::{Grants, IamUser};
+
+const OPERATION: &str = "GetAccountAuthorizationDetails";
+/// Users on a page at the most. AWS may put fewer on it.
+const PAGE: i32 = 1000;
+/// Reads of a user that its details stand for: the user, and three lists of what it may do.
+const READS: usize = 4;
+/// An account with so many users of others that their pages cost more than they save is counted again after this long.
+const TOO_DEAR_FOR: Duration = Duration::from_hours(6);
+/// AWS has said no: somebody has to change a policy first.
+const REFUSED_FOR: Duration = Duration::from_hours(1);
+/// AWS is out of order, with this operation at least.
+const BROKEN_FOR: Duration = Duration::from_mins(5);
+
+/// Our users as `GetAccountAuthorizationDetails` shows them: without access keys and passwords, which it does not know.
+#[derive(Debug)]
+pub struct AccountDetails {
+    read_at: Instant,
+    /// By names in lower case: IAM's are unique ignoring case.
+    users: HashMap<String, IamUser>,
+}
+
+impl AccountDetails {
+    /// When it was begun to be read.
+    #[must_use]
+    pub fn read_at(&self) -> Instant {
+        self.read_at
+    }
+
+    /// The user of that name, if it is one of ours.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&IamUser> {
+        self.users.get(&name.to_ascii_lowercase())
+    }
+}
+
+/// Whether the details of the account are to be had.
+#[derive(Clone)]
+pub(super) enum Answer {
+    Read(Arc<AccountDetails>),
+    /// Not before then.
+    Not(Instant),
+}
+
+impl Answer {
+    fn is_good(&self, since: Instant) -> bool {
+        match self {
+            Self::Read(details) => details.read_at > since,
+            Self::Not(until) => Instant::now() < *until,
+        }
+    }
+
+    fn not_for(time: Duration) -> Self {
+        Self::Not(Instant::now() + time)
+    }
+}
+
+impl Iam {
+    /// Our users of the account, as they were read after `since`: by whoever came first, for all who ask. `None` where every
+    /// user is to be asked about by itself: AWS refuses the operation or has not got it, or the account has so many users of
+    /// others that their pages cost more than they save.
+    ///
+    /// # Errors
+    /// When AWS throttles, does not answer, or does not take the credentials: asking for each user would fare no better.
+    pub async fn account_details(
+        &self,
+        since: Instant,
+        is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<Option<Arc<AccountDetails>>, AwsError> {
+        let answer =
+            self.details.get(|answer| answer.is_good(since), async || self.read_details(is_ours).await).await?;
+        Ok(match answer {
+            Answer::Read(details) => Some(details),
+            Answer::Not(_) => None,
+        })
+    }
+
+    async fn read_details(&self, is_ours: impl Fn(&BTreeMap<String, String>) -> bool) -> Result<Answer, AwsError> {
+        let read_at = Instant::now();
+        let (mut users, mut pages, mut marker) = (HashMap::new(), 0, None);
+        loop {
+            let request = self.iam.get_account_authorization_details().filter(EntityType::User).max_items(PAGE);
+            let page = match self.call(OPERATION, request.set_marker(marker).send()).await {
+                Ok(page) => page,
+                Err(error) => return refused(error),
+            };
+            pages += 1;
+            for detail in page.user_detail_list() {
+                let tags = to_map(detail.tags());
+                if is_ours(&tags) {
+                    let user = user(detail, tags);
+                    users.insert(user.name.to_ascii_lowercase(), user);
+                }
+            }
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                break;
+            }
+        }
+        if pages > READS * users.len() {
+            tracing::info!(
+                pages,
+                users = users.len(),
+                "the users of this account are compared one by one: that is cheaper"
+            );
+            return Ok(Answer::not_for(TOO_DEAR_FOR));
+        }
+        tracing::debug!(pages, users = users.len(), took = ?read_at.elapsed(), "the account's details are read");
+        Ok(Answer::Read(Arc::new(AccountDetails { read_at, users })))
+    }
+}
+
+/// What a failure means for this way of reading, and what is a failure of all.
+fn refused(error: AwsError) -> Result<Answer, AwsError> {
+    match error.kind {
+        AwsErrorKind::Throttled | AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => {
+            Err(error)
+        }
+        AwsErrorKind::Service => {
+            tracing::warn!(%error, "the users of this account are compared one by one for a while, at five calls each");
+            Ok(Answer::not_for(BROKEN_FOR))
+        }
+        _ => {
+            tracing::warn!(
+                %error,
+                "the users of this account are compared one by one, at five calls each. The operator's policy should allow iam:{OPERATION}, as the one that `iam-policy` prints; --account-details=false does without"
+            );
+            Ok(Answer::not_for(REFUSED_FOR))
+        }
+    }
+}
+
+fn user(detail: &UserDetail, tags: BTreeMap<String, String>) -> IamUser {
+    let inline = detail.user_policy_list().iter().filter_map(|policy| {
+        Some((policy.policy_name()?.to_owned(), document(policy.policy_document().unwrap_or_default())))
+    });
+    IamUser {
+        name: detail.user_name().unwrap_or_default().to_owned(),
+        arn: detail.arn().unwrap_or_default().to_owned(),
+        id: detail.user_id().unwrap_or_default().to_owned(),
+        tags,
+        keys: Vec::new(),
+        boundary: boundary_arn(detail.permissions_boundary()),
+        grants: Some(Grants {
+            attached: detail
+                .attached_managed_policies()
+                .iter()
+                .filter_map(|policy| policy.policy_arn().map(str::to_owned))
+                .collect(),
+            inline: inline.collect(),
+            groups: detail.group_list().iter().cloned().collect(),
+        }),
+        leftovers: None,
+        login: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: AwsErrorKind) -> AwsError {
+        AwsError { operation: OPERATION, kind, message: String::new(), request_id: None }
+    }
+
+    #[test]
+    fn what_would_befall_every_call_is_a_failure_and_what_befalls_this_one_is_not() {
+        use AwsErrorKind::*;
+        for kind in [Throttled, Unreachable, Credentials, ClockSkew] {
+            assert_eq!(refused(error(kind)).err(), Some(error(kind)));
+        }
+        for kind in [AccessDenied, InvalidInput, Service, NoSuchEntity] {
+            let answer = refused(error(kind)).unwrap();
+            assert!(matches!(answer, Answer::Not(until) if until > Instant::now()), "{kind:?}");
+            assert!(answer.is_good(Instant::now()), "{kind:?}: nobody asks again before");
+        }
+    }
+
+    #[test]
+    fn details_are_good_for_whoever_has_changed_nothing_since() {
+        let read_at = Instant::now();
+        let answer = Answer::Read(Arc::new(AccountDetails { read_at, users: HashMap::new() }));
+        assert!(answer.is_good(read_at.checked_sub(Duration::from_millis(1)).unwrap()));
+        assert!(!answer.is_good(read_at), "a change of the same moment may not be in them");
+        assert!(!answer.is_good(read_at + Duration::from_millis(1)));
+    }
+}

@@ -1,0 +1,231 @@
+//! What a pass knows of IAM: what it remembers, what the account's details say, or what it reads now.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    api::{AwsDeployUser, mark},
+    aws::{self, AwsErrorKind},
+    domain::{
+        desired::{Desired, Target},
+        owner::Ownership,
+        plan::{self, Facts, Standing},
+        schedule::spread_permille,
+        world::{AccessKey, Iam, IamUser},
+    },
+    reconcile::{Context, PassError, PassSettings, memory::Remembered, report},
+};
+
+/// The part of the resync by which the ends of remembered facts are spread, and for which details serve everybody.
+const SPREAD: f64 = 0.25;
+
+/// The question about the IAM user of a resource.
+pub(super) struct Question<'a> {
+    pub(super) context: &'a Context,
+    /// The account.
+    pub(super) iam: &'a aws::Iam,
+    pub(super) user: &'a AwsDeployUser,
+    pub(super) target: &'a Target,
+    /// Absent during deletion, and for what is not allowed.
+    pub(super) desired: Option<&'a Desired>,
+}
+
+impl Question<'_> {
+    /// The answer, and how fresh it is. `before` is what is remembered, of whatever age; `looked` tells whether this process
+    /// has looked at the resource at all.
+    pub(super) async fn answer(
+        &self,
+        before: Option<Remembered>,
+        looked: bool,
+        wanted: Facts,
+    ) -> Result<(Remembered, Facts), PassError> {
+        let generation = self.user.metadata.generation;
+        let before = before.filter(|seen| seen.generation == generation);
+        let settings = &self.context.settings;
+        let kept = match (wanted, before) {
+            (Facts::LiveKeys, Some(seen)) if settings.believes(&seen, &self.target.owner.uid) && !seen.second_hand => {
+                return match self.read_keys(seen).await? {
+                    Some(seen) => Ok((seen, wanted)),
+                    None => self.read().await,
+                };
+            }
+            (Facts::Remembered, Some(seen)) if settings.believes(&seen, &self.target.owner.uid) => Some(seen),
+            (Facts::Remembered, Some(seen)) => self.in_details(Before::of(seen)).await?,
+            (Facts::Remembered, None) if !looked => self.in_details(self.of_status()).await?,
+            _ => None,
+        };
+        if let Some(kept) = kept
+            && let Some(kept) = self.with_keys_in_time(kept).await?
+        {
+            return Ok((kept, Facts::Remembered));
+        }
+        self.read().await
+    }
+
+    /// Everything, read now.
+    async fn read(&self) -> Result<(Remembered, Facts), PassError> {
+        let now = Instant::now();
+        let iam = Box::pin(self.read_iam()).await?;
+        let remembered = Remembered {
+            iam,
+            read_at: now,
+            keys_read_at: now,
+            changed_at: None,
+            second_hand: false,
+            generation: self.user.metadata.generation,
+        };
+        Ok((remembered, Facts::Live))
+    }
+
+    /// The user as the account's details have it, if it is the one that was known before.
+    async fn in_details(&self, before: Option<Before>) -> Result<Option<Remembered>, PassError> {
+        let (Some(before), Some(_), true) = (before, self.desired, self.context.settings.account_details) else {
+            return Ok(None);
+        };
+        let since = before.since.max(self.context.settings.details_since());
+        let is_ours = |tags: &_| self.target.owner.is_of_same_cluster(tags);
+        let Some(details) = self.iam.account_details(since, is_ours).await? else { return Ok(None) };
+        let ours = |found: &&IamUser| found.id == before.id && self.target.owner.of(&found.tags) == Ownership::Ours;
+        let Some(found) = details.user(&self.target.user_name).filter(ours) else { return Ok(None) };
+        let mut found = found.clone();
+        // The details know no passwords.
+        if (self.user.spec.console.is_some() || console_tag(&found).is_some()) && before.login.is_none() {
+            return Ok(None);
+        }
+        (found.keys, found.login) = (before.keys, before.login);
+        Ok(Some(Remembered {
+            iam: Iam::Found(found),
+            read_at: details.read_at(),
+            keys_read_at: before.keys_read_at,
+            changed_at: None,
+            second_hand: true,
+            generation: self.user.metadata.generation,
+        }))
+    }
+
+    /// What the status says of a resource that was well when it was written.
+    fn of_status(&self) -> Option<Before> {
+        let status = self.user.status.as_ref().filter(|_| report::is_well(self.user))?;
+        let keys = status.access_keys.iter().map(|key| {
+            Some(AccessKey { id: key.id.clone(), active: key.inactive_since.is_none(), created_at: key.created_at? })
+        });
+        let now = Instant::now();
+        // Not all at once, and not in the same order after each start: else some would never be looked at where starts are many.
+        let checked = self.context.settings.key_check.mul_f64(self.context.chance_of(&self.target.owner.uid));
+        Some(Before {
+            id: status.user.as_ref()?.id.clone(),
+            keys: keys.collect::<Option<_>>()?,
+            keys_read_at: now.checked_sub(checked).unwrap_or(now),
+            login: None,
+            since: now.checked_sub(Duration::from_hours(1)).unwrap_or(now),
+        })
+    }
+
+    /// Lists the keys if that was too long ago. `None` when the user is gone.
+    async fn with_keys_in_time(&self, mut seen: Remembered) -> Result<Option<Remembered>, PassError> {
+        let Iam::Found(found) = &mut seen.iam else { return Ok(Some(seen)) };
+        let ours = self.target.owner.of(&found.tags) == Ownership::Ours;
+        if !ours || seen.keys_read_at.elapsed() < self.context.settings.key_check {
+            return Ok(Some(seen));
+        }
+        let now = Instant::now();
+        match self.iam.access_keys(&found.name).await {
+            Ok(keys) => (found.keys, seen.keys_read_at) = (keys, now),
+            Err(error) if error.kind == AwsErrorKind::NoSuchEntity => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        if found.login.is_some() {
+            found.login = Some(self.iam.has_login_profile(&found.name).await?);
+        }
+        Ok(Some(seen))
+    }
+
+    /// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
+    async fn read_iam(&self) -> Result<Iam, PassError> {
+        let Self { iam, user, target, desired, .. } = *self;
+        let Some(mut found) = iam.user(&target.user_name).await? else { return Ok(Iam::Absent) };
+        // One that is about to be adopted is read whole: what it loses is told before.
+        let stranger = match desired {
+            Some(desired) => {
+                matches!(plan::standing(target, desired.adoption, &desired.path, &found), Standing::Stranger(_))
+            }
+            None => target.owner.of(&found.tags) != Ownership::Ours,
+        };
+        if stranger {
+            return Ok(Iam::Found(found));
+        }
+        if user.metadata.deletion_timestamp.is_some() {
+            // A deletion starts with what is declared; `DeleteUser` tells if more hangs on the user.
+            let partition = &iam.identity().await?.account.partition;
+            found.keys = iam.access_keys(&found.name).await?;
+            found.grants = Some(plan::declared_grants(user, partition));
+            found.login = console_tag(&found).map(|_| true);
+        } else {
+            let (keys, grants) = tokio::try_join!(iam.access_keys(&found.name), iam.grants(&found.name))?;
+            found.keys = keys;
+            found.grants = Some(grants);
+            if user.spec.console.is_some() || console_tag(&found).is_some() {
+                found.login = Some(iam.has_login_profile(&found.name).await?);
+            }
+        }
+        Ok(Iam::Found(found))
+    }
+
+    /// Reads user, tags and keys anew and takes policies, groups and password from what is remembered. `None` when that
+    /// does not go together: another user has the name now, or none of ours.
+    async fn read_keys(&self, seen: Remembered) -> Result<Option<Remembered>, PassError> {
+        let Self { iam, target, .. } = *self;
+        let now = Instant::now();
+        let Iam::Found(before) = &seen.iam else { return Ok(None) };
+        let Some(mut found) = iam.user(&target.user_name).await? else { return Ok(None) };
+        if found.id != before.id || target.owner.of(&found.tags) != Ownership::Ours {
+            return Ok(None);
+        }
+        found.keys = iam.access_keys(&found.name).await?;
+        found.grants.clone_from(&before.grants);
+        found.leftovers.clone_from(&before.leftovers);
+        found.login = before.login;
+        Ok(Some(Remembered { iam: Iam::Found(found), keys_read_at: now, ..seen }))
+    }
+}
+
+/// What is known of the user that the account's details are compared with.
+struct Before {
+    id: String,
+    keys: Vec<AccessKey>,
+    keys_read_at: Instant,
+    login: Option<bool>,
+    /// Older details are of before this was known, or of before we changed it.
+    since: Instant,
+}
+
+impl Before {
+    fn of(seen: Remembered) -> Option<Self> {
+        let Iam::Found(found) = seen.iam else { return None };
+        let since = seen.changed_at.map_or(seen.read_at, |changed| changed.max(seen.read_at));
+        Some(Self { id: found.id, keys: found.keys, keys_read_at: seen.keys_read_at, login: found.login, since })
+    }
+}
+
+impl PassSettings {
+    /// Whether what is remembered is young enough. Facts that were read at the same moment do not all end at the same moment.
+    pub(in crate::reconcile) fn believes(&self, seen: &Remembered, uid: &str) -> bool {
+        !self.ends_in(seen, uid).is_zero()
+    }
+
+    /// How long what is remembered of policies and tags is believed still.
+    pub(in crate::reconcile) fn ends_in(&self, seen: &Remembered, uid: &str) -> Duration {
+        let spread = f64::from(spread_permille(uid)) / 1000.0;
+        self.resync.mul_f64(1.0 - SPREAD * spread).saturating_sub(seen.read_at.elapsed())
+    }
+
+    /// Older details are not worth anything any more: who takes them would have to read new ones soon.
+    fn details_since(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.resync.mul_f64(SPREAD)).unwrap_or(now)
+    }
+}
+
+/// The tag that tells of console access, with the name of its Secret.
+pub(super) fn console_tag(user: &IamUser) -> Option<&String> {
+    user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(mark::TAG_CONSOLE)).map(|(_, value)| value)
+}
