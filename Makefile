@@ -103,3 +103,4 @@ include tests/faults/targets.mk
 include tests/model/targets.mk
 include tests/bench/targets.mk
 include tests/e2e/targets.mk
+include tests/dashboard/targets.mk

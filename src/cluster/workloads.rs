@@ -118,17 +118,16 @@ impl Rolling for Deployment {
     }
 
     fn counts(&self) -> Counts {
-        let spec = self.spec.clone().unwrap_or_default();
-        let status = self.status.clone().unwrap_or_default();
+        let (spec, status) = (self.spec.as_ref(), self.status.clone().unwrap_or_default());
         let late = |reason: Option<&str>| reason == Some("ProgressDeadlineExceeded");
         Counts {
             observed: status.observed_generation.unwrap_or_default(),
-            wanted: spec.replicas.unwrap_or(1),
+            wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             updated: status.updated_replicas.unwrap_or_default(),
             total: status.replicas.unwrap_or_default(),
             available: status.available_replicas.unwrap_or_default(),
             terminating: status.terminating_replicas.unwrap_or_default(),
-            paused: spec.paused.unwrap_or_default(),
+            paused: spec.and_then(|spec| spec.paused).unwrap_or_default(),
             deadline_exceeded: status
                 .conditions
                 .iter()
@@ -145,17 +144,17 @@ impl Rolling for StatefulSet {
     }
 
     fn counts(&self) -> Counts {
-        let spec = self.spec.clone().unwrap_or_default();
-        let status = self.status.clone().unwrap_or_default();
-        let strategy = spec.update_strategy.unwrap_or_default();
-        let partition = strategy.rolling_update.and_then(|update| update.partition).unwrap_or_default();
+        let (spec, status) = (self.spec.as_ref(), self.status.clone().unwrap_or_default());
+        let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
+        let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition).unwrap_or_default();
+        let by_hand = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
         Counts {
             observed: status.observed_generation.unwrap_or_default(),
-            wanted: spec.replicas.unwrap_or(1),
+            wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             updated: status.updated_replicas.unwrap_or_default(),
             total: status.replicas,
             available: status.ready_replicas.unwrap_or_default(),
-            by_hand: partition > 0 || strategy.type_.as_deref() == Some("OnDelete"),
+            by_hand: partition > 0 || by_hand,
             ..Counts::default()
         }
     }
@@ -167,7 +166,7 @@ impl Rolling for DaemonSet {
     }
 
     fn counts(&self) -> Counts {
-        let spec = self.spec.clone().unwrap_or_default();
+        let strategy = self.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
         let status = self.status.clone().unwrap_or_default();
         let updated = status.updated_number_scheduled.unwrap_or_default();
         Counts {
@@ -177,7 +176,7 @@ impl Rolling for DaemonSet {
             // Pods on nodes that should have none are counted apart, and are on their way out.
             total: updated,
             available: status.number_available.unwrap_or_default(),
-            by_hand: spec.update_strategy.and_then(|strategy| strategy.type_).as_deref() == Some("OnDelete"),
+            by_hand: strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete")),
             ..Counts::default()
         }
     }

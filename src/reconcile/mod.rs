@@ -361,11 +361,6 @@ impl Pass<'_> {
         self.keep_waiting_out(&mut actor);
         let plan = self.act(user, &mut actor).await;
         let act::Actor { user, observed, news, left, .. } = actor;
-        if !deleting || left {
-            let owner = &self.target.owner;
-            let is = !left && observed.world.user().is_some_and(IamUser::is_quarantined);
-            self.context.observer.quarantined(&owner.namespace, &owner.name, is);
-        }
         self.report(user, Some(&plan), Some(&observed.world), news, left).await
     }
 
@@ -599,6 +594,11 @@ impl Pass<'_> {
         });
         for piece in report::deeds(news, drift) {
             context.events.tell(&user, &piece).await;
+        }
+        // A deletion does not look at policies.
+        if let Some(world) = world.filter(|_| self.desired.is_some() || self.revoked.is_some() || left) {
+            let (owner, is) = (&self.target.owner, !left && world.user().is_some_and(IamUser::is_quarantined));
+            context.observer.quarantined(&owner.namespace, &owner.name, is);
         }
         if left {
             return End { user, next: Timestamp::MAX, left };

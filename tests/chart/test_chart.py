@@ -163,6 +163,7 @@ SAMPLES = {
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
 }
 
 LEADS = ["--leader-elect", f"--lease-namespace={NAMESPACE}", f"--lease-name={NAME}"]
@@ -223,7 +224,7 @@ class Values(unittest.TestCase):
         # Structures of Kubernetes that the API server checks, and Helm's own.
         checked_elsewhere = {
             "nodeAffinity", "podAffinity", "podAntiAffinity", "podSelector", "namespaceSelector", "labelSelector",
-            "valueFrom", "extraVolumes[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
+            "valueFrom", "extraVolumes[]", "extraObjects[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
         }
 
         def walk(node, path):
@@ -440,6 +441,20 @@ class Operator(unittest.TestCase):
             ({"registry": "localhost:5000", "digest": digest}, f"localhost:5000/{NAME}:0.1.0@{digest}"),
         ]:
             self.assertEqual(Objects({"image": image}).container["image"], name)
+
+    def test_replicas_are_spread_over_nodes_by_their_own_labels(self):
+        (constraint,) = Objects({"podLabels": {"a": "b"}}).pod["topologySpreadConstraints"]
+        self.assertEqual(constraint["topologyKey"], "kubernetes.io/hostname")
+        self.assertEqual(constraint["whenUnsatisfiable"], "ScheduleAnyway", "one node is enough")
+        selector = Objects().one("Deployment")["spec"]["selector"]
+        self.assertEqual(constraint["labelSelector"], selector)
+        given = [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"a": "b"}}}]
+        self.assertEqual(Objects({"topologySpreadConstraints": given}).pod["topologySpreadConstraints"], given)
+        self.assertNotIn("topologySpreadConstraints", Objects({"topologySpreadConstraints": []}).pod)
+
+    def test_more_objects_may_name_what_the_release_is_called(self):
+        given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}, "data": {"a": "1"}}
+        self.assertEqual(Objects({"extraObjects": [given]}).one("ConfigMap", "-more")["metadata"], {"name": f"{NAME}-more"})
 
     def test_the_selector_does_not_move_with_labels(self):
         selector = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}
@@ -725,7 +740,7 @@ class Notes(unittest.TestCase):
     def test_what_is_closed_is_said_with_the_way_to_open_it(self):
         said = notes()
         for part in ("NOTHING IS ALLOWED WITHOUT A CLASS", "kubectl get awsdeployuserclasses", "NO ACCESS TO SECRETS YET",
-                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "needs AWS credentials", "wait --for=condition=Ready"):
+                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "NEEDS AWS CREDENTIALS", "wait --for=condition=Ready"):
             self.assertIn(part, said)
 
     def test_what_is_open_is_said_too(self):
@@ -735,7 +750,27 @@ class Notes(unittest.TestCase):
         })
         for part in ("Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
             self.assertIn(part, said)
-        self.assertNotIn("YET", said)
+        self.assertNotRegex(said, "YET|NEEDS AWS")
+
+    def test_the_classes_of_presets_are_spoken_of(self):
+        role = "arn:aws:iam::123456789012:role/deploy-users"
+        said = notes({
+            "secretAccess": {"namespaces": ["ci"]},
+            "presets": {"cycle": {"enabled": True, "namespaces": ["deploy"], "roleArn": role}},
+        })
+        for part in ("BUT NOT in deploy", "Class cycle works in account 123456789012", "className: cycle", "adu,secret cycle"):
+            self.assertIn(part, said)
+        self.assertNotIn("AwsDeployUserClass\n", said)
+        closed = notes({"presets": {"cycle": {"enabled": True, "namespaces": ["a", "b"]}}})
+        self.assertIn("secretAccess.namespaces={a,b}", closed)
+
+    def test_the_policy_is_asked_for_in_the_account_and_the_partition_of_the_role(self):
+        self.assertIn("iam-policy --account 123456789012\n", notes())
+        annotations = {"eks.amazonaws.com/role-arn": "arn:aws-cn:iam::111122223333:role/x"}
+        said = notes({"serviceAccount": {"annotations": annotations}})
+        self.assertIn("iam-policy --account 111122223333 --partition aws-cn\n", said)
+        self.assertNotIn("123456789012", said)
+        self.assertNotIn(" exec ", notes({"replicas": 0}), "there is no pod to ask")
 
     def test_tokens_without_tls_are_warned_of(self):
         auth = {"auth": {"enabled": True}}
@@ -744,8 +779,9 @@ class Notes(unittest.TestCase):
         self.assertNotIn("WITHOUT TLS", notes())
 
     def test_notes_fit_a_terminal(self):
-        for line in notes().splitlines():
-            self.assertLessEqual(len(line), 130, line)
+        for given in ({}, {"presets": {"cycle": {"enabled": True, "namespaces": ["deploy"]}}, "aws": {"credentialsSecret": "aws"}}):
+            for line in notes(given).splitlines():
+                self.assertLessEqual(len(line), 130, line)
 
 
 class Presets(unittest.TestCase):

@@ -15,7 +15,7 @@ import time
 import unittest
 
 import yaml
-from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, helm
+from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, helm, notes
 
 SERVED, OTHER = "deploy", "other"
 NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging", "velero")
@@ -23,7 +23,8 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 USERS = "awsdeployusers.awsdeploy.dev"
 CLASSES = "awsdeployuserclasses.awsdeploy.dev"
 VALUES = {"replicas": 0, "secretAccess": {"namespaces": [SERVED]}}
-PRESET = {**VALUES, "presets": {"cycle": {"enabled": True, "namespaces": [SERVED]}}}
+ROLE = "arn:aws:iam::444455556666:role/deploy-users"
+PRESET = {**VALUES, "presets": {"cycle": {"enabled": True, "namespaces": [SERVED], "roleArn": ROLE, "externalId": "cluster-1"}}}
 
 
 def kubectl(*arguments, given=None, check=True):
@@ -265,6 +266,21 @@ class Rights(Release):
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples" / "classes"))
         self.assertEqual(done.stderr, "", "warnings")
 
+    def test_the_commands_of_the_notes_print_the_policy_of_the_operator(self):
+        """Run outside of the pod that there is not."""
+        # The last of the two asks for what the classes allow.
+        lines = re.findall(r"^ +aws-deploy-user-operator (iam-policy .*)$", notes(VALUES | {"replicas": 1}), re.MULTILINE)
+        classes = kubectl("get", CLASSES, "-o", "yaml").stdout
+        actions = []
+        for line in lines:
+            command = [os.environ["OPERATOR"], *shlex.split(line)]
+            done = subprocess.run(command, input=classes, capture_output=True, text=True, check=True, timeout=60)
+            statements = json.loads(done.stdout)["Statement"]
+            actions.append({action for statement in statements if statement["Effect"] == "Allow" for action in statement["Action"]})
+        everything, what_classes_allow = actions
+        self.assertIn("iam:CreateAccessKey", what_classes_allow)
+        self.assertLessEqual(what_classes_allow, everything)
+
     def test_a_second_release_does_not_take_what_is_anothers(self):
         self.addCleanup(helm, "uninstall", "another", "--ignore-not-found")
         with self.assertRaisesRegex(Refused, "(?i)ownership|exists"):
@@ -284,6 +300,8 @@ class Life(Release):
         self.change(PRESET)
         first = self.uid()
         self.assertTrue(first, "CRD and class come with one installation")
+        account = json.loads(kubectl("get", CLASSES, "cycle", "-o", "json").stdout)["spec"]["account"]
+        self.assertEqual(account, {"id": "444455556666", "roleArn": ROLE, "externalId": "cluster-1"})
         install(PRESET)
         self.assertIn("kind: AwsDeployUserClass\n", helm("get", "manifest", NAME))
         self.assertEqual(self.uid(), first, "a class that were made anew would take its users with it")

@@ -7,15 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use awsdeploy_testkit::{Error, Result, tools::repository};
+use awsdeploy_testkit::{Error, Result};
 use serde_json::Value;
 
-use crate::shell::Shell;
+use crate::{shell::Shell, version::Version};
 
-/// The operator's repository; its tag is [`TAG`].
+/// The operator's repository; the tags are those of the versions.
 pub(crate) const OPERATOR: &str = "localhost/aws-deploy-user-operator";
-/// The tag of the operator.
-pub(crate) const TAG: &str = "e2e";
 /// The workload.
 pub(crate) const TESTKIT: &str = "localhost/testkit:e2e";
 
@@ -28,22 +26,28 @@ const GROUP: &str = "root:x:0:\nnonroot:x:65532:\n";
 pub(crate) struct Images {
     /// Archives for `ctr images import`.
     pub(crate) archives: Vec<PathBuf>,
-    /// The operator's image as a registry would keep it: an OCI layout with compressed layers.
+    /// The image of the first version as a registry would keep it: an OCI layout with compressed layers.
     pub(crate) layout: PathBuf,
 }
 
-/// Builds them of the programs in these directories: the operator's, and the testkit's.
-pub(crate) async fn build(shell: &Shell, run: &Path, operator: &Path, testkit: &Path) -> Result<Images> {
+/// Builds the images of these versions, and the testkit's.
+pub(crate) async fn build(shell: &Shell, run: &Path, versions: &[&Version], testkit: &Path) -> Result<Images> {
     let directory = run.join("images");
     let place = |name: &str| directory.join(name).display().to_string();
-    for name in ["base", "build/out", "testkit"] {
+    for name in ["base", "testkit"] {
         make(&directory.join(name))?;
     }
-    let stripped = directory.join("build/out/aws-deploy-user-operator");
     let kit = directory.join("testkit/testkit");
-    shell.quiet(&format!("strip -o {} {}", stripped.display(), operator.display())).await?;
     shell.quiet(&format!("strip -o {} {}", kit.display(), testkit.display())).await?;
-    base(shell, &directory.join("base"), &[&stripped, &kit]).await?;
+    let mut programs = vec![kit];
+    for version in versions {
+        let out = directory.join(version.tag).join("out");
+        make(&out)?;
+        let program = out.join("aws-deploy-user-operator");
+        shell.quiet(&format!("strip -o {} {}", program.display(), version.program.display())).await?;
+        programs.push(program);
+    }
+    base(shell, &directory.join("base"), &programs).await?;
     write(&directory.join("base.Dockerfile"), "FROM scratch\nCOPY . /\n")?;
     let testkit = "FROM localhost/base\nCOPY testkit /usr/local/bin/testkit\nUSER 65532:65532\n\
         ENTRYPOINT [\"/usr/local/bin/testkit\"]\nCMD [\"pause\"]\n";
@@ -57,27 +61,31 @@ pub(crate) async fn build(shell: &Shell, run: &Path, operator: &Path, testkit: &
     );
     let build = format!("{buildah} bud --isolation chroot --pull-never --tag");
     shell.quiet(&format!("{build} localhost/base --file {} {}", place("base.Dockerfile"), place("base"))).await?;
-    let dockerfile = repository().join("Dockerfile");
-    let image = format!("{OPERATOR}:{TAG}");
-    shell
-        .quiet(&format!(
-            "{build} {image} --build-context build={} --build-context {}=container-image://localhost/base --file {} {}",
-            place("build"),
-            published_base(&dockerfile)?,
-            dockerfile.display(),
-            repository().display(),
-        ))
-        .await?;
     shell.quiet(&format!("{build} {TESTKIT} --file {} {}", place("testkit.Dockerfile"), place("testkit"))).await?;
+    let mut images = vec![TESTKIT.to_owned()];
+    for version in versions {
+        let image = format!("{OPERATOR}:{}", version.tag);
+        let dockerfile = version.file("Dockerfile");
+        shell
+            .quiet(&format!(
+                "{build} {image} --build-context build={} --build-context {}=container-image://localhost/base --file {} {}",
+                place(version.tag),
+                published_base(&dockerfile)?,
+                dockerfile.display(),
+                version.tree.display(),
+            ))
+            .await?;
+        images.push(image);
+    }
 
     let mut archives = Vec::new();
-    for (name, image) in [("operator.tar", image.as_str()), ("testkit.tar", TESTKIT)] {
-        let archive = directory.join(name);
+    for (number, image) in images.iter().enumerate() {
+        let archive = directory.join(format!("{number}.tar"));
         shell.quiet(&format!("{buildah} push {image} docker-archive:{}:{image}", archive.display())).await?;
         archives.push(archive);
     }
     let layout = directory.join("layout");
-    shell.quiet(&format!("{buildah} push {image} oci:{}:{TAG}", layout.display())).await?;
+    shell.quiet(&format!("{buildah} push {} oci:{}:image", images[1], layout.display())).await?;
     Ok(Images { archives, layout })
 }
 
@@ -90,7 +98,7 @@ fn published_base(dockerfile: &Path) -> Result<String> {
 }
 
 /// What distroless/cc has and these programs need, from the files of this machine: libraries, certificates, users.
-async fn base(shell: &Shell, directory: &Path, programs: &[&Path]) -> Result<()> {
+async fn base(shell: &Shell, directory: &Path, programs: &[PathBuf]) -> Result<()> {
     let mut files = BTreeSet::from([PathBuf::from(CERTIFICATES)]);
     for program in programs {
         let libraries = shell.quiet(&format!("ldd {}", program.display())).await?;

@@ -20,6 +20,7 @@ mod node;
 mod shell;
 mod story;
 mod summary;
+mod version;
 mod workload;
 mod world;
 
@@ -51,8 +52,15 @@ const CLAIMS: &[Claim] = claims! {
     }
     keys: {
         the_readme_manifest_gets_ready,
+        an_example_gets_ready_and_is_left_alone,
         a_pod_signs_with_the_mounted_files,
         three_rotations_reach_the_mounted_files,
+    }
+    release: {
+        an_upgrade_in_the_middle_of_a_rotation_loses_nothing,
+        a_rollback_goes_on_with_the_same_key,
+        the_next_upgrade_takes_new_values_and_keeps_the_key,
+        a_rollback_in_the_middle_of_a_rotation_loses_nothing,
     }
     restarts: {
         a_program_with_the_key_in_its_environment_is_restarted_before_the_old_key_goes,
@@ -63,10 +71,9 @@ const CLAIMS: &[Claim] = claims! {
         a_rollout_restart_in_the_middle_of_a_rotation_loses_nothing,
     }
     release: {
-        an_upgrade_in_the_middle_of_a_rotation_loses_nothing,
-        a_rollback_goes_on_with_the_same_key,
         an_uninstall_leaves_a_live_resource_working,
         no_call_of_the_pod_was_refused,
+        a_finalizer_that_is_taken_off_by_hand_leaves_the_iam_user,
         a_deletion_without_an_operator_waits_and_the_next_one_finishes_it,
         a_removal_in_the_documented_order_leaves_nothing,
     }
@@ -80,7 +87,7 @@ fn main() -> ExitCode {
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
-    if std::env::var_os(world::PROGRAMS_VARIABLE).is_none() || std::process::id() != 1 {
+    if std::env::var_os(version::PROGRAMS_VARIABLE).is_none() || std::process::id() != 1 {
         println!("e2e: nothing done, since it needs a node of its own: make e2e");
         return ExitCode::SUCCESS;
     }

@@ -1,14 +1,13 @@
 //! What the story is told about: a cluster with a node, an AWS, and the operator in pods.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 
-use awsdeploy::api::AwsDeployUser;
 use awsdeploy_testkit::{
     Error, Result,
-    aws_proxy::{Account, StrictAws, UserTruth},
+    aws_proxy::{Account, Mark, StrictAws, UserTruth},
     emulator::AwsAccess,
     rig::Rig,
     run_dir::RunDir,
@@ -28,13 +27,9 @@ use crate::{
     node::Node,
     shell::Shell,
     summary::Summary,
+    version::{self, Version},
     workload::Workload,
 };
-
-/// Where the built programs are: cargo's target directory.
-pub(crate) const PROGRAMS_VARIABLE: &str = "AWSDEPLOY_E2E_PROGRAMS";
-/// Of which profile the operator is: debug or release.
-const PROFILE_VARIABLE: &str = "AWSDEPLOY_E2E_PROFILE";
 
 /// The release, and the namespace it is in.
 pub(crate) const RELEASE: &str = "aws-deploy-user-operator";
@@ -59,8 +54,12 @@ pub(crate) struct World {
     /// Where pods reach AWS.
     pub(crate) endpoint: String,
     pub(crate) images: Images,
-    pub(crate) profile: String,
+    pub(crate) today: Version,
+    /// The release before, which is installed first and upgraded.
+    pub(crate) before: Option<Version>,
     pub(crate) workload: Option<Workload>,
+    /// From then on nothing is to be written for the resource that is left alone.
+    pub(crate) peaceful_since: Mark,
     requests: u32,
     // In this order they are dropped, so stopped.
     pub(crate) node: Node,
@@ -80,8 +79,7 @@ impl World {
     pub(crate) async fn set_up() -> Result<Self> {
         awsdeploy_testkit::install_crypto_provider();
         let begun = Instant::now();
-        let profile = std::env::var(PROFILE_VARIABLE).unwrap_or_else(|_| "debug".to_owned());
-        let programs = PathBuf::from(std::env::var_os(PROGRAMS_VARIABLE).unwrap_or_default());
+        let (today, before) = (Version::of_today(), Version::before());
         let tools = Tools::locate().await?;
         let directory = RunDir::create()?;
         let run = directory.path().to_owned();
@@ -89,9 +87,9 @@ impl World {
         network::set_up(&shell).await?;
         let machine = Machine::shield(&run.join("node"), &shell).await?;
 
-        let (operator, testkit) = (programs.join(&profile).join(RELEASE), programs.join("debug/testkit"));
+        let (versions, testkit): (Vec<_>, _) = ([&today].into_iter().chain(&before).collect(), version::testkit());
         let (rig, images) =
-            tokio::try_join!(Rig::start_in(directory), image::build(&shell, &run, &operator, &testkit))?;
+            tokio::try_join!(Rig::start_in(directory), image::build(&shell, &run, &versions, &testkit))?;
         println!("control plane and images: ready after {:.1} s", begun.elapsed().as_secs_f32());
         let control_plane = rig.control_plane();
         shell.set("KUBECONFIG", control_plane.kubeconfig().display().to_string());
@@ -112,12 +110,19 @@ impl World {
             shell,
             aws,
             images,
-            profile,
+            today,
+            before,
             workload: None,
+            peaceful_since: Mark::default(),
             requests: 0,
             node,
             rig,
         })
+    }
+
+    /// What is installed at the beginning.
+    pub(crate) fn first(&self) -> &Version {
+        self.before.as_ref().unwrap_or(&self.today)
     }
 
     /// Ends it in order.
@@ -179,11 +184,6 @@ impl World {
             self.operator_pods().await.into_iter().find(|pod| holder.starts_with(&pod.name_any()))
         };
         eventually("a leader", SOON, probe).await.unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// The resource.
-    pub(crate) async fn user(&self) -> AwsDeployUser {
-        Api::namespaced(self.client.clone(), NAMESPACE).get(USER).await.expect("the resource is there")
     }
 
     /// The key id that is published.

@@ -42,6 +42,7 @@ mod rights;
 mod rotation;
 mod stage;
 mod traces;
+mod upgrade;
 mod waiting;
 
 use std::process::ExitCode;
@@ -237,7 +238,11 @@ const CLAIMS: &[Claim] = claims! {
     }
     restore: {
         a_restored_resource_goes_on_with_its_user_once_that_is_handed_over,
-        a_rotation_that_version_0_1_0_has_begun_is_brought_to_its_end,
+    }
+    upgrade: {
+        a_key_that_an_older_operator_left_in_its_journal_is_published,
+        a_key_whose_answer_an_older_operator_lost_is_deleted_and_another_one_made,
+        a_key_that_an_older_operator_gave_up_is_deleted_and_another_one_made,
     }
     observed: {
         metrics_follow_a_resource_from_its_first_key_to_its_end,

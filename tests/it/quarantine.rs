@@ -32,6 +32,7 @@ pub(crate) async fn a_frozen_user_in_quarantine_loses_its_key_where_its_class_as
     let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::Quarantined)).await;
     assert!(message(&user, ConditionType::UserSynced).contains("Nothing was done about its keys"));
     looks(&stage, 2).await;
+    assert_eq!(shown(&stage).await, 1, "the alert is about frozen users too");
     assert!(stage.aws.log().mutating_calls_since(mark).is_empty(), "the class says Alert");
 
     stage.class("q", class("AmazonEC2FullAccess", "Rotate")).await;

@@ -31,17 +31,17 @@ pub fn revocation(
     user: &IamUser,
     facts: Facts<'_>,
 ) -> Revocation {
-    match class {
-        Some(class) => match still_allowed(class, user, facts) {
-            Ok(()) if begun => {
-                Revocation { how: class.spec.on_revoked, why: Some("the class did not allow what it had".to_owned()) }
-            }
-            Ok(()) => Revocation { how: OnRevoked::Freeze, why: None },
-            Err(why) => Revocation { how: class.spec.on_revoked, why: Some(why) },
-        },
-        None => {
-            Revocation { how: recorded.unwrap_or_default(), why: Some("the class that allowed it is gone".to_owned()) }
+    let Some(class) = class else {
+        // An operator of the time before classes has recorded none.
+        let why = if recorded.is_some() { "the class that allowed it is gone" } else { "no class has allowed it yet" };
+        return Revocation { how: recorded.unwrap_or_default(), why: Some(why.to_owned()) };
+    };
+    match still_allowed(class, user, facts) {
+        Ok(()) if begun => {
+            Revocation { how: class.spec.on_revoked, why: Some("the class did not allow what it had".to_owned()) }
         }
+        Ok(()) => Revocation { how: OnRevoked::Freeze, why: None },
+        Err(why) => Revocation { how: class.spec.on_revoked, why: Some(why) },
     }
 }
 

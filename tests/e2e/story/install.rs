@@ -1,6 +1,10 @@
 //! From nothing to an operator that is ready.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -8,6 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     image::{self, Layout},
     summary::{megabytes, seconds},
+    version::{Version, profile},
     world::{NAMESPACE, RELEASE, World},
 };
 
@@ -38,7 +43,7 @@ pub(crate) async fn the_image_holds_one_program_that_runs_as_nobody(world: &mut 
     let sizes = format!(
         "{} ({} build {}, base of this machine's Debian files {})",
         megabytes(own + base_size),
-        world.profile,
+        profile(),
         megabytes(own),
         megabytes(*base_size)
     );
@@ -61,11 +66,17 @@ pub(crate) async fn the_chart_installs_from_zero_and_gets_ready(world: &mut Worl
     let credentials = "kubectl create secret generic administrator --from-env-file=$RUN/administrator.env";
     world.shell.shown(&format!("{credentials} --namespace {RELEASE}")).await;
 
-    let begun = Instant::now();
-    install(world).await;
-    world.summary.fact("helm install to ready", seconds(begun.elapsed()));
+    let took = install(world, &world.first().clone()).await;
     world.shell.shown(&format!("kubectl --namespace {RELEASE} get pods,lease")).await;
+    let memory = idle(world).await;
+    if world.before.is_none() {
+        world.summary.fact("helm install to ready", seconds(took));
+        world.summary.fact("memory, idle", memory);
+    }
+}
 
+/// What the pods take when there is little to do, one leader and one that stands by. They run with no rights.
+pub(super) async fn idle(world: &World) -> String {
     let leader = world.leader().await;
     let mut idle = Vec::new();
     for pod in world.operator_pods().await {
@@ -75,29 +86,46 @@ pub(crate) async fn the_chart_installs_from_zero_and_gets_ready(world: &mut Worl
         idle.push(format!("{what} {} MiB", resident_kib(process) / 1024));
     }
     assert_eq!(idle.len(), 2, "one leads, one stands by");
-    world.summary.fact("memory, idle", format!("{} (resident, {} build)", idle.join(", "), world.profile));
+    format!("{} (resident, {} build)", idle.join(", "), profile())
 }
 
-/// Installs the chart with the values that a cluster without roles for pods would use.
-pub(crate) async fn install(world: &World) {
-    let values = json!({
-        "image": {"repository": image::OPERATOR, "tag": image::TAG, "pullPolicy": "Never"},
+/// The values that a cluster without roles for pods would use, as far as the chart of this version knows them.
+pub(super) fn values(world: &World, version: &Version) -> Value {
+    version.known(json!({
+        "image": {"repository": image::OPERATOR, "tag": version.tag, "pullPolicy": "Never"},
         "aws": {"region": "us-east-1", "endpointUrl": world.endpoint, "credentialsSecret": "administrator"},
         "secretAccess": {"namespaces": [NAMESPACE]},
         "restartAccess": {"namespaces": [NAMESPACE]},
         // As short as the story needs it; the defaults are 1h, 60s and 10m.
         "settings": {"minRotationInterval": "10s", "intentDwell": "5s", "retireDwell": "3s"},
-    });
+    }))
+}
+
+/// Writes the values of a version to `$RUN/values.json`.
+pub(super) fn write_values(world: &World, version: &Version) {
+    let values = values(world, version);
     fs::write(world.directory().join("values.json"), values.to_string()).expect("a file");
-    let command = format!(
-        "helm install {RELEASE} charts/aws-deploy-user-operator --namespace {RELEASE} --values $RUN/values.json \
-         --wait --timeout 2m"
-    );
     println!("{values:#}");
+}
+
+/// Installs a version from its chart; how long it took until that was ready.
+pub(super) async fn install(world: &World, version: &Version) -> Duration {
+    write_values(world, version);
+    let begun = Instant::now();
+    let command = format!(
+        "helm install {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 2m",
+        version.chart()
+    );
     world.shell.shown(&command).await;
-    // The examples name classes of their own; what names none is allowed all by this one.
+    let took = begun.elapsed();
+    apply_classes(world, version).await;
+    took
+}
+
+/// The classes that the examples of a version name, and one by which what names none is allowed all.
+pub(super) async fn apply_classes(world: &World, version: &Version) {
     fs::write(world.directory().join("class.json"), open_class().to_string()).expect("a file");
-    world.shell.shown("kubectl apply -f examples/classes -f $RUN/class.json").await;
+    world.shell.shown(&format!("kubectl apply -f {} -f $RUN/class.json", version.named("examples/classes"))).await;
 }
 
 /// A class by which every resource of the story is allowed what it asks for.

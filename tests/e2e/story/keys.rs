@@ -2,20 +2,25 @@
 
 use std::{fs, time::Duration};
 
-use awsdeploy_testkit::{tools::repository, wait::eventually};
+use awsdeploy_testkit::wait::eventually;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
 use crate::{
     summary::{range, seconds},
+    version::Version,
     workload::{self, POD, Workload},
     world::{IAM_USER, NAMESPACE, SECRET, SOON, USER, World},
 };
 
 const ROTATIONS: usize = 3;
+/// A resource that is made at the beginning and left alone: an example.
+pub(super) const PEACEFUL: &str = "state-bucket";
+/// Its IAM user.
+pub(super) const PEACEFUL_USER: &str = "deploy-state-bucket";
 
 pub(crate) async fn the_readme_manifest_gets_ready(world: &mut World) {
-    let manifest = readme_manifest(USER);
+    let manifest = readme_manifest(world.first(), USER);
     fs::write(world.directory().join("cycle.yaml"), &manifest).expect("a file");
     print!("{manifest}");
     world.shell.shown("kubectl apply -f $RUN/cycle.yaml").await;
@@ -27,12 +32,21 @@ pub(crate) async fn the_readme_manifest_gets_ready(world: &mut World) {
     assert_eq!(user.active_keys(), [world.published().await]);
 }
 
-/// The manifest of this name in the README: what a person copies from there has to work.
-pub(crate) fn readme_manifest(name: &str) -> String {
-    let readme = fs::read_to_string(repository().join("README.md")).expect("the README can be read");
+/// The manifest of this name in the README of a version: what a person copies from there has to work.
+pub(crate) fn readme_manifest(version: &Version, name: &str) -> String {
+    let readme = version.text("README.md");
     let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let head = format!("metadata: {{name: {name},");
     blocks.into_iter().find(|block| block.contains(&head)).expect("the README has the manifest").to_owned()
+}
+
+pub(crate) async fn an_example_gets_ready_and_is_left_alone(world: &mut World) {
+    let example = world.first().named(&format!("examples/{PEACEFUL}.yaml"));
+    world.shell.shown(&format!("kubectl apply -f {example}")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{PEACEFUL} --timeout=60s")).await;
+    let user = world.aws.truth().user(PEACEFUL_USER).await.expect("the truth can be read");
+    assert_eq!(user.map(|user| user.active_keys().len()), Some(1));
+    world.peaceful_since = world.aws.log().mark();
 }
 
 pub(crate) async fn a_pod_signs_with_the_mounted_files(world: &mut World) {

@@ -1,13 +1,22 @@
-//! The life of the release: upgraded, rolled back, uninstalled with and without live resources.
+//! The life of the release: upgraded, rolled back, upgraded again, uninstalled with and without live resources.
 
 use std::fs;
 
 use awsdeploy::api::AwsDeployUser;
-use awsdeploy_testkit::{aws_proxy::Rule, wait::eventually};
+use awsdeploy_testkit::{
+    aws_proxy::{CallRecord, Mark, Rule},
+    wait::eventually,
+};
 use kube::{Api, ResourceExt as _};
 
-use super::{faults::settled, install, keys::readme_manifest};
+use super::{
+    faults::settled,
+    install,
+    keys::{PEACEFUL, PEACEFUL_USER, readme_manifest},
+};
 use crate::{
+    summary::seconds,
+    version::Version,
     workload::POD,
     world::{NAMESPACE, RELEASE, SOON, USER, World},
 };
@@ -16,34 +25,117 @@ use crate::{
 const CHANGED: &str = "secretCheck";
 
 pub(crate) async fn an_upgrade_in_the_middle_of_a_rotation_loses_nothing(world: &mut World) {
-    let key = world.published().await;
+    let today = world.today.clone();
+    let command = format!(
+        "helm upgrade {RELEASE} {} --namespace {RELEASE} --reset-then-reuse-values --set image.tag={} \
+         --set settings.{CHANGED}=30s | head -n 4",
+        today.chart(),
+        today.tag
+    );
+    in_the_middle_of_a_rotation(world, &command, &today).await;
+    assert!(arguments(world).await.contains("--secret-check=30s"), "{}", arguments(world).await);
+    // With what the version before does not know: it has to live with that.
+    install::apply_classes(world, &today).await;
+}
+
+pub(crate) async fn a_rollback_in_the_middle_of_a_rotation_loses_nothing(world: &mut World) {
+    let (today, first) = (world.today.clone(), world.first().clone());
+    let command = format!("helm rollback {RELEASE} 1 --namespace {RELEASE}");
+    in_the_middle_of_a_rotation(world, &command, &first).await;
+    let revision = format!("helm history {RELEASE} --namespace {RELEASE} --output json");
+    let history: serde_json::Value = serde_json::from_str(&world.shell.word(&revision).await).expect("JSON");
+    let revisions = history.as_array().map(Vec::len).unwrap_or_default();
+    // To the one before the rollback: another way forward.
+    let forward = format!("helm rollback {RELEASE} {} --namespace {RELEASE} --wait --timeout 2m", revisions - 1);
+    world.shell.shown(&forward).await;
+    // The older version has written status, and so dropped from the classes what it does not know.
+    install::apply_classes(world, &today).await;
+    settled(world).await;
+    runs(world, &today).await;
+}
+
+/// Has the release changed to this version while AWS's answer to `CreateAccessKey` is on its way to the leader. It comes
+/// to nobody: what the one has begun is in its journal, and the other reads it.
+async fn in_the_middle_of_a_rotation(world: &mut World, command: &str, version: &Version) {
+    let (key, before) = (world.published().await, world.aws.log().mark());
     let made = world.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
     world.ask_for_a_key().await;
     assert!(made.paused(SOON).await, "a key is made, and its answer is on the way");
-    let command = format!(
-        "helm upgrade {RELEASE} charts/aws-deploy-user-operator --namespace {RELEASE} --reset-then-reuse-values \
-         --set settings.{CHANGED}=30s | head -n 4"
-    );
-    world.shell.shown(&command).await;
-    made.release();
+    let asked = world.leader().await.name_any();
+    world.shell.shown(command).await;
+    let another = async || (world.leader().await.name_any() != asked).then_some(());
+    eventually("another pod to lead", SOON, another).await.unwrap_or_else(|error| panic!("{error}"));
+    made.abort();
     settled(world).await;
-    assert!(arguments(world).await.contains("--secret-check=30s"), "{}", arguments(world).await);
-    world.until_another_key_is_used(&key).await;
+    runs(world, version).await;
+    let new = world.until_another_key_is_used(&key).await.key;
     world.until_one_key_is_left().await;
+    let mut made = world.aws.log().mutating_calls_since(before).into_iter();
+    let lost = made.find(|call| call.action == "CreateAccessKey");
+    let lost = lost.and_then(|call| call.access_key).expect("the key whose answer was lost");
+    assert_ne!(lost, new, "a key whose secret nobody has is not published");
+    nothing_was_written_for_a_resource_in_peace(world, before).await;
 }
 
 pub(crate) async fn a_rollback_goes_on_with_the_same_key(world: &mut World) {
-    let key = world.published().await;
+    let (key, first) = (world.published().await, world.first().clone());
+    let before = world.aws.log().mark();
     world.shell.shown(&format!("helm rollback {RELEASE} 1 --namespace {RELEASE} --wait --timeout 2m")).await;
     world.shell.shown(&format!("helm history {RELEASE} --namespace {RELEASE}")).await;
     settled(world).await;
     assert!(!arguments(world).await.contains("--secret-check"), "{}", arguments(world).await);
-    let ready = format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{USER} --timeout=60s");
-    world.shell.shown(&ready).await;
+    runs(world, &first).await;
+    goes_on_with(world, &key, before).await;
+}
+
+pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &mut World) {
+    let (key, today) = (world.published().await, world.today.clone());
+    let before = world.aws.log().mark();
+    install::write_values(world, &today);
+    let command = format!(
+        "helm upgrade {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 2m | head -n 4",
+        today.chart()
+    );
+    world.shell.shown(&command).await;
+    settled(world).await;
+    runs(world, &today).await;
+    goes_on_with(world, &key, before).await;
+    let memory = install::idle(world).await;
+    if world.before.is_some() {
+        world.summary.fact("memory, idle", memory);
+    }
+}
+
+/// Waits until all is well, with the same key and no write for a resource that nobody touches, and replaces the key.
+async fn goes_on_with(world: &mut World, key: &str, before: Mark) {
+    nothing_was_written_for_a_resource_in_peace(world, before).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu --all --timeout=60s")).await;
     assert_eq!(world.published().await, key, "a new operator makes no new key");
     world.ask_for_a_key().await;
-    world.until_another_key_is_used(&key).await;
+    world.until_another_key_is_used(key).await;
     world.until_one_key_is_left().await;
+    nothing_was_written_for_a_resource_in_peace(world, before).await;
+}
+
+/// Whoever looks at it, of whatever version, finds it as it should be and changes nothing.
+async fn nothing_was_written_for_a_resource_in_peace(world: &World, since: Mark) {
+    let of_it = |call: &CallRecord| call.user.as_deref() == Some(PEACEFUL_USER);
+    // At this user alone, or at all of the account.
+    let looked = |call: &CallRecord| of_it(call) || call.action == "GetAccountAuthorizationDetails";
+    world.aws.log().wait_since(since, "a look", SOON, looked).await.unwrap_or_else(|error| panic!("{error}"));
+    let writes: Vec<_> = world.aws.log().mutating_calls_since(world.peaceful_since).into_iter().filter(of_it).collect();
+    assert!(writes.is_empty(), "{PEACEFUL} was well as it was: {writes:#?}");
+}
+
+/// All pods of the operator are of this version.
+async fn runs(world: &World, version: &Version) {
+    let images = "jsonpath='{.items[*].spec.containers[0].image}'";
+    let pods = format!("kubectl -n {RELEASE} get pods --selector app.kubernetes.io/name={RELEASE} --output {images}");
+    let running = async || {
+        let images = world.shell.word(&pods).await;
+        images.split(' ').all(|image| image.ends_with(&format!(":{}", version.tag))).then_some(())
+    };
+    eventually("pods of that version alone", SOON, running).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The arguments of the operator, as the cluster has them.
@@ -74,32 +166,69 @@ pub(crate) async fn no_call_of_the_pod_was_refused(world: &mut World) {
     // By AWS's own count too: what the pod sent and what arrived is one number, but for the calls of the last second.
     let arrived = world.aws.log().calls_of("GetCallerIdentity").len() as u64;
     assert!(arrived >= report.accepted, "{arrived} calls arrived");
-    assert!(report.keys.len() > 7, "eight keys were in use: {:?}", report.keys);
+    assert!(report.keys.len() > 10, "eleven keys were in use: {:?}", report.keys);
     world.shell.shown(&format!("kubectl -n {NAMESPACE} delete pod {POD}")).await;
     world.workload = None;
 }
 
 pub(crate) async fn a_deletion_without_an_operator_waits_and_the_next_one_finishes_it(world: &mut World) {
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} delete adu {USER} --wait=false")).await;
-    let user = world.user().await;
-    assert!(user.metadata.deletion_timestamp.is_some() && !user.finalizers().is_empty(), "{:?}", user.metadata);
+    delete_and_see_it_wait(world, USER).await;
     assert!(world.iam().await.is_some(), "nobody is there to remove the IAM user");
-    install::install(world).await;
-    let users: Api<AwsDeployUser> = Api::namespaced(world.client.clone(), NAMESPACE);
-    gone("the resource", async || users.get_opt(USER).await.is_ok_and(|user| user.is_none())).await;
+    let took = install::install(world, &world.today.clone()).await;
+    if world.before.is_some() {
+        world.summary.fact("helm install to ready", seconds(took));
+    }
+    gone(world, USER).await;
     assert_eq!(world.iam().await, None, "the IAM user goes with it");
     let secrets = world.shell.word(&format!("kubectl -n {NAMESPACE} get secrets --output name")).await;
     assert_eq!(secrets, "", "and the Secret");
 }
 
+/// The other way out of a deletion that waits: by hand, as docs/operations.md says. What is in AWS stays and belongs to no
+/// resource any more; an operator that comes later leaves it alone.
+pub(crate) async fn a_finalizer_that_is_taken_off_by_hand_leaves_the_iam_user(world: &mut World) {
+    let users = world.aws.truth();
+    let user = users.user(PEACEFUL_USER).await.expect("the truth can be read").expect("the IAM user is there");
+    delete_and_see_it_wait(world, PEACEFUL).await;
+    world.shell.shown(&documented_patch().replace(USER, PEACEFUL)).await;
+    gone(world, PEACEFUL).await;
+    let secrets = async || {
+        let secrets = world.shell.word(&format!("kubectl -n {NAMESPACE} get secrets --output name")).await;
+        (!secrets.contains(PEACEFUL)).then_some(())
+    };
+    eventually("its Secret to go with it", SOON, secrets).await.unwrap_or_else(|error| panic!("{error}"));
+    let left = users.user(PEACEFUL_USER).await.expect("the truth can be read");
+    assert_eq!(left.as_ref(), Some(&user), "in AWS all is as it was");
+}
+
+/// Deletes a resource while there is no operator: it hangs.
+async fn delete_and_see_it_wait(world: &World, name: &str) {
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} delete adu {name} --wait=false")).await;
+    let user = users(world).get(name).await.expect("the resource is there");
+    assert!(user.metadata.deletion_timestamp.is_some() && !user.finalizers().is_empty(), "{:?}", user.metadata);
+}
+
+fn users(world: &World) -> Api<AwsDeployUser> {
+    Api::namespaced(world.client.clone(), NAMESPACE)
+}
+
+/// The command of docs/operations.md that takes the finalizer off.
+fn documented_patch() -> String {
+    let operations = Version::of_today().text("docs/operations.md");
+    let command = operations.lines().find(|line| line.contains("kubectl") && line.contains("\"finalizers\":null"));
+    command.expect("the page has the command").trim().to_owned()
+}
+
 pub(crate) async fn a_removal_in_the_documented_order_leaves_nothing(world: &mut World) {
-    fs::write(world.directory().join("defang.yaml"), readme_manifest("defang")).expect("a file");
+    let manifest = readme_manifest(&world.today, "defang");
+    fs::write(world.directory().join("defang.yaml"), manifest).expect("a file");
     world.shell.shown("kubectl apply -f $RUN/defang.yaml").await;
     world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/defang --timeout=60s")).await;
     for command in documented_removal() {
         world.shell.shown(&command).await;
     }
-    assert_eq!(world.aws.truth().user_names().await.expect("the truth"), [""; 0], "no IAM user");
+    let left = world.aws.truth().user_names().await.expect("the truth");
+    assert_eq!(left, [PEACEFUL_USER], "no IAM user but the one that was left on purpose");
     let kinds = "all,secret,configmap,serviceaccount,role,rolebinding,networkpolicy,poddisruptionbudget,\
         clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding";
     pods_are_gone(world).await;
@@ -113,8 +242,7 @@ pub(crate) async fn a_removal_in_the_documented_order_leaves_nothing(world: &mut
 
 /// The commands of the chart's README, in their order.
 fn documented_removal() -> Vec<String> {
-    let readme = awsdeploy_testkit::tools::repository().join("charts/aws-deploy-user-operator/README.md");
-    let readme = fs::read_to_string(readme).expect("the chart's README can be read");
+    let readme = Version::of_today().text("charts/aws-deploy-user-operator/README.md");
     let blocks = readme.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next());
     let block = blocks.into_iter().find(|block| block.contains("helm uninstall")).expect("the README tells how");
     let commands: Vec<_> = block.lines().map(str::to_owned).collect();
@@ -127,8 +255,8 @@ async fn pods_are_gone(world: &World) {
     world.shell.shown(&format!("kubectl -n {RELEASE} wait --for=delete pod --selector {selector} --timeout=90s")).await;
 }
 
-async fn gone(what: &str, probe: impl AsyncFn() -> bool) {
-    let probe = async || probe().await.then_some(());
-    let what = format!("{what} to be gone");
-    eventually(&what, SOON, probe).await.unwrap_or_else(|error| panic!("{error}"));
+async fn gone(world: &World, name: &str) {
+    let users = users(world);
+    let probe = async || users.get_opt(name).await.is_ok_and(|user| user.is_none()).then_some(());
+    eventually("the resource to be gone", SOON, probe).await.unwrap_or_else(|error| panic!("{error}"));
 }

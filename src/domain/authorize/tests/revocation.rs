@@ -49,6 +49,8 @@ fn what_a_user_has_decides_how_far_a_revocation_goes() {
     let begun = revocation(Some(&on(s3.clone())), None, true, &found(&[]), facts).how;
     assert_eq!(begun, OnRevoked::Delete, "a revocation is not over when what it was for is gone");
     assert_eq!(how(None, &found(&[S3])), OnRevoked::Deactivate, "what the class said when it was there");
+    let never = revocation(None, None, false, &found(&[S3]), facts);
+    assert_eq!((never.how, never.why.as_deref()), (OnRevoked::Freeze, Some("no class has allowed it yet")));
     let login = IamUser { login: Some(true), ..found(&[]) };
     let inline = IamUser {
         grants: Some(Grants { inline: [("a".to_owned(), json!({}))].into(), ..Grants::default() }),

@@ -1,0 +1,178 @@
+//! Access keys and sessions: which there are, whether they work by now, and when they were used.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::Account;
+use crate::aws_proxy::key::{Key, KeyState, KeyUse, Secret};
+use crate::aws_proxy::realm::{Identity, Realm};
+
+/// What an answer of `AssumeRole` and its kin hands out.
+pub(in crate::aws_proxy) struct NewSession {
+    pub(in crate::aws_proxy) realm: Realm,
+    pub(in crate::aws_proxy) key_id: String,
+    pub(in crate::aws_proxy) secret: String,
+    pub(in crate::aws_proxy) token: Option<String>,
+    pub(in crate::aws_proxy) arn: String,
+    pub(in crate::aws_proxy) id: String,
+    pub(in crate::aws_proxy) expires: Option<Timestamp>,
+}
+
+impl Account {
+    /// The state of a key as IAM lists it; `None` if no proxy of this account made it.
+    #[must_use]
+    pub fn key_state(&self, key_id: &str) -> Option<KeyState> {
+        self.state().keys.get(key_id).map(Key::state)
+    }
+
+    /// Whether a request signed with this key right now would pass.
+    #[must_use]
+    pub fn accepts(&self, key_id: &str) -> bool {
+        let settings = self.settings();
+        let state = self.state();
+        state.trusted.contains_key(key_id)
+            || state.keys.get(key_id).is_some_and(|key| key.is_accepted(&settings, Instant::now()))
+    }
+
+    /// Whether this is the secret of that key: lets an auditor check a published credential without having kept it.
+    #[must_use]
+    pub fn secret_matches(&self, key_id: &str, secret: &str) -> bool {
+        self.state().keys.get(key_id).is_some_and(|key| key.secret.expose() == secret)
+    }
+
+    /// The ids of the keys whose secret, or session token stands in `text`, plainly, as base64 or
+    /// percent-encoded: lets a leak scanner look for what it must never hold.
+    #[must_use]
+    pub fn leaks_in(&self, text: &str) -> Vec<String> {
+        let state = self.state();
+        let leaked = |secret: &Secret| {
+            let plain = secret.expose();
+            let base64 = crate::auditor::base64(plain.as_bytes());
+            let percent: String = form_urlencoded::byte_serialize(plain.as_bytes()).collect();
+            text.contains(plain) || text.contains(base64.as_str()) || text.contains(percent.as_str())
+        };
+        let secrets = state.keys.iter().filter(|(_, key)| !key.secret.expose().is_empty());
+        secrets
+            .filter(|(_, key)| leaked(&key.secret) || key.token.as_ref().is_some_and(leaked))
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Takes in a key that was made behind the proxies' back, as after a restart of the test rig.
+    pub fn learn_key(&self, realm: Realm, user: &str, key_id: &str, secret: &str) {
+        let key = Key::new(realm, Identity::User(user.to_owned()), Secret::new(secret), Instant::now());
+        self.state().keys.insert(key_id.to_owned(), key);
+    }
+
+    /// Puts a use of a key at a time of the test's choosing, as if it had been reported just now.
+    pub fn set_last_used(&self, key_id: &str, at: Timestamp, service: &str, region: &str) {
+        let lag = self.settings().last_used_lag;
+        let now = Instant::now();
+        if let Some(key) = self.state().keys.get_mut(key_id) {
+            key.uses.clear();
+            key.uses.push_back(KeyUse {
+                seen: now.checked_sub(lag).unwrap_or(now),
+                at,
+                service: service.to_owned(),
+                region: region.to_owned(),
+            });
+        }
+    }
+
+    /// The last use of a key that has been reported by now.
+    #[must_use]
+    pub fn last_used(&self, key_id: &str) -> Option<KeyUse> {
+        let settings = self.settings();
+        self.state().keys.get(key_id).and_then(|key| key.last_used(&settings, Instant::now())).cloned()
+    }
+
+    /// The user that owns a key, and where.
+    pub(in crate::aws_proxy) fn owner_of(&self, key_id: &str) -> Option<String> {
+        match &self.state().keys.get(key_id)?.owner {
+            Identity::User(name) => Some(name.clone()),
+            _ => None,
+        }
+    }
+
+    pub(in crate::aws_proxy) fn key(&self, key_id: &str) -> Option<Key> {
+        self.state().keys.get(key_id).cloned()
+    }
+
+    pub(in crate::aws_proxy) fn key_made(&self, realm: &Realm, user: &str, key_id: &str, secret: &str) {
+        self.learn_key(realm.clone(), user, key_id, secret);
+    }
+
+    /// A key that only we hold.
+    pub(in crate::aws_proxy) fn key_made_beyond_quota(
+        &self,
+        realm: &Realm,
+        user: &str,
+        key_id: &str,
+        secret: &str,
+        at: Timestamp,
+    ) {
+        let owner = Identity::User(user.to_owned());
+        let mut key = Key::new(realm.clone(), owner, Secret::new(secret), Instant::now());
+        key.beyond_quota = Some(at);
+        self.state().keys.insert(key_id.to_owned(), key);
+    }
+
+    /// The keys of a user that only we hold and that are not deleted, oldest first.
+    pub(in crate::aws_proxy) fn keys_beyond_quota(
+        &self,
+        realm: &Realm,
+        user: &str,
+    ) -> Vec<(String, KeyState, Timestamp)> {
+        let owner = Identity::User(user.to_owned());
+        let mut keys: Vec<_> = self
+            .state()
+            .keys
+            .iter()
+            // First the test that nearly all keys fail: this runs over thousands of them.
+            .filter_map(|(id, key)| Some((id, key, key.beyond_quota?)))
+            .filter(|(_, key, _)| key.realm == *realm && key.owner == owner && key.state() != KeyState::Deleted)
+            .map(|(id, key, at)| (id.clone(), key.state(), at))
+            .collect();
+        keys.sort_by_key(|(_, _, at)| *at);
+        keys
+    }
+
+    pub(in crate::aws_proxy) fn key_changed(&self, key_id: &str, to: KeyState) {
+        let now = Instant::now();
+        if let Some(key) = self.state().keys.get_mut(key_id)
+            && key.state() != to
+        {
+            key.changes.push((now, to));
+        }
+    }
+
+    pub(in crate::aws_proxy) fn session_made(&self, session: NewSession) {
+        let owner = Identity::Session { arn: session.arn, id: session.id };
+        // A session is good at once: only users' keys travel slowly.
+        let mut key = Key::new(session.realm, owner, Secret::new(session.secret), Instant::now());
+        key.changes = vec![(
+            Instant::now().checked_sub(self.settings().activation_delay).unwrap_or(key.created),
+            KeyState::Active,
+        )];
+        key.token = session.token.map(Secret::new);
+        key.expires = session.expires;
+        self.state().keys.insert(session.key_id, key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "a-secret";
+
+    #[test]
+    fn secrets_do_not_print() {
+        let account = Account::new();
+        account.learn_key(account.home(), "u", "AKIA1", SECRET);
+        let printed = format!("{account:?} {:?}", account.key("AKIA1"));
+        assert!(!printed.contains(SECRET), "{printed}");
+        assert!(account.secret_matches("AKIA1", SECRET));
+    }
+}

@@ -1,0 +1,137 @@
+//! What AWS knows beyond what the emulator keeps: the state that all proxies in front of one emulator share.
+//!
+//! The emulator stays the store of users, policies, tags and keys. Here is only what it lacks (secrets it does not
+//! check, boundaries, password flags, service-specific credentials), and what makes IAM an eventually consistent
+//! service (since when a key works, until when a dead one still does).
+//!
+//! One `Account` stands for the home account of the operator and for every account reached from there by
+//! `AssumeRole`; a [`Realm`] tells them apart. Accounts with different ids share one emulator without seeing each
+//! other, so each test can have its own.
+
+mod callers;
+mod keys;
+mod listings;
+mod users;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
+
+pub use callers::Authorizer;
+pub(super) use keys::NewSession;
+pub(super) use listings::Listing;
+pub(super) use users::{ServiceCredential, User};
+
+use super::key::{Key, Secret};
+use super::realm::Realm;
+use super::settings::Settings;
+
+/// The id of the emulator's default account.
+pub const DEFAULT_ACCOUNT_ID: &str = "123456789012";
+
+/// Keys that are trusted from the start: the emulator's customary one with any secret, and the administrator's of the
+/// test rig, which is the example of AWS's documentation.
+const TRUSTED: [(&str, Option<&str>); 2] =
+    [("testing", None), ("AKIAIOSFODNN7EXAMPLE", Some("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"))];
+
+#[derive(Default)]
+struct State {
+    keys: HashMap<String, Key>,
+    trusted: HashMap<String, Option<Secret>>,
+    users: HashMap<(Realm, String), User>,
+    names_known: HashSet<Realm>,
+    listings: VecDeque<(String, Arc<Listing>)>,
+}
+
+type UserLock = Arc<tokio::sync::Mutex<()>>;
+
+/// The truth of AWS behind one emulator; see the module.
+pub struct Account {
+    id: String,
+    settings: RwLock<Settings>,
+    state: Mutex<State>,
+    authorizers: RwLock<Vec<Arc<dyn Authorizer>>>,
+    // One lock per user for calls that check and then act: IAM never half-does a change.
+    user_locks: Mutex<HashMap<(Realm, String), UserLock>>,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl Account {
+    /// The emulator's default account. It trusts the key id `testing` with any secret, and the administrator's key of
+    /// the test rig.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Self::with_id(DEFAULT_ACCOUNT_ID)
+    }
+
+    /// An account of its own: nothing in it is seen from an account with another id on the same emulator.
+    #[must_use]
+    pub fn with_id(id: &str) -> Arc<Self> {
+        let trusted = TRUSTED.map(|(id, secret)| (id.to_owned(), secret.map(Secret::new)));
+        let state = State { trusted: HashMap::from(trusted), ..State::default() };
+        Arc::new(Self {
+            id: id.to_owned(),
+            settings: RwLock::default(),
+            state: Mutex::new(state),
+            authorizers: RwLock::default(),
+            user_locks: Mutex::default(),
+        })
+    }
+
+    /// An account with an id that no other account of this process has.
+    #[must_use]
+    pub fn unique() -> Arc<Self> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // The process id keeps apart the runs that share a long-lived emulator.
+        let run = u64::from(std::process::id()) % 1_000_000;
+        let id = 200_000_000_000 + run * 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
+        Self::with_id(&id.to_string())
+    }
+
+    /// The account id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The home account in the commercial partition.
+    #[must_use]
+    pub fn home(&self) -> Realm {
+        Realm::aws(&self.id)
+    }
+
+    /// The knobs as they are now.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Turns knobs; calls that start afterwards see it. A key that is accepted stays so: a longer delay is one for keys
+    /// to come.
+    pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
+        let before = self.settings();
+        change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner));
+        let (after, now) = (self.settings(), Instant::now());
+        for key in self.state().keys.values_mut().filter(|key| key.is_accepted(&before, now)) {
+            key.stay_accepted(&after, now);
+        }
+    }
+
+    /// Forgets everything but settings and trusted keys; for use with a reset of the emulator.
+    pub fn forget(&self) {
+        let mut state = self.state();
+        let trusted = std::mem::take(&mut state.trusted);
+        *state = State { trusted, ..State::default() };
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
