@@ -14,6 +14,8 @@
 //! | [`reconcile`] | one pass: observe -> validate -> plan -> act -> report | all of the above |
 //! | [`operator`] | settings, controller, HTTP endpoints, metrics, telemetry | `reconcile` |
 //!
+//! Beside them, [`trace`] makes the spans of a pass, for whoever collects traces.
+//!
 //! A test (`tests/it/house.rs`) holds the code to this table.
 
 pub mod api;
@@ -22,3 +24,4 @@ pub mod cluster;
 pub mod domain;
 pub mod operator;
 pub mod reconcile;
+pub mod trace;

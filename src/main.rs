@@ -56,16 +56,17 @@ async fn main() -> ExitCode {
         use std::io::Write;
         return std::io::stdout().write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    if let Err(error) = telemetry::start(&arguments.settings.log, arguments.settings.log_format) {
-        return fail(&format!("--log {:?}: {error}", arguments.settings.log));
-    }
-    // Location only: the message of a panic may quote what it choked on.
-    std::panic::set_hook(Box::new(|panic| tracing::error!(at = panic.location().map(ToString::to_string), "panic")));
-    // One crypto provider for Kubernetes and AWS.
+    // One crypto provider for Kubernetes, AWS and everything else.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         return fail(&"a TLS provider was installed before");
     }
-    match operator::run(arguments.settings).await {
+    let telemetry = match telemetry::start(&arguments.settings) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
+    // Location only: the message of a panic may quote what it choked on.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(at = panic.location().map(ToString::to_string), "panic")));
+    match operator::run(arguments.settings, telemetry).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

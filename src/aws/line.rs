@@ -18,7 +18,10 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::{config_bag::ConfigBag, error::metadata::ProvideErrorMetadata};
 
+use tracing::{Instrument, Span};
+
 use super::{AwsError, CallObserver, bucket::Bucket};
+use crate::trace;
 
 /// The account before AWS has told it.
 const UNKNOWN: &str = "unknown";
@@ -62,6 +65,19 @@ impl Line {
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
+        let span = trace::aws_call(operation);
+        self.make(operation, request, &span).instrument(span.clone()).await
+    }
+
+    async fn make<T, E>(
+        &self,
+        operation: &'static str,
+        request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        span: &Span,
+    ) -> Result<T, AwsError>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
         let wait = self.bucket.reserve(Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
@@ -74,6 +90,10 @@ impl Line {
         }
         let account = self.account().unwrap_or(UNKNOWN);
         self.observer.called(account, operation, code, called.elapsed());
+        span.record("cloud.account.id", account).record("code", code);
+        if let Err(error) = &answer {
+            trace::failed(span, code, error);
+        }
         tracing::debug!(account, operation, code, waited = ?wait, took = ?called.elapsed(), "AWS call");
         answer
     }

@@ -1,6 +1,7 @@
 //! What we read and write in Kubernetes. The only place that knows kube's errors.
 
 mod access;
+mod calls;
 mod classes;
 mod error;
 mod events;
@@ -13,6 +14,7 @@ mod status;
 mod workloads;
 
 pub use access::SecretAccess;
+pub use calls::connect;
 pub use classes::{ClassReports, Classes, Rules};
 pub use error::{ClusterError, ClusterErrorKind};
 pub use events::{Events, News};

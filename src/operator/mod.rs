@@ -8,5 +8,6 @@ mod run;
 mod server;
 pub mod settings;
 pub mod telemetry;
+mod tls;
 
 pub use run::{RunError, run};

@@ -19,7 +19,7 @@ use kube::{
     runtime::{Controller, controller::Action, reflector::Store},
 };
 use tokio::{net::TcpListener, sync::watch};
-use tracing::Instrument;
+use tracing::{Instrument, field::Empty};
 
 use super::{
     guard::Guard,
@@ -27,6 +27,8 @@ use super::{
     metrics::Metrics,
     server::{self, Shown},
     settings::OperatorSettings,
+    telemetry::Telemetry,
+    tls::{Certificate, Files, TlsListener},
 };
 use crate::{
     aws::{Accounts, Connection},
@@ -37,6 +39,9 @@ use crate::{
 
 /// Tells the log lines of one pass from those of the next; the name of the pod tells processes apart.
 static PASSES: AtomicU64 = AtomicU64::new(1);
+
+/// How long whoever reads the metrics at the end of the process may take.
+const SERVED_LIMIT: Duration = Duration::from_secs(5);
 
 /// Why the operator cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +82,13 @@ impl RunError {
 ///
 /// # Errors
 /// Only at the start. Once running, faults are waited out.
-pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
+pub async fn run(settings: OperatorSettings, telemetry: Telemetry) -> Result<(), RunError> {
+    let ran = operate(settings, &telemetry).await;
+    telemetry.stop().await;
+    ran
+}
+
+async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<(), RunError> {
     if !(settings.aws_rate.is_finite() && settings.aws_rate > 0.0) {
         return Err(RunError::Setting(format!("--aws-rate must be greater than 0, not {}", settings.aws_rate)));
     }
@@ -89,8 +100,9 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     let mut config = Config::infer().await?;
     // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
     config.default_retry = false;
-    let client = Client::try_from(config).map_err(Box::new)?;
+    let client = cluster::connect(config, telemetry.traces()).map_err(Box::new)?;
     let metrics = Arc::new(Metrics::new(settings.metrics_per_resource));
+    telemetry.count_in(&metrics);
     let ready = Arc::new(AtomicBool::new(false));
 
     let listener = TcpListener::bind(settings.metrics_addr)
@@ -99,7 +111,11 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     let stop = stop_signal();
     let guard = settings.metrics_auth.then(|| Arc::new(Guard::new(Scrapers::new(client.clone()))));
     let shown = Shown { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), guard };
-    let served = tokio::spawn(server::serve(listener, shown, stopped(stop.clone())));
+    let shutdown = stopped(stop.clone());
+    let served = match certificate(&settings, &metrics)? {
+        Some(certificate) => tokio::spawn(server::serve(TlsListener::new(listener, certificate), shown, shutdown)),
+        None => tokio::spawn(server::serve(listener, shown, shutdown)),
+    };
 
     let apis = apis(&client, &settings.watch_namespaces);
     for api in &apis {
@@ -134,9 +150,19 @@ pub async fn run(settings: OperatorSettings) -> Result<(), RunError> {
     }
     // After the last pass: who comes next must find none under way.
     leadership.release().await;
-    let _ = served.await;
+    // A client that keeps its connection for ever does not keep the process.
+    let _ = tokio::time::timeout(SERVED_LIMIT, served).await;
     tracing::info!("stopped; no pass is left unfinished");
     Ok(())
+}
+
+/// The certificate of the HTTP endpoints, if they are to speak TLS.
+fn certificate(settings: &OperatorSettings, metrics: &Arc<Metrics>) -> Result<Option<Certificate>, RunError> {
+    let (Some(certificate), Some(key)) = (settings.metrics_tls_cert.clone(), settings.metrics_tls_key.clone()) else {
+        return Ok(None);
+    };
+    let read = Certificate::read(Files { certificate, key }, Arc::clone(metrics));
+    read.map(Some).map_err(|why| RunError::Setting(format!("--metrics-tls-cert and --metrics-tls-key: {why}")))
 }
 
 /// Waits until this replica leads; false when it is asked to stop before. A replica that stands by is ready: it takes
@@ -281,6 +307,10 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
         namespace = user.metadata.namespace.as_deref().unwrap_or_default(),
         // Not `name`: in JSON that is the name of the span.
         resource = user.metadata.name.as_deref().unwrap_or_default(),
+        result = Empty,
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        error.type = Empty,
     );
     // A defect that panics costs one resource a minute, not the others their operator.
     let next = std::panic::AssertUnwindSafe(Box::pin(reconcile::reconcile(user, &context)))

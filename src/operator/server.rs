@@ -17,8 +17,8 @@ use axum::{
     },
     response::{IntoResponse, Response},
     routing::get,
+    serve::Listener,
 };
-use tokio::net::TcpListener;
 
 use super::{guard::Guard, metrics::Metrics};
 
@@ -32,8 +32,8 @@ pub(super) struct Shown {
 }
 
 /// Serves until `shutdown`.
-pub(super) async fn serve(
-    listener: TcpListener,
+pub(super) async fn serve<L: Listener<Addr: std::fmt::Debug>>(
+    listener: L,
     shown: Shown,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {

@@ -1,6 +1,6 @@
 //! Flags of the operator. Each is also an environment variable `AWSDEPLOY_...`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
@@ -79,6 +79,15 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_METRICS_PER_RESOURCE", default_value_t = true, action = clap::ArgAction::Set)]
     pub metrics_per_resource: bool,
 
+    /// File with the certificate of /metrics, /livez and /readyz (PEM, with those between it and its authority), which then speak
+    /// TLS only. Read again when it changes.
+    #[arg(long, env = "AWSDEPLOY_METRICS_TLS_CERT", requires = "metrics_tls_key")]
+    pub metrics_tls_cert: Option<PathBuf>,
+
+    /// File with the private key of that certificate (PEM, not encrypted).
+    #[arg(long, env = "AWSDEPLOY_METRICS_TLS_KEY", requires = "metrics_tls_cert")]
+    pub metrics_tls_key: Option<PathBuf>,
+
     /// Ask for a bearer token at /metrics whose owner may get the path by RBAC.
     #[arg(long, env = "AWSDEPLOY_METRICS_AUTH")]
     pub metrics_auth: bool,
@@ -127,6 +136,11 @@ pub struct OperatorSettings {
     /// `ClusterRole` that a namespace without leave to restart its workloads is told to bind.
     #[arg(long, env = "AWSDEPLOY_RESTARTS_CLUSTER_ROLE", default_value = "aws-deploy-user-operator-restarts")]
     pub restarts_cluster_role: String,
+
+    /// Where to send traces by OTLP, protobuf over HTTP, such as <http://collector:4318>; `/v1/traces` is added. The other
+    /// variables of OpenTelemetry hold too. Default: there are none.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
 
     /// What to log: a level, or directives such as info,awsdeploy=debug.
     #[arg(long, env = "AWSDEPLOY_LOG", default_value = "info")]
@@ -189,6 +203,17 @@ mod tests {
     fn the_defaults_are_those_of_the_protocol() {
         let line = Line::parse_from(["operator"]);
         assert_eq!(line.settings.passes().protocol, Settings::default());
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_come_together_or_not_at_all() {
+        let line = Line::parse_from(["operator", "--metrics-tls-cert=a", "--metrics-tls-key=b"]);
+        assert!(line.settings.metrics_tls_cert.is_some() && line.settings.metrics_tls_key.is_some());
+        for (one, other) in [("cert", "key"), ("key", "cert")] {
+            let error =
+                Line::try_parse_from(["operator", &format!("--metrics-tls-{one}=a")]).err().unwrap().to_string();
+            assert!(error.contains(&format!("--metrics-tls-{other} <")), "{error}");
+        }
     }
 
     #[test]

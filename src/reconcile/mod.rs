@@ -24,6 +24,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kube::Client;
+use tracing::{Instrument, Span};
 
 pub use classes::report_on_classes;
 pub use error::PassError;
@@ -48,6 +49,7 @@ use crate::{
         verdict::About,
         world::{IamUser, NoUser, World},
     },
+    trace,
 };
 
 /// Effects that one pass may do. A pass of the longest kind, a deletion with every limit used up,
@@ -281,6 +283,11 @@ async fn pass(user: &AwsDeployUser, ruling: &Ruling, context: &Context) -> Durat
         Err(_) => pass.report_cut_off(user).await,
     };
     let result = pass.errors.first().map_or("ok", |(error, _)| error.reason().as_str());
+    let span = Span::current();
+    span.record("result", result);
+    if let Some((error, _)) = pass.errors.first() {
+        trace::failed(&span, result, error);
+    }
     context.observer.passed(result, started.elapsed());
     let wait = until_then(end.next, context.accounts.clock().now());
     context.keep_room(target, ruling.waits_for_room, end.left);
@@ -319,7 +326,13 @@ impl Pass<'_> {
     async fn run(&mut self, user: &AwsDeployUser) -> End {
         let deleting = user.metadata.deletion_timestamp.is_some();
         // IO once per account: which one and which partition this is.
-        let validated = if deleting { self.arrive(user).await.map(|_| None) } else { self.validate(user).await };
+        let span = trace::step("validate");
+        let validated =
+            async { if deleting { self.arrive(user).await.map(|_| None) } else { self.validate(user).await } };
+        let validated = validated.instrument(span.clone()).await;
+        if let Err((error, _)) = &validated {
+            trace::failed(&span, error.reason().as_str(), error);
+        }
         match validated {
             Ok(desired) => self.desired = desired,
             Err((error @ PassError::NotAllowed(_), about)) if has_finalizer(user) => {
@@ -410,8 +423,7 @@ impl Pass<'_> {
     {
         // A deletion is all about what cannot be undone.
         let wanted = if deleting { Facts::Live } else { Facts::Remembered };
-        let observed =
-            observe::observe(self.context, &self.iam, user, self.target, desired, self.memory, wanted).await?;
+        let observed = self.look(user, desired, wanted).await?;
         Ok(act::Actor {
             context: self.context,
             iam: Arc::clone(&self.iam),
@@ -422,6 +434,22 @@ impl Pass<'_> {
             news: Vec::new(),
             left: false,
         })
+    }
+
+    async fn look(
+        &mut self,
+        user: &AwsDeployUser,
+        desired: Option<&Desired>,
+        wanted: Facts,
+    ) -> Result<observe::Observed, PassError> {
+        let span = trace::step("observe");
+        let observed = observe::observe(self.context, &self.iam, user, self.target, desired, self.memory, wanted)
+            .instrument(span.clone())
+            .await;
+        if let Err(error) = &observed {
+            trace::failed(&span, error.reason().as_str(), error);
+        }
+        observed
     }
 
     /// Plans, does the first effect, learns, and plans again, until there is nothing to do now.
@@ -442,7 +470,11 @@ impl Pass<'_> {
             }
             tracing::debug!(%effect, "acting");
             let made_at = actor.observed.world.journal().and_then(Journal::keyed_at);
-            let result = actor.act(effect, self.memory).await;
+            let span = trace::effect(effect.verb(), effect);
+            let result = actor.act(effect, self.memory).instrument(span.clone()).await;
+            if let Err(error) = &result {
+                trace::failed(&span, error.reason().as_str(), error);
+            }
             let failure = result.as_ref().err().map(PassError::reason).or_else(|| actor.not_restarted(effect));
             self.context.observer.acted(effect.verb(), failure);
             if let (plan::Effect::Publish { .. }, Ok(()), Some(made_at)) = (effect, &result, made_at) {
@@ -481,6 +513,7 @@ impl Pass<'_> {
     }
 
     fn plan(&self, user: &AwsDeployUser, actor: &act::Actor<'_>) -> Plan {
+        let _span = trace::step("plan").entered();
         let (world, now, settings) = (&actor.observed.world, self.now(), &self.context.settings.protocol);
         match (actor.desired, &self.revoked) {
             (Some(desired), _) => plan::plan(desired, world, now, settings),
@@ -502,8 +535,7 @@ impl Pass<'_> {
         let workloads = std::mem::take(&mut actor.observed.world.workloads);
         // The resource may have been written in this pass (its finalizer); its status has not.
         let finalizer = actor.observed.world.finalizer;
-        let mut observed =
-            observe::observe(self.context, &self.iam, user, self.target, actor.desired, self.memory, wanted).await?;
+        let mut observed = self.look(user, actor.desired, wanted).await?;
         if actor.observed.world.no_user == Some(NoUser::Removed) {
             observed.world.no_user = Some(NoUser::Removed);
         }
@@ -537,6 +569,17 @@ impl Pass<'_> {
 
     /// Writes status and Events and says when to look again.
     async fn report(
+        &mut self,
+        user: AwsDeployUser,
+        plan: Option<&Plan>,
+        world: Option<&World>,
+        news: Vec<crate::cluster::News>,
+        left: bool,
+    ) -> End {
+        Box::pin(self.tell(user, plan, world, news, left)).instrument(trace::step("report")).await
+    }
+
+    async fn tell(
         &mut self,
         user: AwsDeployUser,
         plan: Option<&Plan>,

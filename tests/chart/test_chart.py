@@ -87,6 +87,18 @@ SAMPLES = {
         path: (value, {"metrics": {"auth": {"enabled": True, "tokenSecret": "scraper"}, "podMonitor": {"enabled": True}}})
         for path, value in (("metrics.auth.tokenSecret", "prometheus"), ("metrics.auth.tokenSecretKey", "bearer"))
     },
+    "metrics.tls.secretName": "tls",
+    **{
+        path: (value, {"metrics": {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}, "podMonitor": {"enabled": True}}})
+        for path, value in (
+            ("metrics.tls.caKey", ""),
+            ("metrics.tls.serverName", "operator.example.com"),
+            ("metrics.tls.certManager.enabled", False),
+            ("metrics.tls.certManager.issuerRef.name", "b"),
+            ("metrics.tls.certManager.issuerRef.kind", "ClusterIssuer"),
+            ("metrics.tls.certManager.issuerRef.group", "example.com"),
+        )
+    },
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
@@ -113,6 +125,9 @@ SAMPLES = {
     "metrics.dashboard.enabled": True,
     "metrics.dashboard.labels.grafana_dashboard": ("2", {"metrics": {"dashboard": {"enabled": True}}}),
     "metrics.dashboard.annotations": ({"a": "b"}, {"metrics": {"dashboard": {"enabled": True}}}),
+    "tracing.otlp.endpoint": "http://collector:4318",
+    "tracing.otlp.headersSecret": ("collector", {"tracing": {"otlp": {"endpoint": "http://collector:4318"}}}),
+    "tracing.otlp.ratio": (0.1, {"tracing": {"otlp": {"endpoint": "http://collector:4318"}}}),
     "networkPolicy.enabled": False,
     "networkPolicy.metricsFrom": [{"podSelector": {}}],
     "networkPolicy.ports": [443],
@@ -290,6 +305,13 @@ class Values(unittest.TestCase):
             ({"extraEnv": [{"name": "AWSDEPLOY_RESYNC", "value": "1h"}]}, "extraEnv"),
             ({"extraEnv": [{"name": "AWS_REGION"}], "aws": {"region": "us-east-1"}}, "extraEnv has AWS_REGION"),
             ({"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A"),
+            ({"metrics": {"tls": {"certManager": {"enabled": True}}}}, "metrics.tls.certManager.issuerRef.name"),
+            ({"metrics": {"tls": {"secretName": "Not a name"}}}, "secretName"),
+            ({"extraArgs": ["--metrics-tls-cert=a"]}, "extraArgs"),
+            ({"tracing": {"otlp": {"endpoint": "collector:4318"}}}, "endpoint"),
+            ({"tracing": {"otlp": {"endpoint": "http://me:pass@collector"}}}, "endpoint"),
+            ({"tracing": {"otlp": {"ratio": 2}}}, "ratio"),
+            ({"extraEnv": [{"name": "OTEL_RESOURCE_ATTRIBUTES"}], "tracing": {"otlp": {"endpoint": "http://c"}}}, "aws or tracing"),
             ({"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}}, "scraped twice"),
             ({"metrics": {"prometheusRule": {"disabled": ["AwsDeployFine"]}}}, "AwsDeployOperatorDown"),
             ({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}, "severity"),
@@ -356,7 +378,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsAuth", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsAddr", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -450,6 +472,64 @@ class Operator(unittest.TestCase):
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
 
+    def test_traces_are_sent_only_where_that_is_asked_for(self):
+        self.assertFalse([found for found in [*Objects().arguments, *Objects().environment] if "otel" in found.lower() or "otlp" in found])
+        otlp = {"endpoint": "http://collector.observability:4318", "headersSecret": "collector", "ratio": 0.25}
+        objects = Objects({"tracing": {"otlp": otlp}})
+        self.assertIn("--otlp-endpoint=http://collector.observability:4318", objects.arguments)
+        given = {variable["name"]: variable for variable in objects.container["env"]}
+        self.assertEqual(given["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"], {"secretKeyRef": {"name": "collector", "key": "headers"}})
+        self.assertEqual(given["OTEL_TRACES_SAMPLER"]["value"], "parentbased_traceidratio")
+        self.assertEqual(given["OTEL_TRACES_SAMPLER_ARG"]["value"], "0.25")
+        who = given["OTEL_RESOURCE_ATTRIBUTES"]["value"]
+        self.assertEqual(who, f"k8s.pod.name=$(POD_NAME),k8s.namespace.name={NAMESPACE},k8s.deployment.name={NAME}")
+        self.assertEqual(given["POD_NAME"]["valueFrom"], {"fieldRef": {"fieldPath": "metadata.name"}})
+        names = list(given)
+        self.assertLess(names.index("POD_NAME"), names.index("OTEL_RESOURCE_ATTRIBUTES"), "or it is not filled in")
+
+    def test_with_a_certificate_everybody_speaks_tls(self):
+        extra = {"extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}], "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}]}
+        for given, secret in [
+            ({"secretName": "own"}, "own"),
+            ({"certManager": {"enabled": True, "issuerRef": {"name": "ca"}}}, f"{NAME}-metrics-tls"),
+            ({"secretName": "own", "certManager": {"enabled": True, "issuerRef": {"name": "ca"}}}, "own"),
+        ]:
+            objects = Objects({"metrics": {"tls": given}} | extra)
+            place = "/etc/aws-deploy-user-operator/tls"
+            for argument in (f"--metrics-tls-cert={place}/tls.crt", f"--metrics-tls-key={place}/tls.key"):
+                self.assertIn(argument, objects.arguments)
+            mounts, volumes = objects.container["volumeMounts"], objects.pod["volumes"]
+            # A directory: the kubelet does not renew files that are mounted one by one.
+            self.assertEqual(mounts[0], {"name": "tls", "mountPath": place, "readOnly": True})
+            self.assertEqual(volumes[0]["secret"]["secretName"], secret)
+            self.assertEqual([item["key"] for item in volumes[0]["secret"]["items"]], ["tls.crt", "tls.key"])
+            self.assertEqual(([mounts[1]], [volumes[1]]), (extra["extraVolumeMounts"], extra["extraVolumes"]))
+            for probe in ("livenessProbe", "readinessProbe"):
+                self.assertEqual(objects.container[probe]["httpGet"]["scheme"], "HTTPS")
+        self.assertFalse([argument for argument in Objects().arguments if "tls" in argument])
+        self.assertNotIn("volumes", Objects().pod)
+
+    def test_cert_manager_is_asked_for_the_names_by_which_monitors_know_the_operator(self):
+        issuer = {"name": "ca", "kind": "ClusterIssuer"}
+        for tls, monitor in [({}, "ServiceMonitor"), ({}, "PodMonitor"), ({"serverName": "operator.example.com"}, "PodMonitor")]:
+            tls = tls | {"certManager": {"enabled": True, "issuerRef": issuer}}
+            objects = Objects({"metrics": {"tls": tls, monitor[0].lower() + monitor[1:]: {"enabled": True}}})
+            made = objects.one("Certificate", "-metrics")["spec"]
+            self.assertEqual(made["issuerRef"], issuer | {"group": "cert-manager.io"})
+            service = objects.one("Service", "-metrics")["metadata"]
+            self.assertIn(f"{service['name']}.{service['namespace']}.svc", made["dnsNames"])
+            spec = objects.one(monitor)["spec"]
+            endpoint = (spec.get("endpoints") or spec["podMetricsEndpoints"])[0]
+            self.assertEqual(endpoint["scheme"], "https")
+            self.assertIn(endpoint["tlsConfig"]["serverName"], made["dnsNames"])
+            self.assertEqual(endpoint["tlsConfig"]["ca"], {"secret": {"name": made["secretName"], "key": "ca.crt"}})
+            self.assertNotIn("insecureSkipVerify", endpoint["tlsConfig"])
+        known = Objects({"metrics": {"tls": {"secretName": "own", "caKey": ""}, "podMonitor": {"enabled": True}}}).one("PodMonitor")
+        self.assertEqual(
+            known["spec"]["podMetricsEndpoints"][0]["tlsConfig"], {"serverName": f"{NAME}-metrics.{NAMESPACE}.svc"}
+        )
+        self.assertEqual(Objects({"metrics": {"tls": {"secretName": "own"}}}).kind("Certificate"), [])
+
     def test_long_names_fit(self):
         release = "r" * 53
         for found in Objects(release=release):
@@ -494,7 +574,7 @@ class Rights(unittest.TestCase):
                 of_secrets = {
                     role["metadata"]["name"]
                     for role in objects.kind("ClusterRole")
-                    if any("secrets" in rule["resources"] for rule in role["rules"])
+                    if any("secrets" in rule.get("resources", []) for rule in role["rules"])
                 }
                 self.assertEqual(len(of_secrets), 1)
                 for binding in objects.kind("ClusterRoleBinding"):
@@ -615,6 +695,10 @@ class Network(unittest.TestCase):
             self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, port})
         self.assertEqual(set(self.egress({"aws": {"endpointUrl": "https://a.b"}})), {53, 5353, 443, 6443, 80})
 
+    def test_the_port_of_the_collector_is_open(self):
+        given = {"tracing": {"otlp": {"endpoint": "http://collector.observability:4318"}}, "networkPolicy": {"podIdentity": False}}
+        self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, 4318})
+
     def test_instance_metadata_is_reached_only_as_told(self):
         self.assertNotIn("169.254.169.254", text())
         given = {"aws": {"instanceMetadata": True}, "networkPolicy": {"podIdentity": False}}
@@ -687,6 +771,12 @@ class Notes(unittest.TestCase):
         self.assertIn("iam-policy --account 111122223333 --partition aws-cn\n", said)
         self.assertNotIn("123456789012", said)
         self.assertNotIn(" exec ", notes({"replicas": 0}), "there is no pod to ask")
+
+    def test_tokens_without_tls_are_warned_of(self):
+        auth = {"auth": {"enabled": True}}
+        self.assertIn("WITHOUT TLS", notes({"metrics": auth}))
+        self.assertNotIn("WITHOUT TLS", notes({"metrics": auth | {"tls": {"secretName": "own"}}}))
+        self.assertNotIn("WITHOUT TLS", notes())
 
     def test_notes_fit_a_terminal(self):
         for given in ({}, {"presets": {"cycle": {"enabled": True, "namespaces": ["deploy"]}}, "aws": {"credentialsSecret": "aws"}}):

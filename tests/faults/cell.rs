@@ -2,12 +2,14 @@
 
 use std::{
     fmt::{self, Write as _},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use awsdeploy_testkit::{
     auditor::{Audited, Auditor, Violation},
     aws_proxy::{AwsError, Pause, Rule},
+    collector::{Collector, CollectorMood},
     kube_proxy::{KubeProxy, KubeRule},
 };
 use futures::future::select_all;
@@ -208,8 +210,11 @@ impl Cell {
             }
         }
         let ambiguities = self.faults.iter().map(Fault::ambiguities).sum();
-        let evidence =
-            [("the operator's log", stage.log()), ("the metrics", stage.operator.metrics().await.expect("metrics"))];
+        let evidence = [
+            ("the operator's log", stage.log()),
+            ("the metrics", stage.operator.metrics().await.expect("metrics")),
+            ("the traces", stage.traces()),
+        ];
         violations.extend(auditor.finish(ambiguities, &evidence).await.expect("the audit"));
         outcome.violations = violations.iter().map(ToString::to_string).collect();
         if !outcome.violations.is_empty() {
@@ -287,7 +292,11 @@ pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
         "--verify-successes=2",
         "--cluster-id=faults",
     ];
-    let mut stage = Stage::with(Wishes { arguments, kube_proxy: true, ..Wishes::default() }).await;
+    let collector = Arc::new(Collector::start(CollectorMood::Well).await.expect("a collector"));
+    // It may be killed at any moment: what it tells is to be told soon.
+    let variables = vec![("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
+    let wishes = Wishes { arguments, variables, collector: Some(collector), kube_proxy: true, ..Wishes::default() };
+    let mut stage = Stage::with(wishes).await;
     let kube = stage.kube.take().expect("a Kubernetes proxy");
     let auditor = Auditor::start(Audited {
         client: stage.client.clone(),

@@ -55,7 +55,7 @@ pub(crate) async fn run(seed: u64, rotations: usize, trace: &[Point]) -> Lane {
         }
     }
     lane.report = consumer.stop().await;
-    let evidence = [("the operator's log", stage.log())];
+    let evidence = [("the operator's log", stage.log()), ("the traces", stage.traces())];
     let violations = auditor.finish(ambiguities, &evidence).await.expect("the audit");
     lane.violations = violations.iter().map(ToString::to_string).collect();
     lane

@@ -41,6 +41,7 @@ mod restore;
 mod rights;
 mod rotation;
 mod stage;
+mod traces;
 mod upgrade;
 mod waiting;
 
@@ -247,7 +248,12 @@ const CLAIMS: &[Claim] = claims! {
         metrics_follow_a_resource_from_its_first_key_to_its_end,
         throttled_calls_are_counted,
         metrics_are_for_those_who_may_read_them_where_that_is_asked_for,
+        the_endpoints_speak_tls_and_follow_their_certificate,
         every_line_of_a_json_log_names_its_pass,
+    }
+    traces: {
+        a_first_creation_is_a_tree_of_spans_and_no_call_is_missing,
+        a_collector_that_is_away_costs_no_pass_anything,
     }
     cost: { calls_to_aws_are_counted, a_user_read_by_itself_takes_five_reads_and_no_write }
     adapter: {

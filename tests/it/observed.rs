@@ -1,12 +1,20 @@
 //! What the operator shows of itself: metrics and logs.
 
+use std::time::Duration;
+
 use awsdeploy::api::{Reason, mark};
-use awsdeploy_testkit::aws_proxy::Rule;
+use awsdeploy_testkit::{
+    aws_proxy::Rule,
+    mounted::{AtomicDirectory, Files},
+    pki::{Authority, Identity},
+    run_dir::RunDir,
+    tls::TlsClient,
+};
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, eventually};
+use crate::stage::{Stage, Wishes, eventually};
 
 /// The value of the line of the metrics that begins with `line`.
 async fn value(stage: &Stage, line: &str) -> Option<f64> {
@@ -111,4 +119,72 @@ pub(crate) async fn metrics_are_for_those_who_may_read_them_where_that_is_asked_
     assert!(text.contains("awsdeploy_build_info"), "{text}");
     assert_eq!(status(None).await.0, 401, "for that one alone");
     assert!(!stage.log().contains(&token), "no token is ever logged");
+}
+
+pub(crate) async fn the_endpoints_speak_tls_and_follow_their_certificate() {
+    const NAME: &str = "operator-metrics.operators.svc";
+    let authority = Authority::new().expect("an authority");
+    let identity = || authority.server_for([NAME]).expect("a certificate");
+    let files = |certificate: &Identity, key: &Identity| -> Files {
+        [("tls.crt".to_owned(), certificate.certificate.clone()), ("tls.key".to_owned(), key.key.clone())]
+            .map(|(name, text)| (name, text.into_bytes()))
+            .into()
+    };
+    let run = RunDir::create().expect("a directory");
+    let mut mount = AtomicDirectory::new(run.path().join("tls")).expect("a mount");
+    let (first, second) = (identity(), identity());
+    mount.write(&files(&first, &first)).expect("a Secret is mounted");
+    let path = |name: &str| run.path().join("tls").join(name).display().to_string();
+    let client = TlsClient::new(authority.certificate(), NAME).expect("a client");
+    let stage = Stage::with(Wishes {
+        arguments: vec!["--metrics-auth"],
+        variables: vec![
+            ("AWSDEPLOY_METRICS_TLS_CERT", path("tls.crt")),
+            ("AWSDEPLOY_METRICS_TLS_KEY", path("tls.key")),
+        ],
+        tls: Some(client.clone()),
+        ..Wishes::default()
+    })
+    .await;
+    let address = stage.operator.metrics_address();
+    let connect = async || client.connect(address).await.expect("the certificate is good");
+
+    let mut standing = connect().await;
+    let shown = standing.certificate().to_vec();
+    assert_eq!(standing.get("/livez", None).await.expect("an answer").0, 200);
+    assert_eq!(standing.get("/metrics", None).await.expect("an answer").0, 401);
+    assert_eq!(standing.get("/metrics", Some("nonsense")).await.expect("an answer").0, 401);
+    let stranger = Authority::new().expect("another authority");
+    let stranger = TlsClient::new(stranger.certificate(), NAME).expect("a client");
+    assert!(stranger.connect(address).await.is_err(), "the certificate is of our authority");
+    let plain = tokio::net::TcpStream::connect(address).await.expect("a connection");
+    let said = plain_answer(plain).await;
+    assert!(!said.starts_with(b"HTTP"), "no answer without TLS: {said:?}");
+
+    // Its key would be another one.
+    mount.write(&files(&second, &first)).expect("the Secret is replaced");
+    let warned = async || {
+        assert_eq!(connect().await.certificate(), shown, "what is broken is not served");
+        stage.log().contains("is not the key of the certificate").then_some(())
+    };
+    eventually("a warning", warned, || stage.log()).await;
+
+    mount.write(&files(&second, &second)).expect("the Secret is renewed");
+    let renewed = async || (connect().await.certificate() != shown).then_some(());
+    eventually("the new certificate", renewed, || stage.log()).await;
+    assert_eq!(standing.get("/readyz", None).await.expect("an answer").0, 200, "a connection stands through all this");
+    assert_eq!(stage.log().matches("is not the key").count(), 1, "a broken pair is told once: {}", stage.log());
+    assert!(!stage.log().contains("PRIVATE KEY"), "{}", stage.log());
+
+    let ended = stage.operator.stop(Duration::from_secs(20)).await;
+    assert!(ended.success(), "a connection that stands keeps no operator from its end: {ended}");
+}
+
+async fn plain_answer(mut connection: tokio::net::TcpStream) -> Vec<u8> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    connection.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");
+    let mut said = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut said));
+    let _ = read.await.expect("the connection is closed");
+    said
 }

@@ -26,12 +26,14 @@ use awsdeploy::{
 use awsdeploy_testkit::{
     aws_proxy::{Account, CallLog, CallRecord, Guard, Mark, StrictAws, Truth, UserTruth},
     chart::Chart,
+    collector::Collector,
     consumer::{Consumer, ConsumerOptions},
     emulator::AwsAccess,
     kube_proxy::KubeProxy,
     mounted::Mounted,
     operator::{Operator, OperatorOptions},
     rig::Rig,
+    tls::TlsClient,
 };
 use k8s_openapi::api::{
     core::v1::{Namespace, Secret},
@@ -242,6 +244,10 @@ pub(crate) struct Wishes {
     pub(crate) no_credentials: bool,
     /// More environment variables of the operator.
     pub(crate) variables: Vec<(&'static str, String)>,
+    /// The operator sends its traces here.
+    pub(crate) collector: Option<Arc<Collector>>,
+    /// The operator speaks TLS; this client is who asks it.
+    pub(crate) tls: Option<TlsClient>,
     /// The operator reaches Kubernetes through a proxy that can go wrong.
     pub(crate) kube_proxy: bool,
     /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
@@ -293,6 +299,7 @@ pub(crate) struct Stage {
     pub(crate) operator: Operator,
     #[allow(dead_code, reason = "for the fault runs, which share this file")]
     pub(crate) kube: Option<KubeProxy>,
+    collector: Option<Arc<Collector>>,
     pub(crate) directory: PathBuf,
     options: OperatorOptions,
     bindings: [DynamicObject; 2],
@@ -341,6 +348,12 @@ impl Stage {
             options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
         options = wishes.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
+        if let Some(collector) = &wishes.collector {
+            options = options.variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+        }
+        if let Some(client) = wishes.tls {
+            options = options.tls(client);
+        }
         let stage = Self {
             operator: Operator::start(options.clone()).await.expect("the operator starts"),
             options,
@@ -349,6 +362,7 @@ impl Stage {
             aws,
             account,
             kube,
+            collector: wishes.collector,
             directory,
             bindings,
             rights,
@@ -662,6 +676,12 @@ impl Stage {
     /// The operator's log.
     pub(crate) fn log(&self) -> String {
         self.operator.log()
+    }
+
+    /// All that a collector of traces was sent.
+    #[allow(dead_code, reason = "for the fault runs, which share this file")]
+    pub(crate) fn traces(&self) -> String {
+        self.collector.as_ref().map(|collector| collector.text()).unwrap_or_default()
     }
 
     /// How often the metrics count something: the value of the line that begins with `line`.

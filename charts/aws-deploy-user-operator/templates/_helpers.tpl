@@ -43,9 +43,30 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with .Values.image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* The port of aws.endpointUrl, or nothing. */}}
-{{- define "operator.endpointPort" -}}
-{{- with .Values.aws.endpointUrl -}}
+{{/* The Secret with the certificate of /metrics, or nothing: no TLS. */}}
+{{- define "operator.tlsSecret" -}}
+{{- $made := ternary (printf "%s-metrics-tls" (include "operator.fullname" .)) "" .Values.metrics.tls.certManager.enabled -}}
+{{- default $made .Values.metrics.tls.secretName -}}
+{{- end -}}
+
+{{/* How monitors get to /metrics by TLS. */}}
+{{- define "operator.scrapeTls" -}}
+{{- with include "operator.tlsSecret" . -}}
+scheme: https
+tlsConfig:
+  serverName: {{ default (printf "%s-metrics.%s.svc" (include "operator.fullname" $) $.Release.Namespace) $.Values.metrics.tls.serverName }}
+  {{- with $.Values.metrics.tls.caKey }}
+  ca:
+    secret:
+      name: {{ include "operator.tlsSecret" $ }}
+      key: {{ . }}
+  {{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The port of a URL, or nothing. */}}
+{{- define "operator.urlPort" -}}
+{{- with . -}}
 {{- $url := urlParse . -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" -}}
 {{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}

@@ -38,6 +38,8 @@ pub struct Metrics {
     aws_request_seconds: Family<AccountLabel, Histogram>,
     aws_throttled: Family<AccountLabel, Counter>,
     leader: Gauge,
+    certificate_refused: Gauge,
+    trace_spans: Family<ResultLabel, Counter>,
     watched: Arc<Watched>,
 }
 
@@ -67,6 +69,9 @@ struct AccountLabel {
 /// How an attempt at a new key may end.
 const ROTATIONS: [&str; 4] = ["published", "not_accepted", "cut_off", "refused"];
 
+/// What may become of a span.
+const SPANS: [&str; 3] = ["exported", "failed", "dropped"];
+
 impl Metrics {
     /// Metrics that begin at zero; with a series for each resource if `per_resource`.
     #[must_use]
@@ -87,11 +92,16 @@ impl Metrics {
             aws_request_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.005, 2.0, 12))),
             aws_throttled: Family::default(),
             leader: Gauge::default(),
+            certificate_refused: Gauge::default(),
+            trace_spans: Family::default(),
             watched,
         };
         // An increase from nothing is none to Prometheus; from zero it is one.
         for result in ROTATIONS {
             drop(metrics.rotations.get_or_create(&ResultLabel { result }));
+        }
+        for result in SPANS {
+            drop(metrics.trace_spans.get_or_create(&ResultLabel { result }));
         }
         metrics.register(&reference::RECONCILES, metrics.reconciles.clone());
         metrics.register(&reference::RECONCILE_SECONDS, metrics.reconcile_seconds.clone());
@@ -103,6 +113,8 @@ impl Metrics {
         metrics.register(&reference::AWS_THROTTLED, metrics.aws_throttled.clone());
         metrics.register(&reference::LEADER, metrics.leader.clone());
         metrics.register(&reference::BUILD, Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        metrics.register(&reference::CERTIFICATE_REFUSED, metrics.certificate_refused.clone());
+        metrics.register(&reference::TRACE_SPANS, metrics.trace_spans.clone());
         metrics.registry.register_collector(resources);
         metrics
     }
@@ -121,6 +133,16 @@ impl Metrics {
     pub(super) fn stands_by(&self) {
         self.leader.set(0);
         self.watched.set(Vec::new());
+    }
+
+    /// So many spans were sent, or not.
+    pub(super) fn spans(&self, result: &'static str, count: usize) {
+        self.trace_spans.get_or_create(&ResultLabel { result }).inc_by(count as u64);
+    }
+
+    /// A new certificate was found, and can be used or not.
+    pub(super) fn certificate(&self, usable: bool) {
+        self.certificate_refused.set((!usable).into());
     }
 
     /// The metrics as `OpenMetrics` text.

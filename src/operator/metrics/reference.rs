@@ -41,6 +41,10 @@ metrics! {
     AWS_THROTTLED = counter aws_throttled { account } "Answers of AWS that asked to slow down, those too after which another attempt succeeded";
     LEADER = gauge leader {} "1 while this replica leads, else 0";
     BUILD = info build { version } "Version of the operator";
+    CERTIFICATE_REFUSED = gauge certificate_refused {}
+        "1 while the files of the certificate of /metrics hold what cannot be used, so that the one that was read before is served, else 0";
+    TRACE_SPANS = counter trace_spans { result }
+        "Spans of traces by what became of them: exported, failed (the collector did not take them), dropped (too many waited for it)";
     RESOURCES = gauge resources {} "AwsDeployUsers that are looked after";
     CONDITIONS = gauge conditions { type, status, reason } "AwsDeployUsers by condition, its status and its reason";
     KEYS = gauge keys { state } "Access keys by state: Staged, Published, Superseded, Inactive, Foreign";

@@ -338,7 +338,7 @@ impl Play {
     }
 
     async fn verdict(self, ambiguities: usize) -> Vec<awsdeploy_testkit::auditor::Violation> {
-        let evidence = [("the operator's log", self.stage.log())];
+        let evidence = [("the operator's log", self.stage.log()), ("the traces", self.stage.traces())];
         self.auditor.finish(ambiguities, &evidence).await.expect("the audit")
     }
 }

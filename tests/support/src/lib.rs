@@ -9,6 +9,7 @@
 pub mod auditor;
 pub mod aws_proxy;
 pub mod chart;
+pub mod collector;
 pub mod consumer;
 pub mod control_plane;
 pub mod emulator;
@@ -18,11 +19,12 @@ pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod mounted;
 pub mod operator;
-mod pki;
+pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod rig;
 pub mod run_dir;
+pub mod tls;
 pub mod tools;
 pub mod wait;
 

@@ -10,11 +10,12 @@ use std::{
 };
 
 use crate::{
-    Result,
+    Error, Result,
     emulator::AwsAccess,
     error::Context as _,
     ports,
     process::{Process, Spec},
+    tls::TlsClient,
 };
 
 /// How long the operator may take until it says that it is ready.
@@ -33,6 +34,7 @@ pub struct OperatorOptions {
     directory: PathBuf,
     arguments: Vec<OsString>,
     variables: Vec<(OsString, OsString)>,
+    tls: Option<TlsClient>,
 }
 
 impl OperatorOptions {
@@ -52,6 +54,7 @@ impl OperatorOptions {
             directory: directory.into(),
             arguments: Vec::new(),
             variables: Vec::new(),
+            tls: None,
         }
     }
 
@@ -76,6 +79,13 @@ impl OperatorOptions {
         self
     }
 
+    /// Its HTTP server is asked by TLS.
+    #[must_use]
+    pub fn tls(mut self, client: TlsClient) -> Self {
+        self.tls = Some(client);
+        self
+    }
+
     fn spec(self, metrics: SocketAddr) -> Spec {
         let log = self.directory.join(format!("{}.log", self.name));
         let spec = Spec::new(self.name, self.binary, log)
@@ -94,6 +104,7 @@ pub struct Operator {
     process: Process,
     metrics: SocketAddr,
     http: reqwest::Client,
+    tls: Option<TlsClient>,
 }
 
 impl Operator {
@@ -111,27 +122,38 @@ impl Operator {
             .timeout(ASK_LIMIT)
             .build()
             .context(|| "make a client for the operator's metrics".into())?;
-        Ok(Self { process: Process::start(options.spec(metrics))?, metrics, http })
+        let tls = options.tls.clone();
+        Ok(Self { process: Process::start(options.spec(metrics))?, metrics, http, tls })
     }
 
     /// Waits until its `/readyz` says yes. Fails with the end of its log if it ends instead, or takes too long.
     pub async fn until_ready(&self, limit: Duration) -> Result<()> {
-        let url = self.url("/readyz");
-        let ready = async || self.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
+        let ready = async || self.get("/readyz", None).await.is_ok_and(|(status, _)| status == 200);
         self.process.until_ready(limit, ready).await
     }
 
     /// What its `/metrics` says.
     pub async fn metrics(&self) -> Result<String> {
-        let what = || format!("read the metrics of {}", self.process.name());
-        let answer = self.http.get(self.url("/metrics")).send().await.context(what)?;
-        answer.error_for_status().context(what)?.text().await.context(what)
+        match self.get("/metrics", None).await? {
+            (200, text) => Ok(text),
+            (status, text) => Err(Error::Unexpected(format!("/metrics answers {status}: {text}"))),
+        }
     }
 
     /// What its `/metrics` says to the bearer of this token: status and body.
     pub async fn metrics_as(&self, token: Option<&str>) -> Result<(u16, String)> {
-        let what = || format!("read the metrics of {}", self.process.name());
-        let mut request = self.http.get(self.url("/metrics"));
+        self.get("/metrics", token).await
+    }
+
+    /// Asks its HTTP server for a path, as the bearer of a token: status and body.
+    async fn get(&self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
+        let what = || format!("get {path} of {}", self.process.name());
+        if let Some(tls) = &self.tls {
+            let asked = async { tls.connect(self.metrics).await?.get(path, token).await };
+            let asked = tokio::time::timeout(ASK_LIMIT, asked).await;
+            return asked.unwrap_or_else(|_| Err(Error::Unexpected(format!("no answer in time: {}", what()))));
+        }
+        let mut request = self.http.get(format!("http://{}{path}", self.metrics));
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
@@ -187,10 +209,6 @@ impl Operator {
     pub async fn restart(&mut self) -> Result<()> {
         self.process.restart().await?;
         self.until_ready(START_LIMIT).await
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.metrics)
     }
 }
 

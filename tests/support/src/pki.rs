@@ -1,4 +1,4 @@
-//! The certificate authority of a run. It dies with the run's directory.
+//! Certificate authorities that live no longer than a run.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -25,19 +25,22 @@ const SERVER_NAMES: [&str; 7] = [
 ];
 
 /// A certificate authority that signs servers and clients.
-pub(crate) struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
 
 /// A certificate and its private key, both PEM.
-pub(crate) struct Identity {
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+pub struct Identity {
+    /// The certificate.
+    pub certificate: String,
+    /// Its private key.
+    pub key: String,
 }
 
 impl Authority {
-    pub(crate) fn new() -> Result<Self> {
+    /// A new one.
+    pub fn new() -> Result<Self> {
         let mut parameters = named("awsdeploy-test-ca", None);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
@@ -47,14 +50,20 @@ impl Authority {
     }
 
     /// The authority's own certificate, PEM.
-    pub(crate) fn certificate(&self) -> &str {
+    #[must_use]
+    pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
     /// For the API server.
     pub(crate) fn server(&self) -> Result<Identity> {
-        let mut parameters = CertificateParams::new(SERVER_NAMES.map(String::from))?;
-        parameters.distinguished_name.push(DnType::CommonName, "kube-apiserver");
+        self.server_for(SERVER_NAMES)
+    }
+
+    /// For a server with these names: host names and addresses.
+    pub fn server_for<const N: usize>(&self, names: [&str; N]) -> Result<Identity> {
+        let mut parameters = CertificateParams::new(names.map(String::from))?;
+        parameters.distinguished_name.push(DnType::CommonName, "server");
         self.sign(parameters, ExtendedKeyUsagePurpose::ServerAuth)
     }
 

@@ -1,0 +1,89 @@
+//! A client of HTTPS on loopback that sees what certificate it is shown.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Request, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::{Result, error::Context as _};
+
+/// Trusts one authority and expects one name.
+#[derive(Clone)]
+pub struct TlsClient {
+    connector: TlsConnector,
+    name: ServerName<'static>,
+}
+
+impl std::fmt::Debug for TlsClient {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("TlsClient").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A connection that stands, for any number of questions.
+pub struct TlsConnection {
+    sender: http1::SendRequest<Empty<Bytes>>,
+    name: ServerName<'static>,
+    certificate: Vec<u8>,
+}
+
+impl TlsClient {
+    /// Trusts the authority with this certificate (PEM) and expects the server to prove this name.
+    pub fn new(authority: &str, name: &str) -> Result<Self> {
+        let what = || "trust an authority".to_owned();
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(authority.as_bytes()).map_err(io::Error::other).context(what)?;
+        roots.add(authority).map_err(io::Error::other).context(what)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)
+            .context(what)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other).context(what)?;
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
+    }
+
+    /// Connects, and fails unless the server proves its name.
+    pub async fn connect(&self, address: SocketAddr) -> Result<TlsConnection> {
+        let what = || format!("connect to {address} by TLS");
+        let tcp = TcpStream::connect(address).await.context(what)?;
+        let stream = self.connector.connect(self.name.clone(), tcp).await.context(what)?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = shown.map(|certificate| certificate.to_vec()).unwrap_or_default();
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other).context(what)?;
+        tokio::spawn(connection);
+        Ok(TlsConnection { sender, name: self.name.clone(), certificate })
+    }
+}
+
+impl TlsConnection {
+    /// The certificate that the server has shown, DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
+    /// Asks for a path, as the bearer of a token: status and body.
+    pub async fn get(&mut self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
+        let what = || format!("get {path} by TLS");
+        let mut request = Request::get(path).header(header::HOST, self.name.to_str().as_ref());
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new()).map_err(io::Error::other).context(what)?;
+        let answer = self.sender.send_request(request).await.map_err(io::Error::other).context(what)?;
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.map_err(io::Error::other).context(what)?.to_bytes();
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
