@@ -577,8 +577,7 @@ impl Stage {
 
     /// Waits until policies were compared after that: of one user, or of all of the account together.
     pub(crate) async fn looked(&self, since: Mark) {
-        let looks = ["GetAccountAuthorizationDetails", "ListAttachedUserPolicies"];
-        let looked = |call: &CallRecord| looks.contains(&call.action.as_str());
+        let looked = CallRecord::compares_policies;
         self.aws.log().wait_since(since, "a look at policies", SOON, looked).await.expect("the operator compares");
     }
 

@@ -66,6 +66,14 @@ pub struct CallRecord {
     pub params: BTreeMap<String, String>,
 }
 
+impl CallRecord {
+    /// Whether it asks what users may do: one of them, or all of the account together. Every look at policies has one of these.
+    #[must_use]
+    pub fn compares_policies(&self) -> bool {
+        matches!(self.action.as_str(), "GetAccountAuthorizationDetails" | "ListAttachedUserPolicies")
+    }
+}
+
 impl fmt::Display for CallRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{} {}:{}", self.seq, self.service, self.action)?;
