@@ -336,6 +336,6 @@ class Life(Release):
         kubectl("-n", SERVED, "delete", "adu", "cycle", "--wait=false")
         self.assertIn("cycle", kubectl("-n", SERVED, "get", "adu").stdout)
         uninstall = (ROOT / "docs" / "operations.md").read_text().split("\n## Uninstall\n")[1]
-        command = re.search(r"^kubectl (.*)$", uninstall, re.MULTILINE).group(1)
+        command = re.search(r"^ *kubectl (.*)$", uninstall, re.MULTILINE).group(1)
         kubectl(*shlex.split(command))
         self.assertTrue(eventually(lambda: "cycle" not in kubectl("-n", SERVED, "get", "adu").stdout))
