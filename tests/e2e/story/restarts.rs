@@ -22,6 +22,9 @@ const NAME: &str = "uploader";
 pub(crate) async fn a_program_with_the_key_in_its_environment_is_restarted_before_the_old_key_goes(world: &mut World) {
     let objects = example(&world.endpoint);
     fs::write(world.directory().join("restarted.json"), objects.to_string()).expect("a file");
+    // For a moment after the CRDs have changed, admission goes by the classes as they were before.
+    let taken = async || world.shell.quiet("kubectl apply -f $RUN/restarted.json --dry-run=server").await.ok();
+    eventually("the class to permit restarts", SOON, taken).await.unwrap_or_else(|error| panic!("{error}"));
     world.shell.shown("kubectl apply -f $RUN/restarted.json").await;
     world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{NAME} --timeout=60s")).await;
     rolled_out(world).await;
