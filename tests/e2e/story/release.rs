@@ -28,7 +28,7 @@ pub(crate) async fn an_upgrade_in_the_middle_of_a_rotation_loses_nothing(world: 
     let today = world.today.clone();
     let command = format!(
         "helm upgrade {RELEASE} {} --namespace {RELEASE} --reset-then-reuse-values --set image.tag={} \
-         --set settings.{CHANGED}=30s | head -n 4",
+         --set settings.{CHANGED}=30s | sed -n 1,4p",
         today.chart(),
         today.tag
     );
@@ -93,7 +93,7 @@ pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &
     let before = world.aws.log().mark();
     install::write_values(world, &today);
     let command = format!(
-        "helm upgrade {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 2m | head -n 4",
+        "helm upgrade {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 2m | sed -n 1,4p",
         today.chart()
     );
     world.shell.shown(&command).await;
