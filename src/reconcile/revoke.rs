@@ -2,11 +2,13 @@
 
 use jiff::SignedDuration;
 
-use super::{End, Pass, PassError, Users, act::Actor, authorize, desired};
+use super::{PassError, act::Actor, pass::Pass, tell::End};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
+    cluster::Users,
     domain::{
-        authorize::Revocation,
+        authorize::{self, Revocation},
+        desired,
         owner::Ownership,
         plan::{Facts, Revoked},
         verdict::About,
@@ -33,7 +35,7 @@ impl Pass<'_> {
         }
         self.revoked = Some(revoked);
         let plan = self.act(user, &mut actor).await;
-        let super::act::Actor { user, observed, news, left, .. } = actor;
+        let Actor { user, observed, news, left, .. } = actor;
         self.report(user, Some(&plan), Some(&observed.world), news, left).await
     }
 

@@ -12,8 +12,8 @@
     reason = "a measurement ends by a panic if it cannot be made, tells how far it is, and lives in real time"
 )]
 
-#[path = "../it/stage.rs"]
-#[allow(dead_code, reason = "shared with the tests, which use all of it")]
+#[path = "../stage/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the tests, which use all of it")]
 mod stage;
 
 use std::{

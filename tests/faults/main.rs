@@ -27,8 +27,8 @@ mod claims;
 mod matrix;
 mod scenario;
 mod soak;
-#[path = "../it/stage.rs"]
-#[allow(dead_code, reason = "shared with the other test program, which uses all of it")]
+#[path = "../stage/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the other test program, which uses all of it")]
 mod stage;
 mod stories;
 mod weather;

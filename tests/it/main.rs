@@ -40,6 +40,7 @@ mod restart;
 mod restore;
 mod rights;
 mod rotation;
+#[path = "../stage/mod.rs"]
 mod stage;
 mod traces;
 mod upgrade;

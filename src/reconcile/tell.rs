@@ -1,0 +1,169 @@
+//! How a pass ends: status and Events are written, and it is said when to look again.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tracing::Instrument;
+
+use super::{
+    PassError,
+    pass::{DEADLINE, Pass},
+    report,
+    ruling::Verdict,
+};
+use crate::{
+    api::{AwsDeployUser, MANAGER, Reason},
+    cluster::{ClusterErrorKind, News, Users},
+    domain::{
+        backoff::{self, ErrorClass},
+        plan::{Note, Plan},
+        schedule::spread_permille,
+        verdict::About,
+        world::{IamUser, World},
+    },
+    trace,
+};
+
+/// How a pass ended.
+pub(super) struct End {
+    pub(super) user: AwsDeployUser,
+    pub(super) next: Timestamp,
+    pub(super) left: bool,
+}
+
+impl Pass<'_> {
+    pub(super) async fn report_cut_off(&mut self, user: &AwsDeployUser) -> End {
+        self.memory.iam = None;
+        self.errors.push((PassError::Deadline(DEADLINE.as_secs()), About::Observation));
+        self.report(user.clone(), None, None, Vec::new(), false).await
+    }
+
+    /// Writes status and Events and says when to look again.
+    pub(super) async fn report(
+        &mut self,
+        user: AwsDeployUser,
+        plan: Option<&Plan>,
+        world: Option<&World>,
+        news: Vec<News>,
+        left: bool,
+    ) -> End {
+        Box::pin(self.tell(user, plan, world, news, left)).instrument(trace::step("report")).await
+    }
+
+    async fn tell(
+        &mut self,
+        user: AwsDeployUser,
+        plan: Option<&Plan>,
+        world: Option<&World>,
+        news: Vec<News>,
+        left: bool,
+    ) -> End {
+        let now = self.now();
+        let context = self.context;
+        let drift = user.status.as_ref().is_some_and(|status| {
+            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
+        });
+        for piece in report::deeds(news, drift) {
+            context.events.tell(&user, &piece).await;
+        }
+        // A deletion does not look at policies.
+        if let Some(world) = world.filter(|_| self.desired.is_some() || self.revoked.is_some() || left) {
+            let (owner, is) = (&self.target.owner, !left && world.user().is_some_and(IamUser::is_quarantined));
+            context.observer.quarantined(&owner.namespace, &owner.name, is);
+        }
+        if left {
+            return End { user, next: Timestamp::MAX, left };
+        }
+        // A verdict is no failure: it is the same however often it is asked for.
+        let failed_now = self.errors.iter().any(|(error, _)| !matches!(error, PassError::NotAllowed(_)));
+        let mut failures = report::failures(&self.errors);
+        if self.errors.is_empty()
+            && let Some((error, _)) = &self.memory.user_failure
+        {
+            failures.push(error.failure(About::User));
+        }
+        let class = match &self.ruling.verdict {
+            Verdict::Allowed(authorization) if self.revoked.is_none() && self.ruling.elsewhere.is_none() => {
+                Some(&authorization.class)
+            }
+            _ => None,
+        };
+        let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();
+        let status = report::status(&report::Account {
+            user: &user,
+            target: self.target,
+            desired: self.desired.as_ref(),
+            plan,
+            world,
+            failures,
+            failed_now,
+            class,
+            authorization: Note::new(Reason::Allowed, allowed),
+            now,
+        });
+        let mut next = self.next(plan, world, status.failed_attempts, now);
+        let before = user.status.clone();
+        if before.as_ref() == Some(&status) {
+            return End { user, next, left };
+        }
+        let told = report::news(before.as_ref(), &status);
+        let written =
+            Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
+        let user = match written {
+            Ok(user) => user,
+            Err(error) if error.kind == ClusterErrorKind::NotFound => {
+                return End { user, next: Timestamp::MAX, left: true };
+            }
+            Err(error) => {
+                // A status is a report. Somebody changed the resource meanwhile, or the API server
+                // is away: the next pass reports.
+                tracing::warn!(%error, manager = MANAGER, "the status could not be written");
+                next = next.min(now + backoff::delay(ErrorClass::Conflict, 1, self.permille(), SignedDuration::ZERO));
+                return End { user, next, left };
+            }
+        };
+        for piece in told {
+            context.events.tell(&user, &piece).await;
+        }
+        End { user, next, left }
+    }
+
+    /// When there is something to do even if nothing changes.
+    fn next(&self, plan: Option<&Plan>, world: Option<&World>, failed_attempts: i32, now: Timestamp) -> Timestamp {
+        let settings = &self.context.settings;
+        let after = |duration: Duration| {
+            now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+        };
+        let mut times = vec![after(settings.resync)];
+        times.extend(plan.and_then(|plan| plan.wake_at));
+        times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failed_attempts)));
+        times.extend(self.memory.user_failure.as_ref().map(|(_, retry_at)| *retry_at));
+        if self.errors.is_empty() && world.is_some_and(|world| world.published().is_some() || world.user().is_some()) {
+            times.push(after(settings.secret_check));
+        }
+        if let Some(seen) = self.memory.iam.as_ref().filter(|_| self.errors.is_empty()) {
+            times.push(after(settings.ends_in(seen, &self.target.owner.uid)));
+            times.push(after(settings.key_check.saturating_sub(seen.keys_read_at.elapsed())));
+        }
+        times.into_iter().min().unwrap_or(now)
+    }
+
+    pub(super) fn delay(&self, error: &PassError, user: &AwsDeployUser) -> SignedDuration {
+        let failed = user.status.as_ref().map_or(0, |status| status.failed_attempts);
+        self.delay_after(error, failed.saturating_add(1))
+    }
+
+    fn delay_after(&self, error: &PassError, failed_attempts: i32) -> SignedDuration {
+        let failures = u32::try_from(failed_attempts).unwrap_or(1).max(1);
+        let slow = SignedDuration::try_from(self.context.settings.resync).unwrap_or(SignedDuration::MAX);
+        backoff::delay(error.class(), failures, self.permille(), slow)
+    }
+
+    fn permille(&self) -> i32 {
+        spread_permille(&self.target.owner.uid)
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.context.accounts.clock().now()
+    }
+}
