@@ -9,9 +9,10 @@ use std::{
 use aws_sdk_iam::types::{EntityType, UserDetail};
 
 use super::{
-    AwsError, AwsErrorKind, Iam,
+    AccountDetails, AwsError, AwsErrorKind, Iam,
     document::document,
-    iam::{boundary_arn, next, to_map},
+    known::Known,
+    words::{boundary_arn, next, to_map},
 };
 use crate::domain::world::{Grants, IamUser};
 
@@ -26,49 +27,6 @@ const TOO_DEAR_FOR: Duration = Duration::from_hours(6);
 const REFUSED_FOR: Duration = Duration::from_hours(1);
 /// AWS is out of order, with this operation at least.
 const BROKEN_FOR: Duration = Duration::from_mins(5);
-
-/// Our users as `GetAccountAuthorizationDetails` shows them: without access keys and passwords, which it does not know.
-#[derive(Debug)]
-pub struct AccountDetails {
-    read_at: Instant,
-    /// By names in lower case: IAM's are unique ignoring case.
-    users: HashMap<String, IamUser>,
-}
-
-impl AccountDetails {
-    /// When it was begun to be read.
-    #[must_use]
-    pub fn read_at(&self) -> Instant {
-        self.read_at
-    }
-
-    /// The user of that name, if it is one of ours.
-    #[must_use]
-    pub fn user(&self, name: &str) -> Option<&IamUser> {
-        self.users.get(&name.to_ascii_lowercase())
-    }
-}
-
-/// Whether the details of the account are to be had.
-#[derive(Clone)]
-pub(super) enum Answer {
-    Read(Arc<AccountDetails>),
-    /// Not before then.
-    Not(Instant),
-}
-
-impl Answer {
-    fn is_good(&self, since: Instant) -> bool {
-        match self {
-            Self::Read(details) => details.read_at > since,
-            Self::Not(until) => Instant::now() < *until,
-        }
-    }
-
-    fn not_for(time: Duration) -> Self {
-        Self::Not(Instant::now() + time)
-    }
-}
 
 impl Iam {
     /// Our users of the account, as they were read after `since`: by whoever came first, for all who ask. `None` where every
@@ -85,12 +43,12 @@ impl Iam {
         let answer =
             self.details.get(|answer| answer.is_good(since), async || self.read_details(is_ours).await).await?;
         Ok(match answer {
-            Answer::Read(details) => Some(details),
-            Answer::Not(_) => None,
+            Known::Read(details) => Some(details),
+            Known::Not(_) => None,
         })
     }
 
-    async fn read_details(&self, is_ours: impl Fn(&BTreeMap<String, String>) -> bool) -> Result<Answer, AwsError> {
+    async fn read_details(&self, is_ours: impl Fn(&BTreeMap<String, String>) -> bool) -> Result<Known, AwsError> {
         let read_at = Instant::now();
         let (mut users, mut pages, mut marker) = (HashMap::new(), 0, None);
         loop {
@@ -118,29 +76,29 @@ impl Iam {
                 users = users.len(),
                 "the users of this account are compared one by one: that is cheaper"
             );
-            return Ok(Answer::not_for(TOO_DEAR_FOR));
+            return Ok(Known::not_for(TOO_DEAR_FOR));
         }
         tracing::debug!(pages, users = users.len(), took = ?read_at.elapsed(), "the account's details are read");
-        Ok(Answer::Read(Arc::new(AccountDetails { read_at, users })))
+        Ok(Known::Read(Arc::new(AccountDetails { read_at, users })))
     }
 }
 
 /// What a failure means for this way of reading, and what is a failure of all.
-fn refused(error: AwsError) -> Result<Answer, AwsError> {
+fn refused(error: AwsError) -> Result<Known, AwsError> {
     match error.kind {
         AwsErrorKind::Throttled | AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => {
             Err(error)
         }
         AwsErrorKind::Service => {
             tracing::warn!(%error, "the users of this account are compared one by one for a while, at five calls each");
-            Ok(Answer::not_for(BROKEN_FOR))
+            Ok(Known::not_for(BROKEN_FOR))
         }
         _ => {
             tracing::warn!(
                 %error,
                 "the users of this account are compared one by one, at five calls each. The operator's policy should allow iam:{OPERATION}, as the one that `iam-policy` prints; --account-details=false does without"
             );
-            Ok(Answer::not_for(REFUSED_FOR))
+            Ok(Known::not_for(REFUSED_FOR))
         }
     }
 }
@@ -186,17 +144,8 @@ mod tests {
         }
         for kind in [AccessDenied, InvalidInput, Service, NoSuchEntity] {
             let answer = refused(error(kind)).unwrap();
-            assert!(matches!(answer, Answer::Not(until) if until > Instant::now()), "{kind:?}");
+            assert!(matches!(answer, Known::Not(until) if until > Instant::now()), "{kind:?}");
             assert!(answer.is_good(Instant::now()), "{kind:?}: nobody asks again before");
         }
-    }
-
-    #[test]
-    fn details_are_good_for_whoever_has_changed_nothing_since() {
-        let read_at = Instant::now();
-        let answer = Answer::Read(Arc::new(AccountDetails { read_at, users: HashMap::new() }));
-        assert!(answer.is_good(read_at.checked_sub(Duration::from_millis(1)).unwrap()));
-        assert!(!answer.is_good(read_at), "a change of the same moment may not be in them");
-        assert!(!answer.is_good(read_at + Duration::from_millis(1)));
     }
 }

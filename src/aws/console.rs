@@ -2,7 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AwsError, Iam, iam::absent};
+use super::{AwsError, Iam, words::absent};
 use crate::domain::console::PasswordPolicy;
 
 impl Iam {

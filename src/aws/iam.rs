@@ -1,7 +1,7 @@
-//! The adapter to one account: about twenty verbs of IAM and STS, each one call unless it says otherwise.
+//! The connection to one account: whose it is, how it is called, and what happens when AWS does not take the credentials.
+//! What is asked and done by it stands in `reads` and `writes`.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     error::Error as StdError,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
@@ -10,29 +10,21 @@ use std::{
 
 use aws_config::{Region, SdkConfig, identity::IdentityCache, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use aws_sdk_iam::types::{AttachedPermissionsBoundary, StatusType, Tag, User};
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
-use aws_smithy_types::{DateTime, error::metadata::ProvideErrorMetadata};
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use futures::future::BoxFuture;
-use jiff::Timestamp;
 use secrecy::ExposeSecret;
-use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::{
-    AwsClock, AwsError, AwsErrorKind, account_details,
+    AwsClock, AwsError, AwsErrorKind,
     asked::Asked,
     clock::ReadDate,
-    document::document,
+    known::Known,
     line::{HearThrottling, Line},
     session::{Session, SessionCredentials},
 };
-use crate::domain::{
-    console::PasswordPolicy,
-    desired::Account,
-    secret::KeyMaterial,
-    world::{AccessKey, Grants, IamUser},
-};
+use crate::domain::{console::PasswordPolicy, desired::Account, secret::KeyMaterial};
 
 /// One attempt may take this long; IAM answers in well under a second.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,7 +69,7 @@ pub struct Iam {
     /// The account of the first identity.
     settled: Mutex<Option<String>>,
     pub(super) password_policy: OnceCell<PasswordPolicy>,
-    pub(super) details: Asked<account_details::Answer>,
+    pub(super) details: Asked<Known>,
 }
 
 impl Iam {
@@ -198,257 +190,6 @@ impl Iam {
         Ok(Arc::new(Identity { arn, account: Account { partition, id, users_may_change_passwords: false } }))
     }
 
-    /// The user with its tags, without keys and grants. `None` only when IAM says `NoSuchEntity`.
-    pub async fn user(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
-        let answer = self.call("GetUser", self.iam.get_user().user_name(name).send()).await;
-        Ok(absent(answer)?.and_then(|answer| answer.user).map(|user| user_facts(&user)))
-    }
-
-    /// Whether a managed policy exists.
-    pub async fn policy_exists(&self, arn: &str) -> Result<bool, AwsError> {
-        let answer = self.call("GetPolicy", self.iam.get_policy().policy_arn(arn).send()).await;
-        Ok(absent(answer)?.is_some())
-    }
-
-    /// Finds a user whose name differs only in case: IAM refuses the name and does not say whose it is.
-    /// One call per page of users; for messages only.
-    pub async fn user_ignoring_case(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
-        let mut marker = None;
-        loop {
-            let page = self.call("ListUsers", self.iam.list_users().set_marker(marker).max_items(1000).send()).await?;
-            if let Some(user) = page.users().iter().find(|user| user.user_name().eq_ignore_ascii_case(name)) {
-                // Lists carry no tags.
-                return self.user(user.user_name()).await;
-            }
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// All access keys of the user.
-    pub async fn access_keys(&self, user: &str) -> Result<Vec<AccessKey>, AwsError> {
-        let mut keys = Vec::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call("ListAccessKeys", self.iam.list_access_keys().user_name(user).set_marker(marker).send())
-                .await?;
-            keys.extend(page.access_key_metadata().iter().filter_map(|key| {
-                Some(AccessKey {
-                    id: key.access_key_id()?.to_owned(),
-                    // Anything but Inactive is taken for a key that works.
-                    active: key.status() != Some(&StatusType::Inactive),
-                    created_at: key.create_date().map(timestamp).unwrap_or_default(),
-                })
-            }));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(keys);
-            }
-        }
-    }
-
-    /// All policies and groups of the user: three lists, and one call per inline policy.
-    pub async fn grants(&self, user: &str) -> Result<Grants, AwsError> {
-        let (attached, names, groups) = tokio::try_join!(
-            Box::pin(self.attached_policies(user)),
-            Box::pin(self.inline_policy_names(user)),
-            Box::pin(self.groups(user))
-        )?;
-        let mut inline = BTreeMap::new();
-        for name in names {
-            if let Some(document) = self.inline_policy(user, &name).await? {
-                inline.insert(name, document);
-            }
-        }
-        Ok(Grants { attached, inline, groups })
-    }
-
-    async fn attached_policies(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
-        let mut arns = BTreeSet::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call(
-                    "ListAttachedUserPolicies",
-                    self.iam.list_attached_user_policies().user_name(user).set_marker(marker).send(),
-                )
-                .await?;
-            arns.extend(page.attached_policies().iter().filter_map(|policy| policy.policy_arn().map(str::to_owned)));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(arns);
-            }
-        }
-    }
-
-    async fn groups(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
-        let mut groups = BTreeSet::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call("ListGroupsForUser", self.iam.list_groups_for_user().user_name(user).set_marker(marker).send())
-                .await?;
-            groups.extend(page.groups().iter().map(|group| group.group_name().to_owned()));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(groups);
-            }
-        }
-    }
-
-    async fn inline_policy_names(&self, user: &str) -> Result<Vec<String>, AwsError> {
-        let mut names = Vec::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call("ListUserPolicies", self.iam.list_user_policies().user_name(user).set_marker(marker).send())
-                .await?;
-            names.extend_from_slice(page.policy_names());
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(names);
-            }
-        }
-    }
-
-    async fn inline_policy(&self, user: &str, name: &str) -> Result<Option<Value>, AwsError> {
-        let answer =
-            self.call("GetUserPolicy", self.iam.get_user_policy().user_name(user).policy_name(name).send()).await;
-        Ok(absent(answer)?.map(|answer| document(answer.policy_document())))
-    }
-
-    /// When a key was last used; `None` if never, or not within AWS's record.
-    pub async fn last_used(&self, key_id: &str) -> Result<Option<Timestamp>, AwsError> {
-        let answer =
-            self.call("GetAccessKeyLastUsed", self.iam.get_access_key_last_used().access_key_id(key_id).send()).await;
-        Ok(absent(answer)?
-            .and_then(|answer| answer.access_key_last_used)
-            .and_then(|used| used.last_used_date)
-            .map(|date| timestamp(&date)))
-    }
-
-    /// Creates the user with path, boundary and tags in one call: a lost answer leaves a user that carries our marks.
-    pub async fn create_user(
-        &self,
-        name: &str,
-        path: &str,
-        boundary: Option<&str>,
-        tags: &BTreeMap<String, String>,
-    ) -> Result<IamUser, AwsError> {
-        let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(to_tags(tags)));
-        let request = request.set_permissions_boundary(boundary.map(str::to_owned));
-        let answer = self.call("CreateUser", request.send()).await?;
-        let mut user = answer.user.as_ref().map(user_facts).unwrap_or_default();
-        // Some answers leave the tags out; they were set in this very call.
-        user.tags.clone_from(tags);
-        user.boundary = boundary.map(str::to_owned);
-        user.grants = Some(Grants::default());
-        Ok(user)
-    }
-
-    /// Sets tags. Can be repeated.
-    pub async fn tag_user(&self, name: &str, tags: &BTreeMap<String, String>) -> Result<(), AwsError> {
-        self.call("TagUser", self.iam.tag_user().user_name(name).set_tags(Some(to_tags(tags))).send()).await.map(drop)
-    }
-
-    /// Removes tags. Can be repeated; tags that are not there are no error.
-    pub async fn untag_user(&self, name: &str, keys: &BTreeSet<String>) -> Result<(), AwsError> {
-        let request = self.iam.untag_user().user_name(name).set_tag_keys(Some(keys.iter().cloned().collect()));
-        absent(self.call("UntagUser", request.send()).await).map(drop)
-    }
-
-    /// Attaches a managed policy. Can be repeated.
-    pub async fn attach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        self.call("AttachUserPolicy", self.iam.attach_user_policy().user_name(user).policy_arn(arn).send())
-            .await
-            .map(drop)
-    }
-
-    /// Detaches a managed policy. Can be repeated.
-    pub async fn detach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        absent(
-            self.call("DetachUserPolicy", self.iam.detach_user_policy().user_name(user).policy_arn(arn).send()).await,
-        )
-        .map(drop)
-    }
-
-    /// Writes an inline policy. Can be repeated.
-    pub async fn put_inline_policy(&self, user: &str, name: &str, document: &Value) -> Result<(), AwsError> {
-        let request =
-            self.iam.put_user_policy().user_name(user).policy_name(name).policy_document(document.to_string());
-        self.call("PutUserPolicy", request.send()).await.map(drop)
-    }
-
-    /// Removes an inline policy. Can be repeated.
-    pub async fn delete_inline_policy(&self, user: &str, name: &str) -> Result<(), AwsError> {
-        absent(
-            self.call("DeleteUserPolicy", self.iam.delete_user_policy().user_name(user).policy_name(name).send()).await,
-        )
-        .map(drop)
-    }
-
-    /// Puts the user into a group. Can be repeated.
-    pub async fn add_to_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
-        let request = self.iam.add_user_to_group().user_name(user).group_name(group);
-        self.call("AddUserToGroup", request.send()).await.map(drop)
-    }
-
-    /// Takes the user out of a group. Can be repeated.
-    pub async fn remove_from_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
-        let request = self.iam.remove_user_from_group().user_name(user).group_name(group);
-        absent(self.call("RemoveUserFromGroup", request.send()).await).map(drop)
-    }
-
-    /// Sets the permissions boundary. Can be repeated.
-    pub async fn put_boundary(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        let request = self.iam.put_user_permissions_boundary().user_name(user).permissions_boundary(arn);
-        self.call("PutUserPermissionsBoundary", request.send()).await.map(drop)
-    }
-
-    /// Makes an access key. **Not idempotent**: the secret is shown once, there is no client token,
-    /// and the SDK's retries would leave a second key whose secret nobody holds. So there is
-    /// exactly one attempt, here and nowhere else.
-    ///
-    /// # Errors
-    /// When the kind of the error is not definite, a key may have been made.
-    pub async fn create_access_key(&self, user: &str) -> Result<(KeyMaterial, Timestamp), AwsError> {
-        let once = aws_sdk_iam::config::Builder::new().retry_config(RetryConfig::disabled());
-        let request = self.iam.create_access_key().user_name(user).customize().config_override(once);
-        let answer = self.call("CreateAccessKey", request.send()).await?;
-        let key = answer.access_key.ok_or_else(|| AwsError {
-            operation: "CreateAccessKey",
-            kind: AwsErrorKind::Service,
-            message: "AWS answered without a key".to_owned(),
-            request_id: None,
-        })?;
-        let created_at = key.create_date().map_or_else(|| self.clock.now(), timestamp);
-        let aws_sdk_iam::types::AccessKey { access_key_id, secret_access_key, .. } = key;
-        Ok((KeyMaterial { id: access_key_id, secret: secret_access_key.into() }, created_at))
-    }
-
-    /// Sets a key Inactive. Can be repeated; a key that is gone counts as done and gives false.
-    pub async fn deactivate_access_key(&self, user: &str, id: &str) -> Result<bool, AwsError> {
-        let request = self.iam.update_access_key().user_name(user).access_key_id(id).status(StatusType::Inactive);
-        Ok(absent(self.call("UpdateAccessKey", request.send()).await)?.is_some())
-    }
-
-    /// Deletes a key. Can be repeated.
-    pub async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), AwsError> {
-        absent(
-            self.call("DeleteAccessKey", self.iam.delete_access_key().user_name(user).access_key_id(id).send()).await,
-        )
-        .map(drop)
-    }
-
-    /// Deletes the user. Can be repeated: false when there was none. `DeleteConflict` when something still hangs on it.
-    pub async fn delete_user(&self, name: &str) -> Result<bool, AwsError> {
-        let answer = self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await;
-        absent(answer).map(|deleted| deleted.is_some())
-    }
-
     /// Asks STS once whether it accepts a key. Needs no permission, works under an explicit deny.
     /// Never ask with a key that is on its way out: the question counts as a use of it.
     pub async fn verify_key(&self, key: &KeyMaterial) -> Result<Acceptance, AwsError> {
@@ -495,51 +236,4 @@ impl Iam {
         }
         answer
     }
-}
-
-/// `NoSuchEntity` as `None`; every other error stays an error.
-pub(super) fn absent<T>(answer: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
-    match answer {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind == AwsErrorKind::NoSuchEntity => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Where the next page starts. A page may be shorter than asked for, even empty, and still not be the last.
-pub(super) fn next(truncated: bool, marker: Option<&str>) -> Option<String> {
-    marker.filter(|marker| truncated && !marker.is_empty()).map(str::to_owned)
-}
-
-fn user_facts(user: &User) -> IamUser {
-    IamUser {
-        name: user.user_name().to_owned(),
-        arn: user.arn().to_owned(),
-        id: user.user_id().to_owned(),
-        tags: to_map(user.tags()),
-        keys: Vec::new(),
-        boundary: boundary_arn(user.permissions_boundary()),
-        grants: None,
-        leftovers: None,
-        login: None,
-    }
-}
-
-/// Tags as a map.
-pub(super) fn to_map(tags: &[Tag]) -> BTreeMap<String, String> {
-    tags.iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
-}
-
-/// The ARN of a permissions boundary.
-pub(super) fn boundary_arn(boundary: Option<&AttachedPermissionsBoundary>) -> Option<String> {
-    boundary.and_then(AttachedPermissionsBoundary::permissions_boundary_arn).map(str::to_owned)
-}
-
-fn to_tags(tags: &BTreeMap<String, String>) -> Vec<Tag> {
-    // Key and value are always given, so building a tag cannot fail.
-    tags.iter().filter_map(|(key, value)| Tag::builder().key(key).value(value).build().ok()).collect()
-}
-
-fn timestamp(date: &DateTime) -> Timestamp {
-    Timestamp::from_second(date.secs()).unwrap_or_default()
 }

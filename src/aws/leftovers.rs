@@ -2,7 +2,7 @@
 
 use super::{
     AwsError, Iam,
-    iam::{absent, next},
+    words::{absent, next},
 };
 use crate::domain::world::Leftover;
 

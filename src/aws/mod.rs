@@ -9,17 +9,21 @@ mod console;
 mod document;
 mod error;
 mod iam;
+mod known;
 mod leftovers;
 mod line;
+mod reads;
 mod session;
+mod words;
+mod writes;
 
 use std::time::Duration;
 
-pub use account_details::AccountDetails;
 pub use accounts::{Accounts, Connection};
 pub use clock::AwsClock;
 pub use error::{ASSUME_ROLE, AwsError, AwsErrorKind};
 pub use iam::{Acceptance, Iam, Identity};
+pub use known::AccountDetails;
 
 /// Told of every call to AWS; the metrics listen here. `account` is an account id, or `unknown` before AWS has told it.
 pub trait CallObserver: Send + Sync {

@@ -13,9 +13,10 @@ use super::{
 use crate::{
     api::{MANAGER, mark},
     domain::{
-        desired::{Target, label_value},
         journal::{Journal, JournalError},
+        owner::label_value,
         secret::{Content, KeyMaterial},
+        target::Target,
     },
 };
 

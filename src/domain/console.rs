@@ -9,8 +9,9 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
 use super::{
-    desired::{DesiredConsole, label_value},
+    desired::DesiredConsole,
     owner::Owner,
+    owner::label_value,
     secret::{Content, csv_field},
 };
 use crate::api::mark;

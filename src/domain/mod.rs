@@ -20,6 +20,8 @@ pub mod role_policy;
 pub mod schedule;
 pub mod secret;
 pub mod settings;
+pub mod target;
+pub mod validate;
 pub mod verdict;
 pub mod window;
 pub mod world;

@@ -100,6 +100,12 @@ pub fn key_tag(key_id: &str) -> String {
     format!("{}{key_id}", mark::TAG_KEY_PREFIX)
 }
 
+/// A resource name as a label value: at most 63 characters that end with a letter or digit.
+#[must_use]
+pub fn label_value(name: &str) -> String {
+    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.', '_']).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

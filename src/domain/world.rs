@@ -8,11 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
-    console::ConsoleSecret,
-    journal::Journal,
-    restart::{Restarts, Seen},
-};
+use super::{console::ConsoleSecret, journal::Journal, restart::Seen, secret::PublishedFacts};
 use crate::api::user::RestartTarget;
 
 /// Everything that `plan` looks at.
@@ -159,29 +155,6 @@ pub enum Published {
     Ours(PublishedFacts),
 }
 
-/// Facts of our own published Secret.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PublishedFacts {
-    /// Id of the key it holds.
-    pub key_id: String,
-    /// When that key was published.
-    pub published_at: Timestamp,
-    /// The rotate request it honours.
-    pub rotate_honoured: Option<String>,
-    /// Id and secret are the ones we wrote. False: edited by hand, the value is lost.
-    pub intact: bool,
-    /// Files, labels and annotations are as declared.
-    pub as_declared: bool,
-    /// Attempt whose late publication this Secret has fenced off.
-    pub fence: Option<String>,
-    /// Earlier target Secrets of ours that wait for their key to retire: name -> key id.
-    pub previous: BTreeMap<String, String>,
-    /// How far the restarts are that its key asks for.
-    pub restarts: Restarts,
-    /// It cannot be written: somebody made it immutable.
-    pub immutable: bool,
-}
-
 /// The journal Secret.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JournalSeen {
@@ -264,24 +237,6 @@ impl IamUser {
     pub fn is_tagged(&self, id: &str) -> bool {
         let wanted = super::owner::key_tag(id);
         self.tags.keys().any(|key| key.eq_ignore_ascii_case(&wanted))
-    }
-}
-
-#[cfg(test)]
-impl PublishedFacts {
-    /// A Secret of ours that is as it was written, for tests to change something of.
-    pub(crate) fn of(key_id: &str, published_at: Timestamp) -> Self {
-        Self {
-            key_id: key_id.to_owned(),
-            published_at,
-            rotate_honoured: None,
-            intact: true,
-            as_declared: true,
-            fence: None,
-            previous: BTreeMap::new(),
-            restarts: BTreeMap::new(),
-            immutable: false,
-        }
     }
 }
 

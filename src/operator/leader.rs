@@ -7,7 +7,7 @@ use kube::Client;
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::run::RunError;
+use super::error::RunError;
 
 /// The shortest lease: it is kept in whole seconds, and one of them is for the renewal.
 const LEAST: u64 = 3;

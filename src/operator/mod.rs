@@ -1,5 +1,6 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
+mod error;
 mod guard;
 pub mod iam_policy;
 mod leader;
@@ -10,4 +11,5 @@ pub mod settings;
 pub mod telemetry;
 mod tls;
 
-pub use run::{RunError, run};
+pub use error::RunError;
+pub use run::run;

@@ -22,6 +22,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tracing::{Instrument, field::Empty};
 
 use super::{
+    error::RunError,
     guard::Guard,
     leader::Leadership,
     metrics::Metrics,
@@ -32,7 +33,7 @@ use super::{
 };
 use crate::{
     aws::{Accounts, Connection},
-    cluster::{self, ClusterError, Guarded, Resources, Rules, Scrapers, SecretAccess, resources},
+    cluster::{self, Guarded, Resources, Rules, Scrapers, SecretAccess, resources},
     domain::account,
     reconcile::{self, Context, Watched},
 };
@@ -42,41 +43,6 @@ static PASSES: AtomicU64 = AtomicU64::new(1);
 
 /// How long whoever reads the metrics at the end of the process may take.
 const SERVED_LIMIT: Duration = Duration::from_secs(5);
-
-/// Why the operator cannot run.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// No cluster.
-    #[error("no Kubernetes cluster is configured: {0}. Set KUBECONFIG, or run in a pod with a ServiceAccount")]
-    Config(#[from] kube::config::InferConfigError),
-    /// No client.
-    #[error("the Kubernetes client cannot be set up: {0}")]
-    Client(#[from] Box<kube::Error>),
-    /// The cluster refuses something that is needed from the start.
-    #[error(transparent)]
-    Cluster(#[from] ClusterError),
-    /// No CRD.
-    #[error(
-        "the cluster does not know {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/"
-    )]
-    Crd(String),
-    /// The address is taken.
-    #[error("cannot listen on {0} (--metrics-addr): {1}")]
-    Listen(std::net::SocketAddr, std::io::Error),
-    /// A setting is out of range.
-    #[error("{0}")]
-    Setting(String),
-}
-
-impl RunError {
-    /// The first list tells whether the CRD is there, whether we may read it, and whether there is an API server at all.
-    fn of_first_list(kind: &str, error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.code == 404 => Self::Crd(format!("{kind}: {}", status.message)),
-            error => Self::Cluster(ClusterError::listing(kind, &error)),
-        }
-    }
-}
 
 /// Runs until the process is asked to stop; then finishes the passes under way.
 ///

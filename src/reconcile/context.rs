@@ -14,7 +14,7 @@ use crate::{
     api::Reason,
     aws::{Accounts, AwsError, Iam, Identity},
     cluster::{ClusterError, ClusterErrorKind, Events, Resources, Rules, SecretAccess},
-    domain::{account::Role, desired::Target, settings::Settings},
+    domain::{account::Role, settings::Settings, target::Target},
 };
 
 /// Told of what passes do; the metrics listen here.

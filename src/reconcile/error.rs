@@ -75,7 +75,7 @@ impl PassError {
             Self::NotAllowed(_) | Self::UnreadableClass(_) => Reason::NotAllowed,
             Self::WrongAccount(_) => Reason::WrongAccount,
             Self::NotOwned(_) => Reason::NotOwned,
-            Self::Invalid(violations) => desired::reason(violations),
+            Self::Invalid(_) => Reason::InvalidSpec,
             Self::Aws { error, .. } if is_refused_role(error) => Reason::AssumeRoleDenied,
             Self::Aws { error, effect } => aws_reason(error.kind, effect.as_ref()),
             Self::Cluster(error) => match error.kind {

@@ -15,6 +15,7 @@ mod report;
 mod revoke;
 mod rooms;
 mod ruling;
+mod steps;
 mod tell;
 
 use std::{borrow::Cow, time::Duration};
@@ -23,13 +24,14 @@ pub use classes::report_on_classes;
 pub use context::{Context, PassObserver, PassSettings, Watched};
 pub use error::PassError;
 use memory::{Fingerprint, Memory, Quiet};
-use pass::{pass, until_then};
+use pass::until_then;
 use rooms::Place;
 use ruling::Ruling;
+use steps::pass;
 
 use crate::{
     api::AwsDeployUser,
-    domain::{desired::Target, schedule::spread_permille},
+    domain::{schedule::spread_permille, target::Target},
 };
 
 /// Looks after one resource and says when to look again. Never fails: a failure is reported in

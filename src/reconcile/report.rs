@@ -11,8 +11,9 @@ use crate::{
     cluster::News,
     domain::{
         backoff,
-        desired::{Desired, Target},
+        desired::Desired,
         plan::{Note, Plan},
+        target::Target,
         verdict::{self, Failure, Outcome},
         world::{AccessKey, Iam, IamUser, World},
     },

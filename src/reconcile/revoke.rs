@@ -2,7 +2,11 @@
 
 use jiff::SignedDuration;
 
-use super::{PassError, act::Actor, pass::Pass, tell::End};
+use super::{
+    PassError,
+    act::Actor,
+    pass::{End, Pass},
+};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
     cluster::Users,

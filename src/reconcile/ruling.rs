@@ -14,7 +14,8 @@ use crate::{
     domain::{
         account::{self, Way},
         authorize::{self, Authorization, Choice, Facts, Known, Revocation},
-        desired::{Target, Violation},
+        desired::Violation,
+        target::Target,
         world::IamUser,
     },
 };

@@ -7,7 +7,7 @@ use tracing::Instrument;
 
 use super::{
     PassError,
-    pass::{DEADLINE, Pass},
+    pass::{DEADLINE, End, Pass},
     report,
     ruling::Verdict,
 };
@@ -17,19 +17,11 @@ use crate::{
     domain::{
         backoff::{self, ErrorClass},
         plan::{Note, Plan},
-        schedule::spread_permille,
         verdict::About,
         world::{IamUser, World},
     },
     trace,
 };
-
-/// How a pass ended.
-pub(super) struct End {
-    pub(super) user: AwsDeployUser,
-    pub(super) next: Timestamp,
-    pub(super) left: bool,
-}
 
 impl Pass<'_> {
     pub(super) async fn report_cut_off(&mut self, user: &AwsDeployUser) -> End {
@@ -146,24 +138,5 @@ impl Pass<'_> {
             times.push(after(settings.key_check.saturating_sub(seen.keys_read_at.elapsed())));
         }
         times.into_iter().min().unwrap_or(now)
-    }
-
-    pub(super) fn delay(&self, error: &PassError, user: &AwsDeployUser) -> SignedDuration {
-        let failed = user.status.as_ref().map_or(0, |status| status.failed_attempts);
-        self.delay_after(error, failed.saturating_add(1))
-    }
-
-    fn delay_after(&self, error: &PassError, failed_attempts: i32) -> SignedDuration {
-        let failures = u32::try_from(failed_attempts).unwrap_or(1).max(1);
-        let slow = SignedDuration::try_from(self.context.settings.resync).unwrap_or(SignedDuration::MAX);
-        backoff::delay(error.class(), failures, self.permille(), slow)
-    }
-
-    fn permille(&self) -> i32 {
-        spread_permille(&self.target.owner.uid)
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.context.accounts.clock().now()
     }
 }

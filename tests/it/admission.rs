@@ -6,7 +6,8 @@ use awsdeploy::{
     api::{AwsDeployUser, AwsDeployUserClass},
     domain::{
         authorize::{self, Facts},
-        desired::{self, Target},
+        desired,
+        target::Target,
     },
 };
 use futures::future::join_all;

@@ -15,15 +15,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 pub use choose::{Choice, Known, choose, is_default, wanted};
 pub use possession::{Revocation, in_path, revocation, still_allowed};
 
 use super::{
-    desired::{DEFAULT_EVERY, Grant, Target, Violation},
-    owner::Owner,
+    desired::{DEFAULT_EVERY, Grant, Violation},
     schedule::{CronSchedule, Rhythm},
+    target::Target,
 };
 use crate::api::{
     AwsDeployUser, AwsDeployUserClass, HumanDuration,
@@ -63,15 +61,6 @@ pub fn comes_before(other: &AwsDeployUser, user: &AwsDeployUser) -> bool {
     };
     let has_user = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_some());
     other.metadata.uid != user.metadata.uid && !has_user(user) && (has_user(other) || age(other) < age(user))
-}
-
-/// The name that a class gives to the user of a resource that sets none.
-#[must_use]
-pub fn render_name(template: &str, owner: &Owner) -> String {
-    let digest = Sha256::digest(format!("{}/{}/{}", owner.cluster, owner.namespace, owner.name));
-    let hash = digest.iter().take(4).fold(0_u32, |hash, byte| hash << 8 | u32::from(*byte));
-    let hash = format!("{hash:08x}");
-    template.replace("{namespace}", &owner.namespace).replace("{name}", &owner.name).replace("{hash}", &hash)
 }
 
 /// Whether the class allows what the resource asks for.

@@ -7,11 +7,11 @@ use crate::{
     api::{Reason, mark, user::DeletionPolicy},
     domain::{
         console::ConsoleSecret,
-        desired::Target,
         journal::{Journal, Mode},
         owner::{Owner, Ownership, key_tag},
         policy,
         settings::Settings,
+        target::Target,
         world::{IamUser, JournalSeen, NoUser, Published, World},
     },
 };

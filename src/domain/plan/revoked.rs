@@ -8,10 +8,11 @@ use crate::{
     domain::{
         authorize::Revocation,
         console::ConsoleSecret,
-        desired::{OnQuarantine, Target},
+        desired::OnQuarantine,
         owner::Ownership,
         policy,
         settings::Settings,
+        target::Target,
         world::{IamUser, JournalSeen, Published, World},
     },
 };

@@ -6,11 +6,7 @@
 use super::Note;
 use crate::{
     api::{Reason, mark},
-    domain::{
-        desired::{Consent, Target},
-        owner::Ownership,
-        world::IamUser,
-    },
+    domain::{desired::Consent, owner::Ownership, target::Target, world::IamUser},
 };
 
 /// How we stand to an IAM user.

@@ -22,15 +22,18 @@ use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
         console::{ConsoleFacts, ConsoleSecret},
-        desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant, Target},
+        desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant},
         journal::{Journal, Mode},
         owner::{Owner, key_tag},
         schedule::{CronSchedule, Rhythm},
+        secret::PublishedFacts,
         settings::Settings,
+        target::Target,
+        validate::validate,
         window::Window,
         world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, NoUser, Published, PublishedFacts,
-            Reported, Verification, World,
+            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, NoUser, Published, Reported, Verification,
+            World,
         },
     },
 };
@@ -87,7 +90,7 @@ fn at_rest() -> Case {
     let target = Target::of(&resource, "cluster").unwrap();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
     let settings = Settings::default();
-    let desired = desired::validate(&resource, &target, &Grant::simplest(), &account, &settings).unwrap();
+    let desired = validate(&resource, &target, &Grant::simplest(), &account, &settings).unwrap();
     let user = IamUser {
         name: target.user_name.clone(),
         arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),

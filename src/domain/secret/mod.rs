@@ -20,7 +20,6 @@ pub use formats::violations;
 use super::{
     desired::DesiredSecret,
     restart::{self, Restarts},
-    world::PublishedFacts,
 };
 use crate::api::mark;
 
@@ -59,11 +58,52 @@ pub struct Publication {
     pub restarts: Restarts,
 }
 
+/// Facts of our own published Secret.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PublishedFacts {
+    /// Id of the key it holds.
+    pub key_id: String,
+    /// When that key was published.
+    pub published_at: Timestamp,
+    /// The rotate request it honours.
+    pub rotate_honoured: Option<String>,
+    /// Id and secret are the ones we wrote. False: edited by hand, the value is lost.
+    pub intact: bool,
+    /// Files, labels and annotations are as declared.
+    pub as_declared: bool,
+    /// Attempt whose late publication this Secret has fenced off.
+    pub fence: Option<String>,
+    /// Earlier target Secrets of ours that wait for their key to retire: name -> key id.
+    pub previous: BTreeMap<String, String>,
+    /// How far the restarts are that its key asks for.
+    pub restarts: Restarts,
+    /// It cannot be written: somebody made it immutable.
+    pub immutable: bool,
+}
+
 #[derive(Default, Serialize, Deserialize, PartialEq, Eq)]
 struct Owned {
     labels: BTreeSet<String>,
     annotations: BTreeSet<String>,
     data: BTreeSet<String>,
+}
+
+#[cfg(test)]
+impl PublishedFacts {
+    /// A Secret of ours that is as it was written, for tests to change something of.
+    pub(crate) fn of(key_id: &str, published_at: Timestamp) -> Self {
+        Self {
+            key_id: key_id.to_owned(),
+            published_at,
+            rotate_honoured: None,
+            intact: true,
+            as_declared: true,
+            fence: None,
+            previous: BTreeMap::new(),
+            restarts: BTreeMap::new(),
+            immutable: false,
+        }
+    }
 }
 
 /// The Secret as it should be, laid over what is there: what others put into it stays, what we

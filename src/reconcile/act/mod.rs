@@ -21,9 +21,10 @@ use crate::{
     aws,
     cluster::{ClusterError, ClusterErrorKind, Held, News, Secrets, Users},
     domain::{
-        desired::{Desired, Target},
+        desired::Desired,
         plan::Effect,
         secret,
+        target::Target,
         world::{Grants, Iam, IamUser, Published},
     },
 };

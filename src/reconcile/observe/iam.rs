@@ -6,10 +6,11 @@ use crate::{
     api::{AwsDeployUser, mark},
     aws::{self, AwsErrorKind},
     domain::{
-        desired::{Desired, Target},
+        desired::Desired,
         owner::Ownership,
         plan::{self, Facts, Standing},
         schedule::spread_permille,
+        target::Target,
         world::{AccessKey, Iam, IamUser},
     },
     reconcile::{Context, PassError, PassSettings, memory::Remembered, report},

@@ -19,10 +19,11 @@ use crate::{
     cluster::{Attempt, ClusterError, ClusterErrorKind, Held, Journals, Secrets},
     domain::{
         console::{self, ConsoleSecret},
-        desired::{self, Desired, Target},
+        desired::Desired,
         owner::Ownership,
         plan::Facts,
         secret,
+        target::{Target, console_secret},
         world::{Iam, JournalSeen, NoUser, Published, Reported, World},
     },
 };
@@ -67,7 +68,7 @@ pub(super) async fn observe(
     let secret = desired.map(|desired| &desired.secret);
     // A user without a key may have given the name of its Secret to the one of the password.
     let shared = user.spec.programmatic().is_none()
-        && desired::console_secret(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
+        && console_secret(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
     let told = |error| context.secret_error(target, error);
     let held = if shared { None } else { or_gone(user, secrets.get(&target.secret_name).await).map_err(told)? };
     let attempt = or_gone(user, Journals::new(context.client.clone(), target).get().await).map_err(told)?;
@@ -160,7 +161,7 @@ pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {
 
 /// The Secret of the console password: the declared one, or the one that the user's tag still tells of.
 fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<String> {
-    desired::console_secret(&target.owner.name, &user.spec).or_else(|| match iam {
+    console_secret(&target.owner.name, &user.spec).or_else(|| match iam {
         Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours => iam::console_tag(found).cloned(),
         Iam::Found(_) | Iam::Absent => None,
     })

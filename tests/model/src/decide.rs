@@ -11,18 +11,18 @@ use awsdeploy::{
     api::AwsDeployUser,
     domain::{
         console::ConsoleSecret,
-        desired::{self, Account, Desired, Grant, Target},
+        desired::{Account, Desired, Grant},
         journal,
         owner::key_tag,
         plan::{
             self, Effect, Why,
             rotation::{RULES, Scene, Step},
         },
+        secret::PublishedFacts,
         settings::Settings,
-        world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Published, PublishedFacts, Reported, Verification,
-            World,
-        },
+        target::Target,
+        validate::validate,
+        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Published, Reported, Verification, World},
     },
 };
 use jiff::{SignedDuration, Timestamp};
@@ -141,7 +141,7 @@ static DESIRED: LazyLock<Desired> = LazyLock::new(|| {
     let resource: AwsDeployUser = serde_json::from_value(resource).unwrap_or_default();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
     Target::of(&resource, "cluster")
-        .and_then(|target| desired::validate(&resource, &target, &Grant::simplest(), &account, &SETTINGS).ok())
+        .and_then(|target| validate(&resource, &target, &Grant::simplest(), &account, &SETTINGS).ok())
         .unwrap_or_else(|| unreachable!("the resource of the model is valid"))
 });
 

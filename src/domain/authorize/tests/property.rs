@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use super::{super::*, class, target, user};
 use crate::domain::{
-    desired::{self, Account, Desired},
+    desired::{Account, Desired},
     operator_policy::{Home, Scope, operator_policy},
     plan::{Effect, plan},
     settings::Settings,
+    validate::validate,
     world::{Grants, Iam, IamUser, World},
 };
 
@@ -265,7 +266,7 @@ proptest! {
         let account = Account { partition: "aws".into(), id: ACCOUNT.into(), users_may_change_passwords: false };
         let home = Home { partition: "aws".into(), account: ACCOUNT.into() };
         let layer = Policy::parse(&operator_policy(&home, &[Scope::of_class(&class.spec)])).unwrap();
-        let Ok(desired) = desired::validate(&authorization.user, &target, &authorization.grant, &account, &Settings::default()) else {
+        let Ok(desired) = validate(&authorization.user, &target, &authorization.grant, &account, &Settings::default()) else {
             return Ok(());
         };
         let mut world = World::empty(Timestamp::UNIX_EPOCH);

@@ -8,8 +8,9 @@ use crate::{
     api::class::{OnQuarantine, OnRevoked},
     domain::{
         plan::{self, Effect, Plan, Revoked, Why},
+        secret::PublishedFacts,
         settings::Settings,
-        world::{AccessKey, Grants, Iam, IamUser, Published, PublishedFacts, World},
+        world::{AccessKey, Grants, Iam, IamUser, Published, World},
     },
 };
 

@@ -12,7 +12,8 @@ use crate::{
     domain::{
         desired::OnQuarantine,
         policy,
-        world::{AccessKey, IamUser, PublishedFacts},
+        secret::PublishedFacts,
+        world::{AccessKey, IamUser},
     },
 };
 

@@ -7,8 +7,9 @@ use crate::{
     api::Reason,
     domain::{
         desired::Desired,
+        secret::PublishedFacts,
         settings::Settings,
-        world::{AccessKey, IamUser, PublishedFacts, World},
+        world::{AccessKey, IamUser, World},
     },
 };
 

@@ -189,7 +189,7 @@ impl Cloud {
     pub(super) fn desired(&self) -> Desired {
         let grant = Grant { on_quarantine: self.on_quarantine, ..Grant::simplest() };
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: true };
-        desired::validate(&self.resource, &self.target(), &grant, &account, &Settings::default()).unwrap()
+        validate(&self.resource, &self.target(), &grant, &account, &Settings::default()).unwrap()
     }
 
     pub(super) fn is_our_user(&self) -> bool {

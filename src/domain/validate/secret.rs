@@ -1,9 +1,13 @@
 //! The Secret that holds the key.
 
-use super::{Account, DesiredSecret, Target, Violation};
 use crate::{
     api::{SecretFormat, mark, user::AwsDeployUserSpec},
-    domain::secret,
+    domain::{
+        desired::{Account, DesiredSecret, Violation},
+        owner::label_value,
+        secret,
+        target::Target,
+    },
 };
 
 pub(super) fn desired_secret(
@@ -39,10 +43,4 @@ pub(super) fn desired_secret(
         violate(field, message);
     }
     secret
-}
-
-/// A resource name as a label value: at most 63 characters that end with a letter or digit.
-#[must_use]
-pub fn label_value(name: &str) -> String {
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.', '_']).to_owned()
 }

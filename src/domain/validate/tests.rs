@@ -1,6 +1,14 @@
+use jiff::SignedDuration;
 use serde_json::json;
 
 use super::*;
+use crate::{
+    api::mark,
+    domain::{
+        desired::{DEFAULT_EVERY, DEFAULT_OVERLAP, tell},
+        schedule::Rhythm,
+    },
+};
 
 #[allow(clippy::needless_pass_by_value, reason = "json! in the call")]
 fn user(spec: serde_json::Value) -> AwsDeployUser {

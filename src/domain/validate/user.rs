@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{DesiredConsole, Target};
-use crate::api::{AwsDeployUser, mark, user::AwsDeployUserSpec};
+use crate::{
+    api::{AwsDeployUser, mark, user::AwsDeployUserSpec},
+    domain::{
+        desired::DesiredConsole,
+        target::{Target, console_secret},
+    },
+};
 
 /// Tags per user (IAM quota).
 const TAG_LIMIT: usize = 50;
@@ -103,10 +108,4 @@ pub(super) fn desired_console(user: &AwsDeployUser, target: &Target) -> Option<D
         reset_required: user.spec.console.as_ref()?.password_reset_required,
         reset_request: annotations.and_then(|all| all.get(mark::ANNOTATION_RESET)).cloned(),
     })
-}
-
-/// Name of the Secret for the console password, if console access is declared.
-#[must_use]
-pub fn console_secret(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
-    spec.console.as_ref().map(|console| console.secret_name.clone().unwrap_or_else(|| format!("{name}-console")))
 }

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{DEFAULT_EVERY, DEFAULT_OVERLAP, DesiredKey};
 use crate::{
     api::{
         AwsDeployUser, duration, mark,
         user::{AccessKeySpec, RestartTarget, RotationSpec},
     },
     domain::{
+        desired::{DEFAULT_EVERY, DEFAULT_OVERLAP, DesiredKey},
         schedule::{CronSchedule, Rhythm},
         settings::Settings,
         window::{Window, Windows},

@@ -1,0 +1,148 @@
+//! What IAM is asked about a user, each one call unless it says otherwise.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_sdk_iam::types::StatusType;
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::{
+    AwsError, Iam,
+    document::document,
+    words::{absent, next, timestamp, user_facts},
+};
+use crate::domain::world::{AccessKey, Grants, IamUser};
+
+impl Iam {
+    /// The user with its tags, without keys and grants. `None` only when IAM says `NoSuchEntity`.
+    pub async fn user(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        let answer = self.call("GetUser", self.iam.get_user().user_name(name).send()).await;
+        Ok(absent(answer)?.and_then(|answer| answer.user).map(|user| user_facts(&user)))
+    }
+
+    /// Whether a managed policy exists.
+    pub async fn policy_exists(&self, arn: &str) -> Result<bool, AwsError> {
+        let answer = self.call("GetPolicy", self.iam.get_policy().policy_arn(arn).send()).await;
+        Ok(absent(answer)?.is_some())
+    }
+
+    /// Finds a user whose name differs only in case: IAM refuses the name and does not say whose it is.
+    /// One call per page of users; for messages only.
+    pub async fn user_ignoring_case(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        let mut marker = None;
+        loop {
+            let page = self.call("ListUsers", self.iam.list_users().set_marker(marker).max_items(1000).send()).await?;
+            if let Some(user) = page.users().iter().find(|user| user.user_name().eq_ignore_ascii_case(name)) {
+                // Lists carry no tags.
+                return self.user(user.user_name()).await;
+            }
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// All access keys of the user.
+    pub async fn access_keys(&self, user: &str) -> Result<Vec<AccessKey>, AwsError> {
+        let mut keys = Vec::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListAccessKeys", self.iam.list_access_keys().user_name(user).set_marker(marker).send())
+                .await?;
+            keys.extend(page.access_key_metadata().iter().filter_map(|key| {
+                Some(AccessKey {
+                    id: key.access_key_id()?.to_owned(),
+                    // Anything but Inactive is taken for a key that works.
+                    active: key.status() != Some(&StatusType::Inactive),
+                    created_at: key.create_date().map(timestamp).unwrap_or_default(),
+                })
+            }));
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(keys);
+            }
+        }
+    }
+
+    /// All policies and groups of the user: three lists, and one call per inline policy.
+    pub async fn grants(&self, user: &str) -> Result<Grants, AwsError> {
+        let (attached, names, groups) = tokio::try_join!(
+            Box::pin(self.attached_policies(user)),
+            Box::pin(self.inline_policy_names(user)),
+            Box::pin(self.groups(user))
+        )?;
+        let mut inline = BTreeMap::new();
+        for name in names {
+            if let Some(document) = self.inline_policy(user, &name).await? {
+                inline.insert(name, document);
+            }
+        }
+        Ok(Grants { attached, inline, groups })
+    }
+
+    async fn attached_policies(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
+        let mut arns = BTreeSet::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call(
+                    "ListAttachedUserPolicies",
+                    self.iam.list_attached_user_policies().user_name(user).set_marker(marker).send(),
+                )
+                .await?;
+            arns.extend(page.attached_policies().iter().filter_map(|policy| policy.policy_arn().map(str::to_owned)));
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(arns);
+            }
+        }
+    }
+
+    async fn groups(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
+        let mut groups = BTreeSet::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListGroupsForUser", self.iam.list_groups_for_user().user_name(user).set_marker(marker).send())
+                .await?;
+            groups.extend(page.groups().iter().map(|group| group.group_name().to_owned()));
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(groups);
+            }
+        }
+    }
+
+    async fn inline_policy_names(&self, user: &str) -> Result<Vec<String>, AwsError> {
+        let mut names = Vec::new();
+        let mut marker = None;
+        loop {
+            let page = self
+                .call("ListUserPolicies", self.iam.list_user_policies().user_name(user).set_marker(marker).send())
+                .await?;
+            names.extend_from_slice(page.policy_names());
+            marker = next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    async fn inline_policy(&self, user: &str, name: &str) -> Result<Option<Value>, AwsError> {
+        let answer =
+            self.call("GetUserPolicy", self.iam.get_user_policy().user_name(user).policy_name(name).send()).await;
+        Ok(absent(answer)?.map(|answer| document(answer.policy_document())))
+    }
+
+    /// When a key was last used; `None` if never, or not within AWS's record.
+    pub async fn last_used(&self, key_id: &str) -> Result<Option<Timestamp>, AwsError> {
+        let answer =
+            self.call("GetAccessKeyLastUsed", self.iam.get_access_key_last_used().access_key_id(key_id).send()).await;
+        Ok(absent(answer)?
+            .and_then(|answer| answer.access_key_last_used)
+            .and_then(|used| used.last_used_date)
+            .map(|date| timestamp(&date)))
+    }
+}

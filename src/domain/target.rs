@@ -1,0 +1,71 @@
+//! The names that a pass works on, as they are told from a resource, valid or not.
+
+use sha2::{Digest, Sha256};
+
+use super::owner::Owner;
+use crate::api::{AwsDeployUser, mark, user::AwsDeployUserSpec};
+
+/// The names a pass works on. Nothing but the resource and its class decides about them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Marks of the resource.
+    pub owner: Owner,
+    /// Name of the IAM user.
+    pub user_name: String,
+    /// Name of the Secret that holds the key.
+    pub secret_name: String,
+    /// Name of the journal Secret.
+    pub journal_name: String,
+}
+
+impl Target {
+    /// The names of this resource. `None` for one without namespace or UID, which the API server never hands out.
+    #[must_use]
+    pub fn of(user: &AwsDeployUser, cluster: &str) -> Option<Self> {
+        let meta = &user.metadata;
+        let (namespace, name, uid) = (meta.namespace.clone()?, meta.name.clone()?, meta.uid.clone()?);
+        Some(Self {
+            user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}-{name}")),
+            secret_name: match user.spec.programmatic() {
+                Some(key) => key.secret.name.clone().unwrap_or_else(|| name.clone()),
+                // No key is declared: the Secret that is left of an earlier one, if there is one.
+                None => earlier_secret(user).unwrap_or_else(|| name.clone()),
+            },
+            journal_name: format!("{name}{}", mark::JOURNAL_SUFFIX),
+            owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
+        })
+    }
+
+    /// With the name of the user as it was chosen when it was made, or as the template of its class has it. A user that
+    /// exists keeps its name whatever becomes of the class.
+    #[must_use]
+    pub fn named(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
+        if user.spec.user_name.is_some() {
+            return self;
+        }
+        let reported = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.clone());
+        let noted = || user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_USER_NAME)).cloned();
+        let rendered = || template.map(|template| render_name(template, &self.owner));
+        let user_name = reported.or_else(noted).or_else(rendered);
+        Self { user_name: user_name.unwrap_or_else(|| self.user_name.clone()), ..self }
+    }
+}
+
+/// The name that a class gives to the user of a resource that sets none.
+fn render_name(template: &str, owner: &Owner) -> String {
+    let digest = Sha256::digest(format!("{}/{}/{}", owner.cluster, owner.namespace, owner.name));
+    let hash = digest.iter().take(4).fold(0_u32, |hash, byte| hash << 8 | u32::from(*byte));
+    let hash = format!("{hash:08x}");
+    template.replace("{namespace}", &owner.namespace).replace("{name}", &owner.name).replace("{hash}", &hash)
+}
+
+/// Name of the Secret of a key that is not declared any more.
+pub(super) fn earlier_secret(user: &AwsDeployUser) -> Option<String> {
+    user.status.as_ref().and_then(|status| status.secret_name.clone())
+}
+
+/// Name of the Secret for the console password, if console access is declared.
+#[must_use]
+pub fn console_secret(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
+    spec.console.as_ref().map(|console| console.secret_name.clone().unwrap_or_else(|| format!("{name}-console")))
+}

@@ -1,0 +1,309 @@
+//! The steps of a pass, one after the other: from the account of the resource to the last effect.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::{Instrument, Span};
+
+use super::{
+    Context, PassError, act,
+    memory::{Fingerprint, Quiet},
+    observe,
+    pass::{DEADLINE, End, Pass, until_then},
+    ruling::{Ruling, Verdict},
+};
+use crate::{
+    api::{AwsDeployUser, mark},
+    aws::Identity,
+    domain::{
+        account,
+        desired::{self, Desired},
+        journal::Journal,
+        plan::{self, Effect, Facts, Leaving, Plan},
+        validate::validate,
+        verdict::About,
+        world::NoUser,
+    },
+    trace,
+};
+
+/// Effects that one pass may do. A pass of the longest kind, a deletion with every limit used up,
+/// needs about thirty; more than this would be a loop.
+const MOST_EFFECTS: usize = 64;
+
+/// A pass from its beginning to its end, and when to look again.
+pub(super) async fn pass(user: &AwsDeployUser, ruling: &Ruling, context: &Context) -> Duration {
+    let target = &ruling.target;
+    let uid = target.owner.uid.clone();
+    let started = std::time::Instant::now();
+    let mut memory = context.memories.take(&uid);
+    memory.enter(ruling.way.room());
+    let mut pass = Pass {
+        context,
+        iam: context.accounts.of(ruling.way.role.as_ref()),
+        target,
+        ruling,
+        memory: &mut memory,
+        errors: Vec::new(),
+        desired: None,
+        revoked: None,
+    };
+    let end = match tokio::time::timeout(DEADLINE, Box::pin(pass.run(user))).await {
+        Ok(end) => end,
+        Err(_) => pass.report_cut_off(user).await,
+    };
+    let result = pass.errors.first().map_or("ok", |(error, _)| error.reason().as_str());
+    let span = Span::current();
+    span.record("result", result);
+    if let Some((error, _)) = pass.errors.first() {
+        trace::failed(&span, result, error);
+    }
+    context.observer.passed(result, started.elapsed());
+    let wait = until_then(end.next, context.accounts.clock().now());
+    context.keep_room(target, ruling.waits_for_room, end.left);
+    if !end.left {
+        // A time out of all range: looked at again when the resource changes.
+        let until = std::time::Instant::now().checked_add(wait);
+        memory.looked = true;
+        memory.quiet = until.map(|until| Quiet { seen: Fingerprint::of(&end.user, ruling.digest), until });
+        context.memories.put(&uid, memory);
+    }
+    wait
+}
+
+impl Pass<'_> {
+    async fn run(&mut self, user: &AwsDeployUser) -> End {
+        let deleting = user.metadata.deletion_timestamp.is_some();
+        // IO once per account: which one and which partition this is.
+        let span = trace::step("validate");
+        let validated =
+            async { if deleting { self.arrive(user).await.map(|_| None) } else { self.validate(user).await } };
+        let validated = validated.instrument(span.clone()).await;
+        if let Err((error, _)) = &validated {
+            trace::failed(&span, error.reason().as_str(), error);
+        }
+        match validated {
+            Ok(desired) => self.desired = desired,
+            Err((error @ PassError::NotAllowed(_), about)) if has_finalizer(user) => {
+                self.errors.push((error, about));
+                return Box::pin(self.revoke(user)).await;
+            }
+            Err((error, about)) => {
+                self.errors.push((error, about));
+                return self.report(user.clone(), None, None, Vec::new(), false).await;
+            }
+        }
+        let desired = self.desired.clone();
+        // IO, reads only.
+        let mut actor = match self.observe(user, desired.as_ref(), deleting).await {
+            Ok(actor) => actor,
+            Err(error) => {
+                self.errors.push((error, About::Observation));
+                return self.report(user.clone(), None, None, Vec::new(), false).await;
+            }
+        };
+        if let Some(why) = self.out_of_path(&actor.observed.world) {
+            self.desired = None;
+            self.errors.push((PassError::NotAllowed(why), About::Authorization));
+            return Box::pin(self.revoke(user)).await;
+        }
+        self.keep_waiting_out(&mut actor);
+        let plan = self.act(user, &mut actor).await;
+        let act::Actor { user, observed, news, left, .. } = actor;
+        self.report(user, Some(&plan), Some(&observed.world), news, left).await
+    }
+
+    /// Pure but for the account, which is asked once per process: resource + class -> desired state, or all that is wrong with it.
+    async fn validate(&self, user: &AwsDeployUser) -> Result<Option<Desired>, (PassError, About)> {
+        let authorization = match &self.ruling.verdict {
+            Verdict::Allowed(authorization) => authorization,
+            Verdict::Refused(violations) => {
+                return Err((PassError::NotAllowed(desired::tell(violations)), About::Authorization));
+            }
+            Verdict::Unreadable(why) => {
+                return Err((PassError::UnreadableClass(why.clone()), About::Observation));
+            }
+        };
+        if let Some(elsewhere) = &self.ruling.elsewhere {
+            return Err((PassError::NotAllowed(elsewhere.clone()), About::Authorization));
+        }
+        let mut account = self.arrive(user).await?.account.clone();
+        if user.spec.console.is_some() {
+            let policy = self.iam.password_policy().await.map_err(|error| (error.into(), About::Observation))?;
+            account.users_may_change_passwords = policy.users_may_change;
+        }
+        validate(&authorization.user, self.target, &authorization.grant, &account, &self.context.settings.protocol)
+            .map(Some)
+            .map_err(|violations| (PassError::Invalid(violations), About::Authorization))
+    }
+
+    /// Asks whom AWS takes us for. Before it has named the account of the resource nothing is read there, and nothing
+    /// written.
+    pub(super) async fn arrive(&self, user: &AwsDeployUser) -> Result<Arc<Identity>, (PassError, About)> {
+        let identity = self.context.identity(&self.iam, self.ruling.way.role.as_ref()).await;
+        let identity = identity.map_err(|mut error| {
+            if let Some(detour) = self.ruling.way.detour() {
+                error.message = format!("{}; {detour}", error.message);
+            }
+            (error.into(), About::Observation)
+        })?;
+        let (way, found) = (&self.ruling.way, &identity.account.id);
+        if way.account.as_ref().is_some_and(|wanted| wanted != found) {
+            let told = account::astray(way, user, found);
+            return Err((PassError::WrongAccount(told), About::Observation));
+        }
+        Ok(identity)
+    }
+
+    pub(super) async fn observe<'b>(
+        &mut self,
+        user: &AwsDeployUser,
+        desired: Option<&'b Desired>,
+        deleting: bool,
+    ) -> Result<act::Actor<'b>, PassError>
+    where
+        Self: 'b,
+    {
+        // A deletion is all about what cannot be undone.
+        let wanted = if deleting { Facts::Live } else { Facts::Remembered };
+        let observed = self.look(user, desired, wanted).await?;
+        Ok(act::Actor {
+            context: self.context,
+            iam: Arc::clone(&self.iam),
+            target: self.target,
+            desired,
+            user: user.clone(),
+            observed,
+            news: Vec::new(),
+            left: false,
+        })
+    }
+
+    pub(super) async fn look(
+        &mut self,
+        user: &AwsDeployUser,
+        desired: Option<&Desired>,
+        wanted: Facts,
+    ) -> Result<observe::Observed, PassError> {
+        let span = trace::step("observe");
+        let observed = observe::observe(self.context, &self.iam, user, self.target, desired, self.memory, wanted)
+            .instrument(span.clone())
+            .await;
+        if let Err(error) = &observed {
+            trace::failed(&span, error.reason().as_str(), error);
+        }
+        observed
+    }
+
+    /// Plans, does the first effect, learns, and plans again, until there is nothing to do now.
+    pub(super) async fn act(&mut self, user: &AwsDeployUser, actor: &mut act::Actor<'_>) -> Plan {
+        for _ in 0..MOST_EFFECTS {
+            let plan = self.plan(user, actor);
+            let Some(effect) = plan.effects.first() else { return plan };
+            let second_hand = actor.observed.second_hand;
+            if second_hand || !effect.may_be_done_on(&actor.observed.world, &self.context.settings.protocol) {
+                let wanted = if second_hand { Facts::Live } else { effect.needs() };
+                match self.look_again(user, actor, wanted).await {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        self.errors.push((error, About::Observation));
+                        return plan;
+                    }
+                }
+            }
+            tracing::debug!(%effect, "acting");
+            let made_at = actor.observed.world.journal().and_then(Journal::keyed_at);
+            let span = trace::effect(effect.verb(), effect);
+            let result = actor.act(effect, self.memory).instrument(span.clone()).await;
+            if let Err(error) = &result {
+                trace::failed(&span, error.reason().as_str(), error);
+            }
+            let failure = result.as_ref().err().map(PassError::reason).or_else(|| actor.not_restarted(effect));
+            self.context.observer.acted(effect.verb(), failure);
+            if let (plan::Effect::Publish { .. }, Ok(()), Some(made_at)) = (effect, &result, made_at) {
+                self.context.observer.verified(until_then(self.now(), made_at));
+            }
+            if actor.left {
+                return plan;
+            }
+            if let Err(error) = result {
+                tracing::warn!(%effect, reason = %error.reason(), %error, "an effect failed");
+                if effect.is_user_sync() && actor.desired.is_some() {
+                    // Keys are looked after all the same.
+                    actor.observed.world.user_sync_failed = true;
+                    let retry_at = self.now() + self.delay(&error, user);
+                    self.memory.user_failure = Some((error.clone(), retry_at));
+                    self.errors.push((error, About::User));
+                    continue;
+                }
+                if matches!(effect, Effect::ReadLastUsed(_)) {
+                    // Told, and waited for; the rest is looked after all the same.
+                    actor.observed.world.last_used_failed = true;
+                    self.errors.push((error, About::Key));
+                    continue;
+                }
+                let about = if matches!(effect, Effect::CreateUser | Effect::Adopt(_) | Effect::DeleteUser) {
+                    About::User
+                } else {
+                    About::Key
+                };
+                self.errors.push((error, about));
+                return plan;
+            }
+        }
+        tracing::error!(most = MOST_EFFECTS, "a pass did not come to rest; this is a defect of the operator");
+        self.plan(user, actor)
+    }
+
+    fn plan(&self, user: &AwsDeployUser, actor: &act::Actor<'_>) -> Plan {
+        let _span = trace::step("plan").entered();
+        let (world, now, settings) = (&actor.observed.world, self.now(), &self.context.settings.protocol);
+        match (actor.desired, &self.revoked) {
+            (Some(desired), _) => plan::plan(desired, world, now, settings),
+            (None, Some(revoked)) => plan::revoked(self.target, revoked, world, now, settings),
+            (None, None) => {
+                plan::cleanup(self.target, Leaving { policy: user.spec.deletion_policy }, world, now, settings)
+            }
+        }
+    }
+
+    /// Reads what is wanted anew, in order, before something is done that cannot be undone.
+    pub(super) async fn look_again(
+        &mut self,
+        user: &AwsDeployUser,
+        actor: &mut act::Actor<'_>,
+        wanted: Facts,
+    ) -> Result<(), PassError> {
+        let (failed, silent) = (actor.observed.world.user_sync_failed, actor.observed.world.last_used_failed);
+        let workloads = std::mem::take(&mut actor.observed.world.workloads);
+        // The resource may have been written in this pass (its finalizer); its status has not.
+        let finalizer = actor.observed.world.finalizer;
+        let mut observed = self.look(user, actor.desired, wanted).await?;
+        if actor.observed.world.no_user == Some(NoUser::Removed) {
+            observed.world.no_user = Some(NoUser::Removed);
+        }
+        observed.world.user_sync_failed = failed;
+        observed.world.last_used_failed = silent;
+        observed.world.workloads = workloads;
+        observed.world.finalizer = finalizer;
+        actor.observed = observed;
+        Ok(())
+    }
+
+    /// A change of the user that failed a moment ago is not tried again before its time, even if
+    /// something else wakes the pass.
+    fn keep_waiting_out(&mut self, actor: &mut act::Actor<'_>) {
+        let now = self.now();
+        let same = actor.observed.world.reported.failed_attempts > 0;
+        match self.memory.user_failure.take() {
+            Some((error, retry_at)) if same && now < retry_at => {
+                actor.observed.world.user_sync_failed = true;
+                self.memory.user_failure = Some((error, retry_at));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn has_finalizer(user: &AwsDeployUser) -> bool {
+    user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER)
+}
