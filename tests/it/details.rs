@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use awsdeploy::api::{ConditionType, Reason};
 use awsdeploy_testkit::aws_proxy::{Call, CallRecord, Mark, Rule, UserTruth};
 use serde_json::{Value, json};
 
@@ -10,6 +11,7 @@ use crate::stage::{SOON, Stage, eventually};
 
 const DETAILS: &str = "GetAccountAuthorizationDetails";
 const EC2: &str = "arn:aws:iam::aws:policy/AmazonEC2FullAccess";
+const QUARANTINE: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
 const VIEW: &str = "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess";
 
 /// Reads of one user that the details stand for.
@@ -65,6 +67,31 @@ pub(crate) async fn users_that_are_as_they_were_cost_one_read_for_all_of_them() 
     // Each round serves all five: one round in half a second of the resync's two at the most.
     let rounds = calls.windows(2).map(|pair| pair[1].started.duration_since(pair[0].started));
     assert!(rounds.min().expect("several").as_millis() >= 500, "{calls:#?}");
+}
+
+pub(crate) async fn users_that_a_class_has_frozen_cost_no_more_than_others() {
+    let stage = Stage::with_arguments(&["--resync=2s", "--key-check=1h"]).await;
+    let allowing = |policy: &str| json!({"policies": {"allowed": [policy]}, "onQuarantine": "Suspend"});
+    let class = stage.class("narrow", allowing(EC2)).await;
+    for name in ["u0", "u1", "u2"] {
+        let declared = json!({"className": class, "userName": name, "policies": {"managed": ["AmazonEC2FullAccess"]}});
+        stage.apply(name, declared).await;
+        stage.ready(name).await;
+    }
+    stage.class("narrow", allowing(VIEW)).await;
+    for name in ["u0", "u1", "u2"] {
+        stage.until_condition(name, ConditionType::RotationHealthy, "False", Some(Reason::Frozen)).await;
+    }
+    calls_while_read(&stage, 2).await;
+    let calls = calls_while_read(&stage, 4).await;
+    assert!(calls.iter().all(|call| call.action == DETAILS), "{calls:#?}");
+
+    // What takes the key of one of them is seen all the same, and looked at anew first.
+    let mark = stage.aws.log().mark();
+    stage.aws.human().attach("u1", QUARANTINE).await.expect("AWS attaches it");
+    stage.until_iam("u1", "without an Active key", |user| user.active_keys().is_empty()).await;
+    let reads = reads_before_the_first_write(&stage, mark, "u1");
+    assert!(READS.iter().all(|read| reads.iter().any(|seen| seen == read)), "{reads:?}");
 }
 
 pub(crate) async fn what_the_details_show_is_looked_at_anew_before_it_is_mended() {

@@ -124,6 +124,7 @@ const CLAIMS: &[Claim] = claims! {
     }
     details: {
         users_that_are_as_they_were_cost_one_read_for_all_of_them,
+        users_that_a_class_has_frozen_cost_no_more_than_others,
         what_the_details_show_is_looked_at_anew_before_it_is_mended,
         details_of_before_a_change_undo_nothing,
         a_new_start_asks_once_for_all_and_lists_the_keys_in_the_course_of_time,
@@ -255,6 +256,7 @@ const CLAIMS: &[Claim] = claims! {
     traces: {
         a_first_creation_is_a_tree_of_spans_and_no_call_is_missing,
         a_collector_that_is_away_costs_no_pass_anything,
+        a_collector_is_believed_by_the_authority_that_is_named_and_by_no_other,
     }
     cost: { calls_to_aws_are_counted, a_user_read_by_itself_takes_five_reads_and_no_write }
     adapter: {

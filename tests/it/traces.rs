@@ -6,6 +6,8 @@ use awsdeploy::api::mark;
 use awsdeploy_testkit::{
     aws_proxy::{AwsError, Rule},
     collector::{CollectedSpan, Collector, CollectorMood},
+    pki::Authority,
+    run_dir::RunDir,
 };
 use serde_json::{Value, json};
 
@@ -150,4 +152,31 @@ pub(crate) async fn a_collector_that_is_away_costs_no_pass_anything() {
     eventually("it hangs", asked, || stage.log()).await;
     let ended = stage.operator.stop(SOON).await;
     assert!(ended.success(), "it waits for nobody at its end: {ended}");
+}
+
+pub(crate) async fn a_collector_is_believed_by_the_authority_that_is_named_and_by_no_other() {
+    let (authority, stranger) = (Authority::new().expect("an authority"), Authority::new().expect("another one"));
+    let identity = authority.server_for(["127.0.0.1"]).expect("a certificate");
+    let collector = Collector::start_with_tls(CollectorMood::Well, &identity).await.expect("a collector");
+    let collector = Arc::new(collector);
+    let run = RunDir::create().expect("a directory");
+    let file = |name: &str, authority: &Authority| {
+        let file = run.path().join(name).display().to_string();
+        std::fs::write(&file, authority.certificate()).expect("a file");
+        file
+    };
+    let counted = async |stage: &Stage, result: &str| {
+        let line = format!("awsdeploy_trace_spans_total{{result=\"{result}\"}}");
+        let some = async || (stage.count(&line).await > 0).then_some(());
+        eventually(&format!("spans are {result}"), some, || stage.log()).await;
+    };
+    for (authority, result) in [(file("stranger.pem", &stranger), "failed"), (file("ours.pem", &authority), "exported")]
+    {
+        let variables = [("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+        let stage = traced(&collector, &variables).await;
+        stage.apply("x", json!({})).await;
+        stage.ready("x").await;
+        counted(&stage, result).await;
+        assert_eq!(collector.requests() > 0, result == "exported", "no span goes to who cannot prove who it is");
+    }
 }

@@ -123,3 +123,63 @@ impl<E: SpanExporter> SpanExporter for Counted<E> {
         self.exporter.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Mutex,
+        mpsc::{Receiver, Sender, channel},
+    };
+
+    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+
+    /// A collector that says when it is given spans, and takes them when it is told to.
+    #[derive(Debug)]
+    struct Slow {
+        given: Mutex<Sender<usize>>,
+        go_on: Mutex<Receiver<()>>,
+    }
+
+    impl SpanExporter for Slow {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.given.lock().unwrap().send(batch.len()).unwrap();
+            // Whoever has dropped the other end has no more to say: go on.
+            let _ = self.go_on.lock().unwrap().recv();
+            Ok(())
+        }
+    }
+
+    fn told(metrics: &Metrics, result: &str) -> usize {
+        let line = format!("awsdeploy_trace_spans_total{{result=\"{result}\"}} ");
+        metrics.text().lines().find_map(|found| found.strip_prefix(&line)).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn spans_beyond_what_may_wait_are_dropped_at_once_and_each_is_counted() {
+        let (metrics, queue) = (Arc::new(Metrics::new(false)), Arc::new(Queue::default()));
+        queue.count_in(&metrics);
+        let ((given, taken), (release, go_on)) = (channel(), channel());
+        let slow = Slow { given: Mutex::new(given), go_on: Mutex::new(go_on) };
+        let provider = SdkTracerProvider::builder().with_span_processor(bounded(slow, &queue)).build();
+        let tracer = provider.tracer("test");
+        let spans = |count: usize| (0..count).for_each(|_| drop(tracer.start("a call")));
+
+        // The collector is busy with as many as it was given; none waits.
+        spans(512);
+        let mut sent = 0;
+        while sent < 512 {
+            sent += taken.recv_timeout(Duration::from_secs(30)).expect("a full batch is not kept waiting");
+            if sent < 512 {
+                release.send(()).unwrap();
+            }
+        }
+        spans(MOST + 10);
+        assert_eq!(told(&metrics, "dropped"), 10, "and nobody has waited to find that out");
+        drop(release);
+        provider.shutdown().unwrap();
+        assert_eq!((told(&metrics, "exported"), told(&metrics, "failed")), (512 + MOST, 0), "all others arrive");
+    }
+}

@@ -79,9 +79,7 @@ impl Question<'_> {
 
     /// The user as the account's details have it, if it is the one that was known before.
     async fn in_details(&self, before: Option<Before>) -> Result<Option<Remembered>, PassError> {
-        let (Some(before), Some(_), true) = (before, self.desired, self.context.settings.account_details) else {
-            return Ok(None);
-        };
+        let Some(before) = before.filter(|_| self.context.settings.account_details) else { return Ok(None) };
         let since = before.since.max(self.context.settings.details_since());
         let is_ours = |tags: &_| self.target.owner.is_of_same_cluster(tags);
         let Some(details) = self.iam.account_details(since, is_ours).await? else { return Ok(None) };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -13,6 +14,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
     routing::post,
+    serve::Listener,
 };
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
@@ -22,7 +24,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message as _;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{Result, error::Context as _, ports, wait::eventually};
+use crate::{Result, error::Context as _, pki::Identity, ports, tls::TlsServer, wait::eventually};
 
 /// A span as it was received.
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ pub enum CollectorMood {
 
 /// A running collector. Dropping it ends it.
 pub struct Collector {
-    address: SocketAddr,
+    endpoint: String,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
 }
@@ -88,21 +90,33 @@ impl Drop for Collector {
 impl Collector {
     /// Starts one on loopback.
     pub async fn start(mood: CollectorMood) -> Result<Self> {
-        let what = || "start a collector of traces".to_owned();
-        let address = ports::free().context(what)?;
-        let listener = TcpListener::bind(address).await.context(what)?;
+        let (address, listener) = listen().await?;
+        Ok(Self::serve(format!("http://{address}"), listener, mood))
+    }
+
+    /// Starts one on loopback that speaks TLS and shows this certificate.
+    pub async fn start_with_tls(mood: CollectorMood, identity: &Identity) -> Result<Self> {
+        let (address, listener) = listen().await?;
+        Ok(Self::serve(format!("https://{address}"), TlsServer::new(listener, identity)?, mood))
+    }
+
+    fn serve<L>(endpoint: String, listener: L, mood: CollectorMood) -> Self
+    where
+        L: Listener,
+        L::Addr: Debug,
+    {
         let shared = Arc::new(Shared { mood: Mutex::new(mood), requests: Mutex::default() });
         let router = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { address, shared, server })
+        Self { endpoint, shared, server }
     }
 
     /// What `OTEL_EXPORTER_OTLP_ENDPOINT` has to be.
     #[must_use]
-    pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
     }
 
     /// Answers otherwise from now on.
@@ -150,6 +164,12 @@ impl Collector {
     ) -> Result<T> {
         eventually(what, limit, || std::future::ready(found(&self.spans()))).await
     }
+}
+
+async fn listen() -> Result<(SocketAddr, TcpListener)> {
+    let what = || "start a collector of traces".to_owned();
+    let address = ports::free().context(what)?;
+    Ok((address, TcpListener::bind(address).await.context(what)?))
 }
 
 async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {

@@ -1,4 +1,4 @@
-//! A client of HTTPS on loopback that sees what certificate it is shown.
+//! HTTPS on loopback: a client that sees what certificate it is shown, and a server with a certificate of the run.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -6,13 +6,13 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    ClientConfig, RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 
-use crate::{Result, error::Context as _};
+use crate::{Result, error::Context as _, pki::Identity};
 
 /// Trusts one authority and expects one name.
 #[derive(Clone)]
@@ -85,5 +85,53 @@ impl TlsConnection {
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.map_err(io::Error::other).context(what)?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+/// A listener of connections that have a certificate shown; those that do not like it are forgotten.
+pub(crate) struct TlsServer {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl TlsServer {
+    /// Shows this certificate on a listener.
+    pub(crate) fn new(listener: TcpListener, identity: &Identity) -> Result<Self> {
+        let what = || "show a certificate".to_owned();
+        let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
+        let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)
+            .context(what)?
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.map_err(io::Error::other).context(what)?],
+                key.map_err(io::Error::other).context(what)?,
+            )
+            .map_err(io::Error::other)
+            .context(what)?;
+        Ok(Self { listener, acceptor: TlsAcceptor::from(Arc::new(config)) })
+    }
+}
+
+impl axum::serve::Listener for TlsServer {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            // One after the other: the only guest is the operator.
+            if let Ok((stream, address)) = self.listener.accept().await
+                && let Ok(stream) = self.acceptor.accept(stream).await
+            {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
