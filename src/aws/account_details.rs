@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use aws_sdk_iam::types::{EntityType, UserDetail};
+use tokio::time::timeout;
 
 use super::{
     AccountDetails, AwsError, AwsErrorKind, Iam,
@@ -22,9 +23,13 @@ const PAGE: i32 = 1000;
 /// Reads of a user that its details stand for: the user, and three lists of what it may do.
 const READS: usize = 4;
 /// An account with so many users of others that their pages cost more than they save is counted again after this long.
-const TOO_DEAR_FOR: Duration = Duration::from_hours(6);
+const TOO_DEAR_FOR: Duration = Duration::from_hours(1);
 /// AWS has said no: somebody has to change a policy first.
 const REFUSED_FOR: Duration = Duration::from_hours(1);
+/// All pages may take this long together.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Times in a row that there was no answer, after which it is taken for the fault of this operation.
+const AWAY_MOST: u32 = 3;
 /// AWS is out of order, with this operation at least.
 const BROKEN_FOR: Duration = Duration::from_mins(5);
 
@@ -40,8 +45,15 @@ impl Iam {
         since: Instant,
         is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
     ) -> Result<Option<Arc<AccountDetails>>, AwsError> {
-        let answer =
-            self.details.get(|answer| answer.is_good(since), async || self.read_details(is_ours).await).await?;
+        // Whoever waits for it has a place that others want.
+        let read = async || match timeout(LIMIT, self.read_details(is_ours)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::warn!(limit = ?LIMIT, "the account's details took too long: its users are compared one by one for a while");
+                Ok(Known::not_for(BROKEN_FOR))
+            }
+        };
+        let answer = self.details.get(|answer| answer.is_good(since), read).await?;
         Ok(match answer {
             Known::Read(details) => Some(details),
             Known::Not(_) => None,
@@ -54,7 +66,15 @@ impl Iam {
         loop {
             let request = self.iam.get_account_authorization_details().filter(EntityType::User).max_items(PAGE);
             let page = match self.call(OPERATION, request.set_marker(marker).send()).await {
-                Ok(page) => page,
+                Ok(page) => {
+                    self.details_away.store(0, Ordering::Relaxed);
+                    page
+                }
+                Err(error) if error.kind == AwsErrorKind::Unreachable => {
+                    // Nothing of AWS may answer; or this operation alone, since it has the most to say.
+                    let times = self.details_away.fetch_add(1, Ordering::Relaxed) + 1;
+                    return if times.is_multiple_of(AWAY_MOST) { Ok(broken(&error)) } else { Err(error) };
+                }
                 Err(error) => return refused(error),
             };
             pages += 1;
@@ -83,16 +103,18 @@ impl Iam {
     }
 }
 
+fn broken(error: &AwsError) -> Known {
+    tracing::warn!(%error, "the users of this account are compared one by one for a while, at five calls each");
+    Known::not_for(BROKEN_FOR)
+}
+
 /// What a failure means for this way of reading, and what is a failure of all.
 fn refused(error: AwsError) -> Result<Known, AwsError> {
     match error.kind {
         AwsErrorKind::Throttled | AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => {
             Err(error)
         }
-        AwsErrorKind::Service => {
-            tracing::warn!(%error, "the users of this account are compared one by one for a while, at five calls each");
-            Ok(Known::not_for(BROKEN_FOR))
-        }
+        AwsErrorKind::Service => Ok(broken(&error)),
         _ => {
             tracing::warn!(
                 %error,

@@ -4,7 +4,7 @@
 use std::{
     error::Error as StdError,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
     time::Duration,
 };
 
@@ -70,6 +70,8 @@ pub struct Iam {
     settled: Mutex<Option<String>>,
     pub(super) password_policy: OnceCell<PasswordPolicy>,
     pub(super) details: Asked<Known>,
+    /// Times in a row that the details were asked for in vain.
+    pub(super) details_away: AtomicU32,
 }
 
 impl Iam {
@@ -124,6 +126,7 @@ impl Iam {
             settled: Mutex::default(),
             password_policy: OnceCell::new(),
             details: Asked::default(),
+            details_away: AtomicU32::new(0),
         }
     }
 

@@ -2,13 +2,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 
 use crate::cluster::{Scraper, Scrapers};
 
@@ -24,6 +24,9 @@ const MOST: usize = 100;
 const LONGEST: usize = 16 * 1024;
 /// Questions to the API server at the same time. Who tries tokens must not use up what the operator needs of it.
 const AT_ONCE: usize = 4;
+/// How long a token waits for its turn to be asked about, which comes in the order of arrival: whoever tries tokens without
+/// end keeps no scraper out. Less than the time that Prometheus gives a scrape, so that it is told why it got nothing.
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 
 /// An answer without metrics.
 pub(super) type Refusal = (StatusCode, String);
@@ -50,28 +53,8 @@ impl Guard {
             return Err((StatusCode::UNAUTHORIZED, "a bearer token is needed\n".to_owned()));
         };
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let remembered = known().get(&digest, Instant::now());
-        let scraper = if let Some(scraper) = remembered {
-            scraper
-        } else {
-            let Ok(_turn) = self.asking.try_acquire() else {
-                return Err((StatusCode::SERVICE_UNAVAILABLE, "too many tokens are being asked about\n".to_owned()));
-            };
-            match self.scrapers.review(token, PATH).await {
-                Ok(scraper) => {
-                    known().put(digest, scraper.clone(), Instant::now());
-                    scraper
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "nobody can be let to the metrics");
-                    return Err((
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "the API server could not be asked who you are; see the operator's log\n".to_owned(),
-                    ));
-                }
-            }
-        };
+        let remembered = self.known().get(&digest, Instant::now());
+        let scraper = if let Some(scraper) = remembered { scraper } else { self.ask(token, digest).await? };
         match scraper {
             Scraper::Allowed => Ok(()),
             Scraper::Unknown => Err((StatusCode::UNAUTHORIZED, "the token is not valid\n".to_owned())),
@@ -80,6 +63,31 @@ impl Guard {
                 format!("{user} may not get {PATH}; bind the ClusterRole <release>-metrics-reader to it\n"),
             )),
         }
+    }
+
+    /// Asks the API server, when it is this token's turn.
+    async fn ask(&self, token: &str, digest: [u8; 32]) -> Result<Scraper, Refusal> {
+        let Ok(Ok(_turn)) = timeout(TURN_LIMIT, self.asking.acquire()).await else {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, "too many tokens are being asked about\n".to_owned()));
+        };
+        // The same token may have had its answer while it waited here.
+        let remembered = self.known().get(&digest, Instant::now());
+        if let Some(scraper) = remembered {
+            return Ok(scraper);
+        }
+        let scraper = self.scrapers.review(token, PATH).await.map_err(|error| {
+            tracing::warn!(%error, "nobody can be let to the metrics");
+            (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the API server could not be asked who you are; see the operator's log\n".to_owned(),
+            )
+        })?;
+        self.known().put(digest, scraper.clone(), Instant::now());
+        Ok(scraper)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -115,7 +123,82 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        convert::Infallible,
+        future::{Ready, ready},
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        task::{Context, Poll},
+    };
+
+    use futures::FutureExt as _;
+    use http::{Request, Response};
+    use kube::{Client, client::Body};
+
     use super::*;
+
+    /// An API server that knows every token and allows it everything, and counts what it is asked.
+    #[derive(Clone, Default)]
+    struct Generous(Arc<AtomicUsize>);
+
+    impl tower::Service<Request<Body>> for Generous {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            // Both answers in one: each kind takes what it knows.
+            let answer =
+                r#"{"metadata":{},"spec":{},"status":{"authenticated":true,"user":{"username":"a"},"allowed":true}}"#;
+            ready(Ok(Response::new(Body::from(answer.as_bytes().to_vec()))))
+        }
+    }
+
+    fn guard(server: &Generous) -> Guard {
+        Guard::new(Scrapers::new(Client::new(server.clone(), "default")))
+    }
+
+    fn of(token: &str) -> HeaderMap {
+        HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_waits_for_its_turn_but_not_for_ever() {
+        let guard = guard(&Generous::default());
+        let all = || guard.asking.try_acquire_many(u32::try_from(AT_ONCE).unwrap()).unwrap();
+        let held = all();
+        let honest = of("honest");
+        let mut waiting = pin!(guard.admit(&honest));
+        assert_eq!(waiting.as_mut().now_or_never(), None, "it is not sent away");
+        drop(held);
+        assert_eq!(waiting.await, Ok(()));
+
+        let _held = all();
+        assert_eq!(guard.admit(&honest).now_or_never(), Some(Ok(())), "who is known needs no turn");
+        let start = tokio::time::Instant::now();
+        let (status, _) = guard.admit(&of("late")).await.unwrap_err();
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(start.elapsed() >= TURN_LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_that_had_its_answer_while_it_waited_is_not_asked_about_again() {
+        let server = Generous::default();
+        let guard = guard(&server);
+        let _held = guard.asking.try_acquire_many(u32::try_from(AT_ONCE - 1).unwrap()).unwrap();
+        let honest = of("honest");
+        let both = futures::join!(guard.admit(&honest), guard.admit(&honest));
+        assert_eq!(both, (Ok(()), Ok(())));
+        assert_eq!(server.0.load(Ordering::Relaxed), 2, "one TokenReview, one SubjectAccessReview");
+    }
 
     fn digest(number: usize) -> [u8; 32] {
         Sha256::digest(number.to_string()).into()

@@ -39,7 +39,7 @@ pub struct IamPolicyArguments {
     #[arg(long, value_parser = parse_account, required_unless_present = "classes")]
     pub account: Option<String>,
 
-    /// File with an `AwsDeployUserClass` or a list of them, as `kubectl get awsdeployuserclass -o yaml` writes it; `-` is
+    /// File with `AwsDeployUserClass`es, one document each or a list of them as `kubectl get awsdeployuserclass -o yaml` writes it; `-` is
     /// the standard input; can be given several times. Only what these classes allow can be granted. Name all classes of
     /// the account at once: the policies of two of them do not add up.
     #[arg(long = "class", conflicts_with_all = ["path", "boundary", "groups"])]
@@ -193,16 +193,20 @@ fn read_classes(file: &Path) -> Result<Vec<AwsDeployUserClass>, String> {
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
     let text = text.map_err(|error| format!("--class {shown}: {error}"))?;
     let unreadable = |why: &dyn std::fmt::Display| format!("--class {shown} holds no AwsDeployUserClass: {why}");
-    let mut value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| unreadable(&error))?;
-    let all = match value.get_mut("items").map(serde_json::Value::take) {
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text).map_err(|error| unreadable(&error))?;
+    let mut documents = documents.into_iter().filter(|document| !document.is_null()).peekable();
+    if documents.peek().is_none() {
+        return Err(unreadable(&"it is empty"));
+    }
+    let all = documents.flat_map(|mut document| match document.get_mut("items").map(serde_json::Value::take) {
         Some(serde_json::Value::Array(items)) => items,
-        _ => vec![value],
-    };
+        _ => vec![document],
+    });
     let class = |value: serde_json::Value| match value["kind"].as_str() {
         Some("AwsDeployUserClass") => serde_json::from_value(value).map_err(|error| unreadable(&error)),
         other => Err(unreadable(&format!("its kind is {}", other.unwrap_or("not told")))),
     };
-    all.into_iter().map(class).collect()
+    all.map(class).collect()
 }
 
 /// A session is not what a trust policy should name: it ends, and its ARN does not tell the path of the role.
@@ -322,6 +326,29 @@ mod tests {
         assert!(missing.policy().unwrap_err().contains("no-such-file"));
         let no_class = arguments(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cycle.yaml")]);
         assert!(no_class.policy().unwrap_err().contains("holds no AwsDeployUserClass"));
+    }
+
+    #[test]
+    fn several_documents_are_as_good_as_a_list() {
+        let class = |policy: &str| {
+            format!(
+                "apiVersion: awsdeploy.dev/v1alpha1\nkind: AwsDeployUserClass\nmetadata: {{name: a}}\nspec: {{namespaces: {{names: [a]}}, policies: {{allowed: [{policy}]}}}}\n"
+            )
+        };
+        let directory = std::env::temp_dir().join(format!("awsdeploy-iam-policy-documents-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let policy = |text: &str| {
+            let file = directory.join("classes.yaml");
+            std::fs::write(&file, text).unwrap();
+            arguments(&[file]).policy().map(|(policy, _)| policy)
+        };
+        let both = policy(&format!("---\n{}---\n# nothing\n---\n{}", class("One"), class("Two"))).unwrap();
+        assert!(both.contains("policy/One") && both.contains("policy/Two"), "{both}");
+        for (empty, told) in [("", "it is empty"), ("---\n", "it is empty"), ("a\n---\nb: [", "line ")] {
+            let error = policy(empty).unwrap_err();
+            assert!(error.contains("holds no AwsDeployUserClass") && error.contains(told), "{error}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 
     #[test]

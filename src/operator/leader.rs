@@ -59,7 +59,7 @@ impl Leadership {
         Ok(Self { leads, keeper: Some(keeper), _always: None })
     }
 
-    /// Tells when leadership comes and goes.
+    /// Tells when leadership comes and goes. Closed once its keeper has ended: what it told last is no longer true.
     pub(super) fn watch(&self) -> watch::Receiver<bool> {
         self.leads.clone()
     }

@@ -55,14 +55,7 @@ pub async fn run(settings: OperatorSettings, telemetry: Telemetry) -> Result<(),
 }
 
 async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<(), RunError> {
-    if !(settings.aws_rate.is_finite() && settings.aws_rate > 0.0) {
-        return Err(RunError::Setting(format!("--aws-rate must be greater than 0, not {}", settings.aws_rate)));
-    }
-    for (flag, time) in [("--resync", settings.resync), ("--key-check", settings.key_check)] {
-        if time.is_zero() {
-            return Err(RunError::Setting(format!("{flag} must be longer than 0s: it would never rest")));
-        }
-    }
+    settings.check().map_err(RunError::Setting)?;
     let mut config = Config::infer().await?;
     // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
     config.default_retry = false;
@@ -131,11 +124,15 @@ fn certificate(settings: &OperatorSettings, metrics: &Arc<Metrics>) -> Result<Op
     read.map(Some).map_err(|why| RunError::Setting(format!("--metrics-tls-cert and --metrics-tls-key: {why}")))
 }
 
-/// Waits until this replica leads; false when it is asked to stop before. A replica that stands by is ready: it takes
-/// over at once, and a rollout must not wait for it to lead.
+/// Waits until this replica leads; false when it is asked to stop before, or when nobody keeps the lease. A replica that
+/// stands by is ready: it takes over at once, and a rollout must not wait for it to lead.
 async fn until_leading(mut leads: watch::Receiver<bool>, mut stop: watch::Receiver<bool>, ready: &AtomicBool) -> bool {
     if *stop.borrow() {
         return false;
+    }
+    // The last word of a keeper that has ended stands: by it this replica may lead for ever.
+    if leads.has_changed().is_err() {
+        return keeper_has_ended();
     }
     if *leads.borrow() {
         return true;
@@ -145,14 +142,22 @@ async fn until_leading(mut leads: watch::Receiver<bool>, mut stop: watch::Receiv
     tokio::select! {
         biased;
         _ = stop.wait_for(|stop| *stop) => false,
-        led = leads.wait_for(|leads| *leads) => led.is_ok(),
+        led = leads.wait_for(|leads| *leads) => led.is_ok() || keeper_has_ended(),
     }
 }
 
-/// The end of a term: the process is asked to stop, or another replica has the lease. No pass begins after it.
+/// Nobody renews the lease any more, nor tells when this replica leads: it never will again. Kubernetes starts it anew.
+fn keeper_has_ended() -> bool {
+    tracing::error!("the lease keeper has ended; this process ends too, so that it is started anew");
+    false
+}
+
+/// The end of a term: the process is asked to stop, another replica has the lease, or nobody tells any more who has it. No
+/// pass begins after it.
 async fn until_over(mut leads: watch::Receiver<bool>, stop: watch::Receiver<bool>) {
     tokio::select! {
         () = stopped(stop) => {}
+        // Also when nobody tells any more: then the lease is not renewed.
         _ = leads.wait_for(|leads| !*leads) => tracing::warn!("the lease is lost; finishing the passes under way"),
     }
 }
@@ -319,4 +324,47 @@ fn stop_signal() -> watch::Receiver<bool> {
 
 async fn stopped(mut stop: watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lease_keeper_that_ends_while_this_replica_leads_ends_the_process() {
+        let ((_stop, stop), ready) = (watch::channel(false), AtomicBool::new(false));
+        let (keeper, leads) = watch::channel(true);
+        let keeper = tokio::spawn(async move {
+            let _keeper = keeper;
+            std::future::pending::<()>().await;
+        });
+        assert!(until_leading(leads.clone(), stop.clone(), &ready).await);
+        assert_eq!(until_over(leads.clone(), stop.clone()).now_or_never(), None, "it leads");
+        keeper.abort();
+        assert!(keeper.await.is_err());
+        assert_eq!(until_over(leads.clone(), stop.clone()).now_or_never(), Some(()), "nobody renews the lease");
+        assert_eq!(until_leading(leads, stop, &ready).now_or_never(), Some(false), "no other term begins");
+    }
+
+    #[tokio::test]
+    async fn a_lease_keeper_that_ends_while_this_replica_stands_by_ends_the_process() {
+        let ((_stop, stop), ready) = (watch::channel(false), AtomicBool::new(false));
+        let (keeper, leads) = watch::channel(false);
+        let mut waiting = std::pin::pin!(until_leading(leads, stop, &ready));
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        drop(keeper);
+        assert!(!waiting.await);
+    }
+
+    #[tokio::test]
+    async fn without_election_this_replica_leads_until_it_is_asked_to_stop() {
+        let ((stop, stopping), ready) = (watch::channel(false), AtomicBool::new(false));
+        let leadership = Leadership::unquestioned();
+        assert!(until_leading(leadership.watch(), stopping.clone(), &ready).await);
+        let mut over = std::pin::pin!(until_over(leadership.watch(), stopping.clone()));
+        assert_eq!(over.as_mut().now_or_never(), None);
+        stop.send(true).unwrap();
+        over.await;
+        assert!(!until_leading(leadership.watch(), stopping, &ready).await);
+    }
 }

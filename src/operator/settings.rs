@@ -161,6 +161,26 @@ pub enum LogFormat {
 }
 
 impl OperatorSettings {
+    /// Whether the operator can work by them.
+    ///
+    /// # Errors
+    /// The flag that is out of range, and what is allowed.
+    pub fn check(&self) -> Result<(), String> {
+        if !(self.aws_rate.is_finite() && self.aws_rate > 0.0) {
+            return Err(format!("--aws-rate must be greater than 0, not {}", self.aws_rate));
+        }
+        let intervals = [
+            ("--resync", self.resync),
+            ("--key-check", self.key_check),
+            ("--secret-check", self.secret_check),
+            ("--restart-check", self.restart_check),
+        ];
+        match intervals.into_iter().find(|(_, time)| time.is_zero()) {
+            Some((flag, _)) => Err(format!("{flag} must be longer than 0s: the operator would never rest")),
+            None => Ok(()),
+        }
+    }
+
     /// The part that passes work by.
     #[must_use]
     pub fn passes(&self) -> PassSettings {
@@ -213,6 +233,21 @@ mod tests {
             let error =
                 Line::try_parse_from(["operator", &format!("--metrics-tls-{one}=a")]).err().unwrap().to_string();
             assert!(error.contains(&format!("--metrics-tls-{other} <")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_look_that_would_never_end_is_refused_and_a_dwell_may_be_none() {
+        let checked = |argument: &str| Line::parse_from(["operator", argument]).settings.check();
+        for flag in ["--resync", "--key-check", "--secret-check", "--restart-check"] {
+            let told = checked(&format!("{flag}=0s")).unwrap_err();
+            assert!(told.starts_with(flag), "{told}");
+        }
+        for wrong in ["--aws-rate=0", "--aws-rate=NaN", "--aws-rate=inf"] {
+            assert!(checked(wrong).unwrap_err().contains("greater than 0"), "{wrong}");
+        }
+        for fine in ["--intent-dwell=0s", "--retire-dwell=0s", "--verify-interval=0s", "--log=info"] {
+            assert_eq!(checked(fine), Ok(()), "{fine}");
         }
     }
 

@@ -19,7 +19,7 @@ use crate::{
 
 /// Told of what passes do; the metrics listen here.
 pub trait PassObserver: Send + Sync {
-    /// A pass has come to its end: `ok`, `waiting`, or the reason of its first failure.
+    /// A pass has come to its end: `ok`, or the reason of its first failure.
     fn passed(&self, result: &'static str, took: Duration);
     /// An effect was done, or failed for a reason.
     fn acted(&self, verb: &'static str, failure: Option<Reason>);

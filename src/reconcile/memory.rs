@@ -33,6 +33,30 @@ pub(super) struct Memory {
     pub(super) last_used: BTreeMap<String, LastUse>,
     /// A change of user or policies that failed, and when it may be tried again.
     pub(super) user_failure: Option<(PassError, Timestamp)>,
+    /// Passes that failed, also those that the status was not told of.
+    pub(super) failed: Failed,
+    /// Times in a row that the status could not be written.
+    pub(super) unwritten: u32,
+}
+
+/// Passes that failed one after the other. Pauses grow with them, and must do so too where no status can be written.
+#[derive(Clone, Default)]
+pub(super) struct Failed {
+    generation: Option<i64>,
+    pub(super) passes: u32,
+    pub(super) last: Option<Timestamp>,
+}
+
+impl Failed {
+    /// Of the resource as it is now: a change of its spec is a new chance.
+    pub(super) fn of(&self, generation: Option<i64>) -> Self {
+        if self.generation == generation { self.clone() } else { Self { generation, ..Self::default() } }
+    }
+
+    pub(super) fn once_more(&self, generation: Option<i64>, now: Timestamp) -> Self {
+        let before = self.of(generation);
+        Self { generation, passes: before.passes.saturating_add(1), last: Some(now) }
+    }
 }
 
 impl Memory {

@@ -37,14 +37,14 @@ pub(super) struct End {
 
 impl Pass<'_> {
     pub(super) fn delay(&self, error: &PassError, user: &AwsDeployUser) -> SignedDuration {
-        let failed = user.status.as_ref().map_or(0, |status| status.failed_attempts);
+        let told = user.status.as_ref().and_then(|status| u32::try_from(status.failed_attempts).ok()).unwrap_or(0);
+        let failed = told.max(self.memory.failed.of(user.metadata.generation).passes);
         self.delay_after(error, failed.saturating_add(1))
     }
 
-    pub(super) fn delay_after(&self, error: &PassError, failed_attempts: i32) -> SignedDuration {
-        let failures = u32::try_from(failed_attempts).unwrap_or(1).max(1);
+    pub(super) fn delay_after(&self, error: &PassError, failures: u32) -> SignedDuration {
         let slow = SignedDuration::try_from(self.context.settings.resync).unwrap_or(SignedDuration::MAX);
-        backoff::delay(error.class(), failures, self.permille(), slow)
+        backoff::delay(error.class(), failures.max(1), self.permille(), slow)
     }
 
     pub(super) fn permille(&self) -> i32 {

@@ -205,11 +205,11 @@ pub(super) fn rests_until(user: &AwsDeployUser, permille: i32, now: Timestamp) -
     backoff::rests_until(reasons, failures, status.last_failure_time?, permille, now)
 }
 
-/// Whether all was well with the resource as it is now when its status was written.
-pub(super) fn is_well(user: &AwsDeployUser) -> bool {
+/// Whether the resource as it is now was Ready when its status was written. A fault that passes does not count: it is no word
+/// about the user.
+pub(super) fn was_ready(user: &AwsDeployUser) -> bool {
     user.status.as_ref().is_some_and(|status| {
         status.observed_generation == user.metadata.generation
-            && status.failed_attempts == 0
             && condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
     })
 }

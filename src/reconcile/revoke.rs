@@ -14,7 +14,7 @@ use crate::{
         authorize::{self, Revocation},
         desired,
         owner::Ownership,
-        plan::{Facts, Revoked},
+        plan::{self, Facts, Revoked},
         verdict::About,
         world::World,
     },
@@ -54,13 +54,22 @@ impl Pass<'_> {
             revoked.revocation.how != OnRevoked::Freeze
                 || world.user().is_some_and(|found| revoked.is_compromised(found))
         };
-        if takes(&revoked, &actor.observed.world) && !Facts::Live.are_in(&actor.observed.world) {
+        let world = &actor.observed.world;
+        if takes(&revoked, world) && self.is_news(user, &revoked, world) && !Facts::Live.are_in(world) {
             // Nothing is taken away for what somebody has mended meanwhile.
             self.look_again(user, &mut actor, Facts::Live).await?;
             revoked = self.revoked(user, &actor.observed.world);
         }
         self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
         Ok((actor, revoked))
+    }
+
+    /// Whether there is something to take, or to write down, that was not done before.
+    fn is_news(&self, user: &AwsDeployUser, revoked: &Revoked, world: &World) -> bool {
+        let recorded = user.status.as_ref().and_then(|status| status.revocation);
+        let settings = &self.context.settings.protocol;
+        recorded != noted(revoked.revocation.how)
+            || !plan::revoked(self.target, revoked, world, self.now(), settings).effects.is_empty()
     }
 
     fn revoked(&self, user: &AwsDeployUser, world: &World) -> Revoked {
@@ -81,7 +90,7 @@ impl Pass<'_> {
     /// Writes down how far it goes, before the first thing is taken: what is left of the user may look as if it were allowed.
     async fn note_revocation(&self, user: &mut AwsDeployUser, how: OnRevoked) -> Result<(), PassError> {
         let status = user.status.clone().unwrap_or_default();
-        let wanted = (how != OnRevoked::Freeze).then_some(how);
+        let wanted = noted(how);
         if status.revocation != wanted {
             let status = AwsDeployUserStatus { revocation: wanted, ..status };
             let users = Users::new(self.context.client.clone(), &self.target.owner.namespace);
@@ -102,4 +111,9 @@ impl Pass<'_> {
         let why = authorize::in_path(path, found).err()?;
         Some(format!("spec.className: {why}"))
     }
+}
+
+/// How far it goes, as the status has it: a freeze takes nothing.
+fn noted(how: OnRevoked) -> Option<OnRevoked> {
+    (how != OnRevoked::Freeze).then_some(how)
 }

@@ -63,7 +63,6 @@ pub(super) async fn pass(user: &AwsDeployUser, ruling: &Ruling, context: &Contex
     if !end.left {
         // A time out of all range: looked at again when the resource changes.
         let until = std::time::Instant::now().checked_add(wait);
-        memory.looked = true;
         memory.quiet = until.map(|until| Quiet { seen: Fingerprint::of(&end.user, ruling.digest), until });
         context.memories.put(&uid, memory);
     }

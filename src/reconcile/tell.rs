@@ -7,6 +7,7 @@ use tracing::Instrument;
 
 use super::{
     PassError,
+    memory::Failed,
     pass::{DEADLINE, End, Pass},
     report,
     ruling::Verdict,
@@ -15,7 +16,6 @@ use crate::{
     api::{AwsDeployUser, MANAGER, Reason},
     cluster::{ClusterErrorKind, News, Users},
     domain::{
-        backoff::{self, ErrorClass},
         plan::{Note, Plan},
         verdict::About,
         world::{IamUser, World},
@@ -93,24 +93,38 @@ impl Pass<'_> {
             authorization: Note::new(Reason::Allowed, allowed),
             now,
         });
-        let mut next = self.next(plan, world, status.failed_attempts, now);
+        let generation = user.metadata.generation;
+        if failed_now {
+            self.memory.failed = self.memory.failed.once_more(generation, now);
+        } else if status.failed_attempts == 0 {
+            self.memory.failed = Failed::default();
+        }
+        let failures = u32::try_from(status.failed_attempts).unwrap_or(0).max(self.memory.failed.of(generation).passes);
+        let mut next = self.next(plan, world, failures, now);
         let before = user.status.clone();
         if before.as_ref() == Some(&status) {
+            self.memory.unwritten = 0;
             return End { user, next, left };
         }
         let told = report::news(before.as_ref(), &status);
         let written =
             Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
         let user = match written {
-            Ok(user) => user,
+            Ok(user) => {
+                self.memory.unwritten = 0;
+                user
+            }
             Err(error) if error.kind == ClusterErrorKind::NotFound => {
                 return End { user, next: Timestamp::MAX, left: true };
             }
             Err(error) => {
-                // A status is a report. Somebody changed the resource meanwhile, or the API server
-                // is away: the next pass reports.
+                // A status is a report. Somebody changed the resource meanwhile, or the API server is away: the next
+                // pass reports. One that failed besides has its own pause, which a report must not cut short.
                 tracing::warn!(%error, manager = MANAGER, "the status could not be written");
-                next = next.min(now + backoff::delay(ErrorClass::Conflict, 1, self.permille(), SignedDuration::ZERO));
+                self.memory.unwritten = self.memory.unwritten.saturating_add(1);
+                if error.kind == ClusterErrorKind::Conflict || !failed_now {
+                    next = next.min(now + self.delay_after(&error.into(), self.memory.unwritten));
+                }
                 return End { user, next, left };
             }
         };
@@ -121,14 +135,14 @@ impl Pass<'_> {
     }
 
     /// When there is something to do even if nothing changes.
-    fn next(&self, plan: Option<&Plan>, world: Option<&World>, failed_attempts: i32, now: Timestamp) -> Timestamp {
+    fn next(&self, plan: Option<&Plan>, world: Option<&World>, failures: u32, now: Timestamp) -> Timestamp {
         let settings = &self.context.settings;
         let after = |duration: Duration| {
             now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
         };
         let mut times = vec![after(settings.resync)];
         times.extend(plan.and_then(|plan| plan.wake_at));
-        times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failed_attempts)));
+        times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failures)));
         times.extend(self.memory.user_failure.as_ref().map(|(_, retry_at)| *retry_at));
         if self.errors.is_empty() && world.is_some_and(|world| world.published().is_some() || world.user().is_some()) {
             times.push(after(settings.secret_check));

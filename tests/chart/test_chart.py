@@ -43,6 +43,7 @@ SAMPLES = {
         {"presets": {"cdk": {"enabled": True, "namespaces": ["a"], "policy": "arn:aws:iam::123456789012:policy/cdk"}}},
     ),
     "admission.classes": False,
+    "admission.ownResources": False,
     "admission.ownSecrets": False,
     "admission.ownRestarts": False,
     "watchNamespaces": ["deploy"],

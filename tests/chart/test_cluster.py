@@ -306,9 +306,13 @@ class Life(Release):
         self.assertIn("kind: AwsDeployUserClass\n", helm("get", "manifest", NAME))
         self.assertEqual(self.uid(), first, "a class that were made anew would take its users with it")
         install(VALUES)
-        self.assertEqual(self.uid(), "", "and with its preset it goes")
+        self.assertEqual(self.uid(), first, "a preset that is switched off takes no keys with it")
         helm("rollback", NAME)
-        self.assertTrue(self.uid())
+        self.assertEqual(self.uid(), first)
+        helm("uninstall", NAME, "--wait")
+        self.assertEqual(self.uid(), first, "nor does the release, whose pods are still there for a while")
+        self.change(PRESET)
+        self.assertEqual(self.uid(), first)
 
     def test_a_rollback_takes_back_what_the_upgrade_brought(self):
         before = of_the_release()

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use awsdeploy::api::{ConditionType, Reason};
-use awsdeploy_testkit::aws_proxy::{Call, CallRecord, Mark, Rule, UserTruth};
+use awsdeploy_testkit::aws_proxy::{AwsError, Call, CallRecord, Mark, Rule, UserTruth};
 use serde_json::{Value, json};
 
 use crate::stage::{SOON, Stage, eventually};
@@ -92,6 +92,10 @@ pub(crate) async fn users_that_a_class_has_frozen_cost_no_more_than_others() {
     stage.until_iam("u1", "without an Active key", |user| user.active_keys().is_empty()).await;
     let reads = reads_before_the_first_write(&stage, mark, "u1");
     assert!(READS.iter().all(|read| reads.iter().any(|seen| seen == read)), "{reads:?}");
+    // With all of it taken there is nothing to look for either, for as long as it may last.
+    calls_while_read(&stage, 2).await;
+    let calls = calls_while_read(&stage, 4).await;
+    assert!(calls.iter().all(|call| call.action == DETAILS), "{calls:#?}");
 }
 
 pub(crate) async fn what_the_details_show_is_looked_at_anew_before_it_is_mended() {
@@ -185,6 +189,7 @@ pub(crate) async fn a_throttled_read_for_all_is_no_storm_of_reads_for_each() {
     let rule = stage.aws.rules().add(Rule::on(DETAILS).throttle());
     let told = async || (stage.count(r#"awsdeploy_reconciles_total{result="Throttled"}"#).await >= 5).then_some(());
     eventually("all five wait", told, || stage.log()).await;
+    let before = stage.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
     let counts = stage.aws.log().counts_since(mark);
     assert!(READS.iter().all(|read| !counts.contains_key(*read)), "{counts:?}");
     for number in 0..5 {
@@ -192,4 +197,27 @@ pub(crate) async fn a_throttled_read_for_all_is_no_storm_of_reads_for_each() {
         stage.ready(&format!("u{number}")).await;
     }
     stage.aws.rules().remove(rule);
+    // What was known before is known still: they go on where they were.
+    let mark = stage.aws.log().mark();
+    let all = async || (stage.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= before + 5).then_some(());
+    eventually("all five are looked at", all, || stage.log()).await;
+    let counts = stage.aws.log().counts_since(mark);
+    assert!(counts.keys().all(|call| call == DETAILS), "{counts:?}");
+}
+
+pub(crate) async fn a_start_without_a_way_to_aws_is_no_storm_of_reads_later() {
+    let mut stage = several(5, &["--resync=1h", "--key-check=1h"]).await;
+    stage.operator.stop(SOON).await;
+    let rule = stage.aws.rules().add(Rule::on("GetCallerIdentity").answer(AwsError::service_unavailable()));
+    let mark = stage.aws.log().mark();
+    stage.operator.restart().await.expect("the operator starts");
+    let told =
+        async || (stage.count(r#"awsdeploy_reconciles_total{result="AwsUnavailable"}"#).await >= 5).then_some(());
+    eventually("all five wait", told, || stage.log()).await;
+    stage.aws.rules().remove(rule);
+    let all = async || (stage.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= 5).then_some(());
+    eventually("all five are looked at", all, || stage.log()).await;
+    let counts = stage.aws.log().counts_since(mark);
+    assert_eq!(counts.get(DETAILS), Some(&1), "{counts:?}");
+    assert!(READS.iter().all(|read| !counts.contains_key(*read)), "{counts:?}");
 }

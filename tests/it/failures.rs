@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
-use awsdeploy_testkit::aws_proxy::{AwsError, Call, CallRecord, Mark, Rule};
+use awsdeploy_testkit::{
+    aws_proxy::{AwsError, Call, CallRecord, Mark, Rule},
+    kube_proxy::KubeRule,
+};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::stage::{SOON, Stage, condition, eventually, message};
+use crate::stage::{SOON, Stage, Wishes, condition, eventually, message};
 
 /// A fault, put on a call, the reason it is told under, and whether it goes away by itself.
 type Fault = (&'static str, fn(Rule) -> Rule, Reason, bool);
@@ -330,4 +333,20 @@ pub(crate) async fn a_silent_aws_is_given_up_in_time_and_nothing_is_guessed() {
         stage.ready(name).await;
     }
     assert_eq!(stage.iam("mint").await.keys.len(), 1);
+}
+
+pub(crate) async fn a_status_that_cannot_be_written_is_no_reason_to_hurry() {
+    let stage = Stage::with(Wishes { kube_proxy: true, ..Wishes::default() }).await;
+    let kube = stage.kube.as_ref().expect("a proxy");
+    kube.rules().add(KubeRule::on("update", "awsdeployusers/status").name("x").answer(403, "Forbidden"));
+    stage.aws.rules().add(Rule::on("CreateAccessKey").user("x").deny());
+    stage.apply("x", json!({"userName": "x"})).await;
+    stage.aws.log().wait_for_call("CreateAccessKey", 1, SOON).await.expect("it is tried");
+    // Others go their way meanwhile, each for longer than the pause that a conflict has.
+    for name in ["y", "z"] {
+        stage.apply(name, json!({"userName": name})).await;
+        stage.ready(name).await;
+    }
+    let tried = stage.aws.log().select(|call| call.action == "CreateAccessKey" && call.user.as_deref() == Some("x"));
+    assert_eq!(tried.len(), 1, "a right that is missing is asked for after minutes: {tried:#?}");
 }

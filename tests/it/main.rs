@@ -121,6 +121,7 @@ const CLAIMS: &[Claim] = claims! {
         a_foreign_user_is_refused_without_a_write,
         a_foreign_secret_is_refused_before_anything_is_made,
         the_first_of_two_claims_keeps_the_user,
+        the_operator_marks_resources_and_changes_nothing_that_they_ask_for,
     }
     details: {
         users_that_are_as_they_were_cost_one_read_for_all_of_them,
@@ -132,6 +133,7 @@ const CLAIMS: &[Claim] = claims! {
         a_user_that_was_made_again_by_hand_is_no_user_that_was_known,
         where_aws_refuses_the_details_each_user_is_read_by_itself,
         a_throttled_read_for_all_is_no_storm_of_reads_for_each,
+        a_start_without_a_way_to_aws_is_no_storm_of_reads_later,
     }
     adoption: {
         a_user_is_taken_over_with_the_consent_of_both_sides,
@@ -230,6 +232,7 @@ const CLAIMS: &[Claim] = claims! {
         a_refused_write_is_told_under_its_reason,
         a_conflict_that_stays_is_told_and_not_hammered,
         a_silent_aws_is_given_up_in_time_and_nothing_is_guessed,
+        a_status_that_cannot_be_written_is_no_reason_to_hurry,
     }
     restart: {
         a_new_key_restarts_its_workloads_once_and_the_old_key_waits_for_them,

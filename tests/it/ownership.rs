@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use awsdeploy::api::{ConditionType, Reason};
+use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, PostParams};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 
 use crate::stage::{Stage, message};
@@ -55,4 +58,32 @@ pub(crate) async fn the_first_of_two_claims_keeps_the_user() {
     stage.delete("second").await;
     stage.gone("second").await;
     assert!(stage.iam_opt("shared").await.is_some());
+}
+
+pub(crate) async fn the_operator_marks_resources_and_changes_nothing_that_they_ask_for() {
+    let stage = Stage::new().await;
+    stage.apply("x", json!({})).await;
+    // It has marked it.
+    let marked = stage.ready("x").await;
+    assert_eq!(marked.finalizers(), ["awsdeploy.dev/iam-user"]);
+    let operator: Api<AwsDeployUser> = Api::namespaced(stage.as_operator().await, &stage.namespace);
+    let marks = "no annotation of an AwsDeployUser but";
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u"});
+    for (change, told) in [
+        (json!({"spec": {"suspend": true}}), "nothing that they ask for"),
+        (json!({"spec": {"policies": {"managed": ["AmazonEC2FullAccess"]}}}), "nothing that they ask for"),
+        (json!({"metadata": {"labels": {"team": "a"}}}), "nothing that they ask for"),
+        (json!({"metadata": {"ownerReferences": [owner]}}), "nothing that they ask for"),
+        (json!({"metadata": {"annotations": {"awsdeploy.dev/rotate": "now"}}}), marks),
+        (
+            json!({"metadata": {"finalizers": ["awsdeploy.dev/iam-user", "example.com/never"]}}),
+            "no finalizer but its own",
+        ),
+    ] {
+        let patched = operator.patch("x", &PatchParams::default(), &Patch::Merge(&change)).await;
+        let refused = patched.expect_err("refused").to_string();
+        assert!(refused.contains(told), "{change}: {refused}");
+    }
+    let own = json!({"metadata": {"annotations": {"awsdeploy.dev/account": "123456789012"}}});
+    operator.patch("x", &PatchParams::default(), &Patch::Merge(&own)).await.expect("its marks are its own");
 }

@@ -271,6 +271,10 @@ pub(crate) async fn the_operator_changes_nothing_of_a_workload_but_its_own_annot
     for (change, told) in [
         (template(json!({"spec": {"containers": [{"name": "c", "image": "evil"}]}})), "changes nothing else"),
         (json!({"spec": {"replicas": 50}}), "changes nothing else"),
+        (json!({"spec": {"paused": true}}), "changes nothing else"),
+        (json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}), "changes nothing else"),
+        (json!({"metadata": {"labels": {"more": "x"}}}), "changes nothing else"),
+        (json!({"metadata": {"finalizers": ["example.com/never"]}}), "changes nothing else"),
         (template(json!({"metadata": {"annotations": {"other": "x"}}})), "no annotation of a pod template but"),
         (
             template(json!({"metadata": {"annotations": {"key.awsdeploy.dev/x": null, "seccomp": "x"}}})),

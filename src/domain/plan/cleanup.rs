@@ -63,7 +63,16 @@ impl Scene<'_> {
             }
             (Some(user), DeletionPolicy::Delete) => self.end_attempt(user).unwrap_or_else(|| self.delete(user, false)),
             (Some(user), DeletionPolicy::Force) => self.delete(user, true),
-            (None, policy) => self.absence(target).map_or_else(|| Ok(self.leave(policy)), Err),
+            (None, policy) => match self.absent_until() {
+                Some(due) => {
+                    let message = format!(
+                        "{}, so it is asked once more after a safe waiting time before the resource goes",
+                        unseen(target)
+                    );
+                    Err((Some(due), Note::new(Reason::Deleting, message)))
+                }
+                None => Ok(self.leave(policy)),
+            },
         }
     }
 
@@ -168,19 +177,15 @@ impl Scene<'_> {
     }
 
     /// `NoSuchEntity` may be an answer of before the user was made, or a user without our marks one of before it was
-    /// adopted. Nothing that proves what is ours is let go before IAM has said so for longer than its answers are old.
-    fn absence(&self, target: &Target) -> Option<(Option<Timestamp>, Note)> {
+    /// adopted. Nothing that proves what is ours is let go before IAM has said so for longer than its answers are old: this
+    /// is until when.
+    pub(super) fn absent_until(&self) -> Option<Timestamp> {
         let since = match self.world.no_user {
             Some(NoUser::Removed) => return None,
             Some(NoUser::Unseen { since }) => since.min(self.now),
             None => self.now,
         };
-        let due = since + self.settings.intent_dwell;
-        let message = format!(
-            "IAM shows no user {} of this resource. Its answers may be older than the user, so it is asked once more after a safe waiting time before the resource goes",
-            target.user_name
-        );
-        (self.now < due).then(|| (Some(due), Note::new(Reason::Deleting, message)))
+        Some(since + self.settings.intent_dwell).filter(|due| self.now < *due)
     }
 
     /// Nothing of ours is left in AWS.
@@ -196,6 +201,11 @@ impl Scene<'_> {
             _ => Effect::RemoveFinalizer,
         }
     }
+}
+
+/// Why a user that is not there may be there.
+pub(super) fn unseen(target: &Target) -> String {
+    format!("IAM shows no user {} of this resource. Its answers may be older than the user", target.user_name)
 }
 
 /// The policies and groups that a resource declares, as a first guess of what hangs on its user: removing

@@ -2,7 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effect, Note, Plan, Why, cleanup::Scene, rotation::quarantine};
+use super::{
+    Effect, Note, Plan, Why,
+    cleanup::{self, Scene},
+    rotation::quarantine,
+};
 use crate::{
     api::{Reason, class::OnRevoked, user::DeletionPolicy},
     domain::{
@@ -40,7 +44,16 @@ pub fn revoked(target: &Target, revoked: &Revoked, world: &World, now: Timestamp
     let user = world.user().filter(|user| target.owner.of(&user.tags) == Ownership::Ours);
     let step = match user {
         Some(user) => revoked.step(&scene, user),
-        None if revoked.revocation.how == OnRevoked::Delete => leave(world).map_or(Step::Rest(None), Step::Do),
+        None if revoked.revocation.how == OnRevoked::Delete => match (leave(world), scene.absent_until()) {
+            (Some(_), Some(due)) => {
+                let message = format!(
+                    "{}, so it is asked once more after a safe waiting time before its Secrets go",
+                    cleanup::unseen(target)
+                );
+                Step::Wait(Some(due), Note::new(Reason::Revoked, message))
+            }
+            (left, _) => left.map_or(Step::Rest(None), Step::Do),
+        },
         None => Step::Rest(None),
     };
     match step {

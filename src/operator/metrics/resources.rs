@@ -2,7 +2,7 @@
 //! up to date, and nothing stays of a resource that is gone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt,
     sync::{Mutex, PoisonError},
 };
@@ -15,14 +15,15 @@ use prometheus_client::{
 };
 
 use super::reference::{self, Described};
-use crate::api::{AwsDeployUser, ConditionType, user::AccessKeyState};
+use crate::api::{AwsDeployUser, ConditionType, Reason, user::AccessKeyState};
 
 /// What the watch of the leader holds; nothing while this replica stands by.
 #[derive(Default)]
 pub(super) struct Watched {
     stores: Mutex<Vec<Store<DeserializeGuard<AwsDeployUser>>>>,
-    /// Resources whose user was quarantined when a pass last looked. In no status, since a pass may have more to say.
-    quarantined: Mutex<BTreeSet<ResourceLabels>>,
+    /// Whether the user of a resource was quarantined when a pass of this term last looked. A pass knows better than the
+    /// status, which may have more to say; of what no pass has looked at yet, the status is what is known.
+    quarantined: Mutex<BTreeMap<ResourceLabels, bool>>,
     /// A series for each resource.
     each: bool,
 }
@@ -50,12 +51,7 @@ impl Watched {
     /// AWS quarantines the user of this resource, or no longer does.
     pub(super) fn quarantined(&self, namespace: &str, name: &str, is: bool) {
         let labels = ResourceLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
-        if is {
-            quarantined.insert(labels);
-        } else {
-            quarantined.remove(&labels);
-        }
+        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).insert(labels, is);
     }
 }
 
@@ -74,8 +70,12 @@ impl Collector for Watched {
             }
         }
         let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
-        quarantined.retain(|labels| summary.each.contains_key(labels));
-        summary.quarantined.clone_from(&quarantined);
+        quarantined.retain(|labels, _| summary.each.contains_key(labels));
+        for (labels, is) in &*quarantined {
+            if let Some(each) = summary.each.get_mut(labels) {
+                each.quarantined = *is;
+            }
+        }
         drop(quarantined);
         summary.encode(encoder, self.each)
     }
@@ -87,7 +87,6 @@ pub(super) struct Summary {
     resources: i64,
     conditions: BTreeMap<ConditionLabels, i64>,
     keys: BTreeMap<&'static str, i64>,
-    quarantined: BTreeSet<ResourceLabels>,
     each: BTreeMap<ResourceLabels, Each>,
 }
 
@@ -96,6 +95,7 @@ pub(super) struct Summary {
 struct Each {
     ready: bool,
     suspended: bool,
+    quarantined: bool,
     key_created: Option<i64>,
     next_rotation: Option<i64>,
 }
@@ -130,6 +130,7 @@ impl Summary {
                 };
                 *self.conditions.entry(labels).or_default() += 1;
                 each.ready |= condition.type_ == ConditionType::Ready.as_str() && condition.status == "True";
+                each.quarantined |= condition.reason == Reason::Quarantined.as_str();
             }
             for key in &status.access_keys {
                 *self.keys.entry(state(key.state)).or_default() += 1;
@@ -159,13 +160,13 @@ impl Summary {
         let first = |of: fn(&Each) -> Option<i64>| self.each.values().filter_map(of).min();
         gauge(&mut encoder, &reference::OLDEST_KEY, first(|each| each.key_created))?;
         gauge(&mut encoder, &reference::EARLIEST_ROTATION, first(|each| each.next_rotation))?;
-        gauges(&mut encoder, &reference::QUARANTINED, self.quarantined.iter().map(|labels| (labels.clone(), 1)))?;
-        if !each {
-            return Ok(());
-        }
         let of_each = |of: fn(&Each) -> Option<i64>| {
             self.each.iter().filter_map(move |(labels, each)| Some((labels.clone(), of(each)?))).collect::<Vec<_>>()
         };
+        gauges(&mut encoder, &reference::QUARANTINED, of_each(|each| each.quarantined.then_some(1)))?;
+        if !each {
+            return Ok(());
+        }
         gauges(&mut encoder, &reference::READY, of_each(|each| Some(each.ready.into())))?;
         gauges(&mut encoder, &reference::SUSPENDED, of_each(|each| each.suspended.then_some(1)))?;
         gauges(&mut encoder, &reference::KEY_CREATED, of_each(|each| each.key_created))?;
@@ -221,8 +222,10 @@ pub(super) mod sample {
             for user in users() {
                 summary.add(&user);
             }
-            if self.each {
-                summary.quarantined.extend(summary.each.keys().next().cloned());
+            if self.each
+                && let Some(each) = summary.each.values_mut().next()
+            {
+                each.quarantined = true;
             }
             summary.encode(encoder, self.each)
         }

@@ -157,5 +157,32 @@ fn a_quarantine_is_shown_while_it_lasts_and_its_resource_is_there() {
     metrics.quarantined("deploy", "well", true);
     metrics.stands_by();
     metrics.leads(vec![store]);
-    assert_eq!(shown(), 0, "the next term looks for itself");
+    assert_eq!(shown(), 0, "what an earlier term has seen is old, and the status says nothing of it");
+}
+
+#[test]
+fn a_quarantine_that_the_status_tells_is_shown_until_somebody_has_looked() {
+    let metrics = Metrics::new(false);
+    let (store, mut writer) = kube::runtime::reflector::store();
+    for mut user in users() {
+        // Any of its conditions: which one tells it depends on what else there is to say.
+        if user.metadata.name.as_deref() == Some("well") {
+            user.status.as_mut().expect("a status").conditions[1].reason = Reason::Quarantined.as_str().to_owned();
+        }
+        writer.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(user))));
+    }
+    let shown = || -> Vec<String> {
+        let text = metrics.text();
+        text.lines().filter(|line| line.starts_with("awsdeploy_quarantined{")).map(str::to_owned).collect()
+    };
+    let well = r#"awsdeploy_quarantined{namespace="deploy",name="well"} 1"#;
+    metrics.leads(vec![store.clone()]);
+    assert_eq!(shown(), [well], "nobody has looked");
+    metrics.quarantined("deploy", "put-off", false);
+    assert_eq!(shown(), [well], "another one was looked at");
+    metrics.quarantined("deploy", "well", false);
+    assert_eq!(shown(), [""; 0], "looked at, and the status is yet to be written");
+    metrics.stands_by();
+    metrics.leads(vec![store]);
+    assert_eq!(shown(), [well], "a new leader has not looked");
 }

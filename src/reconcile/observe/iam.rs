@@ -101,9 +101,9 @@ impl Question<'_> {
         }))
     }
 
-    /// What the status says of a resource that was well when it was written.
+    /// What the status says of a resource that was Ready when it was written.
     fn of_status(&self) -> Option<Before> {
-        let status = self.user.status.as_ref().filter(|_| report::is_well(self.user))?;
+        let status = self.user.status.as_ref().filter(|_| report::was_ready(self.user))?;
         let keys = status.access_keys.iter().map(|key| {
             Some(AccessKey { id: key.id.clone(), active: key.inactive_since.is_none(), created_at: key.created_at? })
         });

@@ -12,7 +12,11 @@ use std::{
 
 use jiff::SignedDuration;
 
-use super::{Context, error::PassError, memory::Memory};
+use super::{
+    Context,
+    error::PassError,
+    memory::{Failed, Memory},
+};
 use crate::{
     api::{AwsDeployUser, mark, user::DeletionPolicy},
     aws,
@@ -55,14 +59,24 @@ pub(super) async fn observe(
     let started = Instant::now();
     let before = memory.iam.take();
     let question = iam::Question { context, iam, user, target, desired };
-    let (remembered, facts) = Box::pin(question.answer(before, memory.looked, wanted)).await?;
+    let (remembered, facts) = match Box::pin(question.answer(before.clone(), memory.looked, wanted)).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            // It is as old and as true as before: without it the next pass would have to read everything.
+            memory.iam = before;
+            return Err(error);
+        }
+    };
+    memory.looked = true;
     let second_hand = remembered.second_hand;
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
     let keys_read_at = iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
-    let no_user = no_user(user, target, &iam, started, context, memory);
+    // A user that has to go, because its resource does or is not allowed.
+    let leaves = user.metadata.deletion_timestamp.is_some() || desired.is_none();
+    let no_user = no_user(leaves, target, &iam, started, context, memory);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
     let secret = desired.map(|desired| &desired.secret);
@@ -108,7 +122,7 @@ pub(super) async fn observe(
             last_used_failed: false,
             workloads: BTreeMap::new(),
             gone: BTreeSet::new(),
-            reported: reported(user),
+            reported: reported(user, &memory.failed),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
             user_sync_failed: false,
             no_user,
@@ -120,9 +134,9 @@ pub(super) async fn observe(
     })
 }
 
-/// Since when a deletion has not found a user of ours. Told by the process's own clock, which nobody sets back.
+/// Since when a user has not been found that has to go. Told by the process's own clock, which nobody sets back.
 fn no_user(
-    user: &AwsDeployUser,
+    leaves: bool,
     target: &Target,
     iam: &Iam,
     looked: Instant,
@@ -130,7 +144,7 @@ fn no_user(
     memory: &mut Memory,
 ) -> Option<NoUser> {
     let ours = matches!(iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
-    if ours || user.metadata.deletion_timestamp.is_none() {
+    if ours || !leaves {
         memory.unseen_since = None;
         return None;
     }
@@ -167,9 +181,12 @@ fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<Stri
     })
 }
 
-/// Hints from the resource's own status.
-fn reported(user: &AwsDeployUser) -> Reported {
-    let Some(status) = &user.status else { return Reported::default() };
+/// Hints from the resource's own status, and what it could not be told.
+fn reported(user: &AwsDeployUser, failed: &Failed) -> Reported {
+    let failed = failed.of(user.metadata.generation);
+    let Some(status) = &user.status else {
+        return Reported { failed_attempts: failed.passes, last_failure: failed.last, ..Reported::default() };
+    };
     let same_generation = status.observed_generation == user.metadata.generation;
     Reported {
         inactive_since: status
@@ -178,8 +195,9 @@ fn reported(user: &AwsDeployUser) -> Reported {
             .filter_map(|key| Some((key.id.clone(), key.inactive_since?)))
             .collect(),
         // A change of the spec is a new chance.
-        failed_attempts: if same_generation { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 },
-        last_failure: status.last_failure_time.filter(|_| same_generation),
+        failed_attempts: if same_generation { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 }
+            .max(failed.passes),
+        last_failure: status.last_failure_time.filter(|_| same_generation).max(failed.last),
         last_rotation: status.last_rotation_time,
         secret_name: status.secret_name.clone(),
         user_id: status.user.as_ref().map(|user| user.id.clone()),

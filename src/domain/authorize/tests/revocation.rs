@@ -1,16 +1,17 @@
 //! What is done to the user of a resource that is not allowed.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{super::*, class, user};
 use crate::{
     api::class::{OnQuarantine, OnRevoked},
     domain::{
+        journal::{Journal, Mode},
         plan::{self, Effect, Plan, Revoked, Why},
         secret::PublishedFacts,
         settings::Settings,
-        world::{AccessKey, Grants, Iam, IamUser, Published, World},
+        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, NoUser, Published, World},
     },
 };
 
@@ -147,6 +148,37 @@ fn nothing_of_somebody_elses_user_is_touched() {
     let theirs = IamUser { tags: BTreeMap::new(), ..found(&["arn:aws:iam::aws:policy/S3"]) };
     let world = World { iam: Iam::Found(theirs), ..World::empty(Timestamp::UNIX_EPOCH) };
     assert_eq!(plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default()).effects, []);
+}
+
+/// IAM shows a user late. Until it has said for long enough that there is none, its key may live, and what is known of it is
+/// what tells whose it is.
+#[test]
+fn a_user_that_iam_does_not_show_loses_no_record_of_its_key() {
+    let target = Target::of(&user(&json!({})), "cluster").unwrap();
+    let revoked = Revoked {
+        revocation: Revocation { how: OnRevoked::Delete, why: None },
+        on_quarantine: OnQuarantine::Alert,
+        suspend: false,
+        overlap: crate::domain::desired::DEFAULT_OVERLAP,
+    };
+    let settings = Settings::default();
+    let start = Timestamp::UNIX_EPOCH;
+    let mode = Mode::Keyed { key_id: "K1".into(), keyed_at: start };
+    let journal = Journal { started_at: start, rotate_request: None, previous_secret: None, mode };
+    let under_way = || JournalSeen::Attempt { attempt: "attempt".into(), journal: journal.clone() };
+    let planned = |no_user: Option<NoUser>, waited: SignedDuration| {
+        let world = World { iam: Iam::Absent, journal: under_way(), no_user, ..World::empty(start) };
+        plan::revoked(&target, &revoked, &world, start + waited, &settings)
+    };
+    let unseen = Some(NoUser::Unseen { since: start });
+    let second = SignedDuration::from_secs(1);
+    for (no_user, waited) in [(None, SignedDuration::ZERO), (unseen, settings.intent_dwell - second)] {
+        let plan = planned(no_user, waited);
+        assert_eq!(plan.effects, [], "{no_user:?}");
+        assert!(plan.wake_at.is_some() && plan.user.unwrap().message.contains("asked once more"), "{no_user:?}");
+    }
+    assert_eq!(planned(unseen, settings.intent_dwell).effects, [Effect::CloseJournal]);
+    assert_eq!(planned(Some(NoUser::Removed), SignedDuration::ZERO).effects, [Effect::CloseJournal]);
 }
 
 /// What is planned for a user with a key in its Secret, which AWS has quarantined while its resource is not allowed.

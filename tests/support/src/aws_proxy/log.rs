@@ -70,7 +70,13 @@ impl CallRecord {
     /// Whether it asks what users may do: one of them, or all of the account together. Every look at policies has one of these.
     #[must_use]
     pub fn compares_policies(&self) -> bool {
-        matches!(self.action.as_str(), "GetAccountAuthorizationDetails" | "ListAttachedUserPolicies")
+        self.shows_all_users() || self.action == "ListAttachedUserPolicies"
+    }
+
+    /// Whether it asks about all users of the account together.
+    #[must_use]
+    pub fn shows_all_users(&self) -> bool {
+        self.action == "GetAccountAuthorizationDetails"
     }
 }
 
