@@ -27,7 +27,7 @@ const TOO_DEAR_FOR: Duration = Duration::from_hours(1);
 /// AWS has said no: somebody has to change a policy first.
 const REFUSED_FOR: Duration = Duration::from_hours(1);
 /// All pages may take this long together.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 /// Times in a row that there was no answer, after which it is taken for the fault of this operation.
 const AWAY_MOST: u32 = 3;
 /// AWS is out of order, with this operation at least.
@@ -46,12 +46,11 @@ impl Iam {
         is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
     ) -> Result<Option<Arc<AccountDetails>>, AwsError> {
         // Whoever waits for it has a place that others want.
-        let read = async || match timeout(LIMIT, self.read_details(is_ours)).await {
-            Ok(answer) => answer,
-            Err(_) => {
+        let read = async || {
+            timeout(LIMIT, self.read_details(is_ours)).await.unwrap_or_else(|_| {
                 tracing::warn!(limit = ?LIMIT, "the account's details took too long: its users are compared one by one for a while");
                 Ok(Known::not_for(BROKEN_FOR))
-            }
+            })
         };
         let answer = self.details.get(|answer| answer.is_good(since), read).await?;
         Ok(match answer {
