@@ -33,7 +33,7 @@ pub(super) struct Memory {
     pub(super) last_used: BTreeMap<String, LastUse>,
     /// A change of user or policies that failed, and when it may be tried again.
     pub(super) user_failure: Option<(PassError, Timestamp)>,
-    /// Passes that failed, also those that the status was not told of.
+    /// Passes that failed and that the status could not be told of.
     pub(super) failed: Failed,
     /// Times in a row that the status could not be written.
     pub(super) unwritten: u32,
@@ -53,9 +53,9 @@ impl Failed {
         if self.generation == generation { self.clone() } else { Self { generation, ..Self::default() } }
     }
 
-    pub(super) fn once_more(&self, generation: Option<i64>, now: Timestamp) -> Self {
-        let before = self.of(generation);
-        Self { generation, passes: before.passes.saturating_add(1), last: Some(now) }
+    /// Once more, and no fewer times than the status would say.
+    pub(super) fn once_more(self, told: u32, now: Timestamp) -> Self {
+        Self { passes: self.passes.saturating_add(1).max(told), last: Some(now), ..self }
     }
 }
 

@@ -93,17 +93,20 @@ impl Pass<'_> {
             authorization: Note::new(Reason::Allowed, allowed),
             now,
         });
-        let generation = user.metadata.generation;
-        if failed_now {
-            self.memory.failed = self.memory.failed.once_more(generation, now);
-        } else if status.failed_attempts == 0 {
-            self.memory.failed = Failed::default();
-        }
-        let failures = u32::try_from(status.failed_attempts).unwrap_or(0).max(self.memory.failed.of(generation).passes);
-        let mut next = self.next(plan, world, failures, now);
+        let attempts = u32::try_from(status.failed_attempts).unwrap_or(0);
+        let untold = self.memory.failed.of(user.metadata.generation);
+        // A pass that only waited was no success.
+        let waited =
+            self.memory.user_failure.is_some() || plan.is_some_and(|plan| plan.rotation.reason == Reason::BackingOff);
+        let failed = match (failed_now, waited) {
+            (true, _) => untold.once_more(attempts, now),
+            (false, true) => untold,
+            (false, false) => Failed::default(),
+        };
+        let mut next = self.next(plan, world, attempts.max(failed.passes), now);
         let before = user.status.clone();
         if before.as_ref() == Some(&status) {
-            self.memory.unwritten = 0;
+            (self.memory.unwritten, self.memory.failed) = (0, Failed::default());
             return End { user, next, left };
         }
         let told = report::news(before.as_ref(), &status);
@@ -111,7 +114,7 @@ impl Pass<'_> {
             Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
         let user = match written {
             Ok(user) => {
-                self.memory.unwritten = 0;
+                (self.memory.unwritten, self.memory.failed) = (0, Failed::default());
                 user
             }
             Err(error) if error.kind == ClusterErrorKind::NotFound => {
@@ -122,7 +125,12 @@ impl Pass<'_> {
                 // pass reports. One that failed besides has its own pause, which a report must not cut short.
                 tracing::warn!(%error, manager = MANAGER, "the status could not be written");
                 self.memory.unwritten = self.memory.unwritten.saturating_add(1);
-                if error.kind == ClusterErrorKind::Conflict || !failed_now {
+                let conflict = error.kind == ClusterErrorKind::Conflict;
+                if !conflict {
+                    // Nobody else keeps count.
+                    self.memory.failed = failed;
+                }
+                if conflict || !failed_now {
                     next = next.min(now + self.delay_after(&error.into(), self.memory.unwritten));
                 }
                 return End { user, next, left };
