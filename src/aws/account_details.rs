@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -69,12 +72,7 @@ impl Iam {
                     self.details_away.store(0, Ordering::Relaxed);
                     page
                 }
-                Err(error) if error.kind == AwsErrorKind::Unreachable => {
-                    // Nothing of AWS may answer; or this operation alone, since it has the most to say.
-                    let times = self.details_away.fetch_add(1, Ordering::Relaxed) + 1;
-                    return if times.is_multiple_of(AWAY_MOST) { Ok(broken(&error)) } else { Err(error) };
-                }
-                Err(error) => return refused(error),
+                Err(error) => return refused(error, &self.details_away),
             };
             pages += 1;
             for detail in page.user_detail_list() {
@@ -107,9 +105,13 @@ fn broken(error: &AwsError) -> Known {
     Known::not_for(BROKEN_FOR)
 }
 
-/// What a failure means for this way of reading, and what is a failure of all.
-fn refused(error: AwsError) -> Result<Known, AwsError> {
+/// What a failure means for this way of reading, and what is a failure of all. `away` counts how often there was no answer.
+fn refused(error: AwsError, away: &AtomicU32) -> Result<Known, AwsError> {
     match error.kind {
+        // Nothing of AWS may answer; or this operation alone, since it has the most to say.
+        AwsErrorKind::Unreachable if (away.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(AWAY_MOST) => {
+            Ok(broken(&error))
+        }
         AwsErrorKind::Throttled | AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => {
             Err(error)
         }
@@ -161,12 +163,19 @@ mod tests {
     fn what_would_befall_every_call_is_a_failure_and_what_befalls_this_one_is_not() {
         use AwsErrorKind::*;
         for kind in [Throttled, Unreachable, Credentials, ClockSkew] {
-            assert_eq!(refused(error(kind)).err(), Some(error(kind)));
+            assert_eq!(refused(error(kind), &AtomicU32::new(0)).err(), Some(error(kind)));
         }
         for kind in [AccessDenied, InvalidInput, Service, NoSuchEntity] {
-            let answer = refused(error(kind)).unwrap();
+            let answer = refused(error(kind), &AtomicU32::new(0)).unwrap();
             assert!(matches!(answer, Known::Not(until) if until > Instant::now()), "{kind:?}");
             assert!(answer.is_good(Instant::now()), "{kind:?}: nobody asks again before");
         }
+    }
+
+    #[test]
+    fn no_answer_three_times_in_a_row_is_the_fault_of_this_operation() {
+        let away = AtomicU32::new(0);
+        let ask = || refused(error(AwsErrorKind::Unreachable), &away).is_ok();
+        assert_eq!([ask(), ask(), ask(), ask()], [false, false, true, false]);
     }
 }

@@ -1,5 +1,6 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
+mod crowd;
 mod error;
 mod guard;
 pub mod iam_policy;

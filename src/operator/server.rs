@@ -1,7 +1,6 @@
 //! `/metrics`, `/livez`, `/readyz`. None of them asks AWS anything.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     pin::pin,
     sync::{
@@ -30,11 +29,10 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::watch,
-    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
-use super::{guard::Guard, metrics::Metrics};
+use super::{crowd::Crowd, guard::Guard, metrics::Metrics};
 
 /// Connections at the same time. Probes and scrapers need a handful; without a limit whoever reaches the port could use up
 /// the file descriptors that the operator needs for the API server and AWS. For who comes beyond, the oldest has to go: a
@@ -71,25 +69,18 @@ pub(super) async fn serve<L: Listener>(listener: L, shown: Shown, shutdown: impl
 async fn answer<L: Listener>(mut listener: L, router: Router, most: usize, shutdown: impl Future<Output = ()> + Send) {
     // Nothing is ever sent: its end is what all connections hear.
     let (stop, stopped) = watch::channel(());
-    let mut connections = JoinSet::new();
-    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    let mut connections = Crowd::new(most);
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            (io, _) = listener.accept() => {
-                oldest_first.retain(|connection| !connection.is_finished());
-                if oldest_first.len() >= most && let Some(oldest) = oldest_first.pop_front() {
-                    oldest.abort();
-                }
-                oldest_first.push_back(connections.spawn(converse(io, router.clone(), stopped.clone())));
-            }
+            Some(_) = connections.next() => {}
+            (io, _) = listener.accept() => connections.admit(converse(io, router.clone(), stopped.clone())),
         }
     }
     drop(listener);
     drop(stop);
-    while connections.join_next().await.is_some() {}
+    while connections.next().await.is_some() {}
 }
 
 /// Answers on one connection until its client has enough, its time is up or the server stops.

@@ -1,7 +1,6 @@
 //! TLS of the HTTP endpoints, with a certificate that may change while the operator runs.
 
 use std::{
-    collections::VecDeque,
     io,
     net::SocketAddr,
     path::PathBuf,
@@ -17,12 +16,11 @@ use rustls::{
 use sha2::{Digest, Sha256};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::{AbortHandle, JoinSet},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::metrics::Metrics;
+use super::{crowd::Crowd, metrics::Metrics};
 
 /// A handshake takes milliseconds; who has not finished it after this long is not going to.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -162,26 +160,18 @@ pub(super) struct TlsListener {
     tcp: TcpListener,
     certificate: Arc<Certificate>,
     limit: Duration,
-    handshakes: JoinSet<Option<(TlsStream<TcpStream>, SocketAddr)>>,
-    /// Oldest first.
-    order: VecDeque<AbortHandle>,
+    handshakes: Crowd<Option<(TlsStream<TcpStream>, SocketAddr)>>,
 }
 
 impl TlsListener {
     pub(super) fn new(tcp: TcpListener, certificate: Certificate) -> Self {
         let certificate = Arc::new(certificate);
-        Self { tcp, certificate, limit: HANDSHAKE_LIMIT, handshakes: JoinSet::new(), order: VecDeque::new() }
+        Self { tcp, certificate, limit: HANDSHAKE_LIMIT, handshakes: Crowd::new(HANDSHAKES) }
     }
 
     fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
-        self.order.retain(|handshake| !handshake.is_finished());
-        if self.order.len() >= HANDSHAKES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            oldest.abort();
-        }
         let (certificate, limit) = (Arc::clone(&self.certificate), self.limit);
-        self.order.push_back(self.handshakes.spawn(async move {
+        self.handshakes.admit(async move {
             let shaken = timeout(limit, async { TlsAcceptor::from(certificate.current().await).accept(stream).await });
             match shaken.await {
                 Ok(Ok(stream)) => return Some((stream, peer)),
@@ -189,7 +179,7 @@ impl TlsListener {
                 Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
             }
             None
-        }));
+        });
     }
 }
 
@@ -201,7 +191,7 @@ impl Listener for TlsListener {
         loop {
             tokio::select! {
                 (stream, peer) = Listener::accept(&mut self.tcp) => self.shake_hands(stream, peer),
-                Some(shaken) = self.handshakes.join_next() => {
+                Some(shaken) = self.handshakes.next() => {
                     if let Ok(Some(connection)) = shaken {
                         return connection;
                     }

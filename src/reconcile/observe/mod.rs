@@ -57,16 +57,9 @@ pub(super) async fn observe(
     wanted: Facts,
 ) -> Result<Observed, PassError> {
     let started = Instant::now();
-    let before = memory.iam.take();
     let question = iam::Question { context, iam, user, target, desired };
-    let (remembered, facts) = match Box::pin(question.answer(before.clone(), memory.looked, wanted)).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            // It is as old and as true as before: without it the next pass would have to read everything.
-            memory.iam = before;
-            return Err(error);
-        }
-    };
+    // What is remembered stays where a look fails: it is as true as before, and without it the next pass would read everything.
+    let (remembered, facts) = Box::pin(question.answer(memory.iam.clone(), memory.looked, wanted)).await?;
     memory.looked = true;
     let second_hand = remembered.second_hand;
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.

@@ -7,6 +7,7 @@ use super::{super::*, class, user};
 use crate::{
     api::class::{OnQuarantine, OnRevoked},
     domain::{
+        desired::DEFAULT_OVERLAP,
         journal::{Journal, Mode},
         plan::{self, Effect, Plan, Revoked, Why},
         secret::PublishedFacts,
@@ -75,15 +76,14 @@ fn what_a_user_has_decides_how_far_a_revocation_goes() {
     }
 }
 
+fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> Revoked {
+    Revoked { revocation: Revocation { how, why: None }, on_quarantine, suspend, overlap: DEFAULT_OVERLAP }
+}
+
 /// All effects of a revocation, each taken for done.
 fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Vec<Effect> {
     let target = Target::of(&self::user(&json!({})), "cluster").unwrap();
-    let revoked = Revoked {
-        revocation: Revocation { how, why: None },
-        on_quarantine: OnQuarantine::Alert,
-        suspend,
-        overlap: crate::domain::desired::DEFAULT_OVERLAP,
-    };
+    let revoked = revoked(how, OnQuarantine::Alert, suspend);
     if !foreign {
         user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
     }
@@ -139,12 +139,7 @@ fn a_revocation_only_takes_and_takes_what_it_says() {
 #[test]
 fn nothing_of_somebody_elses_user_is_touched() {
     let target = Target::of(&user(&json!({})), "cluster").unwrap();
-    let revoked = Revoked {
-        revocation: Revocation { how: OnRevoked::Delete, why: None },
-        on_quarantine: OnQuarantine::Alert,
-        suspend: true,
-        overlap: crate::domain::desired::DEFAULT_OVERLAP,
-    };
+    let revoked = revoked(OnRevoked::Delete, OnQuarantine::Alert, true);
     let theirs = IamUser { tags: BTreeMap::new(), ..found(&["arn:aws:iam::aws:policy/S3"]) };
     let world = World { iam: Iam::Found(theirs), ..World::empty(Timestamp::UNIX_EPOCH) };
     assert_eq!(plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default()).effects, []);
@@ -155,12 +150,7 @@ fn nothing_of_somebody_elses_user_is_touched() {
 #[test]
 fn a_user_that_iam_does_not_show_loses_no_record_of_its_key() {
     let target = Target::of(&user(&json!({})), "cluster").unwrap();
-    let revoked = Revoked {
-        revocation: Revocation { how: OnRevoked::Delete, why: None },
-        on_quarantine: OnQuarantine::Alert,
-        suspend: false,
-        overlap: crate::domain::desired::DEFAULT_OVERLAP,
-    };
+    let revoked = revoked(OnRevoked::Delete, OnQuarantine::Alert, false);
     let settings = Settings::default();
     let start = Timestamp::UNIX_EPOCH;
     let mode = Mode::Keyed { key_id: "K1".into(), keyed_at: start };
@@ -190,8 +180,7 @@ fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, activ
     let published = PublishedFacts::of("K1", Timestamp::UNIX_EPOCH);
     let world =
         World { iam: Iam::Found(user), published: Published::Ours(published), ..World::empty(Timestamp::UNIX_EPOCH) };
-    let revocation = Revocation { how, why: None };
-    let revoked = Revoked { revocation, on_quarantine, suspend, overlap: crate::domain::desired::DEFAULT_OVERLAP };
+    let revoked = revoked(how, on_quarantine, suspend);
     plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default())
 }
 
