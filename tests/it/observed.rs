@@ -13,6 +13,7 @@ use awsdeploy_testkit::{
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::stage::{Stage, Wishes, eventually};
 
@@ -149,11 +150,11 @@ pub(crate) async fn the_endpoints_speak_tls_and_follow_their_certificate() {
     let address = stage.operator.metrics_address();
     let connect = async || client.connect(address).await.expect("the certificate is good");
 
-    let mut standing = connect().await;
-    let shown = standing.certificate().to_vec();
-    assert_eq!(standing.get("/livez", None).await.expect("an answer").0, 200);
-    assert_eq!(standing.get("/metrics", None).await.expect("an answer").0, 401);
-    assert_eq!(standing.get("/metrics", Some("nonsense")).await.expect("an answer").0, 401);
+    let shown = connect().await.certificate().to_vec();
+    let status = async |path, token| connect().await.get(path, token).await.expect("an answer").0;
+    assert_eq!(status("/livez", None).await, 200);
+    assert_eq!(status("/metrics", None).await, 401);
+    assert_eq!(status("/metrics", Some("nonsense")).await, 401);
     let stranger = Authority::new().expect("another authority");
     let stranger = TlsClient::new(stranger.certificate(), NAME).expect("a client");
     assert!(stranger.connect(address).await.is_err(), "the certificate is of our authority");
@@ -169,10 +170,21 @@ pub(crate) async fn the_endpoints_speak_tls_and_follow_their_certificate() {
     };
     eventually("a warning", warned, || stage.log()).await;
 
+    // It is asked all along: a connection that says nothing for ten seconds is closed.
+    let standing = Mutex::new(connect().await);
+    let stands = async || {
+        let (status, _) =
+            standing.lock().await.get("/readyz", None).await.expect("a connection stands through a renewal");
+        assert_eq!(status, 200);
+    };
+    stands().await;
     mount.write(&files(&second, &second)).expect("the Secret is renewed");
-    let renewed = async || (connect().await.certificate() != shown).then_some(());
+    let renewed = async || {
+        stands().await;
+        (connect().await.certificate() != shown).then_some(())
+    };
     eventually("the new certificate", renewed, || stage.log()).await;
-    assert_eq!(standing.get("/readyz", None).await.expect("an answer").0, 200, "a connection stands through all this");
+    stands().await;
     assert_eq!(stage.log().matches("is not the key").count(), 1, "a broken pair is told once: {}", stage.log());
     assert!(!stage.log().contains("PRIVATE KEY"), "{}", stage.log());
 

@@ -3,13 +3,22 @@
 use std::{
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
+
+use tokio::{net::TcpListener, time::Instant};
 
 /// Where ports are taken from. Below the range from which Linux takes the ports of outgoing connections (32768 and up):
 /// nothing but another server can take one between our look and the start of the server.
 const RANGE: std::ops::Range<u16> = 15_000..30_000;
+
+/// How long a connection on loopback may take; only a listener whose queue is full lets one wait.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a starting child process may hold a copy of a listener.
+const COPIES_GONE: Duration = Duration::from_secs(10);
 
 /// Ports handed out by this process. None is given twice, even before its server listens. A UDP socket of the same number
 /// keeps each from other programs of this kind, also while its server is down: a server that comes back finds its port.
@@ -28,7 +37,7 @@ pub fn free() -> io::Result<SocketAddr> {
             continue;
         }
         if let Ok(claim) = UdpSocket::bind(address)
-            && TcpListener::bind(address).is_ok()
+            && is_quiet(address)
         {
             taken.insert(port, claim);
             return Ok(address);
@@ -37,19 +46,97 @@ pub fn free() -> io::Result<SocketAddr> {
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port on loopback"))
 }
 
+/// Whether nobody listens there. It is asked by a connection: a listener of ours would outlive the look in every child
+/// process that starts meanwhile, which holds a copy of each descriptor until it runs its program, and the server that the
+/// port is for would find it in use.
+fn is_quiet(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, LOOK).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Listens where a listener of this process was closed just now. A child process that was starting at that moment holds a
+/// copy of that one until it runs its program; nothing tells when it does.
+///
+/// # Errors
+/// What binding says; for an address in use, only after ten seconds.
+pub(crate) async fn listen_again(address: SocketAddr) -> io::Result<TcpListener> {
+    let begun = Instant::now();
+    loop {
+        match TcpListener::bind(address).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < COPIES_GONE => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            bound => return bound,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{
+        collections::BTreeSet,
+        process::Command,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
 
     use super::*;
 
-    #[test]
-    fn no_port_is_given_twice_nor_one_in_use() -> io::Result<()> {
+    /// Child processes that start and end without pause until it is dropped.
+    struct Children(Arc<AtomicBool>);
+
+    impl Children {
+        fn start() -> Self {
+            let over = Arc::new(AtomicBool::new(false));
+            for _ in 0..2 {
+                let over = Arc::clone(&over);
+                thread::spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        Command::new("true").status().expect("a child");
+                    }
+                });
+            }
+            Self(over)
+        }
+    }
+
+    impl Drop for Children {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_free_port_can_be_listened_on_while_children_start() -> io::Result<()> {
+        let _children = Children::start();
+        for _ in 0..200 {
+            TcpListener::bind(free()?).await?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_opens_again_while_children_start() -> io::Result<()> {
+        let _children = Children::start();
+        let address = free()?;
+        let mut listener = TcpListener::bind(address).await?;
+        for _ in 0..2_000 {
+            drop(listener);
+            listener = listen_again(address).await?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn no_port_is_given_twice_nor_one_in_use() -> io::Result<()> {
         let first = free()?;
-        let listener = TcpListener::bind(first)?;
+        let listener = TcpListener::bind(first).await?;
         let others: BTreeSet<_> = (0..50).map(|_| free()).collect::<Result<_, _>>()?;
         assert_eq!(others.len(), 50);
         assert!(!others.contains(&listener.local_addr()?));
+        assert!(!is_quiet(first), "somebody listens there");
         assert!(UdpSocket::bind(first).is_err(), "other programs see that it is taken");
         Ok(())
     }

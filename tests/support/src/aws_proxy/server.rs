@@ -134,7 +134,7 @@ impl StrictAws {
         if self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(());
         }
-        let listener = TcpListener::bind(self.address).await?;
+        let listener = ports::listen_again(self.address).await?;
         let accepting = tokio::spawn(accept(listener, self.engine.clone()));
         *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
         Ok(())

@@ -96,8 +96,7 @@ async fn what_is_no_call_is_answered_and_logged() {
 
 #[tokio::test]
 async fn a_silent_emulator_is_a_502_in_the_log() {
-    // A port that was free a moment ago.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = crate::ports::free().unwrap();
     let aws = StrictAws::start(nobody, Account::new()).await.unwrap();
     let (status, code, _) = Client::operator(&aws).refused(&Call::iam("ListUsers")).await;
     assert_eq!((status, code.as_str()), (502, "BadGateway"));
