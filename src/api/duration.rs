@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A positive span of time: `30d`, `12h`, `90m`, `1h30m`, or Go's form (`720h0m0s`).
+/// A positive span of time of at most ten years (`3650d`): `30d`, `12h`, `90m`, `1h30m`, or Go's form (`720h0m0s`).
 ///
 /// A day is 24 hours: a rotation interval is an amount of time, not a calendar entry.
 /// The schema checks the shape; [`HumanDuration::parse`] the value.
@@ -16,9 +16,12 @@ pub struct HumanDuration(
     #[schemars(length(min = 2, max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(w|d|h|m|s))+$"))] pub String,
 );
 
+/// The longest one: nothing of an access key takes longer, and dates that are counted with it stay in the calendar.
+const LONGEST: SignedDuration = SignedDuration::from_hours(3_650 * 24);
+
 /// What is wrong with a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration; write it like 30d, 12h, 90m or 1h30m")]
+#[error("{text:?} is not a duration of at most 3650d; write it like 30d, 12h, 90m or 1h30m")]
 pub struct DurationError {
     text: String,
 }
@@ -27,7 +30,7 @@ impl HumanDuration {
     /// The duration as a number.
     ///
     /// # Errors
-    /// When the text is not a duration, is zero or negative.
+    /// When the text is not a duration, is zero, negative or longer than ten years.
     pub fn parse(&self) -> Result<SignedDuration, DurationError> {
         parse_span(&self.0)
     }
@@ -45,7 +48,7 @@ fn parse_span_or_zero(text: &str) -> Result<SignedDuration, DurationError> {
     let error = || DurationError { text: text.to_owned() };
     let span = Span::from_str(text).map_err(|_| error())?;
     let value = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| error())?;
-    if value < SignedDuration::ZERO { Err(error()) } else { Ok(value) }
+    if (SignedDuration::ZERO..=LONGEST).contains(&value) { Ok(value) } else { Err(error()) }
 }
 
 impl fmt::Display for HumanDuration {
@@ -63,7 +66,7 @@ impl From<&str> for HumanDuration {
 /// For command-line flags: the same spelling as in manifests; `0s` is allowed and means "off".
 ///
 /// # Errors
-/// When the text is not a duration or negative.
+/// When the text is not a duration, negative, or longer than ten years.
 pub fn parse_flag(text: &str) -> Result<Duration, DurationError> {
     let value = parse_span_or_zero(text)?;
     Duration::try_from(value).map_err(|_| DurationError { text: text.to_owned() })
@@ -107,7 +110,8 @@ mod tests {
 
     #[test]
     fn nonsense_zero_and_negative_are_refused_with_an_example() {
-        for text in ["", "30", "d", "0s", "-3h", "1mo", "soon"] {
+        assert!(HumanDuration::from("3650d").parse().is_ok());
+        for text in ["", "30", "d", "0s", "-3h", "1mo", "soon", "3651d", "3000000d"] {
             let refused = HumanDuration::from(text).parse();
             if text == "1mo" {
                 assert!(refused.is_err(), "a month has no fixed length");

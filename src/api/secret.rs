@@ -13,7 +13,10 @@ pub struct SecretSpec {
     /// Name of the Secret, in the namespace of this resource. Default: the name of this resource.
     /// A new name leads to a new key; the old Secret stays until its key is retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")
         .message("names that end with .awsdeploy-journal are used by this operator"))]
     pub name: Option<String>,

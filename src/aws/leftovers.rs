@@ -2,7 +2,7 @@
 
 use super::{
     AwsError, Iam,
-    words::{absent, next},
+    words::{absent, all},
 };
 use crate::domain::world::Leftover;
 
@@ -20,59 +20,27 @@ impl Iam {
     }
 
     async fn mfa_devices(&self, user: &str) -> Result<Vec<String>, AwsError> {
-        let (mut serials, mut marker) = (Vec::new(), None);
-        loop {
-            let request = self.iam.list_mfa_devices().user_name(user).set_marker(marker);
-            let page = self.call("ListMFADevices", request.send()).await?;
-            serials.extend(page.mfa_devices().iter().map(|device| device.serial_number().to_owned()));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(serials);
-            }
-        }
+        let request = self.iam.list_mfa_devices().user_name(user);
+        all!(self, "ListMFADevices", request, mfa_devices, |device| Some(device.serial_number().to_owned()))
     }
 
     async fn signing_certificates(&self, user: &str) -> Result<Vec<String>, AwsError> {
-        let (mut ids, mut marker) = (Vec::new(), None);
-        loop {
-            let request = self.iam.list_signing_certificates().user_name(user).set_marker(marker);
-            let page = self.call("ListSigningCertificates", request.send()).await?;
-            ids.extend(page.certificates().iter().map(|certificate| certificate.certificate_id().to_owned()));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(ids);
-            }
-        }
+        let request = self.iam.list_signing_certificates().user_name(user);
+        all!(self, "ListSigningCertificates", request, certificates, |certificate| Some(
+            certificate.certificate_id().to_owned()
+        ))
     }
 
     async fn ssh_keys(&self, user: &str) -> Result<Vec<String>, AwsError> {
-        let (mut ids, mut marker) = (Vec::new(), None);
-        loop {
-            let request = self.iam.list_ssh_public_keys().user_name(user).set_marker(marker);
-            let page = self.call("ListSSHPublicKeys", request.send()).await?;
-            ids.extend(page.ssh_public_keys().iter().map(|key| key.ssh_public_key_id().to_owned()));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(ids);
-            }
-        }
+        let request = self.iam.list_ssh_public_keys().user_name(user);
+        all!(self, "ListSSHPublicKeys", request, ssh_public_keys, |key| Some(key.ssh_public_key_id().to_owned()))
     }
 
     async fn service_credentials(&self, user: &str) -> Result<Vec<String>, AwsError> {
-        let (mut ids, mut marker) = (Vec::new(), None);
-        loop {
-            let request = self.iam.list_service_specific_credentials().user_name(user).set_marker(marker);
-            let page = self.call("ListServiceSpecificCredentials", request.send()).await?;
-            ids.extend(
-                page.service_specific_credentials()
-                    .iter()
-                    .map(|credential| credential.service_specific_credential_id().to_owned()),
-            );
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(ids);
-            }
-        }
+        let request = self.iam.list_service_specific_credentials().user_name(user);
+        all!(self, "ListServiceSpecificCredentials", request, service_specific_credentials, |credential| Some(
+            credential.service_specific_credential_id().to_owned()
+        ))
     }
 
     /// Removes one of them. Can be repeated.

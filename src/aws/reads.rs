@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aws_sdk_iam::types::StatusType;
+use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
     AwsError, Iam,
     document::document,
-    words::{absent, next, timestamp, user_facts},
+    words::{absent, all, next, timestamp, user_facts},
 };
 use crate::domain::world::{AccessKey, Grants, IamUser};
 
@@ -45,25 +45,8 @@ impl Iam {
 
     /// All access keys of the user.
     pub async fn access_keys(&self, user: &str) -> Result<Vec<AccessKey>, AwsError> {
-        let mut keys = Vec::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call("ListAccessKeys", self.iam.list_access_keys().user_name(user).set_marker(marker).send())
-                .await?;
-            keys.extend(page.access_key_metadata().iter().filter_map(|key| {
-                Some(AccessKey {
-                    id: key.access_key_id()?.to_owned(),
-                    // Anything but Inactive is taken for a key that works.
-                    active: key.status() != Some(&StatusType::Inactive),
-                    created_at: key.create_date().map(timestamp).unwrap_or_default(),
-                })
-            }));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(keys);
-            }
-        }
+        let request = self.iam.list_access_keys().user_name(user);
+        all!(self, "ListAccessKeys", request, access_key_metadata, access_key)
     }
 
     /// All policies and groups of the user: three lists, and one call per inline policy.
@@ -83,51 +66,20 @@ impl Iam {
     }
 
     async fn attached_policies(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
-        let mut arns = BTreeSet::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call(
-                    "ListAttachedUserPolicies",
-                    self.iam.list_attached_user_policies().user_name(user).set_marker(marker).send(),
-                )
-                .await?;
-            arns.extend(page.attached_policies().iter().filter_map(|policy| policy.policy_arn().map(str::to_owned)));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(arns);
-            }
-        }
+        let request = self.iam.list_attached_user_policies().user_name(user);
+        all!(self, "ListAttachedUserPolicies", request, attached_policies, |policy| policy
+            .policy_arn()
+            .map(str::to_owned))
     }
 
     async fn groups(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
-        let mut groups = BTreeSet::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call("ListGroupsForUser", self.iam.list_groups_for_user().user_name(user).set_marker(marker).send())
-                .await?;
-            groups.extend(page.groups().iter().map(|group| group.group_name().to_owned()));
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(groups);
-            }
-        }
+        let request = self.iam.list_groups_for_user().user_name(user);
+        all!(self, "ListGroupsForUser", request, groups, |group| Some(group.group_name().to_owned()))
     }
 
     async fn inline_policy_names(&self, user: &str) -> Result<Vec<String>, AwsError> {
-        let mut names = Vec::new();
-        let mut marker = None;
-        loop {
-            let page = self
-                .call("ListUserPolicies", self.iam.list_user_policies().user_name(user).set_marker(marker).send())
-                .await?;
-            names.extend_from_slice(page.policy_names());
-            marker = next(page.is_truncated(), page.marker());
-            if marker.is_none() {
-                return Ok(names);
-            }
-        }
+        let request = self.iam.list_user_policies().user_name(user);
+        all!(self, "ListUserPolicies", request, policy_names, |name| Some(name.clone()))
     }
 
     async fn inline_policy(&self, user: &str, name: &str) -> Result<Option<Value>, AwsError> {
@@ -145,4 +97,14 @@ impl Iam {
             .and_then(|used| used.last_used_date)
             .map(|date| timestamp(&date)))
     }
+}
+
+/// A key as a list shows it; without an id it is none.
+fn access_key(key: &AccessKeyMetadata) -> Option<AccessKey> {
+    Some(AccessKey {
+        id: key.access_key_id()?.to_owned(),
+        // Anything but Inactive is taken for a key that works.
+        active: key.status() != Some(&StatusType::Inactive),
+        created_at: key.create_date().map(timestamp).unwrap_or_default(),
+    })
 }

@@ -23,6 +23,23 @@ pub(super) fn next(truncated: bool, marker: Option<&str>) -> Option<String> {
     marker.filter(|marker| truncated && !marker.is_empty()).map(str::to_owned)
 }
 
+/// Every entry of a list as a collection: asks for page after page, each a call of its own. `$entry` picks what is of use of one
+/// of the `$entries`. A macro, since the answers of the SDK have no trait in common.
+macro_rules! all {
+    ($iam:expr, $action:literal, $request:expr, $entries:ident, $entry:expr) => {{
+        let (mut picked, mut marker) = (Default::default(), None);
+        loop {
+            let page = $iam.call($action, $request.clone().set_marker(marker).send()).await?;
+            Extend::extend(&mut picked, page.$entries().iter().filter_map($entry));
+            marker = $crate::aws::words::next(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                break Ok(picked);
+            }
+        }
+    }};
+}
+pub(super) use all;
+
 /// A user as an answer about it alone shows it: without keys and grants.
 pub(super) fn user_facts(user: &User) -> IamUser {
     IamUser {

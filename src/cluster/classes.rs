@@ -117,11 +117,11 @@ impl Rules {
         Classes(self.classes.state())
     }
 
-    /// Labels of a namespace.
+    /// Labels of a namespace; `None` if the watch has not shown it yet, which is not a namespace without labels.
     #[must_use]
-    pub fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
-        let found = self.namespaces.get(&ObjectRef::new(namespace));
-        found.and_then(|namespace| namespace.metadata.labels.clone()).unwrap_or_default()
+    pub fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+        let found = self.namespaces.get(&ObjectRef::new(namespace))?;
+        Some(found.metadata.labels.clone().unwrap_or_default())
     }
 
     /// Has all resources looked at again, as if a class had changed. Those with nothing to do cost no call.

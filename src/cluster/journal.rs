@@ -40,6 +40,7 @@ impl Attempt {
     fn of(held: Held) -> Self {
         let journal =
             held.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
+        let journal = journal.map(|journal| journal.in_secret_of(held.made_at()));
         Self { held, journal }
     }
 

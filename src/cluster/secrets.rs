@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client,
@@ -38,6 +39,12 @@ impl Held {
         self.0.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// When it was made, by the clock of the API server.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        self.0.metadata.creation_timestamp.as_ref().map(|time| time.0)
+    }
+
     /// Whether somebody made it immutable.
     #[must_use]
     pub fn immutable(&self) -> bool {
@@ -49,7 +56,9 @@ impl Held {
     pub fn foreign_to(&self, owner_uid: &str) -> Option<String> {
         let owners = self.0.metadata.owner_references.as_deref().unwrap_or_default();
         if owners.iter().any(|owner| owner.uid == owner_uid) {
-            return None;
+            // The type cannot be changed, and what is in it would be checked by the rules of that type.
+            let other = self.0.type_.as_deref().filter(|kind| !matches!(*kind, "" | "Opaque"));
+            return other.map(|kind| format!("its type is {kind}; a Secret of this operator is Opaque. Delete it"));
         }
         Some(match owners.iter().find(|owner| owner.controller == Some(true)).or_else(|| owners.first()) {
             Some(owner) => format!("it belongs to {} {} (uid {})", owner.kind, owner.name, owner.uid),

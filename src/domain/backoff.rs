@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::dates::later;
 use crate::api::Reason;
 
 /// How an error is dealt with.
@@ -84,7 +85,7 @@ pub fn rests_until(
         .max()?;
     // A failure of the future was noted before the clock was set back. To count from it, or from now, could be to wait
     // for ever.
-    Some(since).filter(|since| *since < now + wait).map(|since| since + wait).filter(|until| *until > now)
+    Some(since).filter(|since| *since < later(now, wait)).map(|since| later(since, wait)).filter(|until| *until > now)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::dates;
+
 /// The format this version writes and reads.
 pub const FORMAT: u32 = 1;
 
@@ -100,6 +102,16 @@ impl Journal {
             Mode::Keyed { key_id, .. } => key_id == id,
             Mode::Abandoned { orphans } => orphans.iter().any(|orphan| orphan == id),
         }
+    }
+
+    /// The same, with dates that its Secret could have been given: it was made at this time.
+    #[must_use]
+    pub fn in_secret_of(mut self, made_at: Option<Timestamp>) -> Self {
+        self.started_at = dates::written_at(self.started_at, made_at);
+        if let Mode::Keyed { keyed_at, .. } = &mut self.mode {
+            *keyed_at = dates::written_at(*keyed_at, made_at);
+        }
+        self
     }
 
     /// When its key was made, if it holds one.

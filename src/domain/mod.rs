@@ -8,6 +8,7 @@ pub mod authorize;
 pub mod backoff;
 pub mod class_verdict;
 pub mod console;
+pub mod dates;
 pub mod desired;
 pub mod journal;
 mod memo;

@@ -8,7 +8,9 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{console::ConsoleSecret, journal::Journal, restart::Seen, secret::PublishedFacts};
+use super::{
+    console::ConsoleSecret, dates, journal::Journal, restart::Seen, secret::PublishedFacts, settings::Settings,
+};
 use crate::api::user::RestartTarget;
 
 /// Everything that `plan` looks at.
@@ -281,6 +283,14 @@ impl World {
             Published::Ours(facts) => Some(facts),
             Published::Missing | Published::Foreign(_) => None,
         }
+    }
+
+    /// When the key in our published Secret was handed out, as far as that can be believed.
+    #[must_use]
+    pub fn handed_out_at(&self, now: Timestamp, settings: &Settings) -> Option<Timestamp> {
+        let facts = self.published()?;
+        let made_at = self.user().and_then(|user| user.key(&facts.key_id)).map(|key| key.created_at);
+        Some(dates::handed_out_at(facts.published_at, made_at, now, settings.verify_timeout))
     }
 
     /// The journal of our attempt, if one is under way.

@@ -38,10 +38,12 @@ use super::{crowd::Crowd, guard::Guard, metrics::Metrics};
 /// the file descriptors that the operator needs for the API server and AWS. For who comes beyond, the oldest has to go: a
 /// kubelet's probe that waited behind idle guests would restart the pod.
 const CONNECTIONS: usize = 256;
-/// How long the head of a request may take, the silence before it included: who asks again later connects again.
-const HEAD_LIMIT: Duration = Duration::from_secs(10);
-/// How long a connection is served. Who does not read its answer, or asks without end, would keep its place for ever.
-const CONNECTION_LIMIT: Duration = Duration::from_mins(2);
+/// How long the head of a request may take, the silence before it included. Who asks once a minute keeps the connection. No
+/// usual interval between two questions: one that is sent when the connection is closed is lost.
+const HEAD_LIMIT: Duration = Duration::from_secs(77);
+/// How long a connection is served. Who does not read its answer, or asks without end, would keep its place for ever. No
+/// multiple of a usual interval either.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(307);
 /// How long the answer under way may take when a connection is to end.
 const LAST_LIMIT: Duration = Duration::from_secs(10);
 

@@ -35,6 +35,8 @@ pub(super) struct Memory {
     pub(super) user_failure: Option<(PassError, Timestamp)>,
     /// Passes that failed and that the status could not be told of.
     pub(super) failed: Failed,
+    /// The Secret of the last published key, where the status could not be told of it.
+    pub(super) untold_secret: Option<String>,
     /// Times in a row that the status could not be written.
     pub(super) unwritten: u32,
 }

@@ -42,7 +42,7 @@ pub(super) struct Ruling {
 pub(super) enum Verdict {
     Allowed(Box<Authorization>),
     Refused(Vec<Violation>),
-    /// There is a class, and this operator cannot read it.
+    /// There is a class, and this operator cannot read it, or not tell yet whether it serves the namespace.
     Unreadable(String),
 }
 
@@ -50,7 +50,9 @@ pub(super) enum Verdict {
 pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> Ruling {
     let classes = context.rules.classes();
     let known = classes.known();
-    let labels = context.rules.labels(&target.owner.namespace);
+    let seen = context.rules.labels(&target.owner.namespace);
+    let unseen = seen.is_none();
+    let labels = seen.unwrap_or_default();
     let choice = authorize::choose(authorize::wanted(user), &known);
     let class = if let Choice::Class(class) = &choice { Some(*class) } else { None };
     let target = target.named(user, class.map(|class| class.spec.users.name_template.as_str()));
@@ -65,6 +67,12 @@ pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> R
         }
         Choice::None(violation) => Verdict::Refused(vec![violation]),
         Choice::Unreadable(why) => Verdict::Unreadable(why),
+    };
+    let verdict = if unseen {
+        // The watch of namespaces is another one than that of resources. It tells soon, and then all are looked at again.
+        Verdict::Unreadable(format!("namespace {} is not known to this operator yet", target.owner.namespace))
+    } else {
+        verdict
     };
     let (answerable, verdict) = match answerable(user, class, &known) {
         Ok(answerable) => (answerable, verdict),
@@ -152,7 +160,7 @@ fn answerable(
 }
 
 /// Resources of the class in the namespace that come before this one. Counted only where there is a limit, and only for
-/// a resource without a user.
+/// a resource that has no place in it yet.
 fn before(
     user: &AwsDeployUser,
     class: &AwsDeployUserClass,
@@ -160,14 +168,14 @@ fn before(
     target: &Target,
     context: &Context,
 ) -> usize {
-    let has_user = user.status.as_ref().is_some_and(|status| status.user.is_some());
-    if class.spec.users.max_per_namespace.is_none() || has_user {
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    if class.spec.users.max_per_namespace.is_none() || authorize::has_place(user, name) {
         return 0;
     }
     context.resources.count(|other| {
         other.metadata.namespace.as_deref() == Some(&target.owner.namespace)
-            && class_name(other, known) == class.metadata.name.as_deref()
-            && authorize::comes_before(other, user)
+            && class_name(other, known) == Some(name)
+            && authorize::comes_before(other, user, name)
     })
 }
 

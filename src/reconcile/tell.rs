@@ -110,11 +110,14 @@ impl Pass<'_> {
             return End { user, next, left };
         }
         let told = report::news(before.as_ref(), &status);
+        let published = status.secret_name.clone().filter(|name| *name == self.target.secret_name);
         let written =
             Users::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
         let user = match written {
             Ok(user) => {
                 (self.memory.unwritten, self.memory.failed) = (0, Failed::default());
+                // Until a Secret of the name that is declared now is told of, an earlier one is not forgotten.
+                self.memory.untold_secret.take_if(|_| published.is_some());
                 user
             }
             Err(error) if error.kind == ClusterErrorKind::NotFound => {
@@ -125,6 +128,7 @@ impl Pass<'_> {
                 // pass reports. One that failed besides has its own pause, which a report must not cut short.
                 tracing::warn!(%error, manager = MANAGER, "the status could not be written");
                 self.memory.unwritten = self.memory.unwritten.saturating_add(1);
+                self.memory.untold_secret = published.or(self.memory.untold_secret.take());
                 let conflict = error.kind == ClusterErrorKind::Conflict;
                 if !conflict {
                     // Nobody else keeps count.

@@ -12,7 +12,7 @@ use awsdeploy_testkit::{
 };
 
 /// No command takes longer; those that wait have a limit of their own, which tells more.
-const LIMIT: Duration = Duration::from_mins(4);
+const LIMIT: Duration = Duration::from_mins(6);
 
 /// Runs commands with the programs and the kubeconfig of the run, in the root of the repository.
 #[derive(Debug)]

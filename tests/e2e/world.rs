@@ -217,13 +217,14 @@ impl World {
         let other = |secret: Option<&Secret>| secret.and_then(key_of).is_some_and(|key| key != than);
         let published = tokio::time::timeout(SOON, await_condition(secrets, SECRET, other)).await;
         let at = Instant::now();
-        let key = match published {
-            Ok(Ok(Some(secret))) => key_of(&secret).expect("a key"),
-            _ => panic!("no other key than {than} is published after {SOON:?}"),
+        assert!(matches!(published, Ok(Ok(Some(_)))), "no other key than {than} is published after {SOON:?}");
+        // Asked anew each time: the next rotation may be faster than the file, and then its key is waited for.
+        let in_file = async || {
+            let key = self.published().await;
+            (key != than && self.workload().mounted_key()? == key).then(|| (key, at.elapsed()))
         };
-        let in_file = async || (self.workload().mounted_key()? == key).then(|| at.elapsed());
         let in_file = eventually("the new key in the pod's file", SOON, in_file);
-        let in_file = in_file.await.unwrap_or_else(|error| panic!("{error}"));
+        let (key, in_file) = in_file.await.unwrap_or_else(|error| panic!("{error}"));
         let used = async || self.workload().report().keys.contains_key(&key).then_some(());
         eventually("a call with the new key", SOON, used).await.unwrap_or_else(|error| panic!("{error}"));
         println!("{key} is published, in the pod's file, and in use");

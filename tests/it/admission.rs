@@ -14,7 +14,7 @@ use futures::future::join_all;
 use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -51,6 +51,11 @@ fn rows() -> Vec<(Value, Value, Seen)> {
         ]}})
     };
     let filled = |template: &str, parameters: Value| json!({"policies": {"inline": [{"name": "own", "template": template, "parameters": parameters}]}});
+    let own_without_template = || {
+        let mut spec = inline("s3:*");
+        spec["policies"]["inline"][0]["template"] = Value::Null;
+        spec
+    };
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1m"}}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
     let name = |pattern: &str| json!({"users": {"namePattern": pattern}});
@@ -82,6 +87,9 @@ fn rows() -> Vec<(Value, Value, Seen)> {
         (allowed(&["deploy*"]), managed("arn:aws:iam::123456789012:policy/deploy"), Both),
         (allowed(&["*deploy"]), managed("arn:aws:iam::123456789012:policy/deploy"), Both),
         (allowed(&["*"]), managed("arn:aws:iam::123456789012:policy/deploy"), Allowed),
+        (allowed(&["arn:aws:iam::aws:policy/*"]), managed("arn:aws:iam::123456789012:policy/deploy"), Both),
+        (allowed(&["arn:aws:iam::aws:policy/*"]), managed("job-function/ViewOnlyAccess"), Allowed),
+        (allowed(&["arn:aws:iam::aws:policy/*"]), managed("AdministratorAccess"), Both),
         (allowed(&["arn:aws:iam::123456789012:policy/a/*"]), managed("arn:aws:iam::123456789012:policy/a/b"), Allowed),
         (allowed(&["arn:aws:iam::123456789012:policy/a/*"]), managed("arn:aws:iam::123456789013:policy/a/b"), Both),
         (json!({"policies": {"allowed": ["A"], "default": ["B"]}}), json!({}), Both),
@@ -149,6 +157,17 @@ fn rows() -> Vec<(Value, Value, Seen)> {
             Operator,
         ),
         (json!({"rotation": {"maxEvery": "30d"}}), json!({}), Allowed),
+        // Null is the same as absent.
+        (json!({}), json!({"userName": null, "console": null, "accessKey": null}), Allowed),
+        (name("deploy-.*"), json!({"userName": null}), Both),
+        (
+            json!({"rotation": {"minEvery": "2h", "maxEvery": "100d"}}),
+            json!({"accessKey": {"rotation": {"every": null, "schedule": null, "overlap": null}}}),
+            Allowed,
+        ),
+        (json!({"rotation": {"minEvery": null, "maxEvery": null}}), every("52w"), Allowed),
+        (templates("TemplatesOnly", "s3:*"), own_without_template(), Both),
+        (templates("Allow", "s3:*"), own_without_template(), Allowed),
     ]
 }
 
@@ -171,10 +190,15 @@ fn verdict(user: &AwsDeployUser, class: &AwsDeployUserClass, namespace: &str) ->
     authorize::authorize(&user, &target, class, facts).map(drop).map_err(|violations| desired::tell(&violations))
 }
 
-/// What the API server says, without making anything.
-async fn try_create(stage: &Stage, user: &AwsDeployUser) -> Result<(), String> {
+/// What the API server says to a spec as it is written, nulls in it too, without making anything.
+async fn try_create(stage: &Stage, class: &str, spec: &Value) -> Result<(), String> {
+    let kind = ApiResource::erase::<AwsDeployUser>(&());
+    let users: Api<DynamicObject> = Api::namespaced_with(stage.client.clone(), &stage.namespace, &kind);
+    let mut spec = spec.clone();
+    spec["className"] = json!(class);
+    let object = DynamicObject::new("x", &kind).data(json!({"spec": spec}));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    stage.users().create(&dry, user).await.map(drop).map_err(|error| error.to_string())
+    users.create(&dry, &object).await.map(drop).map_err(|error| error.to_string())
 }
 
 pub(crate) async fn api_server_and_operator_say_the_same_of_every_row() {
@@ -187,21 +211,22 @@ pub(crate) async fn api_server_and_operator_say_the_same_of_every_row() {
         async move { stage.try_class(&name, class.clone()).await.expect("a class") }
     });
     let classes = join_all(made).await;
-    let user = |number: usize| resource(&stage.namespace, "x", &classes[number].name_any(), rows[number].1.clone());
     // The API server hears of classes by a watch of its own.
     let both = rows.iter().enumerate().filter(|(_, row)| row.2 == Seen::Both).map(|(number, _)| number);
     for number in both {
-        let refused = async || try_create(&stage, &user(number)).await.err();
+        let refused = async || try_create(&stage, &classes[number].name_any(), &rows[number].1).await.err();
         let what = format!("{:?}", rows[number]);
         eventually(&what, refused, String::new).await;
     }
     let mut different = Vec::new();
     for (number, (class, spec, seen)) in rows.iter().enumerate() {
-        let user = user(number);
-        let (operator, server) = (verdict(&user, &classes[number], &stage.namespace), try_create(&stage, &user).await);
+        let name = classes[number].name_any();
+        let user = resource(&stage.namespace, "x", &name, spec.clone());
+        let operator = verdict(&user, &classes[number], &stage.namespace);
+        let server = try_create(&stage, &name, spec).await;
         let found = match (&operator, &server) {
             (Ok(()), Ok(())) => Some(Seen::Allowed),
-            (Err(_), Err(told)) if told.contains(&classes[number].name_any()) => Some(Seen::Both),
+            (Err(_), Err(told)) if told.contains(&name) => Some(Seen::Both),
             (Err(_), Ok(())) => Some(Seen::Operator),
             _ => None,
         };
@@ -303,6 +328,10 @@ pub(crate) async fn the_operator_writes_no_secret_that_is_not_its_own() {
     };
     stage.secrets().create(&PostParams::default(), &secret("theirs", "Opaque")).await.expect("somebody's Secret");
     let operator: Api<Secret> = Api::namespaced(stage.as_operator().await, &stage.namespace);
+    // A policy that the chart has only just made may not be in force yet.
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let in_force = async || operator.create(&dry, &secret("own", "Opaque")).await.err();
+    eventually("a refusal", in_force, String::new).await;
     let told =
         operator.create(&PostParams::default(), &secret("own", "Opaque")).await.expect_err("refused").to_string();
     assert!(told.contains("belong to an AwsDeployUser"), "{told}");

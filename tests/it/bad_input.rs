@@ -1,7 +1,5 @@
 //! Bad input and bad days: what is wrong, what is allowed, who can mend it. Nothing is lost, nothing loops hot.
 
-use std::time::Duration;
-
 use awsdeploy::api::{ConditionType, Reason};
 use serde_json::json;
 
@@ -122,8 +120,6 @@ pub(crate) async fn one_bad_resource_does_not_stop_the_others() {
         stage.apply(&format!("bad{n}"), json!({"policies": {"managed": ["NoSuchPolicy"]}})).await;
     }
     stage.apply("good", json!({"userName": "good"})).await;
-    let started = tokio::time::Instant::now();
     stage.ready("good").await;
-    assert!(started.elapsed() < Duration::from_secs(30));
     stage.until_condition("bad0", ConditionType::Ready, "False", Some(Reason::PolicyNotFound)).await;
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use awsdeploy::api::{ConditionType, Reason};
+use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
+use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
 use kube::{Api, api::DeleteParams, runtime::wait::await_condition};
 use serde_json::json;
 
-use crate::stage::{SOON, Stage, Wishes, condition, message};
+use crate::stage::{SOON, Stage, Wishes, condition, eventually, message};
 
 const S3: &str = "arn:aws:iam::aws:policy/AmazonS3FullAccess";
 
@@ -202,6 +203,33 @@ pub(crate) async fn a_deleted_class_takes_its_users_with_it() {
     stage.gone("x").await;
 }
 
+pub(crate) async fn a_class_that_goes_before_iam_shows_its_user_leaves_no_key_behind() {
+    let mut stage = Stage::with_arguments(&["--intent-dwell=10s"]).await;
+    let class = stage.class("c", json!({"onRevoked": "Delete"})).await;
+    let pause = stage.aws.rules().pause(Rule::on("GetCallerIdentity").from(3).before());
+    stage.apply("x", json!({"className": class, "userName": "u", "accessKey": {}})).await;
+    // The third one is of the second pass: the first has told which class allows it.
+    assert!(pause.paused(SOON).await, "the journal has the only copy of a key that works");
+    stage.operator.kill().await;
+    pause.abort();
+    stage.aws.rules().clear();
+    assert_eq!(stage.iam("u").await.active_keys().len(), 1);
+    stage.classes().delete(&class, &DeleteParams::default()).await.expect("the class is deleted");
+
+    let unseen = AwsError::new(404, "NoSuchEntity", "The user with name u cannot be found.");
+    let unseen = stage.aws.rules().add(Rule::on("GetUser").first(1).answer(unseen));
+    stage.operator.restart().await.expect("the operator comes back");
+    let removed = async || stage.iam_opt("u").await.is_none().then_some(());
+    let context = || format!("{}\n{}", stage.aws.log().transcript(), stage.log());
+    eventually("the user is removed with its key", removed, context).await;
+    assert_eq!(stage.aws.rules().hits(unseen).acted, 1, "IAM did not show the user at first");
+    let gone = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_none());
+    stage.until("x", "without a user", gone).await;
+    let left = async || stage.secret("x.awsdeploy-journal").await.is_none().then_some(());
+    eventually("the journal is closed", left, || stage.log()).await;
+    assert!(stage.secret("x").await.is_none());
+}
+
 pub(crate) async fn a_forbidden_change_costs_nothing_and_suspend_still_works() {
     let stage = Stage::new().await;
     let class = stage.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
@@ -230,6 +258,25 @@ pub(crate) async fn who_comes_too_late_waits_for_room() {
     let told = message(&user, ConditionType::Authorized);
     assert!(told.contains("allows 1 users in a namespace"), "{told}");
     assert!(stage.iam_opt(&format!("{}-second", stage.namespace)).await.is_none());
+    stage.delete("first").await;
+    stage.ready("second").await;
+    stage.gone("first").await;
+}
+
+pub(crate) async fn whoever_comes_from_another_class_waits_for_room_too() {
+    let stage = Stage::new().await;
+    let wide = stage.class("wide", json!({})).await;
+    let narrow = stage.class("narrow", json!({"users": {"maxPerNamespace": 1}})).await;
+    stage.apply("first", json!({"className": narrow})).await;
+    stage.ready("first").await;
+    stage.apply("second", json!({"className": wide})).await;
+    stage.ready("second").await;
+    let mark = stage.aws.log().mark();
+    stage.apply("second", json!({"className": narrow})).await;
+    let user = stage.until_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let told = message(&user, ConditionType::Authorized);
+    assert!(told.contains("allows 1 users in a namespace"), "{told}");
+    assert!(stage.aws.log().mutating_calls_since(mark).is_empty());
     stage.delete("first").await;
     stage.ready("second").await;
     stage.gone("first").await;

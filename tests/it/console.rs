@@ -126,7 +126,8 @@ pub(crate) async fn console_alone_makes_no_key() {
 }
 
 pub(crate) async fn an_access_key_comes_and_goes_beside_the_console() {
-    let stage = Stage::new().await;
+    // Long enough for a look at the Secret of the key that is on its way out.
+    let stage = Stage::with_arguments(&["--retire-dwell=20s"]).await;
     let mut both = console_only();
     both["accessKey"] = json!({"description": "CI", "secret": {"name": "person-aws"}});
     stage.apply("x", both).await;

@@ -2,8 +2,11 @@
 
 use awsdeploy::api::{AwsDeployUser, ConditionType, Reason, mark};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{Resource, api::PostParams};
-use serde_json::json;
+use kube::{
+    Resource,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
 
 use crate::stage::{Stage, condition, eventually};
 
@@ -68,4 +71,31 @@ pub(crate) async fn what_others_write_into_our_secrets_is_repeated_nowhere_and_s
     };
     stage.until("x", "going on without the journal", gone_on).await;
     assert_eq!(stage.published("x").await, before, "the key was good all the time");
+}
+
+pub(crate) async fn nothing_in_our_secrets_holds_up_a_suspension() {
+    let stage = Stage::new().await;
+    let spec = |suspend: bool| {
+        let rotation = json!({"every": "Never", "overlap": "1d"});
+        json!({"userName": "x", "suspend": suspend, "accessKey": {"rotation": rotation}})
+    };
+    stage.apply("x", spec(false)).await;
+    stage.ready("x").await;
+    // Sums with this date have none.
+    let dated: Value = json!({"metadata": {"annotations": {mark::ANNOTATION_PUBLISHED_AT: "9999-12-30T22:00:00Z"}}});
+    let params = PatchParams::default();
+    stage.secrets().patch("x", &params, &Patch::Merge(dated)).await.expect("a tenant may");
+    let first = stage.published("x").await;
+    stage.annotate("x", mark::ANNOTATION_ROTATE, "now").await;
+    stage.until_published("x", &first).await;
+    let closed = async || stage.secret("x.awsdeploy-journal").await.is_none().then_some(());
+    eventually("the attempt is over", closed, || stage.log()).await;
+    let mut journal = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
+    journal.metadata.name = Some("x.awsdeploy-journal".to_owned());
+    journal.metadata.owner_references = stage.user("x").await.controller_owner_ref(&()).map(|owner| vec![owner]);
+    stage.secrets().create(&PostParams::default(), &crafted(journal)).await.expect("a tenant may");
+    assert_eq!(stage.iam("x").await.active_keys().len(), 2, "the new key, and the old one in its overlap");
+    stage.apply("x", spec(true)).await;
+    stage.until_iam("x", "suspended", |user| user.active_keys().is_empty()).await;
+    stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::UnknownJournal)).await;
 }

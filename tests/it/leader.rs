@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::stage::{SOON, Stage, eventually};
 
 pub(crate) async fn one_of_two_leads_and_the_other_takes_over() {
-    let mut stage = Stage::with_arguments(&["--leader-elect", "--lease-duration=4s"]).await;
+    // Long enough for a leader that a busy machine lets wait, short enough for a takeover after a kill to be soon.
+    let mut stage = Stage::with_arguments(&["--leader-elect", "--lease-duration=20s"]).await;
     let second = stage.another_operator("second").await;
     assert!(second.log().contains("standing by"), "ready before it leads: {}", second.log());
     stage.apply("x", json!({"userName": "u", "accessKey": {"rotation": {"every": "Never", "overlap": "1s"}}})).await;

@@ -4,7 +4,7 @@ use awsdeploy::api::{ConditionType, Reason, mark};
 use awsdeploy_testkit::aws_proxy::{Call, CallRecord, KeyState};
 use serde_json::json;
 
-use crate::stage::{Stage, message};
+use crate::stage::{Stage, eventually, message};
 
 pub(crate) async fn suspend_deactivates_and_resume_makes_a_new_key() {
     let stage = Stage::new().await;
@@ -161,4 +161,19 @@ pub(crate) async fn a_user_deleted_by_hand_comes_back_with_a_new_key() {
     assert_eq!(iam.attached.len(), 1);
     let told = stage.event("x", Reason::UserRecreated).await;
     assert!(told.contains("had been deleted in AWS") && told.contains(&iam.id), "{told}");
+}
+
+pub(crate) async fn a_secret_that_is_renamed_twice_leaves_none_behind() {
+    let stage = Stage::new().await;
+    let spec = |name: &str| json!({"userName": "u", "accessKey": {"rotation": {"every": "Never", "overlap": "5s"}, "secret": {"name": name}}});
+    stage.apply("x", spec("first")).await;
+    stage.ready("x").await;
+    stage.apply("x", spec("second")).await;
+    stage.until_published("second", "").await;
+    stage.apply("x", spec("third")).await;
+    let last = stage.until_published("third", "").await;
+    let gone = async || (stage.secret("first").await.is_none() && stage.secret("second").await.is_none()).then_some(());
+    eventually("both earlier Secrets go with their keys", gone, || stage.log()).await;
+    stage.until_iam("u", "one key is left", |user| user.keys.len() == 1).await;
+    assert_eq!(stage.published("third").await, last);
 }

@@ -148,6 +148,7 @@ const CLAIMS: &[Claim] = claims! {
         suspend_deactivates_and_resume_makes_a_new_key,
         deletion_removes_everything_in_six_calls,
         retain_leaves_user_and_secret,
+        a_secret_that_is_renamed_twice_leaves_none_behind,
         a_foreign_key_makes_the_deletion_wait_and_force_removes_it,
         whatever_hangs_on_the_user_goes_with_it,
         a_user_deleted_by_hand_comes_back_with_a_new_key,
@@ -176,8 +177,10 @@ const CLAIMS: &[Claim] = claims! {
         a_tightened_class_freezes_the_user_and_its_key_lives_on,
         a_namespace_without_its_label_loses_its_keys,
         a_deleted_class_takes_its_users_with_it,
+        a_class_that_goes_before_iam_shows_its_user_leaves_no_key_behind,
         a_forbidden_change_costs_nothing_and_suspend_still_works,
         who_comes_too_late_waits_for_room,
+        whoever_comes_from_another_class_waits_for_room_too,
         another_account_than_the_class_asks_for_is_not_written_to,
         another_class_does_not_move_a_user,
         a_class_says_how_it_stands,
@@ -202,7 +205,10 @@ const CLAIMS: &[Claim] = claims! {
         what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up,
         the_operator_writes_no_secret_that_is_not_its_own,
     }
-    hostile: { what_others_write_into_our_secrets_is_repeated_nowhere_and_stops_nobody }
+    hostile: {
+        what_others_write_into_our_secrets_is_repeated_nowhere_and_stops_nobody,
+        nothing_in_our_secrets_holds_up_a_suspension,
+    }
     presets: {
         the_cycle_preset_needs_ten_lines,
         the_defang_preset_needs_ten_lines,

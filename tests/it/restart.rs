@@ -202,7 +202,7 @@ pub(crate) async fn a_workload_is_restarted_once_also_by_a_crash_and_by_a_second
 pub(crate) async fn what_cannot_be_restarted_is_told_and_holds_up_no_key_and_no_other_workload() {
     let stage = Stage::new().await;
     workload(&stage, "Deployment", "web").await;
-    stage.apply("x", restarting("1m", &[("Deployment", "web"), ("Deployment", "gone")])).await;
+    stage.apply("x", restarting("1h", &[("Deployment", "web"), ("Deployment", "gone")])).await;
     stage.ready("x").await;
     let (_, new) = rotate(&stage).await;
     let user = stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RestartFailed)).await;
@@ -232,7 +232,7 @@ pub(crate) async fn what_cannot_be_restarted_is_told_and_holds_up_no_key_and_no_
 }
 
 pub(crate) async fn a_rollout_that_hangs_keeps_the_old_key_no_longer_than_is_allowed() {
-    let stage = Stage::with_arguments(&["--restart-hold=4s"]).await;
+    let stage = Stage::with_arguments(&["--restart-hold=20s"]).await;
     stage.grant_restarts().await;
     workload(&stage, "Deployment", "web").await;
     stage.apply("x", restarting("1s", &[("Deployment", "web")])).await;
@@ -242,7 +242,7 @@ pub(crate) async fn a_rollout_that_hangs_keeps_the_old_key_no_longer_than_is_all
     let user = stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
     let retires = user.status.iter().flat_map(|status| &status.access_keys).find_map(|key| key.retires_at);
     let published = user.status.as_ref().and_then(|status| status.last_rotation_time).expect("a publication");
-    assert_eq!(retires.map(|at| at.duration_since(published).as_secs()), Some(5), "overlap and --restart-hold");
+    assert_eq!(retires.map(|at| at.duration_since(published).as_secs()), Some(21), "overlap and --restart-hold");
     until_retired(&stage, &old).await;
     assert!(stage.event("x", Reason::KeyDeactivated).await.contains("not rolled out"));
     let told =

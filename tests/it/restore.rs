@@ -14,7 +14,7 @@ pub(crate) async fn a_restored_resource_goes_on_with_its_user_once_that_is_hande
     let stage = Stage::new().await;
     let spec = json!({
         "userName": "restored",
-        "accessKey": {"rotation": {"every": "Never", "overlap": "4s"}, "secret": {"name": "keys"}},
+        "accessKey": {"rotation": {"every": "Never", "overlap": "20s"}, "secret": {"name": "keys"}},
     });
     stage.apply("x", spec.clone()).await;
     stage.ready("x").await;

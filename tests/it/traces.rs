@@ -16,9 +16,9 @@ use crate::stage::{SOON, Stage, Wishes, eventually};
 /// The operator sends what it has at its end, which may take as long as this.
 const GRACE: Duration = Duration::from_secs(20);
 
-async fn traced(collector: &Arc<Collector>, variables: &[(&'static str, &str)]) -> Stage {
+async fn traced(collector: &Arc<Collector>, arguments: &[&'static str], variables: &[(&'static str, &str)]) -> Stage {
     Stage::with(Wishes {
-        arguments: vec!["--log-format=json"],
+        arguments: [&["--log-format=json"][..], arguments].concat(),
         variables: variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
         collector: Some(Arc::clone(collector)),
         kube_proxy: true,
@@ -42,15 +42,26 @@ fn counted(all: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
 
 pub(crate) async fn a_first_creation_is_a_tree_of_spans_and_no_call_is_missing() {
     let collector = Arc::new(Collector::start(CollectorMood::Well).await.expect("a collector"));
-    let more =
-        [("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=operator-1"), ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=deploy")];
-    let stage = traced(&collector, &more).await;
+    let more = [
+        ("OTEL_RESOURCE_ATTRIBUTES", "k8s.pod.name=operator-1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=deploy"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+    ];
+    let stage = traced(&collector, &["--resync=1h", "--key-check=1h"], &more).await;
     stage.aws.rules().add(Rule::on("AttachUserPolicy").first(1).answer(AwsError::entity_temporarily_unmodifiable()));
     stage.apply("x", json!({"policies": {"managed": ["AmazonS3ReadOnlyAccess"]}})).await;
     stage.ready("x").await;
     stage.annotate("x", mark::ANNOTATION_ROTATE, "now").await;
     let first = stage.published("x").await;
     stage.until_published("x", &first).await;
+    // At its end the operator has little time to send what is left; so nearly all of it is sent before.
+    let sent = |spans: &[CollectedSpan]| {
+        let calls = spans.iter().filter(|span| span.attribute("rpc.system") == "aws-api").count();
+        let above = |span: &CollectedSpan| spans.iter().any(|up| up.trace == span.trace && up.id == span.parent);
+        let whole = spans.iter().all(|span| span.parent.is_empty() || above(span));
+        (whole && calls == stage.aws.log().calls().len()).then_some(())
+    };
+    collector.until("spans of all calls to AWS", SOON, sent).await.expect("the spans are sent");
     stage.operator.stop(GRACE).await;
     let spans = collector.spans();
 
@@ -120,8 +131,9 @@ pub(crate) async fn a_first_creation_is_a_tree_of_spans_and_no_call_is_missing()
 
 pub(crate) async fn a_collector_that_is_away_costs_no_pass_anything() {
     let collector = Arc::new(Collector::start(CollectorMood::Hangs).await.expect("a collector"));
-    let hurry = [("OTEL_EXPORTER_OTLP_TIMEOUT", "500"), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-    let stage = traced(&collector, &hurry).await;
+    // Short, and long enough for a collector that answers on a busy machine.
+    let hurry = [("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let stage = traced(&collector, &[], &hurry).await;
     let failed = async || {
         let failed = stage.count(r#"awsdeploy_trace_spans_total{result="failed"}"#).await;
         (failed > 0).then_some(failed)
@@ -136,9 +148,12 @@ pub(crate) async fn a_collector_that_is_away_costs_no_pass_anything() {
 
     for mood in [CollectorMood::Refuses(503), CollectorMood::Well] {
         collector.set_mood(mood);
+        let requests = collector.requests();
         let before = stage.published("x").await;
         stage.annotate("x", mark::ANNOTATION_ROTATE, &format!("{mood:?}")).await;
         stage.until_published("x", &before).await;
+        let asked = async || (collector.requests() > requests).then_some(());
+        eventually(&format!("{mood:?} is met"), asked, || stage.log()).await;
     }
     let exported = async || (stage.count(r#"awsdeploy_trace_spans_total{result="exported"}"#).await > 0).then_some(());
     eventually("spans are taken", exported, || stage.log()).await;
@@ -173,7 +188,7 @@ pub(crate) async fn a_collector_is_believed_by_the_authority_that_is_named_and_b
     for (authority, result) in [(file("stranger.pem", &stranger), "failed"), (file("ours.pem", &authority), "exported")]
     {
         let variables = [("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-        let stage = traced(&collector, &variables).await;
+        let stage = traced(&collector, &[], &variables).await;
         stage.apply("x", json!({})).await;
         stage.ready("x").await;
         counted(&stage, result).await;

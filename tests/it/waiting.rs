@@ -19,20 +19,25 @@ async fn rotate(stage: &Stage, name: &str) -> (String, String) {
     (old, new)
 }
 
+/// How long the old key was Active after the new one was published.
+async fn held(stage: &Stage, old: &str) -> SignedDuration {
+    stage.first_asked("UpdateAccessKey", old).duration_since(stage.published_at("x").await)
+}
+
 fn last_used_calls(stage: &Stage) -> usize {
     stage.aws.log().calls_of("GetAccessKeyLastUsed").len()
 }
 
 pub(crate) async fn an_old_key_in_use_is_held_and_told_until_it_is_quiet() {
-    let stage = Stage::with_arguments(&["--last-used-window=5s"]).await;
+    let stage = Stage::with_arguments(&["--last-used-window=20s"]).await;
     let rotation = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "1h"});
     stage.apply("x", with_rotation("u", rotation)).await;
     stage.ready("x").await;
     let start = stage.aws.log().mark();
     let (old, new) = rotate(&stage, "x").await;
-    // Asked for the first time when the overlap is over; nobody has used it yet.
+    // Asked for the first time when the overlap is over; nobody has used it yet. The second time is a window later.
     stage.called(start, "GetAccessKeyLastUsed").await;
-    let used_at = Timestamp::now() + SignedDuration::from_secs(1);
+    let used_at = Timestamp::now() + SignedDuration::from_secs(15);
     stage.account.set_last_used(&old, used_at, "s3", "eu-central-1");
 
     let user = stage.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::StillUsed)).await;
@@ -47,8 +52,9 @@ pub(crate) async fn an_old_key_in_use_is_held_and_told_until_it_is_quiet() {
 
     // Nobody uses it any more.
     stage.until_iam("u", "the old key goes", |user| user.active_keys() == [new.as_str()]).await;
-    let quiet = Timestamp::now().duration_since(used_at);
-    assert!(quiet.as_secs_f64() >= 4.0, "retired {quiet} after its last use");
+    let quiet = stage.first_asked("UpdateAccessKey", &old).duration_since(used_at);
+    // AWS tells whole seconds.
+    assert!(quiet.as_secs_f64() >= 19.0, "retired {quiet} after its last use");
     assert!(stage.event("x", Reason::KeyDeactivated).await.contains("its overlap is over"));
     assert!(last_used_calls(&stage) <= 4, "asked when it should be quiet, not all the time");
     let warnings = stage.events("x").await.into_iter().filter(|(reason, _)| reason == Reason::StillUsed.as_str());
@@ -57,16 +63,15 @@ pub(crate) async fn an_old_key_in_use_is_held_and_told_until_it_is_quiet() {
 
 pub(crate) async fn an_old_key_in_use_is_not_held_for_ever() {
     let stage = Stage::with_arguments(&["--last-used-window=1h"]).await;
-    let rotation = json!({"every": "Never", "overlap": "3s", "holdWhileUsed": "3s"});
+    let rotation = json!({"every": "Never", "overlap": "10s", "holdWhileUsed": "10s"});
     stage.apply("x", with_rotation("u", rotation)).await;
     stage.ready("x").await;
     let (old, new) = rotate(&stage, "x").await;
-    let published_at = Timestamp::now();
-    stage.account.set_last_used(&old, published_at + SignedDuration::from_mins(1), "s3", "eu-central-1");
+    stage.account.set_last_used(&old, Timestamp::now() + SignedDuration::from_mins(1), "s3", "eu-central-1");
     stage.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::StillUsed)).await;
     stage.until_iam("u", "the old key goes", |user| user.active_keys() == [new.as_str()]).await;
-    let held = Timestamp::now().duration_since(published_at);
-    assert!(held.as_secs_f64() >= 5.0, "overlap and hold took {held} only");
+    let held = held(&stage, &old).await;
+    assert!(held.as_secs_f64() >= 20.0, "overlap and hold took {held} only");
     assert!(stage.event("x", Reason::KeyDeactivated).await.contains("AWS still sees it used"));
 }
 
@@ -82,18 +87,17 @@ pub(crate) async fn a_rotation_that_nobody_holds_back_asks_nothing_of_last_use()
 pub(crate) async fn a_last_use_that_aws_does_not_tell_is_neither_unused_nor_for_ever() {
     let stage = Stage::with_arguments(&["--last-used-window=1s"]).await;
     stage.aws.rules().add(Rule::on("GetAccessKeyLastUsed").deny());
-    let rotation = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "5s"});
+    let rotation = json!({"every": "Never", "overlap": "2s", "holdWhileUsed": "20s"});
     stage.apply("x", with_rotation("u", rotation)).await;
     stage.ready("x").await;
     let (old, new) = rotate(&stage, "x").await;
-    let published_at = Timestamp::now();
     let user = stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::AccessDenied)).await;
     assert!(message(&user, ConditionType::RotationHealthy).contains("iam:GetAccessKeyLastUsed"));
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
     assert_eq!(stage.iam("u").await.key(&old).map(|key| key.state), Some(KeyState::Active));
     stage.until_iam("u", "the old key goes", |user| user.active_keys() == [new.as_str()]).await;
-    let held = Timestamp::now().duration_since(published_at);
-    assert!(held.as_secs_f64() >= 6.0, "overlap and hold took {held} only");
+    let held = held(&stage, &old).await;
+    assert!(held.as_secs_f64() >= 22.0, "overlap and hold took {held} only");
 }
 
 /// A window that opens hourly at the minute that is so far ahead.

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
-use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
+use awsdeploy::api::{AwsDeployUser, ConditionType, Reason, mark};
 use awsdeploy_testkit::aws_proxy::{CallRecord, Mark, Truth, UserTruth};
+use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{Api, ResourceExt, api::ListParams, runtime::wait::await_condition};
 
@@ -99,6 +100,20 @@ impl Stage {
     /// The key that is published in a Secret.
     pub(crate) async fn published(&self, secret: &str) -> String {
         self.secret(secret).await.expect("the Secret is there")["AWS_ACCESS_KEY_ID"].clone()
+    }
+
+    /// When the key in a Secret was published, as the operator has written it down.
+    pub(crate) async fn published_at(&self, secret: &str) -> Timestamp {
+        let secret = self.secrets().get(secret).await.expect("the Secret is there");
+        let told = secret.annotations().get(mark::ANNOTATION_PUBLISHED_AT).expect("a time of publication");
+        told.parse().expect("a timestamp")
+    }
+
+    /// When AWS was first asked for this about a key: what a test sees of it, it sees later.
+    pub(crate) fn first_asked(&self, action: &str, key: &str) -> Timestamp {
+        let about = |call: &CallRecord| call.action == action && call.access_key.as_deref() == Some(key);
+        let calls = self.aws.log().select(about);
+        calls.first().unwrap_or_else(|| panic!("{action} of {key}: {}", self.aws.log().transcript())).started
     }
 
     /// Waits until a Secret holds another key than this one.

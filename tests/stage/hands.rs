@@ -1,38 +1,83 @@
 //! What people do on a stage: they apply, label, grant and delete.
 
 use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass};
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::{authorization::v1::SubjectAccessReview, core::v1::Namespace, rbac::v1::RoleBinding};
 use kube::{
-    Api, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
+    Api, Client, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use super::{Stage, shared::apply_class};
+use super::{
+    Stage, eventually,
+    shared::{SYSTEM, apply_class},
+};
+
+/// One right of those that a binding of the chart grants: API group, resource and verb. The others come with it.
+type Right = (&'static str, &'static str, &'static str);
+
+/// To write Secrets.
+const SECRETS: Right = ("", "secrets", "create");
+/// To restart workloads.
+const RESTARTS: Right = ("apps", "deployments", "patch");
+
+/// Lets the operator write Secrets in a namespace, and returns when it may.
+pub(super) async fn grant_secret_access(client: &Client, namespace: &str, binding: &DynamicObject) {
+    bind(client, namespace, binding).await;
+    until_the_operator(client, namespace, SECRETS, true).await;
+}
+
+async fn bind(client: &Client, namespace: &str, binding: &DynamicObject) {
+    let types = binding.types.as_ref().expect("types");
+    let (group, version) = types.api_version.split_once('/').expect("a group");
+    let resource = ApiResource {
+        group: group.into(),
+        version: version.into(),
+        api_version: types.api_version.clone(),
+        kind: types.kind.clone(),
+        plural: "rolebindings".into(),
+    };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    api.create(&PostParams::default(), binding).await.expect("the RoleBinding is created");
+}
+
+/// Waits until the API server lets the operator do this, or no longer. It learns of bindings by a watch of its own, and
+/// an operator that is refused meanwhile pauses for minutes.
+async fn until_the_operator(client: &Client, namespace: &str, (group, resource, verb): Right, may: bool) {
+    let review = json!({
+        "spec": {
+            "user": format!("system:serviceaccount:{SYSTEM}:{SYSTEM}"),
+            "resourceAttributes": {"namespace": namespace, "group": group, "resource": resource, "verb": verb},
+        },
+    });
+    let review: SubjectAccessReview = serde_json::from_value(review).expect("a review");
+    let reviews: Api<SubjectAccessReview> = Api::all(client.clone());
+    let decided = async || {
+        let answer = reviews.create(&PostParams::default(), &review).await.expect("the API server decides");
+        (answer.status.is_some_and(|status| status.allowed) == may).then_some(())
+    };
+    let what = format!("the operator may {verb} {resource} in {namespace}: {may}");
+    eventually(&what, decided, String::new).await;
+}
 
 impl Stage {
     /// What a cluster admin does to grant access to Secrets: the chart's own `RoleBinding`.
     pub(crate) async fn grant_secret_access(&self) {
-        self.bind(&self.bindings[0]).await;
+        grant_secret_access(&self.client, &self.namespace, &self.bindings[0]).await;
     }
 
     /// What a cluster admin does to let workloads be restarted: the chart's own `RoleBinding`.
     pub(crate) async fn grant_restarts(&self) {
-        self.bind(&self.bindings[1]).await;
+        bind(&self.client, &self.namespace, &self.bindings[1]).await;
+        until_the_operator(&self.client, &self.namespace, RESTARTS, true).await;
     }
 
-    async fn bind(&self, binding: &DynamicObject) {
-        let types = binding.types.as_ref().expect("types");
-        let (group, version) = types.api_version.split_once('/').expect("a group");
-        let resource = ApiResource {
-            group: group.into(),
-            version: version.into(),
-            api_version: types.api_version.clone(),
-            kind: types.kind.clone(),
-            plural: "rolebindings".into(),
-        };
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        api.create(&PostParams::default(), binding).await.expect("the RoleBinding is created");
+    /// A cluster admin takes back all that is granted in the namespace.
+    #[allow(dead_code, reason = "for the fault runs, which share the stage")]
+    pub(crate) async fn revoke_access(&self) {
+        let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), &self.namespace);
+        bindings.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("unbound");
+        until_the_operator(&self.client, &self.namespace, SECRETS, false).await;
     }
 
     /// Applies a resource, strictly: an unknown field fails the test.

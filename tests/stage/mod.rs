@@ -153,7 +153,10 @@ impl Stage {
         if let Some(client) = wishes.tls {
             options = options.tls(client);
         }
-        let stage = Self {
+        if !wishes.no_secret_access {
+            hands::grant_secret_access(&client, &namespace, &bindings[0]).await;
+        }
+        Self {
             operator: Operator::start(options.clone()).await.expect("the operator starts"),
             options,
             namespace,
@@ -165,11 +168,7 @@ impl Stage {
             directory,
             bindings,
             rights,
-        };
-        if !wishes.no_secret_access {
-            stage.grant_secret_access().await;
         }
-        stage
     }
 
     /// Starts a second operator beside the first, with the same arguments.

@@ -24,8 +24,8 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 
 use super::{ASKED, CDK_POLICY, PRESET, open_class};
 
-/// Where the chart is installed.
-const SYSTEM: &str = "aws-deploy-user-operator";
+/// Where the chart is installed, and the name of the operator's account there.
+pub(super) const SYSTEM: &str = "aws-deploy-user-operator";
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));

@@ -1,6 +1,6 @@
 //! Policies that make whoever has them an administrator of the account, directly or in a few steps.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::pattern::{canonical, fits};
 
@@ -30,6 +30,17 @@ const ESCALATING: [&str; 18] = [
     "sts:assumerole",
 ];
 
+/// Actions by which one who has them on itself, on a group that it is in or on a policy that it has gets every other right.
+const GRANTING: [&str; 7] = [
+    "iam:attachgrouppolicy",
+    "iam:attachuserpolicy",
+    "iam:createpolicyversion",
+    "iam:deleteuserpermissionsboundary",
+    "iam:putgrouppolicy",
+    "iam:putuserpermissionsboundary",
+    "iam:putuserpolicy",
+];
+
 /// Whether this managed policy of AWS is as good as `AdministratorAccess`. What is in policies of one's own is not known here.
 #[must_use]
 pub fn managed(declared: &str) -> bool {
@@ -44,18 +55,33 @@ pub fn managed(declared: &str) -> bool {
 /// Why an inline policy is as good as `AdministratorAccess`; `None` if it is not. What cannot be classified is.
 #[must_use]
 pub fn inline(document: &Value) -> Option<String> {
-    listed(&document["Statement"]).into_iter().find_map(statement)
+    let Value::Object(fields) = document else { return Some("it is no object".to_owned()) };
+    unknown(fields, &["Version", "Id", "Statement"])
+        .or_else(|| listed(&document["Statement"]).into_iter().find_map(statement))
+}
+
+/// IAM's names of fields, as its documentation spells them. What is spelt otherwise is not weighed here.
+fn unknown(fields: &Map<String, Value>, known: &[&str]) -> Option<String> {
+    let other = fields.keys().find(|name| !known.contains(&name.as_str()))?;
+    Some(format!("its field {other} is not one of {}", known.join(", ")))
 }
 
 fn statement(statement: &Value) -> Option<String> {
     let Value::Object(fields) = statement else { return Some("a statement is no object".to_owned()) };
+    let known = ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"];
+    if let Some(why) = unknown(fields, &known) {
+        return Some(why);
+    }
     // Anything but a plain Deny is taken for an Allow. Conditions are not weighed.
     if fields.get("Effect").and_then(Value::as_str) == Some("Deny") {
         return None;
     }
-    let wide = fields.contains_key("NotResource")
-        || listed(&statement["Resource"]).into_iter().any(|resource| resource.as_str().is_none_or(is_wide));
-    if !wide {
+    let on = |test: fn(&str) -> bool| {
+        fields.contains_key("NotResource")
+            || listed(&statement["Resource"]).into_iter().any(|resource| resource.as_str().is_none_or(test))
+    };
+    let (wide, own) = (on(is_wide), on(may_be_its_own));
+    if !wide && !own {
         return None;
     }
     if fields.contains_key("NotAction") {
@@ -65,8 +91,14 @@ fn statement(statement: &Value) -> Option<String> {
         None => Some("an action is no text".to_owned()),
         Some(action) => {
             let pattern = action.to_ascii_lowercase().replace('?', "*");
-            let hit = ESCALATING.iter().any(|known| fits(&pattern, known));
-            hit.then(|| format!("it allows {action} on any user, role, group or policy"))
+            let allows = |known: &[&str]| known.iter().any(|known| fits(&pattern, known));
+            if wide && allows(&ESCALATING) {
+                Some(format!("it allows {action} on any user, role, group or policy"))
+            } else if own && allows(&GRANTING) {
+                Some(format!("it allows {action} on what may be the user itself, its group or its policy"))
+            } else {
+                None
+            }
         }
     })
 }
@@ -78,6 +110,18 @@ fn is_wide(resource: &str) -> bool {
     let [_, _, service, _, _, name] = parts[..] else { return true };
     // A name that nobody has: what covers it covers everything of its kind.
     fits(service, "iam") && ["role", "user", "group", "policy"].iter().any(|kind| fits(name, &format!("{kind}/\u{1}")))
+}
+
+/// Whether a resource may be the user that has the policy, a group that it is in, or a policy that it has. Which these are is
+/// not known here, so that every one may be.
+fn may_be_its_own(resource: &str) -> bool {
+    let pattern = resource.replace(['?', '$'], "*");
+    let parts: Vec<&str> = pattern.splitn(6, ':').collect();
+    let [_, _, service, _, _, name] = parts[..] else { return true };
+    let plain = name.split('*').next().unwrap_or_default();
+    let kinds = ["user/", "group/", "policy/"];
+    fits(service, "iam")
+        && kinds.iter().any(|kind| plain.starts_with(kind) || (plain != name && kind.starts_with(plain)))
 }
 
 fn listed(value: &Value) -> Vec<&Value> {
@@ -125,6 +169,12 @@ mod tests {
             (json!("iam:?assRole"), json!("arn:aws:iam::123456789012:*")),
             (json!(7), json!("*")),
             (json!("*"), json!("arn:*")),
+            (json!("iam:AttachUserPolicy"), json!("arn:aws:iam::*:user/awsdeploy/${aws:username}")),
+            (json!("iam:PutUserPolicy"), json!("arn:aws:iam::123456789012:user/awsdeploy/a")),
+            (json!("iam:*Boundary"), json!("arn:aws:iam::123456789012:${x}")),
+            (json!("iam:Put*"), json!("arn:aws:iam::123456789012:u*/a")),
+            (json!("iam:PutGroupPolicy"), json!("arn:aws:iam::123456789012:group/deployers")),
+            (json!("iam:CreatePolicyVersion"), json!("arn:aws:iam::123456789012:policy/deploy")),
         ] {
             assert!(allow(action.clone(), resource.clone()), "{action} {resource}");
         }
@@ -134,6 +184,8 @@ mod tests {
             (json!("iam:PassRole"), json!("arn:aws:iam::123456789012:role/deploy-task")),
             (json!("sts:AssumeRole"), json!("arn:aws:iam::123456789012:role/cdk-*")),
             (json!("iam:GetUser"), json!("*")),
+            (json!("iam:CreateAccessKey"), json!("arn:aws:iam::*:user/awsdeploy/${aws:username}")),
+            (json!("iam:AttachRolePolicy"), json!("arn:aws:iam::123456789012:role/app-*")),
         ] {
             assert!(!allow(action.clone(), resource.clone()), "{action} {resource}");
         }
@@ -141,5 +193,12 @@ mod tests {
         assert!(inline(&json!({"Statement": {"Effect": "Allow", "Action": "iam:*", "NotResource": "a"}})).is_some());
         assert!(inline(&json!({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}})).is_none());
         assert!(inline(&json!({"Statement": ["what"]})).is_some());
+        for document in [
+            json!({"statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}),
+            json!({"Statement": [{"Effect": "Allow", "action": "*", "Resource": "*"}]}),
+            json!("what"),
+        ] {
+            assert!(inline(&document).is_some(), "{document}");
+        }
     }
 }

@@ -53,14 +53,23 @@ pub struct Authorization {
     pub user: AwsDeployUser,
 }
 
-/// Whether `other` counts against the limit of users when `user` asks: it has its user already, or is older.
+/// Whether the resource has its place among the users of the class. A user that another class allowed takes a new one.
 #[must_use]
-pub fn comes_before(other: &AwsDeployUser, user: &AwsDeployUser) -> bool {
+pub fn has_place(user: &AwsDeployUser, class: &str) -> bool {
+    user.status.as_ref().is_some_and(|status| {
+        status.user.is_some() && status.class.as_ref().is_none_or(|recorded| recorded.name == class)
+    })
+}
+
+/// Whether `other` counts against the class's limit of users when `user` asks: it has its place already, or is older.
+#[must_use]
+pub fn comes_before(other: &AwsDeployUser, user: &AwsDeployUser, class: &str) -> bool {
     let age = |user: &AwsDeployUser| {
         (user.metadata.creation_timestamp.as_ref().map(|time| time.0), user.metadata.uid.clone())
     };
-    let has_user = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_some());
-    other.metadata.uid != user.metadata.uid && !has_user(user) && (has_user(other) || age(other) < age(user))
+    other.metadata.uid != user.metadata.uid
+        && !has_place(user, class)
+        && (has_place(other, class) || age(other) < age(user))
 }
 
 /// Whether the class allows what the resource asks for.

@@ -31,8 +31,11 @@ pub fn canonical(declared: &str) -> &str {
 #[must_use]
 pub fn allows_policy(patterns: &[String], declared: &str) -> bool {
     let declared = canonical(declared);
-    patterns.iter().map(|pattern| canonical(pattern)).any(|pattern| {
-        pattern == "*" || (pattern.starts_with("arn:") == declared.starts_with("arn:") && fits(pattern, declared))
+    patterns.iter().any(|pattern| {
+        // As it is written: all policies of AWS, with an ARN, are a star too once the ARN is gone.
+        let all = pattern == "*";
+        let pattern = canonical(pattern);
+        all || (pattern.starts_with("arn:") == declared.starts_with("arn:") && fits(pattern, declared))
     })
 }
 
@@ -70,6 +73,8 @@ mod tests {
             assert!(!allowed(pattern, "arn:aws:iam::123456789012:policy/deploy-a"), "{pattern}");
         }
         assert!(allowed("*", "arn:aws:iam::123456789012:policy/deploy-a"));
+        assert!(allowed("arn:aws:iam::aws:policy/*", "AmazonEC2FullAccess"));
+        assert!(!allowed("arn:aws:iam::aws:policy/*", "arn:aws:iam::123456789012:policy/deploy-a"));
         assert!(!allowed("AmazonEC2FullAccess", "job-function/AmazonEC2FullAccess"));
     }
 }

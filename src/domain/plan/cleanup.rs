@@ -7,6 +7,7 @@ use crate::{
     api::{Reason, mark, user::DeletionPolicy},
     domain::{
         console::ConsoleSecret,
+        dates::later,
         journal::{Journal, Mode},
         owner::{Owner, Ownership, key_tag},
         policy,
@@ -85,7 +86,7 @@ impl Scene<'_> {
         let is_published = |id: &str| published.is_some_and(|facts| facts.key_id == id);
         Some(match mode {
             Mode::Intent { known } => {
-                let due = *started_at + self.settings.intent_dwell;
+                let due = later(*started_at, self.settings.intent_dwell);
                 if self.now < due {
                     let message =
                         "an attempt to make an access key was cut off; the deletion goes on after a safe waiting time";
@@ -185,7 +186,7 @@ impl Scene<'_> {
             Some(NoUser::Unseen { since }) => since.min(self.now),
             None => self.now,
         };
-        Some(since + self.settings.intent_dwell).filter(|due| self.now < *due)
+        Some(later(since, self.settings.intent_dwell)).filter(|due| self.now < *due)
     }
 
     /// Nothing of ours is left in AWS.

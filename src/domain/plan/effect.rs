@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::{
     api::user::RestartTarget,
     domain::{
+        dates::later,
         journal::{Journal, Mode},
         restart::{self, Restarts},
         settings::Settings,
@@ -236,7 +237,7 @@ impl Effect {
                 Self::AbandonAttempt { .. },
                 Some(Journal { mode: Mode::Intent { .. }, started_at, .. }),
                 Some(read_at),
-            ) => read_at >= *started_at + settings.intent_dwell,
+            ) => read_at >= later(*started_at, settings.intent_dwell),
             _ => true,
         };
         in_time && self.needs().are_in(world)

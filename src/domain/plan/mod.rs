@@ -4,6 +4,9 @@
 //! result, and asks again; so every decision is made on the newest facts, and a crash between two
 //! effects is the same as a pass that ended there.
 
+// A sum of a date that others could write must not end a pass: `dates::later`.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
+
 mod cleanup;
 mod console;
 mod effect;

@@ -12,6 +12,7 @@ use crate::{
     domain::{
         authorize::Revocation,
         console::ConsoleSecret,
+        dates::later,
         desired::OnQuarantine,
         owner::Ownership,
         policy,
@@ -147,9 +148,9 @@ impl Revoked {
         }
         let superseded =
             user.keys.iter().filter(|key| key.active && key.id != published.key_id && user.is_tagged(&key.id));
-        let until = |created_at: Timestamp| published.published_at.max(created_at).checked_add(self.overlap);
-        let next =
-            superseded.map(|key| (until(key.created_at).unwrap_or(Timestamp::MAX), key)).min_by_key(|(at, _)| *at);
+        let handed_out_at = scene.world.handed_out_at(scene.now, scene.settings).unwrap_or(scene.now);
+        let until = |created_at: Timestamp| later(handed_out_at.max(created_at), self.overlap);
+        let next = superseded.map(|key| (until(key.created_at), key)).min_by_key(|(at, _)| *at);
         match next {
             Some((at, key)) if at <= scene.now => Step::Do(Effect::DeactivateKey(key.id.clone(), Why::Retired)),
             Some((at, _)) => Step::Rest(Some(at)),

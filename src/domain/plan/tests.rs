@@ -3,6 +3,7 @@
 mod adoption;
 mod cleanup;
 mod console;
+mod dates;
 mod hold;
 mod quarantine;
 mod restart;
@@ -208,9 +209,22 @@ impl Case {
 
     // --- the Secret
 
+    /// Its key is one that can have been handed out then.
     fn published(self, id: &str, age: SignedDuration) -> Self {
         let facts = PublishedFacts::of(id, ago(age));
-        self.world(|world| world.published = Published::Ours(facts))
+        let believed = |world: &World, settings: &Settings| world.handed_out_at(now(), settings);
+        let mut case = self.world(|world| world.published = Published::Ours(facts));
+        if believed(&case.world, &case.settings) != Some(ago(age)) {
+            case = case.user(|user| {
+                user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.created_at = ago(age));
+            });
+        }
+        case
+    }
+
+    /// Somebody has written another date into the Secret.
+    fn says_published(self, age: SignedDuration) -> Self {
+        self.facts(|facts| facts.published_at = ago(age))
     }
 
     fn no_secret(self) -> Self {

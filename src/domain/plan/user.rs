@@ -85,7 +85,7 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
         .map(|(name, document)| {
             let before =
                 grants.inline.get(name).map_or(0, |found| i64::try_from(policy::size(found)).unwrap_or(i64::MAX));
-            (i64::try_from(policy::size(document)).unwrap_or(i64::MAX) - before, name, document)
+            (i64::try_from(policy::size(document)).unwrap_or(i64::MAX).saturating_sub(before), name, document)
         })
         .collect();
     // All documents together have a limit; what shrinks makes room for what grows.

@@ -18,6 +18,9 @@ use crate::{
 /// Workloads that one key may have restarted: each costs a read a look while it rolls out, and a line of the status.
 const RESTART_LIMIT: usize = 10;
 
+/// Bytes of a request for a rotation.
+const REQUEST_LIMIT: usize = 1024;
+
 pub(super) fn desired_key(
     user: &AwsDeployUser,
     declared: &AccessKeySpec,
@@ -35,14 +38,23 @@ pub(super) fn desired_key(
     let hold_while_used = rotation.hold_while_used.as_ref().and_then(|text| {
         text.parse().map_err(|error| violate("accessKey.rotation.holdWhileUsed", error.to_string())).ok()
     });
-    let annotations = user.metadata.annotations.as_ref();
+    let rotate_request = user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned();
+    if let Some(request) = rotate_request.as_ref().filter(|request| request.len() > REQUEST_LIMIT) {
+        // It is copied into the Secret once it is honoured.
+        let message = format!(
+            "the annotation {} has {} bytes, {REQUEST_LIMIT} are allowed; the time of the request will do",
+            mark::ANNOTATION_ROTATE,
+            request.len()
+        );
+        violate("accessKey.rotation", message);
+    }
     let key = DesiredKey {
         description: declared.description.clone().filter(|text| !text.is_empty()),
         rhythm,
         windows,
         overlap,
         hold_while_used,
-        rotate_request: annotations.and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned(),
+        rotate_request,
         restart: desired_restart(&declared.restart, violate),
     };
     check_windows(&key, violate);

@@ -180,3 +180,32 @@ fn manual_rotation_has_no_interval_that_the_overlap_could_exceed() {
     let spec = json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}}});
     assert!(check(spec).is_ok());
 }
+
+#[test]
+fn what_the_api_server_would_refuse_in_the_secret_is_found_before_a_key_is_made() {
+    let secret = |part: serde_json::Value| json!({"accessKey": {"secret": part}});
+    for (part, told) in [
+        (json!({"labels": {"team": "a b"}}), "\"a b\" is no value of a label"),
+        (json!({"labels": {"team": "-a"}}), "is no value of a label"),
+        (json!({"labels": {"team": "a".repeat(64)}}), "is no value of a label"),
+        (json!({"labels": {"te am": "a"}}), "\"te am\" is no name of a label"),
+        (json!({"labels": {"Team.example/a": "a"}}), "is no name of a label"),
+        (json!({"labels": {"a/b/c": "a"}}), "is no name of a label"),
+        (json!({"annotations": {"/a": ""}}), "is no name of an annotation"),
+        (json!({"annotations": {"a": "x".repeat(200_000)}}), "at most 131072"),
+    ] {
+        let found = message(secret(part));
+        assert!(found.contains(told), "{told}: {found}");
+    }
+    let good = json!({
+        "labels": {"team": "", "Team_1": "A.b-c", "my.example/a": "1"},
+        "annotations": {"reloader.example/match": "any text, of any kind"},
+    });
+    assert!(check(secret(good)).is_ok());
+    let mut user = user(json!({}));
+    user.metadata.annotations = Some([(mark::ANNOTATION_ROTATE.to_owned(), "x".repeat(1_025))].into());
+    let target = Target::of(&user, "cluster").unwrap();
+    let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
+    let told = tell(&validate(&user, &target, &Grant::simplest(), &account, &Settings::default()).unwrap_err());
+    assert!(told.contains("1024 are allowed"), "{told}");
+}

@@ -26,8 +26,13 @@ impl Actor<'_> {
         let before = self.observed.held.as_ref().map(|held| secret::publication(&held.content())).unwrap_or_default();
         let journal = self.observed.world.journal().cloned();
         let mut previous = before.previous;
-        previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
-        previous.extend(left_behind.cloned());
+        let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
+        for (name, key_id) in noted.into_iter().chain(left_behind) {
+            // It may have left one behind itself, whose key is not retired yet.
+            let left = self.secrets().get(name).await?.filter(|left| left.foreign_to(&self.target.owner.uid).is_none());
+            previous.extend(left.map(|left| secret::publication(&left.content()).previous).unwrap_or_default());
+            previous.insert(name.clone(), key_id.clone());
+        }
         previous.remove(&self.target.secret_name);
         let now = self.iam.clock().now();
         let publication = Publication {

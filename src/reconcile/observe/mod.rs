@@ -12,11 +12,7 @@ use std::{
 
 use jiff::SignedDuration;
 
-use super::{
-    Context,
-    error::PassError,
-    memory::{Failed, Memory},
-};
+use super::{Context, error::PassError, memory::Memory};
 use crate::{
     api::{AwsDeployUser, mark, user::DeletionPolicy},
     aws,
@@ -115,7 +111,7 @@ pub(super) async fn observe(
             last_used_failed: false,
             workloads: BTreeMap::new(),
             gone: BTreeSet::new(),
-            reported: reported(user, &memory.failed),
+            reported: reported(user, memory),
             finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
             user_sync_failed: false,
             no_user,
@@ -175,8 +171,8 @@ fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<Stri
 }
 
 /// Hints from the resource's own status, and what it could not be told.
-fn reported(user: &AwsDeployUser, failed: &Failed) -> Reported {
-    let failed = failed.of(user.metadata.generation);
+fn reported(user: &AwsDeployUser, memory: &Memory) -> Reported {
+    let failed = memory.failed.of(user.metadata.generation);
     let Some(status) = &user.status else {
         return Reported { failed_attempts: failed.passes, last_failure: failed.last, ..Reported::default() };
     };
@@ -192,7 +188,7 @@ fn reported(user: &AwsDeployUser, failed: &Failed) -> Reported {
             .max(failed.passes),
         last_failure: status.last_failure_time.filter(|_| same_generation).max(failed.last),
         last_rotation: status.last_rotation_time,
-        secret_name: status.secret_name.clone(),
+        secret_name: memory.untold_secret.clone().or_else(|| status.secret_name.clone()),
         user_id: status.user.as_ref().map(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }

@@ -34,7 +34,7 @@ pub(crate) async fn an_operator_killed_on_its_node_leaves_no_key_behind(world: &
         let pods = world.operator_pods().await;
         let pod = pods.into_iter().find(|pod| pod.name_any() == leader.name_any())?;
         let container = pod.status?.container_statuses?.into_iter().next()?;
-        (container.restart_count == 1 && container.ready).then_some(())
+        (container.restart_count >= 1 && container.ready).then_some(())
     };
     eventually("the kubelet to start it again", SOON, restarts).await.unwrap_or_else(|error| panic!("{error}"));
 }
@@ -59,6 +59,6 @@ pub(crate) async fn a_rollout_restart_in_the_middle_of_a_rotation_loses_nothing(
 
 /// Waits until all pods of the operator are up to date and ready.
 pub(crate) async fn settled(world: &World) {
-    let command = format!("kubectl -n {RELEASE} rollout status deployment/{RELEASE} --timeout=90s");
+    let command = format!("kubectl -n {RELEASE} rollout status deployment/{RELEASE} --timeout=180s");
     world.shell.shown(&command).await;
 }

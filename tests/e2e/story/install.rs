@@ -113,7 +113,7 @@ pub(super) async fn install(world: &World, version: &Version) -> Duration {
     write_values(world, version);
     let begun = Instant::now();
     let command = format!(
-        "helm install {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 2m",
+        "helm install {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 4m",
         version.chart()
     );
     world.shell.shown(&command).await;

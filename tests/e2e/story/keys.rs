@@ -24,7 +24,7 @@ pub(crate) async fn the_readme_manifest_gets_ready(world: &mut World) {
     fs::write(world.directory().join("cycle.yaml"), &manifest).expect("a file");
     print!("{manifest}");
     world.shell.shown("kubectl apply -f $RUN/cycle.yaml").await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{USER} --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{USER} --timeout=180s")).await;
     world.shell.shown(&format!("kubectl -n {NAMESPACE} get adu,secret")).await;
     let user = world.iam().await.expect("the IAM user is there");
     assert_eq!(user.name, IAM_USER);
@@ -43,7 +43,10 @@ pub(crate) fn readme_manifest(version: &Version, name: &str) -> String {
 pub(crate) async fn an_example_gets_ready_and_is_left_alone(world: &mut World) {
     let example = world.first().named(&format!("examples/{PEACEFUL}.yaml"));
     world.shell.shown(&format!("kubectl apply -f {example}")).await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{PEACEFUL} --timeout=60s")).await;
+    world
+        .shell
+        .shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{PEACEFUL} --timeout=180s"))
+        .await;
     let user = world.aws.truth().user(PEACEFUL_USER).await.expect("the truth can be read");
     assert_eq!(user.map(|user| user.active_keys().len()), Some(1));
     world.peaceful_since = world.aws.log().mark();
@@ -54,7 +57,7 @@ pub(crate) async fn a_pod_signs_with_the_mounted_files(world: &mut World) {
     let pod = workload::manifest(SECRET, &world.endpoint, &user.arn);
     fs::write(world.directory().join("pod.json"), pod.to_string()).expect("a file");
     world.shell.shown("kubectl apply -f $RUN/pod.json").await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready pod/{POD} --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready pod/{POD} --timeout=180s")).await;
     let pods: Api<Pod> = Api::namespaced(world.client.clone(), NAMESPACE);
     let uid = pods.get(POD).await.expect("the pod is there").metadata.uid.expect("a UID");
     let workload = Workload::new(&world.node, &uid);
@@ -67,7 +70,7 @@ pub(crate) async fn a_pod_signs_with_the_mounted_files(world: &mut World) {
 
 pub(crate) async fn three_rotations_reach_the_mounted_files(world: &mut World) {
     let mut key = world.published().await;
-    rotate_every(world, "20s", "10s").await;
+    rotate_every(world, "50s", "30s").await;
     let mut delays: Vec<Duration> = Vec::new();
     for _ in 0..ROTATIONS {
         let arrival = world.until_another_key_is_used(&key).await;
@@ -76,7 +79,7 @@ pub(crate) async fn three_rotations_reach_the_mounted_files(world: &mut World) {
         delays.push(arrival.in_file);
     }
     // From here on a new key is made when the story asks for one.
-    rotate_every(world, "30d", "10s").await;
+    rotate_every(world, "30d", "30s").await;
     world.until_one_key_is_left().await;
     let report = world.workload().report();
     println!("{report:?}");
@@ -88,5 +91,5 @@ pub(crate) async fn three_rotations_reach_the_mounted_files(world: &mut World) {
 async fn rotate_every(world: &World, every: &str, overlap: &str) {
     let patch = format!(r#"{{"spec":{{"accessKey":{{"rotation":{{"every":"{every}","overlap":"{overlap}"}}}}}}}}"#);
     world.shell.shown(&format!("kubectl -n {NAMESPACE} patch adu {USER} --type merge -p '{patch}'")).await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{USER} --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{USER} --timeout=180s")).await;
 }

@@ -46,7 +46,7 @@ pub(crate) async fn a_rollback_in_the_middle_of_a_rotation_loses_nothing(world: 
     let history: serde_json::Value = serde_json::from_str(&world.shell.word(&revision).await).expect("JSON");
     let revisions = history.as_array().map(Vec::len).unwrap_or_default();
     // To the one before the rollback: another way forward.
-    let forward = format!("helm rollback {RELEASE} {} --namespace {RELEASE} --wait --timeout 2m", revisions - 1);
+    let forward = format!("helm rollback {RELEASE} {} --namespace {RELEASE} --wait --timeout 4m", revisions - 1);
     world.shell.shown(&forward).await;
     // The older version has written status, and so dropped from the classes what it does not know.
     install::apply_classes(world, &today).await;
@@ -80,7 +80,7 @@ async fn in_the_middle_of_a_rotation(world: &mut World, command: &str, version: 
 pub(crate) async fn a_rollback_goes_on_with_the_same_key(world: &mut World) {
     let (key, first) = (world.published().await, world.first().clone());
     let before = world.aws.log().mark();
-    world.shell.shown(&format!("helm rollback {RELEASE} 1 --namespace {RELEASE} --wait --timeout 2m")).await;
+    world.shell.shown(&format!("helm rollback {RELEASE} 1 --namespace {RELEASE} --wait --timeout 4m")).await;
     world.shell.shown(&format!("helm history {RELEASE} --namespace {RELEASE}")).await;
     settled(world).await;
     assert!(!arguments(world).await.contains("--secret-check"), "{}", arguments(world).await);
@@ -93,7 +93,7 @@ pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &
     let before = world.aws.log().mark();
     install::write_values(world, &today);
     let command = format!(
-        "helm upgrade {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 2m | sed -n 1,4p",
+        "helm upgrade {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 4m | sed -n 1,4p",
         today.chart()
     );
     world.shell.shown(&command).await;
@@ -109,7 +109,7 @@ pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &
 /// Waits until all is well, with the same key and no write for a resource that nobody touches, and replaces the key.
 async fn goes_on_with(world: &mut World, key: &str, before: Mark) {
     nothing_was_written_for_a_resource_in_peace(world, before).await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu --all --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu --all --timeout=180s")).await;
     assert_eq!(world.published().await, key, "a new operator makes no new key");
     world.ask_for_a_key().await;
     world.until_another_key_is_used(key).await;
@@ -146,7 +146,7 @@ async fn arguments(world: &World) -> String {
 
 pub(crate) async fn an_uninstall_leaves_a_live_resource_working(world: &mut World) {
     let key = world.published().await;
-    world.shell.shown(&format!("helm uninstall {RELEASE} --namespace {RELEASE} --wait --timeout 2m")).await;
+    world.shell.shown(&format!("helm uninstall {RELEASE} --namespace {RELEASE} --wait --timeout 4m")).await;
     pods_are_gone(world).await;
     world.shell.shown(&format!("kubectl -n {NAMESPACE} get adu,secret")).await;
     assert_eq!(world.published().await, key);
@@ -223,7 +223,7 @@ pub(crate) async fn a_removal_in_the_documented_order_leaves_nothing(world: &mut
     let manifest = readme_manifest(&world.today, "defang");
     fs::write(world.directory().join("defang.yaml"), manifest).expect("a file");
     world.shell.shown("kubectl apply -f $RUN/defang.yaml").await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/defang --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/defang --timeout=180s")).await;
     for command in documented_removal() {
         world.shell.shown(&command).await;
     }
@@ -252,7 +252,10 @@ fn documented_removal() -> Vec<String> {
 
 async fn pods_are_gone(world: &World) {
     let selector = format!("app.kubernetes.io/instance={RELEASE}");
-    world.shell.shown(&format!("kubectl -n {RELEASE} wait --for=delete pod --selector {selector} --timeout=90s")).await;
+    world
+        .shell
+        .shown(&format!("kubectl -n {RELEASE} wait --for=delete pod --selector {selector} --timeout=180s"))
+        .await;
 }
 
 async fn gone(world: &World, name: &str) {

@@ -26,7 +26,7 @@ pub(crate) async fn a_program_with_the_key_in_its_environment_is_restarted_befor
     let taken = async || world.shell.quiet("kubectl apply -f $RUN/restarted.json --dry-run=server").await.ok();
     eventually("the class to permit restarts", SOON, taken).await.unwrap_or_else(|error| panic!("{error}"));
     world.shell.shown("kubectl apply -f $RUN/restarted.json").await;
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{NAME} --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{NAME} --timeout=180s")).await;
     rolled_out(world).await;
     let old = published(world).await;
     assert_eq!(keys_in_environments(world).await, [old.as_str(), old.as_str()]);
@@ -51,7 +51,7 @@ pub(crate) async fn a_program_with_the_key_in_its_environment_is_restarted_befor
     let deployments: Api<Deployment> = Api::namespaced(world.client.clone(), NAMESPACE);
     let deployment = deployments.get(NAME).await.expect("the Deployment is there");
     assert_eq!(deployment.metadata.generation, Some(2), "it was changed once");
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} delete deployment/{NAME} adu/{NAME} --timeout=60s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} delete deployment/{NAME} adu/{NAME} --timeout=180s")).await;
     let user = world.aws.truth().user(&user_name()).await.expect("the truth can be read");
     assert!(user.is_none(), "the IAM user goes with its resource");
 }
@@ -79,7 +79,7 @@ fn user_name() -> String {
 }
 
 async fn rolled_out(world: &World) {
-    world.shell.shown(&format!("kubectl -n {NAMESPACE} rollout status deployment/{NAME} --timeout=90s")).await;
+    world.shell.shown(&format!("kubectl -n {NAMESPACE} rollout status deployment/{NAME} --timeout=180s")).await;
 }
 
 async fn published(world: &World) -> String {

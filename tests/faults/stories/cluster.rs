@@ -127,7 +127,7 @@ pub(super) async fn a_restart_with_many_writes_nothing() {
 
 /// Every namespace of this program loses its resources: nothing may run after it.
 pub(super) async fn the_crd_is_deleted() {
-    let (play, _) = Play::with_a_key().await;
+    let (play, first) = Play::with_a_key().await;
     let crds: Api<CustomResourceDefinition> = Api::all(play.stage.client.clone());
     let name = "awsdeployusers.awsdeploy.dev";
     let crd = crds.get(name).await.expect("the CRD");
@@ -159,5 +159,12 @@ pub(super) async fn the_crd_is_deleted() {
     let served = async || play.stage.users().list(&ListParams::default()).await.is_ok().then_some(());
     eventually("the kind is served", served, || play.stage.log()).await;
     play.stage.apply("x", plain()).await;
+    // The operator lists the kind again only after a pause of its watch.
+    let another = |secret: Option<&Secret>| {
+        let data = secret.and_then(|secret| secret.data.as_ref());
+        data.and_then(|data| data.get("AWS_ACCESS_KEY_ID")).is_some_and(|id| id.0 != first.as_bytes())
+    };
+    let published = await_condition(play.stage.secrets(), "x", another);
+    tokio::time::timeout(2 * RECOVERY, published).await.expect("in time").expect("another key is published");
     tokio::time::timeout(2 * RECOVERY + Duration::from_secs(1), settled(&play.stage, "")).await.expect("in time");
 }

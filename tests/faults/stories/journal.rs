@@ -3,7 +3,7 @@
 use awsdeploy::api::{ConditionType, Reason};
 use awsdeploy_testkit::aws_proxy::Rule;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::api::{DeleteParams, PostParams};
+use kube::api::PostParams;
 use serde_json::Value;
 
 use super::Play;
@@ -52,9 +52,7 @@ pub(super) async fn an_unknown_format_is_left_alone() {
 pub(super) async fn without_the_right_to_write_no_key_is_made() {
     let (play, first) = Play::with_a_key().await;
     let made = play.keys_made();
-    let bindings: kube::Api<k8s_openapi::api::rbac::v1::RoleBinding> =
-        kube::Api::namespaced(play.stage.client.clone(), &play.stage.namespace);
-    bindings.delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await.expect("unbound");
+    play.stage.revoke_access().await;
     play.rotate("now").await;
     let user = play
         .stage

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use awsdeploy::api::ConditionType;
-use awsdeploy_testkit::{aws_proxy::Rule, kube_proxy::KubeRule};
+use awsdeploy_testkit::{
+    aws_proxy::{CallRecord, Rule},
+    kube_proxy::KubeRule,
+};
 
 use super::{Play, plain};
 use crate::{
@@ -65,7 +68,11 @@ pub(super) async fn half_of_all_calls_throttled() {
     let rule = play.stage.aws.rules().add(Rule::on_any_of(others).every(2).throttle());
     // This one is never tried twice in a pass: it costs half a minute of back-off.
     play.stage.aws.rules().add(Rule::on("CreateAccessKey").first(1).throttle());
+    let mark = play.stage.aws.log().mark();
     play.rotate("now").await;
+    // Half a minute of back-off and the throttled calls around it may take longer than what follows.
+    let made = |call: &CallRecord| call.action == "CreateAccessKey" && call.committed;
+    play.stage.aws.log().wait_since(mark, "another key is made", 2 * RECOVERY, made).await.expect("a second attempt");
     settled(&play.stage, &first).await;
     play.stage.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
     assert!(play.stage.aws.rules().hits(rule).acted >= 3, "it did hit");

@@ -30,8 +30,8 @@ const FILE: &str = "credentials";
 const PROFILE: &str = "default";
 /// How many refusals a report tells in full.
 const DETAILS: usize = 100;
-/// A call without an answer for so long has none.
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+/// A call without an answer for so long has none. Far longer than a busy machine needs for one.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// How often a read is tried again that met the very moment of a switch of the mount.
 const READS: usize = 5;
 
@@ -181,7 +181,8 @@ async fn consume(options: ConsumerOptions, report: watch::Sender<Report>, mut st
         .region(Region::new(options.region.clone()))
         // A retry would hide a refusal.
         .retry_config(RetryConfig::disabled())
-        .timeout_config(TimeoutConfig::builder().operation_timeout(CALL_LIMIT).build())
+        // The SDK's own limit for a connection is three seconds.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CALL_LIMIT).operation_timeout(CALL_LIMIT).build())
         .build();
     let client = Client::from_conf(config);
     let end = Instant::now() + options.at_most;

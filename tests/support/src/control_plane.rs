@@ -98,11 +98,13 @@ impl ControlPlane {
         }
         write_server_files(&directory, &authority)?;
 
-        // All at once: each waits for the one that it needs.
+        // The API server waits for etcd. The controller manager waits for the API server for ten seconds and then gives
+        // up, so it starts when that is ready.
         let (etcd, etcd_url) = start_etcd(tools, &directory)?;
         let api_server = Process::start(api_server(tools, &directory, address.port(), &etcd_url))?;
-        let controller_manager = Process::start(controller_manager_spec(tools, &directory, &controller_manager))?;
         let client = kubeconfig::client(&kubeconfig).await?;
+        until_serving(&api_server, &etcd, &client).await?;
+        let controller_manager = Process::start(controller_manager_spec(tools, &directory, &controller_manager))?;
         let own = Own { controller_manager, api_server, etcd, server, address, authority, directory };
         own.until_ready(&client).await?;
         Ok(Self { kubeconfig, client, own: Some(own) })
@@ -185,16 +187,7 @@ fn foreign() -> Error {
 impl Own {
     /// Ready: the API server says so, and the controller manager works, since it made the first service account.
     async fn until_ready(&self, client: &Client) -> Result<()> {
-        let says_so = async || match Request::get("/readyz").body(Vec::new()) {
-            Ok(request) => client.request_text(request).await.is_ok(),
-            Err(_) => false,
-        };
-        let serving = self.api_server.until_ready(START_LIMIT, says_so);
-        tokio::select! {
-            biased;
-            served = serving => served?,
-            died = self.etcd.until_ready(START_LIMIT, async || false) => died?,
-        }
+        until_serving(&self.api_server, &self.etcd, client).await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
         let account = async || accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
         self.controller_manager.until_ready(START_LIMIT, account).await
@@ -202,6 +195,20 @@ impl Own {
 
     async fn stop(self) {
         tokio::join!(self.controller_manager.kill(), self.api_server.kill(), self.etcd.kill());
+    }
+}
+
+/// Waits until the API server says that it is ready. Fails at once if it ends, or the etcd that it needs.
+async fn until_serving(api_server: &Process, etcd: &Process, client: &Client) -> Result<()> {
+    let says_so = async || match Request::get("/readyz").body(Vec::new()) {
+        Ok(request) => client.request_text(request).await.is_ok(),
+        Err(_) => false,
+    };
+    let serving = api_server.until_ready(START_LIMIT, says_so);
+    tokio::select! {
+        biased;
+        served = serving => served,
+        died = etcd.until_ready(START_LIMIT, async || false) => died,
     }
 }
 

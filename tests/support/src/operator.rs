@@ -18,11 +18,15 @@ use crate::{
     tls::TlsClient,
 };
 
-/// How long the operator may take until it says that it is ready.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long the operator may take until it says that it is ready. It takes a moment; on a machine that is busy with
+/// other tests it may take far longer.
+const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long one question to its HTTP server may take.
-const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// How long one question to its HTTP server may take. Generous, since a question is asked once and must be answered.
+const ASK_LIMIT: Duration = Duration::from_mins(1);
+
+/// How long one question may take that is asked again: one that is lost does not use up the time for all of them.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// How to start an operator.
 #[derive(Clone)]
@@ -119,7 +123,9 @@ impl Operator {
     pub fn spawn(options: OperatorOptions) -> Result<Self> {
         let metrics = ports::free().context(|| "find a port for the operator's metrics".into())?;
         let http = reqwest::Client::builder()
-            .timeout(ASK_LIMIT)
+            // A connection for each question: the operator closes those that are idle for some time, and a question
+            // that is sent at that very moment gets no answer.
+            .pool_max_idle_per_host(0)
             .build()
             .context(|| "make a client for the operator's metrics".into())?;
         let tls = options.tls.clone();
@@ -128,13 +134,13 @@ impl Operator {
 
     /// Waits until its `/readyz` says yes. Fails with the end of its log if it ends instead, or takes too long.
     pub async fn until_ready(&self, limit: Duration) -> Result<()> {
-        let ready = async || self.get("/readyz", None).await.is_ok_and(|(status, _)| status == 200);
+        let ready = async || self.get("/readyz", None, PROBE_LIMIT).await.is_ok_and(|(status, _)| status == 200);
         self.process.until_ready(limit, ready).await
     }
 
     /// What its `/metrics` says.
     pub async fn metrics(&self) -> Result<String> {
-        match self.get("/metrics", None).await? {
+        match self.get("/metrics", None, ASK_LIMIT).await? {
             (200, text) => Ok(text),
             (status, text) => Err(Error::Unexpected(format!("/metrics answers {status}: {text}"))),
         }
@@ -142,18 +148,18 @@ impl Operator {
 
     /// What its `/metrics` says to the bearer of this token: status and body.
     pub async fn metrics_as(&self, token: Option<&str>) -> Result<(u16, String)> {
-        self.get("/metrics", token).await
+        self.get("/metrics", token, ASK_LIMIT).await
     }
 
-    /// Asks its HTTP server for a path, as the bearer of a token: status and body.
-    async fn get(&self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
+    /// Asks its HTTP server for a path, as the bearer of a token, and waits this long: status and body.
+    async fn get(&self, path: &str, token: Option<&str>, limit: Duration) -> Result<(u16, String)> {
         let what = || format!("get {path} of {}", self.process.name());
         if let Some(tls) = &self.tls {
             let asked = async { tls.connect(self.metrics).await?.get(path, token).await };
-            let asked = tokio::time::timeout(ASK_LIMIT, asked).await;
+            let asked = tokio::time::timeout(limit, asked).await;
             return asked.unwrap_or_else(|_| Err(Error::Unexpected(format!("no answer in time: {}", what()))));
         }
-        let mut request = self.http.get(format!("http://{}{path}", self.metrics));
+        let mut request = self.http.get(format!("http://{}{path}", self.metrics)).timeout(limit);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }

@@ -53,6 +53,15 @@ fn is_quiet(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, LOOK).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
+/// Waits until nobody listens where a listener of this process was closed just now, at most as long as [`listen_again`]
+/// would: until then connections are taken by the copy that a starting child process holds.
+pub(crate) async fn until_quiet(address: SocketAddr) {
+    let begun = Instant::now();
+    while !is_quiet(address) && begun.elapsed() < COPIES_GONE {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Listens where a listener of this process was closed just now. A child process that was starting at that moment holds a
 /// copy of that one until it runs its program; nothing tells when it does.
 ///

@@ -345,7 +345,7 @@ fn reap(mut child: Child, alive: &Alive) -> ExitStatus {
 mod tests {
     use super::*;
 
-    const LIMIT: Duration = Duration::from_secs(10);
+    const LIMIT: Duration = Duration::from_mins(1);
 
     fn shell(directory: &Path, script: &str) -> Spec {
         Spec::new("script", "/bin/sh", directory.join("log")).arguments(["-c", script])

@@ -225,11 +225,23 @@ fn the_limit_counts_those_with_a_user_and_those_that_are_older() {
         .unwrap()
     };
     let asking = resource("m", 5, false);
+    let comes_before = |other: &AwsDeployUser, user: &AwsDeployUser| comes_before(other, user, "c");
     assert!(comes_before(&resource("a", 1, false), &asking));
     assert!(!comes_before(&resource("z", 9, false), &asking));
     assert!(comes_before(&resource("z", 9, true), &asking));
     assert!(comes_before(&resource("a", 5, false), &asking) && !comes_before(&resource("z", 5, false), &asking));
     assert!(!comes_before(&asking, &asking));
+    let allowed_by = |class: &str, uid: &str, second: u32| {
+        let mut user = resource(uid, second, true);
+        let recorded = serde_json::from_value(json!({"name": class, "generation": 1, "onRevoked": "Freeze"})).unwrap();
+        user.status.as_mut().unwrap().class = Some(recorded);
+        user
+    };
+    // Whoever comes from another class with its user waits like everybody.
+    assert!(comes_before(&resource("a", 1, false), &allowed_by("other", "m", 5)));
+    assert!(comes_before(&allowed_by("c", "z", 9), &allowed_by("other", "m", 5)));
+    assert!(!comes_before(&allowed_by("other", "z", 9), &asking), "it has no place here, and is younger");
+    assert!(!comes_before(&resource("a", 1, true), &allowed_by("c", "m", 5)));
     let (user, class) = (user(&json!({})), class(&json!({"users": {"maxPerNamespace": 2}})));
     let ask = |before| {
         authorize(

@@ -25,7 +25,8 @@ const POLICIES: [&str; 6] = [
     "arn:aws:iam::123456789012:policy/deploy/a",
     "arn:aws:iam::123456789012:policy/b",
 ];
-const PATTERNS: [&str; 7] = [
+const PATTERNS: [&str; 8] = [
+    "arn:aws:iam::aws:policy/*",
     "AmazonEC2FullAccess",
     "arn:aws:iam::aws:policy/AmazonS3FullAccess",
     "Amazon*",
@@ -130,6 +131,7 @@ fn may_attach(rules: &Value, arn: &str) -> bool {
     let allowed =
         rules["policies"]["allowed"].as_array().unwrap().iter().any(|pattern| match pattern.as_str().unwrap() {
             "*" => true,
+            "arn:aws:iam::aws:policy/*" => short != arn,
             "Amazon*" => short.starts_with("Amazon"),
             "Admin*" => administrator,
             "job-function/*" => short.starts_with("job-function/"),

@@ -6,6 +6,7 @@ use super::{Effect, Note, Scene, Step, Why};
 use crate::{
     api::Reason,
     domain::{
+        dates::later,
         journal::{Journal, Mode},
         world::{IamUser, JournalSeen, World},
     },
@@ -89,7 +90,7 @@ pub(super) fn publish(scene: &Scene<'_>) -> Option<Step> {
 
 pub(super) fn give_up_staged(scene: &Scene<'_>) -> Option<Step> {
     let (key_id, keyed_at) = scene.keyed()?;
-    (scene.suspended().is_none() && scene.now >= keyed_at + scene.settings.verify_timeout)
+    (scene.suspended().is_none() && scene.now >= later(keyed_at, scene.settings.verify_timeout))
         .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: true }))
 }
 
@@ -101,7 +102,7 @@ pub(super) fn verify(scene: &Scene<'_>) -> Option<Step> {
     let wanted = scene.settings.verify_successes;
     let progress = scene.world.verification.as_ref().filter(|seen| seen.key_id == key_id);
     let successes = progress.map_or(0, |seen| seen.successes);
-    let until_timeout = keyed_at + scene.settings.verify_timeout;
+    let until_timeout = later(keyed_at, scene.settings.verify_timeout);
     if successes >= wanted {
         // Accepted, and something else stands in the way of the Secret: that is told, and waited for.
         let note = scene.unwritable().unwrap_or_else(|| {
@@ -109,7 +110,7 @@ pub(super) fn verify(scene: &Scene<'_>) -> Option<Step> {
         });
         return Some(Step::Wait(until_timeout, note));
     }
-    let next_check = progress.map_or(scene.now, |seen| seen.last_at + scene.settings.verify_interval);
+    let next_check = progress.map_or(scene.now, |seen| later(seen.last_at, scene.settings.verify_interval));
     if scene.now >= next_check {
         return Some(Step::Do(Effect::VerifyKey(key_id.to_owned())));
     }
@@ -123,7 +124,7 @@ pub(super) fn verify(scene: &Scene<'_>) -> Option<Step> {
 pub(super) fn abandon_intent(scene: &Scene<'_>) -> Option<Step> {
     let journal = scene.world.journal()?;
     let Mode::Intent { known } = &journal.mode else { return None };
-    let due = journal.started_at + scene.settings.intent_dwell;
+    let due = later(journal.started_at, scene.settings.intent_dwell);
     if scene.now < due {
         let note = Note::new(
             Reason::Recovering,
@@ -151,7 +152,7 @@ pub(in crate::domain::plan) fn orphans(
         .keys
         .iter()
         .filter(|key| !known.contains(&key.id) && !user.is_tagged(&key.id) && published != Some(&key.id))
-        .filter(|key| key.created_at >= started_at && key.created_at <= started_at + CREATE_WINDOW)
+        .filter(|key| key.created_at >= started_at && key.created_at <= later(started_at, CREATE_WINDOW))
         .map(|key| key.id.clone())
         .collect();
     if candidates.len() > 1 { Vec::new() } else { candidates }

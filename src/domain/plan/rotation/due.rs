@@ -7,6 +7,7 @@ use crate::{
     api::{Reason, duration::humanize},
     domain::{
         backoff::{self, ErrorClass},
+        dates::later,
         owner::key_tag,
         schedule::spread_permille,
         world::Published,
@@ -43,7 +44,7 @@ impl Scene<'_> {
 
     /// When the schedule asks for the next rotation.
     pub(super) fn scheduled(&self) -> Option<Timestamp> {
-        self.desired.key.as_ref()?.rhythm.due(self.world.published()?.published_at, self.permille())
+        self.desired.key.as_ref()?.rhythm.due(self.world.handed_out_at(self.now, self.settings)?, self.permille())
     }
 
     /// When the next scheduled rotation begins: as it is due, or in the first window after that.
@@ -78,13 +79,9 @@ impl Scene<'_> {
     pub(super) fn held_back(&self, due: Due) -> Option<(Timestamp, Note)> {
         let reported = &self.world.reported;
         if let (Some(failed), 1..) = (reported.last_failure, reported.failed_attempts) {
-            let until = failed
-                + backoff::delay(
-                    ErrorClass::Transient,
-                    reported.failed_attempts,
-                    self.permille(),
-                    SignedDuration::ZERO,
-                );
+            let pause =
+                backoff::delay(ErrorClass::Transient, reported.failed_attempts, self.permille(), SignedDuration::ZERO);
+            let until = later(failed, pause);
             if self.now < until {
                 return Some((
                     until,
@@ -101,8 +98,8 @@ impl Scene<'_> {
         let pause = self.settings.repair_interval();
         let ours = self.user.keys.iter().filter(|key| self.world.is_ours(&key.id)).map(|key| key.created_at);
         // A key of the future was made before the clock was set back; to count from it, or from now, could be to wait for ever.
-        let made = ours.chain(reported.last_rotation).filter(|made| *made < self.now + pause);
-        let until = made.max()? + pause;
+        let made = ours.chain(reported.last_rotation).filter(|made| *made < later(self.now, pause));
+        let until = later(made.max()?, pause);
         (self.now < until).then(|| {
             (
                 until,

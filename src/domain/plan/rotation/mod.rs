@@ -57,9 +57,9 @@ type Rule = fn(&Scene<'_>) -> Option<Step>;
 
 /// The chain. Read it as the protocol's specification.
 pub const RULES: &[(&str, Rule)] = &[
-    ("a journal of unknown format is left alone", attempt::unknown_journal),
     ("suspended keys are Inactive", revoke::suspend),
     ("keys that are not declared any more are Inactive", withdraw::deactivate),
+    ("a journal of unknown format is left alone", attempt::unknown_journal),
     ("a quarantine that keys are replaced for is dated, and undated when it is over", quarantine::date),
     ("the published key of an abandoned attempt stays", attempt::keep_published_orphan),
     ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),

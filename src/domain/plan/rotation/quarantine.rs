@@ -10,6 +10,7 @@ use super::{Effect, Note, Scene, Step};
 use crate::{
     api::{Reason, mark},
     domain::{
+        dates::later,
         desired::OnQuarantine,
         policy,
         secret::PublishedFacts,
@@ -42,7 +43,7 @@ impl Scene<'_> {
     /// when the clock was ahead: all keys made until then would count as bad, one after the other.
     fn dated(&self) -> Option<Timestamp> {
         let date = self.user.tags.get(mark::TAG_QUARANTINED_AT)?.parse().ok();
-        date.filter(|date: &Timestamp| *date <= self.now + CLOCK_DIFFERENCE)
+        date.filter(|date: &Timestamp| *date <= later(self.now, CLOCK_DIFFERENCE))
     }
 
     /// Keys made until then are to be replaced.
@@ -52,7 +53,7 @@ impl Scene<'_> {
 
     pub(super) fn is_compromised(&self, key: &AccessKey) -> bool {
         // A key of the future was made when the clock was ahead; nobody can tell whether before or after the date.
-        let ahead = key.created_at > self.now + CLOCK_DIFFERENCE;
+        let ahead = key.created_at > later(self.now, CLOCK_DIFFERENCE);
         self.compromised_until().is_some_and(|until| ahead || key.created_at <= until)
     }
 
@@ -72,7 +73,7 @@ impl Scene<'_> {
 
     /// No key may be made in the second that the quarantine is dated with: it would count as a bad one.
     pub(super) fn after_the_date(&self) -> Option<Timestamp> {
-        self.compromised_until().map(|until| until + SignedDuration::from_secs(1)).filter(|at| *at > self.now)
+        self.compromised_until().map(|until| later(until, SignedDuration::from_secs(1))).filter(|at| *at > self.now)
     }
 
     /// What a quarantine means and what to do.

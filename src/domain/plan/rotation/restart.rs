@@ -7,6 +7,7 @@ use super::{Effect, Note, Scene, Step};
 use crate::{
     api::{Reason, user::RestartTarget},
     domain::{
+        dates::later,
         desired::Desired,
         owner::key_tag,
         restart::{Progress, Restarts, Rollout, Seen},
@@ -87,18 +88,19 @@ impl Scene<'_> {
     /// rotation: it needs the slot, and its key is no older than the one that these pods have.
     pub(super) fn restart_limit(&self, overlap_ends: Timestamp) -> Option<Timestamp> {
         self.rolling_out().next()?;
-        let limit = overlap_ends + self.settings.restart_hold;
+        let limit = later(overlap_ends, self.settings.restart_hold);
         Some(self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends))
     }
 
     /// When the workloads are to be looked at again.
     pub(super) fn restart_check(&self) -> Option<Timestamp> {
         let busy = |progress| match progress {
-            Progress::Since(since) => self.now < since + BUSY,
+            Progress::Since(since) => since <= self.now && self.now < later(since, BUSY),
             Progress::Owed | Progress::Missing => false,
         };
         let check = self.settings.restart_check;
-        self.rolling_out().map(|(_, progress)| self.now + if busy(progress) { check } else { check * RARELY }).min()
+        let rarely = check.saturating_mul(RARELY);
+        self.rolling_out().map(|(_, progress)| later(self.now, if busy(progress) { check } else { rarely })).min()
     }
 
     /// What there is to tell of restarts that are not over.

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Effect, Note, Scene, Step, Why};
 use crate::{
     api::{Reason, duration::humanize},
-    domain::{owner::key_tag, world::AccessKey},
+    domain::{dates::later, owner::key_tag, world::AccessKey},
 };
 
 pub(super) fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
@@ -18,7 +18,7 @@ pub(super) fn untag_gone(scene: &Scene<'_>) -> Option<Step> {
         // The value is the time of tagging. A key that was published a moment ago may be missing from
         // IAM's list; without its tag it would be taken for foreign, and stay for ever.
         let young =
-            since.parse::<Timestamp>().is_ok_and(|since| scene.listed_at() < since + scene.settings.intent_dwell);
+            since.parse::<Timestamp>().is_ok_and(|since| scene.listed_at() < later(since, scene.settings.intent_dwell));
         if Some(id) != published && scene.user.key(id).is_none() && !young {
             gone.insert(tag.clone());
             // The description has the bare key id as its name; it went with the key.
@@ -57,7 +57,7 @@ impl Scene<'_> {
     /// Since when a superseded key is that. It is newer than the published one if an earlier
     /// Secret came back, by a rename to and fro or from a backup; then it is what consumers hold.
     fn superseded_at(&self, key: &AccessKey) -> Option<Timestamp> {
-        self.working().map(|facts| facts.published_at.max(key.created_at))
+        self.handed_out_at().map(|handed_out_at| handed_out_at.max(key.created_at))
     }
 
     fn hold_while_used(&self) -> Option<SignedDuration> {
@@ -67,13 +67,13 @@ impl Scene<'_> {
     /// When the overlap of a superseded key ends.
     pub(super) fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
         let overlap = self.desired.key.as_ref()?.overlap;
-        self.superseded_at(key).map(|since| since + overlap)
+        self.superseded_at(key).map(|since| later(since, overlap))
     }
 
     /// When a superseded key is set Inactive, as far as is known now.
     pub(super) fn retires_at(&self, key: &AccessKey) -> Option<Timestamp> {
         if self.goes_at_once(key) {
-            return self.working().map(|facts| facts.published_at.min(self.now));
+            return self.handed_out_at().map(|handed_out_at| handed_out_at.min(self.now));
         }
         let ends = self.overlap_ends(key)?;
         let quiet = self.quiet_after(key, ends);
@@ -83,7 +83,7 @@ impl Scene<'_> {
     /// When a superseded key is out of use after the end of its overlap, as far as anybody waits for that.
     fn quiet_after(&self, key: &AccessKey, ends: Timestamp) -> Timestamp {
         let Some(hold) = self.hold_while_used() else { return ends };
-        let limit = ends + hold;
+        let limit = later(ends, hold);
         // No answer is no leave: neither one that AWS did not give, nor one from before the key was quiet for long.
         let answer = self.quiet_at(key).filter(|_| !self.has_to_ask(key));
         answer.map_or(if self.now < ends { ends } else { limit }, |quiet_at| quiet_at.clamp(ends, limit))
@@ -95,7 +95,7 @@ impl Scene<'_> {
         let since = self.superseded_at(key)?;
         let answer = self.world.last_used.get(&key.id)?;
         let used_at = answer.used_at.map_or(since, |used_at| used_at.clamp(since, answer.asked_at.max(since)));
-        Some(used_at + self.settings.last_used_window)
+        Some(later(used_at, self.settings.last_used_window))
     }
 
     /// AWS has to be asked about the last use of a superseded key: its overlap is over, and the answer there is, if
@@ -104,12 +104,12 @@ impl Scene<'_> {
         let (Some(ends), Some(hold)) = (self.overlap_ends(key), self.hold_while_used()) else { return false };
         let answered = self.world.last_used.get(&key.id).map(|answer| answer.asked_at);
         let stale = |asked_at| asked_at < ends || self.quiet_at(key).is_some_and(|at| asked_at < at && at <= self.now);
-        self.now >= ends && self.now < ends + hold && !self.goes_at_once(key) && answered.is_none_or(stale)
+        self.now >= ends && self.now < later(ends, hold) && !self.goes_at_once(key) && answered.is_none_or(stale)
     }
 
     /// The use of a superseded key that keeps it from retiring, long after the new key was there to be read.
     fn late_use(&self, key: &AccessKey) -> Option<Timestamp> {
-        let moved = self.superseded_at(key)? + self.settings.moving_time();
+        let moved = later(self.superseded_at(key)?, self.settings.moving_time());
         self.world.last_used.get(&key.id)?.used_at.filter(|used_at| *used_at > moved)
     }
 
@@ -118,7 +118,7 @@ impl Scene<'_> {
         let hold = self.hold_while_used()?;
         self.superseded().filter(|key| key.active).find_map(|key| {
             let ends = self.overlap_ends(key).filter(|ends| *ends <= self.now)?;
-            let (id, limit, window) = (&key.id, ends + hold, humanize(self.settings.last_used_window));
+            let (id, limit, window) = (&key.id, later(ends, hold), humanize(self.settings.last_used_window));
             Some(match self.late_use(key) {
                 Some(used_at) => Note::new(
                     Reason::StillUsed,
@@ -143,7 +143,7 @@ impl Scene<'_> {
         if self.retires_unrolled(key) {
             return Why::NotRolledOut;
         }
-        let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| ends + hold);
+        let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| later(ends, hold));
         let quiet = self.quiet_at(key).is_some_and(|at| at <= self.now);
         if limit.is_some_and(|limit| limit <= self.now) && !quiet { Why::HeldLongEnough } else { Why::Retired }
     }
@@ -151,7 +151,7 @@ impl Scene<'_> {
     /// When an Inactive key may be deleted. A lost note of its deactivation starts the dwell anew.
     pub(super) fn deletable_at(&self, key: &AccessKey) -> Timestamp {
         let since = self.world.reported.inactive_since.get(&key.id).copied().unwrap_or(self.now);
-        since.min(self.now) + self.settings.retire_dwell
+        later(since.min(self.now), self.settings.retire_dwell)
     }
 
     /// When the next superseded key has to be dealt with.

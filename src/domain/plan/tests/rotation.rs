@@ -175,7 +175,9 @@ fn a_key_that_was_published_although_it_was_given_up_stays() {
 fn a_journal_of_unknown_format_stops_everything_that_is_not_safe() {
     at_rest().unknown_journal().waits(None, Reason::UnknownJournal);
     at_rest().unknown_journal().requested().waits(None, Reason::UnknownJournal);
-    at_rest().unknown_journal().suspended().waits(None, Reason::UnknownJournal);
+    // Keys that are known to be ours are revoked all the same.
+    at_rest().unknown_journal().suspended().does("DeactivateKey K1 (Suspended)");
+    at_rest().unknown_journal().console_only().does("DeactivateKey K1 (Withdrawn)");
     without_key().unknown_journal().waits(None, Reason::UnknownJournal);
 }
 
@@ -196,7 +198,9 @@ fn the_chain_is_in_the_order_of_the_protocol() {
     let place =
         |rule: &str| RULES.iter().position(|(name, _)| *name == rule).unwrap_or_else(|| panic!("no rule {rule:?}"));
     for (first, then) in [
-        ("a journal of unknown format is left alone", "suspended keys are Inactive"),
+        ("suspended keys are Inactive", "a journal of unknown format is left alone"),
+        ("keys that are not declared any more are Inactive", "a journal of unknown format is left alone"),
+        ("a journal of unknown format is left alone", "the published key of an abandoned attempt stays"),
         ("suspended keys are Inactive", "orphans are deleted behind the fence"),
         ("the published key of an abandoned attempt stays", "a paused publisher of an abandoned key is fenced off"),
         ("a paused publisher of an abandoned key is fenced off", "orphans are deleted behind the fence"),
@@ -360,7 +364,7 @@ fn losing_keys_again_and_again_is_no_way_to_burn_them() {
     without_key().rotated_before(mins(1)).does("MintKey beside ");
     // A key that somebody else made does not count, and a first or scheduled key is not held back.
     without_key().key("F", secs(5)).does("MintKey beside F");
-    young(at_rest()).every(days(10)).does("MintKey beside K1");
+    young(at_rest()).published("K1", secs(20)).every(secs(10)).does("MintKey beside K1");
 }
 
 #[test]

@@ -124,8 +124,9 @@ impl StrictAws {
         let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(accepting) = accepting {
             accepting.abort();
-            // The port is closed once the task is gone.
+            // The port is closed once the task is gone, and with it the copies of starting child processes.
             let _ = accepting.await;
+            ports::until_quiet(self.address).await;
         }
     }
 

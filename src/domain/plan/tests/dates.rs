@@ -1,0 +1,96 @@
+//! Dates that others can write: in Secrets, tags and status.
+
+use proptest::prelude::*;
+
+use super::{super::revoked, *};
+use crate::{
+    api::class::OnRevoked,
+    domain::{authorize::Revocation, plan::Revoked},
+};
+
+#[test]
+fn a_date_of_the_future_keeps_no_key_beyond_its_time() {
+    let old = at_rest().published("K1", days(200)).every(days(90));
+    for age in [days(200), -days(36_500), secs(0), days(36_500)] {
+        old.clone().says_published(age).does("MintKey beside K1");
+    }
+    // An overlap of a day that began three days ago.
+    let over = in_overlap().published("K2", days(3));
+    for age in [days(3), -days(36_500), secs(0)] {
+        over.clone().says_published(age).does("DeactivateKey K1 (Retired)");
+    }
+}
+
+#[test]
+fn a_date_of_the_past_has_no_key_made_at_every_look_and_none_retired_early() {
+    at_rest().published("K1", mins(5)).says_published(days(36_500)).every(hours(12)).does("nothing");
+    in_overlap().says_published(days(36_500)).does("nothing");
+}
+
+/// Around now, and at both ends of the calendar.
+fn dates() -> impl Strategy<Value = Timestamp> {
+    prop_oneof![
+        Just(Timestamp::MIN),
+        Just(Timestamp::MAX),
+        Just(Timestamp::UNIX_EPOCH),
+        (-400_i64..400).prop_map(|hour| now() + hours(hour)),
+    ]
+}
+
+fn lengths() -> impl Strategy<Value = SignedDuration> {
+    prop_oneof![Just(days(3_650)), Just(secs(1)), (1_i64..2_000).prop_map(hours)]
+}
+
+fn modes() -> impl Strategy<Value = Option<Mode>> {
+    prop_oneof![
+        Just(None),
+        Just(Some(Mode::Intent { known: strings(&["K1"]) })),
+        dates().prop_map(|keyed_at| Some(Mode::Keyed { key_id: "K2".into(), keyed_at })),
+        Just(Some(Mode::Abandoned { orphans: strings(&["K2"]) })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_date_ends_a_pass(
+        (published_at, started_at, made_at, tagged_at) in (dates(), dates(), dates(), dates()),
+        (failed_at, rotated_at, inactive_since, used_at) in (dates(), dates(), dates(), dates()),
+        (mode, overlap, hold, every) in (modes(), lengths(), lengths(), lengths()),
+        (first_active, suspended, listed) in any::<(bool, bool, bool)>(),
+        policy in prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)],
+        how in prop_oneof![Just(OnRevoked::Freeze), Just(OnRevoked::Deactivate), Just(OnRevoked::Delete)],
+    ) {
+        let mut case = at_rest().every(every).overlap(overlap).held_while_used(hold).facts(|facts| {
+            facts.published_at = published_at;
+            "K2".clone_into(&mut facts.key_id);
+        });
+        case = case.user(|user| {
+            user.keys[0].active = first_active;
+            if listed {
+                user.keys.push(AccessKey { id: "K2".into(), active: true, created_at: made_at });
+            }
+            user.tags.insert(key_tag("K3"), tagged_at.to_string());
+        });
+        case.desired.suspend = suspended;
+        case = case.world(|world| {
+            world.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), asked_at: rotated_at });
+            world.reported.last_failure = Some(failed_at);
+            world.reported.failed_attempts = 3;
+            world.reported.last_rotation = Some(rotated_at);
+            world.reported.inactive_since.insert("K1".into(), inactive_since);
+            if let Some(mode) = mode {
+                let journal = Journal { started_at, rotate_request: None, previous_secret: None, mode };
+                world.journal = JournalSeen::Attempt { attempt: ATTEMPT.into(), journal };
+            }
+        });
+        case.leaving = policy;
+        let _ = (case.plan(), case.cleanup());
+        let refused = Revoked {
+            revocation: Revocation { how, why: None },
+            on_quarantine: case.desired.on_quarantine,
+            suspend: suspended,
+            overlap,
+        };
+        let _ = revoked(&case.desired.target, &refused, &case.world, now(), &case.settings);
+    }
+}
