@@ -753,6 +753,14 @@ class Notes(unittest.TestCase):
             self.assertIn(part, said)
         self.assertNotRegex(said, "YET|NEEDS AWS")
 
+    def test_the_first_commands_wait_long_enough_and_say_what_a_refusal_means(self):
+        # kubectl waits half a minute, which a first user may take.
+        said = notes()
+        self.assertRegex(said, r"wait --for=condition=Ready adu/example --timeout=3m\n")
+        for part in ("paramKind", "no params found", "Apply it again"):
+            self.assertIn(part, said)
+        self.assertNotIn("no params found", notes({"admission": {"classes": False}}))
+
     def test_the_classes_of_presets_are_spoken_of(self):
         role = "arn:aws:iam::123456789012:role/deploy-users"
         said = notes({
@@ -837,6 +845,29 @@ class Examples(unittest.TestCase):
             if manifest["kind"] == "AwsDeployUser":
                 served = classes[manifest["spec"]["className"]]["namespaces"]["names"]
                 self.assertIn(manifest["metadata"]["namespace"], served, name)
+
+    def test_no_class_leaves_the_api_server_a_default_to_write_into_a_list(self):
+        # What is compared by lists, as Argo CD does, would show it as drift for ever.
+        def absent(node, given, path, listed):
+            for key, below in node.get("properties", {}).items():
+                if listed and "default" in below and key not in given:
+                    yield f"{path}.{key}"
+                if key in given:
+                    yield from absent(below, given[key], f"{path}.{key}", listed)
+            if isinstance(node.get("items"), dict):
+                for each in given:
+                    yield from absent(node["items"], each, f"{path}[]", True)
+
+        crds = [yaml.safe_load(file.read_text()) for file in (CHART / "crd-files").glob("*.yaml")]
+        schemas = {crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"] for crd in crds}
+        classes = [yaml.safe_load(file.read_text()) for file in (ROOT / "examples" / "classes").glob("*.yaml")]
+        presets = {"cycle": {}, "defang": {}, "cdk": {"policy": "arn:aws:iam::123456789012:policy/cdk"}}
+        given = {preset: {"enabled": True, "namespaces": ["deploy"], **more} for preset, more in presets.items()}
+        classes += Objects({"presets": given}).kind("AwsDeployUserClass")
+        for manifest in [*classes, *(manifest for _, manifest in self.manifests())]:
+            if manifest["kind"] in schemas:
+                with self.subTest(manifest["metadata"]["name"]):
+                    self.assertEqual(list(absent(schemas[manifest["kind"]], manifest, "", False)), [])
 
     def test_pods_mount_a_secret_of_the_examples_as_a_directory(self):
         secrets = {
