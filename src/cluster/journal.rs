@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Client;
 use secrecy::ExposeSecret;
@@ -40,8 +41,13 @@ impl Attempt {
     fn of(held: Held) -> Self {
         let journal =
             held.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
-        let journal = journal.map(|journal| journal.in_secret_of(held.made_at()));
         Self { held, journal }
+    }
+
+    /// When the journal Secret was made, by the clock of the API server.
+    #[must_use]
+    pub fn made_at(&self) -> Option<Timestamp> {
+        self.held.made_at()
     }
 
     /// UID of the journal Secret: the name of the attempt.

@@ -3,7 +3,7 @@
 //! The Secret is the journal of a password: it is written first, marked pending, then AWS is told, then the mark
 //! is changed. A crash in between leads to the same password being set again, never to one that nobody holds.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -12,7 +12,7 @@ use super::{
     desired::DesiredConsole,
     owner::Owner,
     owner::label_value,
-    secret::{Content, csv_field},
+    secret::{Content, csv_field, hex},
 };
 use crate::api::mark;
 
@@ -172,10 +172,7 @@ pub fn facts(content: &Content) -> ConsoleFacts {
 /// SHA-256 over user name and password. The password has about 190 random bits, so the sum gives nothing away.
 fn checksum(user_name: &str, password: &str) -> String {
     let digest = Sha256::new().chain_update(user_name).chain_update("\n").chain_update(password).finalize();
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&digest)
 }
 
 #[cfg(test)]

@@ -2,10 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// A key is handed out this much later than its verification may take, at the longest: passes are cut off earlier.
-const PASS: SignedDuration = SignedDuration::from_mins(15);
+/// A key is tagged right behind its publication; by so much may the two times differ: a rounded second, and a clock that was
+/// corrected in between.
+const TOGETHER: SignedDuration = SignedDuration::from_mins(5);
 
-/// So much may the clocks of AWS and of the API server differ.
+/// By so much may the clocks of AWS and of the API server differ.
 const CLOCKS: SignedDuration = SignedDuration::from_hours(1);
 
 /// So much later than `at`, or the end of the calendar. Dates come from Secrets, tags and status: whoever may write one could
@@ -16,27 +17,38 @@ pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
 }
 
 /// When a key was handed out. Its Secret tells it, and whoever may write Secrets could move the date: ahead, to keep a key for
-/// ever, or back, to have one made at every look. A key is handed out soon after it is made or never, and when it was made
-/// IAM says; `made_at` is none while its list does not show the key.
+/// ever, or back, to have one made at every look. IAM knows better when that was not: before the key was made, and later than
+/// its user was tagged with it, which comes right behind. `made_at` is none while IAM's list does not show the key,
+/// `tagged_at` while there is no tag.
 #[must_use]
 pub fn handed_out_at(
     told: Timestamp,
     made_at: Option<Timestamp>,
+    tagged_at: Option<Timestamp>,
     now: Timestamp,
-    verify_timeout: SignedDuration,
 ) -> Timestamp {
-    match made_at {
-        // A key of the future was made before the clock was set back; that is no time to count from.
-        Some(made_at) => told.clamp(made_at.min(now), later(later(made_at, verify_timeout), PASS)),
-        None => told.min(later(now, PASS)),
-    }
+    // A key of the future was made before the clock was set back; that is no time to count from.
+    let earliest = made_at.unwrap_or(Timestamp::MIN).min(now);
+    let latest = later(tagged_at.unwrap_or(now), TOGETHER);
+    told.clamp(earliest, latest.max(earliest))
 }
 
-/// When an attempt was begun, or went on. Its journal tells it, by AWS's clock; that it was not there before its Secret was made
-/// the API server says, by another clock.
+/// Whether a tag is that of an earlier publication of the same key: its Secret was deleted before the attempt was over, and the
+/// key was published again out of the journal.
 #[must_use]
-pub fn written_at(told: Timestamp, secret_made_at: Option<Timestamp>) -> Timestamp {
-    secret_made_at.map_or(told, |made_at| told.min(later(made_at, CLOCKS)))
+pub fn is_of_before(tagged_at: Timestamp, published_at: Timestamp) -> bool {
+    later(tagged_at, TOGETHER) < published_at
+}
+
+/// When an attempt was begun, or went on. Its journal tells it, by AWS's clock. A date of the future, which holds the attempt up,
+/// is none: what was not there before its Secret was made the API server says, by another clock.
+#[must_use]
+pub fn written_at(told: Timestamp, secret_made_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    if told <= later(now, CLOCKS) {
+        told
+    } else {
+        secret_made_at.map_or(now, |made_at| later(made_at, CLOCKS)).min(told)
+    }
 }
 
 #[cfg(test)]
@@ -58,22 +70,30 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_handed_out_between_its_making_and_the_end_of_its_verification() {
-        let out = |told, made| handed_out_at(told, made, at(100), HOUR);
-        assert_eq!(out(at(11), Some(at(10))), at(11), "as it was");
-        let latest = later(at(11), PASS);
-        assert_eq!(out(at(99), Some(at(10))), latest, "not as late as the Secret says");
-        assert_eq!(out(Timestamp::MAX, Some(at(10))), latest);
-        assert_eq!(out(Timestamp::UNIX_EPOCH, Some(at(10))), at(10), "not before it was made");
-        assert_eq!(out(at(100), Some(at(105))), at(100), "the clock was set back since");
-        assert_eq!(out(Timestamp::MAX, None), later(at(100), PASS), "not in the list yet");
-        assert_eq!(out(at(99), None), at(99));
+    fn a_key_is_handed_out_between_its_making_and_its_tag() {
+        let out = |told, made, tagged| handed_out_at(told, made, tagged, at(100));
+        let (made, tagged) = (Some(at(10)), Some(at(50)));
+        assert_eq!(out(at(49), made, tagged), at(49), "as late as it was: the operator may have been away in between");
+        assert_eq!(
+            out(later(at(50), SignedDuration::from_secs(1)), made, tagged),
+            at(50) + SignedDuration::from_secs(1)
+        );
+        assert_eq!(out(at(99), made, tagged), later(at(50), TOGETHER), "not as late as the Secret says");
+        assert_eq!(out(Timestamp::MAX, made, tagged), later(at(50), TOGETHER));
+        assert_eq!(out(Timestamp::UNIX_EPOCH, made, tagged), at(10), "not before it was made");
+        assert_eq!(out(at(99), made, None), at(99), "no tag yet");
+        assert_eq!(out(Timestamp::MAX, made, None), later(at(100), TOGETHER));
+        assert_eq!(out(at(100), Some(at(105)), Some(at(100))), at(100), "the clock was set back since");
+        assert_eq!(out(at(99), None, None), at(99), "not in the list yet");
     }
 
     #[test]
-    fn an_attempt_is_not_younger_than_its_journal() {
-        assert_eq!(written_at(at(5), Some(at(5))), at(5));
-        assert_eq!(written_at(Timestamp::MAX, Some(at(5))), at(6));
-        assert_eq!(written_at(at(5), None), at(5));
+    fn an_attempt_of_the_future_is_not_younger_than_its_journal() {
+        let written = |told, made| written_at(told, made, at(10));
+        assert_eq!(written(at(10), Some(at(3))), at(10), "whatever the API server's clock says");
+        assert_eq!(written(at(11), Some(at(3))), at(11));
+        assert_eq!(written(Timestamp::MAX, Some(at(3))), at(4));
+        assert_eq!(written(at(12), Some(at(300))), at(12));
+        assert_eq!(written(Timestamp::MAX, None), at(10));
     }
 }

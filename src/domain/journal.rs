@@ -104,12 +104,12 @@ impl Journal {
         }
     }
 
-    /// The same, with dates that its Secret could have been given: it was made at this time.
+    /// The same, as far as its dates can be believed of a Secret that was made at this time.
     #[must_use]
-    pub fn in_secret_of(mut self, made_at: Option<Timestamp>) -> Self {
-        self.started_at = dates::written_at(self.started_at, made_at);
+    pub fn believed(mut self, secret_made_at: Option<Timestamp>, now: Timestamp) -> Self {
+        self.started_at = dates::written_at(self.started_at, secret_made_at, now);
         if let Mode::Keyed { keyed_at, .. } = &mut self.mode {
-            *keyed_at = dates::written_at(*keyed_at, made_at);
+            *keyed_at = dates::written_at(*keyed_at, secret_made_at, now);
         }
         self
     }

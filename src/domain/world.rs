@@ -8,9 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{
-    console::ConsoleSecret, dates, journal::Journal, restart::Seen, secret::PublishedFacts, settings::Settings,
-};
+use super::{console::ConsoleSecret, dates, journal::Journal, restart::Seen, secret::PublishedFacts};
 use crate::api::user::RestartTarget;
 
 /// Everything that `plan` looks at.
@@ -237,8 +235,18 @@ impl IamUser {
     /// Whether the key carries our ownership tag. Tag keys are compared as IAM does, ignoring case.
     #[must_use]
     pub fn is_tagged(&self, id: &str) -> bool {
+        self.key_tag(id).is_some()
+    }
+
+    /// When it was tagged with the key, right behind its publication; `None` without the tag, or if it does not say so.
+    #[must_use]
+    pub fn tagged_at(&self, id: &str) -> Option<Timestamp> {
+        self.key_tag(id)?.parse().ok()
+    }
+
+    fn key_tag(&self, id: &str) -> Option<&str> {
         let wanted = super::owner::key_tag(id);
-        self.tags.keys().any(|key| key.eq_ignore_ascii_case(&wanted))
+        self.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(&wanted)).map(|(_, value)| value.as_str())
     }
 }
 
@@ -287,10 +295,11 @@ impl World {
 
     /// When the key in our published Secret was handed out, as far as that can be believed.
     #[must_use]
-    pub fn handed_out_at(&self, now: Timestamp, settings: &Settings) -> Option<Timestamp> {
+    pub fn handed_out_at(&self, now: Timestamp) -> Option<Timestamp> {
         let facts = self.published()?;
         let made_at = self.user().and_then(|user| user.key(&facts.key_id)).map(|key| key.created_at);
-        Some(dates::handed_out_at(facts.published_at, made_at, now, settings.verify_timeout))
+        let tagged_at = self.user().and_then(|user| user.tagged_at(&facts.key_id));
+        Some(dates::handed_out_at(facts.published_at, made_at, tagged_at, now))
     }
 
     /// The journal of our attempt, if one is under way.

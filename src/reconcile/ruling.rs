@@ -68,7 +68,10 @@ pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> R
         Choice::None(violation) => Verdict::Refused(vec![violation]),
         Choice::Unreadable(why) => Verdict::Unreadable(why),
     };
-    let verdict = if unseen {
+    let by_name = class
+        .is_some_and(|class| !authorize::namespace::goes_by_labels(&class.spec.namespaces, &target.owner.namespace));
+    let allowed_by_name = by_name && matches!(verdict, Verdict::Allowed(_));
+    let verdict = if unseen && !allowed_by_name {
         // The watch of namespaces is another one than that of resources. It tells soon, and then all are looked at again.
         Verdict::Unreadable(format!("namespace {} is not known to this operator yet", target.owner.namespace))
     } else {

@@ -61,15 +61,16 @@ pub fn has_place(user: &AwsDeployUser, class: &str) -> bool {
     })
 }
 
-/// Whether `other` counts against the class's limit of users when `user` asks: it has its place already, or is older.
+/// Whether `other` counts against the class's limit of users when `user` asks. Those that have their place come first, then
+/// those that bring a user, then those without; the older one before the younger.
 #[must_use]
 pub fn comes_before(other: &AwsDeployUser, user: &AwsDeployUser, class: &str) -> bool {
-    let age = |user: &AwsDeployUser| {
-        (user.metadata.creation_timestamp.as_ref().map(|time| time.0), user.metadata.uid.clone())
+    let rank = |user: &AwsDeployUser| {
+        let has_user = user.status.as_ref().is_some_and(|status| status.user.is_some());
+        let made_at = user.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (!has_place(user, class), !has_user, made_at, user.metadata.uid.clone())
     };
-    other.metadata.uid != user.metadata.uid
-        && !has_place(user, class)
-        && (has_place(other, class) || age(other) < age(user))
+    other.metadata.uid != user.metadata.uid && !has_place(user, class) && rank(other) < rank(user)
 }
 
 /// Whether the class allows what the resource asks for.

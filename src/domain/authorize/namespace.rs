@@ -10,6 +10,12 @@ pub fn serves(rules: &ClassNamespaces, name: &str, labels: &BTreeMap<String, Str
     rules.names.iter().any(|served| served == "*" || served == name) || selects(&rules.selector, labels)
 }
 
+/// Whether it takes the labels of a namespace with this name to tell.
+#[must_use]
+pub fn goes_by_labels(rules: &ClassNamespaces, name: &str) -> bool {
+    !rules.names.iter().any(|served| served == "*" || served == name) && !rules.selector.is_empty()
+}
+
 /// The namespaces that a class serves, for a message.
 #[must_use]
 pub fn served(rules: &ClassNamespaces) -> String {

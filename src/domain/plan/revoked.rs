@@ -148,7 +148,7 @@ impl Revoked {
         }
         let superseded =
             user.keys.iter().filter(|key| key.active && key.id != published.key_id && user.is_tagged(&key.id));
-        let handed_out_at = scene.world.handed_out_at(scene.now, scene.settings).unwrap_or(scene.now);
+        let handed_out_at = scene.world.handed_out_at(scene.now).unwrap_or(scene.now);
         let until = |created_at: Timestamp| later(handed_out_at.max(created_at), self.overlap);
         let next = superseded.map(|key| (until(key.created_at), key)).min_by_key(|(at, _)| *at);
         match next {

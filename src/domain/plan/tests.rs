@@ -212,14 +212,14 @@ impl Case {
     /// Its key is one that can have been handed out then.
     fn published(self, id: &str, age: SignedDuration) -> Self {
         let facts = PublishedFacts::of(id, ago(age));
-        let believed = |world: &World, settings: &Settings| world.handed_out_at(now(), settings);
-        let mut case = self.world(|world| world.published = Published::Ours(facts));
-        if believed(&case.world, &case.settings) != Some(ago(age)) {
-            case = case.user(|user| {
-                user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.created_at = ago(age));
-            });
+        let case = self.world(|world| world.published = Published::Ours(facts));
+        if case.world.handed_out_at(now()) == Some(ago(age)) {
+            return case;
         }
-        case
+        case.user(|user| {
+            user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.created_at = ago(age));
+            user.tags.entry(key_tag(id)).and_modify(|tagged_at| *tagged_at = ago(age).to_string());
+        })
     }
 
     /// Somebody has written another date into the Secret.

@@ -218,7 +218,12 @@ pub fn facts(content: &Content, immutable: bool, desired: Option<&DesiredSecret>
 fn checksum(key: &KeyMaterial) -> String {
     let digest =
         Sha256::new().chain_update(&key.id).chain_update("\n").chain_update(key.secret.expose_secret()).finalize();
-    digest.iter().fold(String::with_capacity(64), |mut text, byte| {
+    hex(&digest)
+}
+
+/// Bytes as people write them.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })

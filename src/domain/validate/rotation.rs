@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     api::{
         AwsDeployUser, duration, mark,
@@ -10,6 +12,7 @@ use crate::{
     domain::{
         desired::{DEFAULT_EVERY, DEFAULT_OVERLAP, DesiredKey},
         schedule::{CronSchedule, Rhythm},
+        secret,
         settings::Settings,
         window::{Window, Windows},
     },
@@ -18,7 +21,7 @@ use crate::{
 /// Workloads that one key may have restarted: each costs a read a look while it rolls out, and a line of the status.
 const RESTART_LIMIT: usize = 10;
 
-/// Bytes of a request for a rotation.
+/// Bytes of a request for a rotation; of a longer one its SHA-256 is kept.
 const REQUEST_LIMIT: usize = 1024;
 
 pub(super) fn desired_key(
@@ -39,15 +42,9 @@ pub(super) fn desired_key(
         text.parse().map_err(|error| violate("accessKey.rotation.holdWhileUsed", error.to_string())).ok()
     });
     let rotate_request = user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned();
-    if let Some(request) = rotate_request.as_ref().filter(|request| request.len() > REQUEST_LIMIT) {
-        // It is copied into the Secret once it is honoured.
-        let message = format!(
-            "the annotation {} has {} bytes, {REQUEST_LIMIT} are allowed; the time of the request will do",
-            mark::ANNOTATION_ROTATE,
-            request.len()
-        );
-        violate("accessKey.rotation", message);
-    }
+    // It is copied into the Secret once it is honoured, whose annotations have a limit. No reason to refuse the resource.
+    let rotate_request =
+        rotate_request.map(|request| if request.len() > REQUEST_LIMIT { digest(&request) } else { request });
     let key = DesiredKey {
         description: declared.description.clone().filter(|text| !text.is_empty()),
         rhythm,
@@ -183,4 +180,8 @@ fn check_gap(
             ),
         );
     }
+}
+
+fn digest(request: &str) -> String {
+    format!("sha256:{}", secret::hex(&Sha256::digest(request)))
 }

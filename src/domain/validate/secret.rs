@@ -70,7 +70,7 @@ fn check_metadata(
             );
         }
     }
-    for key in annotations.keys().filter(|key| !is_qualified(key)) {
+    for key in annotations.keys().filter(|key| !is_qualified(&key.to_ascii_lowercase())) {
         violate("accessKey.secret.annotations", format!("{key:?} is no name of an annotation: {NAME}"));
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len().saturating_add(value.len())).sum();

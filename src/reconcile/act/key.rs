@@ -62,7 +62,7 @@ impl Actor<'_> {
         journal.mode = Mode::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
         let attempt = self.stage(&journals, &attempt, &journal, &key).await?;
         tracing::info!(key_id = key.id, "access key made");
-        self.observed.world.journal = observe::seen(&attempt, self.target);
+        self.observed.world.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
         self.observed.attempt = Some(attempt);
         let made = AccessKey { id: key.id, active: true, created_at };
         self.changed(String::new(), |user| user.keys.push(made));
@@ -215,7 +215,7 @@ impl Actor<'_> {
         let journals = Journals::new(self.context.client.clone(), self.target);
         let journal = Journal { mode: Mode::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = journals.replace(attempt, &journal, None).await?;
-        self.observed.world.journal = observe::seen(&attempt, self.target);
+        self.observed.world.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
         self.observed.attempt = Some(attempt);
         Ok(())
     }

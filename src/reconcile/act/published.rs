@@ -2,7 +2,7 @@
 
 use super::{Actor, floor};
 use crate::{
-    api::Reason,
+    api::{Reason, mark},
     domain::{
         desired::Desired,
         plan,
@@ -30,7 +30,10 @@ impl Actor<'_> {
         for (name, key_id) in noted.into_iter().chain(left_behind) {
             // It may have left one behind itself, whose key is not retired yet.
             let left = self.secrets().get(name).await?.filter(|left| left.foreign_to(&self.target.owner.uid).is_none());
-            previous.extend(left.map(|left| secret::publication(&left.content()).previous).unwrap_or_default());
+            let earlier = left.map(|left| secret::publication(&left.content()).previous).unwrap_or_default();
+            for (name, key_id) in earlier {
+                previous.entry(name).or_insert(key_id);
+            }
             previous.insert(name.clone(), key_id.clone());
         }
         previous.remove(&self.target.secret_name);
@@ -104,8 +107,11 @@ impl Actor<'_> {
 
     pub(super) async fn delete_previous(&mut self, name: &str) -> Result<(), PassError> {
         let secrets = self.secrets();
+        let recorded = self.observed.world.published().and_then(|facts| facts.previous.get(name));
         if let Some(old) = secrets.get(name).await?
             && old.foreign_to(&self.target.owner.uid).is_none()
+            // The name may have been used again since, for another key or for a password.
+            && old.content().annotations.get(mark::ANNOTATION_KEY_ID) == recorded
         {
             secrets.delete(&old).await?;
         }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Context, error::PassError, memory::Memory};
 use crate::{
@@ -60,7 +60,8 @@ pub(super) async fn observe(
     let second_hand = remembered.second_hand;
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
-    let keys_read_at = iam.clock().now().checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
+    let now = iam.clock().now();
+    let keys_read_at = now.checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
     let iam = remembered.iam.clone();
     memory.iam = Some(remembered);
     // A user that has to go, because its resource does or is not allowed.
@@ -96,7 +97,9 @@ pub(super) async fn observe(
     };
     let (journal, attempt) = match attempt {
         None => (JournalSeen::None, None),
-        Some(attempt) => (seen(&attempt, target), attempt.foreign_to(&target.owner.uid).is_none().then_some(attempt)),
+        Some(attempt) => {
+            (seen(&attempt, target, now), attempt.foreign_to(&target.owner.uid).is_none().then_some(attempt))
+        }
     };
     Ok(Observed {
         world: World {
@@ -152,12 +155,15 @@ fn or_gone<T>(user: &AwsDeployUser, read: Result<Option<T>, ClusterError>) -> Re
     }
 }
 
-pub(super) fn seen(attempt: &Attempt, target: &Target) -> JournalSeen {
+pub(super) fn seen(attempt: &Attempt, target: &Target, now: Timestamp) -> JournalSeen {
     if let Some(whose) = attempt.foreign_to(&target.owner.uid) {
         return JournalSeen::Foreign(whose);
     }
     match &attempt.journal {
-        Ok(journal) => JournalSeen::Attempt { attempt: attempt.id().to_owned(), journal: journal.clone() },
+        Ok(journal) => JournalSeen::Attempt {
+            attempt: attempt.id().to_owned(),
+            journal: journal.clone().believed(attempt.made_at(), now),
+        },
         Err(error) => JournalSeen::Unknown(error.to_string()),
     }
 }
@@ -174,7 +180,12 @@ fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<Stri
 fn reported(user: &AwsDeployUser, memory: &Memory) -> Reported {
     let failed = memory.failed.of(user.metadata.generation);
     let Some(status) = &user.status else {
-        return Reported { failed_attempts: failed.passes, last_failure: failed.last, ..Reported::default() };
+        return Reported {
+            failed_attempts: failed.passes,
+            last_failure: failed.last,
+            secret_name: memory.untold_secret.clone(),
+            ..Reported::default()
+        };
     };
     let same_generation = status.observed_generation == user.metadata.generation;
     Reported {

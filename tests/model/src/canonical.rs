@@ -67,12 +67,13 @@ fn forget(state: &mut State) {
             controller.verified = 0;
         }
         let memory = controller.memory.iter().flat_map(Keys::iter);
-        // When IAM was read is compared with what was young then: an intent, a publication.
+        // When IAM was read is compared with what was young then: an intent, a publication, the tag of a staged key.
         if controller.at == At::Ready {
             let intent = controller.view.journal.filter(|(journal, _)| journal.is_intent());
             let missing = |id: u8| controller.view.keys.get(id).is_none();
             let secret = controller.view.secret.filter(|(secret, _)| missing(secret.key));
-            if intent.is_none() && secret.is_none() {
+            let tagged = own.and_then(|id| controller.view.keys.entry(id)).filter(|key| key.tagged.is_some());
+            if intent.is_none() && secret.is_none() && tagged.is_none() {
                 controller.view.read = controller.view.read.map(|_| NOW);
             }
         }
@@ -150,6 +151,7 @@ fn walk_controller(controller: &mut Controller, visit: &mut impl FnMut(Name<'_>)
     visit(Name::Key(&mut controller.verified));
     walk_keys(&mut controller.view.keys, visit);
     visit(Name::Keys(&mut controller.view.gone));
+    visit(Name::Keys(&mut controller.view.tagged));
     controller.view.last_used.iter_mut().for_each(|key| visit(Name::Key(key)));
     controller.view.secret.iter_mut().for_each(|(secret, _)| walk_secret(secret, visit));
     controller.view.journal.iter_mut().for_each(|(journal, _)| walk_journal(journal, visit));

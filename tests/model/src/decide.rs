@@ -28,7 +28,7 @@ use awsdeploy::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::state::{Age, Ids, Keys, LIMIT, Mode, NOW, View, each, only};
+use crate::state::{Age, Ids, LIMIT, Mode, NOW, View, each, has, only};
 
 /// An effect of the plan, in the model's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,7 +148,7 @@ static DESIRED: LazyLock<Desired> = LazyLock::new(|| {
 fn world(view: &View, verified: u8) -> World {
     let journal = view.journal.map(|(journal, _)| journal);
     World {
-        iam: Iam::Found(user(&view.keys, view.read.unwrap_or(NOW))),
+        iam: Iam::Found(user(view)),
         keys_read_at: view.read.map(|age| at(age, 0)),
         grants_live: view.read.is_some(),
         console: ConsoleSecret::Missing,
@@ -207,11 +207,12 @@ fn world(view: &View, verified: u8) -> World {
     }
 }
 
-fn user(keys: &Keys, read: Age) -> IamUser {
-    let target = &DESIRED.target;
+fn user(view: &View) -> IamUser {
+    let (target, keys) = (&DESIRED.target, &view.keys);
     let mut tags = target.owner.tags();
     tags.extend(keys.iter().filter_map(|key| {
-        // Its age is that at the time of reading.
+        // Its age is that at the time of reading, unless the pass has written it since.
+        let read = view.read.filter(|_| !has(view.tagged, key.id)).unwrap_or(NOW);
         let since = at(key.tagged?, 0) - at(NOW, 0).duration_since(at(read, 0));
         Some((key_tag(&name(key.id)), since.strftime("%FT%TZ").to_string()))
     }));

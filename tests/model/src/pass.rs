@@ -207,7 +207,9 @@ impl Protocol {
             Do::Untag(ids) => {
                 for id in each(ids) {
                     state.keys.change(id, |key| key.tagged = None);
-                    state.controllers[index].view.keys.change(id, |key| key.tagged = None);
+                    let view = &mut state.controllers[index].view;
+                    view.keys.change(id, |key| key.tagged = None);
+                    view.tagged &= !only(id);
                 }
             }
             Do::Abandon(orphans, failed) => self.abandon(state, index, orphans, failed),
@@ -374,7 +376,9 @@ fn begin(state: &mut State, index: usize, known: Ids) {
 
 fn tag(state: &mut State, index: usize, id: u8) {
     state.keys.change(id, |key| key.tagged = Some(NOW));
-    state.controllers[index].view.keys.change(id, |key| key.tagged = Some(NOW));
+    let view = &mut state.controllers[index].view;
+    view.keys.change(id, |key| key.tagged = Some(NOW));
+    view.tagged |= only(id);
 }
 
 fn delete(state: &mut State, id: u8) {

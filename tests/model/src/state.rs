@@ -154,9 +154,8 @@ impl Keys {
 
     fn age(&mut self, least: Age) {
         self.age_keys(least);
-        // Nobody asks more of a tag's age.
         let tags = self.0.iter_mut().filter_map(|key| key.tagged.as_mut());
-        tags.for_each(|age| *age = (*age).max(least.min(DWELL)));
+        tags.for_each(|age| *age = (*age).max(least));
     }
 
     fn age_keys(&mut self, least: Age) {
@@ -254,6 +253,8 @@ pub struct View {
     pub journal: Option<(Journal, bool)>,
     /// Keys that this pass has deleted.
     pub gone: Ids,
+    /// Keys that this pass has tagged since it has read IAM.
+    pub tagged: Ids,
     /// The key that was used most recently, if that was asked for.
     pub last_used: Option<u8>,
 }

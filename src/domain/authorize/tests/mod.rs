@@ -238,9 +238,10 @@ fn the_limit_counts_those_with_a_user_and_those_that_are_older() {
         user
     };
     // Whoever comes from another class with its user waits like everybody.
-    assert!(comes_before(&resource("a", 1, false), &allowed_by("other", "m", 5)));
     assert!(comes_before(&allowed_by("c", "z", 9), &allowed_by("other", "m", 5)));
-    assert!(!comes_before(&allowed_by("other", "z", 9), &asking), "it has no place here, and is younger");
+    assert!(comes_before(&allowed_by("other", "z", 9), &asking), "it brings a user");
+    assert!(comes_before(&allowed_by("other", "a", 1), &allowed_by("other", "m", 5)), "one after the other");
+    assert!(!comes_before(&asking, &allowed_by("other", "z", 9)), "whoever never had a user takes none away");
     assert!(!comes_before(&resource("a", 1, true), &allowed_by("c", "m", 5)));
     let (user, class) = (user(&json!({})), class(&json!({"users": {"maxPerNamespace": 2}})));
     let ask = |before| {

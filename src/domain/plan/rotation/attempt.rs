@@ -6,7 +6,7 @@ use super::{Effect, Note, Scene, Step, Why};
 use crate::{
     api::Reason,
     domain::{
-        dates::later,
+        dates::{self, later},
         journal::{Journal, Mode},
         world::{IamUser, JournalSeen, World},
     },
@@ -50,14 +50,16 @@ pub(super) fn close_abandoned(scene: &Scene<'_>) -> Option<Step> {
 
 pub(super) fn tag_published(scene: &Scene<'_>) -> Option<Step> {
     let published = scene.world.published()?;
-    if scene.user.is_tagged(&published.key_id) {
-        return None;
-    }
+    let tagged = scene.user.is_tagged(&published.key_id);
     let due = match scene.world.journal() {
         // Our own publication a moment ago: IAM's list may not show the key yet, the tag does no harm then.
-        Some(journal) => matches!(&journal.mode, Mode::Keyed { key_id, .. } if *key_id == published.key_id),
+        Some(journal) => {
+            let of_before = |tagged_at| dates::is_of_before(tagged_at, published.published_at);
+            let late = !tagged || scene.user.tagged_at(&published.key_id).is_some_and(of_before);
+            late && matches!(&journal.mode, Mode::Keyed { key_id, .. } if *key_id == published.key_id)
+        }
         // Somebody took the tag away. The Secret proves that the key is ours.
-        None => published.intact && scene.user.key(&published.key_id).is_some(),
+        None => !tagged && published.intact && scene.user.key(&published.key_id).is_some(),
     };
     due.then(|| Step::Do(Effect::TagKey(published.key_id.clone())))
 }

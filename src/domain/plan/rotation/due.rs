@@ -44,7 +44,7 @@ impl Scene<'_> {
 
     /// When the schedule asks for the next rotation.
     pub(super) fn scheduled(&self) -> Option<Timestamp> {
-        self.desired.key.as_ref()?.rhythm.due(self.world.handed_out_at(self.now, self.settings)?, self.permille())
+        self.desired.key.as_ref()?.rhythm.due(self.world.handed_out_at(self.now)?, self.permille())
     }
 
     /// When the next scheduled rotation begins: as it is due, or in the first window after that.

@@ -37,16 +37,17 @@ impl Scene<'_> {
     /// ago may not be in IAM's lists yet.
     pub(super) fn working(&self) -> Option<&PublishedFacts> {
         let published = self.world.published()?;
-        let (at, dwell) = (self.world.handed_out_at(self.now, self.settings)?, self.settings.intent_dwell);
+        let (at, dwell) = (self.world.handed_out_at(self.now)?, self.settings.intent_dwell);
         // A time in the future is none to count from: the clock was set back since.
-        let too_young_to_be_listed = self.listed_at() < later(at, dwell) && at < later(self.now, dwell);
+        let too_young_to_be_listed =
+            self.listed_at() < later(at, dwell) && published.published_at < later(self.now, dwell);
         let alive = self.user.key(&published.key_id).map_or(too_young_to_be_listed, |key| key.active);
         (alive && published.intact).then_some(published)
     }
 
     /// When the working key was handed out.
     pub(super) fn handed_out_at(&self) -> Option<Timestamp> {
-        self.working().and_then(|_| self.world.handed_out_at(self.now, self.settings))
+        self.working().and_then(|_| self.world.handed_out_at(self.now))
     }
 
     /// When IAM's list was made. What is missing from it is judged by this, not by now: a pass may have been slow.

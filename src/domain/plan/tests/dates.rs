@@ -22,6 +22,24 @@ fn a_date_of_the_future_keeps_no_key_beyond_its_time() {
 }
 
 #[test]
+fn a_key_that_was_handed_out_late_leaves_the_one_before_its_whole_overlap() {
+    // The operator was away for three days with the key in its journal.
+    let late = at_rest().key("K2", days(3)).keyed("K2", days(3)).published("K2", mins(1));
+    late.does("TagKey K2");
+    let tagged = at_rest().key("K2", days(3)).published("K2", mins(1)).tagged_since("K2", mins(1));
+    tagged.waits(days(1) - mins(1), Reason::Overlap);
+}
+
+#[test]
+fn a_key_that_is_published_again_out_of_its_journal_is_tagged_again() {
+    let again = at_rest().key("K2", days(2)).keyed("K2", days(2)).published("K2", secs(5)).tagged_since("K2", days(2));
+    again.does("TagKey K2");
+    again.tagged_since("K2", secs(4)).does("CloseJournal");
+    // Without an attempt the tag stays as it is: the date in the Secret may be anybody's.
+    at_rest().published("K1", days(10)).says_published(secs(5)).does("nothing");
+}
+
+#[test]
 fn a_date_of_the_past_has_no_key_made_at_every_look_and_none_retired_early() {
     at_rest().published("K1", mins(5)).says_published(days(36_500)).every(hours(12)).does("nothing");
     in_overlap().says_published(days(36_500)).does("nothing");
@@ -69,7 +87,7 @@ proptest! {
             if listed {
                 user.keys.push(AccessKey { id: "K2".into(), active: true, created_at: made_at });
             }
-            user.tags.insert(key_tag("K3"), tagged_at.to_string());
+            user.tags.extend(["K2", "K3"].map(|id| (key_tag(id), tagged_at.to_string())));
         });
         case.desired.suspend = suspended;
         case = case.world(|world| {

@@ -78,7 +78,7 @@ fn a_staged_key_that_was_revoked_is_given_up_even_if_sts_still_accepts_it() {
 fn a_published_key_is_tagged_then_its_attempt_is_closed() {
     let published = staged().published("K2", secs(1));
     published.does("TagKey K2");
-    published.clone().tagged("K2").does("CloseJournal");
+    published.clone().tagged_since("K2", secs(1)).does("CloseJournal");
     // The list of IAM lags; the Secret is the proof.
     published.key_gone("K2").does("TagKey K2");
 }

@@ -62,7 +62,7 @@ fn an_attempt_under_way_is_brought_to_its_end_first() {
     let published = at_rest().console_only().inactive("K1").key("K2", secs(5)).inactive("K2");
     let published = published.published("K2", secs(2)).keyed("K2", secs(5));
     published.does("TagKey K2");
-    published.tagged("K2").does("CloseJournal");
+    published.tagged_since("K2", secs(1)).does("CloseJournal");
     at_rest().console_only().unknown_journal().does("DeactivateKey K1 (Withdrawn)");
     let inactive = at_rest().console_only().inactive_since("K1", mins(10));
     inactive.unknown_journal().waits(None, Reason::UnknownJournal);

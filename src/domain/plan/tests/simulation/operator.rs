@@ -505,8 +505,14 @@ impl Pass<'_> {
         let before = self.seen.held.as_ref().map(|held| secret::publication(&held.content)).unwrap_or_default();
         let journal = self.seen.world.journal().cloned();
         let mut previous = before.previous;
-        previous.extend(journal.as_ref().and_then(|journal| journal.previous_secret.clone()));
-        previous.extend(left_behind.cloned());
+        let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
+        for (name, key_id) in noted.into_iter().chain(left_behind) {
+            let left = self.cloud.secrets.get(name);
+            for (name, key_id) in left.map(|left| secret::publication(&left.content).previous).unwrap_or_default() {
+                previous.entry(name).or_insert(key_id);
+            }
+            previous.insert(name.clone(), key_id.clone());
+        }
         previous.remove(&self.target.secret_name);
         let publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),
