@@ -1,4 +1,5 @@
-//! A pass over a resource that is not allowed: what its user may keep depends on what it has.
+//! A pass over a resource that is not allowed: what its user may keep depends on what it has. And over one that is suspended
+//! and not valid: it keeps all but its keys.
 
 use jiff::SignedDuration;
 
@@ -60,27 +61,36 @@ impl Pass<'_> {
             self.look_again(user, &mut actor, Facts::Live).await?;
             revoked = self.revoked(user, &actor.observed.world);
         }
-        self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
+        if !self.is_invalid() {
+            self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
+        }
         Ok((actor, revoked))
+    }
+
+    fn is_invalid(&self) -> bool {
+        matches!(self.errors.first(), Some((PassError::Invalid(_), _)))
     }
 
     /// Whether there is something to take, or to write down, that was not done before.
     fn is_news(&self, user: &AwsDeployUser, revoked: &Revoked, world: &World) -> bool {
         let recorded = user.status.as_ref().and_then(|status| status.revocation);
         let settings = &self.context.settings.protocol;
-        recorded != noted(revoked.revocation.how)
+        (recorded != noted(revoked.revocation.how) && !self.is_invalid())
             || !plan::revoked(self.target, revoked, world, self.now(), settings).effects.is_empty()
     }
 
     fn revoked(&self, user: &AwsDeployUser, world: &World) -> Revoked {
         let ours = world.user().filter(|found| self.target.owner.of(&found.tags) == Ownership::Ours);
         let overlap = user.spec.programmatic().and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
+        let revocation = match ours {
+            // A class allows it.
+            _ if self.is_invalid() => Revocation { how: OnRevoked::Freeze, why: None },
+            // What was removed before stays removed; of what never was there is nothing to take.
+            None => Revocation { how: self.without_user(user), why: None },
+            Some(found) => self.ruling.revocation(user, found),
+        };
         Revoked {
-            revocation: ours.map_or_else(
-                // What was removed before stays removed; of what never was there is nothing to take.
-                || Revocation { how: self.without_user(user), why: None },
-                |found| self.ruling.revocation(user, found),
-            ),
+            revocation,
             on_quarantine: self.ruling.on_quarantine(user),
             suspend: user.spec.suspend,
             overlap: overlap.and_then(Result::ok).unwrap_or(desired::DEFAULT_OVERLAP).max(SignedDuration::ZERO),

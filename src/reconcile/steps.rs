@@ -86,6 +86,11 @@ impl Pass<'_> {
                 self.errors.push((error, about));
                 return Box::pin(self.revoke(user)).await;
             }
+            // Nothing is done by a spec that is not valid, but for this one word of it.
+            Err((error @ PassError::Invalid(_), about)) if has_finalizer(user) && user.spec.suspend => {
+                self.errors.push((error, about));
+                return Box::pin(self.revoke(user)).await;
+            }
             Err((error, about)) => {
                 self.errors.push((error, about));
                 return self.report(user.clone(), None, None, Vec::new(), false).await;

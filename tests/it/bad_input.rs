@@ -114,6 +114,31 @@ pub(crate) async fn an_unreachable_aws_leaves_ready_as_it_was() {
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
 }
 
+pub(crate) async fn a_spec_that_is_not_valid_can_still_be_suspended() {
+    let stage = Stage::new().await;
+    let spec = |overlap: &str, suspend: bool| {
+        let rotation = json!({"every": "12h", "overlap": overlap});
+        json!({"userName": "u", "suspend": suspend, "accessKey": {"rotation": rotation}})
+    };
+    stage.apply("x", spec("1h", false)).await;
+    stage.ready("x").await;
+    let key = stage.published("x").await;
+    stage.apply("x", spec("13h", false)).await;
+    stage.until_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
+    assert!(stage.account.accepts(&key), "a mistake costs no key");
+    stage.apply("x", spec("13h", true)).await;
+    stage.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    let user = stage.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    let authorized = condition(&user, ConditionType::Authorized).expect("Authorized");
+    assert_eq!((authorized.status.as_str(), authorized.reason.as_str()), ("False", Reason::InvalidSpec.as_str()));
+    let class = user.status.and_then(|status| status.class);
+    assert!(class.is_some(), "which class allows it is not forgotten");
+    stage.apply("x", spec("1h", false)).await;
+    let other = stage.until_published("x", &key).await;
+    stage.ready("x").await;
+    assert_eq!(stage.iam("u").await.active_keys(), [other.as_str()]);
+}
+
 pub(crate) async fn one_bad_resource_does_not_stop_the_others() {
     let stage = Stage::with_arguments(&["--concurrency=1"]).await;
     for n in 0..3 {

@@ -169,6 +169,7 @@ const CLAIMS: &[Claim] = claims! {
         missing_credentials_are_told_and_waited_for,
         an_unreachable_aws_leaves_ready_as_it_was,
         one_bad_resource_does_not_stop_the_others,
+        a_spec_that_is_not_valid_can_still_be_suspended,
     }
     class: {
         without_a_class_nothing_is_allowed,
