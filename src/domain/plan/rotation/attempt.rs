@@ -54,7 +54,9 @@ pub(super) fn tag_published(scene: &Scene<'_>) -> Option<Step> {
     let due = match scene.world.journal() {
         // Our own publication a moment ago: IAM's list may not show the key yet, the tag does no harm then.
         Some(journal) => {
-            let of_before = |tagged_at| dates::is_of_before(tagged_at, published.published_at);
+            // A date of the future is anybody's: the tag would be of before it however often it is written.
+            let published_at = published.published_at.min(scene.now);
+            let of_before = |tagged_at| dates::is_of_before(tagged_at, published_at);
             let late = !tagged || scene.user.tagged_at(&published.key_id).is_some_and(of_before);
             late && matches!(&journal.mode, Mode::Keyed { key_id, .. } if *key_id == published.key_id)
         }
