@@ -23,6 +23,9 @@ pub const GROUP: &str = "awsdeploy.dev";
 /// Field manager, `app.kubernetes.io/managed-by` value and reporting controller.
 pub const MANAGER: &str = "aws-deploy-user-operator";
 
+/// Names of Secrets, classes and workloads, as the API server takes them: DNS subdomains.
+const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
 /// The custom resource definitions as YAML: plural name and document of each.
 ///
 /// # Errors

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::OBJECT_NAME;
+
 /// The Secret that holds the key. The operator creates it and never takes over one that exists.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -13,10 +15,7 @@ pub struct SecretSpec {
     /// Name of the Secret, in the namespace of this resource. Default: the name of this resource.
     /// A new name leads to a new key; the old Secret stays until its key is retired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")
         .message("names that end with .awsdeploy-journal are used by this operator"))]
     pub name: Option<String>,

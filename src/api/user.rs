@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::template::InlinePolicy;
 use super::{
+    OBJECT_NAME,
     class::{OnQuarantine, OnRevoked},
     duration::HumanDuration,
     secret::SecretSpec,
@@ -51,10 +52,7 @@ pub struct AwsDeployUserSpec {
     /// Name of the `AwsDeployUserClass` that allows this resource what it asks for. Default: the class that a cluster
     /// admin has made the default one when the resource was first allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub class_name: Option<String>,
 
     /// Name of the IAM user. Immutable. Default: as the class says, `<namespace>-<name>` of this resource unless it says
@@ -202,10 +200,7 @@ pub struct RestartTarget {
     /// Kind of the workload, of the API group `apps`.
     pub kind: WorkloadKind,
     /// Name of the workload, in the namespace of this resource.
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: String,
 }
 
@@ -354,10 +349,7 @@ pub struct ConsoleSpec {
     /// Name of the Secret with `username`, `password`, `consoleSignInUrl` and `credentials.csv`, in the
     /// namespace of this resource. Default: `<name of this resource>-console`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 253),
-        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
-    )]
+    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("console.secretName is immutable: remove console first, then add it with the other name"))]
     #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")

@@ -8,7 +8,7 @@ use croner::{
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::memo::Memo;
+use super::{dates::later, memo::Memo};
 
 /// When keys are rotated.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,13 +91,11 @@ impl Rhythm {
     pub fn due(&self, last: Timestamp, permille: i32) -> Option<Timestamp> {
         match self {
             Self::Never => None,
-            Self::Every(interval) => {
-                Some(last.checked_add(*interval - spread(*interval, permille)).unwrap_or(Timestamp::MAX))
-            }
+            Self::Every(interval) => Some(later(last, *interval - spread(*interval, permille))),
             Self::Cron(schedule) => {
                 let tick = schedule.after(last)?;
                 let gap = schedule.after(tick).map_or(SignedDuration::ZERO, |next| next.duration_since(tick));
-                Some(tick.checked_add(spread(gap, permille)).unwrap_or(Timestamp::MAX))
+                Some(later(tick, spread(gap, permille)))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::{fmt::Write as _, sync::LazyLock};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
+    dates::later,
     memo::Memo,
     schedule::{CronSchedule, Rhythm, SAMPLE_SIZE, sample_start},
 };
@@ -111,7 +112,7 @@ impl Window {
             return Some(due);
         }
         let spread = SignedDuration::from_secs((self.duration / 2 * permille / 1000).as_secs());
-        Some(opens.checked_add(spread).unwrap_or(Timestamp::MAX))
+        Some(later(opens, spread))
     }
 }
 

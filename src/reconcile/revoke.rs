@@ -61,10 +61,13 @@ impl Pass<'_> {
             self.look_again(user, &mut actor, Facts::Live).await?;
             revoked = self.revoked(user, &actor.observed.world);
         }
-        if !self.is_invalid() {
-            self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
-        }
+        self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
         Ok((actor, revoked))
+    }
+
+    /// Whether the status has how far it goes. Of a resource that is allowed, and only not valid, it has nothing to say.
+    fn is_noted(&self, user: &AwsDeployUser, how: OnRevoked) -> bool {
+        self.is_invalid() || user.status.as_ref().and_then(|status| status.revocation) == noted(how)
     }
 
     fn is_invalid(&self) -> bool {
@@ -73,9 +76,8 @@ impl Pass<'_> {
 
     /// Whether there is something to take, or to write down, that was not done before.
     fn is_news(&self, user: &AwsDeployUser, revoked: &Revoked, world: &World) -> bool {
-        let recorded = user.status.as_ref().and_then(|status| status.revocation);
         let settings = &self.context.settings.protocol;
-        (recorded != noted(revoked.revocation.how) && !self.is_invalid())
+        !self.is_noted(user, revoked.revocation.how)
             || !plan::revoked(self.target, revoked, world, self.now(), settings).effects.is_empty()
     }
 
@@ -99,10 +101,8 @@ impl Pass<'_> {
 
     /// Writes down how far it goes, before the first thing is taken: what is left of the user may look as if it were allowed.
     async fn note_revocation(&self, user: &mut AwsDeployUser, how: OnRevoked) -> Result<(), PassError> {
-        let status = user.status.clone().unwrap_or_default();
-        let wanted = noted(how);
-        if status.revocation != wanted {
-            let status = AwsDeployUserStatus { revocation: wanted, ..status };
+        if !self.is_noted(user, how) {
+            let status = AwsDeployUserStatus { revocation: noted(how), ..user.status.clone().unwrap_or_default() };
             let users = Users::new(self.context.client.clone(), &self.target.owner.namespace);
             *user = users.write_status(user, status).await?;
         }

@@ -82,17 +82,17 @@ impl Pass<'_> {
         }
         match validated {
             Ok(desired) => self.desired = desired,
-            Err((error @ PassError::NotAllowed(_), about)) if has_finalizer(user) => {
-                self.errors.push((error, about));
-                return Box::pin(self.revoke(user)).await;
-            }
-            // Nothing is done by a spec that is not valid, but for this one word of it.
-            Err((error @ PassError::Invalid(_), about)) if has_finalizer(user) && user.spec.suspend => {
-                self.errors.push((error, about));
-                return Box::pin(self.revoke(user)).await;
-            }
             Err((error, about)) => {
+                let revokes = match &error {
+                    PassError::NotAllowed(_) => true,
+                    // Nothing is done by a spec that is not valid, but for this one word of it.
+                    PassError::Invalid(_) => user.spec.suspend,
+                    _ => false,
+                };
                 self.errors.push((error, about));
+                if revokes && has_finalizer(user) {
+                    return Box::pin(self.revoke(user)).await;
+                }
                 return self.report(user.clone(), None, None, Vec::new(), false).await;
             }
         }

@@ -16,6 +16,7 @@ use crate::{
     api::{AwsDeployUser, MANAGER, Reason},
     cluster::{ClusterErrorKind, News, Users},
     domain::{
+        dates::later,
         plan::{Note, Plan},
         verdict::About,
         world::{IamUser, World},
@@ -149,9 +150,7 @@ impl Pass<'_> {
     /// When there is something to do even if nothing changes.
     fn next(&self, plan: Option<&Plan>, world: Option<&World>, failures: u32, now: Timestamp) -> Timestamp {
         let settings = &self.context.settings;
-        let after = |duration: Duration| {
-            now.checked_add(SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
-        };
+        let after = |duration: Duration| later(now, SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX));
         let mut times = vec![after(settings.resync)];
         times.extend(plan.and_then(|plan| plan.wake_at));
         times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failures)));

@@ -41,6 +41,14 @@ fn crafted(mut secret: Secret) -> Secret {
     secret
 }
 
+/// Makes a journal of the resource out of rubbish.
+async fn craft_journal(stage: &Stage) {
+    let mut journal = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
+    journal.metadata.name = Some("x.awsdeploy-journal".to_owned());
+    journal.metadata.owner_references = stage.user("x").await.controller_owner_ref(&()).map(|owner| vec![owner]);
+    stage.secrets().create(&PostParams::default(), &crafted(journal)).await.expect("a tenant may");
+}
+
 pub(crate) async fn what_others_write_into_our_secrets_is_repeated_nowhere_and_stops_nobody() {
     let stage = Stage::new().await;
     stage.apply("x", json!({"userName": "x"})).await;
@@ -54,11 +62,8 @@ pub(crate) async fn what_others_write_into_our_secrets_is_repeated_nowhere_and_s
     assert!(!said(&stage).await.contains(CANARY));
 
     // A journal of our own that is none. An attempt is not guessed at; whoever made it can take it away.
-    let mut journal = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
-    journal.metadata.name = Some("x.awsdeploy-journal".to_owned());
-    journal.metadata.owner_references = stage.user("x").await.controller_owner_ref(&()).map(|owner| vec![owner]);
     stage.ready("x").await;
-    stage.secrets().create(&PostParams::default(), &crafted(journal)).await.expect("a tenant may");
+    craft_journal(&stage).await;
     let before = stage.published("x").await;
     stage.apply("y", json!({"userName": "y"})).await;
     stage.ready("y").await;
@@ -90,10 +95,7 @@ pub(crate) async fn nothing_in_our_secrets_holds_up_a_suspension() {
     stage.until_published("x", &first).await;
     let closed = async || stage.secret("x.awsdeploy-journal").await.is_none().then_some(());
     eventually("the attempt is over", closed, || stage.log()).await;
-    let mut journal = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
-    journal.metadata.name = Some("x.awsdeploy-journal".to_owned());
-    journal.metadata.owner_references = stage.user("x").await.controller_owner_ref(&()).map(|owner| vec![owner]);
-    stage.secrets().create(&PostParams::default(), &crafted(journal)).await.expect("a tenant may");
+    craft_journal(&stage).await;
     assert_eq!(stage.iam("x").await.active_keys().len(), 2, "the new key, and the old one in its overlap");
     stage.apply("x", spec(true)).await;
     stage.until_iam("x", "suspended", |user| user.active_keys().is_empty()).await;

@@ -105,23 +105,27 @@ fn statement(statement: &Value) -> Option<String> {
 
 /// Whether a resource stands for all users, roles, groups or policies of an account.
 fn is_wide(resource: &str) -> bool {
-    let pattern = resource.replace('?', "*");
-    let parts: Vec<&str> = pattern.splitn(6, ':').collect();
-    let [_, _, service, _, _, name] = parts[..] else { return true };
     // A name that nobody has: what covers it covers everything of its kind.
-    fits(service, "iam") && ["role", "user", "group", "policy"].iter().any(|kind| fits(name, &format!("{kind}/\u{1}")))
+    let all = |name: &str| ["role", "user", "group", "policy"].iter().any(|kind| fits(name, &format!("{kind}/\u{1}")));
+    is_of_iam(&resource.replace('?', "*"), all)
 }
 
 /// Whether a resource may be the user that has the policy, a group that it is in, or a policy that it has. Which these are is
 /// not known here, so that every one may be.
 fn may_be_its_own(resource: &str) -> bool {
-    let pattern = resource.replace(['?', '$'], "*");
+    let one = |name: &str| {
+        let plain = name.split('*').next().unwrap_or_default();
+        let kinds = ["user/", "group/", "policy/"];
+        kinds.iter().any(|kind| plain.starts_with(kind) || (plain != name && kind.starts_with(plain)))
+    };
+    is_of_iam(&resource.replace(['?', '$'], "*"), one)
+}
+
+/// Whether the pattern of an ARN may be of IAM, and what it has there for a name is such a one. One that is no ARN may be anything.
+fn is_of_iam(pattern: &str, such: impl Fn(&str) -> bool) -> bool {
     let parts: Vec<&str> = pattern.splitn(6, ':').collect();
     let [_, _, service, _, _, name] = parts[..] else { return true };
-    let plain = name.split('*').next().unwrap_or_default();
-    let kinds = ["user/", "group/", "policy/"];
-    fits(service, "iam")
-        && kinds.iter().any(|kind| plain.starts_with(kind) || (plain != name && kind.starts_with(plain)))
+    fits(service, "iam") && such(name)
 }
 
 fn listed(value: &Value) -> Vec<&Value> {

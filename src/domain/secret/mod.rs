@@ -58,6 +58,17 @@ pub struct Publication {
     pub restarts: Restarts,
 }
 
+impl Publication {
+    /// Notes a Secret of another name that is left behind, and those that it has left behind itself: their keys may not be
+    /// retired yet. `left` is what it says, if it is there.
+    pub fn leave_behind(&mut self, (name, key_id): &(String, String), left: Option<Self>) {
+        for (name, key_id) in left.unwrap_or_default().previous {
+            self.previous.entry(name).or_insert(key_id);
+        }
+        self.previous.insert(name.clone(), key_id.clone());
+    }
+}
+
 /// Facts of our own published Secret.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedFacts {

@@ -25,27 +25,18 @@ impl Actor<'_> {
         };
         let before = self.observed.held.as_ref().map(|held| secret::publication(&held.content())).unwrap_or_default();
         let journal = self.observed.world.journal().cloned();
-        let mut previous = before.previous;
+        let mut publication = Publication { fence: before.fence, previous: before.previous, ..Publication::default() };
         let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
-        for (name, key_id) in noted.into_iter().chain(left_behind) {
-            // It may have left one behind itself, whose key is not retired yet.
-            let left = self.secrets().get(name).await?.filter(|left| left.foreign_to(&self.target.owner.uid).is_none());
-            let earlier = left.map(|left| secret::publication(&left.content()).previous).unwrap_or_default();
-            for (name, key_id) in earlier {
-                previous.entry(name).or_insert(key_id);
-            }
-            previous.insert(name.clone(), key_id.clone());
+        for left_behind in noted.into_iter().chain(left_behind) {
+            let left = self.secrets().get(&left_behind.0).await?;
+            let left = left.filter(|left| left.foreign_to(&self.target.owner.uid).is_none());
+            publication.leave_behind(left_behind, left.map(|left| secret::publication(&left.content())));
         }
-        previous.remove(&self.target.secret_name);
-        let now = self.iam.clock().now();
-        let publication = Publication {
-            // Rounded up: an overlap is never shorter than declared.
-            published_at: floor(now) + jiff::SignedDuration::from_secs(1),
-            rotate_honoured: journal.and_then(|journal| journal.rotate_request),
-            fence: before.fence,
-            previous,
-            restarts: plan::restarts_owed(desired, &self.observed.world),
-        };
+        publication.previous.remove(&self.target.secret_name);
+        publication.rotate_honoured = journal.and_then(|journal| journal.rotate_request);
+        publication.restarts = plan::restarts_owed(desired, &self.observed.world);
+        // Rounded up: an overlap is never shorter than declared.
+        publication.published_at = floor(self.iam.clock().now()) + jiff::SignedDuration::from_secs(1);
         self.write_secret(desired, &key, &publication).await?;
         let Some(until) = desired.key.as_ref().map(|key| key.overlap) else { return Ok(()) };
         let old = self

@@ -504,23 +504,19 @@ impl Pass<'_> {
         let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
         let before = self.seen.held.as_ref().map(|held| secret::publication(&held.content)).unwrap_or_default();
         let journal = self.seen.world.journal().cloned();
-        let mut previous = before.previous;
-        let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
-        for (name, key_id) in noted.into_iter().chain(left_behind) {
-            let left = self.cloud.secrets.get(name);
-            for (name, key_id) in left.map(|left| secret::publication(&left.content).previous).unwrap_or_default() {
-                previous.entry(name).or_insert(key_id);
-            }
-            previous.insert(name.clone(), key_id.clone());
-        }
-        previous.remove(&self.target.secret_name);
-        let publication = Publication {
+        let mut publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),
-            rotate_honoured: journal.and_then(|journal| journal.rotate_request),
+            rotate_honoured: journal.as_ref().and_then(|journal| journal.rotate_request.clone()),
             fence: before.fence,
-            previous,
+            previous: before.previous,
             restarts: BTreeMap::new(),
         };
+        let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
+        for left_behind in noted.into_iter().chain(left_behind) {
+            let left = self.cloud.secrets.get(&left_behind.0).map(|left| secret::publication(&left.content));
+            publication.leave_behind(left_behind, left);
+        }
+        publication.previous.remove(&self.target.secret_name);
         self.write_secret(&key, &publication)
     }
 
