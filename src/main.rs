@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
             Err(error) => return fail(&error),
         },
         Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
-        Some(Command::IamPolicy(arguments)) => match arguments.policy() {
+        Some(Command::IamPolicy(arguments)) => match arguments.render() {
             Ok((policy, note)) => {
                 // Not among what is piped on.
                 if let Some(note) = note {

@@ -10,7 +10,7 @@ pub const TARGET: &str = "awsdeploy_trace";
 
 /// A step of a pass: validate, observe, plan, act, report.
 #[must_use]
-pub fn step(name: &'static str) -> Span {
+pub fn step_span(name: &'static str) -> Span {
     tracing::info_span!(
         target: TARGET, "step", otel.name = name, otel.status_code = Empty, otel.status_description = Empty,
         error.type = Empty
@@ -19,7 +19,7 @@ pub fn step(name: &'static str) -> Span {
 
 /// What is done in an `act` step, with its subject.
 #[must_use]
-pub fn effect(verb: &'static str, effect: &dyn Display) -> Span {
+pub fn effect_span(verb: &'static str, effect: &dyn Display) -> Span {
     tracing::info_span!(
         target: TARGET, "act", otel.name = %format_args!("act {verb}"), %effect, otel.status_code = Empty,
         otel.status_description = Empty, error.type = Empty
@@ -28,7 +28,7 @@ pub fn effect(verb: &'static str, effect: &dyn Display) -> Span {
 
 /// A call to AWS, from its place in the line to its last answer.
 #[must_use]
-pub fn aws_call(operation: &'static str) -> Span {
+pub fn aws_call_span(operation: &'static str) -> Span {
     tracing::info_span!(
         target: TARGET, "aws", otel.name = operation, otel.kind = "client", rpc.system = "aws-api",
         rpc.method = operation, cloud.account.id = Empty, code = Empty, otel.status_code = Empty,
@@ -39,7 +39,7 @@ pub fn aws_call(operation: &'static str) -> Span {
 /// A request to the API server that belongs to a pass. `resource` is its plural, with a subresource; `name` is empty where the
 /// request names no object.
 #[must_use]
-pub fn kubernetes_call(verb: &str, resource: &str, namespace: &str, name: &str) -> Span {
+pub fn kubernetes_call_span(verb: &str, resource: &str, namespace: &str, name: &str) -> Span {
     tracing::info_span!(
         target: TARGET, "kubernetes", otel.name = %format_args!("{verb} {resource}"), otel.kind = "client",
         k8s.verb = verb, k8s.resource = resource, k8s.namespace.name = namespace, k8s.object.name = name,
@@ -49,7 +49,7 @@ pub fn kubernetes_call(verb: &str, resource: &str, namespace: &str, name: &str) 
 }
 
 /// Marks a span as failed: with a short name of the failure, and with what is told people of it.
-pub fn failed(span: &Span, kind: &str, error: &dyn Display) {
+pub fn record_failure(span: &Span, kind: &str, error: &dyn Display) {
     span.record("otel.status_code", "ERROR");
     span.record("otel.status_description", tracing::field::display(error));
     span.record("error.type", kind);

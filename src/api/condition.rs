@@ -78,7 +78,7 @@ macro_rules! reasons {
 reasons! {
     // Good.
     /// All is as declared.
-    AsDeclared,
+    Reconciled,
     /// A class allows it.
     Allowed,
     /// The Secret holds a key that AWS accepts.
@@ -96,7 +96,7 @@ reasons! {
     /// Workloads of `accessKey.restart` are being rolled out with a new key; the old one stays valid until they are.
     Restarting,
     /// A rotation is due and waits for its time: a window, the end of an overlap, a pause after a key made before.
-    RotationWaits,
+    RotationPending,
 
     // Under way.
     /// The first pass has not come to an end yet.
@@ -128,7 +128,7 @@ reasons! {
     /// A Secret of that name exists and belongs to somebody else.
     SecretConflict,
     /// Both access key slots of the user are in use and at least one key is not ours.
-    SlotTaken,
+    KeyQuotaExceeded,
     /// Deletion waits: the user has access keys that this operator did not make.
     ForeignKeys,
     /// A managed policy that is declared does not exist.

@@ -6,10 +6,10 @@
 pub mod class;
 pub mod condition;
 pub mod duration;
-pub mod mark;
 pub mod secret;
 pub mod template;
 pub mod user;
+pub mod well_known;
 
 pub use class::{AwsDeployUserClass, AwsDeployUserClassSpec, AwsDeployUserClassStatus};
 pub use condition::{Condition, ConditionType, Reason, Time};

@@ -117,7 +117,7 @@ pub struct AwsDeployUserSpec {
 impl AwsDeployUserSpec {
     /// What is declared of the access key; `None` for a user who has access to the console and no key.
     #[must_use]
-    pub fn programmatic(&self) -> Option<&AccessKeySpec> {
+    pub fn effective_access_key(&self) -> Option<&AccessKeySpec> {
         static ASSUMED: LazyLock<AccessKeySpec> = LazyLock::new(AccessKeySpec::default);
         self.access_key.as_ref().or_else(|| self.console.is_none().then_some(&ASSUMED))
     }

@@ -13,12 +13,12 @@ use aws_sdk_iam::types::{EntityType, UserDetail};
 use tokio::time::timeout;
 
 use super::{
-    AccountDetails, AwsError, AwsErrorKind, Iam,
+    AccountDetails, AwsError, AwsErrorKind, IamClient,
+    convert::{boundary_arn, next, to_map},
     document::document,
     known::Known,
-    words::{boundary_arn, next, to_map},
 };
-use crate::domain::world::{Grants, IamUser};
+use crate::domain::current_state::{Grants, IamUser};
 
 const OPERATION: &str = "GetAccountAuthorizationDetails";
 /// Users on a page at the most. AWS may put fewer on it.
@@ -36,14 +36,14 @@ const AWAY_MOST: u32 = 3;
 /// AWS is out of order, with this operation at least.
 const BROKEN_FOR: Duration = Duration::from_mins(5);
 
-impl Iam {
+impl IamClient {
     /// Our users of the account, as they were read after `since`: by whoever came first, for all who ask. `None` where every
     /// user is to be asked about by itself: AWS refuses the operation or has not got it, or the account has so many users of
     /// others that their pages cost more than they save.
     ///
     /// # Errors
     /// When AWS throttles, does not answer, or does not take the credentials: asking for each user would fare no better.
-    pub async fn account_details(
+    pub async fn get_account_details(
         &self,
         since: Instant,
         is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
@@ -146,8 +146,8 @@ fn user(detail: &UserDetail, tags: BTreeMap<String, String>) -> IamUser {
             inline: inline.collect(),
             groups: detail.group_list().iter().cloned().collect(),
         }),
-        leftovers: None,
-        login: None,
+        deletion_blockers: None,
+        login_profile: None,
     }
 }
 

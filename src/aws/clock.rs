@@ -70,12 +70,12 @@ fn local_now() -> Timestamp {
 
 /// Reads the `Date` header of every answer.
 #[derive(Debug)]
-pub(super) struct ReadDate(pub(super) std::sync::Arc<AwsClock>);
+pub(super) struct ClockInterceptor(pub(super) std::sync::Arc<AwsClock>);
 
 #[dyn_dispatch_hint]
-impl Intercept for ReadDate {
+impl Intercept for ClockInterceptor {
     fn name(&self) -> &'static str {
-        "ReadDate"
+        "ClockInterceptor"
     }
 
     fn read_before_deserialization(

@@ -2,16 +2,16 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AwsError, Iam, words::absent};
+use super::{AwsError, IamClient, convert::optional};
 use crate::domain::console::PasswordPolicy;
 
-impl Iam {
+impl IamClient {
     /// What the account asks of passwords; asked once. AWS's default when it has no policy of its own.
-    pub async fn password_policy(&self) -> Result<&PasswordPolicy, AwsError> {
+    pub async fn get_password_policy(&self) -> Result<&PasswordPolicy, AwsError> {
         self.password_policy
             .get_or_try_init(|| async {
                 let answer = self.call("GetAccountPasswordPolicy", self.iam.get_account_password_policy().send()).await;
-                Ok(absent(answer)?.and_then(|answer| answer.password_policy).map_or_else(
+                Ok(optional(answer)?.and_then(|answer| answer.password_policy).map_or_else(
                     PasswordPolicy::default,
                     |policy| PasswordPolicy {
                         min_length: policy
@@ -26,7 +26,7 @@ impl Iam {
     }
 
     /// The account's alias, if it has one.
-    pub async fn account_alias(&self) -> Result<Option<String>, AwsError> {
+    pub async fn get_account_alias(&self) -> Result<Option<String>, AwsError> {
         let answer = self.call("ListAccountAliases", self.iam.list_account_aliases().send()).await?;
         Ok(answer.account_aliases().first().cloned())
     }
@@ -34,7 +34,7 @@ impl Iam {
     /// Whether the user has a console password.
     pub async fn has_login_profile(&self, user: &str) -> Result<bool, AwsError> {
         let answer = self.call("GetLoginProfile", self.iam.get_login_profile().user_name(user).send()).await;
-        Ok(absent(answer)?.is_some())
+        Ok(optional(answer)?.is_some())
     }
 
     /// Gives the user a password. `EntityAlreadyExists` when it has one.
@@ -51,6 +51,7 @@ impl Iam {
 
     /// Takes the password away. Can be repeated.
     pub async fn delete_login_profile(&self, user: &str) -> Result<(), AwsError> {
-        absent(self.call("DeleteLoginProfile", self.iam.delete_login_profile().user_name(user).send()).await).map(drop)
+        optional(self.call("DeleteLoginProfile", self.iam.delete_login_profile().user_name(user).send()).await)
+            .map(drop)
     }
 }

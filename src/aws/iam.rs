@@ -18,11 +18,11 @@ use tokio::sync::OnceCell;
 
 use super::{
     AwsClock, AwsError, AwsErrorKind,
-    asked::Asked,
-    clock::ReadDate,
+    api_caller::{ApiCaller, ThrottleInterceptor},
+    clock::ClockInterceptor,
     known::Known,
-    line::{HearThrottling, Line},
     session::{Session, SessionCredentials},
+    single_flight::SingleFlight,
 };
 use crate::domain::{console::PasswordPolicy, desired::Account, secret::KeyMaterial};
 
@@ -40,7 +40,7 @@ const GET_CALLER_IDENTITY: &str = "GetCallerIdentity";
 
 /// Whom AWS takes us for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct CallerIdentity {
     /// ARN of the caller.
     pub arn: String,
     /// Its account.
@@ -49,7 +49,7 @@ pub struct Identity {
 
 /// What STS says of a new key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Acceptance {
+pub enum KeyVerification {
     /// AWS takes its bearer for this ARN.
     Accepted(String),
     /// AWS does not know the key (yet).
@@ -58,30 +58,30 @@ pub enum Acceptance {
 
 /// IAM and STS of one account, with one set of credentials.
 #[allow(clippy::struct_field_names, reason = "the two services have the names they have")]
-pub struct Iam {
+pub struct IamClient {
     pub(super) iam: aws_sdk_iam::Client,
     sts: aws_sdk_sts::Client,
-    line: Arc<Line>,
+    line: Arc<ApiCaller>,
     clock: Arc<AwsClock>,
     /// `None` with the operator's own credentials.
     session: Option<Arc<Session>>,
-    identity: Asked<Arc<Identity>>,
+    identity: SingleFlight<Arc<CallerIdentity>>,
     /// The account of the first identity.
     settled: Mutex<Option<String>>,
     pub(super) password_policy: OnceCell<PasswordPolicy>,
-    pub(super) details: Asked<Known>,
+    pub(super) details: SingleFlight<Known>,
     /// Times in a row that the details were asked for in vain.
     pub(super) details_away: AtomicU32,
 }
 
-impl Iam {
+impl IamClient {
     /// With the credentials of the configuration.
-    pub(super) fn of_config(config: &SdkConfig, line: Line, clock: Arc<AwsClock>) -> Self {
+    pub(super) fn of_config(config: &SdkConfig, line: ApiCaller, clock: Arc<AwsClock>) -> Self {
         Self::new(config, Arc::new(line), clock, None)
     }
 
     /// With the session of a role.
-    pub(super) fn of_session(config: &SdkConfig, line: Arc<Line>, clock: Arc<AwsClock>, session: Session) -> Self {
+    pub(super) fn of_session(config: &SdkConfig, line: Arc<ApiCaller>, clock: Arc<AwsClock>, session: Session) -> Self {
         let session = Arc::new(session);
         let config = config
             .clone()
@@ -93,7 +93,7 @@ impl Iam {
         Self::new(&config, line, clock, Some(session))
     }
 
-    fn new(config: &SdkConfig, line: Arc<Line>, clock: Arc<AwsClock>, session: Option<Arc<Session>>) -> Self {
+    fn new(config: &SdkConfig, line: Arc<ApiCaller>, clock: Arc<AwsClock>, session: Option<Arc<Session>>) -> Self {
         // Set in code, not by environment: how often a call is made is part of the protocol.
         let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS);
         let timeouts = TimeoutConfig::builder()
@@ -106,15 +106,15 @@ impl Iam {
             .region(region.clone())
             .retry_config(retries.clone())
             .timeout_config(timeouts.clone())
-            .interceptor(ReadDate(Arc::clone(&clock)))
-            .interceptor(HearThrottling(Arc::clone(&line)))
+            .interceptor(ClockInterceptor(Arc::clone(&clock)))
+            .interceptor(ThrottleInterceptor(Arc::clone(&line)))
             .build();
         let sts = aws_sdk_sts::config::Builder::from(config)
             .region(region)
             .retry_config(retries)
             .timeout_config(timeouts)
-            .interceptor(ReadDate(Arc::clone(&clock)))
-            .interceptor(HearThrottling(Arc::clone(&line)))
+            .interceptor(ClockInterceptor(Arc::clone(&clock)))
+            .interceptor(ThrottleInterceptor(Arc::clone(&line)))
             .build();
         Self {
             iam: aws_sdk_iam::Client::from_conf(iam),
@@ -122,10 +122,10 @@ impl Iam {
             line,
             clock,
             session,
-            identity: Asked::default(),
+            identity: SingleFlight::default(),
             settled: Mutex::default(),
             password_policy: OnceCell::new(),
-            details: Asked::default(),
+            details: SingleFlight::default(),
             details_away: AtomicU32::new(0),
         }
     }
@@ -134,7 +134,7 @@ impl Iam {
         &self.sts
     }
 
-    pub(super) fn line(&self) -> &Line {
+    pub(super) fn line(&self) -> &ApiCaller {
         &self.line
     }
 
@@ -150,12 +150,12 @@ impl Iam {
     /// # Errors
     /// Besides those of AWS: when the credentials are of another account than at first. The next one to ask is told the
     /// new account, and has to compare it before it goes on.
-    pub fn identity(&self) -> BoxFuture<'_, Result<Arc<Identity>, AwsError>> {
+    pub fn caller_identity(&self) -> BoxFuture<'_, Result<Arc<CallerIdentity>, AwsError>> {
         // Every call waits for it, nearly always in vain: what it holds must not lie on the stack of each.
         Box::pin(self.settled_identity())
     }
 
-    async fn settled_identity(&self) -> Result<Arc<Identity>, AwsError> {
+    async fn settled_identity(&self) -> Result<Arc<CallerIdentity>, AwsError> {
         if let Some(session) = &self.session {
             session.ready().await?;
         }
@@ -175,12 +175,12 @@ impl Iam {
         }
     }
 
-    async fn ask_identity(&self) -> Result<Arc<Identity>, AwsError> {
+    async fn ask_identity(&self) -> Result<Arc<CallerIdentity>, AwsError> {
         let request = async {
             let answer = self.sts.get_caller_identity().send().await;
             // Before the call is told of: from now on its account is known.
             if let Some(account) = answer.as_ref().ok().and_then(|answer| answer.account()) {
-                self.line.leads_to(account);
+                self.line.set_account(account);
             }
             answer
         };
@@ -190,21 +190,21 @@ impl Iam {
         let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
         let id = answer.account().unwrap_or_default().to_owned();
         tracing::info!(account = id, arn, "whom AWS takes the operator for");
-        Ok(Arc::new(Identity { arn, account: Account { partition, id, users_may_change_passwords: false } }))
+        Ok(Arc::new(CallerIdentity { arn, account: Account { partition, id, users_may_change_passwords: false } }))
     }
 
     /// Asks STS once whether it accepts a key. Needs no permission, works under an explicit deny.
     /// Never ask with a key that is on its way out: the question counts as a use of it.
-    pub async fn verify_key(&self, key: &KeyMaterial) -> Result<Acceptance, AwsError> {
+    pub async fn verify_key(&self, key: &KeyMaterial) -> Result<KeyVerification, AwsError> {
         let credentials = Credentials::new(key.id.clone(), key.secret.expose_secret(), None, None, "staged access key");
         let with_key =
             aws_sdk_sts::config::Builder::new().credentials_provider(credentials).retry_config(RetryConfig::disabled());
         let request = self.sts.get_caller_identity().customize().config_override(with_key);
         // Not our credentials: whatever AWS says of them, ours are as good as before.
         match Box::pin(self.line.call(GET_CALLER_IDENTITY, request.send())).await {
-            Ok(answer) => Ok(Acceptance::Accepted(answer.arn().unwrap_or_default().to_owned())),
+            Ok(answer) => Ok(KeyVerification::Accepted(answer.arn().unwrap_or_default().to_owned())),
             Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => {
-                Ok(Acceptance::NotYet)
+                Ok(KeyVerification::NotYet)
             }
             Err(error) => Err(error),
         }
@@ -223,7 +223,7 @@ impl Iam {
         // Futures of the SDK take kilobytes, and each layer that they pass through as they are doubles that on the stack.
         let call = Box::pin(self.line.call(operation, request));
         async move {
-            self.identity().await?;
+            self.caller_identity().await?;
             let key_id = self.session.as_ref().and_then(|session| session.key_id());
             self.watch(key_id.as_deref(), call.await)
         }
@@ -232,7 +232,7 @@ impl Iam {
     /// Credentials that AWS did not take are not taken for granted any more: neither the session nor whose they are.
     fn watch<T>(&self, key_id: Option<&str>, answer: Result<T, AwsError>) -> Result<T, AwsError> {
         if answer.as_ref().is_err_and(|error| error.kind == AwsErrorKind::Credentials) {
-            self.identity.forget(|_| true);
+            self.identity.invalidate(|_| true);
             if let (Some(session), Some(key_id)) = (&self.session, key_id) {
                 session.refused(key_id);
             }

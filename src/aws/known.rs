@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::domain::world::IamUser;
+use crate::domain::current_state::IamUser;
 
 /// Our users as `GetAccountAuthorizationDetails` shows them: without access keys and passwords, which it does not know.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use aws_credential_types::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::{ASSUME_ROLE, AwsClock, AwsError, AwsErrorKind, asked::Asked, line::Line};
+use super::{ASSUME_ROLE, AwsClock, AwsError, AwsErrorKind, api_caller::ApiCaller, single_flight::SingleFlight};
 use crate::domain::account::Role;
 
 /// A session with less time than this left is renewed. STS makes none shorter than 15 minutes.
@@ -26,9 +26,9 @@ pub(super) struct Session {
     name: String,
     /// With the operator's own credentials.
     sts: aws_sdk_sts::Client,
-    line: Arc<Line>,
+    line: Arc<ApiCaller>,
     clock: Arc<AwsClock>,
-    held: Asked<Held>,
+    held: SingleFlight<Held>,
 }
 
 /// A session that was taken.
@@ -56,22 +56,22 @@ impl Session {
         role: Role,
         name: String,
         sts: aws_sdk_sts::Client,
-        line: Arc<Line>,
+        line: Arc<ApiCaller>,
         clock: Arc<AwsClock>,
     ) -> Self {
-        Self { role, name, sts, line, clock, held: Asked::default() }
+        Self { role, name, sts, line, clock, held: SingleFlight::default() }
     }
 
     /// Makes sure that there is a session, before a call is signed: a refusal has to be told as what it is, and its time
     /// is not the call's.
     pub(super) async fn ready(&self) -> Result<(), AwsError> {
         let good = |held: &Held| held.has_left(self.clock.now(), OVER);
-        let Some(held) = self.held.known().filter(good) else {
+        let Some(held) = self.held.peek().filter(good) else {
             return self.held.get(good, || self.assume()).await.map(drop);
         };
         let fresh = |held: &Held| held.has_left(self.clock.now(), RENEWED);
         if !fresh(&held)
-            && let Some(Err(error)) = self.held.renew(fresh, || self.assume()).await
+            && let Some(Err(error)) = self.held.refresh(fresh, || self.assume()).await
         {
             // It is still good: another call tries again in a moment.
             tracing::warn!(role = self.role.arn, %error, "the session of a role could not be renewed");
@@ -81,12 +81,12 @@ impl Session {
 
     /// The key id of the session that calls are signed with.
     pub(super) fn key_id(&self) -> Option<String> {
-        self.held.known().map(|held| held.credentials.access_key_id().to_owned())
+        self.held.peek().map(|held| held.credentials.access_key_id().to_owned())
     }
 
     /// AWS did not take the session any more.
     pub(super) fn refused(&self, key_id: &str) {
-        self.held.forget(|held| held.credentials.access_key_id() == key_id);
+        self.held.invalidate(|held| held.credentials.access_key_id() == key_id);
     }
 
     fn assume(&self) -> impl Future<Output = Result<Held, AwsError>> + Send {
@@ -128,7 +128,7 @@ impl ProvideCredentials for SessionCredentials {
     where
         Self: 'a,
     {
-        let held = self.0.held.known().map(|held| held.credentials);
+        let held = self.0.held.peek().map(|held| held.credentials);
         future::ProvideCredentials::ready(held.ok_or_else(|| CredentialsError::not_loaded("no session of the role")))
     }
 }

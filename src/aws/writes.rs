@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    AwsError, AwsErrorKind, Iam,
-    words::{absent, timestamp, to_tags, user_facts},
+    AwsError, AwsErrorKind, IamClient,
+    convert::{optional, timestamp, to_tags, user_facts},
 };
 use crate::domain::{
+    current_state::{Grants, IamUser},
     secret::KeyMaterial,
-    world::{Grants, IamUser},
 };
 
-impl Iam {
+impl IamClient {
     /// Creates the user with path, boundary and tags in one call: a lost answer leaves a user that carries our marks.
     pub async fn create_user(
         &self,
@@ -44,7 +44,7 @@ impl Iam {
     /// Removes tags. Can be repeated; tags that are not there are no error.
     pub async fn untag_user(&self, name: &str, keys: &BTreeSet<String>) -> Result<(), AwsError> {
         let request = self.iam.untag_user().user_name(name).set_tag_keys(Some(keys.iter().cloned().collect()));
-        absent(self.call("UntagUser", request.send()).await).map(drop)
+        optional(self.call("UntagUser", request.send()).await).map(drop)
     }
 
     /// Attaches a managed policy. Can be repeated.
@@ -56,7 +56,7 @@ impl Iam {
 
     /// Detaches a managed policy. Can be repeated.
     pub async fn detach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        absent(
+        optional(
             self.call("DetachUserPolicy", self.iam.detach_user_policy().user_name(user).policy_arn(arn).send()).await,
         )
         .map(drop)
@@ -71,7 +71,7 @@ impl Iam {
 
     /// Removes an inline policy. Can be repeated.
     pub async fn delete_inline_policy(&self, user: &str, name: &str) -> Result<(), AwsError> {
-        absent(
+        optional(
             self.call("DeleteUserPolicy", self.iam.delete_user_policy().user_name(user).policy_name(name).send()).await,
         )
         .map(drop)
@@ -86,7 +86,7 @@ impl Iam {
     /// Takes the user out of a group. Can be repeated.
     pub async fn remove_from_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
         let request = self.iam.remove_user_from_group().user_name(user).group_name(group);
-        absent(self.call("RemoveUserFromGroup", request.send()).await).map(drop)
+        optional(self.call("RemoveUserFromGroup", request.send()).await).map(drop)
     }
 
     /// Sets the permissions boundary. Can be repeated.
@@ -119,12 +119,12 @@ impl Iam {
     /// Sets a key Inactive. Can be repeated; a key that is gone counts as done and gives false.
     pub async fn deactivate_access_key(&self, user: &str, id: &str) -> Result<bool, AwsError> {
         let request = self.iam.update_access_key().user_name(user).access_key_id(id).status(StatusType::Inactive);
-        Ok(absent(self.call("UpdateAccessKey", request.send()).await)?.is_some())
+        Ok(optional(self.call("UpdateAccessKey", request.send()).await)?.is_some())
     }
 
     /// Deletes a key. Can be repeated.
     pub async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), AwsError> {
-        absent(
+        optional(
             self.call("DeleteAccessKey", self.iam.delete_access_key().user_name(user).access_key_id(id).send()).await,
         )
         .map(drop)
@@ -133,6 +133,6 @@ impl Iam {
     /// Deletes the user. Can be repeated: false when there was none. `DeleteConflict` when something still hangs on it.
     pub async fn delete_user(&self, name: &str) -> Result<bool, AwsError> {
         let answer = self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await;
-        absent(answer).map(|deleted| deleted.is_some())
+        optional(answer).map(|deleted| deleted.is_some())
     }
 }

@@ -13,7 +13,7 @@ pub const VERBS: [&str; 4] = ["get", "create", "update", "delete"];
 #[derive(Clone)]
 pub struct SecretAccess {
     client: Client,
-    whoami: String,
+    current_user: String,
     cluster_role: String,
     restarts_cluster_role: String,
 }
@@ -21,8 +21,8 @@ pub struct SecretAccess {
 impl SecretAccess {
     /// The user and the `ClusterRole`s, for Secrets and for restarts, that the fix is written for.
     #[must_use]
-    pub fn new(client: Client, whoami: String, cluster_role: String, restarts_cluster_role: String) -> Self {
-        Self { client, whoami, cluster_role, restarts_cluster_role }
+    pub fn new(client: Client, current_user: String, cluster_role: String, restarts_cluster_role: String) -> Self {
+        Self { client, current_user, cluster_role, restarts_cluster_role }
     }
 
     /// Fails with the exact command that grants what is missing.
@@ -30,12 +30,12 @@ impl SecretAccess {
         let allowed = try_join_all(VERBS.map(|verb| self.may(namespace, verb))).await?;
         let missing: Vec<_> =
             VERBS.into_iter().zip(allowed).filter(|(_, allowed)| !allowed).map(|(verb, _)| verb).collect();
-        if missing.is_empty() { Ok(()) } else { Err(self.denied(namespace, &missing.join(", "))) }
+        if missing.is_empty() { Ok(()) } else { Err(self.secret_access_denied(namespace, &missing.join(", "))) }
     }
 
     /// The error for a namespace in which the operator may not handle Secrets.
     #[must_use]
-    pub fn denied(&self, namespace: &str, what: &str) -> ClusterError {
+    pub fn secret_access_denied(&self, namespace: &str, what: &str) -> ClusterError {
         ClusterError {
             action: format!("check access to Secrets in namespace {namespace}"),
             kind: ClusterErrorKind::Forbidden,
@@ -48,7 +48,7 @@ impl SecretAccess {
 
     /// The error for a namespace in which the operator may not restart workloads. `said` are the API server's words.
     #[must_use]
-    pub fn denied_restarts(&self, namespace: &str, said: &str) -> ClusterError {
+    pub fn restart_access_denied(&self, namespace: &str, said: &str) -> ClusterError {
         ClusterError {
             action: format!("restart workloads in namespace {namespace}"),
             kind: ClusterErrorKind::Forbidden,
@@ -60,10 +60,11 @@ impl SecretAccess {
     }
 
     fn command(&self, namespace: &str, role: &str) -> String {
-        let subject = match self.whoami.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
-            Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
-            None => format!("--user={}", self.whoami),
-        };
+        let subject =
+            match self.current_user.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':')) {
+                Some((namespace, name)) => format!("--serviceaccount={namespace}:{name}"),
+                None => format!("--user={}", self.current_user),
+            };
         format!("kubectl -n {namespace} create rolebinding {role} --clusterrole={role} {subject}")
     }
 

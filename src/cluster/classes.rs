@@ -24,7 +24,7 @@ use tokio::sync::watch;
 use super::error::ClusterError;
 use crate::{
     api::{AwsDeployUserClass, AwsDeployUserClassStatus, MANAGER},
-    domain::authorize::{self, Known},
+    domain::authorize::{self, ClassEntry},
 };
 
 type GuardedClass = DeserializeGuard<AwsDeployUserClass>;
@@ -34,17 +34,17 @@ type NamespaceMeta = PartialObjectMeta<Namespace>;
 const MOMENT: Duration = Duration::from_millis(100);
 
 /// Classes as the cluster has them. Hold it as long as what is borrowed from it.
-pub struct Classes(Vec<Arc<GuardedClass>>);
+pub struct ClassSnapshot(Vec<Arc<GuardedClass>>);
 
-impl Classes {
+impl ClassSnapshot {
     /// All classes, also those that cannot be read.
     #[must_use]
-    pub fn known(&self) -> Vec<Known<'_>> {
+    pub fn known(&self) -> Vec<ClassEntry<'_>> {
         self.0
             .iter()
             .filter_map(|guarded| {
                 let meta = guarded.meta();
-                Some(Known {
+                Some(ClassEntry {
                     name: meta.name.as_deref()?,
                     is_default: authorize::is_default(meta.annotations.as_ref()),
                     class: guarded.0.as_ref().map_err(|error| error.error.as_str()),
@@ -55,18 +55,18 @@ impl Classes {
 }
 
 /// What is watched beside the resources themselves.
-pub struct Rules {
+pub struct AuthorizationCache {
     classes: Store<GuardedClass>,
     namespaces: Store<NamespaceMeta>,
     changed: Arc<watch::Sender<u64>>,
 }
 
-impl Rules {
+impl AuthorizationCache {
     /// Looks whether what is watched can be watched.
     ///
     /// # Errors
     /// The kind that cannot be listed, and why: CRDs or rights are missing.
-    pub async fn check(client: Client) -> Result<(), (&'static str, kube::Error)> {
+    pub async fn check_list_access(client: Client) -> Result<(), (&'static str, kube::Error)> {
         let classes: Api<AwsDeployUserClass> = Api::all(client.clone());
         let namespaces: Api<Namespace> = Api::all(client);
         let first = ListParams::default().limit(1);
@@ -113,19 +113,19 @@ impl Rules {
 
     /// The classes at this moment.
     #[must_use]
-    pub fn classes(&self) -> Classes {
-        Classes(self.classes.state())
+    pub fn classes(&self) -> ClassSnapshot {
+        ClassSnapshot(self.classes.state())
     }
 
     /// Labels of a namespace; `None` if the watch has not shown it yet, which is not a namespace without labels.
     #[must_use]
-    pub fn labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
+    pub fn namespace_labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         let found = self.namespaces.get(&ObjectRef::new(namespace))?;
         Some(found.metadata.labels.clone().unwrap_or_default())
     }
 
     /// Has all resources looked at again, as if a class had changed. Those with nothing to do cost no call.
-    pub fn nudge(&self) {
+    pub fn notify(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -137,7 +137,7 @@ impl Rules {
 
     /// One item for each time that classes or labels have changed. A change is followed by others: a moment is waited
     /// for them, so that all resources are looked at once.
-    pub fn settled_changes(&self) -> impl Stream<Item = ()> + Send + use<> {
+    pub fn debounced_changes(&self) -> impl Stream<Item = ()> + Send + use<> {
         futures::stream::unfold(self.changes(), async |mut changes| {
             changes.changed().await.ok()?;
             tokio::time::sleep(MOMENT).await;
@@ -196,11 +196,11 @@ fn digest(seen: &impl Hash) -> u64 {
 }
 
 /// Writes what the operator found about classes.
-pub struct ClassReports {
+pub struct ClassStatusWriter {
     api: Api<AwsDeployUserClass>,
 }
 
-impl ClassReports {
+impl ClassStatusWriter {
     /// Reports on classes.
     #[must_use]
     pub fn new(client: Client) -> Self {

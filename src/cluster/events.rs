@@ -12,7 +12,7 @@ const NOTE_LIMIT: usize = 1024;
 
 /// Something to tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct News {
+pub struct PendingEvent {
     /// What it is about.
     pub reason: Reason,
     /// The sentence.
@@ -35,7 +35,7 @@ impl Events {
     }
 
     /// Tells one piece of news. A failure is logged and forgotten: an Event is a courtesy, no record.
-    pub async fn tell(&self, user: &AwsDeployUser, news: &News) {
+    pub async fn publish(&self, user: &AwsDeployUser, news: &PendingEvent) {
         let event = Event {
             type_: if news.warning { EventType::Warning } else { EventType::Normal },
             reason: news.reason.as_str().to_owned(),

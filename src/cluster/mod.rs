@@ -1,27 +1,27 @@
 //! What we read and write in Kubernetes. The only place that knows kube's errors.
 
 mod access;
-mod calls;
 mod classes;
+mod current_user;
 mod error;
 mod events;
-mod identity;
 mod journal;
-pub mod resources;
-mod scrapers;
+mod request_spans;
 mod secrets;
-mod status;
+mod token_access;
+pub mod user_stores;
+mod users;
 mod workloads;
 
 pub use access::SecretAccess;
-pub use calls::connect;
-pub use classes::{ClassReports, Classes, Rules};
+pub use classes::{AuthorizationCache, ClassSnapshot, ClassStatusWriter};
+pub use current_user::{cluster_id, current_user};
 pub use error::{ClusterError, ClusterErrorKind};
-pub use events::{Events, News};
-pub use identity::{cluster_id, whoami};
-pub use journal::{Attempt, Journals};
-pub use resources::{Guarded, Resources};
-pub use scrapers::{Scraper, Scrapers};
-pub use secrets::{Held, Secrets};
-pub use status::Users;
+pub use events::{Events, PendingEvent};
+pub use journal::{JournalSnapshot, JournalStore};
+pub use request_spans::build_client;
+pub use secrets::{SecretSnapshot, Secrets};
+pub use token_access::{TokenAccess, TokenReviewer};
+pub use user_stores::{GuardedUser, UserStores};
+pub use users::DeployUsers;
 pub use workloads::Workloads;

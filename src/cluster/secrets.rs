@@ -10,11 +10,11 @@ use kube::{
 };
 
 use super::error::{ClusterError, ClusterErrorKind};
-use crate::{api::MANAGER, domain::secret::Content};
+use crate::{api::MANAGER, domain::secret::SecretContent};
 
 /// A Secret as a pass has read it. No `Debug`: it is what it says.
 #[derive(Clone)]
-pub struct Held(Secret);
+pub struct SecretSnapshot(Secret);
 
 /// Secrets of one namespace.
 pub struct Secrets {
@@ -22,11 +22,11 @@ pub struct Secrets {
     namespace: String,
 }
 
-impl Held {
+impl SecretSnapshot {
     /// Labels, annotations and data.
     #[must_use]
-    pub fn content(&self) -> Content {
-        Content {
+    pub fn content(&self) -> SecretContent {
+        SecretContent {
             labels: self.0.metadata.labels.clone().unwrap_or_default(),
             annotations: self.0.metadata.annotations.clone().unwrap_or_default(),
             data: self.0.data.iter().flatten().map(|(name, bytes)| (name.clone(), bytes.0.clone())).collect(),
@@ -41,19 +41,19 @@ impl Held {
 
     /// When it was made, by the clock of the API server.
     #[must_use]
-    pub fn made_at(&self) -> Option<Timestamp> {
+    pub fn created_at(&self) -> Option<Timestamp> {
         self.0.metadata.creation_timestamp.as_ref().map(|time| time.0)
     }
 
     /// Whether somebody made it immutable.
     #[must_use]
-    pub fn immutable(&self) -> bool {
+    pub fn is_immutable(&self) -> bool {
         self.0.immutable == Some(true)
     }
 
     /// `None` if the object with this UID owns the Secret, else whose it is, for the message.
     #[must_use]
-    pub fn foreign_to(&self, owner_uid: &str) -> Option<String> {
+    pub fn ownership_conflict(&self, owner_uid: &str) -> Option<String> {
         let owners = self.0.metadata.owner_references.as_deref().unwrap_or_default();
         if owners.iter().any(|owner| owner.uid == owner_uid) {
             // The type cannot be changed, and what is in it would be checked by the rules of that type.
@@ -75,12 +75,21 @@ impl Secrets {
     }
 
     /// Reads a Secret live. `None` only when the API server says that there is none.
-    pub async fn get(&self, name: &str) -> Result<Option<Held>, ClusterError> {
-        self.api.get_opt(name).await.map(|secret| secret.map(Held)).map_err(|error| self.error("get", name, &error))
+    pub async fn get(&self, name: &str) -> Result<Option<SecretSnapshot>, ClusterError> {
+        self.api
+            .get_opt(name)
+            .await
+            .map(|secret| secret.map(SecretSnapshot))
+            .map_err(|error| self.error("get", name, &error))
     }
 
     /// Creates a Secret; `AlreadyExists` if anybody was faster.
-    pub async fn create(&self, name: &str, owner: OwnerReference, content: &Content) -> Result<Held, ClusterError> {
+    pub async fn create(
+        &self,
+        name: &str,
+        owner: OwnerReference,
+        content: &SecretContent,
+    ) -> Result<SecretSnapshot, ClusterError> {
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
@@ -92,16 +101,24 @@ impl Secrets {
             ..Secret::default()
         };
         let secret = filled(secret, content);
-        self.api.create(&params(), &secret).await.map(Held).map_err(|error| self.error("create", name, &error))
+        self.api
+            .create(&params(), &secret)
+            .await
+            .map(SecretSnapshot)
+            .map_err(|error| self.error("create", name, &error))
     }
 
     /// Replaces a Secret on condition that it is as it was read.
-    pub async fn replace(&self, held: &Held, content: &Content) -> Result<Held, ClusterError> {
+    pub async fn replace(
+        &self,
+        held: &SecretSnapshot,
+        content: &SecretContent,
+    ) -> Result<SecretSnapshot, ClusterError> {
         self.put(filled(held.0.clone(), content)).await
     }
 
     /// Takes the owner reference off, on condition that the Secret is as it was read.
-    pub async fn release(&self, held: &Held, owner_uid: &str) -> Result<Held, ClusterError> {
+    pub async fn release(&self, held: &SecretSnapshot, owner_uid: &str) -> Result<SecretSnapshot, ClusterError> {
         let mut secret = held.0.clone();
         if let Some(owners) = &mut secret.metadata.owner_references {
             owners.retain(|owner| owner.uid != owner_uid);
@@ -110,7 +127,7 @@ impl Secrets {
     }
 
     /// Deletes a Secret on condition that it is as it was read. One that is gone counts as done.
-    pub async fn delete(&self, held: &Held) -> Result<(), ClusterError> {
+    pub async fn delete(&self, held: &SecretSnapshot) -> Result<(), ClusterError> {
         let name = held.0.metadata.name.as_deref().unwrap_or_default();
         let params = DeleteParams {
             preconditions: Some(Preconditions {
@@ -125,9 +142,13 @@ impl Secrets {
         }
     }
 
-    async fn put(&self, secret: Secret) -> Result<Held, ClusterError> {
+    async fn put(&self, secret: Secret) -> Result<SecretSnapshot, ClusterError> {
         let name = secret.metadata.name.clone().unwrap_or_default();
-        self.api.replace(&name, &params(), &secret).await.map(Held).map_err(|error| self.error("update", &name, &error))
+        self.api
+            .replace(&name, &params(), &secret)
+            .await
+            .map(SecretSnapshot)
+            .map_err(|error| self.error("update", &name, &error))
     }
 
     fn error(&self, verb: &str, name: &str, error: &kube::Error) -> ClusterError {
@@ -139,7 +160,7 @@ fn params() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-fn filled(mut secret: Secret, content: &Content) -> Secret {
+fn filled(mut secret: Secret, content: &SecretContent) -> Secret {
     secret.metadata.labels = some(&content.labels);
     secret.metadata.annotations = some(&content.annotations);
     secret.metadata.managed_fields = None;

@@ -22,7 +22,7 @@ use crate::{
         MANAGER,
         user::{RestartTarget, WorkloadKind},
     },
-    domain::restart::{self, Counts, Workload},
+    domain::restart::{self, RolloutCounts, Workload},
 };
 
 /// Workloads of one namespace, for one resource.
@@ -33,21 +33,21 @@ pub struct Workloads {
 }
 
 /// A workload as it was read.
-pub struct Read {
+pub struct WorkloadSnapshot {
     resource_version: Option<String>,
     /// What it says.
-    pub facts: Workload,
+    pub workload: Workload,
 }
 
 impl Workloads {
     /// Workloads of `namespace` for the resource with this name.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), annotation: restart::annotation(name) }
+        Self { client, namespace: namespace.to_owned(), annotation: restart::pod_template_annotation(name) }
     }
 
     /// Reads a workload live. `None` only when the API server says that there is none.
-    pub async fn get(&self, target: &RestartTarget) -> Result<Option<Read>, ClusterError> {
+    pub async fn get(&self, target: &RestartTarget) -> Result<Option<WorkloadSnapshot>, ClusterError> {
         match target.kind {
             WorkloadKind::Deployment => self.get_as::<Deployment>(target).await,
             WorkloadKind::StatefulSet => self.get_as::<StatefulSet>(target).await,
@@ -56,7 +56,12 @@ impl Workloads {
     }
 
     /// Restarts a workload for this key, on condition that it is as it was read.
-    pub async fn restart(&self, target: &RestartTarget, read: &Read, key_id: &str) -> Result<Read, ClusterError> {
+    pub async fn restart(
+        &self,
+        target: &RestartTarget,
+        read: &WorkloadSnapshot,
+        key_id: &str,
+    ) -> Result<WorkloadSnapshot, ClusterError> {
         match target.kind {
             WorkloadKind::Deployment => self.restart_as::<Deployment>(target, read, key_id).await,
             WorkloadKind::StatefulSet => self.restart_as::<StatefulSet>(target, read, key_id).await,
@@ -64,7 +69,7 @@ impl Workloads {
         }
     }
 
-    async fn get_as<K: Rolling>(&self, target: &RestartTarget) -> Result<Option<Read>, ClusterError> {
+    async fn get_as<K: Rolling>(&self, target: &RestartTarget) -> Result<Option<WorkloadSnapshot>, ClusterError> {
         let found = self.api::<K>().get_opt(&target.name).await.map_err(|error| self.error("get", target, &error))?;
         Ok(found.map(|found| self.read(&found)))
     }
@@ -72,9 +77,9 @@ impl Workloads {
     async fn restart_as<K: Rolling>(
         &self,
         target: &RestartTarget,
-        read: &Read,
+        read: &WorkloadSnapshot,
         key_id: &str,
-    ) -> Result<Read, ClusterError> {
+    ) -> Result<WorkloadSnapshot, ClusterError> {
         let patch = json!({
             "metadata": {"resourceVersion": read.resource_version},
             "spec": {"template": {"metadata": {"annotations": {&self.annotation: key_id}}}},
@@ -84,15 +89,15 @@ impl Workloads {
         restarted.map(|found| self.read(&found)).map_err(|error| self.error("restart", target, &error))
     }
 
-    fn read<K: Rolling>(&self, found: &K) -> Read {
+    fn read<K: Rolling>(&self, found: &K) -> WorkloadSnapshot {
         let mut counts = found.counts();
         counts.generation = found.meta().generation.unwrap_or_default();
         let annotations = found.template().and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
-        Read {
+        WorkloadSnapshot {
             resource_version: found.resource_version(),
-            facts: Workload {
+            workload: Workload {
                 restarted_for: annotations.and_then(|all: &BTreeMap<_, _>| all.get(&self.annotation)).cloned(),
-                rollout: restart::rollout(&counts),
+                rollout: restart::evaluate_rollout(&counts),
             },
         }
     }
@@ -109,7 +114,7 @@ impl Workloads {
 /// A kind that rolls out its pod template.
 trait Rolling: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug {
     fn template(&self) -> Option<&PodTemplateSpec>;
-    fn counts(&self) -> Counts;
+    fn counts(&self) -> RolloutCounts;
 }
 
 impl Rolling for Deployment {
@@ -117,12 +122,12 @@ impl Rolling for Deployment {
         self.spec.as_ref().map(|spec| &spec.template)
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> RolloutCounts {
         let (spec, status) = (self.spec.as_ref(), self.status.clone().unwrap_or_default());
         let late = |reason: Option<&str>| reason == Some("ProgressDeadlineExceeded");
-        Counts {
-            observed: status.observed_generation.unwrap_or_default(),
-            wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        RolloutCounts {
+            observed_generation: status.observed_generation.unwrap_or_default(),
+            desired: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             updated: status.updated_replicas.unwrap_or_default(),
             total: status.replicas.unwrap_or_default(),
             available: status.available_replicas.unwrap_or_default(),
@@ -133,7 +138,7 @@ impl Rolling for Deployment {
                 .iter()
                 .flatten()
                 .any(|condition| condition.type_ == "Progressing" && late(condition.reason.as_deref())),
-            ..Counts::default()
+            ..RolloutCounts::default()
         }
     }
 }
@@ -143,19 +148,19 @@ impl Rolling for StatefulSet {
         self.spec.as_ref().map(|spec| &spec.template)
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> RolloutCounts {
         let (spec, status) = (self.spec.as_ref(), self.status.clone().unwrap_or_default());
         let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
         let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition).unwrap_or_default();
         let by_hand = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
-        Counts {
-            observed: status.observed_generation.unwrap_or_default(),
-            wanted: spec.and_then(|spec| spec.replicas).unwrap_or(1),
+        RolloutCounts {
+            observed_generation: status.observed_generation.unwrap_or_default(),
+            desired: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             updated: status.updated_replicas.unwrap_or_default(),
             total: status.replicas,
             available: status.ready_replicas.unwrap_or_default(),
-            by_hand: partition > 0 || by_hand,
-            ..Counts::default()
+            manual_update: partition > 0 || by_hand,
+            ..RolloutCounts::default()
         }
     }
 }
@@ -165,19 +170,19 @@ impl Rolling for DaemonSet {
         self.spec.as_ref().map(|spec| &spec.template)
     }
 
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> RolloutCounts {
         let strategy = self.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
         let status = self.status.clone().unwrap_or_default();
         let updated = status.updated_number_scheduled.unwrap_or_default();
-        Counts {
-            observed: status.observed_generation.unwrap_or_default(),
-            wanted: status.desired_number_scheduled,
+        RolloutCounts {
+            observed_generation: status.observed_generation.unwrap_or_default(),
+            desired: status.desired_number_scheduled,
             updated,
             // Pods on nodes that should have none are counted apart, and are on their way out.
             total: updated,
             available: status.number_available.unwrap_or_default(),
-            by_hand: strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete")),
-            ..Counts::default()
+            manual_update: strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete")),
+            ..RolloutCounts::default()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::dates::later;
+use super::dates::saturating_add;
 use crate::api::Reason;
 
 /// How an error is dealt with.
@@ -58,7 +58,7 @@ pub fn delay(class: ErrorClass, failures: u32, permille: i32, slow_resync: Signe
 /// starts again and again, and a quota is not asked anew by it. What a person may have mended together with the
 /// restart, such as rights or a flag, is looked at right away.
 #[must_use]
-pub fn rests_until(
+pub fn backoff_until(
     reasons: impl IntoIterator<Item = Reason>,
     failures: u32,
     since: Timestamp,
@@ -85,7 +85,10 @@ pub fn rests_until(
         .max()?;
     // A failure of the future was noted before the clock was set back. To count from it, or from now, could be to wait
     // for ever.
-    Some(since).filter(|since| *since < later(now, wait)).map(|since| later(since, wait)).filter(|until| *until > now)
+    Some(since)
+        .filter(|since| *since < saturating_add(now, wait))
+        .map(|since| saturating_add(since, wait))
+        .filter(|until| *until > now)
 }
 
 #[cfg(test)]
@@ -119,7 +122,7 @@ mod tests {
     fn a_restart_in_the_middle_of_a_back_off_keeps_it() {
         let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let left = |reasons: &[Reason], failures, ago| {
-            let until = rests_until(reasons.iter().copied(), failures, now - SignedDuration::from_secs(ago), 0, now);
+            let until = backoff_until(reasons.iter().copied(), failures, now - SignedDuration::from_secs(ago), 0, now);
             until.map(|until| until.duration_since(now).as_secs())
         };
         assert_eq!(left(&[Reason::AwsUnavailable], 4, 10), Some(30));

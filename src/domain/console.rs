@@ -12,14 +12,14 @@ use super::{
     desired::DesiredConsole,
     owner::Owner,
     owner::label_value,
-    secret::{Content, csv_field, hex},
+    secret::{SecretContent, csv_field, hex},
 };
-use crate::api::mark;
+use crate::api::well_known;
 
 /// Characters of a password, unless the account asks for more.
-pub const PASSWORD_LENGTH: usize = 32;
+pub const MIN_PASSWORD_CHARACTERS: usize = 32;
 /// Random bytes that one character takes: enough that no character is likelier than another.
-pub const BYTES_A_CHARACTER: usize = 8;
+pub const RANDOM_BYTES_PER_CHARACTER: usize = 8;
 
 /// The four kinds that a password policy may ask for. Nothing that a CSV file or a shell would take for its own.
 const KINDS: [&str; 4] = ["ABCDEFGHJKLMNPQRSTUVWXYZ", "abcdefghijkmnopqrstuvwxyz", "23456789", "!@#%^*_+-="];
@@ -65,15 +65,15 @@ pub struct ConsoleFacts {
 /// Characters that a password needs under this policy.
 #[must_use]
 pub fn password_length(policy: PasswordPolicy) -> usize {
-    PASSWORD_LENGTH.max(policy.min_length)
+    MIN_PASSWORD_CHARACTERS.max(policy.min_length)
 }
 
-/// A password out of random bytes, [`BYTES_A_CHARACTER`] for each character. One of each kind, a letter first.
+/// A password out of random bytes, [`RANDOM_BYTES_PER_CHARACTER`] for each character. One of each kind, a letter first.
 #[must_use]
-pub fn password(random: &[u8]) -> SecretString {
+pub fn generate_password(random: &[u8]) -> SecretString {
     let all = KINDS.concat();
     let text: String = random
-        .chunks_exact(BYTES_A_CHARACTER)
+        .chunks_exact(RANDOM_BYTES_PER_CHARACTER)
         .enumerate()
         .filter_map(|(place, bytes)| {
             let choice = KINDS.get(place).copied().unwrap_or(&all).as_bytes();
@@ -105,20 +105,21 @@ pub fn render(
     user_name: &str,
     password: &SecretString,
     url: Option<&str>,
-) -> Content {
+) -> SecretContent {
     let secret = password.expose_secret();
     let url = url.unwrap_or_default();
     let mut annotations = BTreeMap::from([
-        (mark::ANNOTATION_PASSWORD.to_owned(), PENDING.to_owned()),
-        (mark::ANNOTATION_CHECKSUM.to_owned(), checksum(user_name, secret)),
+        (well_known::ANNOTATION_PASSWORD_STATE.to_owned(), PENDING.to_owned()),
+        (well_known::ANNOTATION_CHECKSUM.to_owned(), checksum(user_name, secret)),
     ]);
-    annotations
-        .extend(desired.reset_request.clone().map(|request| (mark::ANNOTATION_RESET_HONOURED.to_owned(), request)));
-    Content {
+    annotations.extend(
+        desired.reset_request.clone().map(|request| (well_known::ANNOTATION_RESET_HONOURED.to_owned(), request)),
+    );
+    SecretContent {
         labels: BTreeMap::from([
-            (mark::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned()),
-            (mark::LABEL_ROLE.to_owned(), "console".to_owned()),
-            (mark::LABEL_USER.to_owned(), label_value(&owner.name)),
+            (well_known::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned()),
+            (well_known::LABEL_ROLE.to_owned(), "console".to_owned()),
+            (well_known::LABEL_USER.to_owned(), label_value(&owner.name)),
         ]),
         annotations,
         data: BTreeMap::from([
@@ -144,28 +145,28 @@ const APPLIED: &str = "applied";
 
 /// The same Secret, once AWS has taken its password.
 #[must_use]
-pub fn applied(mut content: Content) -> Content {
-    content.annotations.insert(mark::ANNOTATION_PASSWORD.to_owned(), APPLIED.to_owned());
+pub fn mark_applied(mut content: SecretContent) -> SecretContent {
+    content.annotations.insert(well_known::ANNOTATION_PASSWORD_STATE.to_owned(), APPLIED.to_owned());
     content
 }
 
 /// The password in a console Secret, if it is what we wrote.
 #[must_use]
-pub fn held_password(content: &Content) -> Option<SecretString> {
+pub fn read_password(content: &SecretContent) -> Option<SecretString> {
     let text = |name: &str| content.data.get(name).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
     let (user_name, password) = (text("username")?, SecretString::from(text("password")?));
     let sum = checksum(&user_name, password.expose_secret());
-    (content.annotations.get(mark::ANNOTATION_CHECKSUM) == Some(&sum)).then_some(password)
+    (content.annotations.get(well_known::ANNOTATION_CHECKSUM) == Some(&sum)).then_some(password)
 }
 
 /// Reads back our own console Secret.
 #[must_use]
-pub fn facts(content: &Content) -> ConsoleFacts {
+pub fn read_facts(content: &SecretContent) -> ConsoleFacts {
     let annotation = |name: &str| content.annotations.get(name).cloned();
     ConsoleFacts {
-        intact: held_password(content).is_some(),
-        applied: annotation(mark::ANNOTATION_PASSWORD).as_deref() == Some(APPLIED),
-        reset_honoured: annotation(mark::ANNOTATION_RESET_HONOURED),
+        intact: read_password(content).is_some(),
+        applied: annotation(well_known::ANNOTATION_PASSWORD_STATE).as_deref() == Some(APPLIED),
+        reset_honoured: annotation(well_known::ANNOTATION_RESET_HONOURED),
     }
 }
 
@@ -181,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    fn content() -> Content {
+    fn content() -> SecretContent {
         let owner = Owner { cluster: "c".into(), namespace: "deploy".into(), name: "cycle".into(), uid: "u".into() };
         let desired =
             DesiredConsole { secret_name: "s".into(), reset_required: true, reset_request: Some("please".into()) };
@@ -205,12 +206,12 @@ mod tests {
 
     #[test]
     fn a_password_is_pending_until_aws_has_it_and_an_edited_one_is_noticed() {
-        let seen = facts(&content());
+        let seen = read_facts(&content());
         assert_eq!(seen, ConsoleFacts { intact: true, applied: false, reset_honoured: Some("please".into()) });
-        assert!(facts(&applied(content())).applied);
+        assert!(read_facts(&mark_applied(content())).applied);
         let mut edited = content();
         edited.data.insert("password".into(), b"other".to_vec());
-        assert!(!facts(&edited).intact && held_password(&edited).is_none());
+        assert!(!read_facts(&edited).intact && read_password(&edited).is_none());
     }
 
     #[test]
@@ -225,8 +226,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_password_has_all_four_kinds(random in proptest::collection::vec(any::<u8>(), 32 * BYTES_A_CHARACTER)) {
-            let password = password(&random);
+        fn every_password_has_all_four_kinds(random in proptest::collection::vec(any::<u8>(), 32 * RANDOM_BYTES_PER_CHARACTER)) {
+            let password = generate_password(&random);
             let text = password.expose_secret();
             prop_assert_eq!(text.len(), 32);
             prop_assert!(text.starts_with(|c: char| c.is_ascii_uppercase()));

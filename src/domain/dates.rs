@@ -12,7 +12,7 @@ const CLOCKS: SignedDuration = SignedDuration::from_hours(1);
 /// So much later than `at`, or the end of the calendar. Dates come from Secrets, tags and status: whoever may write one could
 /// choose it so that a sum has no date, which must not end a pass.
 #[must_use]
-pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
+pub fn saturating_add(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }
 
@@ -21,7 +21,7 @@ pub fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
 /// its user was tagged with it, which comes right behind. `made_at` is none while IAM's list does not show the key,
 /// `tagged_at` while there is no tag.
 #[must_use]
-pub fn handed_out_at(
+pub fn publication_time(
     told: Timestamp,
     made_at: Option<Timestamp>,
     tagged_at: Option<Timestamp>,
@@ -29,25 +29,25 @@ pub fn handed_out_at(
 ) -> Timestamp {
     // A key of the future was made before the clock was set back; that is no time to count from.
     let earliest = made_at.unwrap_or(Timestamp::MIN).min(now);
-    let latest = later(tagged_at.unwrap_or(now), TOGETHER);
+    let latest = saturating_add(tagged_at.unwrap_or(now), TOGETHER);
     told.clamp(earliest, latest.max(earliest))
 }
 
 /// Whether a tag is that of an earlier publication of the same key: its Secret was deleted before the attempt was over, and the
 /// key was published again out of the journal.
 #[must_use]
-pub fn is_of_before(tagged_at: Timestamp, published_at: Timestamp) -> bool {
-    later(tagged_at, TOGETHER) < published_at
+pub fn is_earlier_publication(tagged_at: Timestamp, published_at: Timestamp) -> bool {
+    saturating_add(tagged_at, TOGETHER) < published_at
 }
 
 /// When an attempt was begun, or went on. Its journal tells it, by AWS's clock. A date of the future, which holds the attempt up,
 /// is none: what was not there before its Secret was made the API server says, by another clock.
 #[must_use]
-pub fn written_at(told: Timestamp, secret_made_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    if told <= later(now, CLOCKS) {
+pub fn bounded_journal_time(told: Timestamp, secret_made_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    if told <= saturating_add(now, CLOCKS) {
         told
     } else {
-        secret_made_at.map_or(now, |made_at| later(made_at, CLOCKS)).min(told)
+        secret_made_at.map_or(now, |made_at| saturating_add(made_at, CLOCKS)).min(told)
     }
 }
 
@@ -63,33 +63,33 @@ mod tests {
 
     #[test]
     fn a_sum_without_a_date_is_the_end_of_the_calendar() {
-        assert_eq!(later(at(0), HOUR), at(1));
-        assert_eq!(later(Timestamp::MAX, HOUR), Timestamp::MAX);
-        assert_eq!(later(Timestamp::MIN, -HOUR), Timestamp::MIN);
-        assert_eq!(later(at(0), SignedDuration::MAX), Timestamp::MAX);
+        assert_eq!(saturating_add(at(0), HOUR), at(1));
+        assert_eq!(saturating_add(Timestamp::MAX, HOUR), Timestamp::MAX);
+        assert_eq!(saturating_add(Timestamp::MIN, -HOUR), Timestamp::MIN);
+        assert_eq!(saturating_add(at(0), SignedDuration::MAX), Timestamp::MAX);
     }
 
     #[test]
     fn a_key_is_handed_out_between_its_making_and_its_tag() {
-        let out = |told, made, tagged| handed_out_at(told, made, tagged, at(100));
+        let out = |told, made, tagged| publication_time(told, made, tagged, at(100));
         let (made, tagged) = (Some(at(10)), Some(at(50)));
         assert_eq!(out(at(49), made, tagged), at(49), "as late as it was: the operator may have been away in between");
         assert_eq!(
-            out(later(at(50), SignedDuration::from_secs(1)), made, tagged),
+            out(saturating_add(at(50), SignedDuration::from_secs(1)), made, tagged),
             at(50) + SignedDuration::from_secs(1)
         );
-        assert_eq!(out(at(99), made, tagged), later(at(50), TOGETHER), "not as late as the Secret says");
-        assert_eq!(out(Timestamp::MAX, made, tagged), later(at(50), TOGETHER));
+        assert_eq!(out(at(99), made, tagged), saturating_add(at(50), TOGETHER), "not as late as the Secret says");
+        assert_eq!(out(Timestamp::MAX, made, tagged), saturating_add(at(50), TOGETHER));
         assert_eq!(out(Timestamp::UNIX_EPOCH, made, tagged), at(10), "not before it was made");
         assert_eq!(out(at(99), made, None), at(99), "no tag yet");
-        assert_eq!(out(Timestamp::MAX, made, None), later(at(100), TOGETHER));
+        assert_eq!(out(Timestamp::MAX, made, None), saturating_add(at(100), TOGETHER));
         assert_eq!(out(at(100), Some(at(105)), Some(at(100))), at(100), "the clock was set back since");
         assert_eq!(out(at(99), None, None), at(99), "not in the list yet");
     }
 
     #[test]
     fn an_attempt_of_the_future_is_not_younger_than_its_journal() {
-        let written = |told, made| written_at(told, made, at(10));
+        let written = |told, made| bounded_journal_time(told, made, at(10));
         assert_eq!(written(at(10), Some(at(3))), at(10), "whatever the API server's clock says");
         assert_eq!(written(at(11), Some(at(3))), at(11));
         assert_eq!(written(Timestamp::MAX, Some(at(3))), at(4));

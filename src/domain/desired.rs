@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::{schedule::Rhythm, target::Target, window::Windows};
+use super::{schedule::RotationSchedule, target::Target, window::Windows};
 pub use crate::api::class::OnQuarantine;
 use crate::api::{SecretFormat, user::RestartTarget};
 
 /// Rotation interval when nothing is declared. CIS 1.14 asks for 90 days or less.
-pub const DEFAULT_EVERY: SignedDuration = SignedDuration::from_hours(90 * 24);
+pub const DEFAULT_ROTATION_INTERVAL: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// Overlap when nothing is declared.
 pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 
@@ -18,7 +18,7 @@ pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
     /// The resource does not ask for it.
-    NotAsked,
+    NotRequested,
     /// The resource asks, the cluster does not permit it.
     NotPermitted,
     /// The resource asks, the cluster permits it.
@@ -86,7 +86,7 @@ pub struct DesiredKey {
     /// Description, stored where the console shows it.
     pub description: Option<String>,
     /// When keys are replaced.
-    pub rhythm: Rhythm,
+    pub schedule: RotationSchedule,
     /// When a scheduled replacement may begin.
     pub windows: Windows,
     /// How long an old key stays Active after a new one was published.
@@ -139,16 +139,16 @@ pub struct Violation {
 }
 
 impl Grant {
-    /// What the simplest class grants: the usual path, and no limit. Tests and the model begin with it.
+    /// What the minimal class grants: the usual path, and no limit. Tests and the model begin with it.
     #[must_use]
-    pub fn simplest() -> Self {
+    pub fn minimal() -> Self {
         Self { path: "/awsdeploy/".to_owned(), boundary: None, adoption: false, on_quarantine: OnQuarantine::Alert }
     }
 }
 
 /// All violations in one message.
 #[must_use]
-pub fn tell(violations: &[Violation]) -> String {
+pub fn describe_violations(violations: &[Violation]) -> String {
     violations
         .iter()
         .map(|violation| format!("spec.{}: {}", violation.field, violation.message))

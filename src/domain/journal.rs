@@ -21,12 +21,12 @@ pub struct Journal {
     /// Earlier target Secret that the attempt leaves behind, and the key in it.
     pub previous_secret: Option<(String, String)>,
     /// How far the attempt has come.
-    pub mode: Mode,
+    pub phase: AttemptPhase,
 }
 
 /// How far an attempt has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum AttemptPhase {
     /// `CreateAccessKey` is about to be called, or was called and its answer is lost.
     Intent {
         /// Keys that the user had before; they are not of this attempt.
@@ -96,20 +96,20 @@ struct FormatOnly {
 impl Journal {
     /// Whether the journal speaks of this key as one of its attempt.
     #[must_use]
-    pub fn names(&self, id: &str) -> bool {
-        match &self.mode {
-            Mode::Intent { .. } => false,
-            Mode::Keyed { key_id, .. } => key_id == id,
-            Mode::Abandoned { orphans } => orphans.iter().any(|orphan| orphan == id),
+    pub fn references_key(&self, id: &str) -> bool {
+        match &self.phase {
+            AttemptPhase::Intent { .. } => false,
+            AttemptPhase::Keyed { key_id, .. } => key_id == id,
+            AttemptPhase::Abandoned { orphans } => orphans.iter().any(|orphan| orphan == id),
         }
     }
 
     /// The same, as far as its dates can be believed of a Secret that was made at this time.
     #[must_use]
-    pub fn believed(mut self, secret_made_at: Option<Timestamp>, now: Timestamp) -> Self {
-        self.started_at = dates::written_at(self.started_at, secret_made_at, now);
-        if let Mode::Keyed { keyed_at, .. } = &mut self.mode {
-            *keyed_at = dates::written_at(*keyed_at, secret_made_at, now);
+    pub fn with_bounded_dates(mut self, secret_made_at: Option<Timestamp>, now: Timestamp) -> Self {
+        self.started_at = dates::bounded_journal_time(self.started_at, secret_made_at, now);
+        if let AttemptPhase::Keyed { keyed_at, .. } = &mut self.phase {
+            *keyed_at = dates::bounded_journal_time(*keyed_at, secret_made_at, now);
         }
         self
     }
@@ -117,9 +117,9 @@ impl Journal {
     /// When its key was made, if it holds one.
     #[must_use]
     pub fn keyed_at(&self) -> Option<Timestamp> {
-        match &self.mode {
-            Mode::Keyed { keyed_at, .. } => Some(*keyed_at),
-            Mode::Intent { .. } | Mode::Abandoned { .. } => None,
+        match &self.phase {
+            AttemptPhase::Keyed { keyed_at, .. } => Some(*keyed_at),
+            AttemptPhase::Intent { .. } | AttemptPhase::Abandoned { .. } => None,
         }
     }
 
@@ -137,14 +137,14 @@ impl Journal {
             keyed_at: None,
             orphans: Vec::new(),
         };
-        match &self.mode {
-            Mode::Intent { known } => stored.known.clone_from(known),
-            Mode::Keyed { key_id, keyed_at } => {
+        match &self.phase {
+            AttemptPhase::Intent { known } => stored.known.clone_from(known),
+            AttemptPhase::Keyed { key_id, keyed_at } => {
                 stored.mode = StoredMode::Keyed;
                 stored.key_id = Some(key_id.clone());
                 stored.keyed_at = Some(*keyed_at);
             }
-            Mode::Abandoned { orphans } => {
+            AttemptPhase::Abandoned { orphans } => {
                 stored.mode = StoredMode::Abandoned;
                 stored.orphans.clone_from(orphans);
             }
@@ -163,19 +163,19 @@ impl Journal {
             return Err(JournalError::Format(format));
         }
         let stored: Stored = serde_json::from_slice(bytes).map_err(|_| JournalError::Unreadable)?;
-        let mode = match stored.mode {
-            StoredMode::Intent => Mode::Intent { known: stored.known },
-            StoredMode::Keyed => Mode::Keyed {
+        let phase = match stored.mode {
+            StoredMode::Intent => AttemptPhase::Intent { known: stored.known },
+            StoredMode::Keyed => AttemptPhase::Keyed {
                 key_id: stored.key_id.ok_or(JournalError::Unreadable)?,
                 keyed_at: stored.keyed_at.ok_or(JournalError::Unreadable)?,
             },
-            StoredMode::Abandoned => Mode::Abandoned { orphans: stored.orphans },
+            StoredMode::Abandoned => AttemptPhase::Abandoned { orphans: stored.orphans },
         };
         Ok(Self {
             started_at: stored.started_at,
             rotate_request: stored.rotate_request,
             previous_secret: stored.previous_secret,
-            mode,
+            phase,
         })
     }
 }
@@ -184,23 +184,23 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn journal(mode: Mode) -> Journal {
+    fn journal(phase: AttemptPhase) -> Journal {
         Journal {
             started_at: "2026-11-21T10:00:00Z".parse().unwrap(),
             rotate_request: Some("now".into()),
             previous_secret: Some(("old".into(), "AKIAOLD".into())),
-            mode,
+            phase,
         }
     }
 
     #[test]
     fn every_mode_survives_the_way_through_the_secret() {
-        for mode in [
-            Mode::Intent { known: vec!["AKIA1".into()] },
-            Mode::Keyed { key_id: "AKIA2".into(), keyed_at: "2026-11-21T10:00:01Z".parse().unwrap() },
-            Mode::Abandoned { orphans: vec!["AKIA2".into(), "AKIA3".into()] },
+        for phase in [
+            AttemptPhase::Intent { known: vec!["AKIA1".into()] },
+            AttemptPhase::Keyed { key_id: "AKIA2".into(), keyed_at: "2026-11-21T10:00:01Z".parse().unwrap() },
+            AttemptPhase::Abandoned { orphans: vec!["AKIA2".into(), "AKIA3".into()] },
         ] {
-            let journal = journal(mode);
+            let journal = journal(phase);
             assert_eq!(Journal::decode(&journal.encode()), Ok(journal));
         }
     }

@@ -6,8 +6,10 @@
 pub mod account;
 pub mod authorize;
 pub mod backoff;
-pub mod class_verdict;
+pub mod class_conditions;
+pub mod conditions;
 pub mod console;
+pub mod current_state;
 pub mod dates;
 pub mod desired;
 pub mod journal;
@@ -23,6 +25,4 @@ pub mod secret;
 pub mod settings;
 pub mod target;
 pub mod validate;
-pub mod verdict;
 pub mod window;
-pub mod world;

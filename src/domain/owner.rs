@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::api::mark;
+use crate::api::well_known;
 
 /// The `AwsDeployUser` that a pass works for, as it is written into IAM tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Ownership {
     /// It is ours.
     Ours,
     /// It carries no mark of this operator.
-    Unmarked,
+    Untagged,
     /// It belongs to another resource, named here for the message.
     Other(String),
 }
@@ -33,10 +33,10 @@ impl Owner {
     #[must_use]
     pub fn tags(&self) -> BTreeMap<String, String> {
         [
-            (mark::TAG_CLUSTER, &self.cluster),
-            (mark::TAG_NAMESPACE, &self.namespace),
-            (mark::TAG_NAME, &self.name),
-            (mark::TAG_UID, &self.uid),
+            (well_known::TAG_CLUSTER, &self.cluster),
+            (well_known::TAG_NAMESPACE, &self.namespace),
+            (well_known::TAG_NAME, &self.name),
+            (well_known::TAG_UID, &self.uid),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value.clone()))
@@ -45,8 +45,8 @@ impl Owner {
 
     /// Whether the tags are those of a user of this cluster.
     #[must_use]
-    pub fn is_of_same_cluster(&self, tags: &BTreeMap<String, String>) -> bool {
-        tags.iter().any(|(key, value)| key.eq_ignore_ascii_case(mark::TAG_CLUSTER) && *value == self.cluster)
+    pub fn is_in_same_cluster(&self, tags: &BTreeMap<String, String>) -> bool {
+        tags.iter().any(|(key, value)| key.eq_ignore_ascii_case(well_known::TAG_CLUSTER) && *value == self.cluster)
     }
 
     /// What an AWS admin writes into the tag `awsdeploy.dev/adoptable-by` of a user that this resource may take over.
@@ -60,7 +60,7 @@ impl Owner {
     /// cluster, or of an earlier resource of the same name, is somebody else's. So is one that carries
     /// a part of the marks, whoever took the others away. Keys are compared as IAM does, ignoring case.
     #[must_use]
-    pub fn of(&self, tags: &BTreeMap<String, String>) -> Ownership {
+    pub fn classify(&self, tags: &BTreeMap<String, String>) -> Ownership {
         let get = |wanted: &str| {
             tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
         };
@@ -69,19 +69,22 @@ impl Owner {
             return Ownership::Ours;
         }
         if marks.keys().all(|key| get(key).is_none()) {
-            return Ownership::Unmarked;
+            return Ownership::Untagged;
         }
-        let (Some(namespace), Some(name)) = (get(mark::TAG_NAMESPACE), get(mark::TAG_NAME)) else {
-            let cluster = get(mark::TAG_CLUSTER).unwrap_or("unknown");
+        let (Some(namespace), Some(name)) = (get(well_known::TAG_NAMESPACE), get(well_known::TAG_NAME)) else {
+            let cluster = get(well_known::TAG_CLUSTER).unwrap_or("unknown");
             return Ownership::Other(format!("an AwsDeployUser whose marks are incomplete (cluster {cluster})"));
         };
-        Ownership::Other(if get(mark::TAG_CLUSTER) != Some(&self.cluster) {
+        Ownership::Other(if get(well_known::TAG_CLUSTER) != Some(&self.cluster) {
             format!(
                 "AwsDeployUser {namespace}/{name} of another cluster ({})",
-                get(mark::TAG_CLUSTER).unwrap_or("unknown")
+                get(well_known::TAG_CLUSTER).unwrap_or("unknown")
             )
         } else if (namespace, name) == (&self.namespace, &self.name) {
-            format!("an earlier AwsDeployUser {namespace}/{name} (uid {})", get(mark::TAG_UID).unwrap_or("unknown"))
+            format!(
+                "an earlier AwsDeployUser {namespace}/{name} (uid {})",
+                get(well_known::TAG_UID).unwrap_or("unknown")
+            )
         } else {
             format!("AwsDeployUser {namespace}/{name}")
         })
@@ -97,7 +100,7 @@ impl fmt::Display for Owner {
 /// The IAM tag that marks an access key as made and published by us.
 #[must_use]
 pub fn key_tag(key_id: &str) -> String {
-    format!("{}{key_id}", mark::TAG_KEY_PREFIX)
+    format!("{}{key_id}", well_known::TAG_KEY_PREFIX)
 }
 
 /// A resource name as a label value: at most 63 characters that end with a letter or digit.
@@ -117,14 +120,14 @@ mod tests {
     #[test]
     fn a_user_is_ours_only_when_all_four_marks_agree() {
         let ours = owner();
-        assert_eq!(ours.of(&ours.tags()), Ownership::Ours);
-        assert_eq!(ours.of(&BTreeMap::new()), Ownership::Unmarked);
+        assert_eq!(ours.classify(&ours.tags()), Ownership::Ours);
+        assert_eq!(ours.classify(&BTreeMap::new()), Ownership::Untagged);
         for (change, told) in [
             (Owner { cluster: "d".into(), ..owner() }, "another cluster"),
             (Owner { uid: "u0".into(), ..owner() }, "earlier"),
             (Owner { name: "other".into(), ..owner() }, "deploy/other"),
         ] {
-            match ours.of(&change.tags()) {
+            match ours.classify(&change.tags()) {
                 Ownership::Other(who) => assert!(who.contains(told), "{who}"),
                 verdict => panic!("{verdict:?}"),
             }
@@ -137,11 +140,14 @@ mod tests {
         for key in ours.tags().keys() {
             let mut tags = ours.tags();
             tags.remove(key);
-            assert!(matches!(ours.of(&tags), Ownership::Other(_)), "without {key}");
-            assert!(matches!(ours.of(&BTreeMap::from([(key.to_uppercase(), "x".to_owned())])), Ownership::Other(_)));
+            assert!(matches!(ours.classify(&tags), Ownership::Other(_)), "without {key}");
+            assert!(matches!(
+                ours.classify(&BTreeMap::from([(key.to_uppercase(), "x".to_owned())])),
+                Ownership::Other(_)
+            ));
         }
         let upper: BTreeMap<_, _> = ours.tags().into_iter().map(|(key, value)| (key.to_uppercase(), value)).collect();
-        assert_eq!(ours.of(&upper), Ownership::Ours);
+        assert_eq!(ours.classify(&upper), Ownership::Ours);
     }
 
     #[test]
@@ -158,6 +164,6 @@ mod tests {
     #[test]
     fn the_consoles_description_tag_is_no_proof() {
         let tags = BTreeMap::from([("AKIAIOSFODNN7EXAMPLE".to_owned(), "Cycle".to_owned())]);
-        assert_eq!(owner().of(&tags), Ownership::Unmarked);
+        assert_eq!(owner().classify(&tags), Ownership::Untagged);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 /// All inline documents of a user together, white space not counted (IAM quota, cannot be raised).
-pub const INLINE_LIMIT: usize = 2048;
+pub const MAX_INLINE_CHARACTERS: usize = 2048;
 
 /// AWS's own policies on users whose keys were found in public. AWS says not to remove them.
 pub const QUARANTINE_PREFIX: &str = "AWSCompromisedKeyQuarantine";
@@ -34,7 +34,7 @@ pub fn managed_arn(declared: &str, partition: &str) -> String {
 
 /// What to add to "there is no such policy", if the name suggests it.
 #[must_use]
-pub fn name_hint(arn: &str) -> Option<String> {
+pub fn suggest_name(arn: &str) -> Option<String> {
     let name = arn.rsplit('/').next()?;
     (arn.ends_with(&format!("policy/{name}")) && JOB_FUNCTIONS.contains(&name))
         .then(|| format!("write job-function/{name}"))
@@ -48,22 +48,22 @@ pub fn is_quarantine(arn: &str) -> bool {
 
 /// The characters of a document that IAM counts: all but white space.
 #[must_use]
-pub fn size(document: &Value) -> usize {
+pub fn counted_characters(document: &Value) -> usize {
     document.to_string().chars().filter(|character| !character.is_whitespace()).count()
 }
 
 /// Whether two documents mean the same: order of fields, order in lists that are sets, and a
 /// single value instead of a list of one make no difference.
 #[must_use]
-pub fn same(left: &Value, right: &Value) -> bool {
-    normal(left) == normal(right)
+pub fn is_equivalent(left: &Value, right: &Value) -> bool {
+    normalize(left) == normalize(right)
 }
 
-fn normal(document: &Value) -> Value {
+fn normalize(document: &Value) -> Value {
     let Value::Object(fields) = document else { return document.clone() };
     let fields = fields.iter().map(|(name, value)| {
         let value = if name == "Statement" {
-            Value::Array(listed(value).into_iter().map(|statement| normal_statement(&statement)).collect())
+            Value::Array(listed(value).into_iter().map(|statement| normalize_statement(&statement)).collect())
         } else {
             value.clone()
         };
@@ -72,15 +72,15 @@ fn normal(document: &Value) -> Value {
     Value::Object(fields.collect())
 }
 
-fn normal_statement(statement: &Value) -> Value {
+fn normalize_statement(statement: &Value) -> Value {
     let Value::Object(fields) = statement else { return statement.clone() };
     let fields = fields.iter().map(|(name, value)| {
         let value = match name.as_str() {
             "Action" | "NotAction" | "Resource" | "NotResource" => set(value),
-            "Principal" | "NotPrincipal" => inner_sets(value),
+            "Principal" | "NotPrincipal" => normalize_inner_sets(value),
             "Condition" => match value {
                 Value::Object(operators) => Value::Object(
-                    operators.iter().map(|(operator, keys)| (operator.clone(), inner_sets(keys))).collect(),
+                    operators.iter().map(|(operator, keys)| (operator.clone(), normalize_inner_sets(keys))).collect(),
                 ),
                 other => other.clone(),
             },
@@ -91,7 +91,7 @@ fn normal_statement(statement: &Value) -> Value {
     Value::Object(fields.collect())
 }
 
-fn inner_sets(value: &Value) -> Value {
+fn normalize_inner_sets(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
             Value::Object(fields.iter().map(|(name, values)| (name.clone(), set(values))).collect::<Map<_, _>>())
@@ -135,11 +135,11 @@ mod tests {
     #[test]
     fn a_job_function_without_its_path_gets_a_hint() {
         assert_eq!(
-            name_hint("arn:aws:iam::aws:policy/ViewOnlyAccess").as_deref(),
+            suggest_name("arn:aws:iam::aws:policy/ViewOnlyAccess").as_deref(),
             Some("write job-function/ViewOnlyAccess")
         );
-        assert_eq!(name_hint("arn:aws:iam::aws:policy/job-function/ViewOnlyAccess"), None);
-        assert_eq!(name_hint("arn:aws:iam::aws:policy/Typo"), None);
+        assert_eq!(suggest_name("arn:aws:iam::aws:policy/job-function/ViewOnlyAccess"), None);
+        assert_eq!(suggest_name("arn:aws:iam::aws:policy/Typo"), None);
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn white_space_is_not_counted() {
-        assert_eq!(size(&json!({"a": "b c"})), r#"{"a":"bc"}"#.len());
+        assert_eq!(counted_characters(&json!({"a": "b c"})), r#"{"a":"bc"}"#.len());
     }
 
     #[test]
@@ -161,11 +161,11 @@ mod tests {
             "Condition": {"StringEquals": {"aws:RequestedRegion": ["eu-central-1"]}, "Bool": {"aws:SecureTransport": true}}}]});
         let returned = json!({"Statement": {"Resource": ["*"], "Action": ["s3:PutObject", "s3:GetObject"], "Effect": "Allow",
             "Condition": {"Bool": {"aws:SecureTransport": "true"}, "StringEquals": {"aws:RequestedRegion": "eu-central-1"}}}, "Version": "2012-10-17"});
-        assert!(same(&declared, &returned));
+        assert!(is_equivalent(&declared, &returned));
         let mut wider = returned.clone();
         wider["Statement"]["Action"] = json!("s3:*");
-        assert!(!same(&declared, &wider));
-        assert!(!same(&declared, &Value::String("not json".into())));
+        assert!(!is_equivalent(&declared, &wider));
+        assert!(!is_equivalent(&declared, &Value::String("not json".into())));
     }
 
     fn words() -> impl Strategy<Value = Vec<String>> {
@@ -179,7 +179,7 @@ mod tests {
             actions.reverse();
             actions.push(actions[0].clone());
             let other = json!({"Statement": {"Action": actions, "Resource": resource, "Effect": "Allow"}});
-            prop_assert!(same(&one, &other));
+            prop_assert!(is_equivalent(&one, &other));
         }
 
         #[test]
@@ -188,7 +188,7 @@ mod tests {
             let mut more = actions.clone();
             more.push(extra);
             let other = json!({"Statement": [{"Effect": "Allow", "Action": more, "Resource": "*"}]});
-            prop_assert!(!same(&one, &other));
+            prop_assert!(!is_equivalent(&one, &other));
         }
     }
 }

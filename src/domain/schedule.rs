@@ -8,11 +8,11 @@ use croner::{
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::{dates::later, memo::Memo};
+use super::{dates::saturating_add, memo::Memo};
 
 /// When keys are rotated.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Rhythm {
+pub enum RotationSchedule {
     /// This long after the last publication.
     Every(SignedDuration),
     /// At the times of a cron expression.
@@ -81,7 +81,7 @@ fn spread(interval: SignedDuration, permille: i32) -> SignedDuration {
     SignedDuration::from_secs(spread.as_secs())
 }
 
-impl Rhythm {
+impl RotationSchedule {
     /// When the key that was published at `last` is due to be replaced.
     ///
     /// `every` is due a little early, so that a key is never older than declared; a cron time is
@@ -91,11 +91,11 @@ impl Rhythm {
     pub fn due(&self, last: Timestamp, permille: i32) -> Option<Timestamp> {
         match self {
             Self::Never => None,
-            Self::Every(interval) => Some(later(last, *interval - spread(*interval, permille))),
+            Self::Every(interval) => Some(saturating_add(last, *interval - spread(*interval, permille))),
             Self::Cron(schedule) => {
                 let tick = schedule.after(last)?;
                 let gap = schedule.after(tick).map_or(SignedDuration::ZERO, |next| next.duration_since(tick));
-                Some(later(tick, spread(gap, permille)))
+                Some(saturating_add(tick, spread(gap, permille)))
             }
         }
     }
@@ -111,14 +111,14 @@ impl Rhythm {
     }
 }
 
-impl Rhythm {
+impl RotationSchedule {
     /// A time between two rotations that is longer than `limit`, if there is one in the years to come.
     #[must_use]
-    pub fn gap_beyond(&self, limit: SignedDuration) -> Option<SignedDuration> {
+    pub fn gap_longer_than(&self, limit: SignedDuration) -> Option<SignedDuration> {
         match self {
             Self::Never => None,
             Self::Every(interval) => Some(*interval).filter(|interval| *interval > limit),
-            Self::Cron(schedule) => schedule.gap_beyond(limit),
+            Self::Cron(schedule) => schedule.gap_longer_than(limit),
         }
     }
 }
@@ -149,7 +149,7 @@ impl CronSchedule {
 
     /// Goes from each occurrence to the last one within the limit, so that an hourly schedule that pauses for half a
     /// year is found out in as few steps as a yearly one.
-    fn gap_beyond(&self, limit: SignedDuration) -> Option<SignedDuration> {
+    fn gap_longer_than(&self, limit: SignedDuration) -> Option<SignedDuration> {
         static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
         KNOWN.get_or(format!("{} {limit}", self.key()), || self.look_for_gap(limit))
     }
@@ -217,17 +217,17 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn cron(text: &str, zone: &str) -> Rhythm {
-        Rhythm::Cron(Box::new(CronSchedule::parse(text, Some(zone)).unwrap()))
+    fn cron(text: &str, zone: &str) -> RotationSchedule {
+        RotationSchedule::Cron(Box::new(CronSchedule::parse(text, Some(zone)).unwrap()))
     }
 
     #[test]
     fn every_is_due_at_most_a_twentieth_early_and_never_late() {
-        let rhythm = Rhythm::Every(SignedDuration::from_mins(100));
+        let schedule = RotationSchedule::Every(SignedDuration::from_mins(100));
         let last = at("2026-03-01T00:00:00Z");
-        assert_eq!(rhythm.due(last, 0), Some(at("2026-03-01T01:40:00Z")));
-        assert_eq!(rhythm.due(last, 1000), Some(at("2026-03-01T01:35:00Z")));
-        let long = Rhythm::Every(SignedDuration::from_hours(24 * 90));
+        assert_eq!(schedule.due(last, 0), Some(at("2026-03-01T01:40:00Z")));
+        assert_eq!(schedule.due(last, 1000), Some(at("2026-03-01T01:35:00Z")));
+        let long = RotationSchedule::Every(SignedDuration::from_hours(24 * 90));
         assert_eq!(long.due(last, 1000), Some(at("2026-05-29T23:50:00Z")), "ten minutes at most");
     }
 
@@ -240,24 +240,24 @@ mod tests {
 
     #[test]
     fn missed_cron_times_count_as_one() {
-        let rhythm = cron("* * * * *", "UTC");
+        let schedule = cron("* * * * *", "UTC");
         let last = at("2026-01-01T00:00:30Z");
-        assert_eq!(rhythm.due(last, 0), Some(at("2026-01-01T00:01:00Z")), "long ago, and only once");
+        assert_eq!(schedule.due(last, 0), Some(at("2026-01-01T00:01:00Z")), "long ago, and only once");
         let published_late = at("2026-06-01T10:10:10Z");
-        assert_eq!(rhythm.due(published_late, 0), Some(at("2026-06-01T10:11:00Z")));
+        assert_eq!(schedule.due(published_late, 0), Some(at("2026-06-01T10:11:00Z")));
     }
 
     #[test]
     fn an_hour_that_daylight_saving_skips_still_rotates_once_and_a_doubled_hour_once() {
         // Berlin 2026: 29 March 02:00 -> 03:00, 25 October 03:00 -> 02:00.
-        let rhythm = cron("30 2 * * *", "Europe/Berlin");
-        let spring = rhythm.due(at("2026-03-28T12:00:00Z"), 0).unwrap();
+        let schedule = cron("30 2 * * *", "Europe/Berlin");
+        let spring = schedule.due(at("2026-03-28T12:00:00Z"), 0).unwrap();
         assert!(spring >= at("2026-03-29T00:59:00Z") && spring <= at("2026-03-29T02:00:00Z"), "{spring}");
-        let next = rhythm.due(spring, 0).unwrap();
+        let next = schedule.due(spring, 0).unwrap();
         assert_eq!(next, at("2026-03-30T00:30:00Z"));
-        let autumn = rhythm.due(at("2026-10-24T12:00:00Z"), 0).unwrap();
+        let autumn = schedule.due(at("2026-10-24T12:00:00Z"), 0).unwrap();
         assert!(autumn == at("2026-10-25T00:30:00Z") || autumn == at("2026-10-25T01:30:00Z"), "{autumn}");
-        assert_eq!(rhythm.due(autumn, 0), Some(at("2026-10-26T01:30:00Z")), "not a second time that night");
+        assert_eq!(schedule.due(autumn, 0), Some(at("2026-10-26T01:30:00Z")), "not a second time that night");
     }
 
     #[test]
@@ -272,16 +272,16 @@ mod tests {
             ("0 * * 1,2 *", SignedDuration::from_hours(1), true),
             ("0 0 29 2 *", day * 1000, true),
         ] {
-            assert_eq!(cron(text, "UTC").gap_beyond(limit).is_some(), found, "{text} {limit}");
+            assert_eq!(cron(text, "UTC").gap_longer_than(limit).is_some(), found, "{text} {limit}");
         }
-        assert!(Rhythm::Every(day).gap_beyond(day).is_none());
+        assert!(RotationSchedule::Every(day).gap_longer_than(day).is_none());
     }
 
     #[test]
     fn the_smallest_gap_of_an_uneven_schedule_is_found() {
         assert_eq!(cron("0 3,5 * * *", "UTC").smallest_gap(), Some(SignedDuration::from_hours(2)));
         assert_eq!(cron("0 0 1 * *", "UTC").smallest_gap(), Some(SignedDuration::from_hours(28 * 24)));
-        assert_eq!(Rhythm::Never.smallest_gap(), None);
+        assert_eq!(RotationSchedule::Never.smallest_gap(), None);
     }
 
     #[test]
@@ -315,17 +315,17 @@ mod tests {
     #[test]
     fn five_thousand_users_due_in_the_same_minute_do_not_start_together() {
         let last = at("2026-03-01T12:00:00Z");
-        for (rhythm, first, last_start) in [
+        for (schedule, first, last_start) in [
             (cron("0 3 * * *", "UTC"), at("2026-03-02T03:00:00Z"), at("2026-03-02T03:10:00Z")),
             (
-                Rhythm::Every(SignedDuration::from_hours(24 * 30)),
+                RotationSchedule::Every(SignedDuration::from_hours(24 * 30)),
                 at("2026-03-31T11:50:00Z"),
                 at("2026-03-31T12:00:00Z"),
             ),
         ] {
             let mut starts = std::collections::BTreeMap::<Timestamp, usize>::new();
             for uid in uids() {
-                *starts.entry(rhythm.due(last, spread_permille(&uid)).unwrap()).or_default() += 1;
+                *starts.entry(schedule.due(last, spread_permille(&uid)).unwrap()).or_default() += 1;
             }
             let (earliest, latest) = (*starts.keys().next().unwrap(), *starts.keys().next_back().unwrap());
             assert!(earliest >= first && latest <= last_start, "{earliest} to {latest}");

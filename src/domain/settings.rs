@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// How old an `Intent` must be before its lost key is looked for; longer than the lag of IAM's lists.
-    pub intent_dwell: SignedDuration,
+    pub recovery_delay: SignedDuration,
     /// Successes in a row that STS must give before a key is published; 0 switches the check off.
     pub verify_successes: u32,
     /// Time between two checks.
@@ -14,13 +14,13 @@ pub struct Settings {
     /// After this long without acceptance the key is given up.
     pub verify_timeout: SignedDuration,
     /// How long a key stays Inactive before it is deleted.
-    pub retire_dwell: SignedDuration,
+    pub deletion_delay: SignedDuration,
     /// A superseded key that AWS saw used within this time counts as used now.
     pub last_used_window: SignedDuration,
     /// How much longer than its overlap a superseded key stays Active at most while a workload is not rolled out.
     pub restart_hold: SignedDuration,
     /// Time between two looks at a workload that was restarted a moment ago.
-    pub restart_check: SignedDuration,
+    pub restart_check_interval: SignedDuration,
     /// Smallest allowed rotation interval.
     pub min_rotation_interval: SignedDuration,
     /// Managed policies that the account allows per user (IAM quota, 10 unless raised).
@@ -40,7 +40,7 @@ impl Settings {
     /// Uses of the old key this soon after the publication of the new one are those of consumers that were about to
     /// move. A hundredth of the window; by default a quarter of an hour, the grain of AWS's record.
     #[must_use]
-    pub fn moving_time(&self) -> SignedDuration {
+    pub fn consumer_switch_time(&self) -> SignedDuration {
         self.last_used_window / 100
     }
 }
@@ -48,14 +48,14 @@ impl Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            intent_dwell: SignedDuration::from_secs(60),
+            recovery_delay: SignedDuration::from_secs(60),
             verify_successes: 3,
             verify_interval: SignedDuration::from_secs(1),
             verify_timeout: SignedDuration::from_mins(5),
-            retire_dwell: SignedDuration::from_mins(10),
+            deletion_delay: SignedDuration::from_mins(10),
             last_used_window: SignedDuration::from_hours(26),
             restart_hold: SignedDuration::from_hours(24),
-            restart_check: SignedDuration::from_secs(10),
+            restart_check_interval: SignedDuration::from_secs(10),
             min_rotation_interval: SignedDuration::from_hours(1),
             max_attached_policies: 10,
         }

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::owner::Owner;
-use crate::api::{AwsDeployUser, mark, user::AwsDeployUserSpec};
+use crate::api::{AwsDeployUser, user::AwsDeployUserSpec, well_known};
 
 /// The names a pass works on. Nothing but the resource and its class decides about them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,17 +21,17 @@ pub struct Target {
 impl Target {
     /// The names of this resource. `None` for one without namespace or UID, which the API server never hands out.
     #[must_use]
-    pub fn of(user: &AwsDeployUser, cluster: &str) -> Option<Self> {
+    pub fn from_resource(user: &AwsDeployUser, cluster: &str) -> Option<Self> {
         let meta = &user.metadata;
         let (namespace, name, uid) = (meta.namespace.clone()?, meta.name.clone()?, meta.uid.clone()?);
         Some(Self {
             user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}-{name}")),
-            secret_name: match user.spec.programmatic() {
+            secret_name: match user.spec.effective_access_key() {
                 Some(key) => key.secret.name.clone().unwrap_or_else(|| name.clone()),
                 // No key is declared: the Secret that is left of an earlier one, if there is one.
-                None => earlier_secret(user).unwrap_or_else(|| name.clone()),
+                None => recorded_secret_name(user).unwrap_or_else(|| name.clone()),
             },
-            journal_name: format!("{name}{}", mark::JOURNAL_SUFFIX),
+            journal_name: format!("{name}{}", well_known::JOURNAL_SUFFIX),
             owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
         })
     }
@@ -39,12 +39,13 @@ impl Target {
     /// With the name of the user as it was chosen when it was made, or as the template of its class has it. A user that
     /// exists keeps its name whatever becomes of the class.
     #[must_use]
-    pub fn named(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
+    pub fn with_user_name(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
         if user.spec.user_name.is_some() {
             return self;
         }
         let reported = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.clone());
-        let noted = || user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_USER_NAME)).cloned();
+        let noted =
+            || user.metadata.annotations.as_ref().and_then(|all| all.get(well_known::ANNOTATION_USER_NAME)).cloned();
         let rendered = || template.map(|template| render_name(template, &self.owner));
         let user_name = reported.or_else(noted).or_else(rendered);
         Self { user_name: user_name.unwrap_or_else(|| self.user_name.clone()), ..self }
@@ -60,12 +61,12 @@ fn render_name(template: &str, owner: &Owner) -> String {
 }
 
 /// Name of the Secret of a key that is not declared any more.
-pub(super) fn earlier_secret(user: &AwsDeployUser) -> Option<String> {
+pub(super) fn recorded_secret_name(user: &AwsDeployUser) -> Option<String> {
     user.status.as_ref().and_then(|status| status.secret_name.clone())
 }
 
 /// Name of the Secret for the console password, if console access is declared.
 #[must_use]
-pub fn console_secret(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
+pub fn console_secret_name(name: &str, spec: &AwsDeployUserSpec) -> Option<String> {
     spec.console.as_ref().map(|console| console.secret_name.clone().unwrap_or_else(|| format!("{name}-console")))
 }

@@ -5,9 +5,9 @@ use std::{fmt::Write as _, sync::LazyLock};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    dates::later,
+    dates::saturating_add,
     memo::Memo,
-    schedule::{CronSchedule, Rhythm, SAMPLE_SIZE, sample_start},
+    schedule::{CronSchedule, RotationSchedule, SAMPLE_SIZE, sample_start},
 };
 
 /// An opening that comes an hour late once a year, when the clocks are changed, is not one too few.
@@ -42,7 +42,7 @@ impl Windows {
 
     /// The time from one opening to the next, if no opening lies within `interval` of an earlier one.
     #[must_use]
-    pub fn longest_wait_beyond(&self, interval: SignedDuration) -> Option<SignedDuration> {
+    pub fn wait_longer_than(&self, interval: SignedDuration) -> Option<SignedDuration> {
         static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
         if self.0.is_empty() {
             return None;
@@ -65,14 +65,14 @@ impl Windows {
 
     /// The smallest time between two rotations of this rhythm in these windows, if there are any.
     #[must_use]
-    pub fn smallest_gap(&self, rhythm: &Rhythm) -> Option<SignedDuration> {
+    pub fn smallest_gap(&self, schedule: &RotationSchedule) -> Option<SignedDuration> {
         static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
-        match rhythm {
-            Rhythm::Cron(schedule) if !self.0.is_empty() => {
-                KNOWN.get_or(self.key(&schedule.key()), || self.sample_gap(rhythm))
+        match schedule {
+            RotationSchedule::Cron(cron) if !self.0.is_empty() => {
+                KNOWN.get_or(self.key(&cron.key()), || self.sample_gap(schedule))
             }
             // Time from the last publication: a window makes it longer, never shorter.
-            _ => rhythm.smallest_gap(),
+            _ => schedule.smallest_gap(),
         }
     }
 
@@ -84,9 +84,9 @@ impl Windows {
         })
     }
 
-    fn sample_gap(&self, rhythm: &Rhythm) -> Option<SignedDuration> {
+    fn sample_gap(&self, schedule: &RotationSchedule) -> Option<SignedDuration> {
         // A rotation that had to wait is nearer to the next time of the schedule.
-        let begin = |last| rhythm.due(last, 0).map(|due| self.begin(due, due, 0)).filter(|at| *at < Timestamp::MAX);
+        let begin = |last| schedule.due(last, 0).map(|due| self.begin(due, due, 0)).filter(|at| *at < Timestamp::MAX);
         let mut last = begin(sample_start())?;
         let mut smallest = None::<SignedDuration>;
         for _ in 0..SAMPLE_SIZE / 2 {
@@ -112,7 +112,7 @@ impl Window {
             return Some(due);
         }
         let spread = SignedDuration::from_secs((self.duration / 2 * permille / 1000).as_secs());
-        Some(later(opens, spread))
+        Some(saturating_add(opens, spread))
     }
 }
 
@@ -136,8 +136,8 @@ mod tests {
         Windows(vec![window("0 2 * * *", "Europe/Berlin", hours(2))])
     }
 
-    fn cron(text: &str) -> Rhythm {
-        Rhythm::Cron(Box::new(CronSchedule::parse(text, None).unwrap()))
+    fn cron(text: &str) -> RotationSchedule {
+        RotationSchedule::Cron(Box::new(CronSchedule::parse(text, None).unwrap()))
     }
 
     /// When it begins, seen from the moment that it is due.
@@ -219,26 +219,26 @@ mod tests {
 
     #[test]
     fn a_cron_schedule_and_windows_together_keep_to_both() {
-        let (rhythm, saturdays) = (cron("0 12 1 * *"), Windows(vec![window("0 2 * * 6", "UTC", hours(4))]));
-        let due = rhythm.due(at("2026-06-15T00:00:00Z"), 0).unwrap();
+        let (schedule, saturdays) = (cron("0 12 1 * *"), Windows(vec![window("0 2 * * 6", "UTC", hours(4))]));
+        let due = schedule.due(at("2026-06-15T00:00:00Z"), 0).unwrap();
         assert_eq!(due, at("2026-07-01T12:00:00Z"), "a Wednesday");
         assert_eq!(saturdays.begin(due, due, 0), at("2026-07-04T02:00:00Z"));
         // The next one counts from the schedule, not from the Saturday.
-        assert_eq!(rhythm.due(at("2026-07-04T02:00:00Z"), 0), Some(at("2026-08-01T12:00:00Z")));
+        assert_eq!(schedule.due(at("2026-07-04T02:00:00Z"), 0), Some(at("2026-08-01T12:00:00Z")));
     }
 
     #[test]
     fn the_wait_for_a_window_is_found_where_it_is_longest() {
         let weekends = || Windows(vec![window("0 2 * * 6,0", "UTC", hours(1))]);
-        assert_eq!(weekends().longest_wait_beyond(hours(7 * 24)), None);
-        assert_eq!(weekends().longest_wait_beyond(hours(2 * 24)), Some(hours(6 * 24)), "Sunday to Saturday");
-        assert_eq!(nightly().longest_wait_beyond(hours(24)), None, "25 hours once a year");
-        assert_eq!(nightly().longest_wait_beyond(hours(12)), Some(hours(24)));
+        assert_eq!(weekends().wait_longer_than(hours(7 * 24)), None);
+        assert_eq!(weekends().wait_longer_than(hours(2 * 24)), Some(hours(6 * 24)), "Sunday to Saturday");
+        assert_eq!(nightly().wait_longer_than(hours(24)), None, "25 hours once a year");
+        assert_eq!(nightly().wait_longer_than(hours(12)), Some(hours(24)));
         // Many openings on one day and none on the others.
         let first = Windows(vec![window("* * 1 * *", "UTC", SignedDuration::from_mins(1))]);
-        let wait = first.longest_wait_beyond(hours(7 * 24)).unwrap();
+        let wait = first.wait_longer_than(hours(7 * 24)).unwrap();
         assert_eq!(wait, hours(30 * 24) + SignedDuration::from_mins(1), "from the end of 1 January");
-        assert_eq!(first.longest_wait_beyond(hours(31 * 24)), None);
+        assert_eq!(first.wait_longer_than(hours(31 * 24)), None);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
         // In January it has to wait for the 14th, in February it begins on the 1st.
         let uneven = Windows(vec![window("0 2 14,25 * *", "UTC", hours(4)), window("0 11 1 2-12 *", "UTC", hours(4))]);
         assert_eq!(uneven.smallest_gap(&monthly), Some(hours(18 * 24 + 10)));
-        assert_eq!(nightly().smallest_gap(&Rhythm::Every(hours(48))), Some(hours(48)));
-        assert_eq!(nightly().smallest_gap(&Rhythm::Never), None);
+        assert_eq!(nightly().smallest_gap(&RotationSchedule::Every(hours(48))), Some(hours(48)));
+        assert_eq!(nightly().smallest_gap(&RotationSchedule::Never), None);
     }
 }

@@ -20,7 +20,7 @@ pub enum RunError {
     )]
     Crd(String),
     /// The address is taken.
-    #[error("cannot listen on {0} (--metrics-addr): {1}")]
+    #[error("cannot listen on {0} (--metrics-bind-address): {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
     /// A setting is out of range.
     #[error("{0}")]
@@ -29,7 +29,7 @@ pub enum RunError {
 
 impl RunError {
     /// The first list tells whether the CRD is there, whether we may read it, and whether there is an API server at all.
-    pub(super) fn of_first_list(kind: &str, error: kube::Error) -> Self {
+    pub(super) fn from_first_list(kind: &str, error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code == 404 => Self::Crd(format!("{kind}: {}", status.message)),
             error => Self::Cluster(ClusterError::listing(kind, &error)),

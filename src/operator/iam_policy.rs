@@ -10,8 +10,8 @@ use clap::{Args, ValueEnum};
 use crate::{
     api::AwsDeployUserClass,
     domain::{
-        account::{Role, account_of},
-        operator_policy::{Home, Scope, operator_policy},
+        account::{Role, account_in_arn},
+        operator_policy::{AwsAccount, PolicyScope, operator_policy},
         policy,
         role_policy::{assume_policy, trust_policy},
     },
@@ -81,21 +81,21 @@ impl IamPolicyArguments {
     ///
     /// # Errors
     /// When a class cannot be read, when none is for the account or the role, or when AWS would not take the policy.
-    pub fn policy(&self) -> Result<(String, Option<String>), String> {
+    pub fn render(&self) -> Result<(String, Option<String>), String> {
         if self.classes.is_empty() {
             let (Some(account), PolicyDocument::Permissions) = (&self.account, self.document) else {
                 return Err(
                     "--document trust and assume are for a --class with a role (spec.account.roleArn)".to_owned()
                 );
             };
-            let home = Home { partition: self.partition.clone(), account: account.clone() };
+            let home = AwsAccount { partition: self.partition.clone(), id: account.clone() };
             return Ok((permissions(&home, &[self.scope()])?, None));
         }
         let served = self.served()?;
         let document = match (self.document, &served.role) {
             (PolicyDocument::Permissions, role) => {
                 let partition = role.as_ref().and_then(|role| role.arn.split(':').nth(1)).unwrap_or(&self.partition);
-                let home = Home { partition: partition.to_owned(), account: served.account };
+                let home = AwsAccount { partition: partition.to_owned(), id: served.account };
                 permissions(&home, &served.scopes)?
             }
             (_, None) => {
@@ -120,8 +120,8 @@ impl IamPolicyArguments {
 }
 
 impl IamPolicyArguments {
-    fn scope(&self) -> Scope {
-        Scope {
+    fn scope(&self) -> PolicyScope {
+        PolicyScope {
             path: self.path.clone(),
             boundary: self.boundary.clone(),
             groups: self.groups.clone(),
@@ -144,7 +144,7 @@ impl IamPolicyArguments {
         let Some(account) = self.account.as_deref().or(only) else {
             return Err("the classes are for no account in particular, or for several: give --account".to_owned());
         };
-        let role_of = |class: &AwsDeployUserClass| class.spec.account.as_ref().and_then(Role::of_class);
+        let role_of = |class: &AwsDeployUserClass| class.spec.account.as_ref().and_then(Role::from_class);
         let here = |class: &&AwsDeployUserClass| class.spec.account.as_ref().is_none_or(|found| found.id == account);
         let mut here: Vec<&AwsDeployUserClass> = classes.iter().filter(here).collect();
         if let Some(wanted) = &self.role_arn {
@@ -163,7 +163,7 @@ impl IamPolicyArguments {
                 ));
             }
         };
-        let scopes = here.iter().map(|class| Scope::of_class(&class.spec)).collect();
+        let scopes = here.iter().map(|class| PolicyScope::from_class(&class.spec)).collect();
         Ok(Served { account: account.to_owned(), role, scopes })
     }
 }
@@ -172,13 +172,13 @@ impl IamPolicyArguments {
 struct Served {
     account: String,
     role: Option<Role>,
-    scopes: Vec<Scope>,
+    scopes: Vec<PolicyScope>,
 }
 
 /// The policy, if AWS would take it.
-fn permissions(home: &Home, scopes: &[Scope]) -> Result<String, String> {
+fn permissions(home: &AwsAccount, scopes: &[PolicyScope]) -> Result<String, String> {
     let policy = operator_policy(home, scopes);
-    let size = policy::size(&policy);
+    let size = policy::counted_characters(&policy);
     if size > MANAGED_LIMIT {
         return Err(format!(
             "the policy has {size} characters, and a managed policy takes {MANAGED_LIMIT}: allow fewer policies and groups by name and more by patterns (policy/team/*), or serve some of the classes from an account of their own"
@@ -214,7 +214,7 @@ fn parse_principal(text: &str) -> Result<String, String> {
     let kind = text.splitn(6, ':').nth(5).unwrap_or_default();
     let named = ["role/", "user/"].iter().any(|prefix| kind.strip_prefix(prefix).is_some_and(|name| !name.is_empty()));
     let (arn, service) = (text.starts_with("arn:aws"), text.split(':').nth(2) == Some("iam"));
-    if arn && service && named && account_of(text).is_some_and(|account| parse_account(account).is_ok()) {
+    if arn && service && named && account_in_arn(text).is_some_and(|account| parse_account(account).is_ok()) {
         return Ok(text.to_owned());
     }
     Err("this is the ARN of an IAM role or user, such as arn:aws:iam::111122223333:role/operator; for a session (arn:aws:sts::...:assumed-role/NAME/...) give the ARN of its role".to_owned())
@@ -269,18 +269,18 @@ mod tests {
     fn a_class_with_a_role_is_served_by_three_documents() {
         let class = "examples/classes/other-account.yaml";
         let operator = "arn:aws:iam::111122223333:role/aws-deploy-user-operator";
-        let (policy, note) = parsed(class, &[]).policy().unwrap();
+        let (policy, note) = parsed(class, &[]).render().unwrap();
         assert!(policy.contains("arn:aws:iam::444455556666:user/awsdeploy/*"), "{policy}");
         assert!(!policy.contains("sts:AssumeRole"), "the role takes no other: {policy}");
         assert!(note.unwrap().contains("--document trust"));
-        let (trust, _) = parsed(class, &["--document", "trust", "--operator-arn", operator]).policy().unwrap();
+        let (trust, _) = parsed(class, &["--document", "trust", "--operator-arn", operator]).render().unwrap();
         assert!(trust.contains(operator) && trust.contains("sts:ExternalId"), "{trust}");
-        let (assume, _) = parsed(class, &["--document", "assume"]).policy().unwrap();
+        let (assume, _) = parsed(class, &["--document", "assume"]).render().unwrap();
         assert!(assume.contains("arn:aws:iam::444455556666:role/deploy-users"), "{assume}");
-        let wrong = parsed(class, &["--account", "123456789012"]).policy().unwrap_err();
+        let wrong = parsed(class, &["--account", "123456789012"]).render().unwrap_err();
         assert!(wrong.contains("none of 1 classes is for account 123456789012"), "{wrong}");
         let own = ["--document", "assume", "--account", "123456789012"];
-        let without = parsed("examples/classes/cycle.yaml", &own).policy().unwrap_err();
+        let without = parsed("examples/classes/cycle.yaml", &own).render().unwrap_err();
         assert!(without.contains("roleArn"), "{without}");
     }
 
@@ -319,13 +319,13 @@ mod tests {
 
     #[test]
     fn the_policy_of_a_class_is_that_of_the_example() {
-        let policy = arguments(&[example("cycle.yaml")]).policy().unwrap().0;
+        let policy = arguments(&[example("cycle.yaml")]).render().unwrap().0;
         assert!(policy.contains("arn:aws:iam::aws:policy/AmazonEC2FullAccess"), "{policy}");
         assert!(policy.contains(":user/awsdeploy/*"), "{policy}");
         let missing = arguments(&["no-such-file".into()]);
-        assert!(missing.policy().unwrap_err().contains("no-such-file"));
+        assert!(missing.render().unwrap_err().contains("no-such-file"));
         let no_class = arguments(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/cycle.yaml")]);
-        assert!(no_class.policy().unwrap_err().contains("holds no AwsDeployUserClass"));
+        assert!(no_class.render().unwrap_err().contains("holds no AwsDeployUserClass"));
     }
 
     #[test]
@@ -340,7 +340,7 @@ mod tests {
         let policy = |text: &str| {
             let file = directory.join("classes.yaml");
             std::fs::write(&file, text).unwrap();
-            arguments(&[file]).policy().map(|(policy, _)| policy)
+            arguments(&[file]).render().map(|(policy, _)| policy)
         };
         let both = policy(&format!("---\n{}---\n# nothing\n---\n{}", class("One"), class("Two"))).unwrap();
         assert!(both.contains("policy/One") && both.contains("policy/Two"), "{both}");
@@ -364,7 +364,7 @@ mod tests {
         let list = |classes: &[serde_json::Value]| {
             let file = directory.join("list.yaml");
             std::fs::write(&file, serde_json::json!({"kind": "List", "items": classes}).to_string()).unwrap();
-            arguments(&[file, example("cycle.yaml")]).policy()
+            arguments(&[file, example("cycle.yaml")]).render()
         };
         let (policy, _) = list(&[class("/a/", "123456789012"), class("/b/", "123456789013")]).unwrap();
         assert!(policy.contains(":user/a/*") && policy.contains(":user/awsdeploy/*"), "{policy}");
@@ -373,7 +373,7 @@ mod tests {
         assert!(list(&many).unwrap_err().contains("a managed policy takes 6144"));
         let elsewhere = directory.join("elsewhere.yaml");
         std::fs::write(&elsewhere, class("/b/", "123456789013").to_string()).unwrap();
-        assert!(arguments(&[elsewhere]).policy().unwrap_err().contains("none of 1 classes is for account"));
+        assert!(arguments(&[elsewhere]).render().unwrap_err().contains("none of 1 classes is for account"));
         std::fs::remove_dir_all(directory).unwrap();
     }
 

@@ -1,11 +1,11 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
-mod crowd;
+mod bounded_tasks;
 mod error;
-mod guard;
 pub mod iam_policy;
 mod leader;
 pub mod metrics;
+mod metrics_auth;
 mod run;
 mod server;
 pub mod settings;

@@ -1,4 +1,4 @@
-//! The controller: watches resources, runs passes, stops gracefully.
+//! The controller: watches resources, runs reconciles, stops gracefully.
 
 use std::{
     collections::HashSet,
@@ -23,17 +23,17 @@ use tracing::{Instrument, field::Empty};
 
 use super::{
     error::RunError,
-    guard::Guard,
     leader::Leadership,
     metrics::Metrics,
-    server::{self, Shown},
+    metrics_auth::MetricsAuth,
+    server::{self, ServerState},
     settings::OperatorSettings,
     telemetry::Telemetry,
-    tls::{Certificate, Files, TlsListener},
+    tls::{CertificateFiles, ServingCertificate, TlsListener},
 };
 use crate::{
-    aws::{Accounts, Connection},
-    cluster::{self, Guarded, Resources, Rules, Scrapers, SecretAccess, resources},
+    aws::{ClientSettings, IamClients},
+    cluster::{self, AuthorizationCache, GuardedUser, SecretAccess, TokenReviewer, UserStores, user_stores},
     domain::account,
     reconcile::{self, Context, Watched},
 };
@@ -44,7 +44,7 @@ static PASSES: AtomicU64 = AtomicU64::new(1);
 /// How long whoever reads the metrics at the end of the process may take.
 const SERVED_LIMIT: Duration = Duration::from_secs(5);
 
-/// Runs until the process is asked to stop; then finishes the passes under way.
+/// Runs until the process is asked to stop; then finishes the reconciles under way.
 ///
 /// # Errors
 /// Only at the start. Once running, faults are waited out.
@@ -55,21 +55,21 @@ pub async fn run(settings: OperatorSettings, telemetry: Telemetry) -> Result<(),
 }
 
 async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<(), RunError> {
-    settings.check().map_err(RunError::Setting)?;
+    settings.validate().map_err(RunError::Setting)?;
     let mut config = Config::infer().await?;
     // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
     config.default_retry = false;
-    let client = cluster::connect(config, telemetry.traces()).map_err(Box::new)?;
+    let client = cluster::build_client(config, telemetry.traces()).map_err(Box::new)?;
     let metrics = Arc::new(Metrics::new(settings.metrics_per_resource));
     telemetry.count_in(&metrics);
     let ready = Arc::new(AtomicBool::new(false));
 
-    let listener = TcpListener::bind(settings.metrics_addr)
+    let listener = TcpListener::bind(settings.metrics_bind_address)
         .await
-        .map_err(|error| RunError::Listen(settings.metrics_addr, error))?;
+        .map_err(|error| RunError::Listen(settings.metrics_bind_address, error))?;
     let stop = stop_signal();
-    let guard = settings.metrics_auth.then(|| Arc::new(Guard::new(Scrapers::new(client.clone()))));
-    let shown = Shown { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), guard };
+    let metrics_auth = settings.metrics_auth.then(|| Arc::new(MetricsAuth::new(TokenReviewer::new(client.clone()))));
+    let shown = ServerState { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), metrics_auth };
     let shutdown = stopped(stop.clone());
     let served = match certificate(&settings, &metrics)? {
         Some(certificate) => tokio::spawn(server::serve(TlsListener::new(listener, certificate), shown, shutdown)),
@@ -79,18 +79,20 @@ async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<()
     let apis = apis(&client, &settings.watch_namespaces);
     for api in &apis {
         let listed = api.list(&ListParams::default().limit(1)).await;
-        listed.map_err(|error| RunError::of_first_list("AwsDeployUsers", error))?;
+        listed.map_err(|error| RunError::from_first_list("AwsDeployUsers", error))?;
     }
-    Rules::check(client.clone()).await.map_err(|(kind, error)| RunError::of_first_list(kind, error))?;
+    AuthorizationCache::check_list_access(client.clone())
+        .await
+        .map_err(|(kind, error)| RunError::from_first_list(kind, error))?;
     let cluster_id = match settings.cluster_id.clone() {
         Some(id) => id,
         None => cluster::cluster_id(client.clone()).await?,
     };
-    let whoami = cluster::whoami(client.clone()).await?;
+    let current_user = cluster::current_user(client.clone()).await?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cluster_id,
-        whoami,
+        current_user,
         namespaces =
             if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
         leader_elect = settings.leader_elect,
@@ -102,7 +104,8 @@ async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<()
     } else {
         Leadership::unquestioned()
     };
-    let term = Term { settings: &settings, client, whoami, cluster_id, metrics: &metrics, ready: &ready };
+    let term =
+        LeadershipTerm { settings: &settings, client, current_user, cluster_id, metrics: &metrics, ready: &ready };
     while until_leading(leadership.watch(), stop.clone(), &ready).await {
         // What a leader before us remembers is not ours, and what we remember of an earlier term is old.
         Box::pin(term.lead(&apis, until_over(leadership.watch(), stop.clone()))).await;
@@ -116,11 +119,11 @@ async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<()
 }
 
 /// The certificate of the HTTP endpoints, if they are to speak TLS.
-fn certificate(settings: &OperatorSettings, metrics: &Arc<Metrics>) -> Result<Option<Certificate>, RunError> {
+fn certificate(settings: &OperatorSettings, metrics: &Arc<Metrics>) -> Result<Option<ServingCertificate>, RunError> {
     let (Some(certificate), Some(key)) = (settings.metrics_tls_cert.clone(), settings.metrics_tls_key.clone()) else {
         return Ok(None);
     };
-    let read = Certificate::read(Files { certificate, key }, Arc::clone(metrics));
+    let read = ServingCertificate::read(CertificateFiles { certificate, key }, Arc::clone(metrics));
     read.map(Some).map_err(|why| RunError::Setting(format!("--metrics-tls-cert and --metrics-tls-key: {why}")))
 }
 
@@ -158,26 +161,26 @@ async fn until_over(mut leads: watch::Receiver<bool>, stop: watch::Receiver<bool
     tokio::select! {
         () = stopped(stop) => {}
         // Also when nobody tells any more: then the lease is not renewed.
-        _ = leads.wait_for(|leads| !*leads) => tracing::warn!("the lease is lost; finishing the passes under way"),
+        _ = leads.wait_for(|leads| !*leads) => tracing::warn!("the lease is lost; finishing the reconciles under way"),
     }
 }
 
 /// What a term of leadership needs.
-struct Term<'a> {
+struct LeadershipTerm<'a> {
     settings: &'a OperatorSettings,
     client: Client,
-    whoami: String,
+    current_user: String,
     cluster_id: String,
     metrics: &'a Arc<Metrics>,
     ready: &'a AtomicBool,
 }
 
-impl Term<'_> {
-    /// Runs passes until it is over, and returns when the last one has ended.
-    async fn lead(&self, apis: &[Api<Guarded>], over: impl Future<Output = ()>) {
+impl LeadershipTerm<'_> {
+    /// Runs reconciles until it is over, and returns when the last one has ended.
+    async fn lead(&self, apis: &[Api<GuardedUser>], over: impl Future<Output = ()>) {
         let settings = self.settings;
         let mut over = std::pin::pin!(over);
-        let (rules, watching) = Rules::watch(self.client.clone());
+        let (rules, watching) = AuthorizationCache::watch(self.client.clone());
         let mut watching = std::pin::pin!(watching);
         // Before the first list has ended every class seems to be gone: no pass begins.
         tokio::select! {
@@ -188,15 +191,15 @@ impl Term<'_> {
         let (stores, controllers): (Vec<_>, Vec<_>) = apis
             .iter()
             .map(|api| {
-                let (store, changes) = resources::watch(api.clone());
+                let (store, changes) = user_stores::watch(api.clone());
                 // No limit here: it would be one for all accounts together, and one of them could use it up.
                 let controller = Controller::for_stream(changes, store.clone());
-                (store, controller.reconcile_all_on(rules.settled_changes()))
+                (store, controller.reconcile_all_on(rules.debounced_changes()))
             })
             .unzip();
-        let watched = Watched { rules, resources: Resources::new(stores.clone()) };
-        let accounts = Accounts::connect(Connection {
-            rate: settings.aws_rate,
+        let watched = Watched { rules, resources: UserStores::new(stores.clone()) };
+        let accounts = IamClients::connect(ClientSettings {
+            calls_per_second: settings.aws_rate,
             observer: Arc::clone(self.metrics) as _,
             session_name: account::session_name(&self.cluster_id),
         })
@@ -207,12 +210,12 @@ impl Term<'_> {
             accounts,
             SecretAccess::new(
                 self.client.clone(),
-                self.whoami.clone(),
+                self.current_user.clone(),
                 settings.secrets_cluster_role.clone(),
                 settings.restarts_cluster_role.clone(),
             ),
             self.cluster_id.clone(),
-            settings.passes(),
+            settings.reconcile_settings(),
             Arc::clone(self.metrics) as _,
         ));
         let (end, ended) = watch::channel(false);
@@ -235,7 +238,7 @@ impl Term<'_> {
                 }
             }));
         }
-        let reports = settings.report_classes.then(|| reconcile::report_on_classes(Arc::clone(&context)));
+        let reports = settings.class_status.then(|| reconcile::report_on_classes(Arc::clone(&context)));
         self.metrics.leads(stores.clone());
         let mut ended = ended;
         let listed = async move {
@@ -263,7 +266,7 @@ impl Term<'_> {
     }
 }
 
-async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+async fn pass(user: Arc<GuardedUser>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
     let user = match &user.0 {
         Ok(user) => user,
         Err(error) => {
@@ -291,7 +294,7 @@ async fn pass(user: Arc<Guarded>, context: Arc<Context>) -> Result<Action, std::
     Ok(Action::requeue(next.unwrap_or(Duration::from_mins(1))))
 }
 
-fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<Guarded>> {
+fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<GuardedUser>> {
     if namespaces.is_empty() {
         return vec![Api::all(client.clone())];
     }
@@ -314,7 +317,7 @@ fn stop_signal() -> watch::Receiver<bool> {
         }
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;
-        tracing::info!("asked to stop; finishing the passes under way");
+        tracing::info!("asked to stop; finishing the reconciles under way");
         let _ = sender.send(true);
         // The sender stays: a closed channel would look like a stop to nobody.
         std::future::pending::<()>().await;

@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{crowd::Crowd, guard::Guard, metrics::Metrics};
+use super::{bounded_tasks::BoundedTasks, metrics::Metrics, metrics_auth::MetricsAuth};
 
 /// Connections at the same time. Probes and scrapers need a handful; without a limit whoever reaches the port could use up
 /// the file descriptors that the operator needs for the API server and AWS. For who comes beyond, the oldest has to go: a
@@ -49,15 +49,15 @@ const LAST_LIMIT: Duration = Duration::from_secs(10);
 
 /// What the endpoints show.
 #[derive(Clone)]
-pub(super) struct Shown {
+pub(super) struct ServerState {
     pub(super) metrics: Arc<Metrics>,
     pub(super) ready: Arc<AtomicBool>,
     /// Who may read the metrics; absent: everybody who reaches them.
-    pub(super) guard: Option<Arc<Guard>>,
+    pub(super) metrics_auth: Option<Arc<MetricsAuth>>,
 }
 
 /// Serves until `shutdown`.
-pub(super) async fn serve<L: Listener>(listener: L, shown: Shown, shutdown: impl Future<Output = ()> + Send) {
+pub(super) async fn serve<L: Listener>(listener: L, shown: ServerState, shutdown: impl Future<Output = ()> + Send) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
@@ -71,7 +71,7 @@ pub(super) async fn serve<L: Listener>(listener: L, shown: Shown, shutdown: impl
 async fn answer<L: Listener>(mut listener: L, router: Router, most: usize, shutdown: impl Future<Output = ()> + Send) {
     // Nothing is ever sent: its end is what all connections hear.
     let (stop, stopped) = watch::channel(());
-    let mut connections = Crowd::new(most);
+    let mut connections = BoundedTasks::new(most);
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
@@ -104,9 +104,9 @@ async fn converse<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let _ = timeout(LAST_LIMIT, answers).await;
 }
 
-async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
-    if let Some(guard) = &shown.guard
-        && let Err((status, why)) = guard.admit(&headers).await
+async fn metrics(State(shown): State<ServerState>, headers: HeaderMap) -> Response {
+    if let Some(metrics_auth) = &shown.metrics_auth
+        && let Err((status, why)) = metrics_auth.admit(&headers).await
     {
         return (status, [(WWW_AUTHENTICATE, "Bearer")], why).into_response();
     }
@@ -114,7 +114,7 @@ async fn metrics(State(shown): State<Shown>, headers: HeaderMap) -> Response {
     (kind, shown.metrics.text()).into_response()
 }
 
-async fn readyz(State(shown): State<Shown>) -> (StatusCode, &'static str) {
+async fn readyz(State(shown): State<ServerState>) -> (StatusCode, &'static str) {
     if shown.ready.load(Ordering::Relaxed) {
         (StatusCode::OK, "ok\n")
     } else {

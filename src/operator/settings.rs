@@ -5,15 +5,15 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use crate::{api::duration::parse_flag, domain::settings::Settings, reconcile::PassSettings};
+use crate::{api::duration::parse_flag, domain::settings::Settings, reconcile::ReconcileSettings};
 
 /// Settings of `aws-deploy-user-operator`.
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct OperatorSettings {
     /// How old a cut-off key attempt must be before its lost key is looked for; longer than the lag of IAM's lists.
-    #[arg(long, env = "AWSDEPLOY_INTENT_DWELL", default_value = "60s", value_parser = parse_flag)]
-    pub intent_dwell: Duration,
+    #[arg(long, env = "AWSDEPLOY_RECOVERY_DELAY", default_value = "60s", value_parser = parse_flag)]
+    pub recovery_delay: Duration,
 
     /// How many times in a row STS must accept a new key before it is published; 0 switches the check off.
     #[arg(long, env = "AWSDEPLOY_VERIFY_SUCCESSES", default_value_t = 3)]
@@ -28,8 +28,8 @@ pub struct OperatorSettings {
     pub verify_timeout: Duration,
 
     /// How long an old key stays Inactive before it is deleted.
-    #[arg(long, env = "AWSDEPLOY_RETIRE_DWELL", default_value = "10m", value_parser = parse_flag)]
-    pub retire_dwell: Duration,
+    #[arg(long, env = "AWSDEPLOY_DELETION_DELAY", default_value = "10m", value_parser = parse_flag)]
+    pub deletion_delay: Duration,
 
     /// With `rotation.holdWhileUsed`: an old key that AWS saw used within this time is taken to be in use. Longer than
     /// a day, so that a nightly job is seen, and AWS learns of uses late.
@@ -72,8 +72,8 @@ pub struct OperatorSettings {
     pub concurrency: u16,
 
     /// Address of /metrics, /livez and /readyz.
-    #[arg(long, env = "AWSDEPLOY_METRICS_ADDR", default_value = "127.0.0.1:8080")]
-    pub metrics_addr: SocketAddr,
+    #[arg(long, env = "AWSDEPLOY_METRICS_BIND_ADDRESS", default_value = "127.0.0.1:8080")]
+    pub metrics_bind_address: SocketAddr,
 
     /// Metrics with a series for each resource: ready, key age, next rotation. False: sums alone, for thousands of resources.
     #[arg(long, env = "AWSDEPLOY_METRICS_PER_RESOURCE", default_value_t = true, action = clap::ArgAction::Set)]
@@ -118,8 +118,8 @@ pub struct OperatorSettings {
     pub watch_namespaces: Vec<String>,
 
     /// Write what was found about each class into its status. With several operators in a cluster, one of them.
-    #[arg(long, env = "AWSDEPLOY_REPORT_CLASSES", default_value_t = true, action = clap::ArgAction::Set)]
-    pub report_classes: bool,
+    #[arg(long, env = "AWSDEPLOY_CLASS_STATUS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub class_status: bool,
 
     /// Managed policies that the AWS account allows per user (IAM quota, 10 unless AWS has raised it to at most 20).
     #[arg(long, env = "AWSDEPLOY_MAX_ATTACHED_POLICIES", default_value_t = 10)]
@@ -165,7 +165,7 @@ impl OperatorSettings {
     ///
     /// # Errors
     /// The flag that is out of range, and what is allowed.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), String> {
         if !(self.aws_rate.is_finite() && self.aws_rate > 0.0) {
             return Err(format!("--aws-rate must be greater than 0, not {}", self.aws_rate));
         }
@@ -181,20 +181,20 @@ impl OperatorSettings {
         }
     }
 
-    /// The part that passes work by.
+    /// The part that reconciles work by.
     #[must_use]
-    pub fn passes(&self) -> PassSettings {
+    pub fn reconcile_settings(&self) -> ReconcileSettings {
         let signed = |duration: Duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
-        PassSettings {
+        ReconcileSettings {
             protocol: Settings {
-                intent_dwell: signed(self.intent_dwell),
+                recovery_delay: signed(self.recovery_delay),
                 verify_successes: self.verify_successes,
                 verify_interval: signed(self.verify_interval),
                 verify_timeout: signed(self.verify_timeout),
-                retire_dwell: signed(self.retire_dwell),
+                deletion_delay: signed(self.deletion_delay),
                 last_used_window: signed(self.last_used_window),
                 restart_hold: signed(self.restart_hold),
-                restart_check: signed(self.restart_check),
+                restart_check_interval: signed(self.restart_check),
                 min_rotation_interval: signed(self.min_rotation_interval),
                 max_attached_policies: self.max_attached_policies,
             },
@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_protocol() {
         let line = Line::parse_from(["operator"]);
-        assert_eq!(line.settings.passes().protocol, Settings::default());
+        assert_eq!(line.settings.reconcile_settings().protocol, Settings::default());
     }
 
     #[test]
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_look_that_would_never_end_is_refused_and_a_dwell_may_be_none() {
-        let checked = |argument: &str| Line::parse_from(["operator", argument]).settings.check();
+        let checked = |argument: &str| Line::parse_from(["operator", argument]).settings.validate();
         for flag in ["--resync", "--key-check", "--secret-check", "--restart-check"] {
             let told = checked(&format!("{flag}=0s")).unwrap_err();
             assert!(told.starts_with(flag), "{told}");
@@ -246,14 +246,14 @@ mod tests {
         for wrong in ["--aws-rate=0", "--aws-rate=NaN", "--aws-rate=inf"] {
             assert!(checked(wrong).unwrap_err().contains("greater than 0"), "{wrong}");
         }
-        for fine in ["--intent-dwell=0s", "--retire-dwell=0s", "--verify-interval=0s", "--log=info"] {
+        for fine in ["--recovery-delay=0s", "--deletion-delay=0s", "--verify-interval=0s", "--log=info"] {
             assert_eq!(checked(fine), Ok(()), "{fine}");
         }
     }
 
     #[test]
     fn zero_switches_a_dwell_off_and_nonsense_is_refused_with_an_example() {
-        assert_eq!(Line::parse_from(["operator", "--retire-dwell", "0s"]).settings.retire_dwell, Duration::ZERO);
+        assert_eq!(Line::parse_from(["operator", "--deletion-delay", "0s"]).settings.deletion_delay, Duration::ZERO);
         let error = Line::try_parse_from(["operator", "--resync", "soon"]).err().unwrap().to_string();
         assert!(error.contains("30d, 12h, 90m"), "{error}");
     }

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use super::{crowd::Crowd, metrics::Metrics};
+use super::{bounded_tasks::BoundedTasks, metrics::Metrics};
 
 /// A handshake takes milliseconds; who has not finished it after this long is not going to.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
@@ -33,7 +33,7 @@ const READS: usize = 10;
 
 /// Where the certificate is.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(super) struct CertificateFiles {
     /// The certificate and those between it and its authority, PEM.
     pub(super) certificate: PathBuf,
     /// Its private key, PEM.
@@ -41,8 +41,8 @@ pub(super) struct Files {
 }
 
 /// The certificate as it was last read from its files. What replaces it there and cannot be used is told, and not used.
-pub(super) struct Certificate {
-    files: Files,
+pub(super) struct ServingCertificate {
+    files: CertificateFiles,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
@@ -54,9 +54,9 @@ struct State {
     found: Result<[u8; 32], String>,
 }
 
-impl Certificate {
+impl ServingCertificate {
     /// Reads the files. The error says what is wrong with them; it quotes nothing of them.
-    pub(super) fn read(files: Files, metrics: Arc<Metrics>) -> Result<Self, String> {
+    pub(super) fn read(files: CertificateFiles, metrics: Arc<Metrics>) -> Result<Self, String> {
         let pair = files.read()?;
         let state = State { config: Arc::new(files.config(&pair)?), looked: Instant::now(), found: Ok(pair.digest()) };
         Ok(Self { files, metrics, state: Mutex::new(state) })
@@ -80,7 +80,7 @@ impl Certificate {
 
     fn look(&self) {
         let pair = self.files.read();
-        let found = pair.as_ref().map(Pair::digest).map_err(Clone::clone);
+        let found = pair.as_ref().map(CertificatePair::digest).map_err(Clone::clone);
         if self.lock().found == found {
             return;
         }
@@ -104,33 +104,33 @@ impl Certificate {
 }
 
 /// What the two files hold.
-struct Pair {
+struct CertificatePair {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl Pair {
+impl CertificatePair {
     fn digest(&self) -> [u8; 32] {
         let of = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
         of(&[of(&self.certificate), of(&self.key)].concat())
     }
 }
 
-impl Files {
+impl CertificateFiles {
     /// Reads both. A kubelet turns a link from the old directory to the new one, and may do so between the two reads.
-    fn read(&self) -> Result<Pair, String> {
+    fn read(&self) -> Result<CertificatePair, String> {
         let read = |file: &PathBuf| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
         for _ in 0..READS {
             let certificate = read(&self.certificate)?;
             let key = read(&self.key)?;
             if read(&self.certificate)? == certificate {
-                return Ok(Pair { certificate, key });
+                return Ok(CertificatePair { certificate, key });
             }
         }
         Err(format!("{} changes all the time", self.certificate.display()))
     }
 
-    fn config(&self, pair: &Pair) -> Result<ServerConfig, String> {
+    fn config(&self, pair: &CertificatePair) -> Result<ServerConfig, String> {
         let (certificate, key) = (self.certificate.display(), self.key.display());
         // Errors of the parser quote the line that it cannot read.
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pair.certificate)
@@ -158,15 +158,15 @@ impl Files {
 /// Accepts connections and shakes hands with each by itself: who is slow keeps nobody waiting.
 pub(super) struct TlsListener {
     tcp: TcpListener,
-    certificate: Arc<Certificate>,
+    certificate: Arc<ServingCertificate>,
     limit: Duration,
-    handshakes: Crowd<Option<(TlsStream<TcpStream>, SocketAddr)>>,
+    handshakes: BoundedTasks<Option<(TlsStream<TcpStream>, SocketAddr)>>,
 }
 
 impl TlsListener {
-    pub(super) fn new(tcp: TcpListener, certificate: Certificate) -> Self {
+    pub(super) fn new(tcp: TcpListener, certificate: ServingCertificate) -> Self {
         let certificate = Arc::new(certificate);
-        Self { tcp, certificate, limit: HANDSHAKE_LIMIT, handshakes: Crowd::new(HANDSHAKES) }
+        Self { tcp, certificate, limit: HANDSHAKE_LIMIT, handshakes: BoundedTasks::new(HANDSHAKES) }
     }
 
     fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
@@ -210,8 +210,8 @@ mod tests {
     use std::{collections::BTreeMap, path::Path};
 
     use awsdeploy_testkit::{
-        mounted::AtomicDirectory,
-        pki::{Authority, Identity},
+        pki::{CertificateAuthority, Identity},
+        secret_mount::AtomicDirectory,
         tls::TlsClient,
     };
     use tokio::io::AsyncReadExt as _;
@@ -223,14 +223,14 @@ mod tests {
     struct Mount {
         _run: awsdeploy_testkit::run_dir::RunDir,
         directory: AtomicDirectory,
-        files: Files,
+        files: CertificateFiles,
     }
 
     impl Mount {
         fn new(first: &Identity) -> Self {
             let run = awsdeploy_testkit::run_dir::RunDir::create().unwrap();
             let at = |name: &str| Path::new(run.path()).join("tls").join(name);
-            let files = Files { certificate: at("tls.crt"), key: at("tls.key") };
+            let files = CertificateFiles { certificate: at("tls.crt"), key: at("tls.key") };
             let directory = AtomicDirectory::new(run.path().join("tls")).unwrap();
             let mut mount = Self { _run: run, directory, files };
             mount.write(&first.certificate, &first.key);
@@ -243,18 +243,18 @@ mod tests {
         }
     }
 
-    fn certificate(mount: &Mount) -> Result<Certificate, String> {
-        Certificate::read(mount.files.clone(), Arc::new(Metrics::new(false)))
+    fn certificate(mount: &Mount) -> Result<ServingCertificate, String> {
+        ServingCertificate::read(mount.files.clone(), Arc::new(Metrics::new(false)))
     }
 
-    fn refused(certificate: &Certificate) -> bool {
+    fn refused(certificate: &ServingCertificate) -> bool {
         certificate.metrics.text().lines().any(|line| line == "awsdeploy_certificate_refused 1")
     }
 
     #[test]
     fn a_new_pair_is_taken_and_a_broken_one_is_told_and_left() {
-        let authority = Authority::new().unwrap();
-        let [first, second, third] = [(); 3].map(|()| authority.server_for([NAME]).unwrap());
+        let authority = CertificateAuthority::new().unwrap();
+        let [first, second, third] = [(); 3].map(|()| authority.issue_server_certificate([NAME]).unwrap());
         let mut mount = Mount::new(&first);
         let certificate = certificate(&mount).unwrap();
         let served = || Arc::as_ptr(&certificate.lock().config);
@@ -283,8 +283,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_by_the_name_of_the_file_and_without_its_content() {
-        let authority = Authority::new().unwrap();
-        let [first, second] = [(); 2].map(|()| authority.server_for([NAME]).unwrap());
+        let authority = CertificateAuthority::new().unwrap();
+        let [first, second] = [(); 2].map(|()| authority.issue_server_certificate([NAME]).unwrap());
         let mut mount = Mount::new(&first);
         for (cert, key, told) in [
             (&*first.certificate, &*second.key, "tls.key is not the key of the certificate in"),
@@ -301,8 +301,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_does_not_finish_a_handshake_keeps_nobody_waiting_and_is_sent_away() {
-        let authority = Authority::new().unwrap();
-        let mount = Mount::new(&authority.server_for([NAME]).unwrap());
+        let authority = CertificateAuthority::new().unwrap();
+        let mount = Mount::new(&authority.issue_server_certificate([NAME]).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         let mut listener = TlsListener::new(tcp, certificate(&mount).unwrap());
@@ -322,20 +322,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_crowd_of_silent_clients_loses_its_oldest_and_lets_others_in() {
-        let authority = Authority::new().unwrap();
-        let mount = Mount::new(&authority.server_for([NAME]).unwrap());
+        let authority = CertificateAuthority::new().unwrap();
+        let mount = Mount::new(&authority.issue_server_certificate([NAME]).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
         let mut listener = TlsListener::new(tcp, certificate(&mount).unwrap());
         listener.limit = Duration::from_hours(1);
         let server = tokio::spawn(async move { axum::serve(listener, axum::Router::new()).await });
-        let mut crowd = Vec::new();
+        let mut bounded_tasks = Vec::new();
         for _ in 0..HANDSHAKES {
-            crowd.push(TcpStream::connect(address).await.unwrap());
+            bounded_tasks.push(TcpStream::connect(address).await.unwrap());
         }
         let client = TlsClient::new(authority.certificate(), NAME).unwrap();
         assert_eq!(client.connect(address).await.unwrap().get("/", None).await.unwrap().0, 404);
-        assert_eq!(crowd[0].read(&mut [0; 1]).await.unwrap(), 0, "the oldest had to go");
+        assert_eq!(bounded_tasks[0].read(&mut [0; 1]).await.unwrap(), 0, "the oldest had to go");
         server.abort();
     }
 }

@@ -9,16 +9,18 @@ use std::{
 
 use kube::Client;
 
-use super::{error::PassError, gates::Gates, memory::Memories, rooms::Rooms};
+use super::{
+    account_health::AccountHealth, account_limiter::AccountLimiter, cache::ReconcileCaches, error::ReconcileError,
+};
 use crate::{
     api::Reason,
-    aws::{Accounts, AwsError, Iam, Identity},
-    cluster::{ClusterError, ClusterErrorKind, Events, Resources, Rules, SecretAccess},
+    aws::{AwsError, CallerIdentity, IamClient, IamClients},
+    cluster::{AuthorizationCache, ClusterError, ClusterErrorKind, Events, SecretAccess, UserStores},
     domain::{account::Role, settings::Settings, target::Target},
 };
 
 /// Told of what passes do; the metrics listen here.
-pub trait PassObserver: Send + Sync {
+pub trait ReconcileObserver: Send + Sync {
     /// A pass has come to its end: `ok`, or the reason of its first failure.
     fn passed(&self, result: &'static str, took: Duration);
     /// An effect was done, or failed for a reason.
@@ -36,24 +38,24 @@ pub struct Context {
     /// Kubernetes.
     pub client: Client,
     /// IAM and STS of every account.
-    pub accounts: Accounts,
+    pub accounts: IamClients,
     /// Events.
     pub events: Events,
     /// The operator's own rights.
     pub access: SecretAccess,
     /// Classes and labels of namespaces.
-    pub rules: Rules,
+    pub rules: AuthorizationCache,
     /// The resources themselves.
-    pub resources: Resources,
+    pub resources: UserStores,
     /// Id of the cluster, written into ownership tags.
     pub cluster_id: String,
     /// Times and limits.
-    pub settings: PassSettings,
+    pub settings: ReconcileSettings,
     /// Listener.
-    pub observer: Arc<dyn PassObserver>,
-    pub(super) memories: Memories,
-    pub(super) rooms: Arc<Rooms>,
-    pub(super) gates: Gates,
+    pub observer: Arc<dyn ReconcileObserver>,
+    pub(super) caches: ReconcileCaches,
+    pub(super) limiter: Arc<AccountLimiter>,
+    pub(super) account_health: AccountHealth,
     /// Another one in each process.
     chance: RandomState,
     /// Namespaces in which a resource waits for another one to go.
@@ -63,14 +65,14 @@ pub struct Context {
 /// What the controller keeps by watching.
 pub struct Watched {
     /// Classes and labels of namespaces.
-    pub rules: Rules,
+    pub rules: AuthorizationCache,
     /// The resources themselves.
-    pub resources: Resources,
+    pub resources: UserStores,
 }
 
 /// Settings of passes.
 #[derive(Clone, Debug)]
-pub struct PassSettings {
+pub struct ReconcileSettings {
     /// What decisions depend on.
     pub protocol: Settings,
     /// How long IAM facts are believed; every resource is looked at anew this often.
@@ -91,13 +93,13 @@ impl Context {
     pub fn new(
         client: Client,
         watched: Watched,
-        accounts: Accounts,
+        accounts: IamClients,
         access: SecretAccess,
         cluster_id: String,
-        settings: PassSettings,
-        observer: Arc<dyn PassObserver>,
+        settings: ReconcileSettings,
+        observer: Arc<dyn ReconcileObserver>,
     ) -> Self {
-        let rooms = Rooms::new(settings.concurrency.max(1));
+        let limiter = AccountLimiter::new(settings.concurrency.max(1));
         Self {
             events: Events::new(client.clone()),
             access,
@@ -108,9 +110,9 @@ impl Context {
             cluster_id,
             settings,
             observer,
-            memories: Memories::default(),
-            rooms,
-            gates: Gates::default(),
+            caches: ReconcileCaches::default(),
+            limiter,
+            account_health: AccountHealth::default(),
             chance: RandomState::new(),
             crowded: Mutex::default(),
         }
@@ -118,25 +120,25 @@ impl Context {
 
     /// Forgets what it remembers of resources other than these.
     pub fn keep_only(&self, uids: &HashSet<String>) {
-        self.memories.keep(uids);
+        self.caches.keep(uids);
     }
 
     /// Drops the sessions of roles that no class and no resource leads to any more.
     pub fn keep_accounts(&self) {
         let classes = self.rules.classes();
         let accounts = classes.known().into_iter().filter_map(|known| known.class.ok()?.spec.account.as_ref());
-        let mut wanted: HashSet<Role> = accounts.filter_map(Role::of_class).collect();
-        self.resources.for_each(|user| wanted.extend(Role::remembered(user)));
-        self.accounts.keep_only(&wanted);
-        self.gates.keep_only(|role| wanted.contains(role));
+        let mut wanted: HashSet<Role> = accounts.filter_map(Role::from_class).collect();
+        self.resources.for_each(|user| wanted.extend(Role::recorded(user)));
+        self.accounts.retain_roles(&wanted);
+        self.account_health.keep_only(|role| wanted.contains(role));
     }
 
     /// Whom AWS takes us for in an account. When it does so again after it has not, all resources are looked at: those of
     /// the account have waited for it.
-    pub(super) async fn identity(&self, iam: &Iam, role: Option<&Role>) -> Result<Arc<Identity>, AwsError> {
-        let identity = iam.identity().await;
-        if self.gates.note(role, identity.is_ok()) {
-            self.rules.nudge();
+    pub(super) async fn identity(&self, iam: &IamClient, role: Option<&Role>) -> Result<Arc<CallerIdentity>, AwsError> {
+        let identity = iam.caller_identity().await;
+        if self.account_health.note(role, identity.is_ok()) {
+            self.rules.notify();
         }
         identity
     }
@@ -150,7 +152,7 @@ impl Context {
 
     /// No pass begins any more; those under way come to their end.
     pub fn close(&self) {
-        self.rooms.close();
+        self.limiter.close();
     }
 
     /// Notes who waits for room, and wakes them when there is some.
@@ -160,14 +162,14 @@ impl Context {
         if waits {
             crowded.insert(namespace.clone());
         } else if left && crowded.remove(namespace) {
-            self.rules.nudge();
+            self.rules.notify();
         }
     }
 
     /// A refusal to read a Secret is told with the command that grants it.
-    pub(super) fn secret_error(&self, target: &Target, error: ClusterError) -> PassError {
+    pub(super) fn secret_error(&self, target: &Target, error: ClusterError) -> ReconcileError {
         if error.kind == ClusterErrorKind::Forbidden {
-            return PassError::SecretAccess(self.access.denied(&target.owner.namespace, "get"));
+            return ReconcileError::SecretAccess(self.access.secret_access_denied(&target.owner.namespace, "get"));
         }
         error.into()
     }

@@ -6,16 +6,16 @@ use crate::{
     cluster::{ClusterError, ClusterErrorKind},
     domain::{
         backoff::ErrorClass,
+        conditions::{FailureScope, ReconcileFailure},
         desired::{self, Violation},
         plan::{Effect, Note},
         policy,
-        verdict::{About, Failure},
     },
 };
 
 /// A pass, or one effect of it, did not succeed.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum PassError {
+pub enum ReconcileError {
     /// No class allows what the resource asks for.
     #[error("{0}")]
     NotAllowed(String),
@@ -29,7 +29,7 @@ pub enum PassError {
     #[error("{0}")]
     NotOwned(String),
     /// The resource contradicts itself or a limit of IAM.
-    #[error("{}", desired::tell(.0))]
+    #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
     /// AWS.
     #[error("{error}{}", hint(error, effect.as_ref()))]
@@ -61,13 +61,13 @@ pub enum PassError {
     Deadline(u64),
 }
 
-impl From<AwsError> for PassError {
+impl From<AwsError> for ReconcileError {
     fn from(error: AwsError) -> Self {
         Self::Aws { error, effect: None }
     }
 }
 
-impl PassError {
+impl ReconcileError {
     /// The reason it is reported under.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -132,11 +132,11 @@ impl PassError {
 
     /// As conditions see it.
     #[must_use]
-    pub fn failure(&self, about: About) -> Failure {
-        Failure {
-            about,
+    pub fn failure(&self, scope: FailureScope) -> ReconcileFailure {
+        ReconcileFailure {
+            scope,
             note: Note::new(self.reason(), self.to_string()),
-            passing: matches!(self.class(), ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient)
+            transient: matches!(self.class(), ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient)
                 && !matches!(
                     self.reason(),
                     Reason::PolicyNotFound | Reason::GroupNotFound | Reason::BoundaryNotFound | Reason::KeyNotAccepted
@@ -175,7 +175,7 @@ fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
 /// What helps, beside AWS's own message.
 fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
     match (error.kind, effect) {
-        (AwsErrorKind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => match policy::name_hint(arn) {
+        (AwsErrorKind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => match policy::suggest_name(arn) {
             Some(hint) => format!(". There is no policy {arn}: {hint}"),
             None => format!(". There is no policy {arn}: correct spec.policies.managed; names are case-sensitive, and policies outside the root need their path"),
         },
@@ -212,9 +212,9 @@ mod tests {
     use super::*;
     use crate::domain::backoff;
 
-    fn failed(kind: AwsErrorKind, effect: Option<Effect>) -> PassError {
+    fn failed(kind: AwsErrorKind, effect: Option<Effect>) -> ReconcileError {
         let error = AwsError { operation: "PutUserPolicy", kind, message: "said".to_owned(), request_id: None };
-        PassError::Aws { error, effect }
+        ReconcileError::Aws { error, effect }
     }
 
     /// Every kind of failure: the reason it is told under, how it is dealt with, and when it is tried again the first time.
@@ -262,7 +262,7 @@ mod tests {
             message: message.to_owned(),
             request_id: None,
         };
-        let told = PassError::Aws { error, effect: Some(Effect::CreateUser) }.to_string();
+        let told = ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }.to_string();
         assert!(told.contains("print it anew") && !told.contains("can allow"), "{told}");
     }
 
@@ -290,7 +290,12 @@ mod tests {
     #[test]
     fn a_role_that_is_refused_is_told_with_the_three_things_it_needs() {
         let refused = |kind| {
-            PassError::from(AwsError { operation: ASSUME_ROLE, kind, message: "said".to_owned(), request_id: None })
+            ReconcileError::from(AwsError {
+                operation: ASSUME_ROLE,
+                kind,
+                message: "said".to_owned(),
+                request_id: None,
+            })
         };
         let error = refused(AwsErrorKind::AccessDenied);
         assert_eq!((error.reason(), error.class()), (Reason::AssumeRoleDenied, ErrorClass::Denied));
@@ -312,10 +317,10 @@ mod tests {
             AwsErrorKind::MalformedPolicyDocument,
             AwsErrorKind::DeleteConflict,
         ] {
-            assert!(!failed(kind, None).failure(About::User).passing, "{kind:?}");
+            assert!(!failed(kind, None).failure(FailureScope::User).transient, "{kind:?}");
         }
         for kind in [AwsErrorKind::Throttled, AwsErrorKind::Busy, AwsErrorKind::Service, AwsErrorKind::Unreachable] {
-            assert!(failed(kind, None).failure(About::User).passing, "{kind:?}");
+            assert!(failed(kind, None).failure(FailureScope::User).transient, "{kind:?}");
         }
     }
 }

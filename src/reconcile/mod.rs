@@ -3,30 +3,30 @@
 //! Assume that the last pass died at any await: nothing here relies on what an earlier pass did,
 //! only on what this one finds.
 
+mod account_health;
+mod account_limiter;
 mod act;
-mod classes;
+mod cache;
+mod class;
+mod class_decision;
 mod context;
 mod error;
-mod gates;
-mod memory;
 mod observe;
 mod pass;
-mod report;
 mod revoke;
-mod rooms;
-mod ruling;
+mod status;
 mod steps;
-mod tell;
+mod update_status;
 
 use std::{borrow::Cow, time::Duration};
 
-pub use classes::report_on_classes;
-pub use context::{Context, PassObserver, PassSettings, Watched};
-pub use error::PassError;
-use memory::{Fingerprint, Memory, Quiet};
+use account_limiter::Permit;
+use cache::{Fingerprint, IdleUntil, ReconcileCache};
+pub use class::report_on_classes;
+use class_decision::ClassDecision;
+pub use context::{Context, ReconcileObserver, ReconcileSettings, Watched};
+pub use error::ReconcileError;
 use pass::until_then;
-use rooms::Place;
-use ruling::Ruling;
 use steps::pass;
 
 use crate::{
@@ -38,20 +38,20 @@ use crate::{
 /// the resource's status and turned into a time.
 pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
     let mut user = Cow::Borrowed(user);
-    let mut place: Option<Place> = None;
+    let mut place: Option<Permit> = None;
     loop {
-        let Some(target) = Target::of(&user, &context.cluster_id) else { return Duration::MAX };
-        let ruling = ruling::rule(&user, target, context);
-        if let Some(rest) = rest(&user, &ruling, context) {
+        let Some(target) = Target::from_resource(&user, &context.cluster_id) else { return Duration::MAX };
+        let class_decision = class_decision::rule(&user, target, context);
+        if let Some(rest) = rest(&user, &class_decision, context) {
             return rest;
         }
-        let room = ruling.way.room();
+        let room = class_decision.route.account_key();
         if place.as_ref().is_some_and(|place| place.is_in(room)) {
-            return Box::pin(pass(&user, &ruling, context)).await;
+            return Box::pin(pass(&user, &class_decision, context)).await;
         }
         // A place in another room is given back first.
         drop(place.take());
-        let Some((entered, waited)) = context.rooms.enter(room).await else { return Duration::MAX };
+        let Some((entered, waited)) = context.limiter.enter(room).await else { return Duration::MAX };
         place = Some(entered);
         if waited {
             // What was to be done may have changed meanwhile.
@@ -62,20 +62,20 @@ pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
 }
 
 /// How long there is nothing to do, whoever has woken us.
-fn rest(user: &AwsDeployUser, ruling: &Ruling, context: &Context) -> Option<Duration> {
-    let uid = &ruling.target.owner.uid;
-    let fingerprint = Fingerprint::of(user, ruling.digest);
-    if let Some(left) = context.memories.quiet_for(uid, &fingerprint) {
+fn rest(user: &AwsDeployUser, class_decision: &ClassDecision, context: &Context) -> Option<Duration> {
+    let uid = &class_decision.target.owner.uid;
+    let fingerprint = Fingerprint::of(user, class_decision.digest);
+    if let Some(left) = context.caches.idle_for(uid, &fingerprint) {
         return Some(left);
     }
     let now = context.accounts.clock().now();
-    if context.memories.is_new(uid)
-        && ruling.is_as_recorded(user)
-        && let Some(until) = report::rests_until(user, spread_permille(uid), now)
+    if context.caches.is_new(uid)
+        && class_decision.is_as_recorded(user)
+        && let Some(until) = status::backoff_until(user, spread_permille(uid), now)
     {
         let wait = until_then(until, now);
-        let quiet = Quiet { seen: fingerprint, until: std::time::Instant::now() + wait };
-        context.memories.put(uid, Memory { quiet: Some(quiet), ..Memory::default() });
+        let idle = IdleUntil { seen: fingerprint, until: std::time::Instant::now() + wait };
+        context.caches.put(uid, ReconcileCache { idle: Some(idle), ..ReconcileCache::default() });
         return Some(wait);
     }
     None

@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Context, PassError, memory::Memory, ruling::Ruling};
+use super::{Context, ReconcileError, cache::ReconcileCache, class_decision::ClassDecision};
 use crate::{
     api::AwsDeployUser,
-    aws::Iam,
-    domain::{backoff, desired::Desired, plan::Revoked, schedule::spread_permille, target::Target, verdict::About},
+    aws::IamClient,
+    domain::{
+        backoff, conditions::FailureScope, desired::Desired, plan::RevocationPolicy, schedule::spread_permille,
+        target::Target,
+    },
 };
 
 /// A pass is cut off after this long.
@@ -18,14 +21,14 @@ pub(super) const DEADLINE: Duration = Duration::from_mins(3);
 pub(super) struct Pass<'a> {
     pub(super) context: &'a Context,
     /// The account of the resource.
-    pub(super) iam: Arc<Iam>,
+    pub(super) iam: Arc<IamClient>,
     pub(super) target: &'a Target,
-    pub(super) ruling: &'a Ruling,
-    pub(super) memory: &'a mut Memory,
-    pub(super) errors: Vec<(PassError, About)>,
+    pub(super) class_decision: &'a ClassDecision,
+    pub(super) cache: &'a mut ReconcileCache,
+    pub(super) errors: Vec<(ReconcileError, FailureScope)>,
     pub(super) desired: Option<Desired>,
     /// How a resource is dealt with that is not allowed.
-    pub(super) revoked: Option<Revoked>,
+    pub(super) revoked: Option<RevocationPolicy>,
 }
 
 /// How a pass ended.
@@ -36,13 +39,13 @@ pub(super) struct End {
 }
 
 impl Pass<'_> {
-    pub(super) fn delay(&self, error: &PassError, user: &AwsDeployUser) -> SignedDuration {
+    pub(super) fn delay(&self, error: &ReconcileError, user: &AwsDeployUser) -> SignedDuration {
         let told = user.status.as_ref().and_then(|status| u32::try_from(status.failed_attempts).ok()).unwrap_or(0);
-        let failed = told.max(self.memory.failed.of(user.metadata.generation).passes);
+        let failed = told.max(self.cache.failed.of(user.metadata.generation).passes);
         self.delay_after(error, failed.saturating_add(1))
     }
 
-    pub(super) fn delay_after(&self, error: &PassError, failures: u32) -> SignedDuration {
+    pub(super) fn delay_after(&self, error: &ReconcileError, failures: u32) -> SignedDuration {
         let slow = SignedDuration::try_from(self.context.settings.resync).unwrap_or(SignedDuration::MAX);
         backoff::delay(error.class(), failures.max(1), self.permille(), slow)
     }

@@ -4,20 +4,20 @@
 use jiff::SignedDuration;
 
 use super::{
-    PassError,
+    ReconcileError,
     act::Actor,
     pass::{End, Pass},
 };
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
-    cluster::Users,
+    cluster::DeployUsers,
     domain::{
         authorize::{self, Revocation},
+        conditions::FailureScope,
+        current_state::CurrentState,
         desired,
         owner::Ownership,
-        plan::{self, Facts, Revoked},
-        verdict::About,
-        world::World,
+        plan::{self, Freshness, RevocationPolicy},
     },
 };
 
@@ -31,37 +31,37 @@ impl Pass<'_> {
         let (mut actor, revoked) = match Box::pin(self.judge(user)).await {
             Ok(judged) => judged,
             Err(error) => {
-                self.errors.push((error, About::Observation));
+                self.errors.push((error, FailureScope::Observation));
                 return self.report(user.clone(), None, None, Vec::new(), false).await;
             }
         };
-        if let Some((PassError::NotAllowed(told), _)) = self.errors.first_mut() {
+        if let Some((ReconcileError::NotAllowed(told), _)) = self.errors.first_mut() {
             *told = format!("{told}. {}", revoked.note().message);
         }
         self.revoked = Some(revoked);
         let plan = self.act(user, &mut actor).await;
         let Actor { user, observed, news, left, .. } = actor;
-        self.report(user, Some(&plan), Some(&observed.world), news, left).await
+        self.report(user, Some(&plan), Some(&observed.current), news, left).await
     }
 
     /// Looks at what the user has, and how far the revocation goes for it.
-    async fn judge<'b>(&mut self, user: &AwsDeployUser) -> Result<(Actor<'b>, Revoked), PassError>
+    async fn judge<'b>(&mut self, user: &AwsDeployUser) -> Result<(Actor<'b>, RevocationPolicy), ReconcileError>
     where
         Self: 'b,
     {
         let mut actor = self.observe(user, None, false).await?;
-        let mut revoked = self.revoked(user, &actor.observed.world);
-        let takes = |revoked: &Revoked, world: &World| {
-            revoked.revocation.how != OnRevoked::Freeze
-                || world.user().is_some_and(|found| revoked.is_compromised(found))
+        let mut revoked = self.revoked(user, &actor.observed.current);
+        let takes = |revoked: &RevocationPolicy, current: &CurrentState| {
+            revoked.revocation.action != OnRevoked::Freeze
+                || current.user().is_some_and(|found| revoked.is_compromised(found))
         };
-        let world = &actor.observed.world;
-        if takes(&revoked, world) && self.is_news(user, &revoked, world) && !Facts::Live.are_in(world) {
+        let current = &actor.observed.current;
+        if takes(&revoked, current) && self.is_news(user, &revoked, current) && !Freshness::Live.is_met_by(current) {
             // Nothing is taken away for what somebody has mended meanwhile.
-            self.look_again(user, &mut actor, Facts::Live).await?;
-            revoked = self.revoked(user, &actor.observed.world);
+            self.look_again(user, &mut actor, Freshness::Live).await?;
+            revoked = self.revoked(user, &actor.observed.current);
         }
-        self.note_revocation(&mut actor.user, revoked.revocation.how).await?;
+        self.note_revocation(&mut actor.user, revoked.revocation.action).await?;
         Ok((actor, revoked))
     }
 
@@ -71,39 +71,40 @@ impl Pass<'_> {
     }
 
     fn is_invalid(&self) -> bool {
-        matches!(self.errors.first(), Some((PassError::Invalid(_), _)))
+        matches!(self.errors.first(), Some((ReconcileError::Invalid(_), _)))
     }
 
     /// Whether there is something to take, or to write down, that was not done before.
-    fn is_news(&self, user: &AwsDeployUser, revoked: &Revoked, world: &World) -> bool {
+    fn is_news(&self, user: &AwsDeployUser, revoked: &RevocationPolicy, current: &CurrentState) -> bool {
         let settings = &self.context.settings.protocol;
-        !self.is_noted(user, revoked.revocation.how)
-            || !plan::revoked(self.target, revoked, world, self.now(), settings).effects.is_empty()
+        !self.is_noted(user, revoked.revocation.action)
+            || !plan::plan_revocation(self.target, revoked, current, self.now(), settings).effects.is_empty()
     }
 
-    fn revoked(&self, user: &AwsDeployUser, world: &World) -> Revoked {
-        let ours = world.user().filter(|found| self.target.owner.of(&found.tags) == Ownership::Ours);
-        let overlap = user.spec.programmatic().and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
+    fn revoked(&self, user: &AwsDeployUser, current: &CurrentState) -> RevocationPolicy {
+        let ours = current.user().filter(|found| self.target.owner.classify(&found.tags) == Ownership::Ours);
+        let overlap =
+            user.spec.effective_access_key().and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
         let revocation = match ours {
             // A class allows it.
-            _ if self.is_invalid() => Revocation { how: OnRevoked::Freeze, why: None },
+            _ if self.is_invalid() => Revocation { action: OnRevoked::Freeze, reason: None },
             // What was removed before stays removed; of what never was there is nothing to take.
-            None => Revocation { how: self.without_user(user), why: None },
-            Some(found) => self.ruling.revocation(user, found),
+            None => Revocation { action: self.without_user(user), reason: None },
+            Some(found) => self.class_decision.revocation(user, found),
         };
-        Revoked {
+        RevocationPolicy {
             revocation,
-            on_quarantine: self.ruling.on_quarantine(user),
+            on_quarantine: self.class_decision.on_quarantine(user),
             suspend: user.spec.suspend,
             overlap: overlap.and_then(Result::ok).unwrap_or(desired::DEFAULT_OVERLAP).max(SignedDuration::ZERO),
         }
     }
 
     /// Writes down how far it goes, before the first thing is taken: what is left of the user may look as if it were allowed.
-    async fn note_revocation(&self, user: &mut AwsDeployUser, how: OnRevoked) -> Result<(), PassError> {
+    async fn note_revocation(&self, user: &mut AwsDeployUser, how: OnRevoked) -> Result<(), ReconcileError> {
         if !self.is_noted(user, how) {
             let status = AwsDeployUserStatus { revocation: noted(how), ..user.status.clone().unwrap_or_default() };
-            let users = Users::new(self.context.client.clone(), &self.target.owner.namespace);
+            let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
             *user = users.write_status(user, status).await?;
         }
         Ok(())
@@ -111,14 +112,14 @@ impl Pass<'_> {
 
     fn without_user(&self, user: &AwsDeployUser) -> OnRevoked {
         let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
-        self.ruling.on_revoked().or(recorded.map(|class| class.on_revoked)).unwrap_or_default()
+        self.class_decision.on_revoked().or(recorded.map(|class| class.on_revoked)).unwrap_or_default()
     }
 
     /// A user that exists and is not where its class has its users.
-    pub(super) fn out_of_path(&self, world: &World) -> Option<String> {
+    pub(super) fn out_of_path(&self, current: &CurrentState) -> Option<String> {
         let path = &self.desired.as_ref()?.path;
-        let found = world.user().filter(|found| self.target.owner.of(&found.tags) == Ownership::Ours)?;
-        let why = authorize::in_path(path, found).err()?;
+        let found = current.user().filter(|found| self.target.owner.classify(&found.tags) == Ownership::Ours)?;
+        let why = authorize::check_path(path, found).err()?;
         Some(format!("spec.className: {why}"))
     }
 }

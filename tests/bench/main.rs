@@ -12,9 +12,9 @@
     reason = "a measurement ends by a panic if it cannot be made, tells how far it is, and lives in real time"
 )]
 
-#[path = "../stage/mod.rs"]
+#[path = "../test_env/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the tests, which use all of it")]
-mod stage;
+mod test_env;
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +22,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use awsdeploy_testkit::aws_proxy::{CallRecord, Mark};
+use awsdeploy_testkit::aws_proxy::{CallRecord, LogPosition};
 use futures::{StreamExt as _, stream};
 use kube::api::ListParams;
 use serde_json::json;
-use stage::Stage;
+use test_env::TestEnv;
 
 /// Time without a change after which there is nothing to wait for any more.
 const STANDSTILL: Duration = Duration::from_mins(3);
@@ -39,30 +39,30 @@ fn main() {
         println!("bench: nothing measured, since nobody asked for it: make bench");
         return;
     };
-    stage::block_on(measure(resources));
-    stage::stop();
+    test_env::block_on(measure(resources));
+    test_env::stop();
 }
 
 async fn measure(resources: usize) {
     // As after an installation, but for AWS's pace, which an account of its own would set.
     // Intervals of a tenth: an hour of them passes in six minutes.
     let arguments = ["--resync=1m", "--key-check=6m", "--secret-check=1m", "--aws-rate=500", "--verify-interval=1s"];
-    let mut stage = Stage::with_arguments(&arguments).await;
-    println!("operator without resources: {}", memory(&stage));
+    let mut env = TestEnv::with_arguments(&arguments).await;
+    println!("operator without resources: {}", memory(&env));
 
-    let (begun, mark) = (Instant::now(), stage.aws.log().mark());
+    let (begun, mark) = (Instant::now(), env.aws.log().position());
     let apply = |number: usize| {
         let spec = json!({
             "policies": {"managed": ["AmazonEC2FullAccess"]},
             "accessKey": {"rotation": {"every": "90d"}},
         });
-        let stage = &stage;
-        async move { drop(stage.apply(&format!("user-{number:04}"), spec).await) }
+        let env = &env;
+        async move { drop(env.apply(&format!("user-{number:04}"), spec).await) }
     };
     stream::iter(0..resources).map(apply).buffer_unordered(16).collect::<Vec<()>>().await;
     println!("{resources} resources applied after {:.0} s", begun.elapsed().as_secs_f32());
     let ready = async || {
-        let all = stage.users().list(&ListParams::default()).await.expect("the resources").items;
+        let all = env.users().list(&ListParams::default()).await.expect("the resources").items;
         let is_ready = |user: &&awsdeploy::api::AwsDeployUser| {
             let conditions = user.status.iter().flat_map(|status| &status.conditions);
             conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -70,21 +70,21 @@ async fn measure(resources: usize) {
         all.iter().filter(is_ready).count()
     };
     until(resources, "Ready", ready).await;
-    println!("all Ready after {:.0} s: {}; {}", begun.elapsed().as_secs_f32(), memory(&stage), calls(&stage, mark));
+    println!("all Ready after {:.0} s: {}; {}", begun.elapsed().as_secs_f32(), memory(&env), calls(&env, mark));
 
-    let (begun, mark) = (Instant::now(), stage.aws.log().mark());
-    stage.operator.restart().await.expect("the operator restarts");
+    let (begun, mark) = (Instant::now(), env.aws.log().position());
+    env.operator.restart().await.expect("the operator restarts");
     let looked = async || {
-        let passes = stage.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
+        let passes = env.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
         usize::try_from(passes).unwrap_or(usize::MAX).min(resources)
     };
     until(resources, "looked at", looked).await;
     let took = begun.elapsed().as_secs_f32();
-    println!("started anew, all looked at after {took:.0} s: {}; {}", memory(&stage), calls(&stage, mark));
+    println!("started anew, all looked at after {took:.0} s: {}; {}", memory(&env), calls(&env, mark));
 
-    let mark = stage.aws.log().mark();
+    let mark = env.aws.log().position();
     tokio::time::sleep(HOUR).await;
-    let calls = stage.aws.log().calls_since(mark);
+    let calls = env.aws.log().calls_since(mark);
     #[allow(clippy::cast_precision_loss, reason = "thousands")]
     let each = calls.len() as f32 / resources as f32;
     println!("an hour in which nothing happens, at ten times the pace: {each:.2} calls each; {:?}", by_action(&calls));
@@ -107,8 +107,8 @@ async fn until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
 }
 
 /// Memory that is resident, now and at most, as the kernel tells it.
-fn memory(stage: &Stage) -> String {
-    let status = fs::read_to_string(format!("/proc/{}/status", stage.operator.process().id())).unwrap_or_default();
+fn memory(env: &TestEnv) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", env.operator.process().id())).unwrap_or_default();
     let field = |name: &str| {
         let kilobytes =
             status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
@@ -125,8 +125,8 @@ fn by_action(calls: &[CallRecord]) -> BTreeMap<&str, usize> {
     counts
 }
 
-fn calls(stage: &Stage, mark: Mark) -> String {
-    let calls = stage.aws.log().calls_since(mark);
+fn calls(env: &TestEnv, mark: LogPosition) -> String {
+    let calls = env.aws.log().calls_since(mark);
     let writes = calls.iter().filter(|call| call.mutating).count();
     format!("{} calls to AWS, {writes} of them writes", calls.len())
 }

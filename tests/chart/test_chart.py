@@ -64,13 +64,13 @@ SAMPLES = {
     "settings.accountDetails": False,
     "settings.secretCheck": "3m",
     "settings.minRotationInterval": "3m",
-    "settings.reportClasses": False,
+    "settings.classStatus": False,
     "settings.maxAttachedPolicies": 20,
-    "settings.intentDwell": "3m",
+    "settings.recoveryDelay": "3m",
     "settings.verifySuccesses": 0,
     "settings.verifyInterval": "3m",
     "settings.verifyTimeout": "3m",
-    "settings.retireDwell": "0s",
+    "settings.deletionDelay": "0s",
     "podDisruptionBudget.enabled": False,
     "settings.lastUsedWindow": "3h",
     "settings.restartHold": "3h",
@@ -263,7 +263,7 @@ class Values(unittest.TestCase):
         for given, reason in [
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
-            ({"settings": {"reportClasses": "yes"}}, "reportClasses"),
+            ({"settings": {"classStatus": "yes"}}, "classStatus"),
             ({"presets": {"cycle": {"enabled": True}}}, "enabled for no namespace"),
             ({"presets": {"cdk": {"enabled": True, "namespaces": ["a"]}}}, "presets.cdk.policy is missing"),
             ({"presets": {"defang": {"account": "1"}}}, "account"),
@@ -302,7 +302,7 @@ class Values(unittest.TestCase):
             ({"podLabels": {"app.kubernetes.io/name": "x"}}, "podLabels"),
             ({"commonLabels": {"app.kubernetes.io/instance": "x"}}, "commonLabels"),
             ({"extraArgs": ["--resync=1h"]}, "extraArgs"),
-            ({"extraArgs": ["--report-classes=false"]}, "extraArgs"),
+            ({"extraArgs": ["--class-status=false"]}, "extraArgs"),
             ({"extraEnv": [{"name": "AWSDEPLOY_RESYNC", "value": "1h"}]}, "extraEnv"),
             ({"extraEnv": [{"name": "AWS_REGION"}], "aws": {"region": "us-east-1"}}, "extraEnv has AWS_REGION"),
             ({"extraEnv": [{"name": "A"}, {"name": "A"}]}, "extraEnv has A"),
@@ -349,7 +349,7 @@ class Operator(unittest.TestCase):
 
     def test_without_values_the_operator_is_told_no_more_than_it_must(self):
         self.assertEqual(
-            Objects().arguments, ["--metrics-addr=0.0.0.0:8080", *ROLES, *LEADS]
+            Objects().arguments, ["--metrics-bind-address=0.0.0.0:8080", *ROLES, *LEADS]
         )
         self.assertEqual(Objects().environment, {"AWS_EC2_METADATA_DISABLED": "true"})
 
@@ -361,9 +361,9 @@ class Operator(unittest.TestCase):
             {
                 *LEADS, *ROLES, "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
-                "--report-classes=false",
-                "--max-attached-policies=20", "--intent-dwell=5s", "--verify-successes=0", "--verify-interval=0.5s",
-                "--verify-timeout=1m30s", "--retire-dwell=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
+                "--class-status=false",
+                "--max-attached-policies=20", "--recovery-delay=5s", "--verify-successes=0", "--verify-interval=0.5s",
+                "--verify-timeout=1m30s", "--deletion-delay=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
             },
         )
         self.assertEqual(
@@ -379,7 +379,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsAddr", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -394,10 +394,10 @@ class Operator(unittest.TestCase):
 
     def test_numbers_are_written_as_people_write_them(self):
         self.assertIn("--concurrency=1000", Objects({"settings": {"concurrency": 1000}}).arguments)
-        self.assertIn("--metrics-addr=0.0.0.0:65535", Objects({"metrics": {"port": 65535}}).arguments)
+        self.assertIn("--metrics-bind-address=0.0.0.0:65535", Objects({"metrics": {"port": 65535}}).arguments)
 
     def test_an_ipv6_address_is_put_in_brackets(self):
-        self.assertIn("--metrics-addr=[::]:8080", Objects({"metrics": {"address": "::"}}).arguments)
+        self.assertIn("--metrics-bind-address=[::]:8080", Objects({"metrics": {"address": "::"}}).arguments)
 
     def test_namespaces_are_one_flag(self):
         self.assertIn("--watch-namespaces=a,b", Objects({"watchNamespaces": ["a", "b"]}).arguments)

@@ -29,7 +29,7 @@ READER = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 QUARANTINE = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3"
 # Short waits, so that minutes show whole rotations.
 FLAGS = [
-    "--min-rotation-interval=10s", "--intent-dwell=3s", "--retire-dwell=4s", "--verify-timeout=10s", "--resync=10s", "--key-check=5s",
+    "--min-rotation-interval=10s", "--recovery-delay=3s", "--deletion-delay=4s", "--verify-timeout=10s", "--resync=10s", "--key-check=5s",
     "--leader-elect", f"--lease-namespace={OPERATOR}", "--lease-duration=5s", "--aws-rate=50",
 ]
 CAPTION = "drawn from the dashboard's own queries and the data of a real Prometheus; Grafana looks different"
@@ -115,7 +115,7 @@ class Stage:
 
     def start_operator(self, pod):
         environment = self.environment | {"KUBECONFIG": str(self.directory / "operator.kubeconfig"), "HOSTNAME": pod, "POD_NAME": pod}
-        self.processes.start(pod, [f"{os.environ['PROGRAMS']}/{OPERATOR}", *FLAGS, f"--metrics-addr={self.replicas[pod]}"], environment)
+        self.processes.start(pod, [f"{os.environ['PROGRAMS']}/{OPERATOR}", *FLAGS, f"--metrics-bind-address={self.replicas[pod]}"], environment)
 
     def apply(self, *objects):
         self.run("kubectl", "apply", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": list(objects)})
@@ -165,7 +165,7 @@ def tell(stage):
     stage.run("aws", "iam", "attach-user-policy", "--user-name", "leaked", "--policy-arn", QUARANTINE)
     for reason in ("NotAllowed", "PolicyNotFound", "Suspended", "Quarantined"):
         prometheus.until(condition(reason))
-    for reason in ("SlotTaken", "Frozen"):
+    for reason in ("KeyQuotaExceeded", "Frozen"):
         prometheus.until(condition(reason, "RotationHealthy"))
     prometheus.until('awsdeploy_keys{state="Foreign"} > 0')
 

@@ -11,7 +11,7 @@ use std::{
 use awsdeploy_testkit::{
     Error, Result,
     control_plane::ControlPlane,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
     tools::Tools,
 };
 use k8s_openapi::api::core::v1::Node as NodeObject;
@@ -53,14 +53,14 @@ impl Node {
         shell.set("CONTAINERD_ADDRESS", socket(&directory));
         shell.set("CONTAINERD_NAMESPACE", "k8s.io");
         let answers = async || shell.quiet("ctr version").await.is_ok();
-        node.processes[0].until_ready(START_LIMIT, answers).await?;
+        node.processes[0].wait_until_ready(START_LIMIT, answers).await?;
         for image in images {
             shell.quiet(&format!("ctr images import {0} && rm {0}", image.display())).await?;
         }
 
         node.processes.push(Process::start(scheduler(tools, control_plane, &directory)?)?);
         node.processes.push(Process::start(kubelet(tools, control_plane, &directory, &node.machine)?)?);
-        node.until_ready(control_plane.client()).await?;
+        node.wait_until_ready(control_plane.client()).await?;
         Ok(node)
     }
 
@@ -70,19 +70,19 @@ impl Node {
         pod.join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 
-    async fn until_ready(&self, client: Client) -> Result<()> {
+    async fn wait_until_ready(&self, client: Client) -> Result<()> {
         let nodes: Api<NodeObject> = Api::all(client);
         let is_ready = async || {
             let node = nodes.get_opt(NAME).await.ok().flatten();
             let conditions = node.and_then(|node| node.status).and_then(|status| status.conditions);
             conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
         };
-        let died = async |process: &Process| process.until_ready(START_LIMIT, async || false).await;
+        let died = async |process: &Process| process.wait_until_ready(START_LIMIT, async || false).await;
         tokio::select! {
             biased;
             died = died(&self.processes[0]) => died,
             died = died(&self.processes[1]) => died,
-            ready = self.processes[2].until_ready(START_LIMIT, is_ready) => ready,
+            ready = self.processes[2].wait_until_ready(START_LIMIT, is_ready) => ready,
         }
     }
 }
@@ -112,7 +112,7 @@ fn socket(directory: &Path) -> String {
     directory.join("containerd.sock").display().to_string()
 }
 
-fn containerd(tools: &Tools, directory: &Path) -> Result<Spec> {
+fn containerd(tools: &Tools, directory: &Path) -> Result<ProcessSpec> {
     let runc = which("runc").ok_or_else(|| Error::Tools("runc is not on PATH".into()))?;
     let networks = directory.join("cni");
     make(&networks)?;
@@ -173,7 +173,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
     });
     write(&networks.join("10-pods.conflist"), &network.to_string())?;
     let path = std::env::var("PATH").unwrap_or_default();
-    Ok(Spec::new("containerd", tools.program("containerd"), directory.join("containerd.log"))
+    Ok(ProcessSpec::new("containerd", tools.program("containerd"), directory.join("containerd.log"))
         .arguments(["--config", &file("containerd.toml")])
         // Where it finds its shim.
         .variable("PATH", format!("{}:{path}", tools.directory().display())))
@@ -183,18 +183,18 @@ fn which(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?).map(|place| place.join(program)).find(|file| file.is_file())
 }
 
-fn scheduler(tools: &Tools, control_plane: &ControlPlane, directory: &Path) -> Result<Spec> {
+fn scheduler(tools: &Tools, control_plane: &ControlPlane, directory: &Path) -> Result<ProcessSpec> {
     let kubeconfig = directory.join("scheduler.kubeconfig");
-    control_plane.user_kubeconfig("system:kube-scheduler", None, &kubeconfig)?;
-    Ok(Spec::new("kube-scheduler", tools.program("kube-scheduler"), directory.join("scheduler.log"))
+    control_plane.write_user_kubeconfig("system:kube-scheduler", None, &kubeconfig)?;
+    Ok(ProcessSpec::new("kube-scheduler", tools.program("kube-scheduler"), directory.join("scheduler.log"))
         .arguments(["--kubeconfig", &kubeconfig.to_string_lossy()])
         .arguments(["--leader-elect=false", "--secure-port=0"]))
 }
 
-fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machine: &Machine) -> Result<Spec> {
+fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machine: &Machine) -> Result<ProcessSpec> {
     let file = |name: &str| directory.join(name).display().to_string();
     let kubeconfig = directory.join("kubelet.kubeconfig");
-    control_plane.user_kubeconfig(&format!("system:node:{NAME}"), Some("system:nodes"), &kubeconfig)?;
+    control_plane.write_user_kubeconfig(&format!("system:node:{NAME}"), Some("system:nodes"), &kubeconfig)?;
     let config = json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -221,7 +221,7 @@ fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machin
         "authorization": {"mode": "AlwaysAllow"},
     });
     write(&directory.join("kubelet.json"), &config.to_string())?;
-    Ok(Spec::new("kubelet", tools.program("kubelet"), directory.join("kubelet.log"))
+    Ok(ProcessSpec::new("kubelet", tools.program("kubelet"), directory.join("kubelet.log"))
         .arguments(["--config", &file("kubelet.json"), "--kubeconfig", &kubeconfig.to_string_lossy()])
         .arguments(["--hostname-override", NAME, "--node-ip", network::NODE])
         .arguments(["--root-dir", &file("data/kubelet"), "--cert-dir", &file("kubelet-certificates")]))

@@ -8,7 +8,7 @@ use std::{
 
 use awsdeploy_testkit::{
     Error, Result,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
 };
 
 /// No command takes longer; those that wait have a limit of their own, which tells more.
@@ -55,7 +55,7 @@ impl Shell {
     pub(crate) async fn quiet(&self, command: &str) -> Result<String> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let file = |end: &str| self.directory.join(format!("command-{number:03}.{end}"));
-        let spec = Spec::new(format!("`{command}`"), "/bin/bash", file("log"))
+        let spec = ProcessSpec::new(format!("`{command}`"), "/bin/bash", file("log"))
             .arguments(["-euo", "pipefail", "-c", command])
             .variables(self.variables.iter().map(|(name, value)| (name, value)))
             .output(file("out"));

@@ -48,7 +48,7 @@ pub(crate) fn put_consumer_in(pod: &mut Value, secret: &str, endpoint: &str, arn
 
 /// What the consumer counts; see the testkit's `consumer`.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct Report {
+pub(crate) struct ConsumerReport {
     pub(crate) accepted: u64,
     pub(crate) refused: u64,
     pub(crate) unanswered: u64,
@@ -75,7 +75,7 @@ impl Workload {
     }
 
     /// What the pod has counted so far; it writes that down every second.
-    pub(crate) fn report(&self) -> Report {
+    pub(crate) fn report(&self) -> ConsumerReport {
         let text = read(&self.report.join("report.json"));
         text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
     }

@@ -7,7 +7,7 @@ use std::{
 
 use awsdeploy_testkit::{
     Error, Result,
-    aws_proxy::{Account, Mark, StrictAws, UserTruth},
+    aws_proxy::{Account, LogPosition, StrictAws, UserSnapshot},
     emulator::AwsAccess,
     rig::Rig,
     run_dir::RunDir,
@@ -59,7 +59,7 @@ pub(crate) struct World {
     pub(crate) before: Option<Version>,
     pub(crate) workload: Option<Workload>,
     /// From then on nothing is to be written for the resource that is left alone.
-    pub(crate) peaceful_since: Mark,
+    pub(crate) peaceful_since: LogPosition,
     requests: u32,
     // In this order they are dropped, so stopped.
     pub(crate) node: Node,
@@ -113,7 +113,7 @@ impl World {
             today,
             before,
             workload: None,
-            peaceful_since: Mark::default(),
+            peaceful_since: LogPosition::default(),
             requests: 0,
             node,
             rig,
@@ -193,8 +193,8 @@ impl World {
     }
 
     /// What is so in AWS.
-    pub(crate) async fn iam(&self) -> Option<UserTruth> {
-        self.aws.truth().user(IAM_USER).await.expect("the truth can be read")
+    pub(crate) async fn iam(&self) -> Option<UserSnapshot> {
+        self.aws.inspector().user(IAM_USER).await.expect("the truth can be read")
     }
 
     /// The pod that uses the key.

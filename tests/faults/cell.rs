@@ -7,18 +7,18 @@ use std::{
 };
 
 use awsdeploy_testkit::{
-    auditor::{Audited, Auditor, Violation},
+    auditor::{AuditTarget, Auditor, Violation},
     aws_proxy::{AwsError, Pause, Rule},
-    collector::{Collector, CollectorMood},
+    collector::{Collector, CollectorBehavior},
     kube_proxy::{KubeProxy, KubeRule},
 };
 use futures::future::select_all;
 use jiff::Timestamp;
 
 use crate::{
-    scenario::{RECOVERY, Scenario},
-    stage::{Stage, Wishes},
-    weather::{self, Weather},
+    fault_profiles::{self, FaultProfile},
+    operation::{Operation, RECOVERY},
+    test_env::{EnvOptions, TestEnv},
 };
 
 /// A mutating call of a scenario: the n-th of its kind.
@@ -92,13 +92,13 @@ impl Mode {
 #[derive(Clone)]
 pub(crate) enum Fault {
     At(Point, Mode),
-    Weather(Weather),
+    Profile(FaultProfile),
 }
 
 /// One run.
 #[derive(Clone)]
 pub(crate) struct Cell {
-    pub(crate) scenario: Scenario,
+    pub(crate) scenario: Operation,
     pub(crate) faults: Vec<Fault>,
     pub(crate) seed: Option<u64>,
 }
@@ -165,12 +165,12 @@ impl Cell {
     }
 
     /// Two or three faults, and a scenario, as the seed wants it.
-    pub(crate) fn seeded(seed: u64, learned: &[(Scenario, Vec<Point>)]) -> Option<Self> {
+    pub(crate) fn seeded(seed: u64, learned: &[(Operation, Vec<Point>)]) -> Option<Self> {
         let mut dice = Dice(seed);
         let (scenario, trace) = dice.one_of(learned)?;
         let faults = (0..2 + dice.below(2)).filter_map(|_| {
             Some(if dice.below(3) == 0 {
-                Fault::Weather(*dice.one_of(weather::ALL)?)
+                Fault::Profile(*dice.one_of(fault_profiles::ALL)?)
             } else {
                 Fault::At(dice.one_of(trace)?.clone(), *dice.one_of(&Mode::ALL)?)
             })
@@ -181,24 +181,27 @@ impl Cell {
     /// Runs it to its verdict. Panics where the operator does not come to rest.
     pub(crate) async fn run(self) -> Outcome {
         let begun = Instant::now();
-        let (mut stage, kube, auditor) = set().await;
-        let key = self.scenario.prepare(&stage).await;
+        let (mut env, kube, auditor) = set().await;
+        let key = self.scenario.prepare(&env).await;
         let consumer = if self.scenario.has_a_working_key_throughout() {
-            let arn = stage.iam("u").await.arn;
-            let (mounted, consumer) = stage.consume("x", &arn);
-            consumer.until("a first call", RECOVERY, |report| report.accepted > 0).await.expect("the consumer works");
+            let arn = env.iam("u").await.arn;
+            let (mounted, consumer) = env.consume("x", &arn);
+            consumer
+                .wait_for("a first call", RECOVERY, |report| report.accepted > 0)
+                .await
+                .expect("the consumer works");
             Some((mounted, consumer))
         } else {
             None
         };
 
-        let (aws_mark, kube_mark) = (stage.aws.log().mark(), kube.log().mark());
-        let (struck, recovery) = self.strike(&mut stage, &kube, &auditor, &key).await;
+        let (aws_mark, kube_mark) = (env.aws.log().position(), kube.log().position());
+        let (struck, recovery) = self.strike(&mut env, &kube, &auditor, &key).await;
 
-        let trace = if self.faults.is_empty() { trace(&stage, aws_mark, &kube, kube_mark) } else { Vec::new() };
+        let trace = if self.faults.is_empty() { trace(&env, aws_mark, &kube, kube_mark) } else { Vec::new() };
         let mut violations = Vec::new();
         if self.scenario.leaves_a_resource() {
-            violations.extend(auditor.quiet(RECOVERY).await);
+            violations.extend(auditor.check_idle(RECOVERY).await);
         }
         let mut outcome = Outcome { trace, struck, recovery, ..Outcome::default() };
         if let Some((_mounted, consumer)) = consumer {
@@ -211,15 +214,15 @@ impl Cell {
         }
         let ambiguities = self.faults.iter().map(Fault::ambiguities).sum();
         let evidence = [
-            ("the operator's log", stage.log()),
-            ("the metrics", stage.operator.metrics().await.expect("metrics")),
-            ("the traces", stage.traces()),
+            ("the operator's log", env.log()),
+            ("the metrics", env.operator.metrics().await.expect("metrics")),
+            ("the traces", env.traces()),
         ];
         violations.extend(auditor.finish(ambiguities, &evidence).await.expect("the audit"));
         outcome.violations = violations.iter().map(ToString::to_string).collect();
         if !outcome.violations.is_empty() {
-            let written = written(&stage, aws_mark, &kube, kube_mark);
-            println!("{}: what was written{written}\n{}", self.name(), stage.log());
+            let written = written(&env, aws_mark, &kube, kube_mark);
+            println!("{}: what was written{written}\n{}", self.name(), env.log());
         }
         outcome.took = begun.elapsed();
         outcome
@@ -228,63 +231,63 @@ impl Cell {
     /// The key that must have been replaced at the end. Where a stale read shows the journal of the last attempt once
     /// more, a deleted Secret comes back with the key that it held: it is the right one, and nothing was lost.
     fn replaced<'a>(&self, key: &'a str) -> &'a str {
-        let stale = |fault: &Fault| matches!(fault, Fault::Weather(weather) if weather.name == "kube-stale-secrets");
-        if self.scenario == Scenario::DeletedSecret && self.faults.iter().any(stale) { "" } else { key }
+        let stale = |fault: &Fault| matches!(fault, Fault::Profile(profile) if profile.name == "kube-stale-secrets");
+        if self.scenario == Operation::DeletedSecret && self.faults.iter().any(stale) { "" } else { key }
     }
 
     /// Lets the scenario happen with its faults. How often the operator was killed, and how long all took to be well.
     pub(crate) async fn strike(
         &self,
-        stage: &mut Stage,
+        env: &mut TestEnv,
         kube: &KubeProxy,
         auditor: &Auditor,
         key: &str,
     ) -> (usize, Duration) {
-        let mut pauses: Vec<Pause> = self.faults.iter().filter_map(|fault| fault.lay(stage, kube)).collect();
+        let mut pauses: Vec<Pause> = self.faults.iter().filter_map(|fault| fault.lay(env, kube)).collect();
         for fault in &self.faults {
-            if let Fault::Weather(weather) = fault {
-                weather.begin(stage, kube).await;
+            if let Fault::Profile(profile) = fault {
+                profile.begin(env, kube).await;
             }
         }
-        self.scenario.begin(stage, key, auditor).await;
+        self.scenario.begin(env, key, auditor).await;
         let mut since = Instant::now();
         for fault in &self.faults {
-            if let Fault::Weather(weather) = fault {
-                weather.lift(stage, kube).await;
+            if let Fault::Profile(profile) = fault {
+                profile.lift(env, kube).await;
             }
         }
         let mut struck = 0;
         while !pauses.is_empty() {
-            let any = select_all(pauses.iter().map(|pause| Box::pin(pause.paused(RECOVERY))));
+            let any = select_all(pauses.iter().map(|pause| Box::pin(pause.wait_until_held(RECOVERY))));
             let hit = tokio::select! {
                 (hit, index, _) = any => hit.then_some(index),
                 // It came to its end without that call: a fault before it led another way.
-                () = self.scenario.end(stage, self.replaced(key)) => None,
+                () = self.scenario.end(env, self.replaced(key)) => None,
             };
             let Some(index) = hit else { break };
             let pause = pauses.remove(index);
-            stage.operator.kill().await;
+            env.operator.kill().await;
             pause.abort();
             struck += 1;
-            stage.operator.restart().await.expect("the operator comes back");
+            env.operator.restart().await.expect("the operator comes back");
             since = Instant::now();
         }
         for pause in &pauses {
             pause.release();
         }
-        self.scenario.end(stage, self.replaced(key)).await;
+        self.scenario.end(env, self.replaced(key)).await;
         let recovery = since.elapsed();
-        stage.aws.rules().clear();
+        env.aws.rules().clear();
         kube.rules().clear();
         (struck, recovery)
     }
 }
 
-/// A stage with an operator that goes through both proxies, and an auditor.
-pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
+/// A test environment with an operator that goes through both proxies, and an auditor.
+pub(crate) async fn set() -> (TestEnv, KubeProxy, Auditor) {
     let arguments = vec![
-        "--intent-dwell=2s",
-        "--retire-dwell=1s",
+        "--recovery-delay=2s",
+        "--deletion-delay=1s",
         "--resync=2s",
         "--key-check=2s",
         "--secret-check=500ms",
@@ -292,32 +295,33 @@ pub(crate) async fn set() -> (Stage, KubeProxy, Auditor) {
         "--verify-successes=2",
         "--cluster-id=faults",
     ];
-    let collector = Arc::new(Collector::start(CollectorMood::Well).await.expect("a collector"));
+    let collector = Arc::new(Collector::start(CollectorBehavior::Accepts).await.expect("a collector"));
     // It may be killed at any moment: what it tells is to be told soon.
     let variables = vec![("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
-    let wishes = Wishes { arguments, variables, collector: Some(collector), kube_proxy: true, ..Wishes::default() };
-    let mut stage = Stage::with(wishes).await;
-    let kube = stage.kube.take().expect("a Kubernetes proxy");
-    let auditor = Auditor::start(Audited {
-        client: stage.client.clone(),
-        namespace: stage.namespace.clone(),
-        truth: stage.truth(),
-        account: stage.account.clone(),
-        aws: stage.aws.log().clone(),
+    let env_options =
+        EnvOptions { arguments, variables, collector: Some(collector), kube_proxy: true, ..EnvOptions::default() };
+    let mut env = TestEnv::with(env_options).await;
+    let kube = env.kube.take().expect("a Kubernetes proxy");
+    let auditor = Auditor::start(AuditTarget {
+        client: env.client.clone(),
+        namespace: env.namespace.clone(),
+        inspector: env.inspector(),
+        account: env.account.clone(),
+        aws: env.aws.log().clone(),
         kube: Some(kube.log().clone()),
     });
-    (stage, kube, auditor)
+    (env, kube, auditor)
 }
 
 fn refusals(report: &str) -> Violation {
-    Violation { promise: "consumer", found: report.to_owned() }
+    Violation { invariant: "consumer", detail: report.to_owned() }
 }
 
 impl Fault {
     fn name(&self) -> String {
         match self {
             Self::At(point, mode) => format!("{point}/{}", mode.name()),
-            Self::Weather(weather) => format!("weather/{}", weather.name),
+            Self::Profile(profile) => format!("profile/{}", profile.name),
         }
     }
 
@@ -325,26 +329,26 @@ impl Fault {
     pub(crate) fn ambiguities(&self) -> usize {
         match self {
             Self::At(point, _) => usize::from(point.may_cost_a_key()),
-            Self::Weather(weather) => weather.ambiguities,
+            Self::Profile(profile) => profile.ambiguities,
         }
     }
 
     /// Puts the rule in place. The handle, if the operator is to be killed there.
-    fn lay(&self, stage: &Stage, kube: &KubeProxy) -> Option<Pause> {
+    fn lay(&self, env: &TestEnv, kube: &KubeProxy) -> Option<Pause> {
         let Self::At(point, mode) = self else { return None };
         match point {
             Point::Aws { action, nth } => {
                 let rule = Rule::on(action).nth(*nth);
                 match mode {
-                    Mode::KillBefore => Some(stage.aws.rules().pause(rule)),
-                    Mode::KillAfter => Some(stage.aws.rules().pause(rule.after_commit())),
+                    Mode::KillBefore => Some(env.aws.rules().pause(rule)),
+                    Mode::KillAfter => Some(env.aws.rules().pause(rule.after_commit())),
                     Mode::LostReply => {
-                        stage.aws.rules().add(rule.after_commit().drop_connection());
+                        env.aws.rules().add(rule.after_commit().drop_connection());
                         None
                     }
                     Mode::Refused => {
                         let error = AwsError::new(503, "ServiceUnavailable", "Please try again.");
-                        stage.aws.rules().add(rule.answer(error));
+                        env.aws.rules().add(rule.respond_with(error));
                         None
                     }
                 }
@@ -362,7 +366,7 @@ impl Fault {
                         None
                     }
                     Mode::Refused => {
-                        kube.rules().add(rule.answer(503, "ServiceUnavailable"));
+                        kube.rules().add(rule.respond_with(503, "ServiceUnavailable"));
                         None
                     }
                 }
@@ -372,8 +376,8 @@ impl Fault {
 }
 
 /// The same as lines, with what came of them: what somebody needs who wants to understand a run that failed.
-fn written(stage: &Stage, aws: awsdeploy_testkit::aws_proxy::Mark, kube: &KubeProxy, kube_mark: u64) -> String {
-    let aws = stage.aws.log().mutating_calls_since(aws).into_iter().map(|call| (call.started, call.to_string()));
+fn written(env: &TestEnv, aws: awsdeploy_testkit::aws_proxy::LogPosition, kube: &KubeProxy, kube_mark: u64) -> String {
+    let aws = env.aws.log().mutating_calls_since(aws).into_iter().map(|call| (call.started, call.to_string()));
     let kube = kube.log().mutating_since(kube_mark).into_iter().map(|call| (call.started, call.to_string()));
     let mut lines: Vec<(Timestamp, String)> = aws.chain(kube).collect();
     lines.sort();
@@ -384,9 +388,14 @@ fn written(stage: &Stage, aws: awsdeploy_testkit::aws_proxy::Mark, kube: &KubePr
 }
 
 /// The mutating calls on both sides behind the marks, in the order they came in.
-fn trace(stage: &Stage, aws: awsdeploy_testkit::aws_proxy::Mark, kube: &KubeProxy, kube_mark: u64) -> Vec<Point> {
+fn trace(
+    env: &TestEnv,
+    aws: awsdeploy_testkit::aws_proxy::LogPosition,
+    kube: &KubeProxy,
+    kube_mark: u64,
+) -> Vec<Point> {
     let mut calls: Vec<(Timestamp, Point)> = Vec::new();
-    for call in stage.aws.log().mutating_calls_since(aws) {
+    for call in env.aws.log().mutating_calls_since(aws) {
         calls.push((call.started, Point::Aws { action: call.action, nth: 1 }));
     }
     for call in kube.log().mutating_since(kube_mark) {

@@ -23,15 +23,15 @@
 )]
 
 mod cell;
-mod claims;
+mod fault_profiles;
 mod matrix;
-mod scenario;
+mod operation;
+mod scenarios;
 mod soak;
-#[path = "../stage/mod.rs"]
+#[path = "../test_env/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other test program, which uses all of it")]
-mod stage;
-mod stories;
-mod weather;
+mod test_env;
+mod tests;
 
 use std::{
     collections::VecDeque,
@@ -43,7 +43,7 @@ use std::{
 
 use cell::{Cell, Fault, Mode, Outcome};
 use matrix::Matrix;
-use scenario::Scenario;
+use operation::Operation;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         0 => run(all, only.as_ref()),
         rotations => soak(rotations),
     };
-    stage::stop();
+    test_env::stop();
     if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -93,21 +93,21 @@ fn threads() -> usize {
 
 /// Runs a cell. One that panics costs itself.
 fn run_cell(cell: Cell) -> (Cell, Outcome) {
-    let outcome = catch_unwind(AssertUnwindSafe(|| stage::block_on(cell.clone().run())));
+    let outcome = catch_unwind(AssertUnwindSafe(|| test_env::block_on(cell.clone().run())));
     (cell, Outcome::of(outcome))
 }
 
 /// Plays the stories that `wanted` names, those that need the control plane for themselves last.
 fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
     let runs = |alone: bool| -> Vec<_> {
-        let stories = stories::ALL.iter().filter(|story| story.alone == alone);
-        let runs = stories.flat_map(|story| story.runs.iter().map(|run| (story.number, *run)));
-        runs.filter(|(number, (name, _))| wanted(&stories::name(*number, name))).collect()
+        let scenarios = scenarios::ALL.iter().filter(|scenario| scenario.alone == alone);
+        let runs = scenarios.flat_map(|scenario| scenario.runs.iter().map(|run| (scenario.number, *run)));
+        runs.filter(|(number, (name, _))| wanted(&scenarios::name(*number, name))).collect()
     };
     let total = runs(false).len() + runs(true).len();
     let mut done = 0;
     for (jobs, threads) in [(runs(false), threads()), (runs(true), 1)] {
-        let work = |(number, (name, play)): (u32, stories::Run)| {
+        let work = |(number, (name, play)): (u32, scenarios::Run)| {
             let begun = Instant::now();
             let outcome = catch_unwind(play).map(|()| Outcome::default());
             (number, name, Outcome { took: begun.elapsed(), ..Outcome::of(outcome) })
@@ -115,7 +115,7 @@ fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
         run_all(jobs, threads, work, |(number, name, outcome)| {
             done += 1;
             let verdict = if outcome.held() { "ok" } else { "FAILED" };
-            let full = stories::name(number, name);
+            let full = scenarios::name(number, name);
             println!(
                 "[{done}/{total}] {full}: {verdict} {} ({:.1} s)",
                 outcome.violations.join("; "),
@@ -124,7 +124,7 @@ fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
             if !outcome.held() {
                 println!("    again: make faults ONLY='{full}'");
             }
-            matrix.enter_story(number, name, outcome);
+            matrix.enter_scenario(number, name, outcome);
         });
     }
 }
@@ -133,19 +133,19 @@ fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
 fn run(all: bool, only: Option<&String>) -> bool {
     let mut matrix = Matrix::default();
     let mut learned = Vec::new();
-    if only.is_some_and(|only| only.starts_with("story")) {
+    if only.is_some_and(|only| only.starts_with("scenario")) {
         play(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
         println!("{}", matrix.summary());
         return matrix.held();
     }
     // A fault-free run of each scenario first. It is also the one that shows that the auditor is content without faults.
-    let named = |only: &String| Scenario::ALL.iter().any(|any| only.starts_with(&format!("{}/", any.name())));
-    let wanted = |scenario: &Scenario| match only {
+    let named = |only: &String| Operation::ALL.iter().any(|any| only.starts_with(&format!("{}/", any.name())));
+    let wanted = |scenario: &Operation| match only {
         Some(only) if named(only) => only.starts_with(&format!("{}/", scenario.name())),
         _ => all || only.is_some() || scenario.is_short(),
     };
     let plain =
-        Scenario::ALL.into_iter().filter(wanted).map(|scenario| Cell { scenario, faults: Vec::new(), seed: None });
+        Operation::ALL.into_iter().filter(wanted).map(|scenario| Cell { scenario, faults: Vec::new(), seed: None });
     run_all(plain.collect(), threads(), run_cell, |(cell, outcome)| {
         println!("without faults, {}: {outcome}", cell.scenario.name());
         learned.push((cell.scenario, outcome.trace.clone()));
@@ -165,9 +165,9 @@ fn run(all: bool, only: Option<&String>) -> bool {
                 }
             }
         }
-        for weather in weather::ALL {
-            if all || only.is_some() || (scenario.is_short() && weather.short) {
-                cells.push(Cell { scenario: *scenario, faults: vec![Fault::Weather(*weather)], seed: None });
+        for profile in fault_profiles::ALL {
+            if all || only.is_some() || (scenario.is_short() && profile.short) {
+                cells.push(Cell { scenario: *scenario, faults: vec![Fault::Profile(*profile)], seed: None });
             }
         }
     }
@@ -197,7 +197,7 @@ fn run(all: bool, only: Option<&String>) -> bool {
     if all && only.is_none() {
         matrix.write().expect("docs/fault-matrix.md is written");
     }
-    let missing = stories::missing_units();
+    let missing = scenarios::missing_units();
     println!("{}{}", missing.join("\n"), matrix.summary());
     matrix.held() && missing.is_empty()
 }
@@ -206,13 +206,13 @@ fn run(all: bool, only: Option<&String>) -> bool {
 fn soak(rotations: usize) -> bool {
     let threads = threads();
     let mut trace = Vec::new();
-    let plain = Cell { scenario: Scenario::Rotation, faults: Vec::new(), seed: None };
+    let plain = Cell { scenario: Operation::Rotation, faults: Vec::new(), seed: None };
     run_all(vec![plain], 1, run_cell, |(_, outcome)| trace = outcome.trace);
     let lanes: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|lane| {
                 let (trace, share) = (&trace, rotations.div_ceil(threads));
-                scope.spawn(move || stage::block_on(soak::run(lane as u64 + 1, share, trace)))
+                scope.spawn(move || test_env::block_on(soak::run(lane as u64 + 1, share, trace)))
             })
             .collect();
         running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::Path, time::Dura
 
 use crate::{
     cell::{Cell, Fault, Mode, Outcome},
-    stories,
+    scenarios,
 };
 
 /// All results so far.
 #[derive(Default)]
 pub(crate) struct Matrix {
     results: Vec<(Cell, Outcome)>,
-    stories: BTreeMap<u32, Vec<(&'static str, Outcome)>>,
+    scenarios: BTreeMap<u32, Vec<(&'static str, Outcome)>>,
 }
 
 impl Matrix {
@@ -19,12 +19,12 @@ impl Matrix {
         self.results.push((cell, outcome));
     }
 
-    pub(crate) fn enter_story(&mut self, number: u32, run: &'static str, outcome: Outcome) {
-        self.stories.entry(number).or_default().push((run, outcome));
+    pub(crate) fn enter_scenario(&mut self, number: u32, run: &'static str, outcome: Outcome) {
+        self.scenarios.entry(number).or_default().push((run, outcome));
     }
 
     fn played(&self) -> impl Iterator<Item = (u32, &'static str, &Outcome)> {
-        self.stories.iter().flat_map(|(number, runs)| runs.iter().map(|(run, outcome)| (*number, *run, outcome)))
+        self.scenarios.iter().flat_map(|(number, runs)| runs.iter().map(|(run, outcome)| (*number, *run, outcome)))
     }
 
     pub(crate) fn held(&self) -> bool {
@@ -42,7 +42,7 @@ impl Matrix {
         let (recovery, of) =
             longest.map_or((Duration::ZERO, String::new()), |(cell, outcome)| (outcome.recovery, cell.name()));
         format!(
-            "{runs} runs with faults, {failed} failed, {violations} violations; {played} stories, {lost} failed; {kills} times the operator was killed; \
+            "{runs} runs with faults, {failed} failed, {violations} violations; {played} scenarios, {lost} failed; {kills} times the operator was killed; \
              consumers made {accepted} calls, {refused} were refused; the longest recovery took {:.1} s ({of})",
             recovery.as_secs_f32()
         )
@@ -66,7 +66,7 @@ impl Matrix {
         );
         let _ = writeln!(text, "**{}.**\n", self.summary());
         let cells = self.results.iter().map(|(cell, outcome)| (cell.name(), outcome));
-        let played = self.played().map(|(number, run, outcome)| (stories::name(number, run), outcome));
+        let played = self.played().map(|(number, run, outcome)| (scenarios::name(number, run), outcome));
         let failed: Vec<_> = cells.chain(played).filter(|(_, outcome)| !outcome.held()).collect();
         if !failed.is_empty() {
             text.push_str("## Failed\n\n");
@@ -87,7 +87,7 @@ impl Matrix {
                     let row = scenarios.entry(name).or_default().entry(point.to_string()).or_default();
                     row.insert(*mode, mark(outcome));
                 }
-                (None, [Fault::Weather(kind)]) => {
+                (None, [Fault::Profile(kind)]) => {
                     weather.entry(kind.name).or_default().insert(name, mark(outcome));
                 }
                 _ => {}
@@ -105,7 +105,7 @@ impl Matrix {
             text.push('\n');
         }
         text.push_str("## Bad weather\n\n");
-        let names: Vec<&str> = crate::scenario::Scenario::ALL.iter().map(|scenario| scenario.name()).collect();
+        let names: Vec<&str> = crate::operation::Operation::ALL.iter().map(|scenario| scenario.name()).collect();
         let _ = writeln!(text, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
         for (kind, row) in &weather {
             let cells: Vec<&str> = names.iter().map(|name| row.get(name).map_or("", String::as_str)).collect();
@@ -126,20 +126,20 @@ impl Matrix {
     fn scenarios(&self, text: &mut String) {
         text.push_str(
             "## The 38 scenarios\n\nWhat an operator of this kind must live through, and what shows that it does: runs of \
-             their own (`make faults ONLY='story/<number>'`), cells of the tables below, tests of pure functions.\n\n\
+             their own (`make faults ONLY='scenario/<number>'`), cells of the tables below, tests of pure functions.\n\n\
              | | scenario | shown by | result |\n|---|---|---|---|\n",
         );
-        for story in stories::ALL {
-            let runs = self.stories.get(&story.number).map(Vec::as_slice).unwrap_or_default();
+        for scenario in scenarios::ALL {
+            let runs = self.scenarios.get(&scenario.number).map(Vec::as_slice).unwrap_or_default();
             let cells: Vec<&Outcome> = self
                 .results
                 .iter()
-                .filter(|(cell, _)| story.cells.iter().any(|part| cell.name().contains(part)))
+                .filter(|(cell, _)| scenario.cells.iter().any(|part| cell.name().contains(part)))
                 .map(|(_, outcome)| outcome)
                 .collect();
             let mut by: Vec<String> = runs.iter().map(|(run, _)| format!("`{run}`")).collect();
-            by.extend(story.cells.iter().map(|part| format!("cells `{part}`")));
-            by.extend(story.units.iter().map(|(file, test)| format!("`{test}` in {file}")));
+            by.extend(scenario.cells.iter().map(|part| format!("cells `{part}`")));
+            by.extend(scenario.units.iter().map(|(file, test)| format!("`{test}` in {file}")));
             let failed = runs.iter().filter(|(_, outcome)| !outcome.held()).count()
                 + cells.iter().filter(|outcome| !outcome.held()).count();
             let count = runs.len() + cells.len();
@@ -148,7 +148,7 @@ impl Matrix {
                 (count, 0) => format!("held, {count} runs"),
                 (count, failed) => format!("**{failed} of {count} runs failed**"),
             };
-            let _ = writeln!(text, "| {} | {} | {} | {result} |", story.number, story.title, by.join(", "));
+            let _ = writeln!(text, "| {} | {} | {} | {result} |", scenario.number, scenario.title, by.join(", "));
         }
         text.push('\n');
     }

@@ -2,32 +2,32 @@
 
 use std::{sync::Arc, time::Duration};
 
-use awsdeploy::aws::{AwsErrorKind, Iam};
+use awsdeploy::aws::{AwsErrorKind, IamClient};
 use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
 use serde_json::json;
 
-use crate::stage::Aws;
+use crate::test_env::Aws;
 
-async fn iam(aws: &Aws) -> Arc<Iam> {
-    aws.accounts().await.of(None)
+async fn iam(aws: &Aws) -> Arc<IamClient> {
+    aws.accounts().await.client(None)
 }
 
-pub(crate) async fn a_lost_answer_causes_no_second_create() {
+pub(crate) async fn lost_response_causes_no_second_create() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
-    aws.human().create_user("u").await.expect("a user");
+    aws.manual_changes().create_user("u").await.expect("a user");
     aws.rules().add(Rule::on("CreateAccessKey").after_commit().drop_connection());
     let error = iam.create_access_key("u").await.expect_err("the answer is lost");
     assert_eq!(error.kind, AwsErrorKind::Unreachable, "{error}");
     assert!(!error.kind.is_definite(), "a key may have been made");
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
-    assert_eq!(aws.truth().keys("u").await.expect("truth").len(), 1);
+    assert_eq!(aws.inspector().keys("u").await.expect("truth").len(), 1);
 }
 
-pub(crate) async fn an_answer_of_500_causes_no_second_create() {
+pub(crate) async fn http_500_causes_no_second_create() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
-    aws.human().create_user("u").await.expect("a user");
+    aws.manual_changes().create_user("u").await.expect("a user");
     for rule in
         [Rule::on("CreateAccessKey").nth(1).after_commit().html_500(), Rule::on("CreateAccessKey").nth(2).throttle()]
     {
@@ -44,39 +44,39 @@ pub(crate) async fn an_answer_of_500_causes_no_second_create() {
 pub(crate) async fn lists_are_read_page_by_page() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
-    let human = aws.human();
-    human.create_user("u").await.expect("a user");
+    let manual_changes = aws.manual_changes();
+    manual_changes.create_user("u").await.expect("a user");
     for n in 0..5 {
-        human.put_inline("u", &format!("p{n}"), r#"{"Version":"2012-10-17","Statement":[]}"#).await.ok();
+        manual_changes.put_inline("u", &format!("p{n}"), r#"{"Version":"2012-10-17","Statement":[]}"#).await.ok();
     }
     for name in ["AmazonEC2FullAccess", "AmazonS3FullAccess", "AdministratorAccess"] {
-        human.attach("u", &format!("arn:aws:iam::aws:policy/{name}")).await.expect("attached");
+        manual_changes.attach("u", &format!("arn:aws:iam::aws:policy/{name}")).await.expect("attached");
     }
-    human.create_key("u").await.expect("a key");
-    human.create_key("u").await.expect("a key");
+    manual_changes.create_key("u").await.expect("a key");
+    manual_changes.create_key("u").await.expect("a key");
     aws.account.configure(|settings| settings.page_size = 1);
-    let before = aws.truth().user("u").await.expect("truth").expect("the user");
-    let grants = iam.grants("u").await.expect("grants");
+    let before = aws.inspector().user("u").await.expect("truth").expect("the user");
+    let grants = iam.get_grants("u").await.expect("grants");
     assert_eq!(grants.attached, before.attached);
     assert_eq!(grants.attached.len(), 3);
     assert_eq!(grants.inline.len(), before.inline.len());
-    assert_eq!(iam.access_keys("u").await.expect("keys").len(), 2);
+    assert_eq!(iam.list_access_keys("u").await.expect("keys").len(), 2);
 }
 
-pub(crate) async fn documents_are_decoded() {
+pub(crate) async fn policy_documents_are_decoded() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
-    aws.human().create_user("u").await.expect("a user");
+    aws.manual_changes().create_user("u").await.expect("a user");
     let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::a+b/%20 ü/*"}]});
     iam.put_inline_policy("u", "own", &document).await.expect("written");
-    assert_eq!(iam.grants("u").await.expect("grants").inline["own"], document);
+    assert_eq!(iam.get_grants("u").await.expect("grants").inline["own"], document);
 }
 
-pub(crate) async fn errors_are_told_apart() {
+pub(crate) async fn errors_are_classified() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
-    aws.human().create_user("u").await.expect("a user");
-    assert_eq!(iam.user("nobody").await.expect("absence is no error"), None);
+    aws.manual_changes().create_user("u").await.expect("a user");
+    assert_eq!(iam.get_user("nobody").await.expect("absence is no error"), None);
     for (status, code, kind) in [
         (404, "NoSuchEntity", AwsErrorKind::NoSuchEntity),
         (409, "EntityAlreadyExists", AwsErrorKind::EntityAlreadyExists),
@@ -95,20 +95,21 @@ pub(crate) async fn errors_are_told_apart() {
         (503, "SomethingNew", AwsErrorKind::Service),
         (400, "SomethingNew", AwsErrorKind::InvalidInput),
     ] {
-        let rule = aws.rules().add(Rule::on("TagUser").answer(AwsError::new(status, code, "in the words of AWS")));
+        let rule =
+            aws.rules().add(Rule::on("TagUser").respond_with(AwsError::new(status, code, "in the words of AWS")));
         let error = iam.tag_user("u", &[("a".to_owned(), "b".to_owned())].into()).await.expect_err(code);
         assert_eq!(error.kind, kind, "{code}: {error}");
         assert!(error.to_string().contains("in the words of AWS") && error.request_id.is_some(), "{error}");
         aws.rules().remove(rule);
     }
     aws.rules().add(Rule::on("GetUser").html_500());
-    assert_eq!(iam.user("u").await.expect_err("a failed read is never absence").kind, AwsErrorKind::Service);
+    assert_eq!(iam.get_user("u").await.expect_err("a failed read is never absence").kind, AwsErrorKind::Service);
 }
 
-pub(crate) async fn a_silent_aws_is_given_up_in_time() {
+pub(crate) async fn unresponsive_aws_times_out() {
     let aws = Aws::new().await;
     let iam = iam(&aws).await;
-    aws.human().create_user("u").await.expect("a user");
+    aws.manual_changes().create_user("u").await.expect("a user");
     aws.rules().add(Rule::on("CreateAccessKey").after_commit().delay(Duration::from_mins(3)));
     let started = tokio::time::Instant::now();
     let error = iam.create_access_key("u").await.expect_err("no answer in time");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use awsdeploy::{
     api::{AwsDeployUser, AwsDeployUserClass},
     domain::{
-        authorize::{self, Facts},
+        authorize::{self, NamespaceContext},
         desired,
         target::Target,
     },
@@ -18,7 +18,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::stage::{ASKED, Stage, eventually};
+use crate::test_env::{ADMISSION_LABEL, TestEnv, eventually};
 
 /// Who can tell that a row is forbidden.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -182,18 +182,22 @@ fn resource(namespace: &str, name: &str, class: &str, mut spec: Value) -> AwsDep
 
 /// What the operator says, by the very function that every pass asks.
 fn verdict(user: &AwsDeployUser, class: &AwsDeployUserClass, namespace: &str) -> Result<(), String> {
-    let labels = BTreeMap::from([("team".to_owned(), "a".to_owned()), (ASKED.to_owned(), "yes".to_owned())]);
+    let labels = BTreeMap::from([("team".to_owned(), "a".to_owned()), (ADMISSION_LABEL.to_owned(), "yes".to_owned())]);
     let mut user = user.clone();
     user.metadata.uid = Some("u".to_owned());
-    let target = Target::of(&user, "cluster").expect("names").named(&user, Some(&class.spec.users.name_template));
-    let facts = Facts { namespace, labels: &labels, before: 0 };
-    authorize::authorize(&user, &target, class, facts).map(drop).map_err(|violations| desired::tell(&violations))
+    let target = Target::from_resource(&user, "cluster")
+        .expect("names")
+        .with_user_name(&user, Some(&class.spec.users.name_template));
+    let facts = NamespaceContext { namespace, labels: &labels, preceding_users: 0 };
+    authorize::authorize(&user, &target, class, facts)
+        .map(drop)
+        .map_err(|violations| desired::describe_violations(&violations))
 }
 
 /// What the API server says to a spec as it is written, nulls in it too, without making anything.
-async fn try_create(stage: &Stage, class: &str, spec: &Value) -> Result<(), String> {
+async fn try_create(env: &TestEnv, class: &str, spec: &Value) -> Result<(), String> {
     let kind = ApiResource::erase::<AwsDeployUser>(&());
-    let users: Api<DynamicObject> = Api::namespaced_with(stage.client.clone(), &stage.namespace, &kind);
+    let users: Api<DynamicObject> = Api::namespaced_with(env.client.clone(), &env.namespace, &kind);
     let mut spec = spec.clone();
     spec["className"] = json!(class);
     let object = DynamicObject::new("x", &kind).data(json!({"spec": spec}));
@@ -201,29 +205,29 @@ async fn try_create(stage: &Stage, class: &str, spec: &Value) -> Result<(), Stri
     users.create(&dry, &object).await.map(drop).map_err(|error| error.to_string())
 }
 
-pub(crate) async fn api_server_and_operator_say_the_same_of_every_row() {
-    let stage = Stage::new().await;
-    stage.label_namespace(json!({"team": "a", ASKED: "yes"})).await;
+pub(crate) async fn admission_and_operator_agree_on_every_row() {
+    let env = TestEnv::new().await;
+    env.label_namespace(json!({"team": "a", ADMISSION_LABEL: "yes"})).await;
     let rows = rows();
     assert!(rows.len() >= 50, "the policy is asked once for each class; many are the point");
     let made = rows.iter().enumerate().map(|(number, (class, ..))| {
-        let (stage, name) = (&stage, format!("row{number}"));
-        async move { stage.try_class(&name, class.clone()).await.expect("a class") }
+        let (env, name) = (&env, format!("row{number}"));
+        async move { env.try_class(&name, class.clone()).await.expect("a class") }
     });
     let classes = join_all(made).await;
     // The API server hears of classes by a watch of its own.
     let both = rows.iter().enumerate().filter(|(_, row)| row.2 == Seen::Both).map(|(number, _)| number);
     for number in both {
-        let refused = async || try_create(&stage, &classes[number].name_any(), &rows[number].1).await.err();
+        let refused = async || try_create(&env, &classes[number].name_any(), &rows[number].1).await.err();
         let what = format!("{:?}", rows[number]);
         eventually(&what, refused, String::new).await;
     }
     let mut different = Vec::new();
     for (number, (class, spec, seen)) in rows.iter().enumerate() {
         let name = classes[number].name_any();
-        let user = resource(&stage.namespace, "x", &name, spec.clone());
-        let operator = verdict(&user, &classes[number], &stage.namespace);
-        let server = try_create(&stage, &name, spec).await;
+        let user = resource(&env.namespace, "x", &name, spec.clone());
+        let operator = verdict(&user, &classes[number], &env.namespace);
+        let server = try_create(&env, &name, spec).await;
         let found = match (&operator, &server) {
             (Ok(()), Ok(())) => Some(Seen::Allowed),
             (Err(_), Err(told)) if told.contains(&name) => Some(Seen::Both),
@@ -235,16 +239,16 @@ pub(crate) async fn api_server_and_operator_say_the_same_of_every_row() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
-    let count = stage.classes().list_metadata(&ListParams::default()).await.expect("classes").items.len();
+    let count = env.classes().list_metadata(&ListParams::default()).await.expect("classes").items.len();
     assert!(count >= 50, "{count}");
 }
 
 /// Who asks is a matter of RBAC, what is asked for one of the class: nobody is above it, whatever their rights.
-pub(crate) async fn nobody_gets_more_than_the_class_allows_whoever_asks() {
-    let stage = Stage::new().await;
-    stage.label_namespace(json!({ASKED: "yes"})).await;
-    let class = stage.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
-    let roles: Api<RoleBinding> = Api::namespaced(stage.client.clone(), &stage.namespace);
+pub(crate) async fn no_requester_gets_more_than_the_class_allows() {
+    let env = TestEnv::new().await;
+    env.label_namespace(json!({ADMISSION_LABEL: "yes"})).await;
+    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let roles: Api<RoleBinding> = Api::namespaced(env.client.clone(), &env.namespace);
     let binding = json!({
         "metadata": {"name": "tenant"}, "subjects": [{"kind": "User", "name": "tenant", "apiGroup": "rbac.authorization.k8s.io"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "aws-deploy-user-operator-edit"},
@@ -252,16 +256,16 @@ pub(crate) async fn nobody_gets_more_than_the_class_allows_whoever_asks() {
     let binding = serde_json::from_value(binding).expect("a binding");
     roles.create(&PostParams::default(), &binding).await.expect("a cluster admin lets the tenant write resources");
     let spec = |policy: &str| json!({"policies": {"managed": [policy]}});
-    let allowed = resource(&stage.namespace, "x", &class, spec("AmazonS3FullAccess"));
-    let forbidden = resource(&stage.namespace, "x", &class, spec("AmazonEC2FullAccess"));
+    let allowed = resource(&env.namespace, "x", &class, spec("AmazonS3FullAccess"));
+    let forbidden = resource(&env.namespace, "x", &class, spec("AmazonEC2FullAccess"));
     let actors = [
-        ("cluster admin", stage.client.clone(), true),
-        ("tenant with the role", stage.as_person("tenant").await, true),
-        ("tenant of another namespace", stage.as_person("stranger").await, false),
-        ("operator", stage.as_operator().await, false),
+        ("cluster admin", env.client.clone(), true),
+        ("tenant with the role", env.as_person("tenant").await, true),
+        ("tenant of another namespace", env.as_person("stranger").await, false),
+        ("operator", env.as_operator().await, false),
     ];
     let ask = async |client: &Client, user: &AwsDeployUser| {
-        let users: Api<AwsDeployUser> = Api::namespaced(client.clone(), &stage.namespace);
+        let users: Api<AwsDeployUser> = Api::namespaced(client.clone(), &env.namespace);
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         users.create(&dry, user).await.map(drop).map_err(|error| error.to_string())
     };
@@ -282,7 +286,7 @@ pub(crate) async fn nobody_gets_more_than_the_class_allows_whoever_asks() {
         eventually(actor, taken, String::new).await;
         let classes: Api<AwsDeployUserClass> = Api::all(client);
         let own = AwsDeployUserClass::new(
-            &format!("{}-own", stage.namespace),
+            &format!("{}-own", env.namespace),
             awsdeploy::api::AwsDeployUserClassSpec::default(),
         );
         let made = classes.create(&PostParams { dry_run: true, ..PostParams::default() }, &own).await;
@@ -290,44 +294,44 @@ pub(crate) async fn nobody_gets_more_than_the_class_allows_whoever_asks() {
     }
 }
 
-pub(crate) async fn what_is_forbidden_is_refused_at_once_and_what_exists_can_be_cleaned_up() {
-    let stage = Stage::new().await;
-    stage.label_namespace(json!({ASKED: "yes"})).await;
-    let class = stage.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+pub(crate) async fn denied_spec_is_refused_and_existing_one_can_be_deleted() {
+    let env = TestEnv::new().await;
+    env.label_namespace(json!({ADMISSION_LABEL: "yes"})).await;
+    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
     let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
     let refused =
-        async || stage.try_dry("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
+        async || env.try_dry("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
     let told = eventually("a refusal", refused, String::new).await;
     assert!(
         told.contains(&format!("class {class} does not allow AmazonEC2FullAccess; it allows: AmazonS3FullAccess")),
         "{told}"
     );
-    stage.apply("x", spec("AmazonS3FullAccess", false)).await;
-    stage.ready("x").await;
+    env.apply("x", spec("AmazonS3FullAccess", false)).await;
+    env.ready("x").await;
 
-    stage.class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
+    env.class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
     let refused = async || {
-        stage.try_dry("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
+        env.try_dry("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
     };
     eventually("a refusal", refused, String::new).await;
-    stage.annotate("x", "a", "b").await;
-    let user = stage.apply("x", spec("AmazonS3FullAccess", true)).await;
+    env.annotate("x", "a", "b").await;
+    let user = env.apply("x", spec("AmazonS3FullAccess", true)).await;
     assert!(user.spec.suspend, "revoking keys is never forbidden");
-    stage.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    assert!(stage.try_apply("x", spec("AmazonS3FullAccess", false)).await.is_err(), "giving them back is");
-    stage.delete("x").await;
-    stage.gone("x").await;
-    assert!(stage.iam_opt("u").await.is_none());
+    env.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    assert!(env.try_apply("x", spec("AmazonS3FullAccess", false)).await.is_err(), "giving them back is");
+    env.delete("x").await;
+    env.gone("x").await;
+    assert!(env.iam_opt("u").await.is_none());
 }
 
-pub(crate) async fn the_operator_writes_no_secret_that_is_not_its_own() {
-    let stage = Stage::new().await;
+pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
+    let env = TestEnv::new().await;
     let secret = |name: &str, kind: &str| -> Secret {
         serde_json::from_value(json!({"metadata": {"name": name}, "type": kind, "stringData": {"a": "b"}}))
             .expect("a Secret")
     };
-    stage.secrets().create(&PostParams::default(), &secret("theirs", "Opaque")).await.expect("somebody's Secret");
-    let operator: Api<Secret> = Api::namespaced(stage.as_operator().await, &stage.namespace);
+    env.secrets().create(&PostParams::default(), &secret("theirs", "Opaque")).await.expect("somebody's Secret");
+    let operator: Api<Secret> = Api::namespaced(env.as_operator().await, &env.namespace);
     // A policy that the chart has only just made may not be in force yet.
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let in_force = async || operator.create(&dry, &secret("own", "Opaque")).await.err();
@@ -349,15 +353,15 @@ pub(crate) async fn the_operator_writes_no_secret_that_is_not_its_own() {
     let told = operator.replace("theirs", &PostParams::default(), &theirs).await.expect_err("refused").to_string();
     assert!(told.contains("belong to an AwsDeployUser"), "no Secret is taken over: {told}");
     assert!(operator.delete("theirs", &DeleteParams::default()).await.is_err());
-    stage.secrets().delete("theirs", &DeleteParams::default()).await.expect("its owner may");
+    env.secrets().delete("theirs", &DeleteParams::default()).await.expect("its owner may");
 
     // Elsewhere it cannot even read.
-    let elsewhere: Api<Secret> = Api::namespaced(stage.as_operator().await, "kube-system");
+    let elsewhere: Api<Secret> = Api::namespaced(env.as_operator().await, "kube-system");
     for error in [elsewhere.get("any").await.map(drop), elsewhere.list(&ListParams::default()).await.map(drop)] {
         assert!(error.expect_err("refused").to_string().contains("forbidden"));
     }
     assert!(operator.list(&ListParams::default()).await.is_err(), "nor find out what there is");
     // And what is its own goes on.
-    stage.apply("x", json!({"userName": "u"})).await;
-    stage.ready("x").await;
+    env.apply("x", json!({"userName": "u"})).await;
+    env.ready("x").await;
 }

@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::test_env::TestEnv;
 
 fn crds() -> [Value; 2] {
     let all = awsdeploy::api::crds_yaml().expect("the CRDs are written");
     all.map(|(_, yaml)| serde_saphyr::from_str(&yaml).expect("the CRD is YAML"))
 }
 
-pub(crate) async fn every_field_is_described() {
+pub(crate) async fn every_crd_field_has_a_description() {
     fn walk(path: &str, schema: &Value, missing: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
@@ -34,8 +34,8 @@ pub(crate) async fn every_field_is_described() {
     assert!(missing.is_empty(), "fields without a description: {missing:?}");
 }
 
-pub(crate) async fn rules_refuse_with_the_allowed_value() {
-    let stage = Stage::new().await;
+pub(crate) async fn schema_errors_state_the_allowed_values() {
+    let env = TestEnv::new().await;
     for (spec, told) in [
         (json!({"userName": "a b"}), "userName"),
         (json!({"userName": "a".repeat(65)}), "64"),
@@ -73,7 +73,7 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         (json!({"deletionPolicy": "Never"}), "Retain"),
         (json!({"polices": {}}), "polices"),
     ] {
-        let error = stage.try_apply("x", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
+        let error = env.try_apply("x", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
         assert!(error.contains(told), "{spec}: {error}");
     }
     for (spec, told) in [
@@ -106,31 +106,31 @@ pub(crate) async fn rules_refuse_with_the_allowed_value() {
         (json!({"onRevoked": "Explode"}), "Deactivate"),
         (json!({"console": true}), "console"),
     ] {
-        let error = stage
+        let error = env
             .try_class_without_rights("bad", spec.clone())
             .await
             .expect_err(&format!("{spec} is refused"))
             .to_string();
         assert!(error.contains(told), "{spec}: {error}");
     }
-    let class = stage.class("fixed", json!({"users": {"path": "/a/"}})).await;
+    let class = env.class("fixed", json!({"users": {"path": "/a/"}})).await;
     for spec in [
         json!({"users": {"path": "/b/"}}),
         json!({}),
         json!({"account": {"id": "123456789012"}, "users": {"path": "/a/"}}),
     ] {
-        let error = stage.try_class_without_rights("fixed", spec.clone()).await.expect_err("immutable").to_string();
+        let error = env.try_class_without_rights("fixed", spec.clone()).await.expect_err("immutable").to_string();
         assert!(error.contains("immutable"), "{class}: {spec}: {error}");
     }
-    stage.try_apply("x", json!({"userName": "a"})).await.expect("a good one");
+    env.try_apply("x", json!({"userName": "a"})).await.expect("a good one");
     for spec in [json!({"userName": "b"}), json!({})] {
-        let error = stage.try_apply("x", spec.clone()).await.expect_err("immutable").to_string();
+        let error = env.try_apply("x", spec.clone()).await.expect_err("immutable").to_string();
         assert!(error.contains("immutable"), "{spec}: {error}");
     }
 }
 
 /// Confused deputies begin with such a field.
-pub(crate) async fn no_field_of_a_tenant_names_a_namespace_or_an_address() {
+pub(crate) async fn tenant_spec_has_no_namespace_or_address_field() {
     fn walk(path: &str, schema: &Value, found: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let (path, lower) = (format!("{path}.{name}"), name.to_lowercase());
@@ -147,7 +147,7 @@ pub(crate) async fn no_field_of_a_tenant_names_a_namespace_or_an_address() {
     assert!(found.is_empty(), "{found:?}");
 }
 
-pub(crate) async fn printer_columns_answer_the_first_questions() {
+pub(crate) async fn printer_columns_are_as_documented() {
     let columns = crds().map(|crd| {
         let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().expect("columns");
         let shown = columns.iter().filter(|column| column["priority"].as_i64().unwrap_or(0) == 0);

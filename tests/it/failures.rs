@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
 use awsdeploy_testkit::{
-    aws_proxy::{AwsError, Call, CallRecord, Mark, Rule},
+    aws_proxy::{AwsError, Call, CallRecord, LogPosition, Rule},
     kube_proxy::KubeRule,
 };
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::stage::{SOON, Stage, Wishes, condition, eventually, message};
+use crate::test_env::{EnvOptions, TIMEOUT, TestEnv, condition, eventually, message};
 
 /// A fault, put on a call, the reason it is told under, and whether it goes away by itself.
 type Fault = (&'static str, fn(Rule) -> Rule, Reason, bool);
@@ -18,31 +18,36 @@ type Fault = (&'static str, fn(Rule) -> Rule, Reason, bool);
 const FAULTS: &[Fault] = &[
     ("throttling", |rule| rule.throttle(), Reason::Throttled, true),
     ("a denial", |rule| rule.deny(), Reason::AccessDenied, false),
-    ("a busy user", |rule| rule.answer(AwsError::entity_temporarily_unmodifiable()), Reason::Conflict, true),
-    ("a change by another", |rule| rule.answer(AwsError::concurrent_modification()), Reason::Conflict, true),
+    ("a busy user", |rule| rule.respond_with(AwsError::entity_temporarily_unmodifiable()), Reason::Conflict, true),
+    ("a change by another", |rule| rule.respond_with(AwsError::concurrent_modification()), Reason::Conflict, true),
     (
         "a quota",
-        |rule| rule.answer(AwsError::limit_exceeded("Cannot exceed quota".to_owned())),
+        |rule| rule.respond_with(AwsError::limit_exceeded("Cannot exceed quota".to_owned())),
         Reason::LimitExceeded,
         false,
     ),
     (
         "a malformed document",
-        |rule| rule.answer(AwsError::new(400, "MalformedPolicyDocument", "Syntax errors")),
+        |rule| rule.respond_with(AwsError::new(400, "MalformedPolicyDocument", "Syntax errors")),
         Reason::MalformedPolicy,
         false,
     ),
-    ("a conflict on deletion", |rule| rule.answer(AwsError::delete_conflict("must")), Reason::InvalidRequest, false),
-    ("an invalid request", |rule| rule.answer(AwsError::validation("no")), Reason::InvalidRequest, false),
+    (
+        "a conflict on deletion",
+        |rule| rule.respond_with(AwsError::delete_conflict("must")),
+        Reason::InvalidRequest,
+        false,
+    ),
+    ("an invalid request", |rule| rule.respond_with(AwsError::validation("no")), Reason::InvalidRequest, false),
     (
         "credentials unknown to AWS",
-        |rule| rule.answer(AwsError::invalid_client_token()),
+        |rule| rule.respond_with(AwsError::invalid_client_token()),
         Reason::OperatorCredentials,
         false,
     ),
-    ("an expired token", |rule| rule.answer(expired_token()), Reason::OperatorCredentials, false),
+    ("an expired token", |rule| rule.respond_with(expired_token()), Reason::OperatorCredentials, false),
     ("a clock that is off", |rule| rule.request_expired(), Reason::ClockSkew, false),
-    ("a fault of AWS", |rule| rule.answer(AwsError::service_failure()), Reason::AwsUnavailable, true),
+    ("a fault of AWS", |rule| rule.respond_with(AwsError::service_failure()), Reason::AwsUnavailable, true),
     ("a page of HTML", |rule| rule.html_500(), Reason::AwsUnavailable, true),
     ("a cut connection", |rule| rule.drop_connection(), Reason::AwsUnavailable, true),
 ];
@@ -79,8 +84,8 @@ fn whole(user: &str) -> Value {
         "policies": {"managed": ["AmazonEC2FullAccess"], "inline": inline()}})
 }
 
-fn writes_about(stage: &Stage, user: &str, mark: Mark) -> Vec<CallRecord> {
-    let writes = stage.aws.log().mutating_calls_since(mark);
+fn writes_about(env: &TestEnv, user: &str, mark: LogPosition) -> Vec<CallRecord> {
+    let writes = env.aws.log().mutating_calls_since(mark);
     writes.into_iter().filter(|call| call.user.as_deref() == Some(user)).collect()
 }
 
@@ -93,30 +98,30 @@ fn synced_as(status: &'static str, reason: Option<Reason>) -> impl Fn(&AwsDeploy
 }
 
 /// Waits until an action fails.
-async fn failed(stage: &Stage, mark: Mark, action: &str) {
+async fn failed(env: &TestEnv, mark: LogPosition, action: &str) {
     let failed = |call: &CallRecord| call.action == action && call.status.is_none_or(|status| status >= 400);
-    stage.aws.log().wait_since(mark, &format!("{action} fails"), SOON, failed).await.expect("it fails");
+    env.aws.log().wait_since(mark, &format!("{action} fails"), TIMEOUT, failed).await.expect("it fails");
 }
 
 /// Each read of a pass fails in each way: the reason is told, Ready stays through what passes, and nothing is written that
 /// would be right if what was asked for did not exist.
-pub(crate) async fn a_failed_read_is_told_and_never_leads_to_a_write() {
-    let stage = Stage::with_arguments(&["--resync=2s", "--account-details=false"]).await;
-    stage.aws.human().create_group("deployers").await.expect("a group");
+pub(crate) async fn failed_read_is_reported_and_causes_no_write() {
+    let env = TestEnv::with_arguments(&["--resync=2s", "--account-details=false"]).await;
+    env.aws.manual_changes().create_group("deployers").await.expect("a group");
     // Throttling slows every call down; it has a test of its own below.
     let faults: Vec<&Fault> = FAULTS.iter().filter(|(_, _, reason, _)| *reason != Reason::Throttled).collect();
-    join_all(faults.into_iter().enumerate().map(|(number, fault)| fail_each_read(&stage, number, fault))).await;
+    join_all(faults.into_iter().enumerate().map(|(number, fault)| fail_each_read(&env, number, fault))).await;
 }
 
-async fn fail_each_read(stage: &Stage, number: usize, (what, fault, reason, passing): &Fault) {
+async fn fail_each_read(env: &TestEnv, number: usize, (what, fault, reason, passing): &Fault) {
     let (name, user) = (format!("x{number}"), format!("u{number}"));
-    stage.apply(&name, whole(&user)).await;
-    stage.ready(&name).await;
-    let key = stage.published(&name).await;
+    env.apply(&name, whole(&user)).await;
+    env.ready(&name).await;
+    let key = env.published(&name).await;
     for read in READS {
-        let mark = stage.aws.log().mark();
-        let rule = stage.aws.rules().add(fault(Rule::on(read).user(&user)));
-        let seen = stage.until(&name, &format!("told of {what} on {read}"), synced_as("Unknown", Some(*reason))).await;
+        let mark = env.aws.log().position();
+        let rule = env.aws.rules().add(fault(Rule::on(read).user(&user)));
+        let seen = env.until(&name, &format!("told of {what} on {read}"), synced_as("Unknown", Some(*reason))).await;
         let told = message(&seen, ConditionType::UserSynced);
         assert!(told.contains(read), "{what}: which action: {told}");
         if *reason == Reason::AccessDenied {
@@ -124,103 +129,105 @@ async fn fail_each_read(stage: &Stage, number: usize, (what, fault, reason, pass
         }
         let ready = condition(&seen, ConditionType::Ready).expect("Ready");
         assert_eq!(ready.status == "True", *passing, "{what} on {read}: {}", ready.message);
-        stage.aws.rules().remove(rule);
+        env.aws.rules().remove(rule);
         // A change of the manifest is a new chance, without the pause.
-        stage.annotate(&name, "look", &format!("{read} works")).await;
-        stage.until(&name, &format!("well again after {what} on {read}"), synced_as("True", None)).await;
-        let writes = writes_about(stage, &user, mark);
+        env.annotate(&name, "look", &format!("{read} works")).await;
+        env.until(&name, &format!("well again after {what} on {read}"), synced_as("True", None)).await;
+        let writes = writes_about(env, &user, mark);
         assert!(writes.is_empty(), "{what} on {read} was taken for an absence: {writes:#?}");
     }
-    assert_eq!(stage.published(&name).await, key, "{what}");
+    assert_eq!(env.published(&name).await, key, "{what}");
 }
 
-pub(crate) async fn a_throttled_read_slows_down_and_never_leads_to_a_write() {
-    let stage = Stage::with_arguments(&["--resync=300ms", "--secret-check=300ms", "--account-details=false"]).await;
-    stage.apply("x", json!({"userName": "u"})).await;
-    stage.ready("x").await;
-    let mark = stage.aws.log().mark();
-    let rule = stage.aws.rules().add(Rule::on("GetUser").throttle());
-    let user = stage.until("x", "told of the throttling", synced_as("Unknown", Some(Reason::Throttled))).await;
+pub(crate) async fn throttled_read_backs_off_and_causes_no_write() {
+    let env = TestEnv::with_arguments(&["--resync=300ms", "--secret-check=300ms", "--account-details=false"]).await;
+    env.apply("x", json!({"userName": "u"})).await;
+    env.ready("x").await;
+    let mark = env.aws.log().position();
+    let rule = env.aws.rules().add(Rule::on("GetUser").throttle());
+    let user = env.until("x", "told of the throttling", synced_as("Unknown", Some(Reason::Throttled))).await;
     assert_eq!(condition(&user, ConditionType::Ready).map(|ready| ready.status.as_str()), Some("True"));
-    stage.aws.rules().remove(rule);
-    stage.annotate("x", "look", "again").await;
-    stage.until("x", "well again", synced_as("True", None)).await;
-    assert!(writes_about(&stage, "u", mark).is_empty());
+    env.aws.rules().remove(rule);
+    env.annotate("x", "look", "again").await;
+    env.until("x", "well again", synced_as("True", None)).await;
+    assert!(writes_about(&env, "u", mark).is_empty());
 }
 
 /// Reads that happen once in a process.
-pub(crate) async fn a_failed_first_question_holds_everything_up() {
-    let stage = Stage::new().await;
+pub(crate) async fn failed_caller_identity_blocks_all_calls() {
+    let env = TestEnv::new().await;
     let first = ["GetCallerIdentity", "GetAccountPasswordPolicy", "ListAccountAliases"];
-    let rules = first.map(|read| (read, stage.aws.rules().add(Rule::on(read).html_500())));
-    stage.apply("x", json!({"userName": "u", "console": {}})).await;
+    let rules = first.map(|read| (read, env.aws.rules().add(Rule::on(read).html_500())));
+    env.apply("x", json!({"userName": "u", "console": {}})).await;
     for (read, rule) in rules {
-        let mark = stage.aws.log().mark();
-        stage.annotate("x", "look", read).await;
-        failed(&stage, mark, read).await;
-        stage.until("x", "told", |user| message(user, ConditionType::UserSynced).contains(read)).await;
-        assert!(stage.secret("x-console").await.is_none(), "{read}: a password for an unknown sign-in");
-        let writes = stage.aws.log().mutating_calls_since(mark);
+        let mark = env.aws.log().position();
+        env.annotate("x", "look", read).await;
+        failed(&env, mark, read).await;
+        env.until("x", "told", |user| message(user, ConditionType::UserSynced).contains(read)).await;
+        assert!(env.secret("x-console").await.is_none(), "{read}: a password for an unknown sign-in");
+        let writes = env.aws.log().mutating_calls_since(mark);
         let harmless = |call: &CallRecord| matches!(call.action.as_str(), "CreateUser" | "AttachUserPolicy");
         assert!(read == "ListAccountAliases" || writes.is_empty(), "{read}: {writes:#?}");
         assert!(writes.iter().all(harmless), "{read}: {writes:#?}");
-        stage.aws.rules().remove(rule);
+        env.aws.rules().remove(rule);
     }
-    stage.annotate("x", "look", "again").await;
-    stage.ready("x").await;
+    env.annotate("x", "look", "again").await;
+    env.ready("x").await;
 }
 
 /// What is asked only when a name is taken.
-pub(crate) async fn a_name_whose_owner_cannot_be_told_is_nobodys_to_take() {
-    let stage = Stage::new().await;
-    stage.aws.human().create_user("Taken").await.expect("somebody's user");
-    let rule = stage.aws.rules().add(Rule::on("ListUsers").html_500());
-    stage.apply("x", json!({"userName": "taken"})).await;
-    failed(&stage, Mark::default(), "ListUsers").await;
-    stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
-    assert!(stage.aws.log().select(|call| call.mutating && call.committed).is_empty());
-    stage.aws.rules().remove(rule);
-    stage.annotate("x", "look", "again").await;
-    stage
-        .until("x", "told whose it is", |user| message(user, ConditionType::UserSynced).contains("IAM user Taken"))
+pub(crate) async fn user_with_unreadable_tags_is_not_claimed() {
+    let env = TestEnv::new().await;
+    env.aws.manual_changes().create_user("Taken").await.expect("somebody's user");
+    let rule = env.aws.rules().add(Rule::on("ListUsers").html_500());
+    env.apply("x", json!({"userName": "taken"})).await;
+    failed(&env, LogPosition::default(), "ListUsers").await;
+    env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+    assert!(env.aws.log().select(|call| call.mutating && call.committed).is_empty());
+    env.aws.rules().remove(rule);
+    env.annotate("x", "look", "again").await;
+    env.until("x", "told whose it is", |user| message(user, ConditionType::UserSynced).contains("IAM user Taken"))
         .await;
-    assert!(stage.secret("x").await.is_none());
+    assert!(env.secret("x").await.is_none());
 }
 
 /// What is asked only when two keys of ours are lost and one has to make room.
-pub(crate) async fn a_key_whose_last_use_cannot_be_told_makes_no_room() {
-    let stage = Stage::new().await;
+pub(crate) async fn key_with_unreadable_last_use_is_not_deleted() {
+    let env = TestEnv::new().await;
     let rotation = json!({"every": "Never", "overlap": "1h"});
-    stage.apply("x", json!({"userName": "u", "accessKey": {"rotation": rotation}})).await;
-    stage.ready("x").await;
-    let one = stage.published("x").await;
-    stage.annotate("x", "awsdeploy.dev/rotate", "1").await;
-    let two = stage.until_published("x", &one).await;
-    stage.until("x", "at rest", |user| user.status.as_ref().is_some_and(|status| status.access_keys.len() == 2)).await;
-    let rule = stage.aws.rules().add(Rule::on("GetAccessKeyLastUsed").deny());
-    let mark = stage.aws.log().mark();
-    stage.secrets().delete("x", &kube::api::DeleteParams::default()).await.expect("by hand");
-    failed(&stage, mark, "GetAccessKeyLastUsed").await;
-    let user = stage.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::AccessDenied)).await;
+    env.apply("x", json!({"userName": "u", "accessKey": {"rotation": rotation}})).await;
+    env.ready("x").await;
+    let one = env.published("x").await;
+    env.annotate("x", "awsdeploy.dev/rotate", "1").await;
+    let two = env.until_published("x", &one).await;
+    env.until("x", "at rest", |user| user.status.as_ref().is_some_and(|status| status.access_keys.len() == 2)).await;
+    let rule = env.aws.rules().add(Rule::on("GetAccessKeyLastUsed").deny());
+    let mark = env.aws.log().position();
+    env.secrets().delete("x", &kube::api::DeleteParams::default()).await.expect("by hand");
+    failed(&env, mark, "GetAccessKeyLastUsed").await;
+    let user = env.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::AccessDenied)).await;
     let told = message(&user, ConditionType::RotationHealthy);
     assert!(told.contains("can allow iam:GetAccessKeyLastUsed"), "{told}");
-    assert!(stage.account.accepts(&one) && stage.account.accepts(&two), "neither is given up on a guess");
-    assert!(writes_about(&stage, "u", mark).is_empty());
-    stage.aws.rules().remove(rule);
-    stage.annotate("x", "look", "again").await;
-    stage.ready("x").await;
-    assert_eq!(stage.iam("u").await.keys.len(), 2);
+    assert!(env.account.accepts(&one) && env.account.accepts(&two), "neither is given up on a guess");
+    assert!(writes_about(&env, "u", mark).is_empty());
+    env.aws.rules().remove(rule);
+    env.annotate("x", "look", "again").await;
+    env.ready("x").await;
+    assert_eq!(env.iam("u").await.keys.len(), 2);
 }
 
 /// What is asked only when AWS refuses to delete a user.
-pub(crate) async fn a_deletion_that_cannot_see_what_is_left_takes_nothing_more() {
-    let stage = Stage::new().await;
-    stage.apply("x", json!({"userName": "u", "accessKey": {}})).await;
-    stage.ready("x").await;
-    let human = stage.aws.human();
-    human.create_login_profile("u", "correct-Horse-7").await.expect("by hand");
+pub(crate) async fn deletion_stops_when_remaining_objects_are_unreadable() {
+    let env = TestEnv::new().await;
+    env.apply("x", json!({"userName": "u", "accessKey": {}})).await;
+    env.ready("x").await;
+    let manual_changes = env.aws.manual_changes();
+    manual_changes.create_login_profile("u", "correct-Horse-7").await.expect("by hand");
     let credential = Call::iam("CreateServiceSpecificCredential").with("UserName", "u");
-    human.call(&credential.with("ServiceName", "codecommit.amazonaws.com")).await.expect("a credential for git");
+    manual_changes
+        .call(&credential.with("ServiceName", "codecommit.amazonaws.com"))
+        .await
+        .expect("a credential for git");
     let reads = [
         "GetLoginProfile",
         "ListMFADevices",
@@ -229,35 +236,35 @@ pub(crate) async fn a_deletion_that_cannot_see_what_is_left_takes_nothing_more()
         "ListServiceSpecificCredentials",
         "ListAttachedUserPolicies",
     ];
-    let mut rule = stage.aws.rules().add(Rule::on(reads[0]).deny());
-    stage.delete("x").await;
+    let mut rule = env.aws.rules().add(Rule::on(reads[0]).deny());
+    env.delete("x").await;
     for (number, read) in reads.into_iter().enumerate() {
-        failed(&stage, Mark::default(), read).await;
+        failed(&env, LogPosition::default(), read).await;
         let user =
-            stage.until("x", "told", |user| message(user, ConditionType::Ready).contains(&format!("iam:{read}"))).await;
+            env.until("x", "told", |user| message(user, ConditionType::Ready).contains(&format!("iam:{read}"))).await;
         assert_eq!(condition(&user, ConditionType::Ready).map(|ready| ready.status.as_str()), Some("False"), "{read}");
-        let iam = stage.iam("u").await;
+        let iam = env.iam("u").await;
         assert!(iam.login_profile.is_some() && iam.service_credentials.len() == 1, "{read}");
-        stage.aws.rules().remove(rule);
+        env.aws.rules().remove(rule);
         if let Some(next) = reads.get(number + 1) {
-            rule = stage.aws.rules().add(Rule::on(next).deny());
-            stage.annotate("x", "look", next).await;
+            rule = env.aws.rules().add(Rule::on(next).deny());
+            env.annotate("x", "look", next).await;
         }
     }
-    stage.annotate("x", "look", "again").await;
-    stage.gone("x").await;
-    assert!(stage.iam_opt("u").await.is_none());
+    env.annotate("x", "look", "again").await;
+    env.gone("x").await;
+    assert!(env.iam_opt("u").await.is_none());
 }
 
 /// A write fails in each way: its class and reason are told, and the key in the Secret stays.
-pub(crate) async fn a_refused_write_is_told_under_its_reason() {
-    let stage = Stage::new().await;
+pub(crate) async fn denied_write_is_reported_with_its_reason() {
+    let env = TestEnv::new().await;
     for (number, (what, fault, reason, passing)) in FAULTS.iter().enumerate() {
         let (name, user) = (format!("x{number}"), format!("u{number}"));
         let spec = json!({"userName": user, "policies": {"inline": inline()}});
-        let rule = stage.aws.rules().add(fault(Rule::on("PutUserPolicy").user(&user)));
-        stage.apply(&name, spec).await;
-        let seen = stage.until_condition(&name, ConditionType::UserSynced, "False", Some(*reason)).await;
+        let rule = env.aws.rules().add(fault(Rule::on("PutUserPolicy").user(&user)));
+        env.apply(&name, spec).await;
+        let seen = env.until_condition(&name, ConditionType::UserSynced, "False", Some(*reason)).await;
         let told = message(&seen, ConditionType::UserSynced);
         assert!(told.contains("PutUserPolicy"), "{what}: which action: {told}");
         if *reason == Reason::AccessDenied {
@@ -267,92 +274,93 @@ pub(crate) async fn a_refused_write_is_told_under_its_reason() {
             );
             assert!(told.contains("can allow iam:PutUserPolicy"), "{what}: what to add: {told}");
         }
-        assert!(stage.secret(&name).await.is_none(), "{what}: no key before the policies");
-        assert!(stage.iam(&user).await.keys.is_empty(), "{what}");
+        assert!(env.secret(&name).await.is_none(), "{what}: no key before the policies");
+        assert!(env.iam(&user).await.keys.is_empty(), "{what}");
         // A pass is counted at its end, after all that it tells.
         let line = format!(r#"awsdeploy_reconciles_total{{result="{reason}"}}"#);
-        let counted = async || (stage.count(&line).await >= 1).then_some(());
-        eventually(&format!("{what} is counted"), counted, || stage.log()).await;
-        stage.aws.rules().remove(rule);
+        let counted = async || (env.count(&line).await >= 1).then_some(());
+        eventually(&format!("{what} is counted"), counted, || env.log()).await;
+        env.aws.rules().remove(rule);
         if *passing {
-            stage.ready(&name).await;
+            env.ready(&name).await;
         }
     }
 }
 
 /// A deletion that AWS refuses again although nothing is found any more.
-pub(crate) async fn a_conflict_that_stays_is_told_and_not_hammered() {
-    let stage = Stage::new().await;
-    stage.apply("x", json!({"userName": "u"})).await;
-    stage.ready("x").await;
-    let rule = stage.aws.rules().add(Rule::on("DeleteUser").answer(AwsError::delete_conflict("must delete it first")));
-    stage.delete("x").await;
-    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidRequest)).await;
+pub(crate) async fn persistent_conflict_is_reported_and_backs_off() {
+    let env = TestEnv::new().await;
+    env.apply("x", json!({"userName": "u"})).await;
+    env.ready("x").await;
+    let rule =
+        env.aws.rules().add(Rule::on("DeleteUser").respond_with(AwsError::delete_conflict("must delete it first")));
+    env.delete("x").await;
+    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidRequest)).await;
     let told = message(&user, ConditionType::Ready);
     assert!(told.contains("DeleteUser") && told.contains("must delete it first"), "{told}");
-    assert_eq!(stage.aws.log().calls_of("DeleteUser").len(), 2, "once before it looked, once after");
-    stage.aws.rules().remove(rule);
-    stage.annotate("x", "look", "again").await;
-    stage.gone("x").await;
+    assert_eq!(env.aws.log().calls_of("DeleteUser").len(), 2, "once before it looked, once after");
+    env.aws.rules().remove(rule);
+    env.annotate("x", "look", "again").await;
+    env.gone("x").await;
 }
 
 /// AWS takes calls and does not answer: a read, a write, and the one call that must not be repeated.
-pub(crate) async fn a_silent_aws_is_given_up_in_time_and_nothing_is_guessed() {
-    let stage = Stage::with_arguments(&["--resync=1s", "--account-details=false"]).await;
-    stage.apply("read", json!({"userName": "read", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
-    stage.ready("read").await;
-    let mark = stage.aws.log().mark();
+pub(crate) async fn unresponsive_aws_times_out_and_nothing_is_assumed() {
+    let env = TestEnv::with_arguments(&["--resync=1s", "--account-details=false"]).await;
+    env.apply("read", json!({"userName": "read", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
+    env.ready("read").await;
+    let mark = env.aws.log().position();
     for rule in [
         Rule::on("ListAttachedUserPolicies").user("read"),
         Rule::on("PutUserPolicy"),
         Rule::on("CreateAccessKey").user("mint"),
     ] {
-        stage.aws.rules().add(rule.delay(SILENCE).drop_connection());
+        env.aws.rules().add(rule.delay(SILENCE).drop_connection());
     }
-    stage.apply("write", json!({"userName": "write", "policies": {"inline": inline()}})).await;
-    stage.apply("mint", json!({"userName": "mint"})).await;
+    env.apply("write", json!({"userName": "write", "policies": {"inline": inline()}})).await;
+    env.apply("mint", json!({"userName": "mint"})).await;
     let silent = |user: &AwsDeployUser, kind| {
         condition(user, kind).is_some_and(|found| {
             found.reason == Reason::AwsUnavailable.as_str() && found.message.contains("did not answer in time")
         })
     };
-    let read = stage.until("read", "told of the silence", |user| silent(user, ConditionType::UserSynced)).await;
+    let read = env.until("read", "told of the silence", |user| silent(user, ConditionType::UserSynced)).await;
     assert_eq!(condition(&read, ConditionType::Ready).map(|ready| ready.status.as_str()), Some("True"));
-    stage.until("write", "told of the silence", |user| silent(user, ConditionType::UserSynced)).await;
+    env.until("write", "told of the silence", |user| silent(user, ConditionType::UserSynced)).await;
     let told = async || {
-        let user = stage.user("mint").await;
+        let user = env.user("mint").await;
         silent(&user, ConditionType::KeyPublished).then_some(())
     };
-    eventually("told of the silence", told, || stage.log()).await;
-    assert!(writes_about(&stage, "read", mark).is_empty(), "silence was taken for an absence");
+    eventually("told of the silence", told, || env.log()).await;
+    assert!(writes_about(&env, "read", mark).is_empty(), "silence was taken for an absence");
     // A repetition by the SDK would follow at once; a new attempt comes after a pause, when the old one was cleaned up.
-    let tries: Vec<CallRecord> = stage.aws.log().calls_of("CreateAccessKey");
+    let tries: Vec<CallRecord> = env.aws.log().calls_of("CreateAccessKey");
     let tries: Vec<_> =
         tries.iter().filter(|call| call.user.as_deref() == Some("mint")).map(|call| call.started).collect();
     assert!(tries.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= PAUSED), "{tries:?}");
-    stage.aws.rules().clear();
+    env.aws.rules().clear();
     for name in ["read", "write", "mint"] {
-        stage.annotate(name, "look", "again").await;
-        stage.ready(name).await;
+        env.annotate(name, "look", "again").await;
+        env.ready(name).await;
     }
-    assert_eq!(stage.iam("mint").await.keys.len(), 1);
+    assert_eq!(env.iam("mint").await.keys.len(), 1);
 }
 
-pub(crate) async fn a_status_that_cannot_be_written_is_no_reason_to_hurry() {
-    let stage = Stage::with(Wishes { kube_proxy: true, ..Wishes::default() }).await;
-    let kube = stage.kube.as_ref().expect("a proxy");
-    kube.rules().add(KubeRule::on("update", "awsdeployusers/status").name("x").answer(403, "Forbidden"));
-    stage.aws.rules().add(Rule::on("CreateAccessKey").user("x").deny());
-    stage.apply("x", json!({"userName": "x"})).await;
-    stage.aws.log().wait_for_call("CreateAccessKey", 1, SOON).await.expect("it is tried");
+pub(crate) async fn failed_status_write_backs_off() {
+    let env = TestEnv::with(EnvOptions { kube_proxy: true, ..EnvOptions::default() }).await;
+    let kube = env.kube.as_ref().expect("a proxy");
+    kube.rules().add(KubeRule::on("update", "awsdeployusers/status").name("x").respond_with(403, "Forbidden"));
+    env.aws.rules().add(Rule::on("CreateAccessKey").user("x").deny());
+    env.apply("x", json!({"userName": "x"})).await;
+    env.aws.log().wait_for_call("CreateAccessKey", 1, TIMEOUT).await.expect("it is tried");
     // Others go their way meanwhile, each for longer than the pause that a conflict has.
     for name in ["y", "z"] {
-        stage.apply(name, json!({"userName": name})).await;
-        stage.ready(name).await;
+        env.apply(name, json!({"userName": name})).await;
+        env.ready(name).await;
     }
-    let tried = stage.aws.log().select(|call| call.action == "CreateAccessKey" && call.user.as_deref() == Some("x"));
+    let tried = env.aws.log().select(|call| call.action == "CreateAccessKey" && call.user.as_deref() == Some("x"));
     let pauses: Vec<_> =
         tried.windows(2).map(|pair| pair[1].started.duration_since(pair[0].started).as_secs()).collect();
     // A conflict has one to three seconds, an attempt at a key five and then twice as many each time.
-    assert!(pauses.iter().enumerate().all(|(n, pause)| *pause >= 4 << n), "{pauses:?}\n{}", stage.log());
+    assert!(pauses.iter().enumerate().all(|(n, pause)| *pause >= 4 << n), "{pauses:?}\n{}", env.log());
 }

@@ -6,15 +6,15 @@ use std::{
 };
 
 use aws_config::BehaviorVersion;
-use awsdeploy::api::{ConditionType, Reason, mark};
-use awsdeploy_testkit::{mounted::Mounted, tools::Tools};
+use awsdeploy::api::{ConditionType, Reason, well_known};
+use awsdeploy_testkit::{secret_mount::SecretMount, tools::Tools};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     process::{Child, ChildStdout, Command},
 };
 
-use crate::stage::{SOON, Stage, eventually, message};
+use crate::test_env::{TIMEOUT, TestEnv, eventually, message};
 
 /// With this variable the test binary is a program with the Rust SDK: it signs one call as its environment tells it to.
 const SDK: &str = "AWSDEPLOY_TEST_SDK";
@@ -22,7 +22,7 @@ const SDK: &str = "AWSDEPLOY_TEST_SDK";
 /// What the test binary does as that program. `None` when it is to run tests.
 pub(crate) fn sdk() -> Option<ExitCode> {
     std::env::var_os(SDK)?;
-    crate::stage::block_on(async {
+    crate::test_env::block_on(async {
         awsdeploy_testkit::install_crypto_provider();
         let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
         let sts = aws_sdk_sts::Client::new(&config);
@@ -41,23 +41,26 @@ fn print_line(line: &str) {
 
 /// A Secret as files, and what is needed to run programs on them.
 struct Programs {
-    mount: Mounted,
+    mount: SecretMount,
     endpoint: String,
     python: PathBuf,
     aws: PathBuf,
 }
 
 impl Programs {
-    async fn of(stage: &Stage, secret: &str) -> Self {
+    async fn of(env: &TestEnv, secret: &str) -> Self {
         let tools = Tools::locate().await.expect("the tools");
         let aws = tools.program("aws");
         // The interpreter of the environment that the CLI is installed in.
         let python = std::fs::canonicalize(&aws).expect("the CLI").with_file_name("python3");
-        let directory = stage.directory.join("files");
-        let mount = Mounted::follow(stage.client.clone(), &stage.namespace, secret, directory).expect("a mount");
+        let directory = env.directory.join("files");
+        let mount = SecretMount::start(env.client.clone(), &env.namespace, secret, directory).expect("a mount");
         let mut versions = mount.versions();
-        tokio::time::timeout(SOON, versions.wait_for(|versions| *versions > 0)).await.expect("files").expect("a mount");
-        Self { mount, endpoint: stage.aws.endpoint(), python, aws }
+        tokio::time::timeout(TIMEOUT, versions.wait_for(|versions| *versions > 0))
+            .await
+            .expect("files")
+            .expect("a mount");
+        Self { mount, endpoint: env.aws.endpoint(), python, aws }
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -116,7 +119,7 @@ impl Programs {
 }
 
 async fn output(mut command: Command) -> String {
-    let Output { status, stdout, stderr } = tokio::time::timeout(SOON, command.output())
+    let Output { status, stdout, stderr } = tokio::time::timeout(TIMEOUT, command.output())
         .await
         .expect("it ends in time")
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -140,7 +143,7 @@ impl LongLived {
     /// Key id and ARN of one more call.
     async fn call(&mut self) -> (String, String) {
         self.child.stdin.as_mut().expect("its input").write_all(b"\n").await.expect("it listens");
-        let answer = tokio::time::timeout(SOON, self.answers.next_line()).await.expect("an answer in time");
+        let answer = tokio::time::timeout(TIMEOUT, self.answers.next_line()).await.expect("an answer in time");
         let answer = answer.expect("an answer").expect("it goes on");
         let (key, arn) = answer.split_once(' ').expect("key id and ARN");
         (key.to_owned(), arn.to_owned())
@@ -154,20 +157,20 @@ fn spec(secret: &Value) -> Value {
     })
 }
 
-pub(crate) async fn every_form_is_read_by_what_it_is_made_for() {
-    let stage = Stage::new().await;
+pub(crate) async fn every_format_is_readable_by_its_consumer() {
+    let env = TestEnv::new().await;
     let formats = ["Environment", "CredentialsFile", "Csv", "ProcessJson", "SesSmtp"];
     let process = "[default]\nregion = {{ region }}\ncredential_process = cat credentials.json\n";
     let template = json!({
         "cloud": "[default]\naws_access_key_id={{ accessKeyId }}\naws_secret_access_key={{ secretAccessKey }}\n",
         "process": process,
     });
-    stage.apply("x", spec(&json!({"name": "keys", "formats": formats, "template": template}))).await;
-    stage.ready("x").await;
-    let arn = stage.iam("formed").await.arn;
-    let key = stage.published("keys").await;
-    let secret = stage.secret("keys").await.expect("the Secret")["AWS_SECRET_ACCESS_KEY"].clone();
-    let programs = Programs::of(&stage, "keys").await;
+    env.apply("x", spec(&json!({"name": "keys", "formats": formats, "template": template}))).await;
+    env.ready("x").await;
+    let arn = env.iam("formed").await.arn;
+    let key = env.published("keys").await;
+    let secret = env.secret("keys").await.expect("the Secret")["AWS_SECRET_ACCESS_KEY"].clone();
+    let programs = Programs::of(&env, "keys").await;
     let names = programs.mount.directory().to_owned();
     let path = |name: &str| names.join(name).to_string_lossy().into_owned();
     let all = [arn.clone(), arn.clone(), arn.clone()];
@@ -189,7 +192,7 @@ pub(crate) async fn every_form_is_read_by_what_it_is_made_for() {
         ("as it is", format!("cat {}", path("credentials.json"))),
         ("with an expiry", format!("sh {}", path("credential-process"))),
     ] {
-        let file = stage.directory.join("process-config");
+        let file = env.directory.join("process-config");
         let text = programs.read("process").replace("cat credentials.json", &command);
         std::fs::write(&file, text).expect("a file");
         let file = file.to_string_lossy();
@@ -201,17 +204,17 @@ pub(crate) async fn every_form_is_read_by_what_it_is_made_for() {
     assert_eq!(programs.reads("import", "configure-import.csv").await, format!("formed {key} {secret}"));
     assert_eq!(programs.read("smtp-username"), key);
     assert_eq!(programs.read("smtp-server"), "email-smtp.eu-west-1.amazonaws.com");
-    assert!(!stage.log().contains(&secret) && !stage.log().contains(&programs.read("smtp-password")));
+    assert!(!env.log().contains(&secret) && !env.log().contains(&programs.read("smtp-password")));
 }
 
-pub(crate) async fn a_program_that_runs_picks_up_a_new_key_through_credential_process() {
-    let stage = Stage::new().await;
-    stage.apply("x", spec(&json!({"name": "keys", "formats": ["Environment", "ProcessJson"]}))).await;
-    stage.ready("x").await;
-    let arn = stage.iam("formed").await.arn;
-    let first = stage.published("keys").await;
-    let programs = Programs::of(&stage, "keys").await;
-    let config = stage.directory.join("process-config");
+pub(crate) async fn credential_process_picks_up_a_new_key() {
+    let env = TestEnv::new().await;
+    env.apply("x", spec(&json!({"name": "keys", "formats": ["Environment", "ProcessJson"]}))).await;
+    env.ready("x").await;
+    let arn = env.iam("formed").await.arn;
+    let first = env.published("keys").await;
+    let programs = Programs::of(&env, "keys").await;
+    let config = env.directory.join("process-config");
     let text = format!(
         "[default]\nregion = eu-west-1\ncredential_process = sh {}\n",
         programs.file("credential-process").display()
@@ -233,50 +236,49 @@ pub(crate) async fn a_program_that_runs_picks_up_a_new_key_through_credential_pr
 
     let mut versions = programs.mount.versions();
     versions.mark_unchanged();
-    stage.annotate("x", mark::ANNOTATION_ROTATE, "now").await;
-    let second = stage.until_published("keys", &first).await;
+    env.annotate("x", well_known::ANNOTATION_ROTATE, "now").await;
+    let second = env.until_published("keys", &first).await;
     let new = versions.wait_for(|_| programs.read("AWS_ACCESS_KEY_ID") == second);
-    tokio::time::timeout(SOON, new).await.expect("new files").expect("a mount");
+    tokio::time::timeout(TIMEOUT, new).await.expect("new files").expect("a mount");
     assert_eq!(soon.call().await, (second, arn.clone()), "without a restart");
     assert_eq!(late.call().await, (first, arn), "the expiry is what makes it ask");
 }
 
-pub(crate) async fn a_changed_form_is_written_with_the_same_key() {
-    let mut stage = Stage::new().await;
-    stage.apply("x", spec(&json!({"name": "keys", "template": {"cloud": "a {{ accessKeyId }}"}}))).await;
-    stage.ready("x").await;
-    let key = stage.published("keys").await;
-    stage
-        .apply("x", spec(&json!({"name": "keys", "formats": ["Csv"], "template": {"cloud": "b {{ accessKeyId }}"}})))
+pub(crate) async fn changed_format_is_written_with_the_same_key() {
+    let mut env = TestEnv::new().await;
+    env.apply("x", spec(&json!({"name": "keys", "template": {"cloud": "a {{ accessKeyId }}"}}))).await;
+    env.ready("x").await;
+    let key = env.published("keys").await;
+    env.apply("x", spec(&json!({"name": "keys", "formats": ["Csv"], "template": {"cloud": "b {{ accessKeyId }}"}})))
         .await;
     let written = async || {
-        let secret = stage.secret("keys").await?;
+        let secret = env.secret("keys").await?;
         (secret["cloud"] == format!("b {key}")).then_some(secret)
     };
-    let secret = eventually("the new forms", written, || stage.log()).await;
+    let secret = eventually("the new forms", written, || env.log()).await;
     let names: Vec<&str> = secret.keys().map(String::as_str).collect();
     assert_eq!(names, ["accessKeys.csv", "cloud", "configure-import.csv"]);
     assert!(secret["accessKeys.csv"].contains(&key));
-    assert_eq!(stage.aws.log().calls_of("CreateAccessKey").len(), 1);
-    stage.ready("x").await;
-    stage.assert_a_fresh_look_writes_nothing("x").await;
+    assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 1);
+    env.ready("x").await;
+    env.assert_a_fresh_look_writes_nothing("x").await;
 }
 
-pub(crate) async fn a_bad_template_costs_no_key() {
-    let stage = Stage::new().await;
-    stage.apply("x", spec(&json!({"template": {"cloud": "id\n{{ secretKey }}"}}))).await;
-    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
+pub(crate) async fn invalid_template_creates_no_key() {
+    let env = TestEnv::new().await;
+    env.apply("x", spec(&json!({"template": {"cloud": "id\n{{ secretKey }}"}}))).await;
+    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
     let told = message(&user, ConditionType::Ready);
     assert!(told.contains(r#"spec.accessKey.secret.template: "cloud": line 2: "secretKey" is not a value"#), "{told}");
-    assert_eq!(stage.iam_opt("formed").await, None, "nothing was made");
+    assert_eq!(env.iam_opt("formed").await, None, "nothing was made");
 
-    stage.apply("x", spec(&json!({"template": {"cloud": "{{ accessKeyId }}"}}))).await;
-    stage.ready("x").await;
-    let key = stage.published("x").await;
-    stage.apply("x", spec(&json!({"template": {"config": "taken"}}))).await;
-    let user = stage.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
+    env.apply("x", spec(&json!({"template": {"cloud": "{{ accessKeyId }}"}}))).await;
+    env.ready("x").await;
+    let key = env.published("x").await;
+    env.apply("x", spec(&json!({"template": {"config": "taken"}}))).await;
+    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
     let told = message(&user, ConditionType::Ready);
     assert!(told.contains("is written by the format CredentialsFile"), "{told}");
-    let secret = stage.secret("x").await.expect("the Secret");
+    let secret = env.secret("x").await.expect("the Secret");
     assert_eq!((&secret["cloud"], &secret["AWS_ACCESS_KEY_ID"]), (&key, &key), "the Secret stays as it was");
 }

@@ -10,63 +10,63 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::stage::{Stage, message};
+use crate::test_env::{TestEnv, message};
 
-pub(crate) async fn a_foreign_user_is_refused_without_a_write() {
-    let stage = Stage::new().await;
-    stage.aws.human().create_user("CI-Admin").await.expect("somebody's user");
-    let mark = stage.aws.log().mark();
-    stage.apply("x", json!({"userName": "ci-admin", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
-    let user = stage.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+pub(crate) async fn foreign_user_is_refused_without_a_write() {
+    let env = TestEnv::new().await;
+    env.aws.manual_changes().create_user("CI-Admin").await.expect("somebody's user");
+    let mark = env.aws.log().position();
+    env.apply("x", json!({"userName": "ci-admin", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
+    let user = env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     assert!(message(&user, ConditionType::Ready).contains("left alone"), "{}", message(&user, ConditionType::Ready));
-    assert!(stage.secret("x").await.is_none());
+    assert!(env.secret("x").await.is_none());
     let committed: Vec<_> =
-        stage.aws.log().mutating_calls_since(mark).into_iter().filter(|call| call.committed).collect();
+        env.aws.log().mutating_calls_since(mark).into_iter().filter(|call| call.committed).collect();
     assert!(committed.is_empty(), "{committed:#?}");
-    stage.event("x", Reason::NotOwned).await;
-    stage.delete("x").await;
-    stage.gone("x").await;
-    assert!(stage.iam_opt("CI-Admin").await.is_some(), "it is not ours to delete either");
+    env.event("x", Reason::NotOwned).await;
+    env.delete("x").await;
+    env.gone("x").await;
+    assert!(env.iam_opt("CI-Admin").await.is_some(), "it is not ours to delete either");
 }
 
-pub(crate) async fn a_foreign_secret_is_refused_before_anything_is_made() {
-    let stage = Stage::new().await;
+pub(crate) async fn foreign_secret_is_refused_before_any_creation() {
+    let env = TestEnv::new().await;
     let secret: Secret =
         serde_json::from_value(json!({"metadata": {"name": "db-password"}, "stringData": {"password": "theirs"}}))
             .expect("a Secret");
-    stage.secrets().create(&PostParams::default(), &secret).await.expect("somebody's Secret");
-    stage.apply("x", json!({"userName": "s", "accessKey": {"secret": {"name": "db-password"}}})).await;
-    let user = stage.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;
+    env.secrets().create(&PostParams::default(), &secret).await.expect("somebody's Secret");
+    env.apply("x", json!({"userName": "s", "accessKey": {"secret": {"name": "db-password"}}})).await;
+    let user = env.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;
     assert!(message(&user, ConditionType::KeyPublished).contains("spec.accessKey.secret.name"));
-    assert!(stage.aws.log().select(|call| call.mutating).is_empty(), "nothing is made in AWS");
-    assert_eq!(stage.secret("db-password").await, Some(BTreeMap::from([("password".to_owned(), "theirs".to_owned())])));
-    stage.secrets().delete("db-password", &DeleteParams::default()).await.expect("its owner removes it");
-    stage.ready("x").await;
+    assert!(env.aws.log().select(|call| call.mutating).is_empty(), "nothing is made in AWS");
+    assert_eq!(env.secret("db-password").await, Some(BTreeMap::from([("password".to_owned(), "theirs".to_owned())])));
+    env.secrets().delete("db-password", &DeleteParams::default()).await.expect("its owner removes it");
+    env.ready("x").await;
 }
 
-pub(crate) async fn the_first_of_two_claims_keeps_the_user() {
-    let stage = Stage::new().await;
-    stage.apply("first", json!({"userName": "shared"})).await;
-    stage.ready("first").await;
-    stage.apply("second", json!({"userName": "Shared"})).await;
-    let user = stage.until_condition("second", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+pub(crate) async fn first_of_two_claims_keeps_the_user() {
+    let env = TestEnv::new().await;
+    env.apply("first", json!({"userName": "shared"})).await;
+    env.ready("first").await;
+    env.apply("second", json!({"userName": "Shared"})).await;
+    let user = env.until_condition("second", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     let told = message(&user, ConditionType::UserSynced);
-    assert!(told.contains(&format!("{}/first", stage.namespace)), "{told}");
-    let iam = stage.iam("shared").await;
+    assert!(told.contains(&format!("{}/first", env.namespace)), "{told}");
+    let iam = env.iam("shared").await;
     assert_eq!(iam.tags["awsdeploy.dev/name"], "first");
     assert_eq!(iam.keys.len(), 1);
-    stage.delete("second").await;
-    stage.gone("second").await;
-    assert!(stage.iam_opt("shared").await.is_some());
+    env.delete("second").await;
+    env.gone("second").await;
+    assert!(env.iam_opt("shared").await.is_some());
 }
 
-pub(crate) async fn the_operator_marks_resources_and_changes_nothing_that_they_ask_for() {
-    let stage = Stage::new().await;
-    stage.apply("x", json!({})).await;
+pub(crate) async fn operator_writes_only_its_own_metadata() {
+    let env = TestEnv::new().await;
+    env.apply("x", json!({})).await;
     // It has marked it.
-    let marked = stage.ready("x").await;
+    let marked = env.ready("x").await;
     assert_eq!(marked.finalizers(), ["awsdeploy.dev/iam-user"]);
-    let operator: Api<AwsDeployUser> = Api::namespaced(stage.as_operator().await, &stage.namespace);
+    let operator: Api<AwsDeployUser> = Api::namespaced(env.as_operator().await, &env.namespace);
     let marks = "no annotation of an AwsDeployUser but";
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u"});
     for (change, told) in [

@@ -7,7 +7,7 @@ use awsdeploy_testkit::aws_proxy::{Call, DEFAULT_ACCOUNT_ID};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::stage::{CDK_POLICY, PRESET, Stage, Wishes};
+use crate::test_env::{CDK_POLICY, EnvOptions, PRESET_PREFIX, TestEnv};
 
 /// With the preset, the guide of the tool is this manifest.
 fn manifest(preset: &str, spec: &str) -> String {
@@ -15,7 +15,7 @@ fn manifest(preset: &str, spec: &str) -> String {
         "
 apiVersion: awsdeploy.dev/v1alpha1
 kind: AwsDeployUser
-metadata: {{name: {preset}, namespace: {PRESET}{preset}}}
+metadata: {{name: {preset}, namespace: {PRESET_PREFIX}{preset}}}
 spec:
   className: {preset}
 {spec}"
@@ -23,57 +23,59 @@ spec:
 }
 
 /// Applies the manifest, and looks for user, policy and Secret.
-async fn play(stage: &Stage, preset: &str, spec: &str, policy: &str) {
+async fn play(env: &TestEnv, preset: &str, spec: &str, policy: &str) {
     let manifest = manifest(preset, spec);
     assert!(manifest.trim().lines().count() <= 10);
     let user: AwsDeployUser = serde_saphyr::from_str(&manifest).expect("a manifest");
-    stage.users().create(&PostParams::default(), &user).await.expect("it is taken");
-    stage.ready(preset).await;
-    let iam = stage.iam(&format!("{PRESET}{preset}-{preset}")).await;
+    env.users().create(&PostParams::default(), &user).await.expect("it is taken");
+    env.ready(preset).await;
+    let iam = env.iam(&format!("{PRESET_PREFIX}{preset}-{preset}")).await;
     assert_eq!(iam.attached, BTreeSet::from([policy.to_owned()]), "the policy is the class's default");
     assert!(iam.inline.is_empty() && iam.groups.is_empty(), "{iam:?}");
-    let secret = stage.secret(&format!("{preset}-aws")).await.expect("the Secret is there");
-    assert!(stage.account.secret_matches(&iam.keys[0].id, &secret["AWS_SECRET_ACCESS_KEY"]));
+    let secret = env.secret(&format!("{preset}-aws")).await.expect("the Secret is there");
+    assert!(env.account.secret_matches(&iam.keys[0].id, &secret["AWS_SECRET_ACCESS_KEY"]));
 }
 
-/// A stage in the namespace of a preset, whose operator has the IAM policy of that class alone.
-async fn stage(preset: &'static str, account: Option<&'static str>) -> Stage {
+/// A test environment in the namespace of a preset, whose operator has the IAM policy of that class alone.
+async fn env(preset: &'static str, account: Option<&'static str>) -> TestEnv {
     let namespace = match preset {
         "cycle" => "preset-cycle",
         "defang" => "preset-defang",
         _ => "preset-cdk",
     };
-    let wishes = Wishes { namespace: Some(namespace), account, own_classes_only: true, ..Wishes::default() };
-    let stage = Stage::with(wishes).await;
-    let class = stage.classes().get(preset).await.expect("the preset's class");
-    stage.grant(preset, &serde_json::to_value(class.spec).expect("JSON"));
-    stage
+    let env_options =
+        EnvOptions { namespace: Some(namespace), account, own_classes_only: true, ..EnvOptions::default() };
+    let env = TestEnv::with(env_options).await;
+    let class = env.classes().get(preset).await.expect("the preset's class");
+    env.grant(preset, &serde_json::to_value(class.spec).expect("JSON"));
+    env
 }
 
-pub(crate) async fn the_cycle_preset_needs_ten_lines() {
+pub(crate) async fn cycle_preset_needs_ten_lines() {
     let spec =
         "  accessKey:\n    description: Cycle hub\n    useCase: ThirdPartyService\n    secret: {name: cycle-aws}\n";
-    let stage = stage("cycle", None).await;
-    play(&stage, "cycle", spec, "arn:aws:iam::aws:policy/AmazonEC2FullAccess").await;
-    stage.apply("more", json!({"className": "cycle", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
-    let told = stage.event("more", Reason::NotAllowed).await;
+    let env = env("cycle", None).await;
+    play(&env, "cycle", spec, "arn:aws:iam::aws:policy/AmazonEC2FullAccess").await;
+    env.apply("more", json!({"className": "cycle", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
+    let told = env.event("more", Reason::NotAllowed).await;
     assert!(told.contains("it allows: AmazonEC2FullAccess"), "{told}");
 }
 
-pub(crate) async fn the_defang_preset_needs_ten_lines() {
+pub(crate) async fn defang_preset_needs_ten_lines() {
     let spec =
         "  accessKey:\n    description: Defang\n    useCase: ApplicationOnAwsCompute\n    secret: {name: defang-aws}\n";
-    let stage = stage("defang", None).await;
-    play(&stage, "defang", spec, "arn:aws:iam::aws:policy/AdministratorAccess").await;
+    let env = env("defang", None).await;
+    play(&env, "defang", spec, "arn:aws:iam::aws:policy/AdministratorAccess").await;
 }
 
-pub(crate) async fn the_cdk_preset_needs_ten_lines() {
+pub(crate) async fn cdk_preset_needs_ten_lines() {
     // The preset names a policy, and so an account.
-    let stage = stage("cdk", Some(DEFAULT_ACCOUNT_ID)).await;
-    let arn = stage.aws.human().create_policy("cdk-deploy", &take_roles(DEFAULT_ACCOUNT_ID)).await.expect("a policy");
+    let env = env("cdk", Some(DEFAULT_ACCOUNT_ID)).await;
+    let arn =
+        env.aws.manual_changes().create_policy("cdk-deploy", &take_roles(DEFAULT_ACCOUNT_ID)).await.expect("a policy");
     assert_eq!(arn, CDK_POLICY);
     let spec = "  accessKey:\n    description: CDK\n    useCase: CommandLineInterface\n    secret: {name: cdk-aws}\n";
-    play(&stage, "cdk", spec, CDK_POLICY).await;
+    play(&env, "cdk", spec, CDK_POLICY).await;
 }
 
 /// The policy of values.yaml and of `examples/classes/cdk.yaml`.
@@ -101,22 +103,25 @@ fn examples(folder: &str, account: &str) -> Vec<(String, Value)> {
 
 /// Every example of a namespace, with the class that it names, under the IAM policy of these classes alone.
 async fn play_examples(namespace: &'static str, wanted: usize) {
-    let wishes = Wishes {
+    let env_options = EnvOptions {
         namespace: Some(namespace),
         arguments: vec!["--cluster-id=it"],
         own_classes_only: true,
-        ..Wishes::default()
+        ..EnvOptions::default()
     };
-    let stage = Stage::with(wishes).await;
-    let (human, account) = (stage.aws.human(), stage.account.id().to_owned());
-    human.create_policy("cdk-deploy", &take_roles(&account)).await.expect("a policy");
+    let env = TestEnv::with(env_options).await;
+    let (manual_changes, account) = (env.aws.manual_changes(), env.account.id().to_owned());
+    manual_changes.create_policy("cdk-deploy", &take_roles(&account)).await.expect("a policy");
     // What an AWS admin does for adopted.yaml.
     let create = Call::iam("CreateUser").with("UserName", "ci-deployer").with("Path", "/awsdeploy/");
     let consent = [("awsdeploy.dev/adoptable-by", format!("it/{namespace}/ci"))];
-    human.call(&create.with_tags(consent.iter().map(|(key, value)| (*key, value)))).await.expect("somebody's user");
+    manual_changes
+        .call(&create.with_tags(consent.iter().map(|(key, value)| (*key, value))))
+        .await
+        .expect("somebody's user");
     // Names of classes are shared with the other tests.
     for (_, class) in examples("examples/classes", &account) {
-        stage.class(class["metadata"]["name"].as_str().expect("a name"), class["spec"].clone()).await;
+        env.class(class["metadata"]["name"].as_str().expect("a name"), class["spec"].clone()).await;
     }
     let mut played = 0;
     for (file, user) in examples("examples", &account) {
@@ -126,18 +131,18 @@ async fn play_examples(namespace: &'static str, wanted: usize) {
         let name = user["metadata"]["name"].as_str().expect("a name");
         let mut spec = user["spec"].clone();
         spec["className"] = json!(format!("{namespace}-{}", spec["className"].as_str().expect("a class")));
-        stage.apply(name, spec).await;
-        let status = stage.ready(name).await.status.expect("a status");
-        let iam = stage.iam(&status.user.as_ref().expect("a user").name).await;
+        env.apply(name, spec).await;
+        let status = env.ready(name).await.status.expect("a status");
+        let iam = env.iam(&status.user.as_ref().expect("a user").name).await;
         assert!(!iam.attached.is_empty() || !iam.inline.is_empty(), "{file}: {iam:?}");
         let secret = status.secret_name.unwrap_or_else(|| format!("{name}-console"));
-        assert!(stage.secret(&secret).await.is_some_and(|data| !data.is_empty()), "{file}");
+        assert!(env.secret(&secret).await.is_some_and(|data| !data.is_empty()), "{file}");
         played += 1;
     }
     assert_eq!(played, wanted);
 }
 
-pub(crate) async fn every_example_comes_to_its_user_and_secret() {
+pub(crate) async fn every_example_creates_its_user_and_secret() {
     play_examples("deploy", 9).await;
     play_examples("velero", 1).await;
 }

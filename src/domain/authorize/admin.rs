@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::pattern::{canonical, fits};
+use super::pattern::{canonicalize, matches};
 
 /// Managed policies of AWS, as patterns: whatever path comes before them, and however they are spelt.
 pub const MANAGED_PATTERNS: [&str; 4] =
@@ -43,18 +43,18 @@ const GRANTING: [&str; 7] = [
 
 /// Whether this managed policy of AWS is as good as `AdministratorAccess`. What is in policies of one's own is not known here.
 #[must_use]
-pub fn managed(declared: &str) -> bool {
-    let name = canonical(declared);
+pub fn is_admin_policy(declared: &str) -> bool {
+    let name = canonicalize(declared);
     if name.starts_with("arn:") {
         return false;
     }
     let name = name.rsplit('/').next().unwrap_or(name).to_ascii_lowercase();
-    MANAGED_PATTERNS.iter().any(|known| fits(&known.to_ascii_lowercase(), &name))
+    MANAGED_PATTERNS.iter().any(|known| matches(&known.to_ascii_lowercase(), &name))
 }
 
 /// Why an inline policy is as good as `AdministratorAccess`; `None` if it is not. What cannot be classified is.
 #[must_use]
-pub fn inline(document: &Value) -> Option<String> {
+pub fn escalation_reason(document: &Value) -> Option<String> {
     let Value::Object(fields) = document else { return Some("it is no object".to_owned()) };
     unknown(fields, &["Version", "Id", "Statement"])
         .or_else(|| listed(&document["Statement"]).into_iter().find_map(statement))
@@ -91,7 +91,7 @@ fn statement(statement: &Value) -> Option<String> {
         None => Some("an action is no text".to_owned()),
         Some(action) => {
             let pattern = action.to_ascii_lowercase().replace('?', "*");
-            let allows = |known: &[&str]| known.iter().any(|known| fits(&pattern, known));
+            let allows = |known: &[&str]| known.iter().any(|known| matches(&pattern, known));
             if wide && allows(&ESCALATING) {
                 Some(format!("it allows {action} on any user, role, group or policy"))
             } else if own && allows(&GRANTING) {
@@ -106,7 +106,8 @@ fn statement(statement: &Value) -> Option<String> {
 /// Whether a resource stands for all users, roles, groups or policies of an account.
 fn is_wide(resource: &str) -> bool {
     // A name that nobody has: what covers it covers everything of its kind.
-    let all = |name: &str| ["role", "user", "group", "policy"].iter().any(|kind| fits(name, &format!("{kind}/\u{1}")));
+    let all =
+        |name: &str| ["role", "user", "group", "policy"].iter().any(|kind| matches(name, &format!("{kind}/\u{1}")));
     is_of_iam(&resource.replace('?', "*"), all)
 }
 
@@ -125,7 +126,7 @@ fn may_be_its_own(resource: &str) -> bool {
 fn is_of_iam(pattern: &str, such: impl Fn(&str) -> bool) -> bool {
     let parts: Vec<&str> = pattern.splitn(6, ':').collect();
     let [_, _, service, _, _, name] = parts[..] else { return true };
-    fits(service, "iam") && such(name)
+    matches(service, "iam") && such(name)
 }
 
 fn listed(value: &Value) -> Vec<&Value> {
@@ -152,17 +153,18 @@ mod tests {
             "IAMFullAccess",
             "PowerUserAccess",
         ] {
-            assert!(managed(name), "{name}");
+            assert!(is_admin_policy(name), "{name}");
         }
         for name in ["AmazonEC2FullAccess", "job-function/ViewOnlyAccess", "arn:aws:iam::123456789012:policy/own"] {
-            assert!(!managed(name), "{name}");
+            assert!(!is_admin_policy(name), "{name}");
         }
     }
 
     #[test]
     fn inline_policies_are_weighed_by_what_they_lead_to() {
         let allow = |action: Value, resource: Value| {
-            inline(&json!({"Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]})).is_some()
+            escalation_reason(&json!({"Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]}))
+                .is_some()
         };
         for (action, resource) in [
             (json!("*"), json!("*")),
@@ -193,16 +195,22 @@ mod tests {
         ] {
             assert!(!allow(action.clone(), resource.clone()), "{action} {resource}");
         }
-        assert!(inline(&json!({"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}})).is_some());
-        assert!(inline(&json!({"Statement": {"Effect": "Allow", "Action": "iam:*", "NotResource": "a"}})).is_some());
-        assert!(inline(&json!({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}})).is_none());
-        assert!(inline(&json!({"Statement": ["what"]})).is_some());
+        assert!(
+            escalation_reason(&json!({"Statement": {"Effect": "Allow", "NotAction": "iam:*", "Resource": "*"}}))
+                .is_some()
+        );
+        assert!(
+            escalation_reason(&json!({"Statement": {"Effect": "Allow", "Action": "iam:*", "NotResource": "a"}}))
+                .is_some()
+        );
+        assert!(escalation_reason(&json!({"Statement": {"Effect": "Deny", "Action": "*", "Resource": "*"}})).is_none());
+        assert!(escalation_reason(&json!({"Statement": ["what"]})).is_some());
         for document in [
             json!({"statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}),
             json!({"Statement": [{"Effect": "Allow", "action": "*", "Resource": "*"}]}),
             json!("what"),
         ] {
-            assert!(inline(&document).is_some(), "{document}");
+            assert!(escalation_reason(&document).is_some(), "{document}");
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn settle(
     violate: &mut impl FnMut(&'static str, String),
 ) {
     let account = class.spec.account.as_ref().map(|account| account.id.as_str());
-    let own = template::own_values(namespace, user.metadata.name.as_deref(), account);
+    let own = template::builtin_values(namespace, user.metadata.name.as_deref(), account);
     for inline in &mut user.spec.policies.inline {
         let document = match document(&class.spec.policies, inline, &own) {
             Ok(document) => document,
@@ -29,7 +29,7 @@ pub(super) fn settle(
                 continue;
             }
         };
-        if let Some(why) = admin::inline(&document).filter(|_| !class.spec.acknowledge_admin_equivalent) {
+        if let Some(why) = admin::escalation_reason(&document).filter(|_| !class.spec.acknowledge_admin_equivalent) {
             violate(
                 "policies.inline",
                 format!(
@@ -66,7 +66,7 @@ fn document(rules: &ClassPolicies, inline: &InlinePolicy, own: &template::Values
         (InlinePermission::Allow, Some(document), None) => Ok(document.clone()),
         (_, None, Some(wanted)) => match rules.templates.iter().find(|template| template.name == *wanted) {
             None => refuse(format!("has no template {wanted} for the inline policy {policy}; it has: {}", templates())),
-            Some(template) => template::fill(template, &inline.parameters, own).map_err(|faults| {
+            Some(template) => template::render(template, &inline.parameters, own).map_err(|faults| {
                 faults.into_iter().map(|fault| format!("does not allow the inline policy {policy}: {fault}")).collect()
             }),
         },

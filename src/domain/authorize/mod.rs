@@ -4,23 +4,23 @@
 //! what is refused here never gets this far.
 
 pub mod admin;
-mod choose;
 mod inline;
 pub mod namespace;
 pub mod pattern;
-mod possession;
+mod revocation;
+mod select;
 pub mod template;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-pub use choose::{Choice, Known, choose, is_default, wanted};
-pub use possession::{Revocation, in_path, revocation, still_allowed};
+pub use revocation::{Revocation, check_path, check_still_allowed, decide_revocation};
+pub use select::{ClassEntry, ClassSelection, is_default, requested_class, select_class};
 
 use super::{
-    desired::{DEFAULT_EVERY, Grant, Violation},
-    schedule::{CronSchedule, Rhythm},
+    desired::{DEFAULT_ROTATION_INTERVAL, Grant, Violation},
+    schedule::{CronSchedule, RotationSchedule},
     target::Target,
 };
 use crate::api::{
@@ -32,13 +32,13 @@ use crate::api::{
 
 /// What authorization depends on beside resource and class.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub struct NamespaceContext<'a> {
     /// Namespace of the resource.
     pub namespace: &'a str,
     /// Its labels.
     pub labels: &'a BTreeMap<String, String>,
-    /// Resources of the class in the namespace that come before this one, see [`comes_before`].
-    pub before: usize,
+    /// Resources of the class in the namespace that come before this one, see [`precedes`].
+    pub preceding_users: usize,
 }
 
 /// What a class grants to a resource.
@@ -55,7 +55,7 @@ pub struct Authorization {
 
 /// Whether the resource has its place among the users of the class. A user that another class allowed takes a new one.
 #[must_use]
-pub fn has_place(user: &AwsDeployUser, class: &str) -> bool {
+pub fn is_admitted(user: &AwsDeployUser, class: &str) -> bool {
     user.status.as_ref().is_some_and(|status| {
         status.user.is_some() && status.class.as_ref().is_none_or(|recorded| recorded.name == class)
     })
@@ -64,13 +64,13 @@ pub fn has_place(user: &AwsDeployUser, class: &str) -> bool {
 /// Whether `other` counts against the class's limit of users when `user` asks. Those that have their place come first, then
 /// those that bring a user, then those without; the older one before the younger.
 #[must_use]
-pub fn comes_before(other: &AwsDeployUser, user: &AwsDeployUser, class: &str) -> bool {
+pub fn precedes(other: &AwsDeployUser, user: &AwsDeployUser, class: &str) -> bool {
     let rank = |user: &AwsDeployUser| {
         let has_user = user.status.as_ref().is_some_and(|status| status.user.is_some());
         let made_at = user.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (!has_place(user, class), !has_user, made_at, user.metadata.uid.clone())
+        (!is_admitted(user, class), !has_user, made_at, user.metadata.uid.clone())
     };
-    other.metadata.uid != user.metadata.uid && !has_place(user, class) && rank(other) < rank(user)
+    other.metadata.uid != user.metadata.uid && !is_admitted(user, class) && rank(other) < rank(user)
 }
 
 /// Whether the class allows what the resource asks for.
@@ -81,25 +81,25 @@ pub fn authorize(
     user: &AwsDeployUser,
     target: &Target,
     class: &AwsDeployUserClass,
-    facts: Facts<'_>,
+    context: NamespaceContext<'_>,
 ) -> Result<Authorization, Vec<Violation>> {
     let name = class.metadata.name.as_deref().unwrap_or_default();
     let rules = &class.spec;
-    if !namespace::serves(&rules.namespaces, facts.namespace, facts.labels) {
+    if !namespace::serves(&rules.namespaces, context.namespace, context.labels) {
         // Nothing else of the class is anybody's business there.
         let served = namespace::served(&rules.namespaces);
-        let message = format!("class {name} does not serve namespace {}; it serves: {served}", facts.namespace);
+        let message = format!("class {name} does not serve namespace {}; it serves: {served}", context.namespace);
         return Err(vec![Violation { field: "className", message }]);
     }
     let mut user = complete(user, class);
     let mut violations = Vec::new();
     let mut violate = |field, message: String| violations.push(Violation { field, message });
-    check_limit(name, class, facts, &mut violate);
+    check_limit(name, class, context, &mut violate);
     check_name(name, class, target, &mut violate);
     check_policies(name, class, &user, &mut violate);
-    inline::settle(name, class, facts.namespace, &mut user, &mut violate);
+    inline::settle(name, class, context.namespace, &mut user, &mut violate);
     check_tags(name, class, &user, &mut violate);
-    if let Some(key) = user.spec.programmatic() {
+    if let Some(key) = user.spec.effective_access_key() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
         if !key.restart.is_empty() && rules.restart == Permission::Deny {
             violate("accessKey.restart", format!("class {name} does not allow restarts of workloads"));
@@ -149,7 +149,7 @@ fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
             spec.tags.insert(key.clone(), value.clone());
         }
     }
-    if spec.programmatic().is_some() {
+    if spec.effective_access_key().is_some() {
         let rotation = &mut spec.access_key.get_or_insert_default().rotation;
         if rotation.every.is_none() && rotation.schedule.is_none() {
             rotation.every = default_every(&rules.rotation);
@@ -167,10 +167,10 @@ fn default_every(rules: &ClassRotation) -> Option<String> {
     if let Some(every) = &rules.default.every {
         return Some(every.0.clone());
     }
-    if parsed(&rules.max_every).is_some_and(|most| most < DEFAULT_EVERY) {
+    if parsed(&rules.max_every).is_some_and(|most| most < DEFAULT_ROTATION_INTERVAL) {
         return rules.max_every.as_ref().map(|most| most.0.clone());
     }
-    if parsed(&rules.min_every).is_some_and(|least| least > DEFAULT_EVERY) {
+    if parsed(&rules.min_every).is_some_and(|least| least > DEFAULT_ROTATION_INTERVAL) {
         return rules.min_every.as_ref().map(|least| least.0.clone());
     }
     None
@@ -179,16 +179,16 @@ fn default_every(rules: &ClassRotation) -> Option<String> {
 fn check_limit(
     name: &str,
     class: &AwsDeployUserClass,
-    facts: Facts<'_>,
+    context: NamespaceContext<'_>,
     violate: &mut impl FnMut(&'static str, String),
 ) {
     let Some(most) = class.spec.users.max_per_namespace else { return };
-    if facts.before >= usize::try_from(most).unwrap_or(usize::MAX) {
+    if context.preceding_users >= usize::try_from(most).unwrap_or(usize::MAX) {
         violate(
             "className",
             format!(
                 "class {name} allows {most} users in a namespace, and namespace {} has {} others that come first; delete one, or ask a cluster admin for more",
-                facts.namespace, facts.before
+                context.namespace, context.preceding_users
             ),
         );
     }
@@ -219,7 +219,7 @@ fn fits_whole(pattern: &str, text: &str) -> Result<bool, String> {
 fn allows_group(allowed: &[String], group: &str) -> bool {
     // IAM compares names of groups without regard to case.
     let group = group.to_ascii_lowercase();
-    allowed.iter().any(|allowed| pattern::fits(&allowed.to_ascii_lowercase(), &group))
+    allowed.iter().any(|allowed| pattern::matches(&allowed.to_ascii_lowercase(), &group))
 }
 
 fn check_policies(
@@ -235,7 +235,7 @@ fn check_policies(
                 "policies.managed",
                 format!("class {name} does not allow {declared}; it allows: {}", list(&rules.policies.allowed)),
             );
-        } else if admin::managed(declared) && !rules.acknowledge_admin_equivalent {
+        } else if admin::is_admin_policy(declared) && !rules.acknowledge_admin_equivalent {
             violate(
                 "policies.managed",
                 format!(
@@ -275,8 +275,8 @@ fn check_rotation(
     };
     let (least, most) = (limit("minEvery", &rules.min_every), limit("maxEvery", &rules.max_every));
     // What is no interval at all is told by validation.
-    let Some(rhythm) = rhythm(rotation) else { return };
-    if let (Some(least), Some(shortest)) = (least, rhythm.smallest_gap())
+    let Some(schedule) = parse_schedule(rotation) else { return };
+    if let (Some(least), Some(shortest)) = (least, schedule.smallest_gap())
         && shortest < least
     {
         violate(
@@ -289,12 +289,12 @@ fn check_rotation(
         );
     }
     let Some(most) = most else { return };
-    if rhythm == Rhythm::Never {
+    if schedule == RotationSchedule::Never {
         violate(
             "accessKey.rotation",
             format!("class {name} asks for a rotation every {} at the latest, so Never is not allowed", humanize(most)),
         );
-    } else if let Some(longest) = rhythm.gap_beyond(most) {
+    } else if let Some(longest) = schedule.gap_longer_than(most) {
         violate(
             "accessKey.rotation",
             format!(
@@ -307,12 +307,14 @@ fn check_rotation(
 }
 
 /// When keys would be rotated; `None` if that cannot be read.
-fn rhythm(rotation: &RotationSpec) -> Option<Rhythm> {
+fn parse_schedule(rotation: &RotationSpec) -> Option<RotationSchedule> {
     Some(match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
-        (Some("Never"), None) => Rhythm::Never,
-        (Some(text), None) => Rhythm::Every(HumanDuration::from(text).parse().ok()?),
-        (None, Some(text)) => Rhythm::Cron(Box::new(CronSchedule::parse(text, rotation.time_zone.as_deref()).ok()?)),
-        (None, None) => Rhythm::Every(DEFAULT_EVERY),
+        (Some("Never"), None) => RotationSchedule::Never,
+        (Some(text), None) => RotationSchedule::Every(HumanDuration::from(text).parse().ok()?),
+        (None, Some(text)) => {
+            RotationSchedule::Cron(Box::new(CronSchedule::parse(text, rotation.time_zone.as_deref()).ok()?))
+        }
+        (None, None) => RotationSchedule::Every(DEFAULT_ROTATION_INTERVAL),
         (Some(_), Some(_)) => return None,
     })
 }

@@ -12,7 +12,7 @@ pub fn serves(rules: &ClassNamespaces, name: &str, labels: &BTreeMap<String, Str
 
 /// Whether it takes the labels of a namespace with this name to tell.
 #[must_use]
-pub fn goes_by_labels(rules: &ClassNamespaces, name: &str) -> bool {
+pub fn depends_on_labels(rules: &ClassNamespaces, name: &str) -> bool {
     !rules.names.iter().any(|served| served == "*" || served == name) && !rules.selector.is_empty()
 }
 

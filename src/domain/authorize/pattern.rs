@@ -2,7 +2,7 @@
 
 /// Whether the text fits the pattern as a whole. `*` is any run of characters, `/` among them.
 #[must_use]
-pub fn fits(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
@@ -18,7 +18,7 @@ pub fn fits(pattern: &str, text: &str) -> bool {
 /// A managed policy as it is compared: AWS's own by path and name, whatever the partition; others by their ARN.
 /// A policy of another partition does not exist in the account, so nothing is lost by not telling them apart.
 #[must_use]
-pub fn canonical(declared: &str) -> &str {
+pub fn canonicalize(declared: &str) -> &str {
     let own = |rest: &'static str| declared.find(rest).map(|at| (&declared[..at], &declared[at + rest.len()..]));
     match own(":iam::aws:policy/") {
         Some((partition, name)) if partition.starts_with("arn:aws") => name,
@@ -30,12 +30,12 @@ pub fn canonical(declared: &str) -> &str {
 /// `*` alone, which is every policy.
 #[must_use]
 pub fn allows_policy(patterns: &[String], declared: &str) -> bool {
-    let declared = canonical(declared);
+    let declared = canonicalize(declared);
     patterns.iter().any(|pattern| {
         // As it is written: all policies of AWS, with an ARN, are a star too once the ARN is gone.
         let all = pattern == "*";
-        let pattern = canonical(pattern);
-        all || (pattern.starts_with("arn:") == declared.starts_with("arn:") && fits(pattern, declared))
+        let pattern = canonicalize(pattern);
+        all || (pattern.starts_with("arn:") == declared.starts_with("arn:") && matches(pattern, declared))
     })
 }
 
@@ -57,7 +57,7 @@ mod tests {
             ("a.c", "abc", false),
             ("a+", "aa", false),
         ] {
-            assert_eq!(fits(pattern, text), wanted, "{pattern} {text}");
+            assert_eq!(matches(pattern, text), wanted, "{pattern} {text}");
         }
     }
 

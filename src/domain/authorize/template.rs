@@ -59,7 +59,7 @@ impl Place {
 
 /// What the operator knows of a resource before AWS is asked.
 #[must_use]
-pub fn own_values(namespace: &str, name: Option<&str>, account: Option<&str>) -> Values {
+pub fn builtin_values(namespace: &str, name: Option<&str>, account: Option<&str>) -> Values {
     let all = [("namespace", Some(namespace)), ("name", name), ("accountId", account)];
     all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect()
 }
@@ -105,7 +105,7 @@ pub fn check(template: &PolicyTemplate, account: bool) -> Result<(), String> {
 
 /// What is wrong with the templates of a class; `None` if all can be used.
 #[must_use]
-pub fn faults(templates: &[PolicyTemplate], account: bool) -> Option<String> {
+pub fn describe_faults(templates: &[PolicyTemplate], account: bool) -> Option<String> {
     let faults: Vec<String> = templates
         .iter()
         .filter_map(|template| Some(format!("template {}: {}", template.name, check(template, account).err()?)))
@@ -117,7 +117,7 @@ pub fn faults(templates: &[PolicyTemplate], account: bool) -> Option<String> {
 ///
 /// # Errors
 /// All that is wrong with the values, or the first thing that is wrong with the template.
-pub fn fill(template: &PolicyTemplate, values: &Values, own: &Values) -> Result<Value, Vec<String>> {
+pub fn render(template: &PolicyTemplate, values: &Values, own: &Values) -> Result<Value, Vec<String>> {
     check(template, own.contains_key("accountId")).map_err(|why| {
         vec![format!("template {} cannot be used until a cluster admin mends it: {why}", template.name)]
     })?;
@@ -178,7 +178,7 @@ pub fn signature(template: &PolicyTemplate) -> String {
 /// Whether some values make this document of the template. A document whose lists are in another order, or that could be
 /// taken apart in several ways, may not be recognised: then it counts as one of somebody's own.
 #[must_use]
-pub fn makes(template: &PolicyTemplate, document: &Value, own: &Values) -> bool {
+pub fn could_render(template: &PolicyTemplate, document: &Value, own: &Values) -> bool {
     let mut pairs = Vec::new();
     open_pairs(&template.document, document, Place::Document, &mut pairs);
     let mut found = own.clone();
@@ -190,7 +190,7 @@ pub fn makes(template: &PolicyTemplate, document: &Value, own: &Values) -> bool 
     }
     let is_own = |key: &str| OWN.iter().any(|(own, _)| *own == key);
     let (own, values) = found.into_iter().partition(|(key, _)| is_own(key));
-    fill(template, &values, &own).is_ok_and(|made| policy::same(&made, document))
+    render(template, &values, &own).is_ok_and(|made| policy::is_equivalent(&made, document))
 }
 
 /// Reads values off a string that was filled in. `None` if it cannot have come from there.

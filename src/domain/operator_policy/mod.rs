@@ -7,7 +7,7 @@ use super::authorize::{admin, pattern};
 use crate::api::{
     AwsDeployUserClassSpec,
     class::{InlinePermission, Permission},
-    mark,
+    well_known,
 };
 
 #[cfg(test)]
@@ -58,16 +58,16 @@ const PASSWORDS: &[&str] = &["CreateLoginProfile", "UpdateLoginProfile"];
 
 /// The account that the operator works in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Home {
+pub struct AwsAccount {
     /// `aws`, `aws-cn`, `aws-us-gov`, ...
     pub partition: String,
     /// Account id.
-    pub account: String,
+    pub id: String,
 }
 
-impl Home {
+impl AwsAccount {
     fn arn(&self, rest: &str) -> String {
-        format!("arn:{}:iam::{}:{rest}", self.partition, self.account)
+        format!("arn:{}:iam::{}:{rest}", self.partition, self.id)
     }
 
     fn users(&self, path: &str) -> String {
@@ -75,7 +75,7 @@ impl Home {
     }
 
     fn policy(&self, declared: &str) -> String {
-        match pattern::canonical(declared) {
+        match pattern::canonicalize(declared) {
             own if own.starts_with("arn:") => own.to_owned(),
             aws => format!("arn:{}:iam::aws:policy/{aws}", self.partition),
         }
@@ -84,7 +84,7 @@ impl Home {
 
 /// What is allowed for the users of one class, and no more.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope {
+pub struct PolicyScope {
     /// Path of the users (`users.path` of the class).
     pub path: String,
     /// ARN of the permissions boundary (`permissionsBoundary` of the class).
@@ -101,10 +101,10 @@ pub struct Scope {
     pub console: bool,
 }
 
-impl Scope {
+impl PolicyScope {
     /// What the users of a class need, and no more.
     #[must_use]
-    pub fn of_class(class: &AwsDeployUserClassSpec) -> Self {
+    pub fn from_class(class: &AwsDeployUserClassSpec) -> Self {
         let console = class.console == Permission::Allow;
         let allowed = &class.policies.allowed;
         let mut policies = allowed.clone();
@@ -141,8 +141,8 @@ impl Scope {
 }
 
 /// One scope for each path and boundary.
-fn merged(scopes: &[Scope]) -> Vec<Scope> {
-    let mut merged: Vec<Scope> = Vec::new();
+fn merged(scopes: &[PolicyScope]) -> Vec<PolicyScope> {
+    let mut merged: Vec<PolicyScope> = Vec::new();
     for scope in scopes {
         match merged.iter_mut().find(|known| (&known.path, &known.boundary) == (&scope.path, &scope.boundary)) {
             Some(known) => known.merge(scope),
@@ -161,10 +161,10 @@ fn merged(scopes: &[Scope]) -> Vec<Scope> {
 /// The policy document for the users of all these classes. Documents of single classes do not add up: each denies what is
 /// outside of its own path.
 #[must_use]
-pub fn operator_policy(home: &Home, scopes: &[Scope]) -> Value {
+pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     let scopes = merged(scopes);
     let paths = unique(scopes.iter().map(|scope| scope.path.as_str()));
-    let users: Vec<String> = paths.iter().map(|path| home.users(path)).collect();
+    let users: Vec<String> = paths.iter().map(|path| account.users(path)).collect();
     let boundaries = unique(scopes.iter().filter_map(|scope| scope.boundary.as_deref()));
     let consoles = unique(scopes.iter().filter(|scope| scope.console).map(|scope| scope.path.as_str()));
     let groups = unique(scopes.iter().flat_map(|scope| &scope.groups).map(String::as_str));
@@ -172,7 +172,7 @@ pub fn operator_policy(home: &Home, scopes: &[Scope]) -> Value {
     let mut statements = vec![
         // IAM authorises a question for a user that does not exist without any path; and a name that is taken by
         // a user elsewhere has to be told from a free one.
-        allow("LookForUsers", &["GetUser"], &[home.arn("user/*")], None),
+        allow("LookForUsers", &["GetUser"], &[account.arn("user/*")], None),
         // The API knows no narrower resource. Shows whether policies and tags of our users are as they were, without calls for each.
         allow("ReadUsersTogether", &["GetAccountAuthorizationDetails"], &["*".to_owned()], None),
         // The API knows no narrower resource. Finds out who holds a name that differs only in case.
@@ -181,16 +181,16 @@ pub fn operator_policy(home: &Home, scopes: &[Scope]) -> Value {
         allow("ReadUsers", READ_USERS, &users, None),
         allow("ReadWhatBlocksADeletion", READ_LEFTOVERS, &users, None),
         allow("Lifecycle", LIFECYCLE, &users, None),
-        allow("RemoveVirtualDevices", &["DeleteVirtualMFADevice"], &[home.arn("mfa/*")], None),
+        allow("RemoveVirtualDevices", &["DeleteVirtualMFADevice"], &[account.arn("mfa/*")], None),
         // Taking somebody out of a group gives nothing to anybody.
-        allow("LeaveGroups", &["RemoveUserFromGroup"], &[home.arn("group/*")], None),
+        allow("LeaveGroups", &["RemoveUserFromGroup"], &[account.arn("group/*")], None),
     ];
     for (index, scope) in scopes.iter().enumerate() {
         let number = if index == 0 { String::new() } else { (index + 1).to_string() };
-        statements.extend(grants(home, scope, &number));
+        statements.extend(grants(account, scope, &number));
     }
     if !consoles.is_empty() {
-        let users: Vec<String> = consoles.iter().map(|path| home.users(path)).collect();
+        let users: Vec<String> = consoles.iter().map(|path| account.users(path)).collect();
         statements.push(allow("Passwords", PASSWORDS, &users, None));
     }
     if !boundaries.is_empty() {
@@ -198,16 +198,16 @@ pub fn operator_policy(home: &Home, scopes: &[Scope]) -> Value {
     }
     if !groups.is_empty() {
         // Only the group can be named here, not the user: a fence around users would fence nothing.
-        let groups: Vec<String> = groups.iter().map(|group| home.arn(&format!("group/{group}"))).collect();
+        let groups: Vec<String> = groups.iter().map(|group| account.arn(&format!("group/{group}"))).collect();
         statements.push(allow("JoinGroups", &["AddUserToGroup"], &groups, None));
     }
-    statements.extend(denials(home, &scopes, &paths));
+    statements.extend(denials(account, &scopes, &paths));
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
 /// What decides on the rights of users, for one class.
-fn grants(home: &Home, scope: &Scope, number: &str) -> Vec<Value> {
-    let users = [home.users(&scope.path)];
+fn grants(account: &AwsAccount, scope: &PolicyScope, number: &str) -> Vec<Value> {
+    let users = [account.users(&scope.path)];
     let limited =
         scope.boundary.as_ref().map(|boundary| json!({"StringEquals": {"iam:PermissionsBoundary": boundary}}));
     let names: Vec<&str> = writes_of_grants(limited.is_some())
@@ -219,7 +219,7 @@ fn grants(home: &Home, scope: &Scope, number: &str) -> Vec<Value> {
     let mut statements = vec![allow(&format!("Grant{number}"), &names, &users, limited.as_ref())];
     if let Some(policies) = scope.policies.as_ref().filter(|policies| !policies.is_empty()) {
         let mut condition = limited.unwrap_or_else(|| json!({}));
-        let arns: Vec<String> = policies.iter().map(|policy| home.policy(policy)).collect();
+        let arns: Vec<String> = policies.iter().map(|policy| account.policy(policy)).collect();
         condition["ArnLike"] = json!({"iam:PolicyARN": arns});
         statements.push(allow(&format!("Attach{number}"), &["AttachUserPolicy"], &users, Some(&condition)));
     }
@@ -227,10 +227,10 @@ fn grants(home: &Home, scope: &Scope, number: &str) -> Vec<Value> {
 }
 
 /// What stays denied even if another policy of the role allows it.
-fn denials(home: &Home, scopes: &[Scope], paths: &[String]) -> Vec<Value> {
+fn denials(account: &AwsAccount, scopes: &[PolicyScope], paths: &[String]) -> Vec<Value> {
     let mut statements = Vec::new();
     if !paths.iter().any(|path| path == "/") {
-        let users: Vec<String> = paths.iter().map(|path| home.users(path)).collect();
+        let users: Vec<String> = paths.iter().map(|path| account.users(path)).collect();
         let limited = scopes.iter().any(|scope| scope.boundary.is_some());
         let writes = [&writes_of_grants(limited), LIFECYCLE, PASSWORDS].concat();
         statements.push(json!({
@@ -239,11 +239,11 @@ fn denials(home: &Home, scopes: &[Scope], paths: &[String]) -> Vec<Value> {
     }
     statements.push(deny("NeverUnlimited", &["DeleteUserPermissionsBoundary"], &["*".to_owned()], None));
     // Who may take a user over is for AWS's admins to say: the operator cannot give itself their consent.
-    let consent = json!({"ForAnyValue:StringEqualsIgnoreCase": {"aws:TagKeys": [mark::TAG_ADOPTABLE_BY]}});
+    let consent = json!({"ForAnyValue:StringEqualsIgnoreCase": {"aws:TagKeys": [well_known::TAG_ADOPTABLE_BY]}});
     statements.push(deny("NeverItsOwnConsent", &["CreateUser", "TagUser"], &["*".to_owned()], Some(&consent)));
     for (index, path) in paths.iter().enumerate() {
         let number = if index == 0 { String::new() } else { (index + 1).to_string() };
-        let users = [home.users(path)];
+        let users = [account.users(path)];
         // A path covers all paths below it, and so the users of other classes.
         let below = || scopes.iter().filter(|scope| scope.path.starts_with(path.as_str()));
         let boundaries: Option<Vec<&str>> = below().map(|scope| scope.boundary.as_deref()).collect();
@@ -253,7 +253,7 @@ fn denials(home: &Home, scopes: &[Scope], paths: &[String]) -> Vec<Value> {
             statements.push(deny(&sid, &["CreateUser", "PutUserPermissionsBoundary"], &users, Some(&condition)));
         }
         if !below().any(|scope| scope.administrators) {
-            let arns: Vec<String> = admin::MANAGED_PATTERNS.iter().map(|policy| home.policy(policy)).collect();
+            let arns: Vec<String> = admin::MANAGED_PATTERNS.iter().map(|policy| account.policy(policy)).collect();
             let condition = json!({"ArnLike": {"iam:PolicyARN": arns}});
             let sid = format!("NeverAdministrators{number}");
             statements.push(deny(&sid, &["AttachUserPolicy"], &users, Some(&condition)));

@@ -1,6 +1,6 @@
 //! The policy held against the reference of IAM, and weighed by the evaluator of the test rig.
 
-use awsdeploy_testkit::iam_policy::{Decision, Policy, Request, reference};
+use awsdeploy_testkit::iam_policy::{Decision, Policy, Request, authorization_reference};
 
 use super::*;
 
@@ -8,12 +8,12 @@ const ACCOUNT: &str = "123456789012";
 const BOUNDARY: &str = "arn:aws:iam::123456789012:policy/deploy-boundary";
 const USER: &str = "arn:aws:iam::123456789012:user/awsdeploy/u";
 
-fn home() -> Home {
-    Home { partition: "aws".into(), account: ACCOUNT.into() }
+fn home() -> AwsAccount {
+    AwsAccount { partition: "aws".into(), id: ACCOUNT.into() }
 }
 
-fn scope() -> Scope {
-    Scope {
+fn scope() -> PolicyScope {
+    PolicyScope {
         path: "/awsdeploy/".into(),
         boundary: Some(BOUNDARY.into()),
         groups: vec!["deployers".into()],
@@ -24,22 +24,23 @@ fn scope() -> Scope {
     }
 }
 
-fn unlimited() -> Scope {
-    Scope { boundary: None, groups: vec![], path: "/".into(), ..scope() }
+fn unlimited() -> PolicyScope {
+    PolicyScope { boundary: None, groups: vec![], path: "/".into(), ..scope() }
 }
 
 /// The policy of classes, written as in manifests.
 fn of_classes(classes: &[Value]) -> Value {
     let classes = classes.iter().map(|class| serde_json::from_value(class.clone()).unwrap());
-    let scopes: Vec<Scope> = classes.map(|class: AwsDeployUserClassSpec| Scope::of_class(&class)).collect();
+    let scopes: Vec<PolicyScope> =
+        classes.map(|class: AwsDeployUserClassSpec| PolicyScope::from_class(&class)).collect();
     operator_policy(&home(), &scopes)
 }
 
 /// Whether AWS would let the operator do this.
 fn allows(policy: &Value, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
     let context = context.iter().map(|(key, value)| (*key, vec![(*value).to_owned()]));
-    let request = Request::of(action, resource, context).unwrap();
-    Policy::parse(policy).unwrap().decide(&request) == Decision::Allowed
+    let request = Request::new(action, resource, context).unwrap();
+    Policy::parse(policy).unwrap().evaluate(&request) == Decision::Allowed
 }
 
 fn user(name: &str) -> String {
@@ -87,7 +88,7 @@ fn what_a_class_does_not_allow_is_denied_by_its_policy() {
         ("iam:DeleteAccessKey", &admin, vec![], false),
         ("iam:TagUser", &admin, vec![], false),
         ("iam:TagUser", USER, vec![("aws:TagKeys", "team")], true),
-        ("iam:TagUser", USER, vec![("aws:TagKeys", mark::TAG_ADOPTABLE_BY)], false),
+        ("iam:TagUser", USER, vec![("aws:TagKeys", well_known::TAG_ADOPTABLE_BY)], false),
         ("iam:TagUser", USER, vec![("aws:TagKeys", "AwsDeploy.dev/Adoptable-By")], false),
         ("iam:AddUserToGroup", &group("readers"), vec![], true),
         ("iam:AddUserToGroup", &group("teams/a/readers"), vec![], true),
@@ -177,17 +178,17 @@ fn every_action_knows_the_resource_and_the_condition_it_is_given() {
     for scope in [scope(), unlimited()] {
         for statement in operator_policy(&home(), &[scope])["Statement"].as_array().unwrap() {
             for name in listed(&statement["Action"]) {
-                let action = reference::action(&name).unwrap_or_else(|| panic!("{name}"));
+                let action = authorization_reference::action(&name).unwrap_or_else(|| panic!("{name}"));
                 let given = [listed(&statement["Resource"]), listed(&statement["NotResource"])].concat();
                 for given in given.iter().filter(|given| *given != "*") {
                     assert!(given.contains(&format!(":{}/", action.resource.kind())), "{name} on {given}");
                 }
-                if statement["Effect"] == "Allow" && action.resource != reference::Resource::Any {
+                if statement["Effect"] == "Allow" && action.resource != authorization_reference::Resource::Any {
                     assert!(!given.contains(&"*".to_owned()), "{name} is allowed on everything");
                 }
                 let conditions = statement["Condition"].as_object().into_iter().flat_map(|all| all.values());
                 for key in conditions.flat_map(|keys| keys.as_object().unwrap().keys()) {
-                    assert!(action.knows(key), "{name} knows no condition key {key}");
+                    assert!(action.has_condition_key(key), "{name} knows no condition key {key}");
                 }
             }
         }
@@ -208,11 +209,11 @@ fn with_a_boundary_every_grant_asks_for_it_and_nothing_takes_it_away() {
     }
     assert!(!allowed_actions(&policy).contains("iam:DeleteUserPermissionsBoundary"));
     assert!(
-        !allowed_actions(&operator_policy(&home(), &[Scope { boundary: None, ..scope() }]))
+        !allowed_actions(&operator_policy(&home(), &[PolicyScope { boundary: None, ..scope() }]))
             .contains("iam:PutUserPermissionsBoundary")
     );
     assert!(
-        !allowed_actions(&operator_policy(&home(), &[Scope { groups: vec![], ..scope() }]))
+        !allowed_actions(&operator_policy(&home(), &[PolicyScope { groups: vec![], ..scope() }]))
             .contains("iam:AddUserToGroup")
     );
 }
@@ -233,14 +234,14 @@ fn the_operator_cannot_write_the_consent_to_an_adoption_itself() {
 
 #[test]
 fn writes_stay_below_the_path_of_the_accounts_own_partition() {
-    let home = Home { partition: "aws-cn".into(), ..home() };
-    let policy = operator_policy(&home, &[Scope { path: "/a/b/".into(), ..scope() }]).to_string();
+    let home = AwsAccount { partition: "aws-cn".into(), ..home() };
+    let policy = operator_policy(&home, &[PolicyScope { path: "/a/b/".into(), ..scope() }]).to_string();
     assert!(policy.contains(r#""NotResource":"arn:aws-cn:iam::123456789012:user/a/b/*""#), "{policy}");
     assert!(!policy.contains("arn:aws:iam::123456789012:user"), "{policy}");
 }
 
 #[test]
 fn it_fits_into_one_managed_policy() {
-    let size = crate::domain::policy::size(&operator_policy(&home(), &[scope()]));
+    let size = crate::domain::policy::counted_characters(&operator_policy(&home(), &[scope()]));
     assert!(size <= 6144, "{size}");
 }

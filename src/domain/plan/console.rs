@@ -2,21 +2,21 @@
 
 use super::{Effect, Note, cannot_be_written};
 use crate::{
-    api::mark,
+    api::well_known,
     domain::{
         console::ConsoleSecret,
+        current_state::{CurrentState, IamUser},
         desired::Desired,
-        world::{IamUser, World},
     },
 };
 
 /// The next effect, or what stands in its way; `None` if all is as declared.
-pub(super) fn decide(desired: &Desired, user: &IamUser, world: &World) -> Option<Result<Effect, Note>> {
-    let has_password = user.login == Some(true);
+pub(super) fn decide(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<Result<Effect, Note>> {
+    let has_password = user.login_profile == Some(true);
     let Some(console) = &desired.console else {
         // The tag says that there was console access; it goes last, so that a crash forgets nothing.
-        let (tag, _) = user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(mark::TAG_CONSOLE))?;
-        return Some(Ok(match &world.console {
+        let (tag, _) = user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(well_known::TAG_CONSOLE))?;
+        return Some(Ok(match &current.console {
             _ if has_password => Effect::RemovePassword,
             ConsoleSecret::Ours(_) => Effect::DeleteConsoleSecret,
             ConsoleSecret::Missing | ConsoleSecret::Foreign(_) => Effect::UntagUser([tag.clone()].into()),
@@ -26,7 +26,7 @@ pub(super) fn decide(desired: &Desired, user: &IamUser, world: &World) -> Option
         // The Secret stays: the same password comes back with the user.
         return has_password.then_some(Ok(Effect::RemovePassword));
     }
-    match &world.console {
+    match &current.console {
         ConsoleSecret::Foreign(whose) => {
             Some(Err(cannot_be_written(&console.secret_name, whose, "password is set", "spec.console.secretName")))
         }

@@ -11,31 +11,31 @@ use serde_json::Value;
 use crate::{
     api::user::RestartTarget,
     domain::{
-        dates::later,
-        journal::{Journal, Mode},
+        current_state::{CurrentState, DeletionBlocker},
+        dates::saturating_add,
+        journal::{AttemptPhase, Journal},
         restart::{self, Restarts},
         settings::Settings,
-        world::{Leftover, World},
     },
 };
 
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum RetireReason {
     /// Its overlap is over.
-    Retired,
+    OverlapEnded,
     /// It was held because it is used, or because AWS did not say whether it is, for as long as is allowed.
-    HeldLongEnough,
+    HoldExpired,
     /// Workloads that are to be restarted for the key after it were not rolled out for as long as is allowed.
-    NotRolledOut,
+    RolloutTimedOut,
     /// AWS quarantines the user: others may know the key.
     Quarantined,
     /// Its secret is lost and the slot is needed for a key that works.
-    MakesRoom,
+    FreesSlot,
     /// `spec.suspend`.
     Suspended,
     /// No access key is declared any more.
-    Withdrawn,
+    RemovedFromSpec,
     /// It belongs to an attempt that was given up.
     Orphan,
     /// The user is being deleted.
@@ -44,7 +44,7 @@ pub enum Why {
     Revoked,
 }
 
-/// One thing to do. Everything but [`Effect::MintKey`] can be repeated without harm.
+/// One thing to do. Everything but [`Effect::CreateKey`] can be repeated without harm.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
     /// Put our finalizer on the resource, before anything is made in AWS.
@@ -52,7 +52,7 @@ pub enum Effect {
     /// Create the IAM user with path and tags in one call.
     CreateUser,
     /// Put our marks on a user that exists, in one call. Holds what the user is about to lose, in words: it is told first.
-    Adopt(Vec<String>),
+    AdoptUser(Vec<String>),
     /// Set these tags.
     TagUser(BTreeMap<String, String>),
     /// Remove these tags.
@@ -83,7 +83,7 @@ pub enum Effect {
     ReleaseConsoleSecret,
 
     /// Write the journal, call `CreateAccessKey` once, write the key into the journal.
-    MintKey {
+    CreateKey {
         /// Keys that the user has now.
         known: Vec<String>,
         /// Target Secret that is left behind, and the key in it.
@@ -108,17 +108,17 @@ pub enum Effect {
         failed: bool,
     },
     /// Write down, on the user, when its quarantine was first seen: keys made until then are replaced.
-    DateQuarantine(Timestamp),
+    RecordQuarantine(Timestamp),
     /// The quarantine is over: take that off the user.
-    UndateQuarantine,
+    ClearQuarantine,
     /// Move the published Secret's resourceVersion, so that a paused publisher of an abandoned key fails.
     TouchPublished,
     /// Delete the journal: the attempt has come to its end.
     CloseJournal,
     /// Set a key Inactive.
-    DeactivateKey(String, Why),
+    DeactivateKey(String, RetireReason),
     /// Delete a key.
-    DeleteKey(String, Why),
+    DeleteKey(String, RetireReason),
     /// Write the published Secret again with the key that it holds.
     RewriteSecret,
     /// Delete an earlier target Secret whose key has retired.
@@ -129,13 +129,13 @@ pub enum Effect {
     /// Look at these workloads: whether they were restarted for the published key, and how far their rollout is.
     ReadWorkloads(Vec<RestartTarget>),
     /// Restart a workload for the key with this id, by an annotation of its pod template, unless that was done.
-    Restart(RestartTarget, String),
+    RestartWorkload(RestartTarget, String),
     /// Write down in the published Secret how far the restarts are.
-    NoteRestarts(Restarts),
+    RecordRestarts(Restarts),
     /// Find out what still hangs on the user and blocks its deletion.
     ReadGrants,
     /// Remove something of others that blocks the deletion of the user.
-    RemoveLeftover(Leftover),
+    RemoveDeletionBlocker(DeletionBlocker),
     /// Delete the IAM user.
     DeleteUser,
     /// Take our owner reference off the Secret so that it survives the resource.
@@ -148,9 +148,9 @@ pub enum Effect {
 
 /// What an effect asks of the facts it is decided on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Facts {
+pub enum Freshness {
     /// What a pass remembers is good enough: the effect can be repeated and undone.
-    Remembered,
+    Cached,
     /// The IAM user with its tags, its access keys, Secret and journal must have been read in this pass, in this
     /// order; its policies, groups and password are as they are remembered.
     ///
@@ -164,14 +164,14 @@ pub enum Facts {
     Live,
 }
 
-impl Facts {
+impl Freshness {
     /// Whether the world was seen well enough.
     #[must_use]
-    pub fn are_in(self, world: &World) -> bool {
+    pub fn is_met_by(self, current: &CurrentState) -> bool {
         match self {
-            Self::Remembered => true,
-            Self::LiveKeys => world.keys_read_at.is_some(),
-            Self::Live => world.keys_read_at.is_some() && world.grants_live,
+            Self::Cached => true,
+            Self::LiveKeys => current.keys_read_at.is_some(),
+            Self::Live => current.keys_read_at.is_some() && current.grants_live,
         }
     }
 }
@@ -179,32 +179,32 @@ impl Facts {
 impl Effect {
     /// Unrepeatable and destructive effects are decided on live facts only.
     #[must_use]
-    pub fn needs(&self) -> Facts {
+    pub fn required_freshness(&self) -> Freshness {
         // A quarantine is a policy.
-        if matches!(self, Self::DeactivateKey(_, Why::Quarantined)) {
-            return Facts::Live;
+        if matches!(self, Self::DeactivateKey(_, RetireReason::Quarantined)) {
+            return Freshness::Live;
         }
         match self {
-            Self::MintKey { .. }
+            Self::CreateKey { .. }
             | Self::AbandonAttempt { .. }
             | Self::DeactivateKey(..)
             | Self::DeleteKey(..)
             | Self::DeletePreviousSecret(_)
-            | Self::UntagUser(_) => Facts::LiveKeys,
+            | Self::UntagUser(_) => Freshness::LiveKeys,
             Self::CreateUser
-            | Self::Adopt(_)
-            | Self::DateQuarantine(_)
-            | Self::UndateQuarantine
+            | Self::AdoptUser(_)
+            | Self::RecordQuarantine(_)
+            | Self::ClearQuarantine
             | Self::DeleteUser
             | Self::DetachPolicy(_)
             | Self::DeleteInlinePolicy(_)
             | Self::RemoveFromGroup(_)
-            | Self::RemoveLeftover(_)
+            | Self::RemoveDeletionBlocker(_)
             | Self::WritePassword
             | Self::RemovePassword
             | Self::DeleteConsoleSecret
             | Self::DeleteSecret
-            | Self::RemoveFinalizer => Facts::Live,
+            | Self::RemoveFinalizer => Freshness::Live,
             Self::AddFinalizer
             | Self::TagUser(_)
             | Self::PutInlinePolicy(..)
@@ -221,26 +221,26 @@ impl Effect {
             | Self::RewriteSecret
             | Self::ReadLastUsed(_)
             | Self::ReadWorkloads(_)
-            | Self::Restart(..)
-            | Self::NoteRestarts(_)
+            | Self::RestartWorkload(..)
+            | Self::RecordRestarts(_)
             | Self::ReadGrants
-            | Self::ReleaseSecret => Facts::Remembered,
+            | Self::ReleaseSecret => Freshness::Cached,
         }
     }
 
     /// Whether the effect may be done on what was seen; else the facts that it needs are read anew before.
     #[must_use]
-    pub fn may_be_done_on(&self, world: &World, settings: &Settings) -> bool {
-        let in_time = match (self, world.journal(), world.keys_read_at) {
+    pub fn can_run_on(&self, current: &CurrentState, settings: &Settings) -> bool {
+        let in_time = match (self, current.journal(), current.keys_read_at) {
             // A list that was read before the dwell was over may not show the orphan yet, however late it is now.
             (
                 Self::AbandonAttempt { .. },
-                Some(Journal { mode: Mode::Intent { .. }, started_at, .. }),
+                Some(Journal { phase: AttemptPhase::Intent { .. }, started_at, .. }),
                 Some(read_at),
-            ) => read_at >= later(*started_at, settings.intent_dwell),
+            ) => read_at >= saturating_add(*started_at, settings.recovery_delay),
             _ => true,
         };
-        in_time && self.needs().are_in(world)
+        in_time && self.required_freshness().is_met_by(current)
     }
 
     /// Whether the effect is about user, policies and tags. If it fails, keys are looked after all the same.
@@ -270,7 +270,7 @@ impl Effect {
         match self {
             Self::AddFinalizer => "AddFinalizer",
             Self::CreateUser => "CreateUser",
-            Self::Adopt(_) => "Adopt",
+            Self::AdoptUser(_) => "AdoptUser",
             Self::TagUser(_) => "TagUser",
             Self::UntagUser(_) => "UntagUser",
             Self::PutInlinePolicy(..) => "PutInlinePolicy",
@@ -285,13 +285,13 @@ impl Effect {
             Self::RemovePassword => "RemovePassword",
             Self::DeleteConsoleSecret => "DeleteConsoleSecret",
             Self::ReleaseConsoleSecret => "ReleaseConsoleSecret",
-            Self::MintKey { .. } => "MintKey",
+            Self::CreateKey { .. } => "CreateKey",
             Self::VerifyKey(_) => "VerifyKey",
             Self::Publish { .. } => "Publish",
             Self::TagKey(_) => "TagKey",
             Self::AbandonAttempt { .. } => "AbandonAttempt",
-            Self::DateQuarantine(_) => "DateQuarantine",
-            Self::UndateQuarantine => "UndateQuarantine",
+            Self::RecordQuarantine(_) => "RecordQuarantine",
+            Self::ClearQuarantine => "ClearQuarantine",
             Self::TouchPublished => "TouchPublished",
             Self::CloseJournal => "CloseJournal",
             Self::DeactivateKey(..) => "DeactivateKey",
@@ -300,10 +300,10 @@ impl Effect {
             Self::DeletePreviousSecret(_) => "DeletePreviousSecret",
             Self::ReadLastUsed(_) => "ReadLastUsed",
             Self::ReadWorkloads(_) => "ReadWorkloads",
-            Self::Restart(..) => "Restart",
-            Self::NoteRestarts(_) => "NoteRestarts",
+            Self::RestartWorkload(..) => "RestartWorkload",
+            Self::RecordRestarts(_) => "RecordRestarts",
             Self::ReadGrants => "ReadGrants",
-            Self::RemoveLeftover(_) => "RemoveLeftover",
+            Self::RemoveDeletionBlocker(_) => "RemoveDeletionBlocker",
             Self::DeleteUser => "DeleteUser",
             Self::ReleaseSecret => "ReleaseSecret",
             Self::DeleteSecret => "DeleteSecret",
@@ -327,7 +327,7 @@ impl fmt::Display for Effect {
                 write!(formatter, "{verb} {arn}")
             }
             Self::AddToGroup(group) | Self::RemoveFromGroup(group) => write!(formatter, "{verb} {group}"),
-            Self::RemoveLeftover(leftover) => write!(formatter, "{verb} {leftover}"),
+            Self::RemoveDeletionBlocker(leftover) => write!(formatter, "{verb} {leftover}"),
             Self::VerifyKey(id) | Self::Publish { key_id: id, .. } | Self::TagKey(id) => {
                 write!(formatter, "{verb} {id}")
             }
@@ -336,8 +336,8 @@ impl fmt::Display for Effect {
             Self::ReadWorkloads(all) => {
                 write!(formatter, "{verb} {}", all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
             }
-            Self::Restart(target, id) => write!(formatter, "{verb} {target} for {id}"),
-            Self::NoteRestarts(restarts) => {
+            Self::RestartWorkload(target, id) => write!(formatter, "{verb} {target} for {id}"),
+            Self::RecordRestarts(restarts) => {
                 write!(formatter, "{verb} {}", restart::encode(restarts).unwrap_or_else(|| "all done".to_owned()))
             }
             Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),

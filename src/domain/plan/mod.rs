@@ -4,15 +4,15 @@
 //! result, and asks again; so every decision is made on the newest facts, and a crash between two
 //! effects is the same as a pass that ended there.
 
-// A sum of a date that others could write must not end a pass: `dates::later`.
+// A sum of a date that others could write must not end a pass: `dates::saturating_add`.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
+mod claim;
 mod cleanup;
 mod console;
 mod effect;
-mod revoked;
+mod revocation;
 pub mod rotation;
-mod standing;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -21,16 +21,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-pub use cleanup::{Leaving, cleanup, declared_grants};
-pub use effect::{Effect, Facts, Why};
-pub use revoked::{Revoked, revoked};
-pub use rotation::restarts_owed;
-pub use standing::{Standing, standing};
+pub use claim::{Claim, evaluate_claim};
+pub use cleanup::{declared_grants, plan_cleanup};
+pub use effect::{Effect, Freshness, RetireReason};
+pub use revocation::{RevocationPolicy, plan_revocation};
+pub use rotation::required_restarts;
 
 use super::{
+    current_state::{CurrentState, CurrentUser, PublishedSecret},
     desired::Desired,
     settings::Settings,
-    world::{Iam, Published, World},
 };
 use crate::api::Reason;
 
@@ -40,7 +40,7 @@ pub struct Plan {
     /// Effects in order. A pass does the first and plans again.
     pub effects: Vec<Effect>,
     /// When the next pass has something to do even if nothing changes.
-    pub wake_at: Option<Timestamp>,
+    pub requeue_at: Option<Timestamp>,
     /// Something that stands in the way of user and policies.
     pub user: Option<Note>,
     /// Something to tell about the key in the Secret.
@@ -50,7 +50,7 @@ pub struct Plan {
     /// When the next rotation begins.
     pub next_rotation: Option<Timestamp>,
     /// When superseded keys are set Inactive, by their ids.
-    pub retires: BTreeMap<String, Timestamp>,
+    pub deactivate_at: BTreeMap<String, Timestamp>,
 }
 
 /// A reason with a sentence for people.
@@ -72,61 +72,61 @@ impl Note {
 
 impl Plan {
     /// Nothing to do.
-    pub(crate) fn at_rest(rotation: Note) -> Self {
+    pub(crate) fn idle(rotation: Note) -> Self {
         Self {
             effects: Vec::new(),
-            wake_at: None,
+            requeue_at: None,
             user: None,
             key: None,
             rotation,
             next_rotation: None,
-            retires: BTreeMap::new(),
+            deactivate_at: BTreeMap::new(),
         }
     }
 }
 
 /// Decides what to do for a resource that is not being deleted.
 #[must_use]
-pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Settings) -> Plan {
-    let standing = world.user().map(|user| standing(&desired.target, desired.adoption, &desired.path, user));
-    if let Some(Standing::Stranger(note)) = standing {
-        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::at_rest(note) };
+pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings: &Settings) -> Plan {
+    let claim = current.user().map(|user| evaluate_claim(&desired.target, desired.adoption, &desired.path, user));
+    if let Some(Claim::NotOwned(note)) = claim {
+        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::idle(note) };
     }
-    let adopt = standing == Some(Standing::Adoptable);
+    let adopt = claim == Some(Claim::Adoptable);
     // A Secret that is not ours is found before anything is made in AWS.
-    let conflict = secret_conflict(desired, world);
-    if let (Some(note), true) = (&conflict, adopt || world.iam == Iam::Absent) {
-        return Plan { key: Some(note.clone()), ..Plan::at_rest(note.clone()) };
+    let conflict = secret_conflict(desired, current);
+    if let (Some(note), true) = (&conflict, adopt || current.iam == CurrentUser::Absent) {
+        return Plan { key: Some(note.clone()), ..Plan::idle(note.clone()) };
     }
     let mut effects = Vec::new();
-    if !world.finalizer {
+    if !current.finalizer {
         effects.push(Effect::AddFinalizer);
     }
-    let Some(iam_user) = world.user() else {
+    let Some(iam_user) = current.user() else {
         effects.push(Effect::CreateUser);
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
-        return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
+        return Plan { effects, key: Some(pending.clone()), ..Plan::idle(pending) };
     };
     if adopt {
-        effects.push(Effect::Adopt(user::losses(desired, iam_user)));
+        effects.push(Effect::AdoptUser(user::losses(desired, iam_user)));
         let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
-        return Plan { effects, key: Some(pending.clone()), ..Plan::at_rest(pending) };
+        return Plan { effects, key: Some(pending.clone()), ..Plan::idle(pending) };
     }
 
-    let mut sync = if world.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, world) };
+    let mut sync = if current.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, current) };
     let mut user_note = None;
-    match console::decide(desired, iam_user, world).filter(|_| !world.user_sync_failed) {
+    match console::decide(desired, iam_user, current).filter(|_| !current.user_sync_failed) {
         Some(Ok(effect)) => sync.push(effect),
         Some(Err(note)) => user_note = Some(note),
         None => {}
     }
-    let scene = rotation::Scene {
+    let scene = rotation::RotationInput {
         desired,
-        world,
+        current,
         user: iam_user,
         now,
         settings,
-        user_ready: sync.is_empty() && !world.user_sync_failed,
+        user_ready: sync.is_empty() && !current.user_sync_failed,
         conflict,
     };
     let outlook = rotation::decide(&scene);
@@ -140,25 +140,25 @@ pub fn plan(desired: &Desired, world: &World, now: Timestamp, settings: &Setting
     }
     Plan {
         effects,
-        wake_at: outlook.wake_at,
+        requeue_at: outlook.requeue_at,
         user: outlook.quarantine.or(user_note),
         key: outlook.key,
         rotation: outlook.rotation,
         next_rotation: outlook.next_rotation,
-        retires: outlook.retires,
+        deactivate_at: outlook.deactivate_at,
     }
 }
 
 /// The target Secret or the journal cannot be written because of somebody else.
-fn secret_conflict(desired: &Desired, world: &World) -> Option<Note> {
-    use super::world::JournalSeen;
+fn secret_conflict(desired: &Desired, current: &CurrentState) -> Option<Note> {
+    use super::current_state::JournalSecret;
     // Nothing is going to be written.
     desired.key.as_ref()?;
     let target = &desired.target;
-    let (name, whose) = match (&world.published, &world.journal) {
-        (Published::Foreign(whose), _) => (&target.secret_name, whose.clone()),
-        (_, JournalSeen::Foreign(whose)) => (&target.journal_name, whose.clone()),
-        (Published::Ours(facts), _) if facts.immutable && !(facts.intact && facts.as_declared) => {
+    let (name, whose) = match (&current.published, &current.journal) {
+        (PublishedSecret::Foreign(whose), _) => (&target.secret_name, whose.clone()),
+        (_, JournalSecret::Foreign(whose)) => (&target.journal_name, whose.clone()),
+        (PublishedSecret::Ours(facts), _) if facts.immutable && !(facts.intact && facts.matches_spec) => {
             return Some(immutable(desired));
         }
         _ => return None,

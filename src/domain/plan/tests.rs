@@ -6,36 +6,36 @@ mod console;
 mod dates;
 mod hold;
 mod quarantine;
+mod removed_from_spec;
 mod restart;
 mod rotation;
 mod simulation;
 mod sync;
 mod user;
-mod withdraw;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Effect, Leaving, Plan, Why, rotation::RULES};
+use super::{Effect, Plan, RetireReason, rotation::RULES};
 use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
         console::{ConsoleFacts, ConsoleSecret},
+        current_state::{
+            AccessKey, CurrentState, CurrentUser, DeletionBlocker, Grants, IamUser, JournalSecret, LastUse,
+            PublishedSecret, StatusHints, UserAbsence, Verification,
+        },
         desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant},
-        journal::{Journal, Mode},
+        journal::{AttemptPhase, Journal},
         owner::{Owner, key_tag},
-        schedule::{CronSchedule, Rhythm},
+        schedule::{CronSchedule, RotationSchedule},
         secret::PublishedFacts,
         settings::Settings,
         target::Target,
         validate::validate,
         window::Window,
-        world::{
-            AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Leftover, NoUser, Published, Reported, Verification,
-            World,
-        },
     },
 };
 
@@ -71,7 +71,7 @@ const fn days(amount: i64) -> SignedDuration {
 #[derive(Clone, Debug)]
 struct Case {
     desired: Desired,
-    world: World,
+    current: CurrentState,
     settings: Settings,
     leaving: DeletionPolicy,
 }
@@ -88,10 +88,10 @@ fn at_rest() -> Case {
         "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"}, "spec": {},
     }))
     .unwrap();
-    let target = Target::of(&resource, "cluster").unwrap();
+    let target = Target::from_resource(&resource, "cluster").unwrap();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
     let settings = Settings::default();
-    let desired = validate(&resource, &target, &Grant::simplest(), &account, &settings).unwrap();
+    let desired = validate(&resource, &target, &Grant::minimal(), &account, &settings).unwrap();
     let user = IamUser {
         name: target.user_name.clone(),
         arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
@@ -100,11 +100,11 @@ fn at_rest() -> Case {
         keys: Vec::new(),
         grants: Some(Grants::default()),
         boundary: None,
-        leftovers: None,
-        login: None,
+        deletion_blockers: None,
+        login_profile: None,
     };
-    let world = World { iam: Iam::Found(user), ..World::empty(now()) };
-    Case { desired, world, settings, leaving: DeletionPolicy::Delete }
+    let current = CurrentState { iam: CurrentUser::Found(user), ..CurrentState::empty(now()) };
+    Case { desired, current, settings, leaving: DeletionPolicy::Delete }
         .key("K1", days(10))
         .tagged("K1")
         .published("K1", days(10))
@@ -127,23 +127,23 @@ fn staged() -> Case {
 
 impl Case {
     fn user(mut self, change: impl FnOnce(&mut IamUser)) -> Self {
-        match &mut self.world.iam {
-            Iam::Found(user) => change(user),
-            Iam::Absent => panic!("there is no user"),
+        match &mut self.current.iam {
+            CurrentUser::Found(user) => change(user),
+            CurrentUser::Absent => panic!("there is no user"),
         }
         self
     }
 
     fn facts(mut self, change: impl FnOnce(&mut PublishedFacts)) -> Self {
-        match &mut self.world.published {
-            Published::Ours(facts) => change(facts),
+        match &mut self.current.published {
+            PublishedSecret::Ours(facts) => change(facts),
             other => panic!("there is no Secret of ours: {other:?}"),
         }
         self
     }
 
-    fn world(mut self, change: impl FnOnce(&mut World)) -> Self {
-        change(&mut self.world);
+    fn current(mut self, change: impl FnOnce(&mut CurrentState)) -> Self {
+        change(&mut self.current);
         self
     }
 
@@ -163,13 +163,13 @@ impl Case {
 
     // --- IAM
 
-    fn no_user(self) -> Self {
-        self.world(|world| (world.iam, world.no_user) = (Iam::Absent, Some(NoUser::Removed)))
+    fn user_absence(self) -> Self {
+        self.current(|current| (current.iam, current.user_absence) = (CurrentUser::Absent, Some(UserAbsence::Removed)))
     }
 
     /// To a deletion, IAM has shown no user of ours for so long.
     fn unseen_for(self, age: SignedDuration) -> Self {
-        self.world(|world| world.no_user = Some(NoUser::Unseen { since: ago(age) }))
+        self.current(|current| current.user_absence = Some(UserAbsence::NotObserved { since: ago(age) }))
     }
 
     fn key(self, id: &str, age: SignedDuration) -> Self {
@@ -186,7 +186,7 @@ impl Case {
     }
 
     fn inactive_since(self, id: &str, age: SignedDuration) -> Self {
-        self.inactive(id).world(|world| _ = world.reported.inactive_since.insert(id.into(), ago(age)))
+        self.inactive(id).current(|current| _ = current.hints.inactive_since.insert(id.into(), ago(age)))
     }
 
     fn tagged(self, id: &str) -> Self {
@@ -204,7 +204,7 @@ impl Case {
 
     /// The age of IAM's list; the pass has been slow since.
     fn listed(self, age: SignedDuration) -> Self {
-        self.world(|world| world.keys_read_at = Some(ago(age)))
+        self.current(|current| current.keys_read_at = Some(ago(age)))
     }
 
     // --- the Secret
@@ -212,8 +212,8 @@ impl Case {
     /// Its key is one that can have been handed out then.
     fn published(self, id: &str, age: SignedDuration) -> Self {
         let facts = PublishedFacts::of(id, ago(age));
-        let case = self.world(|world| world.published = Published::Ours(facts));
-        if case.world.handed_out_at(now()) == Some(ago(age)) {
+        let case = self.current(|current| current.published = PublishedSecret::Ours(facts));
+        if case.current.publication_time(now()) == Some(ago(age)) {
             return case;
         }
         case.user(|user| {
@@ -228,11 +228,11 @@ impl Case {
     }
 
     fn no_secret(self) -> Self {
-        self.world(|world| world.published = Published::Missing)
+        self.current(|current| current.published = PublishedSecret::Missing)
     }
 
     fn foreign_secret(self) -> Self {
-        self.world(|world| world.published = Published::Foreign("it belongs to somebody".into()))
+        self.current(|current| current.published = PublishedSecret::Foreign("it belongs to somebody".into()))
     }
 
     fn edited(self) -> Self {
@@ -249,29 +249,29 @@ impl Case {
 
     // --- the journal
 
-    fn journal(self, age: SignedDuration, mode: Mode) -> Self {
-        let journal = Journal { started_at: ago(age), rotate_request: None, previous_secret: None, mode };
-        self.world(|world| world.journal = JournalSeen::Attempt { attempt: ATTEMPT.into(), journal })
+    fn journal(self, age: SignedDuration, phase: AttemptPhase) -> Self {
+        let journal = Journal { started_at: ago(age), rotate_request: None, previous_secret: None, phase };
+        self.current(|current| current.journal = JournalSecret::Attempt { attempt: ATTEMPT.into(), journal })
     }
 
     fn intent(self, age: SignedDuration, known: &[&str]) -> Self {
-        self.journal(age, Mode::Intent { known: strings(known) })
+        self.journal(age, AttemptPhase::Intent { known: strings(known) })
     }
 
     fn keyed(self, id: &str, age: SignedDuration) -> Self {
-        self.journal(age, Mode::Keyed { key_id: id.into(), keyed_at: ago(age) })
+        self.journal(age, AttemptPhase::Keyed { key_id: id.into(), keyed_at: ago(age) })
     }
 
     fn abandoned(self, orphans: &[&str]) -> Self {
-        self.journal(mins(2), Mode::Abandoned { orphans: strings(orphans) })
+        self.journal(mins(2), AttemptPhase::Abandoned { orphans: strings(orphans) })
     }
 
     fn unknown_journal(self) -> Self {
-        self.world(|world| world.journal = JournalSeen::Unknown("format 2".into()))
+        self.current(|current| current.journal = JournalSecret::Unknown("format 2".into()))
     }
 
     fn foreign_journal(self) -> Self {
-        self.world(|world| world.journal = JournalSeen::Foreign("somebody's".into()))
+        self.current(|current| current.journal = JournalSecret::Foreign("somebody's".into()))
     }
 
     fn accepted(self, id: &str, times: u32) -> Self {
@@ -280,7 +280,7 @@ impl Case {
 
     fn checked(self, id: &str, times: u32, age: SignedDuration) -> Self {
         let seen = Verification { key_id: id.into(), successes: times, last_at: ago(age) };
-        self.world(|world| world.verification = Some(seen))
+        self.current(|current| current.verification = Some(seen))
     }
 
     // --- AWS's record of uses
@@ -288,26 +288,26 @@ impl Case {
     /// AWS was asked some time ago and said that the key had been used at this age.
     fn last_used(self, id: &str, used: Option<SignedDuration>, asked: SignedDuration) -> Self {
         let answer = LastUse { used_at: used.map(ago), asked_at: ago(asked) };
-        self.world(|world| _ = world.last_used.insert(id.into(), answer))
+        self.current(|current| _ = current.last_used.insert(id.into(), answer))
     }
 
     // --- status
 
     fn failed(self, times: u32, age: SignedDuration) -> Self {
-        self.world(|world| {
-            world.reported.failed_attempts = times;
-            world.reported.last_failure = Some(ago(age));
+        self.current(|current| {
+            current.hints.failed_attempts = times;
+            current.hints.last_failure = Some(ago(age));
         })
     }
 
     fn rotated_before(self, age: SignedDuration) -> Self {
-        self.world(|world| world.reported.last_rotation = Some(ago(age)))
+        self.current(|current| current.hints.last_rotation = Some(ago(age)))
     }
 
     // --- the spec
 
     fn every(self, interval: SignedDuration) -> Self {
-        self.declared_key(|key| key.rhythm = Rhythm::Every(interval))
+        self.declared_key(|key| key.schedule = RotationSchedule::Every(interval))
     }
 
     fn window(self, opens: &str, duration: SignedDuration) -> Self {
@@ -340,8 +340,8 @@ impl Case {
             desired.key = None;
             desired.console = Some(console);
         })
-        .world(|world| world.console = ConsoleSecret::Ours(applied))
-        .user(|user| user.login = Some(true))
+        .current(|current| current.console = ConsoleSecret::Ours(applied))
+        .user(|user| user.login_profile = Some(true))
     }
 
     fn policy_missing(self) -> Self {
@@ -356,11 +356,11 @@ impl Case {
     // --- what comes of it
 
     fn plan(&self) -> Plan {
-        super::plan(&self.desired, &self.world, now(), &self.settings)
+        super::plan(&self.desired, &self.current, now(), &self.settings)
     }
 
     fn cleanup(&self) -> Plan {
-        super::cleanup(&self.desired.target, Leaving { policy: self.leaving }, &self.world, now(), &self.settings)
+        super::plan_cleanup(&self.desired.target, self.leaving, &self.current, now(), &self.settings)
     }
 
     /// The next effect, in words.
@@ -380,7 +380,7 @@ impl Case {
     fn waits(&self, wait: impl Into<Option<SignedDuration>>, reason: Reason) {
         let plan = self.plan();
         assert_eq!(words(&plan), "nothing");
-        assert_eq!(plan.wake_at.map(|at| at.duration_since(now())), wait.into());
+        assert_eq!(plan.requeue_at.map(|at| at.duration_since(now())), wait.into());
         assert_eq!(plan.rotation.reason, reason, "{}", plan.rotation.message);
     }
 
@@ -401,9 +401,9 @@ fn words(plan: &Plan) -> String {
 
 fn in_words(effect: &Effect) -> String {
     match effect {
-        Effect::MintKey { known, previous_secret: None } => format!("MintKey beside {}", known.join(", ")),
-        Effect::MintKey { known, previous_secret: Some((name, key)) } => {
-            format!("MintKey beside {}, leaving {name} with {key}", known.join(", "))
+        Effect::CreateKey { known, previous_secret: None } => format!("CreateKey beside {}", known.join(", ")),
+        Effect::CreateKey { known, previous_secret: Some((name, key)) } => {
+            format!("CreateKey beside {}, leaving {name} with {key}", known.join(", "))
         }
         Effect::AbandonAttempt { failed: true, .. } => format!("{effect}, failed"),
         other => other.to_string(),

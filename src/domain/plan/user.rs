@@ -4,22 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Effect;
 use crate::{
-    api::mark,
+    api::well_known,
     domain::{
+        current_state::{CurrentState, Grants, IamUser},
         desired::Desired,
         owner::Owner,
         policy,
-        world::{Grants, IamUser, World},
     },
 };
 
 /// Whether a tag is the consent of an AWS admin that this very resource takes the user over.
 pub(super) fn is_consent_to(owner: &Owner, key: &str, value: &str) -> bool {
-    key.eq_ignore_ascii_case(mark::TAG_ADOPTABLE_BY) && value == owner.adoptable_by()
+    key.eq_ignore_ascii_case(well_known::TAG_ADOPTABLE_BY) && value == owner.adoptable_by()
 }
 
 /// The writes that bring the user to what is declared; none if it is.
-pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
+pub(super) fn sync(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<Effect> {
     let mut effects = Vec::new();
     // The boundary limits whatever comes after it. None declared: one set by an AWS admin stays.
     if let Some(boundary) = desired.boundary.as_ref().filter(|boundary| user.boundary.as_ref() != Some(*boundary)) {
@@ -28,7 +28,7 @@ pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effe
     if let Some(grants) = &user.grants {
         effects.extend(shrink(desired, grants));
     }
-    effects.extend(tags(desired, user, world));
+    effects.extend(tags(desired, user, current));
     if let Some(grants) = &user.grants {
         effects.extend(grow(desired, grants));
     }
@@ -38,10 +38,9 @@ pub(super) fn sync(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effe
 /// What a user that is adopted is about to lose, in words: policies and groups are exclusive.
 pub(super) fn losses(desired: &Desired, user: &IamUser) -> Vec<String> {
     let Some(grants) = &user.grants else { return Vec::new() };
-    let written = desired
-        .inline
-        .iter()
-        .filter(|(name, document)| grants.inline.get(*name).is_some_and(|found| !policy::same(found, document)));
+    let written = desired.inline.iter().filter(|(name, document)| {
+        grants.inline.get(*name).is_some_and(|found| !policy::is_equivalent(found, document))
+    });
     let written = written.map(|(name, _)| format!("the present document of inline policy {name}"));
     shrink(desired, grants)
         .into_iter()
@@ -81,11 +80,19 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     let mut puts: Vec<_> = desired
         .inline
         .iter()
-        .filter(|(name, document)| !grants.inline.get(*name).is_some_and(|found| policy::same(found, document)))
+        .filter(|(name, document)| {
+            !grants.inline.get(*name).is_some_and(|found| policy::is_equivalent(found, document))
+        })
         .map(|(name, document)| {
-            let before =
-                grants.inline.get(name).map_or(0, |found| i64::try_from(policy::size(found)).unwrap_or(i64::MAX));
-            (i64::try_from(policy::size(document)).unwrap_or(i64::MAX).saturating_sub(before), name, document)
+            let before = grants
+                .inline
+                .get(name)
+                .map_or(0, |found| i64::try_from(policy::counted_characters(found)).unwrap_or(i64::MAX));
+            (
+                i64::try_from(policy::counted_characters(document)).unwrap_or(i64::MAX).saturating_sub(before),
+                name,
+                document,
+            )
         })
         .collect();
     // All documents together have a limit; what shrinks makes room for what grows.
@@ -97,15 +104,15 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
 }
 
 /// What the console shows as the description of the published key. It comes with the mark of the key; here it is kept.
-fn description(desired: &Desired, user: &IamUser, world: &World) -> Option<(String, String)> {
-    let published = world.published().filter(|facts| user.is_tagged(&facts.key_id))?;
+fn description(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<(String, String)> {
+    let published = current.published().filter(|facts| user.is_tagged(&facts.key_id))?;
     Some((published.key_id.clone(), desired.key.as_ref()?.description.clone()?))
 }
 
-fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
+fn tags(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<Effect> {
     // IAM compares tag keys without regard to case: writing `owner` replaces `Owner`.
     let found: BTreeMap<String, &String> = user.tags.iter().map(|(key, value)| (key.to_lowercase(), value)).collect();
-    let description = description(desired, user, world);
+    let description = description(desired, user, current);
     let set: BTreeMap<String, String> = desired
         .tags
         .iter()
@@ -117,8 +124,8 @@ fn tags(desired: &Desired, user: &IamUser, world: &World) -> Vec<Effect> {
     let dropped = |key: &String, value: &String| {
         // The consent that led to the adoption. One that names another resource is between AWS's admins and that one.
         let consent = is_consent_to(&desired.target.owner, key, value);
-        let was_declared = world.reported.tag_keys.iter().any(|old| old.to_lowercase() == key.to_lowercase());
-        let ours = was_declared || key == mark::TAG_USE_CASE || consent;
+        let was_declared = current.hints.tag_keys.iter().any(|old| old.to_lowercase() == key.to_lowercase());
+        let ours = was_declared || key == well_known::TAG_USE_CASE || consent;
         ours && !declared.contains(&key.to_lowercase())
     };
     let remove: BTreeSet<String> =

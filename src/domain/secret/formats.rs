@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Most bytes that the operator writes into a Secret. Kubernetes takes 1,048,576; the rest is left to what others add.
-pub const SIZE_LIMIT: usize = 1_000_000;
+pub const MAX_SECRET_BYTES: usize = 1_000_000;
 
 const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
 const SECRET_ACCESS_KEY: &str = "AWS_SECRET_ACCESS_KEY";
@@ -43,7 +43,7 @@ pub fn data(desired: &DesiredSecret, key: &KeyMaterial) -> BTreeMap<String, Vec<
     let values = values(desired, key);
     for (name, text) in &desired.templates {
         // Checked before there was a key, in a way that no key can change.
-        data.extend(template::fill(text, &values).map(|text| (name.clone(), text)));
+        data.extend(template::render(text, &values).map(|text| (name.clone(), text)));
     }
     data.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
 }
@@ -79,9 +79,9 @@ pub fn violations(desired: &DesiredSecret) -> Vec<Violation> {
         }
     }
     let size: usize = data(desired, &key).values().map(Vec::len).sum();
-    if size > SIZE_LIMIT {
+    if size > MAX_SECRET_BYTES {
         violate(format!(
-            "the Secret would have {size} bytes, the operator writes at most {SIZE_LIMIT}; shorten the templates"
+            "the Secret would have {size} bytes, the operator writes at most {MAX_SECRET_BYTES}; shorten the templates"
         ));
     }
     found

@@ -21,7 +21,7 @@ use super::{
     desired::DesiredSecret,
     restart::{self, Restarts},
 };
-use crate::api::mark;
+use crate::api::well_known;
 
 /// An access key with its secret. Its `Debug` redacts the secret.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct KeyMaterial {
 
 /// Labels, annotations and data of a Secret. No `Debug`: the data is secret.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Content {
+pub struct SecretContent {
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations.
@@ -61,7 +61,7 @@ pub struct Publication {
 impl Publication {
     /// Notes a Secret of another name that is left behind, and those that it has left behind itself: their keys may not be
     /// retired yet. `left` is what it says, if it is there.
-    pub fn leave_behind(&mut self, (name, key_id): &(String, String), left: Option<Self>) {
+    pub fn record_previous_secret(&mut self, (name, key_id): &(String, String), left: Option<Self>) {
         for (name, key_id) in left.unwrap_or_default().previous {
             self.previous.entry(name).or_insert(key_id);
         }
@@ -81,7 +81,7 @@ pub struct PublishedFacts {
     /// Id and secret are the ones we wrote. False: edited by hand, the value is lost.
     pub intact: bool,
     /// Files, labels and annotations are as declared.
-    pub as_declared: bool,
+    pub matches_spec: bool,
     /// Attempt whose late publication this Secret has fenced off.
     pub fence: Option<String>,
     /// Earlier target Secrets of ours that wait for their key to retire: name -> key id.
@@ -108,7 +108,7 @@ impl PublishedFacts {
             published_at,
             rotate_honoured: None,
             intact: true,
-            as_declared: true,
+            matches_spec: true,
             fence: None,
             previous: BTreeMap::new(),
             restarts: BTreeMap::new(),
@@ -120,20 +120,25 @@ impl PublishedFacts {
 /// The Secret as it should be, laid over what is there: what others put into it stays, what we
 /// put there and no longer declare goes.
 #[must_use]
-pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publication, existing: &Content) -> Content {
+pub fn render(
+    desired: &DesiredSecret,
+    key: &KeyMaterial,
+    publication: &Publication,
+    existing: &SecretContent,
+) -> SecretContent {
     let mut annotations = desired.annotations.clone();
-    annotations.insert(mark::ANNOTATION_KEY_ID.to_owned(), key.id.clone());
-    annotations.insert(mark::ANNOTATION_PUBLISHED_AT.to_owned(), publication.published_at.to_string());
-    annotations.insert(mark::ANNOTATION_CHECKSUM.to_owned(), checksum(key));
+    annotations.insert(well_known::ANNOTATION_KEY_ID.to_owned(), key.id.clone());
+    annotations.insert(well_known::ANNOTATION_PUBLISHED_AT.to_owned(), publication.published_at.to_string());
+    annotations.insert(well_known::ANNOTATION_CHECKSUM.to_owned(), checksum(key));
     for (name, value) in [
-        (mark::ANNOTATION_ROTATE_HONOURED, publication.rotate_honoured.clone()),
-        (mark::ANNOTATION_FENCE, publication.fence.clone()),
+        (well_known::ANNOTATION_ROTATE_HONOURED, publication.rotate_honoured.clone()),
+        (well_known::ANNOTATION_FENCE, publication.fence.clone()),
         (
-            mark::ANNOTATION_PREVIOUS_SECRETS,
+            well_known::ANNOTATION_PREVIOUS_SECRETS,
             (!publication.previous.is_empty())
                 .then(|| serde_json::to_string(&publication.previous).unwrap_or_default()),
         ),
-        (mark::ANNOTATION_RESTARTS, restart::encode(&publication.restarts)),
+        (well_known::ANNOTATION_RESTARTS, restart::encode(&publication.restarts)),
     ] {
         if let Some(value) = value {
             annotations.insert(name.to_owned(), value);
@@ -145,11 +150,11 @@ pub fn render(desired: &DesiredSecret, key: &KeyMaterial, publication: &Publicat
         annotations: annotations.keys().cloned().collect(),
         data: data.keys().cloned().collect(),
     };
-    owned.annotations.insert(mark::ANNOTATION_OWNED.to_owned());
-    annotations.insert(mark::ANNOTATION_OWNED.to_owned(), serde_json::to_string(&owned).unwrap_or_default());
+    owned.annotations.insert(well_known::ANNOTATION_OWNED.to_owned());
+    annotations.insert(well_known::ANNOTATION_OWNED.to_owned(), serde_json::to_string(&owned).unwrap_or_default());
 
     let before = owned_before(existing);
-    Content {
+    SecretContent {
         labels: lay_over(&existing.labels, &before.labels, desired.labels.clone()),
         annotations: lay_over(&existing.annotations, &before.annotations, annotations),
         data: lay_over(&existing.data, &before.data, data),
@@ -170,54 +175,60 @@ fn lay_over<V: Clone>(
     all
 }
 
-fn owned_before(content: &Content) -> Owned {
-    content.annotations.get(mark::ANNOTATION_OWNED).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+fn owned_before(content: &SecretContent) -> Owned {
+    content
+        .annotations
+        .get(well_known::ANNOTATION_OWNED)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default()
 }
 
 /// The key material in a published Secret, if it is readable and is what we wrote.
 #[must_use]
-pub fn material(content: &Content) -> Option<KeyMaterial> {
+pub fn read_key(content: &SecretContent) -> Option<KeyMaterial> {
     let owned = owned_before(content).data;
     // Without the annotation all data counts: an edit of it must not cost a key.
     let key = formats::read(&content.data, |name| owned.is_empty() || owned.contains(name))?;
     let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
-    (annotation(mark::ANNOTATION_KEY_ID) == Some(&key.id)
-        && annotation(mark::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
+    (annotation(well_known::ANNOTATION_KEY_ID) == Some(&key.id)
+        && annotation(well_known::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
     .then_some(key)
 }
 
 /// What the annotations say about the publication. An unreadable time is the epoch: old, so that
 /// nothing is held back by it.
 #[must_use]
-pub fn publication(content: &Content) -> Publication {
+pub fn read_publication(content: &SecretContent) -> Publication {
     let annotation = |name: &str| content.annotations.get(name).cloned();
     Publication {
-        published_at: annotation(mark::ANNOTATION_PUBLISHED_AT).and_then(|text| text.parse().ok()).unwrap_or_default(),
-        rotate_honoured: annotation(mark::ANNOTATION_ROTATE_HONOURED),
-        fence: annotation(mark::ANNOTATION_FENCE),
-        previous: annotation(mark::ANNOTATION_PREVIOUS_SECRETS)
+        published_at: annotation(well_known::ANNOTATION_PUBLISHED_AT)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
+        rotate_honoured: annotation(well_known::ANNOTATION_ROTATE_HONOURED),
+        fence: annotation(well_known::ANNOTATION_FENCE),
+        previous: annotation(well_known::ANNOTATION_PREVIOUS_SECRETS)
             .and_then(|text| serde_json::from_str(&text).ok())
             .unwrap_or_default(),
-        restarts: annotation(mark::ANNOTATION_RESTARTS).map(|text| restart::decode(&text)).unwrap_or_default(),
+        restarts: annotation(well_known::ANNOTATION_RESTARTS).map(|text| restart::decode(&text)).unwrap_or_default(),
     }
 }
 
 /// Reads back our own published Secret. `desired` is absent when the resource is invalid; then
 /// nothing is held against the Secret's form.
 #[must_use]
-pub fn facts(content: &Content, immutable: bool, desired: Option<&DesiredSecret>) -> PublishedFacts {
-    let publication = publication(content);
-    let material = material(content);
-    let as_declared = match (&material, desired) {
+pub fn read_facts(content: &SecretContent, immutable: bool, desired: Option<&DesiredSecret>) -> PublishedFacts {
+    let publication = read_publication(content);
+    let material = read_key(content);
+    let matches_spec = match (&material, desired) {
         (Some(key), Some(desired)) => render(desired, key, &publication, content) == *content,
         _ => true,
     };
     PublishedFacts {
-        key_id: content.annotations.get(mark::ANNOTATION_KEY_ID).cloned().unwrap_or_default(),
+        key_id: content.annotations.get(well_known::ANNOTATION_KEY_ID).cloned().unwrap_or_default(),
         published_at: publication.published_at,
         rotate_honoured: publication.rotate_honoured,
         intact: material.is_some(),
-        as_declared,
+        matches_spec,
         fence: publication.fence,
         previous: publication.previous,
         restarts: publication.restarts,

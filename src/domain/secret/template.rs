@@ -24,7 +24,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 pub type Values = BTreeMap<&'static str, String>;
 
 /// What the lexer has just seen.
-enum Seen {
+enum LexState {
     Text,
     Opening,
     Value { filters: usize },
@@ -36,31 +36,31 @@ enum Seen {
 /// # Errors
 /// The first thing in it that is not text, a value or a filter.
 pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
-    let mut seen = Seen::Text;
+    let mut seen = LexState::Text;
     for token in minijinja::machinery::tokenize(text, false, syntax()) {
         let (token, span) = token.map_err(|error| told(&error))?;
         let line = span.start_line;
         seen = match (seen, token) {
-            (Seen::Text, Token::TemplateData(_)) | (Seen::Value { .. }, Token::VariableEnd) => Seen::Text,
-            (Seen::Text, Token::VariableStart) => Seen::Opening,
+            (LexState::Text, Token::TemplateData(_)) | (LexState::Value { .. }, Token::VariableEnd) => LexState::Text,
+            (LexState::Text, Token::VariableStart) => LexState::Opening,
             (_, Token::BlockStart) => {
                 return Err(format!(
                     "line {line}: there are no statements ({{% ... %}}), only values such as {{{{ accessKeyId }}}}"
                 ));
             }
-            (Seen::Opening, Token::Str(_) | Token::String(_)) => Seen::Value { filters: 0 },
-            (Seen::Opening, Token::Ident(name)) if known.contains(&name) => Seen::Value { filters: 0 },
-            (Seen::Opening, Token::Ident(name)) => {
+            (LexState::Opening, Token::Str(_) | Token::String(_)) => LexState::Value { filters: 0 },
+            (LexState::Opening, Token::Ident(name)) if known.contains(&name) => LexState::Value { filters: 0 },
+            (LexState::Opening, Token::Ident(name)) => {
                 return Err(format!("line {line}: {name:?} is not a value; there are {}", known.join(", ")));
             }
-            (Seen::Value { filters }, Token::Pipe) if filters < FILTERS_IN_A_ROW => Seen::Pipe { filters },
-            (Seen::Value { .. }, Token::Pipe) => {
+            (LexState::Value { filters }, Token::Pipe) if filters < FILTERS_IN_A_ROW => LexState::Pipe { filters },
+            (LexState::Value { .. }, Token::Pipe) => {
                 return Err(format!("line {line}: at most {FILTERS_IN_A_ROW} filters may follow each other"));
             }
-            (Seen::Pipe { filters }, Token::Ident(name)) if FILTERS.contains(&name) => {
-                Seen::Value { filters: filters + 1 }
+            (LexState::Pipe { filters }, Token::Ident(name)) if FILTERS.contains(&name) => {
+                LexState::Value { filters: filters + 1 }
             }
-            (Seen::Pipe { .. }, Token::Ident(name)) => {
+            (LexState::Pipe { .. }, Token::Ident(name)) => {
                 return Err(format!("line {line}: {name:?} is not a filter; there are {}", FILTERS.join(", ")));
             }
             (_, token) => {
@@ -75,7 +75,7 @@ pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
 
 /// Fills a template in. `None` for one that [`check`] refuses.
 #[must_use]
-pub fn fill(text: &str, values: &Values) -> Option<String> {
+pub fn render(text: &str, values: &Values) -> Option<String> {
     let known: Vec<&str> = values.keys().copied().collect();
     check(text, &known).ok()?;
     let values = Value::from_pairs(values.iter().map(|(name, value)| (*name, value.as_str())));
@@ -139,7 +139,7 @@ mod tests {
             ("{{ secretAccessKey|urlencode|b64encode|tojson }}", "\"YSUyRmIlMkJj\""),
         ] {
             assert_eq!(check(text, &KNOWN), Ok(()), "{text}");
-            assert_eq!(fill(text, &values("a/b+c")).as_deref(), Some(filled), "{text}");
+            assert_eq!(render(text, &values("a/b+c")).as_deref(), Some(filled), "{text}");
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
         ] {
             let error = check(text, &KNOWN).unwrap_err();
             assert!(error.contains(told), "{text}: {error}");
-            assert_eq!(fill(text, &values("a/b+c")), None, "{text}");
+            assert_eq!(render(text, &values("a/b+c")), None, "{text}");
         }
     }
 
@@ -181,7 +181,7 @@ mod tests {
             secret in "[A-Za-z0-9/+]{40}",
         ) {
             let text = pieces.concat();
-            prop_assert_eq!(check(&text, &KNOWN).is_ok(), fill(&text, &values(&secret)).is_some());
+            prop_assert_eq!(check(&text, &KNOWN).is_ok(), render(&text, &values(&secret)).is_some());
         }
     }
 }

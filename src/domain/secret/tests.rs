@@ -30,15 +30,15 @@ fn with_template(name: &str, text: &str) -> DesiredSecret {
     DesiredSecret { templates: BTreeMap::from([(name.into(), text.into())]), ..desired() }
 }
 
-fn published() -> Content {
+fn published() -> SecretContent {
     written(&desired())
 }
 
-fn written(desired: &DesiredSecret) -> Content {
-    render(desired, &key(), &Publication::default(), &Content::default())
+fn written(desired: &DesiredSecret) -> SecretContent {
+    render(desired, &key(), &Publication::default(), &SecretContent::default())
 }
 
-fn text<'a>(content: &'a Content, name: &str) -> &'a str {
+fn text<'a>(content: &'a SecretContent, name: &str) -> &'a str {
     std::str::from_utf8(&content.data[name]).unwrap()
 }
 
@@ -56,8 +56,8 @@ fn environment_and_files_hold_the_same_key() {
 
 #[test]
 fn what_we_wrote_reads_back_as_declared() {
-    let facts = facts(&published(), false, Some(&desired()));
-    assert!(facts.intact && facts.as_declared);
+    let facts = read_facts(&published(), false, Some(&desired()));
+    assert!(facts.intact && facts.matches_spec);
     assert_eq!(facts.key_id, "AKIAIOSFODNN7EXAMPLE");
 }
 
@@ -66,13 +66,13 @@ fn an_edited_id_or_secret_is_not_intact_and_an_edited_file_can_be_mended() {
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let mut content = published();
         content.data.insert(name.into(), b"edited".to_vec());
-        assert!(!facts(&content, false, Some(&desired())).intact, "{name}");
+        assert!(!read_facts(&content, false, Some(&desired())).intact, "{name}");
     }
     let mut content = published();
     content.data.remove("credentials");
-    let seen = facts(&content, false, Some(&desired()));
-    assert!(seen.intact && !seen.as_declared);
-    let mended = render(&desired(), &material(&content).unwrap(), &publication(&content), &content);
+    let seen = read_facts(&content, false, Some(&desired()));
+    assert!(seen.intact && !seen.matches_spec);
+    let mended = render(&desired(), &read_key(&content).unwrap(), &read_publication(&content), &content);
     assert!(mended == published());
 }
 
@@ -81,9 +81,9 @@ fn what_is_no_longer_declared_goes_and_what_others_added_stays() {
     let mut content = published();
     content.labels.insert("added-by".into(), "somebody".into());
     content.data.insert("extra".into(), b"theirs".to_vec());
-    assert!(facts(&content, false, Some(&desired())).as_declared, "their additions are no drift");
+    assert!(read_facts(&content, false, Some(&desired())).matches_spec, "their additions are no drift");
     let fewer = DesiredSecret { region: None, labels: BTreeMap::new(), ..desired() };
-    assert!(!facts(&content, false, Some(&fewer)).as_declared);
+    assert!(!read_facts(&content, false, Some(&fewer)).matches_spec);
     let after = render(&fewer, &key(), &Publication::default(), &content);
     assert!(!after.labels.contains_key("team") && !after.data.contains_key("AWS_REGION"));
     assert!(after.labels.contains_key("added-by") && after.data.contains_key("extra"));
@@ -99,8 +99,8 @@ fn publication_facts_survive_the_annotations() {
         restarts: crate::domain::restart::decode(r#"{"Deployment/a": "owed"}"#),
     };
     assert_eq!(publication.restarts.len(), 1);
-    let content = render(&desired(), &key(), &publication, &Content::default());
-    assert_eq!(super::publication(&content), publication);
+    let content = render(&desired(), &key(), &publication, &SecretContent::default());
+    assert_eq!(super::read_publication(&content), publication);
 }
 
 #[test]
@@ -146,8 +146,8 @@ fn ses_gets_the_derived_password_and_never_the_secret() {
 fn the_key_is_read_back_from_every_form_that_holds_it() {
     for format in SecretFormat::ALL {
         let content = written(&only(format));
-        let facts = facts(&content, false, Some(&only(format)));
-        assert_eq!(facts.intact && facts.as_declared, format != SecretFormat::SesSmtp, "{format:?}");
+        let facts = read_facts(&content, false, Some(&only(format)));
+        assert_eq!(facts.intact && facts.matches_spec, format != SecretFormat::SesSmtp, "{format:?}");
     }
 }
 
@@ -161,9 +161,9 @@ fn an_edited_copy_is_not_intact_whatever_its_form() {
         let mut content = written(&only(format));
         let edited = text(&content, name).replace("wJalr", "edited");
         content.data.insert(name.into(), edited.into_bytes());
-        assert!(material(&content).is_none(), "{name}");
+        assert!(read_key(&content).is_none(), "{name}");
         content.data.insert(name.into(), b"no such form".to_vec());
-        assert!(material(&content).is_none(), "{name}");
+        assert!(read_key(&content).is_none(), "{name}");
     }
 }
 
@@ -172,7 +172,7 @@ fn a_change_of_forms_keeps_the_key_and_leaves_none_of_the_old_files() {
     for before in SecretFormat::ALL.into_iter().filter(|format| *format != SecretFormat::SesSmtp) {
         for after in SecretFormat::ALL {
             let old = written(&only(before));
-            let new = render(&only(after), &material(&old).unwrap(), &publication(&old), &old);
+            let new = render(&only(after), &read_key(&old).unwrap(), &read_publication(&old), &old);
             assert!(new == written(&only(after)), "{before:?} {after:?}");
         }
     }
@@ -182,8 +182,8 @@ fn a_change_of_forms_keeps_the_key_and_leaves_none_of_the_old_files() {
 fn a_file_that_somebody_added_is_not_taken_for_the_key() {
     let mut content = written(&only(SecretFormat::Csv));
     content.data.insert("AWS_ACCESS_KEY_ID".into(), b"theirs".to_vec());
-    let facts = facts(&content, false, Some(&only(SecretFormat::Csv)));
-    assert!(facts.intact && facts.as_declared);
+    let facts = read_facts(&content, false, Some(&only(SecretFormat::Csv)));
+    assert!(facts.intact && facts.matches_spec);
 }
 
 #[test]
@@ -193,11 +193,11 @@ fn a_changed_template_is_drift_and_keeps_the_key() {
     let content = written(&cloud);
     assert_eq!(text(&content, "cloud"), "[default]\naws_access_key_id=AKIAIOSFODNN7EXAMPLE\n");
     let changed = with_template("cloud", "{{ userName }} {{ accountId }}");
-    let seen = facts(&content, false, Some(&changed));
-    assert!(seen.intact && !seen.as_declared);
-    let after = render(&changed, &material(&content).unwrap(), &publication(&content), &content);
+    let seen = read_facts(&content, false, Some(&changed));
+    assert!(seen.intact && !seen.matches_spec);
+    let after = render(&changed, &read_key(&content).unwrap(), &read_publication(&content), &content);
     assert_eq!(text(&after, "cloud"), "cycle-prod 123456789012");
-    assert!(facts(&after, false, Some(&changed)).as_declared);
+    assert!(read_facts(&after, false, Some(&changed)).matches_spec);
 }
 
 #[test]

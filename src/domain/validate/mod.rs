@@ -12,7 +12,7 @@ use super::{
     desired::{Account, Consent, Desired, Grant, Violation},
     policy,
     settings::Settings,
-    target::{Target, earlier_secret},
+    target::{Target, recorded_secret_name},
 };
 use crate::api::{AwsDeployUser, user::Adoption};
 
@@ -43,8 +43,8 @@ pub fn validate(
         attached.insert(policy::managed_arn("IAMUserChangePassword", &account.partition));
     }
     // Without a key the target is a name that may be free, unless it is that of an earlier key.
-    let key_secret =
-        Some(&target.secret_name).filter(|_| spec.programmatic().is_some() || earlier_secret(user).is_some());
+    let key_secret = Some(&target.secret_name)
+        .filter(|_| spec.effective_access_key().is_some() || recorded_secret_name(user).is_some());
     if let Some(console) = &console
         && (Some(&console.secret_name) == key_secret || console.secret_name == target.journal_name)
     {
@@ -80,19 +80,19 @@ pub fn validate(
             None => violate("policies.inline", format!("{} has no document", declared.name)),
         }
     }
-    let size: usize = inline.values().map(policy::size).sum();
-    if size > policy::INLINE_LIMIT {
+    let size: usize = inline.values().map(policy::counted_characters).sum();
+    if size > policy::MAX_INLINE_CHARACTERS {
         violate(
             "policies.inline",
             format!(
                 "the inline policies have {size} characters together, IAM allows {} (white space not counted); use a customer managed policy",
-                policy::INLINE_LIMIT
+                policy::MAX_INLINE_CHARACTERS
             ),
         );
     }
 
     user::check_groups(spec, &mut violate);
-    let key = spec.programmatic().map(|key| rotation::desired_key(user, key, settings, &mut violate));
+    let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
     let secret = secret::desired_secret(spec, target, account, &mut violate);
     if target.secret_name == target.journal_name {
         violate("accessKey.secret.name", format!("{:?} is the name of the operator's own journal", target.secret_name));
@@ -123,7 +123,7 @@ pub fn validate(
         console,
         suspend: spec.suspend,
         adoption: match spec.adoption {
-            Adoption::Never => Consent::NotAsked,
+            Adoption::Never => Consent::NotRequested,
             Adoption::IfTagged if grant.adoption => Consent::Permitted,
             Adoption::IfTagged => Consent::NotPermitted,
         },

@@ -6,12 +6,13 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     api::{
-        AwsDeployUser, duration, mark,
+        AwsDeployUser, duration,
         user::{AccessKeySpec, RestartTarget, RotationSpec},
+        well_known,
     },
     domain::{
-        desired::{DEFAULT_EVERY, DEFAULT_OVERLAP, DesiredKey},
-        schedule::{CronSchedule, Rhythm},
+        desired::{DEFAULT_OVERLAP, DEFAULT_ROTATION_INTERVAL, DesiredKey},
+        schedule::{CronSchedule, RotationSchedule},
         secret,
         settings::Settings,
         window::{Window, Windows},
@@ -31,7 +32,7 @@ pub(super) fn desired_key(
     violate: &mut impl FnMut(&'static str, String),
 ) -> DesiredKey {
     let rotation = &declared.rotation;
-    let rhythm = desired_rhythm(rotation, violate);
+    let schedule = desired_schedule(rotation, violate);
     let windows = desired_windows(rotation, violate);
     let overlap =
         rotation.overlap.as_ref().map_or(Ok(DEFAULT_OVERLAP), duration::HumanDuration::parse).unwrap_or_else(|error| {
@@ -41,13 +42,14 @@ pub(super) fn desired_key(
     let hold_while_used = rotation.hold_while_used.as_ref().and_then(|text| {
         text.parse().map_err(|error| violate("accessKey.rotation.holdWhileUsed", error.to_string())).ok()
     });
-    let rotate_request = user.metadata.annotations.as_ref().and_then(|all| all.get(mark::ANNOTATION_ROTATE)).cloned();
+    let rotate_request =
+        user.metadata.annotations.as_ref().and_then(|all| all.get(well_known::ANNOTATION_ROTATE)).cloned();
     // It is copied into the Secret once it is honoured, whose annotations have a limit. No reason to refuse the resource.
     let rotate_request =
         rotate_request.map(|request| if request.len() > REQUEST_LIMIT { digest(&request) } else { request });
     let key = DesiredKey {
         description: declared.description.clone().filter(|text| !text.is_empty()),
-        rhythm,
+        schedule,
         windows,
         overlap,
         hold_while_used,
@@ -81,28 +83,28 @@ fn desired_restart(
     targets
 }
 
-fn desired_rhythm(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> Rhythm {
+fn desired_schedule(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> RotationSchedule {
     match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
         (Some(_), Some(_)) => {
             violate("accessKey.rotation", "give either every or schedule, not both".to_owned());
-            Rhythm::Never
+            RotationSchedule::Never
         }
-        (Some("Never"), None) => Rhythm::Never,
+        (Some("Never"), None) => RotationSchedule::Never,
         (Some(text), None) => duration::HumanDuration::from(text).parse().map_or_else(
             |error| {
                 violate("accessKey.rotation.every", error.to_string());
-                Rhythm::Never
+                RotationSchedule::Never
             },
-            Rhythm::Every,
+            RotationSchedule::Every,
         ),
         (None, Some(text)) => CronSchedule::parse(text, rotation.time_zone.as_deref()).map_or_else(
             |error| {
                 violate("accessKey.rotation.schedule", error.to_string());
-                Rhythm::Never
+                RotationSchedule::Never
             },
-            |schedule| Rhythm::Cron(Box::new(schedule)),
+            |schedule| RotationSchedule::Cron(Box::new(schedule)),
         ),
-        (None, None) => Rhythm::Every(DEFAULT_EVERY),
+        (None, None) => RotationSchedule::Every(DEFAULT_ROTATION_INTERVAL),
     }
 }
 
@@ -126,8 +128,8 @@ fn desired_windows(rotation: &RotationSpec, violate: &mut impl FnMut(&'static st
 }
 
 fn check_windows(key: &DesiredKey, violate: &mut impl FnMut(&'static str, String)) {
-    let Some(gap) = key.rhythm.smallest_gap() else { return };
-    if let Some(wait) = key.windows.longest_wait_beyond(gap) {
+    let Some(gap) = key.schedule.smallest_gap() else { return };
+    if let Some(wait) = key.windows.wait_longer_than(gap) {
         violate(
             "accessKey.rotation.windows",
             format!(
@@ -145,7 +147,7 @@ fn check_gap(
     settings: &Settings,
     violate: &mut impl FnMut(&'static str, String),
 ) {
-    if let Some(gap) = key.rhythm.smallest_gap()
+    if let Some(gap) = key.schedule.smallest_gap()
         && gap < settings.min_rotation_interval
     {
         violate(
@@ -157,7 +159,7 @@ fn check_gap(
             ),
         );
     }
-    let Some(gap) = key.windows.smallest_gap(&key.rhythm) else { return };
+    let Some(gap) = key.windows.smallest_gap(&key.schedule) else { return };
     if key.overlap >= gap {
         let how = if rotation.overlap.is_some() { "overlap" } else { "the default overlap" };
         violate(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::{SecretFormat, mark, user::AwsDeployUserSpec},
+    api::{SecretFormat, user::AwsDeployUserSpec, well_known},
     domain::{
         desired::{Account, DesiredSecret, Violation},
         owner::label_value,
@@ -18,18 +18,18 @@ pub(super) fn desired_secret(
     account: &Account,
     violate: &mut impl FnMut(&'static str, String),
 ) -> DesiredSecret {
-    let key = spec.programmatic().cloned().unwrap_or_default();
+    let key = spec.effective_access_key().cloned().unwrap_or_default();
     let mut labels = key.secret.labels.clone();
-    labels.insert(mark::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned());
-    labels.insert(mark::LABEL_ROLE.to_owned(), "published".to_owned());
+    labels.insert(well_known::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned());
+    labels.insert(well_known::LABEL_ROLE.to_owned(), "published".to_owned());
     // Label values end at 63 characters, names do not; the owner reference is the full truth.
-    labels.insert(mark::LABEL_USER.to_owned(), label_value(&target.owner.name));
+    labels.insert(well_known::LABEL_USER.to_owned(), label_value(&target.owner.name));
     let mut annotations = key.secret.annotations.clone();
     if let Some(use_case) = key.use_case {
-        annotations.insert(mark::ANNOTATION_USE_CASE.to_owned(), use_case.as_str().to_owned());
+        annotations.insert(well_known::ANNOTATION_USE_CASE.to_owned(), use_case.as_str().to_owned());
     }
     if let Some(description) = &key.description {
-        annotations.insert(mark::ANNOTATION_DESCRIPTION.to_owned(), description.clone());
+        annotations.insert(well_known::ANNOTATION_DESCRIPTION.to_owned(), description.clone());
     }
     check_metadata(&key.secret.labels, &annotations, violate);
     let formats = &key.secret.formats;

@@ -3,10 +3,10 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    api::mark,
+    api::well_known,
     domain::{
-        desired::{DEFAULT_EVERY, DEFAULT_OVERLAP, tell},
-        schedule::Rhythm,
+        desired::{DEFAULT_OVERLAP, DEFAULT_ROTATION_INTERVAL, describe_violations},
+        schedule::RotationSchedule,
     },
 };
 
@@ -21,13 +21,13 @@ fn user(spec: serde_json::Value) -> AwsDeployUser {
 
 fn check(spec: serde_json::Value) -> Result<Desired, Vec<Violation>> {
     let user = user(spec);
-    let target = Target::of(&user, "cluster").unwrap();
+    let target = Target::from_resource(&user, "cluster").unwrap();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
-    validate(&user, &target, &Grant::simplest(), &account, &Settings::default())
+    validate(&user, &target, &Grant::minimal(), &account, &Settings::default())
 }
 
 fn message(spec: serde_json::Value) -> String {
-    tell(&check(spec).unwrap_err())
+    describe_violations(&check(spec).unwrap_err())
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn an_empty_spec_is_a_user_with_a_key_that_rotates_every_90_days() {
     assert_eq!(desired.target.secret_name, "cycle");
     assert_eq!(desired.target.journal_name, "cycle.awsdeploy-journal");
     let key = desired.key.unwrap();
-    assert_eq!((key.rhythm, key.overlap), (Rhythm::Every(DEFAULT_EVERY), DEFAULT_OVERLAP));
+    assert_eq!((key.schedule, key.overlap), (RotationSchedule::Every(DEFAULT_ROTATION_INTERVAL), DEFAULT_OVERLAP));
     assert_eq!(desired.tags.len(), 4);
 }
 
@@ -51,31 +51,32 @@ fn console_alone_is_a_user_without_a_key_and_an_empty_access_key_asks_for_both()
     assert!(message(json!({"console": {"secretName": "cycle"}, "accessKey": {}})).contains("a name of its own"));
     let mut leaving = user(json!({"console": {"secretName": "old"}}));
     leaving.status = Some(crate::api::AwsDeployUserStatus { secret_name: Some("old".into()), ..Default::default() });
-    let target = Target::of(&leaving, "cluster").unwrap();
+    let target = Target::from_resource(&leaving, "cluster").unwrap();
     assert_eq!(target.secret_name, "old", "the Secret of an earlier key is looked for");
     let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
     let settings = Settings::default();
-    assert!(validate(&leaving, &target, &Grant::simplest(), &account, &settings).is_err());
+    assert!(validate(&leaving, &target, &Grant::minimal(), &account, &settings).is_err());
 }
 
 #[test]
 fn adoption_needs_the_consent_of_the_cluster_and_is_not_asked_for_by_default() {
     let consent = |spec, adoption| {
         let user = user(spec);
-        let target = Target::of(&user, "cluster").unwrap();
+        let target = Target::from_resource(&user, "cluster").unwrap();
         let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
-        let grant = Grant { adoption, ..Grant::simplest() };
+        let grant = Grant { adoption, ..Grant::minimal() };
         validate(&user, &target, &grant, &account, &Settings::default()).unwrap().adoption
     };
-    assert_eq!(consent(json!({}), true), Consent::NotAsked);
-    assert_eq!(consent(json!({"adoption": "Never"}), true), Consent::NotAsked);
+    assert_eq!(consent(json!({}), true), Consent::NotRequested);
+    assert_eq!(consent(json!({"adoption": "Never"}), true), Consent::NotRequested);
     assert_eq!(consent(json!({"adoption": "IfTagged"}), false), Consent::NotPermitted);
     assert_eq!(consent(json!({"adoption": "IfTagged"}), true), Consent::Permitted);
     let mut long = user(json!({"adoption": "IfTagged"}));
     long.metadata.name = Some("x".repeat(200));
-    let target = Target::of(&long, &"c".repeat(50)).unwrap();
+    let target = Target::from_resource(&long, &"c".repeat(50)).unwrap();
     let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
-    let told = tell(&validate(&long, &target, &Grant::simplest(), &account, &Settings::default()).unwrap_err());
+    let told =
+        describe_violations(&validate(&long, &target, &Grant::minimal(), &account, &Settings::default()).unwrap_err());
     assert!(told.contains("258 characters") && told.contains("IAM allows 256"), "{told}");
 }
 
@@ -87,8 +88,8 @@ fn the_guides_are_expressed() {
     }))
     .unwrap();
     assert_eq!(desired.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AmazonEC2FullAccess".to_owned()]));
-    assert_eq!(desired.tags[mark::TAG_USE_CASE], "ThirdPartyService");
-    assert_eq!(desired.secret.annotations[mark::ANNOTATION_DESCRIPTION], "Cycle hub");
+    assert_eq!(desired.tags[well_known::TAG_USE_CASE], "ThirdPartyService");
+    assert_eq!(desired.secret.annotations[well_known::ANNOTATION_DESCRIPTION], "Cycle hub");
 }
 
 #[test]
@@ -203,10 +204,10 @@ fn what_the_api_server_would_refuse_in_the_secret_is_found_before_a_key_is_made(
     });
     assert!(check(secret(good)).is_ok());
     let mut user = user(json!({}));
-    user.metadata.annotations = Some([(mark::ANNOTATION_ROTATE.to_owned(), "x".repeat(1_025))].into());
-    let target = Target::of(&user, "cluster").unwrap();
+    user.metadata.annotations = Some([(well_known::ANNOTATION_ROTATE.to_owned(), "x".repeat(1_025))].into());
+    let target = Target::from_resource(&user, "cluster").unwrap();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
-    let desired = validate(&user, &target, &Grant::simplest(), &account, &Settings::default()).unwrap();
+    let desired = validate(&user, &target, &Grant::minimal(), &account, &Settings::default()).unwrap();
     let request = desired.key.unwrap().rotate_request.unwrap();
     assert!(request.starts_with("sha256:") && request.len() < 100, "{request}");
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    api::{AwsDeployUser, mark, user::AwsDeployUserSpec},
+    api::{AwsDeployUser, user::AwsDeployUserSpec, well_known},
     domain::{
         desired::DesiredConsole,
-        target::{Target, console_secret},
+        target::{Target, console_secret_name},
     },
 };
 
@@ -54,7 +54,8 @@ pub(super) fn desired_tags(
     }
     let allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
     // The schema refuses these too; but the marks of ownership and consent hang on it.
-    let reserved = |key: &str| ["aws:", mark::TAG_PREFIX].iter().any(|prefix| key.to_lowercase().starts_with(prefix));
+    let reserved =
+        |key: &str| ["aws:", well_known::TAG_PREFIX].iter().any(|prefix| key.to_lowercase().starts_with(prefix));
     for key in spec.tags.keys().filter(|key| reserved(key)) {
         violate(
             "tags",
@@ -80,11 +81,11 @@ pub(super) fn desired_tags(
         );
     }
     tags.extend(target.owner.tags());
-    if let Some(name) = console_secret(&target.owner.name, spec) {
-        tags.insert(mark::TAG_CONSOLE.to_owned(), name);
+    if let Some(name) = console_secret_name(&target.owner.name, spec) {
+        tags.insert(well_known::TAG_CONSOLE.to_owned(), name);
     }
-    if let Some(use_case) = spec.programmatic().and_then(|key| key.use_case) {
-        tags.insert(mark::TAG_USE_CASE.to_owned(), use_case.as_str().to_owned());
+    if let Some(use_case) = spec.effective_access_key().and_then(|key| key.use_case) {
+        tags.insert(well_known::TAG_USE_CASE.to_owned(), use_case.as_str().to_owned());
     }
     tags
 }
@@ -104,8 +105,8 @@ pub(super) fn check_groups(spec: &AwsDeployUserSpec, violate: &mut impl FnMut(&'
 pub(super) fn desired_console(user: &AwsDeployUser, target: &Target) -> Option<DesiredConsole> {
     let annotations = user.metadata.annotations.as_ref();
     Some(DesiredConsole {
-        secret_name: console_secret(&target.owner.name, &user.spec)?,
+        secret_name: console_secret_name(&target.owner.name, &user.spec)?,
         reset_required: user.spec.console.as_ref()?.password_reset_required,
-        reset_request: annotations.and_then(|all| all.get(mark::ANNOTATION_RESET)).cloned(),
+        reset_request: annotations.and_then(|all| all.get(well_known::ANNOTATION_RESET_PASSWORD)).cloned(),
     })
 }

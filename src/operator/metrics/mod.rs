@@ -19,11 +19,11 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
-use self::{reference::Described, resources::Watched};
+use self::{reference::MetricDescription, resources::ResourceCollector};
 use crate::{
     api::{AwsDeployUser, Reason},
     aws::CallObserver,
-    reconcile::PassObserver,
+    reconcile::ReconcileObserver,
 };
 
 /// Everything that is counted.
@@ -40,7 +40,7 @@ pub struct Metrics {
     leader: Gauge,
     certificate_refused: Gauge,
     trace_spans: Family<ResultLabel, Counter>,
-    watched: Arc<Watched>,
+    watched: Arc<ResourceCollector>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -76,11 +76,11 @@ impl Metrics {
     /// Metrics that begin at zero; with a series for each resource if `per_resource`.
     #[must_use]
     pub fn new(per_resource: bool) -> Self {
-        let watched = Arc::new(Watched::new(per_resource));
+        let watched = Arc::new(ResourceCollector::new(per_resource));
         Self::with(Arc::clone(&watched), Box::new(watched))
     }
 
-    fn with(watched: Arc<Watched>, resources: Box<dyn Collector>) -> Self {
+    fn with(watched: Arc<ResourceCollector>, resources: Box<dyn Collector>) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("awsdeploy"),
             reconciles: Family::default(),
@@ -119,7 +119,7 @@ impl Metrics {
         metrics
     }
 
-    fn register(&mut self, described: &Described, metric: impl Metric) {
+    fn register(&mut self, described: &MetricDescription, metric: impl Metric) {
         self.registry.register(described.name, described.help, metric);
     }
 
@@ -160,7 +160,7 @@ impl Metrics {
 }
 
 impl CallObserver for Metrics {
-    fn called(&self, account: &str, operation: &'static str, code: &str, took: Duration) {
+    fn record_call(&self, account: &str, operation: &'static str, code: &str, took: Duration) {
         let label = AccountLabel { account: account.to_owned() };
         // An increase from nothing is none to Prometheus; from zero it is one.
         drop(self.aws_throttled.get_or_create(&label));
@@ -169,12 +169,12 @@ impl CallObserver for Metrics {
         self.aws_requests.get_or_create(&labels).inc();
     }
 
-    fn throttled(&self, account: &str) {
+    fn record_throttle(&self, account: &str) {
         self.aws_throttled.get_or_create(&AccountLabel { account: account.to_owned() }).inc();
     }
 }
 
-impl PassObserver for Metrics {
+impl ReconcileObserver for Metrics {
     fn passed(&self, result: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ResultLabel { result }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
@@ -185,7 +185,7 @@ impl PassObserver for Metrics {
         match (effect, failure) {
             ("AbandonAttempt", Some(Reason::KeyNotAccepted)) => self.attempt_ended("not_accepted"),
             ("AbandonAttempt", None) => self.attempt_ended("cut_off"),
-            ("MintKey", Some(_)) => self.attempt_ended("refused"),
+            ("CreateKey", Some(_)) => self.attempt_ended("refused"),
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// A metric, without the prefix.
-pub struct Described {
+pub struct MetricDescription {
     /// Name, without the suffix that a counter or an info has.
     pub name: &'static str,
     /// `counter`, `gauge`, `histogram` or `info`.
@@ -16,7 +16,7 @@ pub struct Described {
 
 macro_rules! metrics {
     ($($(#[doc = $doc:literal])* $constant:ident = $kind:ident $name:ident { $($label:ident),* } $help:literal;)+) => {
-        $(pub(super) const $constant: Described = Described {
+        $(pub(super) const $constant: MetricDescription = MetricDescription {
             name: stringify!($name),
             kind: stringify!($kind),
             labels: &[$(stringify!($label)),*],
@@ -24,14 +24,14 @@ macro_rules! metrics {
         };)+
 
         /// Every metric.
-        pub const ALL: &[Described] = &[$($constant),+];
+        pub const ALL: &[MetricDescription] = &[$($constant),+];
     };
 }
 
 metrics! {
     RECONCILES = counter reconciles { result } "Passes by result: ok, or the reason of the first failure";
-    RECONCILE_SECONDS = histogram reconcile_duration_seconds {} "Duration of passes";
-    EFFECTS = counter effects { effect, result } "What passes did, by result: ok, or the reason of the failure";
+    RECONCILE_SECONDS = histogram reconcile_duration_seconds {} "Duration of reconciles";
+    EFFECTS = counter effects { effect, result } "What reconciles did, by result: ok, or the reason of the failure";
     ROTATIONS = counter rotations { result }
         "Attempts at a new access key, first ones too: published, not_accepted (given up because AWS did not take the key), cut_off (cleaned up after a crash or a lost answer), refused (no key was made)";
     VERIFICATION_SECONDS = histogram key_verification_seconds {} "Time from an access key's making to its publication";

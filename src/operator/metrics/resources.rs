@@ -14,12 +14,12 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-use super::reference::{self, Described};
+use super::reference::{self, MetricDescription};
 use crate::api::{AwsDeployUser, ConditionType, Reason, user::AccessKeyState};
 
 /// What the watch of the leader holds; nothing while this replica stands by.
 #[derive(Default)]
-pub(super) struct Watched {
+pub(super) struct ResourceCollector {
     stores: Mutex<Vec<Store<DeserializeGuard<AwsDeployUser>>>>,
     /// Whether the user of a resource was quarantined when a pass of this term last looked. A pass knows better than the
     /// status, which may have more to say; of what no pass has looked at yet, the status is what is known.
@@ -28,13 +28,13 @@ pub(super) struct Watched {
     each: bool,
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for ResourceCollector {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Watched").finish_non_exhaustive()
+        formatter.debug_struct("ResourceCollector").finish_non_exhaustive()
     }
 }
 
-impl Watched {
+impl ResourceCollector {
     /// Nothing yet.
     pub(super) fn new(each: bool) -> Self {
         Self { each, ..Self::default() }
@@ -55,7 +55,7 @@ impl Watched {
     }
 }
 
-impl Collector for Watched {
+impl Collector for ResourceCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
         let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if stores.is_empty() {
@@ -87,12 +87,12 @@ pub(super) struct Summary {
     resources: i64,
     conditions: BTreeMap<ConditionLabels, i64>,
     keys: BTreeMap<&'static str, i64>,
-    each: BTreeMap<ResourceLabels, Each>,
+    each: BTreeMap<ResourceLabels, ResourceSeries>,
 }
 
 /// What is told of one resource.
 #[derive(Debug, Default, PartialEq)]
-struct Each {
+struct ResourceSeries {
     ready: bool,
     suspended: bool,
     quarantined: bool,
@@ -120,7 +120,7 @@ struct StateLabel {
 
 impl Summary {
     fn add(&mut self, user: &AwsDeployUser) {
-        let mut each = Each { suspended: user.spec.suspend, ..Each::default() };
+        let mut each = ResourceSeries { suspended: user.spec.suspend, ..ResourceSeries::default() };
         if let Some(status) = &user.status {
             for condition in &status.conditions {
                 let labels = ConditionLabels {
@@ -157,10 +157,10 @@ impl Summary {
         // States without a key too: an alert on one that has never been is an alert on nothing.
         let keys = STATES.map(|state| (StateLabel { state }, self.keys.get(state).copied().unwrap_or_default()));
         gauges(&mut encoder, &reference::KEYS, keys)?;
-        let first = |of: fn(&Each) -> Option<i64>| self.each.values().filter_map(of).min();
+        let first = |of: fn(&ResourceSeries) -> Option<i64>| self.each.values().filter_map(of).min();
         gauge(&mut encoder, &reference::OLDEST_KEY, first(|each| each.key_created))?;
         gauge(&mut encoder, &reference::EARLIEST_ROTATION, first(|each| each.next_rotation))?;
-        let of_each = |of: fn(&Each) -> Option<i64>| {
+        let of_each = |of: fn(&ResourceSeries) -> Option<i64>| {
             self.each.iter().filter_map(move |(labels, each)| Some((labels.clone(), of(each)?))).collect::<Vec<_>>()
         };
         gauges(&mut encoder, &reference::QUARANTINED, of_each(|each| each.quarantined.then_some(1)))?;
@@ -174,14 +174,14 @@ impl Summary {
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder, described: &Described, value: Option<i64>) -> fmt::Result {
+fn gauge(encoder: &mut DescriptorEncoder, described: &MetricDescription, value: Option<i64>) -> fmt::Result {
     let mut metric = encoder.encode_descriptor(described.name, described.help, None, MetricType::Gauge)?;
     value.map_or(Ok(()), |value| metric.encode_gauge(&value))
 }
 
 fn gauges<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder,
-    described: &Described,
+    described: &MetricDescription,
     values: impl IntoIterator<Item = (L, i64)>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(described.name, described.help, None, MetricType::Gauge)?;
@@ -237,7 +237,7 @@ pub(super) mod sample {
             json!({
                 "metadata": {"namespace": "deploy", "name": "well"}, "spec": {},
                 "status": {
-                    "conditions": [condition("Ready", "True", "AsDeclared"), condition("Authorized", "True", "Allowed")],
+                    "conditions": [condition("Ready", "True", "Reconciled"), condition("Authorized", "True", "Allowed")],
                     "accessKeys": [
                         {"id": "AKIA1", "state": "Superseded", "createdAt": "2026-10-01T00:00:00Z"},
                         {"id": "AKIA2", "state": "Published", "createdAt": "2026-11-01T00:00:00Z"},

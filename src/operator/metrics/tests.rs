@@ -9,9 +9,9 @@ use super::{
 
 fn example(each: bool) -> Metrics {
     let metrics = Metrics::with(Arc::default(), Box::new(Two { each }));
-    metrics.called("123456789012", "CreateAccessKey", "OK", Duration::from_millis(20));
-    metrics.called("444455556666", "AssumeRole", "AccessDenied", Duration::from_millis(20));
-    metrics.throttled("123456789012");
+    metrics.record_call("123456789012", "CreateAccessKey", "OK", Duration::from_millis(20));
+    metrics.record_call("444455556666", "AssumeRole", "AccessDenied", Duration::from_millis(20));
+    metrics.record_throttle("123456789012");
     metrics.passed("ok", Duration::from_millis(30));
     metrics.acted("Publish", None);
     metrics.rotated();
@@ -87,10 +87,10 @@ fn an_attempt_at_a_key_is_counted_by_its_end() {
     metrics.rotated();
     metrics.acted("AbandonAttempt", Some(Reason::KeyNotAccepted));
     metrics.acted("AbandonAttempt", None);
-    metrics.acted("MintKey", Some(Reason::LimitExceeded));
+    metrics.acted("CreateKey", Some(Reason::LimitExceeded));
     assert_eq!(ends(&metrics), ["1", "1", "1", "1"]);
     metrics.acted("AbandonAttempt", Some(Reason::Conflict));
-    metrics.acted("MintKey", None);
+    metrics.acted("CreateKey", None);
     assert_eq!(ends(&metrics), ["1", "1", "1", "1"], "not an end");
 }
 
@@ -99,7 +99,7 @@ fn resources_are_told_of_out_of_their_status() {
     let text = example(true).text();
     for line in [
         "awsdeploy_resources 3",
-        r#"awsdeploy_conditions{type="Ready",status="True",reason="AsDeclared"} 1"#,
+        r#"awsdeploy_conditions{type="Ready",status="True",reason="Reconciled"} 1"#,
         r#"awsdeploy_conditions{type="Ready",status="False",reason="Suspended"} 1"#,
         r#"awsdeploy_keys{state="Superseded"} 1"#,
         r#"awsdeploy_keys{state="Foreign"} 0"#,

@@ -23,14 +23,14 @@ use super::Error;
 
 /// Posts spans. It is asked by a thread outside of the runtime, and does its work inside.
 #[derive(Debug)]
-pub(super) struct Collector {
+pub(super) struct CollectorClient {
     client: HyperClient<HttpsConnector<HttpConnector>>,
     runtime: Handle,
     /// Its last answer was none, or a refusal.
     away: Arc<AtomicBool>,
 }
 
-impl Collector {
+impl CollectorClient {
     /// Nothing is asked of it yet.
     pub(super) fn new(url: &str, authorities: Option<&Path>, timeout: Duration) -> Result<Self, Error> {
         let config = ClientConfig::builder();
@@ -59,7 +59,7 @@ impl Collector {
 }
 
 #[async_trait]
-impl HttpClient for Collector {
+impl HttpClient for CollectorClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
         let answer = self.runtime.spawn(async move { client.send_bytes(request).await }).await;

@@ -11,7 +11,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
-use self::traces::{Options, Traces};
+use self::traces::{OtlpOptions, TracePipeline};
 use super::{
     metrics::Metrics,
     settings::{LogFormat, OperatorSettings},
@@ -27,9 +27,9 @@ const QUIETER: &str = "kube_runtime=warn";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What runs beside the passes to tell of them.
+/// What runs beside the reconciles to tell of them.
 pub struct Telemetry {
-    traces: Option<Traces>,
+    traces: Option<TracePipeline>,
 }
 
 /// Starts logging to standard error, and sending traces if there is an endpoint for them. Needs the runtime.
@@ -38,8 +38,8 @@ pub struct Telemetry {
 /// When the directives of the log are none, or the settings of the traces cannot be used.
 pub fn start(settings: &OperatorSettings) -> Result<Telemetry, Error> {
     let filter = filter(&settings.log).map_err(|error| format!("--log {:?}: {error}", settings.log))?;
-    let options = Options::of(settings.otlp_endpoint.as_deref(), |name| std::env::var(name).ok())?;
-    let traces = options.map(Traces::start).transpose()?;
+    let options = OtlpOptions::of(settings.otlp_endpoint.as_deref(), |name| std::env::var(name).ok())?;
+    let traces = options.map(TracePipeline::start).transpose()?;
     let json = settings.log_format == LogFormat::Json;
     let Some(traces) = traces else {
         // One filter for all: what is in no log is not even made.

@@ -10,7 +10,7 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracer, SdkTracerProvider},
 };
 
-use super::{Error, collector::Collector, queue};
+use super::{Error, collector::CollectorClient, queue};
 use crate::{api::MANAGER, operator::metrics::Metrics};
 
 /// How long a collector may take for a request unless `OTEL_EXPORTER_OTLP_TIMEOUT` says otherwise.
@@ -20,7 +20,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(3);
 
 /// Where spans go, and which.
 #[derive(Debug)]
-pub(super) struct Options {
+pub(super) struct OtlpOptions {
     pub(super) url: String,
     timeout: Duration,
     /// File with the authorities that sign the collector's certificate. Absent: those of the system.
@@ -29,7 +29,7 @@ pub(super) struct Options {
     service: Option<String>,
 }
 
-impl Options {
+impl OtlpOptions {
     /// The settings, or `None` if there is no endpoint, and so no traces.
     pub(super) fn of(
         endpoint: Option<&str>,
@@ -95,17 +95,17 @@ fn sampler(name: Option<&str>, argument: Option<&str>) -> Result<Sampler, String
 }
 
 /// Sends spans to a collector.
-pub(super) struct Traces {
+pub(super) struct TracePipeline {
     provider: SdkTracerProvider,
     queue: Arc<queue::Queue>,
 }
 
-impl Traces {
+impl TracePipeline {
     /// Begins. Spans are sent by a thread of their own; what it asks of the network is done on this runtime.
-    pub(super) fn start(options: Options) -> Result<Self, Error> {
+    pub(super) fn start(options: OtlpOptions) -> Result<Self, Error> {
         let exporter = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector::new(&options.url, options.authorities.as_deref(), options.timeout)?)
+            .with_http_client(CollectorClient::new(&options.url, options.authorities.as_deref(), options.timeout)?)
             .with_endpoint(&options.url)
             .with_timeout(options.timeout)
             .build()?;
@@ -153,9 +153,9 @@ mod tests {
 
     use super::*;
 
-    fn options(endpoint: Option<&str>, variables: &[(&str, &str)]) -> Result<Option<Options>, String> {
+    fn options(endpoint: Option<&str>, variables: &[(&str, &str)]) -> Result<Option<OtlpOptions>, String> {
         let variables: BTreeMap<_, _> = variables.iter().copied().collect();
-        Options::of(endpoint, |name| variables.get(name).map(|value| (*value).to_owned()))
+        OtlpOptions::of(endpoint, |name| variables.get(name).map(|value| (*value).to_owned()))
     }
 
     #[test]

@@ -6,17 +6,17 @@ use super::Actor;
 use crate::{
     api::Reason,
     aws::AwsErrorKind,
-    cluster::Held,
+    cluster::SecretSnapshot,
     domain::{
         console::{self, ConsoleSecret},
         plan::Effect,
     },
-    reconcile::error::PassError,
+    reconcile::error::ReconcileError,
 };
 
 impl Actor<'_> {
     /// A new password into the Secret, marked pending. May leave a password that AWS does not know yet.
-    pub(super) async fn write_password(&mut self) -> Result<(), PassError> {
+    pub(super) async fn write_password(&mut self) -> Result<(), ReconcileError> {
         let Some((desired, console)) =
             self.desired.and_then(|desired| desired.console.as_ref().map(|console| (desired, console)))
         else {
@@ -24,15 +24,15 @@ impl Actor<'_> {
         };
         self.check_secret_access().await?;
         let iam = &self.iam;
-        let policy = *iam.password_policy().await?;
-        let mut random = vec![0; console::password_length(policy) * console::BYTES_A_CHARACTER];
+        let policy = *iam.get_password_policy().await?;
+        let mut random = vec![0; console::password_length(policy) * console::RANDOM_BYTES_PER_CHARACTER];
         if aws_lc_rs::default_provider().secure_random.fill(&mut random).is_err() {
-            return Err(PassError::NoRandomness);
+            return Err(ReconcileError::NoRandomness);
         }
-        let account = &iam.identity().await?.account;
-        let alias = iam.account_alias().await?;
+        let account = &iam.caller_identity().await?.account;
+        let alias = iam.get_account_alias().await?;
         let url = console::sign_in_url(&account.partition, alias.as_ref().unwrap_or(&account.id));
-        let password = console::password(&random);
+        let password = console::generate_password(&random);
         let content =
             console::render(&desired.target.owner, console, &desired.target.user_name, &password, url.as_deref());
         let secrets = self.secrets();
@@ -45,7 +45,7 @@ impl Actor<'_> {
     }
 
     /// The password in the Secret to AWS, then the mark in the Secret. May be repeated with the same password.
-    pub(super) async fn apply_password(&mut self) -> Result<(), PassError> {
+    pub(super) async fn apply_password(&mut self) -> Result<(), ReconcileError> {
         let Some(reset) =
             self.desired.and_then(|desired| desired.console.as_ref()).map(|console| console.reset_required)
         else {
@@ -53,9 +53,9 @@ impl Actor<'_> {
         };
         let Some(held) = self.observed.console.clone() else { return Ok(()) };
         let content = held.content();
-        let Some(password) = console::held_password(&content) else { return Ok(()) };
+        let Some(password) = console::read_password(&content) else { return Ok(()) };
         let (iam, name) = (&self.iam, &self.target.user_name);
-        let there = self.observed.world.user().and_then(|user| user.login) == Some(true);
+        let there = self.observed.current.user().and_then(|user| user.login_profile) == Some(true);
         let told = if there {
             iam.update_login_profile(name, &password, reset).await
         } else {
@@ -67,9 +67,9 @@ impl Actor<'_> {
                 answer => answer,
             }
         };
-        told.map_err(|error| PassError::Aws { error, effect: Some(Effect::ApplyPassword) })?;
-        self.changed(String::new(), |user| user.login = Some(true));
-        let marked = self.secrets().replace(&held, &console::applied(content)).await?;
+        told.map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::ApplyPassword) })?;
+        self.changed(String::new(), |user| user.login_profile = Some(true));
+        let marked = self.secrets().replace(&held, &console::mark_applied(content)).await?;
         self.hold_console(Some(marked));
         let secret =
             self.desired.and_then(|desired| desired.console.as_ref()).map_or("", |console| &console.secret_name);
@@ -77,17 +77,17 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn remove_password(&mut self) -> Result<(), PassError> {
+    pub(super) async fn remove_password(&mut self) -> Result<(), ReconcileError> {
         let name = &self.target.user_name;
         self.iam
             .delete_login_profile(name)
             .await
-            .map_err(|error| PassError::Aws { error, effect: Some(Effect::RemovePassword) })?;
-        self.changed("removed the console password".to_owned(), |user| user.login = Some(false));
+            .map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::RemovePassword) })?;
+        self.changed("removed the console password".to_owned(), |user| user.login_profile = Some(false));
         Ok(())
     }
 
-    pub(super) async fn delete_console_secret(&mut self) -> Result<(), PassError> {
+    pub(super) async fn delete_console_secret(&mut self) -> Result<(), ReconcileError> {
         if let Some(held) = &self.observed.console {
             self.secrets().delete(held).await?;
         }
@@ -95,7 +95,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn release_console_secret(&mut self) -> Result<(), PassError> {
+    pub(super) async fn release_console_secret(&mut self) -> Result<(), ReconcileError> {
         if let Some(held) = &self.observed.console {
             self.secrets().release(held, &self.target.owner.uid).await?;
         }
@@ -103,9 +103,10 @@ impl Actor<'_> {
         Ok(())
     }
 
-    fn hold_console(&mut self, held: Option<Held>) {
-        self.observed.world.console =
-            held.as_ref().map_or(ConsoleSecret::Missing, |held| ConsoleSecret::Ours(console::facts(&held.content())));
+    fn hold_console(&mut self, held: Option<SecretSnapshot>) {
+        self.observed.current.console = held
+            .as_ref()
+            .map_or(ConsoleSecret::Missing, |held| ConsoleSecret::Ours(console::read_facts(&held.content())));
         self.observed.console = held;
     }
 }

@@ -9,17 +9,17 @@ use jiff::Timestamp;
 
 use super::{Actor, floor, user::set_tags};
 use crate::{
-    api::{Reason, mark},
-    aws::{Acceptance, AwsError},
-    cluster::{Attempt, ClusterError, Journals, News},
+    api::{Reason, well_known},
+    aws::{AwsError, KeyVerification},
+    cluster::{ClusterError, JournalSnapshot, JournalStore, PendingEvent},
     domain::{
-        journal::{Journal, Mode},
+        current_state::{AccessKey, JournalSecret, LastUse, Verification},
+        journal::{AttemptPhase, Journal},
         owner::key_tag,
-        plan::{Effect, Why},
+        plan::{Effect, RetireReason},
         secret::KeyMaterial,
-        world::{AccessKey, JournalSeen, LastUse, Verification},
     },
-    reconcile::{error::PassError, memory::Memory, observe},
+    reconcile::{cache::ReconcileCache, error::ReconcileError, observe},
 };
 
 /// With a key in hand a write to Kubernetes is tried this often before the pass gives up.
@@ -34,16 +34,16 @@ impl Actor<'_> {
         &mut self,
         known: &[String],
         previous_secret: Option<&(String, String)>,
-    ) -> Result<(), PassError> {
+    ) -> Result<(), ReconcileError> {
         self.check_secret_access().await?;
         let iam = &self.iam;
-        let journals = Journals::new(self.context.client.clone(), self.target);
+        let journals = JournalStore::new(self.context.client.clone(), self.target);
         let mut journal = Journal {
             // CreateDate has whole seconds.
             started_at: floor(iam.clock().now()),
             rotate_request: self.desired.and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
             previous_secret: previous_secret.cloned(),
-            mode: Mode::Intent { known: known.to_vec() },
+            phase: AttemptPhase::Intent { known: known.to_vec() },
         };
         let attempt = journals.begin(&journal, self.owner_reference()).await?;
         let (key, created_at) = match iam.create_access_key(&self.target.user_name).await {
@@ -55,14 +55,14 @@ impl Actor<'_> {
                         tracing::warn!(%error, "the journal of a refused attempt stays until the dwell is over");
                     }
                 }
-                let effect = Effect::MintKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
-                return Err(PassError::Aws { error, effect: Some(effect) });
+                let effect = Effect::CreateKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
+                return Err(ReconcileError::Aws { error, effect: Some(effect) });
             }
         };
-        journal.mode = Mode::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
+        journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
         let attempt = self.stage(&journals, &attempt, &journal, &key).await?;
         tracing::info!(key_id = key.id, "access key made");
-        self.observed.world.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
+        self.observed.current.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
         self.observed.attempt = Some(attempt);
         let made = AccessKey { id: key.id, active: true, created_at };
         self.changed(String::new(), |user| user.keys.push(made));
@@ -73,11 +73,11 @@ impl Actor<'_> {
     /// is up: the key just made is deleted again. If the answer is lost, the key is left to the journal.
     async fn stage(
         &self,
-        journals: &Journals<'_>,
-        attempt: &Attempt,
+        journals: &JournalStore<'_>,
+        attempt: &JournalSnapshot,
         journal: &Journal,
         key: &KeyMaterial,
-    ) -> Result<Attempt, PassError> {
+    ) -> Result<JournalSnapshot, ReconcileError> {
         let mut pause = JOURNAL_PAUSE;
         for tries in 1.. {
             let error = match journals.replace(attempt, journal, Some(key)).await {
@@ -93,7 +93,7 @@ impl Actor<'_> {
                 }
                 tracing::warn!(%error, key_id = key.id, "the journal refuses the new key; it is deleted again");
                 self.undo(&key.id).await?;
-                return Err(PassError::Undone(key.id.clone()));
+                return Err(ReconcileError::Undone(key.id.clone()));
             }
             if tries >= JOURNAL_WRITES {
                 return Err(error.into());
@@ -112,24 +112,24 @@ impl Actor<'_> {
     /// With the refusal when the key is looked after by others, or when that cannot be known.
     async fn written_down(
         &self,
-        journals: &Journals<'_>,
-        attempt: &Attempt,
+        journals: &JournalStore<'_>,
+        attempt: &JournalSnapshot,
         key_id: &str,
         refusal: &ClusterError,
-    ) -> Result<Option<Attempt>, PassError> {
+    ) -> Result<Option<JournalSnapshot>, ReconcileError> {
         if let Some(now) = journals.get().await?.filter(|now| now.id() == attempt.id()) {
-            return match now.journal.as_ref().map(|seen| (seen.names(key_id), &seen.mode)) {
-                Ok((true, Mode::Keyed { .. })) => Ok(Some(now)),
+            return match now.journal.as_ref().map(|seen| (seen.references_key(key_id), &seen.phase)) {
+                Ok((true, AttemptPhase::Keyed { .. })) => Ok(Some(now)),
                 Ok((false, _)) => Ok(None),
                 Ok((true, _)) | Err(_) => Err(refusal.clone().into()),
             };
         }
         // The attempt is over. Had it used the key, the key would have got its tag before.
-        let user = self.iam.user(&self.target.user_name).await?;
+        let user = self.iam.get_user(&self.target.user_name).await?;
         if user.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
     }
 
-    async fn undo(&self, key_id: &str) -> Result<(), PassError> {
+    async fn undo(&self, key_id: &str) -> Result<(), ReconcileError> {
         let mut pause = JOURNAL_PAUSE;
         for tries in 1.. {
             match self.iam.delete_access_key(&self.target.user_name, key_id).await {
@@ -145,24 +145,24 @@ impl Actor<'_> {
         unreachable!("the loop ends by returning")
     }
 
-    pub(super) async fn verify(&mut self, key_id: &str, memory: &mut Memory) -> Result<(), PassError> {
-        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged(key_id)) else {
+    pub(super) async fn verify(&mut self, key_id: &str, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
+        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
             // A journal without the key it names: nothing can become of it.
             return self.abandon(&[key_id.to_owned()]).await;
         };
         let iam = &self.iam;
         let answer = iam.verify_key(&key).await?;
-        let arn = self.observed.world.user().map(|user| user.arn.clone()).unwrap_or_default();
-        let accepted = matches!(&answer, Acceptance::Accepted(bearer) if *bearer == arn);
-        if let Acceptance::Accepted(bearer) = &answer
+        let arn = self.observed.current.user().map(|user| user.arn.clone()).unwrap_or_default();
+        let accepted = matches!(&answer, KeyVerification::Accepted(bearer) if *bearer == arn);
+        if let KeyVerification::Accepted(bearer) = &answer
             && !accepted
         {
             tracing::warn!(key_id, bearer, arn, "STS takes the bearer of the new key for somebody else");
         }
-        let before = memory.verification.take().filter(|seen| seen.key_id == key_id).map_or(0, |seen| seen.successes);
+        let before = cache.verification.take().filter(|seen| seen.key_id == key_id).map_or(0, |seen| seen.successes);
         let successes = if accepted { before + 1 } else { 0 };
-        memory.verification = Some(Verification { key_id: key_id.to_owned(), successes, last_at: iam.clock().now() });
-        self.observed.world.verification.clone_from(&memory.verification);
+        cache.verification = Some(Verification { key_id: key_id.to_owned(), successes, last_at: iam.clock().now() });
+        self.observed.current.verification.clone_from(&cache.verification);
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn deactivate_key(&mut self, id: &str, why: Why) -> Result<(), AwsError> {
+    pub(super) async fn deactivate_key(&mut self, id: &str, why: RetireReason) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
         let there = iam.deactivate_access_key(name, id).await?;
         self.changed(String::new(), |user| {
@@ -187,90 +187,94 @@ impl Actor<'_> {
                 user.keys.retain(|key| key.id != id);
             }
         });
-        if why != Why::Cleanup {
+        if why != RetireReason::Cleanup {
             let note = format!("access key {id} was set Inactive ({})", because(why));
-            self.news.push(News {
+            self.news.push(PendingEvent {
                 reason: Reason::KeyDeactivated,
                 note,
-                warning: matches!(why, Why::HeldLongEnough | Why::NotRolledOut),
+                warning: matches!(why, RetireReason::HoldExpired | RetireReason::RolloutTimedOut),
             });
         }
         Ok(())
     }
 
-    pub(super) async fn delete_key(&mut self, id: &str, why: Why) -> Result<(), AwsError> {
+    pub(super) async fn delete_key(&mut self, id: &str, why: RetireReason) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
         iam.delete_access_key(name, id).await?;
-        self.observed.world.gone.insert(id.to_owned());
+        self.observed.current.deleted_keys.insert(id.to_owned());
         self.changed(String::new(), |user| user.keys.retain(|key| key.id != id));
-        let reason = if why == Why::Orphan { Reason::OrphanDeleted } else { Reason::KeyDeleted };
+        let reason = if why == RetireReason::Orphan { Reason::OrphanDeleted } else { Reason::KeyDeleted };
         self.tell(reason, format!("access key {id} was deleted ({})", because(why)));
         Ok(())
     }
 
-    pub(super) async fn abandon(&mut self, orphans: &[String]) -> Result<(), PassError> {
-        let (Some(attempt), Some(journal)) = (&self.observed.attempt, self.observed.world.journal()) else {
+    pub(super) async fn abandon(&mut self, orphans: &[String]) -> Result<(), ReconcileError> {
+        let (Some(attempt), Some(journal)) = (&self.observed.attempt, self.observed.current.journal()) else {
             return Ok(());
         };
-        let journals = Journals::new(self.context.client.clone(), self.target);
-        let journal = Journal { mode: Mode::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
+        let journals = JournalStore::new(self.context.client.clone(), self.target);
+        let journal = Journal { phase: AttemptPhase::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = journals.replace(attempt, &journal, None).await?;
-        self.observed.world.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
+        self.observed.current.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
         self.observed.attempt = Some(attempt);
         Ok(())
     }
 
-    pub(super) async fn close_journal(&mut self) -> Result<(), PassError> {
+    pub(super) async fn close_journal(&mut self) -> Result<(), ReconcileError> {
         if let Some(attempt) = &self.observed.attempt {
-            Journals::new(self.context.client.clone(), self.target).close(attempt).await?;
+            JournalStore::new(self.context.client.clone(), self.target).close(attempt).await?;
         }
         self.observed.attempt = None;
-        self.observed.world.journal = JournalSeen::None;
+        self.observed.current.journal = JournalSecret::None;
         Ok(())
     }
 
-    pub(super) async fn read_last_used(&mut self, ids: &[String], memory: &mut Memory) -> Result<(), PassError> {
+    pub(super) async fn read_last_used(
+        &mut self,
+        ids: &[String],
+        cache: &mut ReconcileCache,
+    ) -> Result<(), ReconcileError> {
         let iam = &self.iam;
         for id in ids {
-            let used_at = iam.last_used(id).await?;
-            memory.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
+            let used_at = iam.get_last_used(id).await?;
+            cache.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
         }
-        let user = self.observed.world.user();
-        memory.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));
-        self.observed.world.last_used.clone_from(&memory.last_used);
+        let user = self.observed.current.user();
+        cache.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));
+        self.observed.current.last_used.clone_from(&cache.last_used);
         Ok(())
     }
 
     pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
-        let tags = BTreeMap::from([(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
+        let tags = BTreeMap::from([(well_known::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
         self.iam.tag_user(&self.target.user_name, &tags).await?;
         self.changed(String::new(), |user| set_tags(user, &tags));
         Ok(())
     }
 
     pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
-        let tag = BTreeSet::from([mark::TAG_QUARANTINED_AT.to_owned()]);
+        let tag = BTreeSet::from([well_known::TAG_QUARANTINED_AT.to_owned()]);
         self.iam.untag_user(&self.target.user_name, &tag).await?;
-        self.changed(String::new(), |user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
+        self.changed(String::new(), |user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT));
         Ok(())
     }
 }
 
-fn because(why: Why) -> &'static str {
+fn because(why: RetireReason) -> &'static str {
     match why {
-        Why::Retired => "its overlap is over",
-        Why::HeldLongEnough => {
+        RetireReason::OverlapEnded => "its overlap is over",
+        RetireReason::HoldExpired => {
             "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
         }
-        Why::NotRolledOut => {
+        RetireReason::RolloutTimedOut => {
             "its overlap and the operator's --restart-hold are over, or the next rotation is due; workloads of accessKey.restart are not rolled out with the key after it, and pods that still hold it are refused from now on"
         }
-        Why::Quarantined => "AWS quarantines the user: others may know the key",
-        Why::MakesRoom => "its value is lost and its slot is needed",
-        Why::Suspended => "spec.suspend",
-        Why::Withdrawn => "no access key is declared any more",
-        Why::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
-        Why::Cleanup => "the resource is being deleted",
-        Why::Revoked => "no class allows it any more",
+        RetireReason::Quarantined => "AWS quarantines the user: others may know the key",
+        RetireReason::FreesSlot => "its value is lost and its slot is needed",
+        RetireReason::Suspended => "spec.suspend",
+        RetireReason::RemovedFromSpec => "no access key is declared any more",
+        RetireReason::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
+        RetireReason::Cleanup => "the resource is being deleted",
+        RetireReason::Revoked => "no class allows it any more",
     }
 }

@@ -2,13 +2,13 @@
 
 use super::{Actor, floor};
 use crate::{
-    api::{Reason, mark},
+    api::{Reason, well_known},
     domain::{
         desired::Desired,
         plan,
-        secret::{self, Content, KeyMaterial, Publication},
+        secret::{self, KeyMaterial, Publication, SecretContent},
     },
-    reconcile::error::PassError,
+    reconcile::error::ReconcileError,
 };
 
 impl Actor<'_> {
@@ -18,30 +18,31 @@ impl Actor<'_> {
         &mut self,
         key_id: &str,
         left_behind: Option<&(String, String)>,
-    ) -> Result<(), PassError> {
+    ) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
-        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged(key_id)) else {
+        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
             return self.abandon(&[key_id.to_owned()]).await;
         };
-        let before = self.observed.held.as_ref().map(|held| secret::publication(&held.content())).unwrap_or_default();
-        let journal = self.observed.world.journal().cloned();
+        let before =
+            self.observed.held.as_ref().map(|held| secret::read_publication(&held.content())).unwrap_or_default();
+        let journal = self.observed.current.journal().cloned();
         let mut publication = Publication { fence: before.fence, previous: before.previous, ..Publication::default() };
         let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
         for left_behind in noted.into_iter().chain(left_behind) {
             let left = self.secrets().get(&left_behind.0).await?;
-            let left = left.filter(|left| left.foreign_to(&self.target.owner.uid).is_none());
-            publication.leave_behind(left_behind, left.map(|left| secret::publication(&left.content())));
+            let left = left.filter(|left| left.ownership_conflict(&self.target.owner.uid).is_none());
+            publication.record_previous_secret(left_behind, left.map(|left| secret::read_publication(&left.content())));
         }
         publication.previous.remove(&self.target.secret_name);
         publication.rotate_honoured = journal.and_then(|journal| journal.rotate_request);
-        publication.restarts = plan::restarts_owed(desired, &self.observed.world);
+        publication.restarts = plan::required_restarts(desired, &self.observed.current);
         // Rounded up: an overlap is never shorter than declared.
         publication.published_at = floor(self.iam.clock().now()) + jiff::SignedDuration::from_secs(1);
         self.write_secret(desired, &key, &publication).await?;
         let Some(until) = desired.key.as_ref().map(|key| key.overlap) else { return Ok(()) };
         let old = self
             .observed
-            .world
+            .current
             .user()
             .map_or(0, |user| user.keys.iter().filter(|other| other.active && other.id != key_id).count());
         let overlap = if old > 0 {
@@ -62,23 +63,23 @@ impl Actor<'_> {
         desired: &Desired,
         key: &KeyMaterial,
         publication: &Publication,
-    ) -> Result<(), PassError> {
+    ) -> Result<(), ReconcileError> {
         let secrets = self.secrets();
         let written = if let Some(held) = &self.observed.held {
             secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
         } else {
-            let content = secret::render(&desired.secret, key, publication, &Content::default());
+            let content = secret::render(&desired.secret, key, publication, &SecretContent::default());
             secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
         };
         self.hold(Some(written));
         Ok(())
     }
 
-    pub(super) async fn rewrite(&mut self) -> Result<(), PassError> {
+    pub(super) async fn rewrite(&mut self) -> Result<(), ReconcileError> {
         let (Some(desired), Some(held)) = (self.desired, &self.observed.held) else { return Ok(()) };
         let content = held.content();
-        let Some(key) = secret::material(&content) else { return Ok(()) };
-        self.write_secret(desired, &key, &secret::publication(&content)).await?;
+        let Some(key) = secret::read_key(&content) else { return Ok(()) };
+        self.write_secret(desired, &key, &secret::read_publication(&content)).await?;
         self.tell(
             Reason::SecretRepaired,
             format!("Secret {} was written again as declared; its access key is the same", self.target.secret_name),
@@ -87,34 +88,34 @@ impl Actor<'_> {
     }
 
     /// Moves the Secret's resourceVersion and writes down why.
-    pub(super) async fn touch(&mut self) -> Result<(), PassError> {
+    pub(super) async fn touch(&mut self) -> Result<(), ReconcileError> {
         let (Some(held), Some(attempt)) = (&self.observed.held, &self.observed.attempt) else { return Ok(()) };
         let mut content = held.content();
-        content.annotations.insert(crate::api::mark::ANNOTATION_FENCE.to_owned(), attempt.id().to_owned());
+        content.annotations.insert(crate::api::well_known::ANNOTATION_FENCE.to_owned(), attempt.id().to_owned());
         let written = self.secrets().replace(held, &content).await?;
         self.hold(Some(written));
         Ok(())
     }
 
-    pub(super) async fn delete_previous(&mut self, name: &str) -> Result<(), PassError> {
+    pub(super) async fn delete_previous(&mut self, name: &str) -> Result<(), ReconcileError> {
         let secrets = self.secrets();
-        let recorded = self.observed.world.published().and_then(|facts| facts.previous.get(name));
+        let recorded = self.observed.current.published().and_then(|facts| facts.previous.get(name));
         if let Some(old) = secrets.get(name).await?
-            && old.foreign_to(&self.target.owner.uid).is_none()
+            && old.ownership_conflict(&self.target.owner.uid).is_none()
             // The name may have been used again since, for another key or for a password.
-            && old.content().annotations.get(mark::ANNOTATION_KEY_ID) == recorded
+            && old.content().annotations.get(well_known::ANNOTATION_KEY_ID) == recorded
         {
             secrets.delete(&old).await?;
         }
         let Some(held) = &self.observed.held else { return Ok(()) };
         let (Some(desired), content) = (self.desired, held.content()) else { return Ok(()) };
-        let Some(key) = secret::material(&content) else { return Ok(()) };
-        let mut publication = secret::publication(&content);
+        let Some(key) = secret::read_key(&content) else { return Ok(()) };
+        let mut publication = secret::read_publication(&content);
         publication.previous.remove(name);
         self.write_secret(desired, &key, &publication).await
     }
 
-    pub(super) async fn release_secret(&mut self) -> Result<(), PassError> {
+    pub(super) async fn release_secret(&mut self) -> Result<(), ReconcileError> {
         if let Some(held) = &self.observed.held {
             self.secrets().release(held, &self.target.owner.uid).await?;
         }
@@ -122,7 +123,7 @@ impl Actor<'_> {
         Ok(())
     }
 
-    pub(super) async fn delete_secret(&mut self) -> Result<(), PassError> {
+    pub(super) async fn delete_secret(&mut self) -> Result<(), ReconcileError> {
         if let Some(held) = &self.observed.held {
             self.secrets().delete(held).await?;
         }

@@ -8,10 +8,10 @@ use crate::{
     cluster::{ClusterError, ClusterErrorKind, Workloads},
     domain::{
         plan::Effect,
-        restart::{Progress, Restarts, Seen},
+        restart::{ObservedWorkload, RestartProgress, Restarts},
         secret,
     },
-    reconcile::error::PassError,
+    reconcile::error::ReconcileError,
 };
 
 /// The status of a workload is written often, and a restart only on what was read: it is tried again so many times.
@@ -23,23 +23,25 @@ impl Actor<'_> {
         let read = join_all(targets.iter().map(|target| workloads.get(target))).await;
         for (target, read) in targets.iter().zip(read) {
             let seen = match read {
-                Ok(Some(found)) => Seen::Found(found.facts),
-                Ok(None) => Seen::Missing,
+                Ok(Some(found)) => ObservedWorkload::Found(found.workload),
+                Ok(None) => ObservedWorkload::Missing,
                 Err(error) => self.unseen(&error),
             };
-            self.observed.world.workloads.insert(target.clone(), seen);
+            self.observed.current.workloads.insert(target.clone(), seen);
         }
     }
 
     /// May leave a workload that was restarted, and nothing that says so but its own annotation: the next pass finds it.
-    pub(super) async fn restart(&mut self, target: &RestartTarget, key_id: &str) -> Result<(), PassError> {
+    pub(super) async fn restart(&mut self, target: &RestartTarget, key_id: &str) -> Result<(), ReconcileError> {
         let workloads = self.workloads();
         let mut refusal = None;
         for _ in 0..TRIES {
             let seen = match workloads.get(target).await {
-                Ok(None) => Seen::Missing,
+                Ok(None) => ObservedWorkload::Missing,
                 Err(error) => self.unseen(&error),
-                Ok(Some(found)) if found.facts.restarted_for.as_deref() == Some(key_id) => Seen::Found(found.facts),
+                Ok(Some(found)) if found.workload.restarted_for.as_deref() == Some(key_id) => {
+                    ObservedWorkload::Found(found.workload)
+                }
                 Ok(Some(found)) => {
                     // After the workload was read: who has published another key since, and restarted the workload
                     // for it, has changed the workload too, and is not overruled.
@@ -47,9 +49,9 @@ impl Actor<'_> {
                     match workloads.restart(target, &found, key_id).await {
                         Ok(restarted) => {
                             self.tell(Reason::Restarted, format!("{target} was restarted with access key {key_id}"));
-                            Seen::Found(restarted.facts)
+                            ObservedWorkload::Found(restarted.workload)
                         }
-                        Err(error) if error.kind == ClusterErrorKind::NotFound => Seen::Missing,
+                        Err(error) if error.kind == ClusterErrorKind::NotFound => ObservedWorkload::Missing,
                         Err(error) if error.kind == ClusterErrorKind::Conflict => {
                             refusal = Some(error);
                             continue;
@@ -58,27 +60,27 @@ impl Actor<'_> {
                     }
                 }
             };
-            self.observed.world.workloads.insert(target.clone(), seen);
+            self.observed.current.workloads.insert(target.clone(), seen);
             return Ok(());
         }
-        let seen = Seen::Failed(refusal.map(|error| error.to_string()).unwrap_or_default());
-        self.observed.world.workloads.insert(target.clone(), seen);
+        let seen = ObservedWorkload::Failed(refusal.map(|error| error.to_string()).unwrap_or_default());
+        self.observed.current.workloads.insert(target.clone(), seen);
         Ok(())
     }
 
     /// Why a restart that is no failure of the pass is none at all.
     pub(in crate::reconcile) fn not_restarted(&self, effect: &Effect) -> Option<Reason> {
-        let Effect::Restart(target, _) = effect else { return None };
-        let found = matches!(self.observed.world.workloads.get(target), Some(Seen::Found(_)));
+        let Effect::RestartWorkload(target, _) = effect else { return None };
+        let found = matches!(self.observed.current.workloads.get(target), Some(ObservedWorkload::Found(_)));
         (!found).then_some(Reason::RestartFailed)
     }
 
     /// The published Secret still is what this pass decided on.
-    async fn still_asks_for(&self, target: &RestartTarget, key_id: &str) -> Result<(), PassError> {
+    async fn still_asks_for(&self, target: &RestartTarget, key_id: &str) -> Result<(), ReconcileError> {
         let name = &self.target.secret_name;
         let now = self.secrets().get(name).await?.map(|held| {
-            let facts = secret::facts(&held.content(), false, None);
-            facts.key_id == key_id && facts.restarts.get(target) == Some(&Progress::Owed)
+            let facts = secret::read_facts(&held.content(), false, None);
+            facts.key_id == key_id && facts.restarts.get(target) == Some(&RestartProgress::Pending)
         });
         if now == Some(true) {
             return Ok(());
@@ -92,25 +94,27 @@ impl Actor<'_> {
     }
 
     /// On condition that the Secret is as this pass has read it.
-    pub(super) async fn note_restarts(&mut self, restarts: &Restarts) -> Result<(), PassError> {
+    pub(super) async fn note_restarts(&mut self, restarts: &Restarts) -> Result<(), ReconcileError> {
         let (Some(desired), Some(held)) = (self.desired, &self.observed.held) else { return Ok(()) };
         let content = held.content();
-        let Some(key) = secret::material(&content) else { return Ok(()) };
-        let mut publication = secret::publication(&content);
+        let Some(key) = secret::read_key(&content) else { return Ok(()) };
+        let mut publication = secret::read_publication(&content);
         publication.restarts.clone_from(restarts);
         self.write_secret(desired, &key, &publication).await
     }
 
-    fn unseen(&self, error: &ClusterError) -> Seen {
+    fn unseen(&self, error: &ClusterError) -> ObservedWorkload {
         tracing::warn!(%error, "a workload cannot be restarted");
         // RBAC says no in these words; a policy or a webhook has its own.
         let no_right = error.message.contains(" cannot ") && error.message.contains(" resource ");
         match error.kind {
-            ClusterErrorKind::Forbidden if no_right => Seen::Forbidden(
-                self.context.access.denied_restarts(&self.target.owner.namespace, &error.message).message,
+            ClusterErrorKind::Forbidden if no_right => ObservedWorkload::Forbidden(
+                self.context.access.restart_access_denied(&self.target.owner.namespace, &error.message).message,
             ),
-            ClusterErrorKind::Forbidden => Seen::Forbidden(format!("it may not be restarted: {}", error.message)),
-            _ => Seen::Failed(error.to_string()),
+            ClusterErrorKind::Forbidden => {
+                ObservedWorkload::Forbidden(format!("it may not be restarted: {}", error.message))
+            }
+            _ => ObservedWorkload::Failed(error.to_string()),
         }
     }
 

@@ -6,18 +6,18 @@ use super::Actor;
 use crate::{
     api::Reason,
     aws::{AwsError, AwsErrorKind},
-    cluster::News,
+    cluster::PendingEvent,
     domain::{
+        current_state::{CurrentUser, DeletionBlocker, IamUser, UserAbsence},
         owner::key_tag,
-        plan::{self, Effect, Standing},
-        world::{Iam, IamUser, Leftover, NoUser},
+        plan::{self, Claim, Effect},
     },
-    reconcile::error::PassError,
+    reconcile::error::ReconcileError,
 };
 
 impl Actor<'_> {
     /// May leave a user that carries our marks: the next pass knows it as ours.
-    pub(super) async fn create_user(&mut self) -> Result<(), PassError> {
+    pub(super) async fn create_user(&mut self) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
         let iam = &self.iam;
@@ -27,26 +27,26 @@ impl Actor<'_> {
         {
             Ok(user) => user,
             Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => return Err(self.taken(error).await),
-            Err(error) => return Err(PassError::Aws { error, effect: Some(Effect::CreateUser) }),
+            Err(error) => return Err(ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }),
         };
-        let again = self.observed.world.reported.user_id.as_ref().is_some_and(|id| *id != user.id);
+        let again = self.observed.current.hints.user_id.as_ref().is_some_and(|id| *id != user.id);
         if again {
             // A reason of its own: Events of one reason are counted, and only the first one's words are kept.
             let note = format!(
                 "the IAM user {} had been deleted in AWS; it was created again (new id {})",
                 user.name, user.id
             );
-            self.news.push(News { reason: Reason::UserRecreated, note, warning: true });
+            self.news.push(PendingEvent { reason: Reason::UserRecreated, note, warning: true });
         } else {
             self.tell(Reason::UserCreated, format!("the IAM user {} was created", user.arn));
         }
-        self.observed.world.iam = Iam::Found(user);
+        self.observed.current.iam = CurrentUser::Found(user);
         Ok(())
     }
 
     /// All marks in one call: a user is ours or it is not. The consent is taken off afterwards, with the other tags.
-    pub(super) async fn adopt(&mut self, losses: &[String]) -> Result<(), PassError> {
-        let Some(user) = self.observed.world.user().cloned() else { return Ok(()) };
+    pub(super) async fn adopt(&mut self, losses: &[String]) -> Result<(), ReconcileError> {
+        let Some(user) = self.observed.current.user().cloned() else { return Ok(()) };
         self.check_secret_access().await?;
         let keys = user.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join(", ");
         let (losses, warning) = (losses.join("; "), !losses.is_empty());
@@ -59,12 +59,12 @@ impl Actor<'_> {
         // Events end at a kilobyte.
         tracing::info!(user = user.arn, losses, keys, "about to be adopted");
         // Before the first write, not with the report of the pass: whoever watches can still know what there was.
-        self.context.events.tell(&self.user, &News { reason: Reason::UserAdoptable, note, warning }).await;
+        self.context.events.publish(&self.user, &PendingEvent { reason: Reason::UserAdoptable, note, warning }).await;
         let marks = self.target.owner.tags();
         self.iam
             .tag_user(&user.name, &marks)
             .await
-            .map_err(|error| PassError::Aws { error, effect: Some(Effect::Adopt(Vec::new())) })?;
+            .map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::AdoptUser(Vec::new())) })?;
         self.changed(String::new(), |user| set_tags(user, &marks));
         self.tell(Reason::UserAdopted, format!("the IAM user {} was adopted", user.arn));
         Ok(())
@@ -72,18 +72,18 @@ impl Actor<'_> {
 
     /// IAM has a user of this name although it did not show us one: a name that differs in case, or
     /// one made a moment ago, by ourselves perhaps with the answer lost.
-    async fn taken(&self, error: AwsError) -> PassError {
-        let standing = match (self.iam.user_ignoring_case(&self.target.user_name).await, self.desired) {
+    async fn taken(&self, error: AwsError) -> ReconcileError {
+        let standing = match (self.iam.find_user_ignoring_case(&self.target.user_name).await, self.desired) {
             (Ok(Some(user)), Some(desired)) => {
-                Some(plan::standing(self.target, desired.adoption, &desired.path, &user))
+                Some(plan::evaluate_claim(self.target, desired.adoption, &desired.path, &user))
             }
             _ => None,
         };
         match standing {
-            Some(Standing::Stranger(note)) => PassError::NotOwned(note.message),
+            Some(Claim::NotOwned(note)) => ReconcileError::NotOwned(note.message),
             // The next pass sees it.
-            Some(Standing::Ours | Standing::Adoptable) | None => {
-                PassError::Aws { error, effect: Some(Effect::CreateUser) }
+            Some(Claim::Owned | Claim::Adoptable) | None => {
+                ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }
             }
         }
     }
@@ -104,33 +104,36 @@ impl Actor<'_> {
 
     pub(super) async fn read_grants(&mut self) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
-        let (keys, grants, leftovers) =
-            tokio::try_join!(iam.access_keys(name), iam.grants(name), Box::pin(iam.leftovers(name)))?;
+        let (keys, grants, deletion_blockers) = tokio::try_join!(
+            iam.list_access_keys(name),
+            iam.get_grants(name),
+            Box::pin(iam.list_deletion_blockers(name))
+        )?;
         self.changed(String::new(), |user| {
             user.keys = keys;
             user.grants = Some(grants);
-            user.leftovers = Some(leftovers);
+            user.deletion_blockers = Some(deletion_blockers);
         });
         Ok(())
     }
 
-    pub(super) async fn remove_leftover(&mut self, leftover: &Leftover) -> Result<(), AwsError> {
+    pub(super) async fn remove_deletion_blocker(&mut self, leftover: &DeletionBlocker) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
-        iam.remove_leftover(name, leftover).await?;
+        iam.remove_deletion_blocker(name, leftover).await?;
         tracing::info!(user = name, %leftover, "removed");
         self.changed(String::new(), |user| {
-            user.leftovers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
+            user.deletion_blockers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
         });
         Ok(())
     }
 
     /// There is no user of ours any more, by our own doing.
     fn left_behind(&mut self) {
-        self.observed.world.iam = Iam::Absent;
-        self.observed.world.no_user = Some(NoUser::Removed);
+        self.observed.current.iam = CurrentUser::Absent;
+        self.observed.current.user_absence = Some(UserAbsence::Removed);
     }
 
-    pub(super) async fn delete_user(&mut self) -> Result<(), PassError> {
+    pub(super) async fn delete_user(&mut self) -> Result<(), ReconcileError> {
         let iam = &self.iam;
         let name = &self.target.user_name;
         match iam.delete_user(name).await {
@@ -141,18 +144,18 @@ impl Actor<'_> {
             }
             // It was seen a moment ago. One of the two answers is old.
             Ok(false) => {
-                self.observed.world.iam = Iam::Absent;
+                self.observed.current.iam = CurrentUser::Absent;
                 Ok(())
             }
             // More hangs on the user than is declared: look for it, once, and go on with what is found.
             Err(error)
                 if error.kind == AwsErrorKind::DeleteConflict
-                    && self.observed.world.user().is_some_and(|user| user.leftovers.is_none()) =>
+                    && self.observed.current.user().is_some_and(|user| user.deletion_blockers.is_none()) =>
             {
                 self.changed(String::new(), |user| user.grants = None);
                 Ok(())
             }
-            Err(error) => Err(PassError::Aws { error, effect: Some(Effect::DeleteUser) }),
+            Err(error) => Err(ReconcileError::Aws { error, effect: Some(Effect::DeleteUser) }),
         }
     }
 }

@@ -12,70 +12,70 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Context, error::PassError, memory::Memory};
+use super::{Context, cache::ReconcileCache, error::ReconcileError};
 use crate::{
-    api::{AwsDeployUser, mark, user::DeletionPolicy},
+    api::{AwsDeployUser, user::DeletionPolicy, well_known},
     aws,
-    cluster::{Attempt, ClusterError, ClusterErrorKind, Held, Journals, Secrets},
+    cluster::{ClusterError, ClusterErrorKind, JournalSnapshot, JournalStore, SecretSnapshot, Secrets},
     domain::{
         console::{self, ConsoleSecret},
+        current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret, StatusHints, UserAbsence},
         desired::Desired,
         owner::Ownership,
-        plan::Facts,
+        plan::Freshness,
         secret,
-        target::{Target, console_secret},
-        world::{Iam, JournalSeen, NoUser, Published, Reported, World},
+        target::{Target, console_secret_name},
     },
 };
 
 /// The world, and the objects that conditional writes need.
 pub(super) struct Observed {
-    pub(super) world: World,
+    pub(super) current: CurrentState,
     /// What is known of IAM is good enough to see that there is nothing to do, and no more.
-    pub(super) second_hand: bool,
+    pub(super) from_listing: bool,
     /// The target Secret, if it is ours.
-    pub(super) held: Option<Held>,
+    pub(super) held: Option<SecretSnapshot>,
     /// The journal, if it is ours.
-    pub(super) attempt: Option<Attempt>,
+    pub(super) attempt: Option<JournalSnapshot>,
     /// The Secret of the console password, if it is ours.
-    pub(super) console: Option<Held>,
+    pub(super) console: Option<SecretSnapshot>,
 }
 
 /// Looks at the world. What is remembered of IAM is good enough if it is fresh, of this generation of the resource,
 /// and `wanted` asks for no more.
 pub(super) async fn observe(
     context: &Context,
-    iam: &aws::Iam,
+    iam: &aws::IamClient,
     user: &AwsDeployUser,
     target: &Target,
     desired: Option<&Desired>,
-    memory: &mut Memory,
-    wanted: Facts,
-) -> Result<Observed, PassError> {
+    cache: &mut ReconcileCache,
+    wanted: Freshness,
+) -> Result<Observed, ReconcileError> {
     let started = Instant::now();
     let question = iam::Question { context, iam, user, target, desired };
     // What is remembered stays where a look fails: it is as true as before, and without it the next pass would read everything.
-    let (remembered, facts) = Box::pin(question.answer(memory.iam.clone(), memory.looked, wanted)).await?;
-    memory.looked = true;
-    let second_hand = remembered.second_hand;
+    let (remembered, facts) = Box::pin(question.answer(cache.iam.clone(), cache.looked, wanted)).await?;
+    cache.looked = true;
+    let from_listing = remembered.from_listing;
     // Counted back from the end: AWS's answers are what our idea of its clock is made of.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
     let now = iam.clock().now();
-    let keys_read_at = now.checked_sub(took).ok().filter(|_| facts != Facts::Remembered);
+    let keys_read_at = now.checked_sub(took).ok().filter(|_| facts != Freshness::Cached);
     let iam = remembered.iam.clone();
-    memory.iam = Some(remembered);
+    cache.iam = Some(remembered);
     // A user that has to go, because its resource does or is not allowed.
     let leaves = user.metadata.deletion_timestamp.is_some() || desired.is_none();
-    let no_user = no_user(leaves, target, &iam, started, context, memory);
+    let user_absence = user_absence(leaves, target, &iam, started, context, cache);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
     let secret = desired.map(|desired| &desired.secret);
     // A user without a key may have given the name of its Secret to the one of the password.
-    let shared = user.spec.programmatic().is_none()
-        && console_secret(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
+    let shared = user.spec.effective_access_key().is_none()
+        && console_secret_name(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
     let told = |error| context.secret_error(target, error);
     let held = if shared { None } else { or_gone(user, secrets.get(&target.secret_name).await).map_err(told)? };
-    let attempt = or_gone(user, Journals::new(context.client.clone(), target).get().await).map_err(told)?;
+    let attempt = or_gone(user, JournalStore::new(context.client.clone(), target).get().await).map_err(told)?;
 
     let console = match console_name(user, target, &iam) {
         Some(name) => or_gone(user, secrets.get(&name).await).map_err(told)?,
@@ -83,43 +83,45 @@ pub(super) async fn observe(
     };
     let (console_seen, console) = match console {
         None => (ConsoleSecret::Missing, None),
-        Some(held) => match held.foreign_to(&target.owner.uid) {
+        Some(held) => match held.ownership_conflict(&target.owner.uid) {
             Some(whose) => (ConsoleSecret::Foreign(whose), None),
-            None => (ConsoleSecret::Ours(console::facts(&held.content())), Some(held)),
+            None => (ConsoleSecret::Ours(console::read_facts(&held.content())), Some(held)),
         },
     };
     let (published, held) = match held {
-        None => (Published::Missing, None),
-        Some(held) => match held.foreign_to(&target.owner.uid) {
-            Some(whose) => (Published::Foreign(whose), None),
-            None => (Published::Ours(secret::facts(&held.content(), held.immutable(), secret)), Some(held)),
+        None => (PublishedSecret::Missing, None),
+        Some(held) => match held.ownership_conflict(&target.owner.uid) {
+            Some(whose) => (PublishedSecret::Foreign(whose), None),
+            None => {
+                (PublishedSecret::Ours(secret::read_facts(&held.content(), held.is_immutable(), secret)), Some(held))
+            }
         },
     };
     let (journal, attempt) = match attempt {
-        None => (JournalSeen::None, None),
+        None => (JournalSecret::None, None),
         Some(attempt) => {
-            (seen(&attempt, target, now), attempt.foreign_to(&target.owner.uid).is_none().then_some(attempt))
+            (seen(&attempt, target, now), attempt.ownership_conflict(&target.owner.uid).is_none().then_some(attempt))
         }
     };
     Ok(Observed {
-        world: World {
+        current: CurrentState {
             iam,
             keys_read_at,
-            grants_live: facts == Facts::Live,
+            grants_live: facts == Freshness::Live,
             published,
             journal,
             console: console_seen,
-            verification: memory.verification.clone(),
-            last_used: memory.last_used.clone(),
+            verification: cache.verification.clone(),
+            last_used: cache.last_used.clone(),
             last_used_failed: false,
             workloads: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            reported: reported(user, memory),
-            finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == mark::FINALIZER),
+            deleted_keys: BTreeSet::new(),
+            hints: status_hints(user, cache),
+            finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == well_known::FINALIZER),
             user_sync_failed: false,
-            no_user,
+            user_absence,
         },
-        second_hand,
+        from_listing,
         held,
         attempt,
         console,
@@ -127,21 +129,21 @@ pub(super) async fn observe(
 }
 
 /// Since when a user has not been found that has to go. Told by the process's own clock, which nobody sets back.
-fn no_user(
+fn user_absence(
     leaves: bool,
     target: &Target,
-    iam: &Iam,
+    iam: &CurrentUser,
     looked: Instant,
     context: &Context,
-    memory: &mut Memory,
-) -> Option<NoUser> {
-    let ours = matches!(iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
+    cache: &mut ReconcileCache,
+) -> Option<UserAbsence> {
+    let ours = matches!(iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
     if ours || !leaves {
-        memory.unseen_since = None;
+        cache.unseen_since = None;
         return None;
     }
-    let unseen = SignedDuration::try_from(memory.unseen_since.get_or_insert(looked).elapsed()).ok()?;
-    Some(NoUser::Unseen { since: context.accounts.clock().now().checked_sub(unseen).ok()? })
+    let unseen = SignedDuration::try_from(cache.unseen_since.get_or_insert(looked).elapsed()).ok()?;
+    Some(UserAbsence::NotObserved { since: context.accounts.clock().now().checked_sub(unseen).ok()? })
 }
 
 /// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A
@@ -155,40 +157,42 @@ fn or_gone<T>(user: &AwsDeployUser, read: Result<Option<T>, ClusterError>) -> Re
     }
 }
 
-pub(super) fn seen(attempt: &Attempt, target: &Target, now: Timestamp) -> JournalSeen {
-    if let Some(whose) = attempt.foreign_to(&target.owner.uid) {
-        return JournalSeen::Foreign(whose);
+pub(super) fn seen(attempt: &JournalSnapshot, target: &Target, now: Timestamp) -> JournalSecret {
+    if let Some(whose) = attempt.ownership_conflict(&target.owner.uid) {
+        return JournalSecret::Foreign(whose);
     }
     match &attempt.journal {
-        Ok(journal) => JournalSeen::Attempt {
+        Ok(journal) => JournalSecret::Attempt {
             attempt: attempt.id().to_owned(),
-            journal: journal.clone().believed(attempt.made_at(), now),
+            journal: journal.clone().with_bounded_dates(attempt.created_at(), now),
         },
-        Err(error) => JournalSeen::Unknown(error.to_string()),
+        Err(error) => JournalSecret::Unknown(error.to_string()),
     }
 }
 
 /// The Secret of the console password: the declared one, or the one that the user's tag still tells of.
-fn console_name(user: &AwsDeployUser, target: &Target, iam: &Iam) -> Option<String> {
-    console_secret(&target.owner.name, &user.spec).or_else(|| match iam {
-        Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours => iam::console_tag(found).cloned(),
-        Iam::Found(_) | Iam::Absent => None,
+fn console_name(user: &AwsDeployUser, target: &Target, iam: &CurrentUser) -> Option<String> {
+    console_secret_name(&target.owner.name, &user.spec).or_else(|| match iam {
+        CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours => {
+            iam::console_tag(found).cloned()
+        }
+        CurrentUser::Found(_) | CurrentUser::Absent => None,
     })
 }
 
 /// Hints from the resource's own status, and what it could not be told.
-fn reported(user: &AwsDeployUser, memory: &Memory) -> Reported {
-    let failed = memory.failed.of(user.metadata.generation);
+fn status_hints(user: &AwsDeployUser, cache: &ReconcileCache) -> StatusHints {
+    let failed = cache.failed.of(user.metadata.generation);
     let Some(status) = &user.status else {
-        return Reported {
+        return StatusHints {
             failed_attempts: failed.passes,
             last_failure: failed.last,
-            secret_name: memory.untold_secret.clone(),
-            ..Reported::default()
+            secret_name: cache.untold_secret.clone(),
+            ..StatusHints::default()
         };
     };
     let same_generation = status.observed_generation == user.metadata.generation;
-    Reported {
+    StatusHints {
         inactive_since: status
             .access_keys
             .iter()
@@ -199,7 +203,7 @@ fn reported(user: &AwsDeployUser, memory: &Memory) -> Reported {
             .max(failed.passes),
         last_failure: status.last_failure_time.filter(|_| same_generation).max(failed.last),
         last_rotation: status.last_rotation_time,
-        secret_name: memory.untold_secret.clone().or_else(|| status.secret_name.clone()),
+        secret_name: cache.untold_secret.clone().or_else(|| status.secret_name.clone()),
         user_id: status.user.as_ref().map(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }

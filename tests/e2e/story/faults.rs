@@ -22,7 +22,7 @@ pub(crate) async fn an_operator_killed_on_its_node_leaves_no_key_behind(world: &
     let key = world.published().await;
     let made = world.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
     world.ask_for_a_key().await;
-    assert!(made.paused(SOON).await, "a key is made, and its answer is on the way");
+    assert!(made.wait_until_held(SOON).await, "a key is made, and its answer is on the way");
     let leader = world.leader().await;
     let process = world.process_of(&leader).await;
     world.shell.shown(&format!("kill -9 {process}   # {} on its node", leader.name_any())).await;
@@ -43,7 +43,7 @@ pub(crate) async fn a_rollout_restart_in_the_middle_of_a_rotation_loses_nothing(
     let key = world.published().await;
     let made = world.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
     world.ask_for_a_key().await;
-    assert!(made.paused(SOON).await, "a key is made, and its answer is on the way");
+    assert!(made.wait_until_held(SOON).await, "a key is made, and its answer is on the way");
     let before: Vec<_> = world.operator_pods().await.iter().map(ResourceExt::name_any).collect();
     world.shell.shown(&format!("kubectl -n {RELEASE} rollout restart deployment/{RELEASE}")).await;
     let another = async || {

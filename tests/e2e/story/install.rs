@@ -97,7 +97,7 @@ pub(super) fn values(world: &World, version: &Version) -> Value {
         "secretAccess": {"namespaces": [NAMESPACE]},
         "restartAccess": {"namespaces": [NAMESPACE]},
         // As short as the story needs it; the defaults are 1h, 60s and 10m.
-        "settings": {"minRotationInterval": "10s", "intentDwell": "5s", "retireDwell": "3s"},
+        "settings": {"minRotationInterval": "10s", "recoveryDelay": "5s", "deletionDelay": "3s"},
     }))
 }
 

@@ -47,9 +47,9 @@ pub(crate) async fn an_example_gets_ready_and_is_left_alone(world: &mut World) {
         .shell
         .shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu/{PEACEFUL} --timeout=180s"))
         .await;
-    let user = world.aws.truth().user(PEACEFUL_USER).await.expect("the truth can be read");
+    let user = world.aws.inspector().user(PEACEFUL_USER).await.expect("the truth can be read");
     assert_eq!(user.map(|user| user.active_keys().len()), Some(1));
-    world.peaceful_since = world.aws.log().mark();
+    world.peaceful_since = world.aws.log().position();
 }
 
 pub(crate) async fn a_pod_signs_with_the_mounted_files(world: &mut World) {

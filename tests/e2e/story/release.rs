@@ -4,7 +4,7 @@ use std::fs;
 
 use awsdeploy::api::AwsDeployUser;
 use awsdeploy_testkit::{
-    aws_proxy::{CallRecord, Mark, Rule},
+    aws_proxy::{CallRecord, LogPosition, Rule},
     wait::eventually,
 };
 use kube::{Api, ResourceExt as _};
@@ -57,10 +57,10 @@ pub(crate) async fn a_rollback_in_the_middle_of_a_rotation_loses_nothing(world: 
 /// Has the release changed to this version while AWS's answer to `CreateAccessKey` is on its way to the leader. It comes
 /// to nobody: what the one has begun is in its journal, and the other reads it.
 async fn in_the_middle_of_a_rotation(world: &mut World, command: &str, version: &Version) {
-    let (key, before) = (world.published().await, world.aws.log().mark());
+    let (key, before) = (world.published().await, world.aws.log().position());
     let made = world.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
     world.ask_for_a_key().await;
-    assert!(made.paused(SOON).await, "a key is made, and its answer is on the way");
+    assert!(made.wait_until_held(SOON).await, "a key is made, and its answer is on the way");
     let asked = world.leader().await.name_any();
     world.shell.shown(command).await;
     let another = async || (world.leader().await.name_any() != asked).then_some(());
@@ -79,7 +79,7 @@ async fn in_the_middle_of_a_rotation(world: &mut World, command: &str, version: 
 
 pub(crate) async fn a_rollback_goes_on_with_the_same_key(world: &mut World) {
     let (key, first) = (world.published().await, world.first().clone());
-    let before = world.aws.log().mark();
+    let before = world.aws.log().position();
     world.shell.shown(&format!("helm rollback {RELEASE} 1 --namespace {RELEASE} --wait --timeout 4m")).await;
     world.shell.shown(&format!("helm history {RELEASE} --namespace {RELEASE}")).await;
     settled(world).await;
@@ -90,7 +90,7 @@ pub(crate) async fn a_rollback_goes_on_with_the_same_key(world: &mut World) {
 
 pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &mut World) {
     let (key, today) = (world.published().await, world.today.clone());
-    let before = world.aws.log().mark();
+    let before = world.aws.log().position();
     install::write_values(world, &today);
     let command = format!(
         "helm upgrade {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 4m | sed -n 1,4p",
@@ -107,7 +107,7 @@ pub(crate) async fn the_next_upgrade_takes_new_values_and_keeps_the_key(world: &
 }
 
 /// Waits until all is well, with the same key and no write for a resource that nobody touches, and replaces the key.
-async fn goes_on_with(world: &mut World, key: &str, before: Mark) {
+async fn goes_on_with(world: &mut World, key: &str, before: LogPosition) {
     nothing_was_written_for_a_resource_in_peace(world, before).await;
     world.shell.shown(&format!("kubectl -n {NAMESPACE} wait --for=condition=Ready adu --all --timeout=180s")).await;
     assert_eq!(world.published().await, key, "a new operator makes no new key");
@@ -118,7 +118,7 @@ async fn goes_on_with(world: &mut World, key: &str, before: Mark) {
 }
 
 /// Whoever looks at it, of whatever version, finds it as it should be and changes nothing.
-async fn nothing_was_written_for_a_resource_in_peace(world: &World, since: Mark) {
+async fn nothing_was_written_for_a_resource_in_peace(world: &World, since: LogPosition) {
     let of_it = |call: &CallRecord| call.user.as_deref() == Some(PEACEFUL_USER);
     // At this user alone, or at all of the account.
     let looked = |call: &CallRecord| of_it(call) || call.action == "GetAccountAuthorizationDetails";
@@ -187,7 +187,7 @@ pub(crate) async fn a_deletion_without_an_operator_waits_and_the_next_one_finish
 /// The other way out of a deletion that waits: by hand, as docs/operations.md says. What is in AWS stays and belongs to no
 /// resource any more; an operator that comes later leaves it alone.
 pub(crate) async fn a_finalizer_that_is_taken_off_by_hand_leaves_the_iam_user(world: &mut World) {
-    let users = world.aws.truth();
+    let users = world.aws.inspector();
     let user = users.user(PEACEFUL_USER).await.expect("the truth can be read").expect("the IAM user is there");
     delete_and_see_it_wait(world, PEACEFUL).await;
     world.shell.shown(&documented_patch().replace(USER, PEACEFUL)).await;
@@ -227,7 +227,7 @@ pub(crate) async fn a_removal_in_the_documented_order_leaves_nothing(world: &mut
     for command in documented_removal() {
         world.shell.shown(&command).await;
     }
-    let left = world.aws.truth().user_names().await.expect("the truth");
+    let left = world.aws.inspector().user_names().await.expect("the truth");
     assert_eq!(left, [PEACEFUL_USER], "no IAM user but the one that was left on purpose");
     let kinds = "all,secret,configmap,serviceaccount,role,rolebinding,networkpolicy,poddisruptionbudget,\
         clusterrole,clusterrolebinding,validatingadmissionpolicy,validatingadmissionpolicybinding";

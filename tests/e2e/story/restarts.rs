@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use awsdeploy_testkit::{aws_proxy::UserTruth, tools::repository, wait::eventually};
+use awsdeploy_testkit::{aws_proxy::UserSnapshot, tools::repository, wait::eventually};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -52,7 +52,7 @@ pub(crate) async fn a_program_with_the_key_in_its_environment_is_restarted_befor
     let deployment = deployments.get(NAME).await.expect("the Deployment is there");
     assert_eq!(deployment.metadata.generation, Some(2), "it was changed once");
     world.shell.shown(&format!("kubectl -n {NAMESPACE} delete deployment/{NAME} adu/{NAME} --timeout=180s")).await;
-    let user = world.aws.truth().user(&user_name()).await.expect("the truth can be read");
+    let user = world.aws.inspector().user(&user_name()).await.expect("the truth can be read");
     assert!(user.is_none(), "the IAM user goes with its resource");
 }
 
@@ -87,8 +87,8 @@ async fn published(world: &World) -> String {
     key_of(&secrets.get(NAME).await.expect("the Secret is there")).expect("the Secret holds a key")
 }
 
-async fn iam(world: &World) -> UserTruth {
-    world.aws.truth().user(&user_name()).await.expect("the truth can be read").expect("the IAM user is there")
+async fn iam(world: &World) -> UserSnapshot {
+    world.aws.inspector().user(&user_name()).await.expect("the truth can be read").expect("the IAM user is there")
 }
 
 async fn pods(world: &World) -> Vec<Pod> {

@@ -5,7 +5,7 @@
 //! order, after every step; controllers, which are all alike, are put in order too. This makes the
 //! number of states finite although runs are endless.
 
-use crate::state::{At, Controller, Ids, Journal, Keys, Mode, NOW, Secret, State, each, has, only};
+use crate::state::{At, AttemptPhase, Controller, Ids, Journal, Keys, NOW, Secret, State, each, has, only};
 
 /// What was called what.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,7 @@ fn forget(state: &mut State) {
     // A key that was there before an attempt is asked for only as long as somebody may see it.
     let journals = state.controllers.iter_mut().filter_map(|controller| controller.view.journal.as_mut());
     for journal in journals.map(|(journal, _)| journal).chain(state.journal.as_mut()) {
-        if let Mode::Intent { known: before } = &mut journal.mode {
+        if let AttemptPhase::Intent { known: before } = &mut journal.phase {
             *before &= known;
         }
     }
@@ -130,10 +130,10 @@ fn walk_secret(secret: &mut Secret, visit: &mut impl FnMut(Name<'_>)) {
 fn walk_journal(journal: &mut Journal, visit: &mut impl FnMut(Name<'_>)) {
     visit(Name::Attempt(&mut journal.attempt));
     visit(Name::Request(&mut journal.honours));
-    match &mut journal.mode {
-        Mode::Intent { known } => visit(Name::Keys(known)),
-        Mode::Keyed { key, .. } => visit(Name::Key(key)),
-        Mode::Abandoned { orphans } => visit(Name::Keys(orphans)),
+    match &mut journal.phase {
+        AttemptPhase::Intent { known } => visit(Name::Keys(known)),
+        AttemptPhase::Keyed { key, .. } => visit(Name::Key(key)),
+        AttemptPhase::Abandoned { orphans } => visit(Name::Keys(orphans)),
     }
 }
 

@@ -11,24 +11,27 @@ use awsdeploy::{
     api::AwsDeployUser,
     domain::{
         console::ConsoleSecret,
+        current_state::{
+            AccessKey, CurrentState, CurrentUser, Grants, IamUser, JournalSecret, LastUse, PublishedSecret,
+            StatusHints, Verification,
+        },
         desired::{Account, Desired, Grant},
         journal,
         owner::key_tag,
         plan::{
-            self, Effect, Why,
-            rotation::{RULES, Scene, Step},
+            self, Effect, RetireReason,
+            rotation::{RULES, RotationInput, Step},
         },
         secret::PublishedFacts,
         settings::Settings,
         target::Target,
         validate::validate,
-        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, LastUse, Published, Reported, Verification, World},
     },
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::state::{Age, Ids, LIMIT, Mode, NOW, View, each, has, only};
+use crate::state::{Age, AttemptPhase, Ids, LIMIT, NOW, View, each, has, only};
 
 /// An effect of the plan, in the model's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,17 +86,17 @@ pub fn rules_that_decided() -> BTreeSet<&'static str> {
 static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
 fn ask(view: &View, verified: u8, asked: u8) -> Decision {
-    let world = world(view, verified);
+    let current = current(view, verified);
     let mut desired = DESIRED.clone();
     if let Some(key) = &mut desired.key {
         key.rotate_request = text(asked);
     }
     let now = at(NOW, 0) + MARGIN;
-    let plan = plan::plan(&desired, &world, now, &SETTINGS);
-    note_the_rule(&desired, &world, now, &plan);
+    let plan = plan::plan(&desired, &current, now, &SETTINGS);
+    note_the_rule(&desired, &current, now, &plan);
     let effect = plan.effects.first()?;
     let step = match effect {
-        Effect::MintKey { known, .. } => Do::Mint(ids(known)),
+        Effect::CreateKey { known, .. } => Do::Mint(ids(known)),
         Effect::VerifyKey(key) => Do::Verify(id(key)),
         Effect::Publish { key_id, .. } => Do::Publish(id(key_id)),
         Effect::TagKey(key) => Do::Tag(id(key)),
@@ -103,20 +106,20 @@ fn ask(view: &View, verified: u8, asked: u8) -> Decision {
         Effect::AbandonAttempt { orphans, failed } => Do::Abandon(ids(orphans), *failed),
         Effect::TouchPublished => Do::Touch,
         Effect::CloseJournal => Do::Close,
-        Effect::DeactivateKey(key, Why::Retired | Why::MakesRoom) => Do::Deactivate(id(key)),
+        Effect::DeactivateKey(key, RetireReason::OverlapEnded | RetireReason::FreesSlot) => Do::Deactivate(id(key)),
         Effect::DeleteKey(key, _) => Do::Delete(id(key)),
         Effect::ReadLastUsed(_) => Do::ReadLastUsed,
         // The resource of the model declares nothing but a key.
         other => unreachable!("the model does not know {other}"),
     };
-    Some((step, !effect.may_be_done_on(&world, &SETTINGS)))
+    Some((step, !effect.can_run_on(&current, &SETTINGS)))
 }
 
 /// The plan must be what the first rule of the chain says that says anything: so the model, the plan
 /// and `RULES` have one order.
-fn note_the_rule(desired: &Desired, world: &World, now: Timestamp, plan: &plan::Plan) {
-    let Some(user) = world.user() else { return };
-    let scene = Scene { desired, world, user, now, settings: &SETTINGS, user_ready: true, conflict: None };
+fn note_the_rule(desired: &Desired, current: &CurrentState, now: Timestamp, plan: &plan::Plan) {
+    let Some(user) = current.user() else { return };
+    let scene = RotationInput { desired, current, user, now, settings: &SETTINGS, user_ready: true, conflict: None };
     let said = RULES.iter().find_map(|(name, rule)| Some((*name, rule(&scene)?)));
     let effect = said.as_ref().and_then(|(_, step)| if let Step::Do(effect) = step { Some(effect) } else { None });
     assert_eq!(plan.effects.first(), effect, "the plan is not what the chain says: {said:?}");
@@ -140,43 +143,43 @@ static DESIRED: LazyLock<Desired> = LazyLock::new(|| {
     });
     let resource: AwsDeployUser = serde_json::from_value(resource).unwrap_or_default();
     let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
-    Target::of(&resource, "cluster")
-        .and_then(|target| validate(&resource, &target, &Grant::simplest(), &account, &SETTINGS).ok())
+    Target::from_resource(&resource, "cluster")
+        .and_then(|target| validate(&resource, &target, &Grant::minimal(), &account, &SETTINGS).ok())
         .unwrap_or_else(|| unreachable!("the resource of the model is valid"))
 });
 
-fn world(view: &View, verified: u8) -> World {
+fn current(view: &View, verified: u8) -> CurrentState {
     let journal = view.journal.map(|(journal, _)| journal);
-    World {
-        iam: Iam::Found(user(view)),
+    CurrentState {
+        iam: CurrentUser::Found(user(view)),
         keys_read_at: view.read.map(|age| at(age, 0)),
         grants_live: view.read.is_some(),
         console: ConsoleSecret::Missing,
-        published: view.secret.map_or(Published::Missing, |(secret, _)| {
-            Published::Ours(PublishedFacts {
+        published: view.secret.map_or(PublishedSecret::Missing, |(secret, _)| {
+            PublishedSecret::Ours(PublishedFacts {
                 key_id: name(secret.key),
                 published_at: at(secret.age, 0),
                 rotate_honoured: text(secret.honours),
                 intact: true,
-                as_declared: true,
+                matches_spec: true,
                 fence: text(secret.fence),
                 previous: BTreeMap::new(),
                 restarts: BTreeMap::new(),
                 immutable: false,
             })
         }),
-        journal: journal.map_or(JournalSeen::None, |journal| JournalSeen::Attempt {
+        journal: journal.map_or(JournalSecret::None, |journal| JournalSecret::Attempt {
             attempt: journal.attempt.to_string(),
             journal: journal::Journal {
                 started_at: at(journal.age, journal.attempt),
                 rotate_request: text(journal.honours),
                 previous_secret: None,
-                mode: match journal.mode {
-                    Mode::Intent { known } => journal::Mode::Intent { known: names(known) },
-                    Mode::Keyed { key, age } => {
-                        journal::Mode::Keyed { key_id: name(key), keyed_at: at(age, journal.attempt) }
+                phase: match journal.phase {
+                    AttemptPhase::Intent { known } => journal::AttemptPhase::Intent { known: names(known) },
+                    AttemptPhase::Keyed { key, age } => {
+                        journal::AttemptPhase::Keyed { key_id: name(key), keyed_at: at(age, journal.attempt) }
                     }
-                    Mode::Abandoned { orphans } => journal::Mode::Abandoned { orphans: names(orphans) },
+                    AttemptPhase::Abandoned { orphans } => journal::AttemptPhase::Abandoned { orphans: names(orphans) },
                 },
             },
         }),
@@ -191,19 +194,19 @@ fn world(view: &View, verified: u8) -> World {
         }),
         last_used_failed: false,
         workloads: BTreeMap::new(),
-        gone: names(view.gone).into_iter().collect(),
-        reported: Reported {
+        deleted_keys: names(view.gone).into_iter().collect(),
+        hints: StatusHints {
             inactive_since: view
                 .keys
                 .living()
                 .filter(|key| !key.active && key.turned >= LIMIT)
                 .map(|key| (name(key.id), at(LIMIT, 0)))
                 .collect(),
-            ..Reported::default()
+            ..StatusHints::default()
         },
         finalizer: true,
         user_sync_failed: false,
-        no_user: None,
+        user_absence: None,
     }
 }
 

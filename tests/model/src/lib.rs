@@ -8,7 +8,7 @@
 //! deletes the Secret. Stateright visits every order of these events within a [`Budget`].
 //!
 //! Only the world is modelled. What is decided is not: [`decide`] turns what a controller has seen
-//! into the operator's `World` and calls the operator's code, so model and code cannot drift apart.
+//! into the operator's `CurrentState` and calls the operator's code, so model and code cannot drift apart.
 
 mod canonical;
 mod decide;

@@ -6,8 +6,8 @@ use crate::{
     decide::{Do, decide},
     protocol::{Action, Protocol, Variant},
     state::{
-        At, Controller, DWELL, Ids, Journal, Key, Mode, NOW, OVERLAP, Secret, State, Truth, View, Wrong, each, has,
-        only, spend,
+        At, AttemptPhase, Controller, DWELL, Ids, Journal, Key, NOW, OVERLAP, Secret, State, Truth, View, Wrong, each,
+        has, only, spend,
     },
 };
 
@@ -175,7 +175,7 @@ impl Protocol {
             }
             _ if !unsure || self.variant == Variant::UndoUnseen => controller.at = At::Undo(key),
             // The one that has given the attempt up knows of the key.
-            Some(Journal { mode: Mode::Abandoned { orphans }, .. }) if has(orphans, key) => fail(state, index),
+            Some(Journal { phase: AttemptPhase::Abandoned { orphans }, .. }) if has(orphans, key) => fail(state, index),
             Some(_) => controller.at = At::Undo(key),
             None => controller.at = At::AskTag(key),
         }
@@ -274,7 +274,7 @@ impl Protocol {
     fn abandon(&self, state: &mut State, index: usize, orphans: Ids, failed: bool) {
         let controller = &mut state.controllers[index];
         let Some((journal, current)) = controller.view.journal else { return };
-        let journal = Journal { mode: Mode::Abandoned { orphans }, ..journal };
+        let journal = Journal { phase: AttemptPhase::Abandoned { orphans }, ..journal };
         if self.variant == Variant::NoFence {
             controller.view.journal = Some((journal, current));
         } else if current {
@@ -320,7 +320,7 @@ fn stage(state: &mut State, index: usize, (attempt, key, unsure): (u8, u8, bool)
     }
     let made = state.keys.get(key).copied();
     if let Some(journal) = intent {
-        state.write_journal(index, Some(Journal { mode: Mode::Keyed { key, age: NOW }, ..journal }));
+        state.write_journal(index, Some(Journal { phase: AttemptPhase::Keyed { key, age: NOW }, ..journal }));
     }
     let controller = &mut state.controllers[index];
     if lost {
@@ -370,7 +370,7 @@ fn begin(state: &mut State, index: usize, known: Ids) {
     }
     let attempt = state.last_attempt() + 1;
     let honours = state.controllers[index].asked;
-    state.write_journal(index, Some(Journal { attempt, honours, age: NOW, mode: Mode::Intent { known } }));
+    state.write_journal(index, Some(Journal { attempt, honours, age: NOW, phase: AttemptPhase::Intent { known } }));
     state.controllers[index].at = At::Create { attempt, again: false };
 }
 

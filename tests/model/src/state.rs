@@ -193,12 +193,12 @@ pub struct Journal {
     /// When the attempt began.
     pub age: Age,
     /// How far it has come.
-    pub mode: Mode,
+    pub phase: AttemptPhase,
 }
 
 /// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mode {
+pub enum AttemptPhase {
     /// A key is about to be made.
     Intent {
         /// Keys that were there before.
@@ -222,18 +222,18 @@ impl Journal {
     /// The staged key, if there is one.
     #[must_use]
     pub fn staged(&self) -> Option<u8> {
-        if let Mode::Keyed { key, .. } = self.mode { Some(key) } else { None }
+        if let AttemptPhase::Keyed { key, .. } = self.phase { Some(key) } else { None }
     }
 
     /// Whether no answer of `CreateAccessKey` has been written down.
     #[must_use]
     pub fn is_intent(&self) -> bool {
-        matches!(self.mode, Mode::Intent { .. })
+        matches!(self.phase, AttemptPhase::Intent { .. })
     }
 
     fn age(&mut self, least: Age) {
         self.age = self.age.max(least);
-        if let Mode::Keyed { age, .. } = &mut self.mode {
+        if let AttemptPhase::Keyed { age, .. } = &mut self.phase {
             *age = (*age).max(least);
         }
     }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::{
     Error, Result,
     pki::write_private,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
     tools::{Tools, repository},
 };
 
@@ -51,7 +51,7 @@ impl Chart {
 
     /// Another chart, packed or in a directory.
     #[must_use]
-    pub fn at(mut self, source: impl Into<PathBuf>) -> Self {
+    pub fn source(mut self, source: impl Into<PathBuf>) -> Self {
         self.source = source.into();
         self
     }
@@ -92,9 +92,9 @@ impl Chart {
         Process::run(self.in_namespace(spec, kubeconfig), LIMIT).await
     }
 
-    fn spec(&self, verb: &str) -> Spec {
+    fn spec(&self, verb: &str) -> ProcessSpec {
         let file = |end: &str| self.directory.join(format!("{}.helm-{verb}.{end}", self.release));
-        let mut spec = Spec::new(format!("helm {verb}"), &self.helm, file("log")).output(file("out"));
+        let mut spec = ProcessSpec::new(format!("helm {verb}"), &self.helm, file("log")).output(file("out"));
         for (variable, place) in
             [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
         {
@@ -103,7 +103,7 @@ impl Chart {
         spec
     }
 
-    fn in_namespace(&self, spec: Spec, kubeconfig: Option<&Path>) -> Spec {
+    fn in_namespace(&self, spec: ProcessSpec, kubeconfig: Option<&Path>) -> ProcessSpec {
         let spec = spec.arguments(["--namespace", &self.namespace]);
         match kubeconfig {
             Some(file) => spec.argument("--kubeconfig").argument(file),

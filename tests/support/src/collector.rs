@@ -32,11 +32,11 @@ pub struct CollectedSpan {
     /// Its name.
     pub name: String,
     /// Id of the trace.
-    pub trace: Vec<u8>,
+    pub trace_id: Vec<u8>,
     /// Id of the span.
-    pub id: Vec<u8>,
+    pub span_id: Vec<u8>,
     /// Id of the span that it is a part of; empty for the root of a trace.
-    pub parent: Vec<u8>,
+    pub parent_span_id: Vec<u8>,
     /// Its attributes, as text.
     pub attributes: BTreeMap<String, String>,
     /// What is said of its failure, if it is marked as failed.
@@ -55,11 +55,11 @@ impl CollectedSpan {
 
 /// How a collector answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CollectorMood {
+pub enum CollectorBehavior {
     /// Takes spans.
-    Well,
+    Accepts,
     /// Refuses them with a status.
-    Refuses(u16),
+    Rejects(u16),
     /// Never answers.
     Hangs,
 }
@@ -72,7 +72,7 @@ pub struct Collector {
 }
 
 struct Shared {
-    mood: Mutex<CollectorMood>,
+    behavior: Mutex<CollectorBehavior>,
     requests: Mutex<Vec<Request>>,
 }
 
@@ -89,23 +89,23 @@ impl Drop for Collector {
 
 impl Collector {
     /// Starts one on loopback.
-    pub async fn start(mood: CollectorMood) -> Result<Self> {
+    pub async fn start(behavior: CollectorBehavior) -> Result<Self> {
         let (address, listener) = listen().await?;
-        Ok(Self::serve(format!("http://{address}"), listener, mood))
+        Ok(Self::serve(format!("http://{address}"), listener, behavior))
     }
 
     /// Starts one on loopback that speaks TLS and shows this certificate.
-    pub async fn start_with_tls(mood: CollectorMood, identity: &Identity) -> Result<Self> {
+    pub async fn start_with_tls(behavior: CollectorBehavior, identity: &Identity) -> Result<Self> {
         let (address, listener) = listen().await?;
-        Ok(Self::serve(format!("https://{address}"), TlsServer::new(listener, identity)?, mood))
+        Ok(Self::serve(format!("https://{address}"), TlsServer::new(listener, identity)?, behavior))
     }
 
-    fn serve<L>(endpoint: String, listener: L, mood: CollectorMood) -> Self
+    fn serve<L>(endpoint: String, listener: L, behavior: CollectorBehavior) -> Self
     where
         L: Listener,
         L::Addr: Debug,
     {
-        let shared = Arc::new(Shared { mood: Mutex::new(mood), requests: Mutex::default() });
+        let shared = Arc::new(Shared { behavior: Mutex::new(behavior), requests: Mutex::default() });
         let router = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
@@ -120,8 +120,8 @@ impl Collector {
     }
 
     /// Answers otherwise from now on.
-    pub fn set_mood(&self, mood: CollectorMood) {
-        *lock(&self.shared.mood) = mood;
+    pub fn set_behavior(&self, behavior: CollectorBehavior) {
+        *lock(&self.shared.behavior) = behavior;
     }
 
     /// How often it was asked.
@@ -156,7 +156,7 @@ impl Collector {
     }
 
     /// Waits until the spans that were received answer a question.
-    pub async fn until<T>(
+    pub async fn wait_for<T>(
         &self,
         what: &str,
         limit: Duration,
@@ -168,17 +168,17 @@ impl Collector {
 
 async fn listen() -> Result<(SocketAddr, TcpListener)> {
     let what = || "start a collector of traces".to_owned();
-    let address = ports::free().context(what)?;
+    let address = ports::reserve().context(what)?;
     Ok((address, TcpListener::bind(address).await.context(what)?))
 }
 
 async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     lock(&shared.requests).push(Request { headers, body });
-    let mood = *lock(&shared.mood);
-    match mood {
-        CollectorMood::Well => StatusCode::OK,
-        CollectorMood::Refuses(status) => StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
-        CollectorMood::Hangs => std::future::pending().await,
+    let behavior = *lock(&shared.behavior);
+    match behavior {
+        CollectorBehavior::Accepts => StatusCode::OK,
+        CollectorBehavior::Rejects(status) => StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+        CollectorBehavior::Hangs => std::future::pending().await,
     }
 }
 
@@ -188,9 +188,9 @@ fn spans_of(sent: opentelemetry_proto::tonic::trace::v1::ResourceSpans) -> Vec<C
     spans
         .map(|span| CollectedSpan {
             name: span.name,
-            trace: span.trace_id,
-            id: span.span_id,
-            parent: span.parent_span_id,
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            parent_span_id: span.parent_span_id,
             attributes: texts(span.attributes),
             error: span.status.filter(|status| status.code() == Outcome::Error).map(|status| status.message),
             resource: resource.clone(),

@@ -19,7 +19,7 @@ use serde::Serialize;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior},
 };
 
 use crate::{Error, Result};
@@ -47,9 +47,9 @@ pub struct ConsumerOptions {
     /// The ARN that AWS must answer with. An answer that names another is refused, whatever its status.
     pub expected_arn: String,
     /// The time from one call to the next.
-    pub every: Duration,
+    pub interval: Duration,
     /// It stops by itself after this long.
-    pub at_most: Duration,
+    pub max_duration: Duration,
 }
 
 impl ConsumerOptions {
@@ -60,8 +60,8 @@ impl ConsumerOptions {
             endpoint: endpoint.into(),
             region: "us-east-1".into(),
             expected_arn: expected_arn.into(),
-            every: Duration::from_millis(100),
-            at_most: Duration::from_hours(1),
+            interval: Duration::from_millis(100),
+            max_duration: Duration::from_hours(1),
         }
     }
 }
@@ -69,7 +69,7 @@ impl ConsumerOptions {
 /// What a consumer has seen so far. Holds key ids, never secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
+pub struct ConsumerReport {
     /// Calls that AWS answered with the expected ARN.
     pub accepted: u64,
     /// Calls that AWS refused, or answered with another ARN, and files that hold no key or could not be read.
@@ -77,17 +77,17 @@ pub struct Report {
     /// Calls that got no answer, or one of a server that is out of order (5xx). The network's or AWS's fault, not the key's.
     pub unanswered: u64,
     /// Times when there was no file yet.
-    pub not_yet: u64,
+    pub missing_file: u64,
     /// How many calls each key was accepted for, by key id.
     pub keys: BTreeMap<String, u64>,
     /// The first refusals.
-    pub refusals: Vec<Refusal>,
+    pub refusals: Vec<RefusedCall>,
 }
 
 /// One refused call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Refusal {
+pub struct RefusedCall {
     /// When, by our clock.
     pub at: Timestamp,
     /// The error code of AWS, or `WrongIdentity`, `MalformedFile`, `UnreadableFile`.
@@ -96,15 +96,15 @@ pub struct Refusal {
     pub key_id: String,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConsumerReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { accepted, refused, unanswered, not_yet, keys, refusals } = self;
+        let Self { accepted, refused, unanswered, missing_file, keys, refusals } = self;
         write!(
             formatter,
-            "{accepted} calls accepted with {} keys, {refused} refused, {unanswered} unanswered, {not_yet} before there was a key",
+            "{accepted} calls accepted with {} keys, {refused} refused, {unanswered} unanswered, {missing_file} before there was a key",
             keys.len()
         )?;
-        for Refusal { at, code, key_id } in refusals {
+        for RefusedCall { at, code, key_id } in refusals {
             write!(formatter, "\n  {at} {code} {key_id}")?;
         }
         Ok(())
@@ -114,7 +114,7 @@ impl fmt::Display for Report {
 /// A running consumer. Dropping it stops it.
 #[derive(Debug)]
 pub struct Consumer {
-    reports: watch::Receiver<Report>,
+    reports: watch::Receiver<ConsumerReport>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -123,7 +123,7 @@ impl Consumer {
     /// Starts it.
     #[must_use]
     pub fn start(options: ConsumerOptions) -> Self {
-        let (sender, reports) = watch::channel(Report::default());
+        let (sender, reports) = watch::channel(ConsumerReport::default());
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(consume(options, sender, stopped));
         Self { reports, stop, task }
@@ -131,18 +131,23 @@ impl Consumer {
 
     /// What it has seen so far.
     #[must_use]
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> ConsumerReport {
         self.reports.borrow().clone()
     }
 
     /// The report as it grows, to await something in it.
     #[must_use]
-    pub fn reports(&self) -> watch::Receiver<Report> {
+    pub fn reports(&self) -> watch::Receiver<ConsumerReport> {
         self.reports.clone()
     }
 
     /// Waits until the report is as `wanted`, at most for `limit`; `what` names that in the error.
-    pub async fn until(&self, what: &str, limit: Duration, wanted: impl Fn(&Report) -> bool) -> Result<Report> {
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&ConsumerReport) -> bool,
+    ) -> Result<ConsumerReport> {
         let mut reports = self.reports.clone();
         let ended = match tokio::time::timeout(limit, reports.wait_for(wanted)).await {
             Ok(Ok(report)) => return Ok(report.clone()),
@@ -160,7 +165,7 @@ impl Consumer {
     }
 
     /// Lets the call under way finish, stops, and returns the report.
-    pub async fn stop(mut self) -> Report {
+    pub async fn stop(mut self) -> ConsumerReport {
         self.stop.send_replace(true);
         // A consumer that panicked has still reported all up to then.
         let _ = (&mut self.task).await;
@@ -174,7 +179,7 @@ impl Drop for Consumer {
     }
 }
 
-async fn consume(options: ConsumerOptions, report: watch::Sender<Report>, mut stopped: watch::Receiver<bool>) {
+async fn consume(options: ConsumerOptions, report: watch::Sender<ConsumerReport>, mut stopped: watch::Receiver<bool>) {
     let config = aws_sdk_sts::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(&options.endpoint)
@@ -185,8 +190,8 @@ async fn consume(options: ConsumerOptions, report: watch::Sender<Report>, mut st
         .timeout_config(TimeoutConfig::builder().connect_timeout(CALL_LIMIT).operation_timeout(CALL_LIMIT).build())
         .build();
     let client = Client::from_conf(config);
-    let end = Instant::now() + options.at_most;
-    let mut ticks = interval(options.every);
+    let end = Instant::now() + options.max_duration;
+    let mut ticks = tokio::time::interval(options.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -202,12 +207,12 @@ async fn consume(options: ConsumerOptions, report: watch::Sender<Report>, mut st
 /// What one call came to.
 enum Outcome {
     Accepted { key_id: String },
-    Refused(Refusal),
+    Refused(RefusedCall),
     Unanswered,
-    NotYet,
+    MissingFile,
 }
 
-impl Report {
+impl ConsumerReport {
     fn count(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Accepted { key_id } => {
@@ -221,21 +226,21 @@ impl Report {
                 }
             }
             Outcome::Unanswered => self.unanswered += 1,
-            Outcome::NotYet => self.not_yet += 1,
+            Outcome::MissingFile => self.missing_file += 1,
         }
     }
 }
 
 async fn attempt(client: &Client, options: &ConsumerOptions) -> Outcome {
     let refused = |code: &str, key_id: &str| {
-        Outcome::Refused(Refusal { at: Timestamp::now(), code: code.into(), key_id: key_id.into() })
+        Outcome::Refused(RefusedCall { at: Timestamp::now(), code: code.into(), key_id: key_id.into() })
     };
     let credentials = match read(&options.mount) {
         Ok(Some(text)) => match parse(&text) {
             Some(credentials) => credentials,
             None => return refused("MalformedFile", ""),
         },
-        Ok(None) => return Outcome::NotYet,
+        Ok(None) => return Outcome::MissingFile,
         Err(_) => return refused("UnreadableFile", ""),
     };
     let key_id = credentials.access_key_id().to_owned();
@@ -301,7 +306,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::mounted::AtomicDirectory;
+    use crate::secret_mount::AtomicDirectory;
 
     const ARN: &str = "arn:aws:iam::123456789012:user/deploy";
     const LIMIT: Duration = Duration::from_secs(20);
@@ -345,7 +350,7 @@ mod tests {
 
     fn quick(mount: &Path, endpoint: &str) -> ConsumerOptions {
         crate::install_crypto_provider();
-        ConsumerOptions { every: Duration::from_millis(5), ..ConsumerOptions::new(mount, endpoint, ARN) }
+        ConsumerOptions { interval: Duration::from_millis(5), ..ConsumerOptions::new(mount, endpoint, ARN) }
     }
 
     #[tokio::test]
@@ -356,10 +361,10 @@ mod tests {
         let mut volume = AtomicDirectory::new(directory.path())?;
         let consumer = Consumer::start(quick(directory.path(), &endpoint));
 
-        consumer.until("a look at the empty mount", LIMIT, |report| report.not_yet > 0).await?;
+        consumer.wait_for("a look at the empty mount", LIMIT, |report| report.missing_file > 0).await?;
         for key in ["FIRST", "SECOND"] {
             publish(&mut volume, &file_of(key))?;
-            consumer.until(key, LIMIT, |report| report.keys.get(key).is_some_and(|calls| *calls > 2)).await?;
+            consumer.wait_for(key, LIMIT, |report| report.keys.get(key).is_some_and(|calls| *calls > 2)).await?;
         }
         assert_eq!(consumer.report().refused, 0);
 
@@ -369,8 +374,9 @@ mod tests {
             ("[default]\naws_access_key_id = FIRST\n".to_owned(), "MalformedFile", ""),
         ] {
             publish(&mut volume, &content)?;
-            let told = |report: &Report| report.refusals.iter().any(|one| one.code == code && one.key_id == key_id);
-            consumer.until(code, LIMIT, told).await?;
+            let told =
+                |report: &ConsumerReport| report.refusals.iter().any(|one| one.code == code && one.key_id == key_id);
+            consumer.wait_for(code, LIMIT, told).await?;
         }
         let report = consumer.stop().await;
         assert_eq!(report.accepted, report.keys.values().sum::<u64>());
@@ -383,8 +389,9 @@ mod tests {
     async fn an_absent_aws_refuses_nothing_and_the_time_is_bounded() -> Result<(), Box<dyn std::error::Error>> {
         let directory = tempfile::tempdir()?;
         publish(&mut AtomicDirectory::new(directory.path())?, &file_of("FIRST"))?;
-        let endpoint = format!("http://{}", crate::ports::free()?);
-        let options = ConsumerOptions { at_most: Duration::from_millis(200), ..quick(directory.path(), &endpoint) };
+        let endpoint = format!("http://{}", crate::ports::reserve()?);
+        let options =
+            ConsumerOptions { max_duration: Duration::from_millis(200), ..quick(directory.path(), &endpoint) };
         let consumer = Consumer::start(options);
         tokio::time::timeout(LIMIT, consumer.ended()).await?;
         let report = consumer.stop().await;
@@ -398,7 +405,7 @@ mod tests {
         let directory = tempfile::tempdir()?;
         publish(&mut AtomicDirectory::new(directory.path())?, &file_of("FIRST"))?;
         let consumer = Consumer::start(quick(directory.path(), &endpoint));
-        consumer.until("an answer of 500", LIMIT, |report| report.unanswered + report.refused > 2).await?;
+        consumer.wait_for("an answer of 500", LIMIT, |report| report.unanswered + report.refused > 2).await?;
         let report = consumer.stop().await;
         assert!(report.unanswered > 2 && report.refused == 0 && report.accepted == 0, "{report}");
         Ok(())

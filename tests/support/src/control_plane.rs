@@ -16,9 +16,9 @@ use crate::{
     Error, Result,
     error::Context as _,
     kubeconfig,
-    pki::{Authority, SERVICE_RANGE, signing_key, write_private},
+    pki::{CertificateAuthority, SERVICE_RANGE, generate_signing_key, write_private},
     ports,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
     tools::Tools,
 };
 
@@ -61,7 +61,7 @@ struct Own {
     etcd: Process,
     server: String,
     address: SocketAddr,
-    authority: Authority,
+    authority: CertificateAuthority,
     directory: PathBuf,
 }
 
@@ -85,8 +85,8 @@ impl ControlPlane {
     async fn start_own(tools: &Tools, directory: &Path) -> Result<Self> {
         let directory = directory.join("control-plane");
         fs::create_dir_all(&directory).context(|| format!("create {}", directory.display()))?;
-        let authority = Authority::new()?;
-        let address = ports::free().context(|| "find a port for the API server".into())?;
+        let authority = CertificateAuthority::new()?;
+        let address = ports::reserve().context(|| "find a port for the API server".into())?;
         let server = format!("https://{address}");
         let kubeconfig = directory.join("kubeconfig");
         let controller_manager = directory.join("controller-manager.kubeconfig");
@@ -94,7 +94,12 @@ impl ControlPlane {
             (&kubeconfig, "awsdeploy-test-admin", Some("system:masters")),
             (&controller_manager, "system:kube-controller-manager", None),
         ] {
-            kubeconfig::for_certificate(file, &server, authority.certificate(), &authority.client(user, group)?)?;
+            kubeconfig::write_for_certificate(
+                file,
+                &server,
+                authority.certificate(),
+                &authority.issue_client_certificate(user, group)?,
+            )?;
         }
         write_server_files(&directory, &authority)?;
 
@@ -106,7 +111,7 @@ impl ControlPlane {
         until_serving(&api_server, &etcd, &client).await?;
         let controller_manager = Process::start(controller_manager_spec(tools, &directory, &controller_manager))?;
         let own = Own { controller_manager, api_server, etcd, server, address, authority, directory };
-        own.until_ready(&client).await?;
+        own.wait_until_ready(&client).await?;
         Ok(Self { kubeconfig, client, own: Some(own) })
     }
 
@@ -123,10 +128,10 @@ impl ControlPlane {
     }
 
     /// Writes to `file` a kubeconfig for a user with a certificate: a person, or a component such as a kubelet.
-    pub fn user_kubeconfig(&self, user: &str, group: Option<&str>, file: &Path) -> Result<()> {
+    pub fn write_user_kubeconfig(&self, user: &str, group: Option<&str>, file: &Path) -> Result<()> {
         let own = self.own()?;
-        let identity = own.authority.client(user, group)?;
-        kubeconfig::for_certificate(file, &own.server, own.authority.certificate(), &identity)
+        let identity = own.authority.issue_client_certificate(user, group)?;
+        kubeconfig::write_for_certificate(file, &own.server, own.authority.certificate(), &identity)
     }
 
     /// Where the API server listens on loopback.
@@ -135,8 +140,8 @@ impl ControlPlane {
     }
 
     /// Writes to `file` a kubeconfig for a `ServiceAccount`.
-    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str, file: &Path) -> Result<()> {
-        kubeconfig::for_service_account(&self.kubeconfig, namespace, name, file).await
+    pub async fn write_service_account_kubeconfig(&self, namespace: &str, name: &str, file: &Path) -> Result<()> {
+        kubeconfig::write_for_service_account(&self.kubeconfig, namespace, name, file).await
     }
 
     /// The API server's audit log: one JSON object per line and write, without bodies.
@@ -159,7 +164,7 @@ impl ControlPlane {
         let client = self.client.clone();
         let own = self.own.as_mut().ok_or_else(foreign)?;
         own.api_server.restart().await?;
-        own.until_ready(&client).await
+        own.wait_until_ready(&client).await
     }
 
     /// Ends all of it. No grace: the data goes with it.
@@ -171,7 +176,7 @@ impl ControlPlane {
 
     /// Whether this is a running cluster that the rig has not started.
     #[must_use]
-    pub fn is_foreign(&self) -> bool {
+    pub fn is_external(&self) -> bool {
         self.own.is_none()
     }
 
@@ -186,11 +191,11 @@ fn foreign() -> Error {
 
 impl Own {
     /// Ready: the API server says so, and the controller manager works, since it made the first service account.
-    async fn until_ready(&self, client: &Client) -> Result<()> {
+    async fn wait_until_ready(&self, client: &Client) -> Result<()> {
         until_serving(&self.api_server, &self.etcd, client).await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
         let account = async || accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
-        self.controller_manager.until_ready(START_LIMIT, account).await
+        self.controller_manager.wait_until_ready(START_LIMIT, account).await
     }
 
     async fn stop(self) {
@@ -204,17 +209,17 @@ async fn until_serving(api_server: &Process, etcd: &Process, client: &Client) ->
         Ok(request) => client.request_text(request).await.is_ok(),
         Err(_) => false,
     };
-    let serving = api_server.until_ready(START_LIMIT, says_so);
+    let serving = api_server.wait_until_ready(START_LIMIT, says_so);
     tokio::select! {
         biased;
         served = serving => served,
-        died = etcd.until_ready(START_LIMIT, async || false) => died,
+        died = etcd.wait_until_ready(START_LIMIT, async || false) => died,
     }
 }
 
-fn write_server_files(directory: &Path, authority: &Authority) -> Result<()> {
-    let server = authority.server()?;
-    let (private, public) = signing_key()?;
+fn write_server_files(directory: &Path, authority: &CertificateAuthority) -> Result<()> {
+    let server = authority.issue_api_server_certificate()?;
+    let (private, public) = generate_signing_key()?;
     for (name, content) in [
         ("ca.crt", authority.certificate()),
         ("server.crt", &server.certificate),
@@ -229,9 +234,9 @@ fn write_server_files(directory: &Path, authority: &Authority) -> Result<()> {
 }
 
 fn start_etcd(tools: &Tools, directory: &Path) -> Result<(Process, String)> {
-    let port = || ports::free().context(|| "find a port for etcd".into());
+    let port = || ports::reserve().context(|| "find a port for etcd".into());
     let (client, peer) = (format!("http://{}", port()?), format!("http://{}", port()?));
-    let spec = Spec::new("etcd", tools.program("etcd"), directory.join("etcd.log"))
+    let spec = ProcessSpec::new("etcd", tools.program("etcd"), directory.join("etcd.log"))
         .arguments(["--data-dir", &directory.join("etcd").to_string_lossy()])
         .arguments(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .arguments(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
@@ -240,9 +245,9 @@ fn start_etcd(tools: &Tools, directory: &Path) -> Result<(Process, String)> {
     Ok((Process::start(spec)?, client))
 }
 
-fn api_server(tools: &Tools, directory: &Path, port: u16, etcd: &str) -> Spec {
+fn api_server(tools: &Tools, directory: &Path, port: u16, etcd: &str) -> ProcessSpec {
     let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
-    Spec::new("kube-apiserver", tools.program("kube-apiserver"), directory.join("kube-apiserver.log"))
+    ProcessSpec::new("kube-apiserver", tools.program("kube-apiserver"), directory.join("kube-apiserver.log"))
         .arguments(["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"])
         .arguments(["--secure-port", &port.to_string(), "--endpoint-reconciler-type", "none"])
         .arguments(["--etcd-servers", etcd, "--service-cluster-ip-range", SERVICE_RANGE])
@@ -255,9 +260,9 @@ fn api_server(tools: &Tools, directory: &Path, port: u16, etcd: &str) -> Spec {
         .arguments(["--audit-policy-file", &file("audit-policy.yaml"), "--audit-log-path", &file("audit.log")])
 }
 
-fn controller_manager_spec(tools: &Tools, directory: &Path, kubeconfig: &Path) -> Spec {
+fn controller_manager_spec(tools: &Tools, directory: &Path, kubeconfig: &Path) -> ProcessSpec {
     let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
-    Spec::new(
+    ProcessSpec::new(
         "kube-controller-manager",
         tools.program("kube-controller-manager"),
         directory.join("kube-controller-manager.log"),

@@ -8,7 +8,7 @@ use crate::{
     Result,
     error::Context as _,
     ports,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
     tools::Tools,
 };
 
@@ -67,21 +67,21 @@ pub struct Emulator {
 impl Emulator {
     /// Starts it with its log in `directory`, and returns when it answers.
     pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
-        let address = ports::free().context(|| "find a port for the AWS emulator".into())?;
-        let spec = Spec::new("moto_server", tools.program("moto_server"), directory.join("moto.log"))
+        let address = ports::reserve().context(|| "find a port for the AWS emulator".into())?;
+        let spec = ProcessSpec::new("moto_server", tools.program("moto_server"), directory.join("moto.log"))
             .arguments(["-H", &address.ip().to_string(), "-p", &address.port().to_string()])
             .variable("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
         let process = Process::start(spec)?;
         let emulator = Self { process, address, http: reqwest::Client::new() };
         let url = emulator.url("data.json");
         let answers = async || emulator.http.get(&url).send().await.is_ok_and(|answer| answer.status().is_success());
-        emulator.process.until_ready(START_LIMIT, answers).await?;
+        emulator.process.wait_until_ready(START_LIMIT, answers).await?;
         Ok(emulator)
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn addr(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 

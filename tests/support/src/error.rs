@@ -25,7 +25,7 @@ pub enum Error {
 
     /// A process ended that should have gone on, or failed at its task.
     #[error("{name} ended: {status}; its log {} ends:\n{tail}", log.display())]
-    Ended {
+    ProcessEnded {
         /// The process.
         name: String,
         /// How it ended.
@@ -89,7 +89,7 @@ pub enum Error {
 /// As a person reads it, since a test shows its failure by `Debug`: the end of a log on lines of its own.
 impl fmt::Debug for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&chain(self))
+        formatter.write_str(&format_chain(self))
     }
 }
 
@@ -118,7 +118,7 @@ impl<T> Context<T> for std::result::Result<T, reqwest::Error> {
 }
 
 /// An error with its causes, one after the other, as a person reads it.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn format_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -40,7 +40,7 @@ pub async fn client(file: &Path) -> Result<Client> {
 
 /// Writes to `file` a kubeconfig for the `ServiceAccount` `name` in `namespace`, with a token that is valid for a day. It
 /// reaches the cluster as the kubeconfig `admin` does, whose rights are used to ask for the token.
-pub async fn for_service_account(admin: &Path, namespace: &str, name: &str, file: &Path) -> Result<()> {
+pub async fn write_for_service_account(admin: &Path, namespace: &str, name: &str, file: &Path) -> Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client(admin).await?, namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec { expiration_seconds: Some(TOKEN_SECONDS), ..TokenRequestSpec::default() },
@@ -70,7 +70,7 @@ pub async fn for_service_account(admin: &Path, namespace: &str, name: &str, file
 }
 
 /// Writes to `file` a kubeconfig for a client with a certificate.
-pub(crate) fn for_certificate(file: &Path, server: &str, authority: &str, identity: &Identity) -> Result<()> {
+pub(crate) fn write_for_certificate(file: &Path, server: &str, authority: &str, identity: &Identity) -> Result<()> {
     let data = |pem: &str| ByteString(pem.as_bytes().to_vec());
     let cluster = json!({ "server": server, "certificate-authority-data": data(authority) });
     let user = json!({
@@ -102,6 +102,6 @@ fn write(file: &Path, cluster: &Value, user: &Value, namespace: &str) -> Result<
 }
 
 /// Writes to `file` a kubeconfig for a server that asks for no credentials.
-pub(crate) fn for_plain_http(file: &Path, server: &str) -> Result<()> {
+pub(crate) fn write_for_plain_http(file: &Path, server: &str) -> Result<()> {
     write(file, &json!({ "server": server }), &json!({}), "default")
 }

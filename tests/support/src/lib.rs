@@ -1,5 +1,5 @@
 //! The test rig of `aws-deploy-user-operator`: a real Kubernetes control plane, an AWS that behaves like AWS, the
-//! operator as a process, and consumers that read a mounted Secret as a pod would.
+//! operator as a process, and consumers that read a secret_mount Secret as a pod would.
 //!
 //! Everything listens on loopback only, lives in one directory per run, and ends with the process that started it:
 //! by [`Drop`], and if that process is killed, by the kernel (see [`process`]).
@@ -17,13 +17,13 @@ pub mod error;
 pub mod iam_policy;
 pub mod kube_proxy;
 pub mod kubeconfig;
-pub mod mounted;
 pub mod operator;
 pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod rig;
 pub mod run_dir;
+pub mod secret_mount;
 pub mod tls;
 pub mod tools;
 pub mod wait;

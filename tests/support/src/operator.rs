@@ -14,7 +14,7 @@ use crate::{
     emulator::AwsAccess,
     error::Context as _,
     ports,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
     tls::TlsClient,
 };
 
@@ -90,11 +90,11 @@ impl OperatorOptions {
         self
     }
 
-    fn spec(self, metrics: SocketAddr) -> Spec {
+    fn spec(self, metrics: SocketAddr) -> ProcessSpec {
         let log = self.directory.join(format!("{}.log", self.name));
-        let spec = Spec::new(self.name, self.binary, log)
+        let spec = ProcessSpec::new(self.name, self.binary, log)
             .arguments(&self.arguments)
-            .arguments(["--metrics-addr", &metrics.to_string()])
+            .arguments(["--metrics-bind-address", &metrics.to_string()])
             .variable("KUBECONFIG", self.kubeconfig)
             .variable("RUST_BACKTRACE", "1")
             .variables(self.aws.variables());
@@ -115,13 +115,13 @@ impl Operator {
     /// Starts it and returns when it says that it is ready.
     pub async fn start(options: OperatorOptions) -> Result<Self> {
         let operator = Self::spawn(options)?;
-        operator.until_ready(START_LIMIT).await?;
+        operator.wait_until_ready(START_LIMIT).await?;
         Ok(operator)
     }
 
     /// Starts it and does not wait.
     pub fn spawn(options: OperatorOptions) -> Result<Self> {
-        let metrics = ports::free().context(|| "find a port for the operator's metrics".into())?;
+        let metrics = ports::reserve().context(|| "find a port for the operator's metrics".into())?;
         let http = reqwest::Client::builder()
             // A connection for each question: the operator closes those that are idle for some time, and a question
             // that is sent at that very moment gets no answer.
@@ -133,9 +133,9 @@ impl Operator {
     }
 
     /// Waits until its `/readyz` says yes. Fails with the end of its log if it ends instead, or takes too long.
-    pub async fn until_ready(&self, limit: Duration) -> Result<()> {
+    pub async fn wait_until_ready(&self, limit: Duration) -> Result<()> {
         let ready = async || self.get("/readyz", None, PROBE_LIMIT).await.is_ok_and(|(status, _)| status == 200);
-        self.process.until_ready(limit, ready).await
+        self.process.wait_until_ready(limit, ready).await
     }
 
     /// What its `/metrics` says.
@@ -147,7 +147,7 @@ impl Operator {
     }
 
     /// What its `/metrics` says to the bearer of this token: status and body.
-    pub async fn metrics_as(&self, token: Option<&str>) -> Result<(u16, String)> {
+    pub async fn metrics_with_token(&self, token: Option<&str>) -> Result<(u16, String)> {
         self.get("/metrics", token, ASK_LIMIT).await
     }
 
@@ -214,7 +214,7 @@ impl Operator {
     /// Starts it again with the same arguments, killing it first if it runs, and returns when it is ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.restart().await?;
-        self.until_ready(START_LIMIT).await
+        self.wait_until_ready(START_LIMIT).await
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
             .variable("EXTRA", "yes");
         let error = Operator::start(options).await.unwrap_err().to_string();
         assert!(error.starts_with("first ended: exit status: 7"), "{error}");
-        assert!(error.contains("args: --leader-elect false --metrics-addr 127.0.0.1:"), "{error}");
+        assert!(error.contains("args: --leader-elect false --metrics-bind-address 127.0.0.1:"), "{error}");
         assert!(error.contains("endpoint: http://127.0.0.1:4566; kubeconfig: /kube/config; extra: yes"), "{error}");
         assert!(directory.path().join("first.log").is_file());
     }

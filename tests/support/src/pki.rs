@@ -25,7 +25,7 @@ const SERVER_NAMES: [&str; 7] = [
 ];
 
 /// A certificate authority that signs servers and clients.
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
 }
@@ -38,7 +38,7 @@ pub struct Identity {
     pub key: String,
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// A new one.
     pub fn new() -> Result<Self> {
         let mut parameters = named("awsdeploy-test-ca", None);
@@ -56,19 +56,19 @@ impl Authority {
     }
 
     /// For the API server.
-    pub(crate) fn server(&self) -> Result<Identity> {
-        self.server_for(SERVER_NAMES)
+    pub(crate) fn issue_api_server_certificate(&self) -> Result<Identity> {
+        self.issue_server_certificate(SERVER_NAMES)
     }
 
     /// For a server with these names: host names and addresses.
-    pub fn server_for<const N: usize>(&self, names: [&str; N]) -> Result<Identity> {
+    pub fn issue_server_certificate<const N: usize>(&self, names: [&str; N]) -> Result<Identity> {
         let mut parameters = CertificateParams::new(names.map(String::from))?;
         parameters.distinguished_name.push(DnType::CommonName, "server");
         self.sign(parameters, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// For a client that Kubernetes knows as `user`, a member of `group`.
-    pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Identity> {
+    pub(crate) fn issue_client_certificate(&self, user: &str, group: Option<&str>) -> Result<Identity> {
         self.sign(named(user, group), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
@@ -82,7 +82,7 @@ impl Authority {
 }
 
 /// A new key for the signatures of service account tokens: the private and the public one, both PEM.
-pub(crate) fn signing_key() -> Result<(String, String)> {
+pub(crate) fn generate_signing_key() -> Result<(String, String)> {
     let key = KeyPair::generate()?;
     Ok((key.serialize_pem(), key.public_key_pem()))
 }

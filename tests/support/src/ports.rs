@@ -25,7 +25,7 @@ const COPIES_GONE: Duration = Duration::from_secs(10);
 static TAKEN: Mutex<BTreeMap<u16, UdpSocket>> = Mutex::new(BTreeMap::new());
 
 /// A loopback address whose port nobody listens on.
-pub fn free() -> io::Result<SocketAddr> {
+pub fn reserve() -> io::Result<SocketAddr> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let size = RANGE.end - RANGE.start;
     // Processes that start at the same time begin at different places.
@@ -53,9 +53,9 @@ fn is_quiet(address: SocketAddr) -> bool {
     TcpStream::connect_timeout(&address, LOOK).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Waits until nobody listens where a listener of this process was closed just now, at most as long as [`listen_again`]
+/// Waits until nobody listens where a listener of this process was closed just now, at most as long as [`rebind`]
 /// would: until then connections are taken by the copy that a starting child process holds.
-pub(crate) async fn until_quiet(address: SocketAddr) {
+pub(crate) async fn wait_until_closed(address: SocketAddr) {
     let begun = Instant::now();
     while !is_quiet(address) && begun.elapsed() < COPIES_GONE {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -67,7 +67,7 @@ pub(crate) async fn until_quiet(address: SocketAddr) {
 ///
 /// # Errors
 /// What binding says; for an address in use, only after ten seconds.
-pub(crate) async fn listen_again(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) async fn rebind(address: SocketAddr) -> io::Result<TcpListener> {
     let begun = Instant::now();
     loop {
         match TcpListener::bind(address).await {
@@ -121,7 +121,7 @@ mod tests {
     async fn a_free_port_can_be_listened_on_while_children_start() -> io::Result<()> {
         let _children = Children::start();
         for _ in 0..200 {
-            TcpListener::bind(free()?).await?;
+            TcpListener::bind(reserve()?).await?;
         }
         Ok(())
     }
@@ -129,20 +129,20 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_opens_again_while_children_start() -> io::Result<()> {
         let _children = Children::start();
-        let address = free()?;
+        let address = reserve()?;
         let mut listener = TcpListener::bind(address).await?;
         for _ in 0..2_000 {
             drop(listener);
-            listener = listen_again(address).await?;
+            listener = rebind(address).await?;
         }
         Ok(())
     }
 
     #[tokio::test]
     async fn no_port_is_given_twice_nor_one_in_use() -> io::Result<()> {
-        let first = free()?;
+        let first = reserve()?;
         let listener = TcpListener::bind(first).await?;
-        let others: BTreeSet<_> = (0..50).map(|_| free()).collect::<Result<_, _>>()?;
+        let others: BTreeSet<_> = (0..50).map(|_| reserve()).collect::<Result<_, _>>()?;
         assert_eq!(others.len(), 50);
         assert!(!others.contains(&listener.local_addr()?));
         assert!(!is_quiet(first), "somebody listens there");

@@ -32,7 +32,7 @@ const TAIL_LINES: usize = 25;
 
 /// What to run.
 #[derive(Clone, Debug)]
-pub struct Spec {
+pub struct ProcessSpec {
     name: String,
     program: PathBuf,
     arguments: Vec<OsString>,
@@ -41,7 +41,7 @@ pub struct Spec {
     output: Option<PathBuf>,
 }
 
-impl Spec {
+impl ProcessSpec {
     /// The program at `program`, called `name` in errors, with its standard output and error appended to the file
     /// `log`.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
@@ -145,7 +145,7 @@ type Alive = Mutex<Option<Pid>>;
 /// A running child, or one that has ended. Dropping it kills it and waits until it is gone.
 #[derive(Debug)]
 pub struct Process {
-    spec: Spec,
+    spec: ProcessSpec,
     id: u32,
     alive: Arc<Alive>,
     status: watch::Receiver<Option<ExitStatus>>,
@@ -154,7 +154,7 @@ pub struct Process {
 
 impl Process {
     /// Starts it and returns as soon as the program is loaded.
-    pub fn start(spec: Spec) -> Result<Self> {
+    pub fn start(spec: ProcessSpec) -> Result<Self> {
         let (status_sender, status) = watch::channel(None);
         let (started_sender, started) = mpsc::sync_channel(1);
         let alive = Arc::new(Alive::new(None));
@@ -177,9 +177,9 @@ impl Process {
         Ok(Self { spec, id, alive, status, waiter: Some(waiter) })
     }
 
-    /// Runs it to its end, at most for `limit`, and returns its standard output if it succeeds ([`Spec::output`] must
+    /// Runs it to its end, at most for `limit`, and returns its standard output if it succeeds ([`ProcessSpec::output`] must
     /// be set, otherwise it is in the log).
-    pub async fn run(spec: Spec, limit: Duration) -> Result<String> {
+    pub async fn run(spec: ProcessSpec, limit: Duration) -> Result<String> {
         let process = Self::start(spec)?;
         let Ok(status) = timeout(limit, process.wait()).await else {
             return Err(Error::TimedOut {
@@ -236,7 +236,7 @@ impl Process {
     }
 
     /// Asks `probe` until it says yes, at most for `limit`. Fails at once, with the end of the log, if the process ends.
-    pub async fn until_ready<F, Fut>(&self, limit: Duration, mut probe: F) -> Result<()>
+    pub async fn wait_until_ready<F, Fut>(&self, limit: Duration, mut probe: F) -> Result<()>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = bool>,
@@ -300,7 +300,7 @@ impl Process {
     }
 
     fn ended(&self, status: ExitStatus) -> Error {
-        Error::Ended { name: self.spec.name.clone(), status, log: self.spec.log.clone(), tail: self.tail() }
+        Error::ProcessEnded { name: self.spec.name.clone(), status, log: self.spec.log.clone(), tail: self.tail() }
     }
 
     fn tail_for_error(&self) -> String {
@@ -347,8 +347,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_mins(1);
 
-    fn shell(directory: &Path, script: &str) -> Spec {
-        Spec::new("script", "/bin/sh", directory.join("log")).arguments(["-c", script])
+    fn shell(directory: &Path, script: &str) -> ProcessSpec {
+        ProcessSpec::new("script", "/bin/sh", directory.join("log")).arguments(["-c", script])
     }
 
     /// Whether the process exists and is not a zombie.
@@ -373,14 +373,14 @@ mod tests {
         let directory = tempfile::tempdir().context(String::new)?;
         let polite = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done";
         let process = Process::start(shell(directory.path(), polite))?;
-        process.until_ready(LIMIT, async || process.log().contains("up")).await?;
+        process.wait_until_ready(LIMIT, async || process.log().contains("up")).await?;
         process.pause();
         assert_eq!(process.stop(LIMIT).await.code(), Some(3));
         assert_eq!(process.log(), "up\nbye\n");
 
         let stubborn = "trap '' TERM; echo deaf; while :; do sleep 0.01; done";
         let process = Process::start(shell(directory.path(), stubborn))?;
-        process.until_ready(LIMIT, async || process.log().contains("deaf")).await?;
+        process.wait_until_ready(LIMIT, async || process.log().contains("deaf")).await?;
         assert_eq!(process.stop(Duration::from_millis(50)).await.code(), None);
         Ok(())
     }
@@ -389,7 +389,7 @@ mod tests {
     async fn a_process_that_dies_while_awaited_explains_itself() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
         let process = Process::start(shell(directory.path(), "echo no such flag >&2; exit 2"))?;
-        let error = process.until_ready(LIMIT, async || false).await.unwrap_err().to_string();
+        let error = process.wait_until_ready(LIMIT, async || false).await.unwrap_err().to_string();
         assert!(error.contains("exit status: 2") && error.contains("no such flag"), "{error}");
         Ok(())
     }
@@ -398,10 +398,10 @@ mod tests {
     async fn a_restart_is_a_new_process_with_the_same_log() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
         let mut process = Process::start(shell(directory.path(), "echo here; exec sleep 60"))?;
-        process.until_ready(LIMIT, async || process.log() == "here\n").await?;
+        process.wait_until_ready(LIMIT, async || process.log() == "here\n").await?;
         let first = process.id();
         process.restart().await?;
-        process.until_ready(LIMIT, async || process.log() == "here\nhere\n").await?;
+        process.wait_until_ready(LIMIT, async || process.log() == "here\nhere\n").await?;
         assert!(!runs(first) && runs(process.id()));
         Ok(())
     }
@@ -418,7 +418,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_named() {
-        let error = Process::start(Spec::new("ghost", "/nonexistent/ghost", "/dev/null")).unwrap_err();
+        let error = Process::start(ProcessSpec::new("ghost", "/nonexistent/ghost", "/dev/null")).unwrap_err();
         assert_eq!(error.to_string(), "failed to start ghost (/nonexistent/ghost)");
     }
 }

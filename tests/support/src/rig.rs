@@ -57,8 +57,8 @@ impl Rig {
     /// [`Account::unique`]: what one breaks, others do not see.
     pub async fn strict_aws(&self, account: Arc<Account>) -> Result<StrictAws> {
         // A port that no outgoing connection can take while AWS is away.
-        let listen = ports::free().context(|| "find a port for AWS".into())?;
-        StrictAws::start_on(listen, self.emulator.addr(), account).await.context(|| "start the strict AWS".into())
+        let listen = ports::reserve().context(|| "find a port for AWS".into())?;
+        StrictAws::start_on(listen, self.emulator.address(), account).await.context(|| "start the strict AWS".into())
     }
 
     /// The programs of Kubernetes, etcd, helm and AWS.

@@ -15,9 +15,9 @@ use awsdeploy_testkit::{
     chart::Chart,
     emulator::AwsAccess,
     kubeconfig,
-    mounted::Mounted,
-    process::{Process, Spec},
+    process::{Process, ProcessSpec},
     rig::Rig,
+    secret_mount::SecretMount,
     wait::eventually,
 };
 use k8s_openapi::api::{
@@ -62,7 +62,7 @@ async fn service_account_tokens_work(rig: &Rig) {
     accounts.create(&PostParams::default(), &account).await.unwrap();
 
     let file = rig.file("robot.kubeconfig");
-    rig.control_plane().service_account_kubeconfig("default", "robot", &file).await.unwrap();
+    rig.control_plane().write_service_account_kubeconfig("default", "robot", &file).await.unwrap();
     let reviews: Api<SelfSubjectReview> = Api::all(kubeconfig::client(&file).await.unwrap());
     let review = reviews.create(&PostParams::default(), &SelfSubjectReview::default()).await.unwrap();
     let user = review.status.unwrap().user_info.unwrap();
@@ -90,7 +90,7 @@ async fn owned_objects_are_collected(rig: &Rig) {
 
 async fn a_mount_follows_its_secret(rig: &Rig) {
     let directory = rig.file("mount");
-    let mounted = Mounted::follow(rig.control_plane().client(), "default", "mounted", &directory).unwrap();
+    let mounted = SecretMount::start(rig.control_plane().client(), "default", "mounted", &directory).unwrap();
     let mut versions = mounted.versions();
     let secrets: Api<Secret> = Api::namespaced(rig.control_plane().client(), "default");
     for (version, value) in ["first", "second"].into_iter().enumerate() {
@@ -117,7 +117,7 @@ async fn a_chart_is_rendered_and_installed(rig: &Rig) {
     )
     .unwrap();
     let chart =
-        Chart::new(rig.tools(), rig.directory(), "sample", "charted").at(source).values(json!({"from": "here"}));
+        Chart::new(rig.tools(), rig.directory(), "sample", "charted").source(source).values(json!({"from": "here"}));
 
     let objects = chart.template().await.unwrap();
     let mut kinds: Vec<_> = objects.iter().map(|object| object.types.as_ref().unwrap().kind.as_str()).collect();
@@ -145,7 +145,7 @@ fn writes_are_audited(rig: &Rig) {
 
 async fn aws_answers_its_administrator(rig: &Rig) {
     let aws = rig.strict_aws(Account::unique()).await.unwrap();
-    let spec = Spec::new("aws", rig.tools().program("aws"), rig.file("aws.log"))
+    let spec = ProcessSpec::new("aws", rig.tools().program("aws"), rig.file("aws.log"))
         .arguments(["sts", "get-caller-identity", "--query", "Account", "--output", "text"])
         .variables(AwsAccess::administrator(aws.address()).variables())
         .output(rig.file("aws.out"));

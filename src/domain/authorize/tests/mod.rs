@@ -31,16 +31,21 @@ fn class(spec: &Value) -> AwsDeployUserClass {
 }
 
 fn target(user: &AwsDeployUser, class: &AwsDeployUserClass) -> Target {
-    Target::of(user, "cluster").unwrap().named(user, Some(&class.spec.users.name_template))
+    Target::from_resource(user, "cluster").unwrap().with_user_name(user, Some(&class.spec.users.name_template))
 }
 
 fn ask(spec: &Value, rules: &Value) -> Result<Authorization, Vec<Violation>> {
     let (user, class) = (user(spec), class(rules));
-    authorize(&user, &target(&user, &class), &class, Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 })
+    authorize(
+        &user,
+        &target(&user, &class),
+        &class,
+        NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 },
+    )
 }
 
 fn told(spec: &Value, rules: &Value) -> String {
-    ask(spec, rules).map_or_else(|violations| desired::tell(&violations), |_| "allowed".to_owned())
+    ask(spec, rules).map_or_else(|violations| desired::describe_violations(&violations), |_| "allowed".to_owned())
 }
 
 #[test]
@@ -199,7 +204,10 @@ fn a_class_completes_what_is_left_out_and_nothing_else() {
 #[test]
 fn a_user_keeps_the_name_it_was_made_with() {
     let template = |user: &AwsDeployUser| {
-        Target::of(user, "cluster").unwrap().named(user, Some("t-{namespace}-{name}-{hash}")).user_name
+        Target::from_resource(user, "cluster")
+            .unwrap()
+            .with_user_name(user, Some("t-{namespace}-{name}-{hash}"))
+            .user_name
     };
     let mut user = user(&json!({}));
     let fresh = template(&user);
@@ -225,12 +233,12 @@ fn the_limit_counts_those_with_a_user_and_those_that_are_older() {
         .unwrap()
     };
     let asking = resource("m", 5, false);
-    let comes_before = |other: &AwsDeployUser, user: &AwsDeployUser| comes_before(other, user, "c");
-    assert!(comes_before(&resource("a", 1, false), &asking));
-    assert!(!comes_before(&resource("z", 9, false), &asking));
-    assert!(comes_before(&resource("z", 9, true), &asking));
-    assert!(comes_before(&resource("a", 5, false), &asking) && !comes_before(&resource("z", 5, false), &asking));
-    assert!(!comes_before(&asking, &asking));
+    let precedes = |other: &AwsDeployUser, user: &AwsDeployUser| precedes(other, user, "c");
+    assert!(precedes(&resource("a", 1, false), &asking));
+    assert!(!precedes(&resource("z", 9, false), &asking));
+    assert!(precedes(&resource("z", 9, true), &asking));
+    assert!(precedes(&resource("a", 5, false), &asking) && !precedes(&resource("z", 5, false), &asking));
+    assert!(!precedes(&asking, &asking));
     let allowed_by = |class: &str, uid: &str, second: u32| {
         let mut user = resource(uid, second, true);
         let recorded = serde_json::from_value(json!({"name": class, "generation": 1, "onRevoked": "Freeze"})).unwrap();
@@ -238,20 +246,20 @@ fn the_limit_counts_those_with_a_user_and_those_that_are_older() {
         user
     };
     // Whoever comes from another class with its user waits like everybody.
-    assert!(comes_before(&allowed_by("c", "z", 9), &allowed_by("other", "m", 5)));
-    assert!(comes_before(&allowed_by("other", "z", 9), &asking), "it brings a user");
-    assert!(comes_before(&allowed_by("other", "a", 1), &allowed_by("other", "m", 5)), "one after the other");
-    assert!(!comes_before(&asking, &allowed_by("other", "z", 9)), "whoever never had a user takes none away");
-    assert!(!comes_before(&resource("a", 1, true), &allowed_by("c", "m", 5)));
+    assert!(precedes(&allowed_by("c", "z", 9), &allowed_by("other", "m", 5)));
+    assert!(precedes(&allowed_by("other", "z", 9), &asking), "it brings a user");
+    assert!(precedes(&allowed_by("other", "a", 1), &allowed_by("other", "m", 5)), "one after the other");
+    assert!(!precedes(&asking, &allowed_by("other", "z", 9)), "whoever never had a user takes none away");
+    assert!(!precedes(&resource("a", 1, true), &allowed_by("c", "m", 5)));
     let (user, class) = (user(&json!({})), class(&json!({"users": {"maxPerNamespace": 2}})));
     let ask = |before| {
         authorize(
             &user,
             &target(&user, &class),
             &class,
-            Facts { namespace: "deploy", labels: &BTreeMap::new(), before },
+            NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: before },
         )
     };
     assert!(ask(1).is_ok());
-    assert!(desired::tell(&ask(2).unwrap_err()).contains("allows 2 users in a namespace"));
+    assert!(desired::describe_violations(&ask(2).unwrap_err()).contains("allows 2 users in a namespace"));
 }

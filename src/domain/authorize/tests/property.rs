@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::{super::*, class, target, user};
 use crate::domain::{
+    current_state::{CurrentState, CurrentUser, Grants, IamUser},
     desired::{Account, Desired},
-    operator_policy::{Home, Scope, operator_policy},
+    operator_policy::{AwsAccount, PolicyScope, operator_policy},
     plan::{Effect, plan},
     settings::Settings,
     validate::validate,
-    world::{Grants, Iam, IamUser, World},
 };
 
 const ACCOUNT: &str = "123456789012";
@@ -173,21 +173,21 @@ fn check(effect: &Effect, desired: &Desired, rules: &Value) -> Result<(), TestCa
 }
 
 /// What AWS is asked for an effect, written apart from the code that asks; nothing for effects that ask nothing of IAM.
-fn requests(effect: &Effect, desired: &Desired, world: &World) -> Vec<Request> {
+fn requests(effect: &Effect, desired: &Desired, current: &CurrentState) -> Vec<Request> {
     let name = &desired.target.user_name;
-    let (arn, boundary) = match &world.iam {
-        Iam::Found(user) => (user.arn.clone(), user.boundary.clone()),
-        Iam::Absent => (format!("arn:aws:iam::{ACCOUNT}:user{}{name}", desired.path), desired.boundary.clone()),
+    let (arn, boundary) = match &current.iam {
+        CurrentUser::Found(user) => (user.arn.clone(), user.boundary.clone()),
+        CurrentUser::Absent => (format!("arn:aws:iam::{ACCOUNT}:user{}{name}", desired.path), desired.boundary.clone()),
     };
     let limited =
         |boundary: &Option<String>| Vec::from_iter(boundary.clone().map(|arn| ("iam:PermissionsBoundary", vec![arn])));
     let ask = |action: &str, more: Vec<(&'static str, Vec<String>)>| {
         let context = [limited(&boundary), more].concat();
-        vec![Request::of(&format!("iam:{action}"), &arn, context).unwrap()]
+        vec![Request::new(&format!("iam:{action}"), &arn, context).unwrap()]
     };
     let keys = |tags: Vec<String>| vec![("aws:TagKeys", tags)];
     let join = |action: &str, group: &str| {
-        vec![Request::of(&format!("iam:{action}"), &format!("arn:aws:iam::{ACCOUNT}:group/{group}"), []).unwrap()]
+        vec![Request::new(&format!("iam:{action}"), &format!("arn:aws:iam::{ACCOUNT}:group/{group}"), []).unwrap()]
     };
     match effect {
         Effect::CreateUser => ask("CreateUser", keys(desired.tags.keys().cloned().collect())),
@@ -195,7 +195,7 @@ fn requests(effect: &Effect, desired: &Desired, world: &World) -> Vec<Request> {
         Effect::UntagUser(tags) => ask("UntagUser", keys(tags.iter().cloned().collect())),
         Effect::PutBoundary(arn) => {
             let context = limited(&Some(arn.clone()));
-            vec![Request::of("iam:PutUserPermissionsBoundary", &user_arn(world), context).unwrap()]
+            vec![Request::new("iam:PutUserPermissionsBoundary", &user_arn(current), context).unwrap()]
         }
         Effect::AttachPolicy(policy) => ask("AttachUserPolicy", vec![("iam:PolicyARN", vec![policy.clone()])]),
         Effect::DetachPolicy(policy) => ask("DetachUserPolicy", vec![("iam:PolicyARN", vec![policy.clone()])]),
@@ -205,7 +205,7 @@ fn requests(effect: &Effect, desired: &Desired, world: &World) -> Vec<Request> {
         Effect::RemoveFromGroup(group) => join("RemoveUserFromGroup", group),
         Effect::ApplyPassword => [ask("CreateLoginProfile", vec![]), ask("UpdateLoginProfile", vec![])].concat(),
         Effect::RemovePassword => ask("DeleteLoginProfile", vec![]),
-        Effect::MintKey { .. } => ask("CreateAccessKey", vec![]),
+        Effect::CreateKey { .. } => ask("CreateAccessKey", vec![]),
         Effect::TagKey(id) => ask("TagUser", keys(vec![id.clone()])),
         Effect::DeactivateKey(..) => ask("UpdateAccessKey", vec![]),
         Effect::DeleteKey(..) => ask("DeleteAccessKey", vec![]),
@@ -214,16 +214,16 @@ fn requests(effect: &Effect, desired: &Desired, world: &World) -> Vec<Request> {
     }
 }
 
-fn user_arn(world: &World) -> String {
-    let Iam::Found(user) = &world.iam else { panic!("no user") };
+fn user_arn(current: &CurrentState) -> String {
+    let CurrentUser::Found(user) = &current.iam else { panic!("no user") };
     user.arn.clone()
 }
 
 /// IAM, as far as user and grants go.
-fn perform(effect: &Effect, desired: &Desired, world: &mut World) -> bool {
+fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bool {
     if matches!(effect, Effect::CreateUser) {
         let name = desired.target.user_name.clone();
-        world.iam = Iam::Found(IamUser {
+        current.iam = CurrentUser::Found(IamUser {
             arn: format!("arn:aws:iam::123456789012:user{}{name}", desired.path),
             name,
             tags: desired.tags.clone(),
@@ -233,7 +233,7 @@ fn perform(effect: &Effect, desired: &Desired, world: &mut World) -> bool {
         });
         return true;
     }
-    let Iam::Found(user) = &mut world.iam else { return false };
+    let CurrentUser::Found(user) = &mut current.iam else { return false };
     let grants = user.grants.get_or_insert_default();
     match effect {
         Effect::TagUser(tags) => user.tags.extend(tags.clone()),
@@ -262,36 +262,36 @@ proptest! {
     ) {
         let (user, class) = (user(&spec), class(&rules));
         let target = target(&user, &class);
-        let facts = Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 };
-        let Ok(authorization) = authorize(&user, &target, &class, facts) else { return Ok(()) };
+        let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
+        let Ok(authorization) = authorize(&user, &target, &class, context) else { return Ok(()) };
         prop_assert!(rules["namespaces"]["names"].as_array().unwrap().contains(&json!("deploy")));
         let account = Account { partition: "aws".into(), id: ACCOUNT.into(), users_may_change_passwords: false };
-        let home = Home { partition: "aws".into(), account: ACCOUNT.into() };
-        let layer = Policy::parse(&operator_policy(&home, &[Scope::of_class(&class.spec)])).unwrap();
+        let home = AwsAccount { partition: "aws".into(), id: ACCOUNT.into() };
+        let layer = Policy::parse(&operator_policy(&home, &[PolicyScope::from_class(&class.spec)])).unwrap();
         let Ok(desired) = validate(&authorization.user, &target, &authorization.grant, &account, &Settings::default()) else {
             return Ok(());
         };
-        let mut world = World::empty(Timestamp::UNIX_EPOCH);
+        let mut current = CurrentState::empty(Timestamp::UNIX_EPOCH);
         let mut drifted = false;
         for _ in 0..60 {
-            let plan = plan(&desired, &world, Timestamp::UNIX_EPOCH, &Settings::default());
+            let plan = plan(&desired, &current, Timestamp::UNIX_EPOCH, &Settings::default());
             for effect in &plan.effects {
                 check(effect, &desired, &rules)?;
             }
             let next = plan.effects.first();
             // The third layer is no narrower than the second: the policy that is printed for the class suffices.
-            for request in next.into_iter().flat_map(|effect| requests(effect, &desired, &world)) {
-                prop_assert_eq!(layer.decide(&request), Decision::Allowed, "{:?}", request);
+            for request in next.into_iter().flat_map(|effect| requests(effect, &desired, &current)) {
+                prop_assert_eq!(layer.evaluate(&request), Decision::Allowed, "{:?}", request);
             }
-            if next.is_some_and(|effect| perform(effect, &desired, &mut world)) {
+            if next.is_some_and(|effect| perform(effect, &desired, &mut current)) {
                 continue;
             }
             if std::mem::replace(&mut drifted, true) {
-                let Iam::Found(user) = &world.iam else { panic!("no user") };
-                prop_assert_eq!(still_allowed(&class, user, facts), Ok(()));
+                let CurrentUser::Found(user) = &current.iam else { panic!("no user") };
+                prop_assert_eq!(check_still_allowed(&class, user, context), Ok(()));
                 return Ok(());
             }
-            if let Iam::Found(IamUser { grants: Some(grants), boundary, .. }) = &mut world.iam {
+            if let CurrentUser::Found(IamUser { grants: Some(grants), boundary, .. }) = &mut current.iam {
                 grants.attached.extend(drift.iter().map(|name| crate::domain::policy::managed_arn(name, "aws")));
                 grants.groups.extend(joined.iter().map(|group| (*group).to_owned()));
                 *boundary = None;

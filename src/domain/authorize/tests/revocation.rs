@@ -7,12 +7,14 @@ use super::{super::*, class, user};
 use crate::{
     api::class::{OnQuarantine, OnRevoked},
     domain::{
+        current_state::{
+            AccessKey, CurrentState, CurrentUser, Grants, IamUser, JournalSecret, PublishedSecret, UserAbsence,
+        },
         desired::DEFAULT_OVERLAP,
-        journal::{Journal, Mode},
-        plan::{self, Effect, Plan, Revoked, Why},
+        journal::{AttemptPhase, Journal},
+        plan::{self, Effect, Plan, RetireReason, RevocationPolicy},
         secret::PublishedFacts,
         settings::Settings,
-        world::{AccessKey, Grants, Iam, IamUser, JournalSeen, NoUser, Published, World},
     },
 };
 
@@ -20,7 +22,7 @@ const QUARANTINE: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3"
 
 fn found(attached: &[&str]) -> IamUser {
     let user = user(&json!({}));
-    let target = Target::of(&user, "cluster").unwrap();
+    let target = Target::from_resource(&user, "cluster").unwrap();
     IamUser {
         name: target.user_name.clone(),
         arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
@@ -39,9 +41,9 @@ fn what_a_user_has_decides_how_far_a_revocation_goes() {
         rules["onRevoked"] = json!("Delete");
         class(&rules)
     };
-    let facts = Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 };
+    let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
     let how = |class: Option<&AwsDeployUserClass>, user: &IamUser| {
-        revocation(class, Some(OnRevoked::Deactivate), false, user, facts).how
+        decide_revocation(class, Some(OnRevoked::Deactivate), false, user, context).action
     };
     let s3 = json!({"policies": {"allowed": ["S3"]}});
     assert_eq!(how(Some(&on(s3.clone())), &found(&[S3])), OnRevoked::Freeze, "only the change is refused");
@@ -49,12 +51,12 @@ fn what_a_user_has_decides_how_far_a_revocation_goes() {
         how(Some(&on(s3.clone())), &found(&[S3, "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3"])),
         OnRevoked::Freeze
     );
-    let begun = revocation(Some(&on(s3.clone())), None, true, &found(&[]), facts).how;
+    let begun = decide_revocation(Some(&on(s3.clone())), None, true, &found(&[]), context).action;
     assert_eq!(begun, OnRevoked::Delete, "a revocation is not over when what it was for is gone");
     assert_eq!(how(None, &found(&[S3])), OnRevoked::Deactivate, "what the class said when it was there");
-    let never = revocation(None, None, false, &found(&[S3]), facts);
-    assert_eq!((never.how, never.why.as_deref()), (OnRevoked::Freeze, Some("no class has allowed it yet")));
-    let login = IamUser { login: Some(true), ..found(&[]) };
+    let never = decide_revocation(None, None, false, &found(&[S3]), context);
+    assert_eq!((never.action, never.reason.as_deref()), (OnRevoked::Freeze, Some("no class has allowed it yet")));
+    let login = IamUser { login_profile: Some(true), ..found(&[]) };
     let inline = IamUser {
         grants: Some(Grants { inline: [("a".to_owned(), json!({}))].into(), ..Grants::default() }),
         ..found(&[])
@@ -76,31 +78,36 @@ fn what_a_user_has_decides_how_far_a_revocation_goes() {
     }
 }
 
-fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> Revoked {
-    Revoked { revocation: Revocation { how, why: None }, on_quarantine, suspend, overlap: DEFAULT_OVERLAP }
+fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> RevocationPolicy {
+    RevocationPolicy {
+        revocation: Revocation { action: how, reason: None },
+        on_quarantine,
+        suspend,
+        overlap: DEFAULT_OVERLAP,
+    }
 }
 
 /// All effects of a revocation, each taken for done.
 fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Vec<Effect> {
-    let target = Target::of(&self::user(&json!({})), "cluster").unwrap();
+    let target = Target::from_resource(&self::user(&json!({})), "cluster").unwrap();
     let revoked = revoked(how, OnQuarantine::Alert, suspend);
     if !foreign {
         user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
     }
-    let mut world = World { iam: Iam::Found(user), ..World::empty(Timestamp::UNIX_EPOCH) };
+    let mut current = CurrentState { iam: CurrentUser::Found(user), ..CurrentState::empty(Timestamp::UNIX_EPOCH) };
     let mut done = Vec::new();
     for _ in 0..20 {
-        let plan = plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default());
+        let plan = plan::plan_revocation(&target, &revoked, &current, Timestamp::UNIX_EPOCH, &Settings::default());
         let Some(effect) = plan.effects.into_iter().next() else { return done };
-        let Iam::Found(user) = &mut world.iam else { panic!("{effect} without a user") };
+        let CurrentUser::Found(user) = &mut current.iam else { panic!("{effect} without a user") };
         match &effect {
             Effect::DeactivateKey(id, _) => {
                 user.keys.iter_mut().filter(|key| key.id == *id).for_each(|key| key.active = false);
             }
             Effect::DeleteKey(id, _) => user.keys.retain(|key| key.id != *id),
-            Effect::RemovePassword => user.login = Some(false),
+            Effect::RemovePassword => user.login_profile = Some(false),
             Effect::DetachPolicy(arn) => _ = user.grants.as_mut().unwrap().attached.remove(arn),
-            Effect::DeleteUser => world.iam = Iam::Absent,
+            Effect::DeleteUser => current.iam = CurrentUser::Absent,
             other => panic!("{other}"),
         }
         done.push(effect);
@@ -110,22 +117,25 @@ fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Ve
 
 #[test]
 fn a_revocation_only_takes_and_takes_what_it_says() {
-    let user = || IamUser { login: Some(true), ..found(&["arn:aws:iam::aws:policy/S3"]) };
+    let user = || IamUser { login_profile: Some(true), ..found(&["arn:aws:iam::aws:policy/S3"]) };
     let deactivate = |why| Effect::DeactivateKey("K1".into(), why);
     assert_eq!(revoke(OnRevoked::Freeze, false, user(), false), []);
     assert_eq!(
         revoke(OnRevoked::Freeze, true, user(), false),
-        [deactivate(Why::Suspended), Effect::RemovePassword],
+        [deactivate(RetireReason::Suspended), Effect::RemovePassword],
         "who revokes keys by hand is not stopped"
     );
-    assert_eq!(revoke(OnRevoked::Deactivate, false, user(), false), [deactivate(Why::Revoked), Effect::RemovePassword]);
+    assert_eq!(
+        revoke(OnRevoked::Deactivate, false, user(), false),
+        [deactivate(RetireReason::Revoked), Effect::RemovePassword]
+    );
     assert_eq!(
         revoke(OnRevoked::Delete, false, user(), false),
         [
-            deactivate(Why::Revoked),
+            deactivate(RetireReason::Revoked),
             Effect::RemovePassword,
             Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into()),
-            Effect::DeleteKey("K1".into(), Why::Cleanup),
+            Effect::DeleteKey("K1".into(), RetireReason::Cleanup),
             Effect::DeleteUser,
         ]
     );
@@ -138,50 +148,60 @@ fn a_revocation_only_takes_and_takes_what_it_says() {
 
 #[test]
 fn nothing_of_somebody_elses_user_is_touched() {
-    let target = Target::of(&user(&json!({})), "cluster").unwrap();
+    let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let revoked = revoked(OnRevoked::Delete, OnQuarantine::Alert, true);
     let theirs = IamUser { tags: BTreeMap::new(), ..found(&["arn:aws:iam::aws:policy/S3"]) };
-    let world = World { iam: Iam::Found(theirs), ..World::empty(Timestamp::UNIX_EPOCH) };
-    assert_eq!(plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default()).effects, []);
+    let current = CurrentState { iam: CurrentUser::Found(theirs), ..CurrentState::empty(Timestamp::UNIX_EPOCH) };
+    assert_eq!(
+        plan::plan_revocation(&target, &revoked, &current, Timestamp::UNIX_EPOCH, &Settings::default()).effects,
+        []
+    );
 }
 
 /// IAM shows a user late. Until it has said for long enough that there is none, its key may live, and what is known of it is
 /// what tells whose it is.
 #[test]
 fn a_user_that_iam_does_not_show_loses_no_record_of_its_key() {
-    let target = Target::of(&user(&json!({})), "cluster").unwrap();
+    let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let revoked = revoked(OnRevoked::Delete, OnQuarantine::Alert, false);
     let settings = Settings::default();
     let start = Timestamp::UNIX_EPOCH;
-    let mode = Mode::Keyed { key_id: "K1".into(), keyed_at: start };
-    let journal = Journal { started_at: start, rotate_request: None, previous_secret: None, mode };
-    let under_way = || JournalSeen::Attempt { attempt: "attempt".into(), journal: journal.clone() };
-    let planned = |no_user: Option<NoUser>, waited: SignedDuration| {
-        let world = World { iam: Iam::Absent, journal: under_way(), no_user, ..World::empty(start) };
-        plan::revoked(&target, &revoked, &world, start + waited, &settings)
+    let phase = AttemptPhase::Keyed { key_id: "K1".into(), keyed_at: start };
+    let journal = Journal { started_at: start, rotate_request: None, previous_secret: None, phase };
+    let under_way = || JournalSecret::Attempt { attempt: "attempt".into(), journal: journal.clone() };
+    let planned = |user_absence: Option<UserAbsence>, waited: SignedDuration| {
+        let current =
+            CurrentState { iam: CurrentUser::Absent, journal: under_way(), user_absence, ..CurrentState::empty(start) };
+        plan::plan_revocation(&target, &revoked, &current, start + waited, &settings)
     };
-    let unseen = Some(NoUser::Unseen { since: start });
+    let unseen = Some(UserAbsence::NotObserved { since: start });
     let second = SignedDuration::from_secs(1);
-    for (no_user, waited) in [(None, SignedDuration::ZERO), (unseen, settings.intent_dwell - second)] {
-        let plan = planned(no_user, waited);
-        assert_eq!(plan.effects, [], "{no_user:?}");
-        assert!(plan.wake_at.is_some() && plan.user.unwrap().message.contains("asked once more"), "{no_user:?}");
+    for (user_absence, waited) in [(None, SignedDuration::ZERO), (unseen, settings.recovery_delay - second)] {
+        let plan = planned(user_absence, waited);
+        assert_eq!(plan.effects, [], "{user_absence:?}");
+        assert!(
+            plan.requeue_at.is_some() && plan.user.unwrap().message.contains("asked once more"),
+            "{user_absence:?}"
+        );
     }
-    assert_eq!(planned(unseen, settings.intent_dwell).effects, [Effect::CloseJournal]);
-    assert_eq!(planned(Some(NoUser::Removed), SignedDuration::ZERO).effects, [Effect::CloseJournal]);
+    assert_eq!(planned(unseen, settings.recovery_delay).effects, [Effect::CloseJournal]);
+    assert_eq!(planned(Some(UserAbsence::Removed), SignedDuration::ZERO).effects, [Effect::CloseJournal]);
 }
 
 /// What is planned for a user with a key in its Secret, which AWS has quarantined while its resource is not allowed.
 fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, active: bool) -> Plan {
-    let target = Target::of(&user(&json!({})), "cluster").unwrap();
+    let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let mut user = found(&["arn:aws:iam::aws:policy/S3", QUARANTINE]);
     user.keys[0].active = active;
     user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
     let published = PublishedFacts::of("K1", Timestamp::UNIX_EPOCH);
-    let world =
-        World { iam: Iam::Found(user), published: Published::Ours(published), ..World::empty(Timestamp::UNIX_EPOCH) };
+    let current = CurrentState {
+        iam: CurrentUser::Found(user),
+        published: PublishedSecret::Ours(published),
+        ..CurrentState::empty(Timestamp::UNIX_EPOCH)
+    };
     let revoked = revoked(how, on_quarantine, suspend);
-    plan::revoked(&target, &revoked, &world, Timestamp::UNIX_EPOCH, &Settings::default())
+    plan::plan_revocation(&target, &revoked, &current, Timestamp::UNIX_EPOCH, &Settings::default())
 }
 
 #[test]
@@ -189,10 +209,10 @@ fn a_key_in_public_is_not_kept_by_a_freeze() {
     let deactivate = |why| vec![Effect::DeactivateKey("K1".into(), why)];
     for (how, on_quarantine, suspend, wanted) in [
         (OnRevoked::Freeze, OnQuarantine::Alert, false, vec![]),
-        (OnRevoked::Freeze, OnQuarantine::Rotate, false, deactivate(Why::Quarantined)),
-        (OnRevoked::Freeze, OnQuarantine::Suspend, false, deactivate(Why::Quarantined)),
-        (OnRevoked::Freeze, OnQuarantine::Alert, true, deactivate(Why::Suspended)),
-        (OnRevoked::Deactivate, OnQuarantine::Alert, false, deactivate(Why::Revoked)),
+        (OnRevoked::Freeze, OnQuarantine::Rotate, false, deactivate(RetireReason::Quarantined)),
+        (OnRevoked::Freeze, OnQuarantine::Suspend, false, deactivate(RetireReason::Quarantined)),
+        (OnRevoked::Freeze, OnQuarantine::Alert, true, deactivate(RetireReason::Suspended)),
+        (OnRevoked::Deactivate, OnQuarantine::Alert, false, deactivate(RetireReason::Revoked)),
     ] {
         let plan = quarantined(how, on_quarantine, suspend, true);
         assert_eq!(plan.effects, wanted, "{how:?} {on_quarantine:?} {suspend}");

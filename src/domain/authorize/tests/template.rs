@@ -6,12 +6,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::{
-    Facts, still_allowed,
-    template::{Values, check, faults, fill, makes, own_values},
+    NamespaceContext, check_still_allowed,
+    template::{Values, builtin_values, check, could_render, describe_faults, render},
 };
 use crate::{
     api::class::PolicyTemplate,
-    domain::world::{Grants, IamUser},
+    domain::current_state::{Grants, IamUser},
 };
 
 fn template(document: &Value, parameters: &Value) -> PolicyTemplate {
@@ -39,12 +39,12 @@ fn values(pairs: &[(&str, &str)]) -> Values {
 }
 
 fn own() -> Values {
-    own_values("deploy", Some("cycle"), Some("123456789012"))
+    builtin_values("deploy", Some("cycle"), Some("123456789012"))
 }
 
 #[test]
 fn a_template_is_filled_in_and_variables_of_iam_stay() {
-    let filled = fill(&folder(), &values(&[("bucket", "logs"), ("folder", "in")]), &own()).unwrap();
+    let filled = render(&folder(), &values(&[("bucket", "logs"), ("folder", "in")]), &own()).unwrap();
     let wanted = statement(&json!({
         "Sid": "Folder", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
         "Resource": ["arn:aws:s3:::logs/in/*", "arn:aws:s3:::logs-123456789012/${aws:username}/deploy/cycle/*"],
@@ -98,11 +98,17 @@ fn a_template_with_a_gap_where_none_may_be_is_refused() {
         let template = template(&document, parameters);
         let why = check(&template, false).unwrap_err();
         assert!(why.contains(told), "{document}: {why}");
-        assert!(fill(&template, &values(&[("bucket", "a")]), &own_values("n", Some("x"), None)).is_err());
-        assert!(faults(&[folder(), template.clone()], true).is_none_or(|faults| faults.starts_with("template t: ")));
+        assert!(render(&template, &values(&[("bucket", "a")]), &builtin_values("n", Some("x"), None)).is_err());
+        assert!(
+            describe_faults(&[folder(), template.clone()], true)
+                .is_none_or(|faults| faults.starts_with("template t: "))
+        );
     }
-    assert_eq!(faults(&[folder()], true), None);
-    assert_eq!(faults(&[folder()], false).unwrap(), "template t: {accountId} needs spec.account.id of the class");
+    assert_eq!(describe_faults(&[folder()], true), None);
+    assert_eq!(
+        describe_faults(&[folder()], false).unwrap(),
+        "template t: {accountId} needs spec.account.id of the class"
+    );
 }
 
 #[test]
@@ -110,19 +116,19 @@ fn no_pattern_lets_a_wildcard_or_a_variable_in() {
     let document = statement(&json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}"}));
     let open = template(&document, &json!([{"name": "bucket", "pattern": "(?s).*"}]));
     for value in ["*", "a*", "?", "$", "${aws:username}", "{name}", "a\"b", "a\\", "a\nb", "", "\u{e4}"] {
-        assert!(fill(&open, &values(&[("bucket", value)]), &own()).is_err(), "{value:?}");
+        assert!(render(&open, &values(&[("bucket", value)]), &own()).is_err(), "{value:?}");
     }
-    assert!(fill(&open, &values(&[("bucket", "a/b:c")]), &own()).is_ok(), "what the pattern of an admin allows");
+    assert!(render(&open, &values(&[("bucket", "a/b:c")]), &own()).is_ok(), "what the pattern of an admin allows");
     let either = template(&document, &json!([{"name": "bucket", "pattern": "a|b"}]));
-    assert!(fill(&either, &values(&[("bucket", "ab")]), &own()).is_err(), "the whole value has to fit");
+    assert!(render(&either, &values(&[("bucket", "ab")]), &own()).is_err(), "the whole value has to fit");
 }
 
 #[test]
 fn what_a_template_made_is_told_from_what_somebody_wrote() {
     let folder = folder();
-    let possession = own_values("deploy", None, Some("123456789012"));
-    let made = fill(&folder, &values(&[("bucket", "a-b"), ("folder", "b-c")]), &own()).unwrap();
-    assert!(makes(&folder, &made, &possession));
+    let possession = builtin_values("deploy", None, Some("123456789012"));
+    let made = render(&folder, &values(&[("bucket", "a-b"), ("folder", "b-c")]), &own()).unwrap();
+    assert!(could_render(&folder, &made, &possession));
     let change = |pointer: &str, value: Value| {
         let mut changed = made.clone();
         *changed.pointer_mut(pointer).unwrap() = value;
@@ -138,7 +144,7 @@ fn what_a_template_made_is_told_from_what_somebody_wrote() {
         change("/Statement", json!([])),
         json!(null),
     ] {
-        assert!(!makes(&folder, &changed, &possession), "{changed}");
+        assert!(!could_render(&folder, &changed, &possession), "{changed}");
     }
 }
 
@@ -157,7 +163,11 @@ fn a_user_may_keep_what_a_template_makes_and_no_document_of_its_own() {
             grants: Some(grants),
             ..IamUser::default()
         };
-        still_allowed(&class, &user, Facts { namespace: "deploy", labels: &BTreeMap::new(), before: 0 })
+        check_still_allowed(
+            &class,
+            &user,
+            NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 },
+        )
     };
     assert_eq!(keeps("arn:aws:s3:::logs/cycle"), Ok(()));
     for resource in ["arn:aws:s3:::*/cycle", "arn:aws:s3:::logs/*", "*"] {
@@ -194,7 +204,7 @@ proptest! {
     #[test]
     fn a_filled_document_differs_only_where_the_template_has_gaps(bucket in "[A-Za-z0-9._-]{1,64}", folder_name in "[a-z-]{1,20}|[0-9]{2}") {
         let folder = folder();
-        let filled = fill(&folder, &values(&[("bucket", &bucket), ("folder", &folder_name)]), &own()).unwrap();
+        let filled = render(&folder, &values(&[("bucket", &bucket), ("folder", &folder_name)]), &own()).unwrap();
         let mut found = Vec::new();
         prop_assert!(differences(&folder.document, &filled, "", &mut found).is_some());
         prop_assert!(!found.is_empty());
@@ -205,7 +215,7 @@ proptest! {
             prop_assert_eq!(wanted.replace("{bucket}", &bucket).replace("{folder}", &folder_name), after);
             prop_assert_eq!(after.matches(['*', '?', '$', ':', '{']).count(), wanted.replace("{bucket}", "").replace("{folder}", "").matches(['*', '?', '$', ':', '{']).count());
         }
-        prop_assert!(makes(&folder, &filled, &own_values("deploy", None, Some("123456789012"))));
+        prop_assert!(could_render(&folder, &filled, &builtin_values("deploy", None, Some("123456789012"))));
     }
 
     /// What does not fit fills nothing in, whatever it is made of.
@@ -213,7 +223,7 @@ proptest! {
     fn no_value_gets_through_that_does_not_fit(value in "[a-z*?$:/{}\"\\\\ -]{0,6}|\\PC{0,8}") {
         let fits = (1..=20).contains(&value.len()) && value.chars().all(|c| c.is_ascii_lowercase() || c == '-')
             || value.len() == 2 && value.chars().all(|c| c.is_ascii_digit());
-        let filled = fill(&folder(), &values(&[("bucket", "b"), ("folder", &value)]), &own());
+        let filled = render(&folder(), &values(&[("bucket", "b"), ("folder", &value)]), &own());
         prop_assert_eq!(filled.is_ok(), fits);
     }
 }

@@ -2,15 +2,15 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Note, Scene};
+use super::{Note, RotationInput};
 use crate::{
     api::{Reason, duration::humanize},
     domain::{
         backoff::{self, ErrorClass},
-        dates::later,
+        current_state::PublishedSecret,
+        dates::saturating_add,
         owner::key_tag,
         schedule::spread_permille,
-        world::Published,
     },
 };
 
@@ -37,14 +37,14 @@ impl Due {
         matches!(self, Self::First | Self::Lost | Self::Dead)
     }
 }
-impl Scene<'_> {
+impl RotationInput<'_> {
     pub(super) fn permille(&self) -> i32 {
         spread_permille(&self.desired.target.owner.uid)
     }
 
     /// When the schedule asks for the next rotation.
     pub(super) fn scheduled(&self) -> Option<Timestamp> {
-        self.desired.key.as_ref()?.rhythm.due(self.world.handed_out_at(self.now)?, self.permille())
+        self.desired.key.as_ref()?.schedule.due(self.current.publication_time(self.now)?, self.permille())
     }
 
     /// When the next scheduled rotation begins: as it is due, or in the first window after that.
@@ -54,8 +54,8 @@ impl Scene<'_> {
     }
 
     pub(super) fn due(&self) -> Option<Due> {
-        let Published::Ours(published) = &self.world.published else {
-            let before = self.world.reported.last_rotation.is_some()
+        let PublishedSecret::Ours(published) = &self.current.published else {
+            let before = self.current.hints.last_rotation.is_some()
                 || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")));
             return Some(if before { Due::Lost } else { Due::First });
         };
@@ -77,11 +77,11 @@ impl Scene<'_> {
 
     /// Reasons to wait although a key is due: failures before, or a key made a moment ago.
     pub(super) fn held_back(&self, due: Due) -> Option<(Timestamp, Note)> {
-        let reported = &self.world.reported;
-        if let (Some(failed), 1..) = (reported.last_failure, reported.failed_attempts) {
+        let hints = &self.current.hints;
+        if let (Some(failed), 1..) = (hints.last_failure, hints.failed_attempts) {
             let pause =
-                backoff::delay(ErrorClass::Transient, reported.failed_attempts, self.permille(), SignedDuration::ZERO);
-            let until = later(failed, pause);
+                backoff::delay(ErrorClass::Transient, hints.failed_attempts, self.permille(), SignedDuration::ZERO);
+            let until = saturating_add(failed, pause);
             if self.now < until {
                 return Some((
                     until,
@@ -90,21 +90,21 @@ impl Scene<'_> {
             }
         }
         if let Some(until) = self.after_the_date().filter(|_| due == Due::Compromised) {
-            return Some((until, Note::new(Reason::RotationWaits, "a new key follows in a second")));
+            return Some((until, Note::new(Reason::RotationPending, "a new key follows in a second")));
         }
         if matches!(due, Due::First | Due::Scheduled) {
             return None;
         }
         let pause = self.settings.repair_interval();
-        let ours = self.user.keys.iter().filter(|key| self.world.is_ours(&key.id)).map(|key| key.created_at);
+        let ours = self.user.keys.iter().filter(|key| self.current.is_ours(&key.id)).map(|key| key.created_at);
         // A key of the future was made before the clock was set back; to count from it, or from now, could be to wait for ever.
-        let made = ours.chain(reported.last_rotation).filter(|made| *made < later(self.now, pause));
-        let until = later(made.max()?, pause);
+        let made = ours.chain(hints.last_rotation).filter(|made| *made < saturating_add(self.now, pause));
+        let until = saturating_add(made.max()?, pause);
         (self.now < until).then(|| {
             (
                 until,
                 Note::new(
-                    Reason::RotationWaits,
+                    Reason::RotationPending,
                     format!("a key was made less than {} ago; the next one follows after this pause", humanize(pause)),
                 ),
             )

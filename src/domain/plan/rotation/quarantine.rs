@@ -6,34 +6,34 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effect, Note, Scene, Step};
+use super::{Effect, Note, RotationInput, Step};
 use crate::{
-    api::{Reason, mark},
+    api::{Reason, well_known},
     domain::{
-        dates::later,
+        current_state::{AccessKey, IamUser},
+        dates::saturating_add,
         desired::OnQuarantine,
         policy,
         secret::PublishedFacts,
-        world::{AccessKey, IamUser},
     },
 };
 
 /// Clocks of one moment may differ by a little.
 const CLOCK_DIFFERENCE: SignedDuration = SignedDuration::from_mins(1);
 
-pub(super) fn date(scene: &Scene<'_>) -> Option<Step> {
+pub(super) fn date(scene: &RotationInput<'_>) -> Option<Step> {
     let grants = scene.user.grants.as_ref()?;
     let quarantined = grants.attached.iter().any(|arn| policy::is_quarantine(arn));
     if quarantined && scene.desired.on_quarantine == OnQuarantine::Rotate && scene.dated().is_none() {
         // Keys are dated in whole seconds.
         let now = Timestamp::from_second(scene.now.as_second()).unwrap_or(scene.now);
-        return Some(Step::Do(Effect::DateQuarantine(now)));
+        return Some(Step::Do(Effect::RecordQuarantine(now)));
     }
-    let over = !quarantined && scene.user.tags.contains_key(mark::TAG_QUARANTINED_AT);
-    over.then_some(Step::Do(Effect::UndateQuarantine))
+    let over = !quarantined && scene.user.tags.contains_key(well_known::TAG_QUARANTINED_AT);
+    over.then_some(Step::Do(Effect::ClearQuarantine))
 }
 
-impl Scene<'_> {
+impl RotationInput<'_> {
     /// Whether this quarantine asks for that.
     pub(super) fn quarantine_asks_for(&self, what: OnQuarantine) -> bool {
         self.desired.on_quarantine == what && !attached(self.user).is_empty()
@@ -42,8 +42,8 @@ impl Scene<'_> {
     /// What the user's tag says. One that cannot be read is as good as none, and written again; so is one of the future,
     /// when the clock was ahead: all keys made until then would count as bad, one after the other.
     fn dated(&self) -> Option<Timestamp> {
-        let date = self.user.tags.get(mark::TAG_QUARANTINED_AT)?.parse().ok();
-        date.filter(|date: &Timestamp| *date <= later(self.now, CLOCK_DIFFERENCE))
+        let date = self.user.tags.get(well_known::TAG_QUARANTINED_AT)?.parse().ok();
+        date.filter(|date: &Timestamp| *date <= saturating_add(self.now, CLOCK_DIFFERENCE))
     }
 
     /// Keys made until then are to be replaced.
@@ -53,7 +53,7 @@ impl Scene<'_> {
 
     pub(super) fn is_compromised(&self, key: &AccessKey) -> bool {
         // A key of the future was made when the clock was ahead; nobody can tell whether before or after the date.
-        let ahead = key.created_at > later(self.now, CLOCK_DIFFERENCE);
+        let ahead = key.created_at > saturating_add(self.now, CLOCK_DIFFERENCE);
         self.compromised_until().is_some_and(|until| ahead || key.created_at <= until)
     }
 
@@ -73,7 +73,9 @@ impl Scene<'_> {
 
     /// No key may be made in the second that the quarantine is dated with: it would count as a bad one.
     pub(super) fn after_the_date(&self) -> Option<Timestamp> {
-        self.compromised_until().map(|until| later(until, SignedDuration::from_secs(1))).filter(|at| *at > self.now)
+        self.compromised_until()
+            .map(|until| saturating_add(until, SignedDuration::from_secs(1)))
+            .filter(|at| *at > self.now)
     }
 
     /// What a quarantine means and what to do.

@@ -3,15 +3,15 @@
 
 use jiff::Timestamp;
 
-use super::{Effect, Note, Scene, Step};
+use super::{Effect, Note, RotationInput, Step};
 use crate::{
     api::{Reason, user::RestartTarget},
     domain::{
-        dates::later,
+        current_state::{AccessKey, CurrentState},
+        dates::saturating_add,
         desired::Desired,
         owner::key_tag,
-        restart::{Progress, Restarts, Rollout, Seen},
-        world::{AccessKey, World},
+        restart::{ObservedWorkload, RestartProgress, Restarts, Rollout},
     },
 };
 
@@ -23,53 +23,60 @@ const RARELY: i32 = 6;
 /// The restarts that a publication asks for: those that are declared, unless it is the first. Then nobody can have
 /// started with another key.
 #[must_use]
-pub fn owed(desired: &Desired, world: &World) -> Restarts {
-    let tagged = world.user().is_some_and(|user| user.tags.keys().any(|tag| tag.starts_with(&key_tag(""))));
-    if world.published().is_none() && !tagged && world.reported.last_rotation.is_none() {
+pub fn owed(desired: &Desired, current: &CurrentState) -> Restarts {
+    let tagged = current.user().is_some_and(|user| user.tags.keys().any(|tag| tag.starts_with(&key_tag(""))));
+    if current.published().is_none() && !tagged && current.hints.last_rotation.is_none() {
         return Restarts::new();
     }
     let declared = desired.key.iter().flat_map(|key| &key.restart);
-    declared.map(|target| (target.clone(), Progress::Owed)).collect()
+    declared.map(|target| (target.clone(), RestartProgress::Pending)).collect()
 }
 
 /// Looks, restarts, and writes down how far it is; never waits. A workload that cannot be restarted holds up no other.
-pub(super) fn restart(scene: &Scene<'_>) -> Option<Step> {
+pub(super) fn restart(scene: &RotationInput<'_>) -> Option<Step> {
     // A key that does not work is no reason to restart anything; its successor is.
     let published = scene.working()?;
-    let seen = |target: &RestartTarget| scene.world.workloads.get(target);
+    let seen = |target: &RestartTarget| scene.current.workloads.get(target);
     let unseen: Vec<RestartTarget> =
         scene.restarts().filter(|(target, _)| seen(target).is_none()).map(|(target, _)| target.clone()).collect();
     if !unseen.is_empty() {
         return Some(Step::Do(Effect::ReadWorkloads(unseen)));
     }
-    let restarted = |target: &RestartTarget| matches!(seen(target), Some(Seen::Found(found)) if found.restarted_for.as_ref() == Some(&published.key_id));
+    let restarted = |target: &RestartTarget| matches!(seen(target), Some(ObservedWorkload::Found(found)) if found.restarted_for.as_ref() == Some(&published.key_id));
     let next = scene.restarts().find(|(target, progress)| {
-        *progress == Progress::Owed && matches!(seen(target), Some(Seen::Found(_))) && !restarted(target)
+        *progress == RestartProgress::Pending
+            && matches!(seen(target), Some(ObservedWorkload::Found(_)))
+            && !restarted(target)
     });
     if let Some((target, _)) = next {
-        return Some(Step::Do(Effect::Restart(target.clone(), published.key_id.clone())));
+        return Some(Step::Do(Effect::RestartWorkload(target.clone(), published.key_id.clone())));
     }
     let second = Timestamp::from_second(scene.now.as_second()).unwrap_or(scene.now);
     let after: Restarts = scene
         .restarts()
         .filter_map(|(target, progress)| {
             let progress = match (progress, seen(target)?) {
-                (Progress::Owed, Seen::Found(_)) => Progress::Since(second),
-                (Progress::Owed | Progress::Missing, Seen::Missing) => Progress::Missing,
+                (RestartProgress::Pending, ObservedWorkload::Found(_)) => RestartProgress::RestartedAt(second),
+                (RestartProgress::Pending | RestartProgress::Missing, ObservedWorkload::Missing) => {
+                    RestartProgress::Missing
+                }
                 // Made since, or made again: its pods have started with the new key.
-                (Progress::Missing, Seen::Found(_)) | (Progress::Since(_), Seen::Missing) => return None,
-                (Progress::Since(_), Seen::Found(found)) if found.rollout == Rollout::Done => return None,
+                (RestartProgress::Missing, ObservedWorkload::Found(_))
+                | (RestartProgress::RestartedAt(_), ObservedWorkload::Missing) => return None,
+                (RestartProgress::RestartedAt(_), ObservedWorkload::Found(found)) if found.rollout == Rollout::Done => {
+                    return None;
+                }
                 (progress, _) => progress,
             };
             Some((target.clone(), progress))
         })
         .collect();
-    (after != published.restarts && !published.immutable).then_some(Step::Do(Effect::NoteRestarts(after)))
+    (after != published.restarts && !published.immutable).then_some(Step::Do(Effect::RecordRestarts(after)))
 }
 
-impl Scene<'_> {
+impl RotationInput<'_> {
     /// The restarts that the published key asks for and that are still declared.
-    fn restarts(&self) -> impl Iterator<Item = (&RestartTarget, Progress)> {
+    fn restarts(&self) -> impl Iterator<Item = (&RestartTarget, RestartProgress)> {
         let declared = self.desired.key.as_ref().map(|key| &key.restart);
         let restarts = self.working().map(|published| &published.restarts);
         restarts
@@ -80,27 +87,29 @@ impl Scene<'_> {
     }
 
     /// Those that the old key waits for. One that does not exist has no pods.
-    fn rolling_out(&self) -> impl Iterator<Item = (&RestartTarget, Progress)> {
-        self.restarts().filter(|(_, progress)| *progress != Progress::Missing)
+    fn rolling_out(&self) -> impl Iterator<Item = (&RestartTarget, RestartProgress)> {
+        self.restarts().filter(|(_, progress)| *progress != RestartProgress::Missing)
     }
 
     /// Until when a superseded key waits at the longest for workloads that are not rolled out. Never into the next
     /// rotation: it needs the slot, and its key is no older than the one that these pods have.
     pub(super) fn restart_limit(&self, overlap_ends: Timestamp) -> Option<Timestamp> {
         self.rolling_out().next()?;
-        let limit = later(overlap_ends, self.settings.restart_hold);
+        let limit = saturating_add(overlap_ends, self.settings.restart_hold);
         Some(self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends))
     }
 
     /// When the workloads are to be looked at again.
-    pub(super) fn restart_check(&self) -> Option<Timestamp> {
+    pub(super) fn next_restart_check(&self) -> Option<Timestamp> {
         let busy = |progress| match progress {
-            Progress::Since(since) => since <= self.now && self.now < later(since, BUSY),
-            Progress::Owed | Progress::Missing => false,
+            RestartProgress::RestartedAt(since) => since <= self.now && self.now < saturating_add(since, BUSY),
+            RestartProgress::Pending | RestartProgress::Missing => false,
         };
-        let check = self.settings.restart_check;
+        let check = self.settings.restart_check_interval;
         let rarely = check.saturating_mul(RARELY);
-        self.rolling_out().map(|(_, progress)| later(self.now, if busy(progress) { check } else { rarely })).min()
+        self.rolling_out()
+            .map(|(_, progress)| saturating_add(self.now, if busy(progress) { check } else { rarely }))
+            .min()
     }
 
     /// What there is to tell of restarts that are not over.
@@ -111,20 +120,20 @@ impl Scene<'_> {
         let mut told: Vec<(Reason, String)> = Vec::new();
         for (target, progress) in self.restarts() {
             let waits = if late { Reason::RolloutStuck } else { Reason::Restarting };
-            told.push(match (self.world.workloads.get(target), progress) {
-                (Some(Seen::Missing), _) | (None, Progress::Missing) => (
+            told.push(match (self.current.workloads.get(target), progress) {
+                (Some(ObservedWorkload::Missing), _) | (None, RestartProgress::Missing) => (
                     Reason::RestartFailed,
                     format!(
                         "{target} does not exist in namespace {}: create it, or correct spec.accessKey.restart",
                         self.desired.target.owner.namespace
                     ),
                 ),
-                (Some(Seen::Forbidden(why)), _) => (Reason::RestartFailed, format!("{target}: {why}")),
-                (Some(Seen::Failed(why)), Progress::Owed) => {
+                (Some(ObservedWorkload::Forbidden(why)), _) => (Reason::RestartFailed, format!("{target}: {why}")),
+                (Some(ObservedWorkload::Failed(why)), RestartProgress::Pending) => {
                     (Reason::RestartFailed, format!("{target} could not be restarted: {why}"))
                 }
-                (Some(Seen::Failed(why)), _) => (waits, format!("{target} could not be read: {why}")),
-                (Some(Seen::Found(found)), _) => match &found.rollout {
+                (Some(ObservedWorkload::Failed(why)), _) => (waits, format!("{target} could not be read: {why}")),
+                (Some(ObservedWorkload::Found(found)), _) => match &found.rollout {
                     Rollout::Stuck(why) => (Reason::RolloutStuck, format!("{target}: {why}")),
                     Rollout::UnderWay(why) => (waits, format!("{target}: {why}")),
                     Rollout::Done => continue,

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    api::mark,
-    domain::{desired::Consent, plan::Facts},
+    api::well_known,
+    domain::{desired::Consent, plan::Freshness},
 };
 
 const CONSENT: &str = "cluster/deploy/cycle";
@@ -22,7 +22,7 @@ fn permitted(case: Case) -> Case {
 }
 
 fn adoptable() -> Case {
-    permitted(strangers()).user(tag(mark::TAG_ADOPTABLE_BY, CONSENT))
+    permitted(strangers()).user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT))
 }
 
 #[track_caller]
@@ -38,11 +38,15 @@ fn refused(case: &Case, told: &[&str]) {
 
 #[test]
 fn with_the_consent_of_both_sides_a_user_is_taken_over() {
-    adoptable().does("Adopt");
+    adoptable().does("AdoptUser");
     let upper = permitted(strangers()).user(tag("AwsDeploy.dev/Adoptable-By", CONSENT));
-    upper.does("Adopt");
-    assert_eq!(Effect::Adopt(vec![]).needs(), Facts::Live, "a consent that is gone by now is none");
-    adoptable().world(|world| world.finalizer = false).does("AddFinalizer");
+    upper.does("AdoptUser");
+    assert_eq!(
+        Effect::AdoptUser(vec![]).required_freshness(),
+        Freshness::Live,
+        "a consent that is gone by now is none"
+    );
+    adoptable().current(|current| current.finalizer = false).does("AddFinalizer");
 }
 
 #[test]
@@ -53,8 +57,8 @@ fn without_the_consent_of_one_side_nothing_is_written_and_the_side_is_named() {
     let not_permitted = |case: Case| case.desired(|desired| desired.adoption = Consent::NotPermitted);
     refused(&permitted(strangers()), &[command]);
     refused(&not_permitted(strangers()), &[command, cluster]);
-    refused(&not_permitted(strangers().user(tag(mark::TAG_ADOPTABLE_BY, CONSENT))), &[cluster]);
-    refused(&strangers().user(tag(mark::TAG_ADOPTABLE_BY, CONSENT)), &["spec.adoption: IfTagged"]);
+    refused(&not_permitted(strangers().user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT))), &[cluster]);
+    refused(&strangers().user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT)), &["spec.adoption: IfTagged"]);
 }
 
 #[test]
@@ -71,7 +75,7 @@ fn a_consent_to_another_resource_is_none() {
         "",
     ] {
         refused(
-            &permitted(strangers()).user(tag(mark::TAG_ADOPTABLE_BY, value)),
+            &permitted(strangers()).user(tag(well_known::TAG_ADOPTABLE_BY, value)),
             &[&format!("{value:?} now"), CONSENT],
         );
     }
@@ -86,7 +90,13 @@ fn a_user_of_another_resource_is_never_taken_over() {
         let other = Owner { cluster: cluster.into(), namespace: namespace.into(), name: name.into(), uid: uid.into() };
         refused(&adoptable().user(|user| user.tags.extend(other.tags())), &["belongs to"]);
     }
-    for mark in [mark::TAG_CLUSTER, mark::TAG_NAMESPACE, mark::TAG_NAME, mark::TAG_UID, "AWSDEPLOY.DEV/UID"] {
+    for mark in [
+        well_known::TAG_CLUSTER,
+        well_known::TAG_NAMESPACE,
+        well_known::TAG_NAME,
+        well_known::TAG_UID,
+        "AWSDEPLOY.DEV/UID",
+    ] {
         refused(&adoptable().user(tag(mark, "x")), &["belongs to"]);
     }
 }
@@ -107,8 +117,8 @@ fn a_user_outside_of_the_operators_path_is_left_where_it_is() {
     {
         refused(&at(arn), &["update-user --user-name deploy-cycle --new-path /awsdeploy/"]);
     }
-    at("arn:aws:iam::123456789012:user/awsdeploy/team/deploy-cycle").does("Adopt");
-    at("arn:aws:iam::123456789012:user/deploy-cycle").desired(|desired| desired.path = "/".into()).does("Adopt");
+    at("arn:aws:iam::123456789012:user/awsdeploy/team/deploy-cycle").does("AdoptUser");
+    at("arn:aws:iam::123456789012:user/deploy-cycle").desired(|desired| desired.path = "/".into()).does("AdoptUser");
 }
 
 #[test]
@@ -127,7 +137,7 @@ fn what_a_user_loses_is_known_before_it_is_taken_over() {
         "group admins",
         "the present document of inline policy own",
     ]);
-    assert_eq!(case.plan().effects, [Effect::Adopt(losses)], "the marks come before anything else");
+    assert_eq!(case.plan().effects, [Effect::AdoptUser(losses)], "the marks come before anything else");
 }
 
 #[test]
@@ -138,10 +148,10 @@ fn a_secret_conflict_is_found_before_a_user_is_taken_over() {
 
 #[test]
 fn afterwards_the_consent_is_taken_off_and_only_ours() {
-    let adopted = |value| without_key().user(tag(mark::TAG_ADOPTABLE_BY, value));
+    let adopted = |value| without_key().user(tag(well_known::TAG_ADOPTABLE_BY, value));
     adopted(CONSENT).does("UntagUser awsdeploy.dev/adoptable-by");
     // An admin prepares to hand the user over: not ours to decide.
-    adopted("cluster/deploy/successor").does("MintKey beside ");
+    adopted("cluster/deploy/successor").does("CreateKey beside ");
     adopted("cluster/deploy/successor")
         .leaving(DeletionPolicy::Retain)
         .leaves_by("UntagUser awsdeploy.dev/cluster, awsdeploy.dev/name, awsdeploy.dev/namespace, awsdeploy.dev/uid");
@@ -152,10 +162,10 @@ fn afterwards_the_consent_is_taken_off_and_only_ours() {
 #[test]
 fn keys_that_are_there_stay_and_the_new_one_takes_a_free_slot() {
     let adopted = || without_key().key("F1", days(300));
-    adopted().does("MintKey beside F1");
+    adopted().does("CreateKey beside F1");
     let full = adopted().key("F2", days(200));
-    full.waits(None, Reason::SlotTaken);
+    full.waits(None, Reason::KeyQuotaExceeded);
     let note = full.plan().key.expect("told");
-    assert_eq!(note.reason, Reason::SlotTaken, "that is why nobody has a key");
+    assert_eq!(note.reason, Reason::KeyQuotaExceeded, "that is why nobody has a key");
     assert!(note.message.contains("F1, F2"), "{}", note.message);
 }

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn without_our_finalizer_nothing_is_done() {
     for policy in [Delete, Retain, Force] {
-        at_rest().leaving(policy).world(|world| world.finalizer = false).leaves_by("nothing");
+        at_rest().leaving(policy).current(|current| current.finalizer = false).leaves_by("nothing");
     }
 }
 
@@ -31,7 +31,7 @@ fn delete_takes_keys_first_then_rights_then_the_user_then_the_secret_then_the_fi
     case.leaves_by("DeleteInlinePolicy own");
     case = case.user(|user| user.grants.as_mut().unwrap().inline.clear());
     case.leaves_by("DeleteUser");
-    case = case.no_user();
+    case = case.user_absence();
     case.leaves_by("DeleteSecret");
     case = case.no_secret();
     case.leaves_by("RemoveFinalizer");
@@ -73,7 +73,7 @@ fn retain_releases_the_secret_before_the_user_is_unmarked() {
             && marks.len() == 5,
         "{marks:?}"
     );
-    case = case.no_user();
+    case = case.user_absence();
     case.leaves_by("RemoveFinalizer");
 }
 
@@ -82,7 +82,7 @@ fn retain_leaves_keys_and_rights_as_they_are() {
     let case = in_overlap().leaving(Retain).foreign_secret();
     case.leaves_by(&format!(
         "UntagUser {}",
-        case.world.user().unwrap().tags.keys().cloned().collect::<Vec<_>>().join(", ")
+        case.current.user().unwrap().tags.keys().cloned().collect::<Vec<_>>().join(", ")
     ));
 }
 
@@ -91,7 +91,7 @@ fn an_intent_is_waited_out_so_that_its_key_is_not_taken_for_a_foreign_one() {
     for policy in [Delete, Retain] {
         let young = at_rest().leaving(policy).intent(secs(20), &["K1"]).key("K2", secs(20));
         assert_eq!(young.cleanup().effects, []);
-        assert_eq!(young.cleanup().wake_at, Some(now() + secs(40)));
+        assert_eq!(young.cleanup().requeue_at, Some(now() + secs(40)));
         at_rest().leaving(policy).intent(secs(60), &["K1"]).key("K2", secs(59)).leaves_by("AbandonAttempt orphans: K2");
     }
     at_rest().leaving(Force).intent(secs(20), &["K1"]).key("K2", secs(20)).leaves_by("DeactivateKey K1 (Cleanup)");
@@ -111,7 +111,7 @@ fn in_a_deletion_too_orphans_go_only_behind_the_fence() {
     case.leaves_by("TouchPublished");
     case = case.fenced();
     case.leaves_by("DeleteKey K2 (Orphan)");
-    case = case.key_gone("K2").world(|world| _ = world.gone.insert("K2".into()));
+    case = case.key_gone("K2").current(|current| _ = current.deleted_keys.insert("K2".into()));
     case.leaves_by("CloseJournal");
     at_rest().published("K2", secs(1)).key("K2", mins(1)).abandoned(&["K2"]).leaves_by("TagKey K2");
 }
@@ -126,27 +126,28 @@ fn a_user_that_is_not_ours_is_not_touched_and_does_not_hold_the_resource() {
 
 #[test]
 fn a_secret_that_is_not_ours_stays() {
-    without_key().no_user().foreign_secret().leaves_by("RemoveFinalizer");
-    without_key().no_user().foreign_journal().leaves_by("RemoveFinalizer");
+    without_key().user_absence().foreign_secret().leaves_by("RemoveFinalizer");
+    without_key().user_absence().foreign_journal().leaves_by("RemoveFinalizer");
 }
 
 #[test]
 fn a_journal_without_a_user_is_closed() {
-    at_rest().no_user().no_secret().intent(secs(1), &[]).leaves_by("CloseJournal");
+    at_rest().user_absence().no_secret().intent(secs(1), &[]).leaves_by("CloseJournal");
 }
 
 #[test]
 fn a_user_that_is_not_seen_may_be_there_all_the_same() {
     let foreign = |case: Case| case.user(|user| user.tags.clear());
     for policy in [Delete, Retain, Force] {
-        for unseen in [at_rest().no_user(), foreign(at_rest()), without_key().no_user().keyed("K2", secs(5))] {
+        for unseen in [at_rest().user_absence(), foreign(at_rest()), without_key().user_absence().keyed("K2", secs(5))]
+        {
             let unseen = |since| unseen.clone().leaving(policy).unseen_for(since);
             let plan = unseen(secs(20)).cleanup();
-            assert_eq!((plan.effects, plan.wake_at), (Vec::new(), Some(now() + secs(40))), "{policy:?}");
+            assert_eq!((plan.effects, plan.requeue_at), (Vec::new(), Some(now() + secs(40))), "{policy:?}");
             assert!(plan.user.unwrap().message.contains("deploy-cycle"), "whose absence is waited for");
             assert_ne!(words(&unseen(secs(60)).cleanup()), "nothing");
             // A clock that was set back.
-            assert_eq!(unseen(secs(-20)).cleanup().wake_at, Some(now() + secs(60)));
+            assert_eq!(unseen(secs(-20)).cleanup().requeue_at, Some(now() + secs(60)));
         }
     }
 }
@@ -155,12 +156,12 @@ fn a_user_that_is_not_seen_may_be_there_all_the_same() {
 fn what_was_found_to_block_goes_before_the_user() {
     let mut case = without_key().user(|user| {
         user.grants.as_mut().unwrap().groups.insert("g".into());
-        user.leftovers = Some(vec![Leftover::LoginProfile, Leftover::SshKey("S".into())]);
+        user.deletion_blockers = Some(vec![DeletionBlocker::LoginProfile, DeletionBlocker::SshKey("S".into())]);
     });
     case.leaves_by("RemoveFromGroup g");
     case = case.user(|user| user.grants.as_mut().unwrap().groups.clear());
-    case.leaves_by("RemoveLeftover console password");
-    case = case.user(|user| _ = user.leftovers.as_mut().unwrap().remove(0));
-    case.leaves_by("RemoveLeftover SSH key S");
-    case.user(|user| user.leftovers = Some(Vec::new())).leaves_by("DeleteUser");
+    case.leaves_by("RemoveDeletionBlocker console password");
+    case = case.user(|user| _ = user.deletion_blockers.as_mut().unwrap().remove(0));
+    case.leaves_by("RemoveDeletionBlocker SSH key S");
+    case.user(|user| user.deletion_blockers = Some(Vec::new())).leaves_by("DeleteUser");
 }

@@ -1,7 +1,7 @@
 //! Console access: written down first, then told to AWS; taken away in the order that forgets nothing.
 
 use super::*;
-use crate::{api::mark, domain::desired::DesiredConsole};
+use crate::{api::well_known, domain::desired::DesiredConsole};
 
 fn declared(request: Option<&str>) -> Case {
     let console = DesiredConsole {
@@ -11,14 +11,14 @@ fn declared(request: Option<&str>) -> Case {
     };
     tagged_console(at_rest())
         .desired(|desired| {
-            desired.tags.insert(mark::TAG_CONSOLE.into(), "cycle-console".into());
+            desired.tags.insert(well_known::TAG_CONSOLE.into(), "cycle-console".into());
             desired.console = Some(console);
         })
-        .user(|user| user.login = Some(false))
+        .user(|user| user.login_profile = Some(false))
 }
 
 fn tagged_console(case: Case) -> Case {
-    case.user(|user| _ = user.tags.insert(mark::TAG_CONSOLE.into(), "cycle-console".into()))
+    case.user(|user| _ = user.tags.insert(well_known::TAG_CONSOLE.into(), "cycle-console".into()))
 }
 
 fn secret(applied: bool) -> ConsoleSecret {
@@ -28,29 +28,31 @@ fn secret(applied: bool) -> ConsoleSecret {
 #[test]
 fn a_password_is_written_down_before_aws_is_told() {
     declared(None).does("WritePassword");
-    declared(None).world(|world| world.console = secret(false)).does("ApplyPassword");
-    let done = declared(None).world(|world| world.console = secret(true)).user(|user| user.login = Some(true));
+    declared(None).current(|current| current.console = secret(false)).does("ApplyPassword");
+    let done =
+        declared(None).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true));
     done.does("nothing");
     // Crash after AWS was told: the same password once more, never another one.
-    done.clone().world(|world| world.console = secret(false)).does("ApplyPassword");
+    done.clone().current(|current| current.console = secret(false)).does("ApplyPassword");
     // Taken away by hand: put back.
-    done.user(|user| user.login = Some(false)).does("ApplyPassword");
+    done.user(|user| user.login_profile = Some(false)).does("ApplyPassword");
 }
 
 #[test]
 fn a_new_request_and_an_edited_secret_lead_to_a_new_password() {
-    let done =
-        |request| declared(request).world(|world| world.console = secret(true)).user(|user| user.login = Some(true));
+    let done = |request| {
+        declared(request).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true))
+    };
     done(Some("please")).does("WritePassword");
     let honoured = ConsoleFacts { intact: true, applied: true, reset_honoured: Some("please".into()) };
-    done(Some("please")).world(|world| world.console = ConsoleSecret::Ours(honoured)).does("nothing");
+    done(Some("please")).current(|current| current.console = ConsoleSecret::Ours(honoured)).does("nothing");
     let edited = ConsoleFacts { intact: false, applied: true, reset_honoured: None };
-    done(None).world(|world| world.console = ConsoleSecret::Ours(edited)).does("WritePassword");
+    done(None).current(|current| current.console = ConsoleSecret::Ours(edited)).does("WritePassword");
 }
 
 #[test]
 fn a_secret_of_somebody_else_is_left_alone_and_told() {
-    let plan = declared(None).world(|world| world.console = ConsoleSecret::Foreign("theirs".into())).plan();
+    let plan = declared(None).current(|current| current.console = ConsoleSecret::Foreign("theirs".into())).plan();
     assert_eq!(plan.effects, []);
     let note = plan.user.unwrap();
     assert_eq!(note.reason, Reason::SecretConflict);
@@ -59,27 +61,30 @@ fn a_secret_of_somebody_else_is_left_alone_and_told() {
 
 #[test]
 fn what_is_no_longer_declared_goes_password_first_and_its_mark_last() {
-    let mut case =
-        tagged_console(at_rest()).user(|user| user.login = Some(true)).world(|world| world.console = secret(true));
+    let mut case = tagged_console(at_rest())
+        .user(|user| user.login_profile = Some(true))
+        .current(|current| current.console = secret(true));
     case.does("RemovePassword");
-    case = case.user(|user| user.login = Some(false));
+    case = case.user(|user| user.login_profile = Some(false));
     case.does("DeleteConsoleSecret");
-    case = case.world(|world| world.console = ConsoleSecret::Missing);
+    case = case.current(|current| current.console = ConsoleSecret::Missing);
     case.does("UntagUser awsdeploy.dev/console");
 }
 
 #[test]
 fn a_suspended_user_has_no_password_and_keeps_its_secret() {
-    let case = declared(None).world(|world| world.console = secret(true)).user(|user| user.login = Some(true));
+    let case =
+        declared(None).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true));
     let verbs: Vec<_> = case.suspended().plan().effects.iter().map(Effect::verb).collect();
     assert!(verbs.contains(&"RemovePassword") && !verbs.contains(&"DeleteConsoleSecret"), "{verbs:?}");
 }
 
 #[test]
 fn a_deletion_takes_the_password_before_the_keys_and_the_secret_after_the_user() {
-    let case =
-        tagged_console(at_rest()).user(|user| user.login = Some(true)).world(|world| world.console = secret(true));
+    let case = tagged_console(at_rest())
+        .user(|user| user.login_profile = Some(true))
+        .current(|current| current.console = secret(true));
     case.leaves_by("RemovePassword");
-    case.clone().no_user().no_secret().leaves_by("DeleteConsoleSecret");
+    case.clone().user_absence().no_secret().leaves_by("DeleteConsoleSecret");
     case.leaving(DeletionPolicy::Retain).no_secret().leaves_by("ReleaseConsoleSecret");
 }

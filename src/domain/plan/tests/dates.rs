@@ -2,22 +2,22 @@
 
 use proptest::prelude::*;
 
-use super::{super::revoked, *};
+use super::{super::plan_revocation, *};
 use crate::{
     api::class::OnRevoked,
-    domain::{authorize::Revocation, plan::Revoked},
+    domain::{authorize::Revocation, plan::RevocationPolicy},
 };
 
 #[test]
 fn a_date_of_the_future_keeps_no_key_beyond_its_time() {
     let old = at_rest().published("K1", days(200)).every(days(90));
     for age in [days(200), -days(36_500), secs(0), days(36_500)] {
-        old.clone().says_published(age).does("MintKey beside K1");
+        old.clone().says_published(age).does("CreateKey beside K1");
     }
     // An overlap of a day that began three days ago.
     let over = in_overlap().published("K2", days(3));
     for age in [days(3), -days(36_500), secs(0)] {
-        over.clone().says_published(age).does("DeactivateKey K1 (Retired)");
+        over.clone().says_published(age).does("DeactivateKey K1 (OverlapEnded)");
     }
 }
 
@@ -60,12 +60,12 @@ fn lengths() -> impl Strategy<Value = SignedDuration> {
     prop_oneof![Just(days(3_650)), Just(secs(1)), (1_i64..2_000).prop_map(hours)]
 }
 
-fn modes() -> impl Strategy<Value = Option<Mode>> {
+fn modes() -> impl Strategy<Value = Option<AttemptPhase>> {
     prop_oneof![
         Just(None),
-        Just(Some(Mode::Intent { known: strings(&["K1"]) })),
-        dates().prop_map(|keyed_at| Some(Mode::Keyed { key_id: "K2".into(), keyed_at })),
-        Just(Some(Mode::Abandoned { orphans: strings(&["K2"]) })),
+        Just(Some(AttemptPhase::Intent { known: strings(&["K1"]) })),
+        dates().prop_map(|keyed_at| Some(AttemptPhase::Keyed { key_id: "K2".into(), keyed_at })),
+        Just(Some(AttemptPhase::Abandoned { orphans: strings(&["K2"]) })),
     ]
 }
 
@@ -74,7 +74,7 @@ proptest! {
     fn no_date_ends_a_pass(
         (published_at, started_at, made_at, tagged_at) in (dates(), dates(), dates(), dates()),
         (failed_at, rotated_at, inactive_since, used_at) in (dates(), dates(), dates(), dates()),
-        (mode, overlap, hold, every) in (modes(), lengths(), lengths(), lengths()),
+        (phase, overlap, hold, every) in (modes(), lengths(), lengths(), lengths()),
         (first_active, suspended, listed) in any::<(bool, bool, bool)>(),
         policy in prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)],
         how in prop_oneof![Just(OnRevoked::Freeze), Just(OnRevoked::Deactivate), Just(OnRevoked::Delete)],
@@ -91,25 +91,25 @@ proptest! {
             user.tags.extend(["K2", "K3"].map(|id| (key_tag(id), tagged_at.to_string())));
         });
         case.desired.suspend = suspended;
-        case = case.world(|world| {
-            world.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), asked_at: rotated_at });
-            world.reported.last_failure = Some(failed_at);
-            world.reported.failed_attempts = 3;
-            world.reported.last_rotation = Some(rotated_at);
-            world.reported.inactive_since.insert("K1".into(), inactive_since);
-            if let Some(mode) = mode {
-                let journal = Journal { started_at, rotate_request: None, previous_secret: None, mode };
-                world.journal = JournalSeen::Attempt { attempt: ATTEMPT.into(), journal };
+        case = case.current(|current| {
+            current.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), asked_at: rotated_at });
+            current.hints.last_failure = Some(failed_at);
+            current.hints.failed_attempts = 3;
+            current.hints.last_rotation = Some(rotated_at);
+            current.hints.inactive_since.insert("K1".into(), inactive_since);
+            if let Some(phase) = phase {
+                let journal = Journal { started_at, rotate_request: None, previous_secret: None, phase };
+                current.journal = JournalSecret::Attempt { attempt: ATTEMPT.into(), journal };
             }
         });
         case.leaving = policy;
         let _ = (case.plan(), case.cleanup());
-        let refused = Revoked {
-            revocation: Revocation { how, why: None },
+        let refused = RevocationPolicy {
+            revocation: Revocation { action: how, reason: None },
             on_quarantine: case.desired.on_quarantine,
             suspend: suspended,
             overlap,
         };
-        let _ = revoked(&case.desired.target, &refused, &case.world, now(), &case.settings);
+        let _ = plan_revocation(&case.desired.target, &refused, &case.current, now(), &case.settings);
     }
 }

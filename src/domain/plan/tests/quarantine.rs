@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    api::mark,
-    domain::{desired::OnQuarantine, plan::Facts},
+    api::well_known,
+    domain::{desired::OnQuarantine, plan::Freshness},
 };
 
 const V3: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
@@ -16,7 +16,7 @@ impl Case {
 
     /// The quarantine was first seen at this age.
     fn dated(self, age: SignedDuration) -> Self {
-        self.user(|user| _ = user.tags.insert(mark::TAG_QUARANTINED_AT.into(), ago(age).to_string()))
+        self.user(|user| _ = user.tags.insert(well_known::TAG_QUARANTINED_AT.into(), ago(age).to_string()))
     }
 
     /// Rotates for a quarantine that was first seen at this age.
@@ -55,10 +55,12 @@ fn an_alert_does_nothing() {
 #[test]
 fn what_follows_from_a_quarantine_is_decided_on_policies_that_were_just_read() {
     let at = now();
-    for effect in
-        [Effect::DateQuarantine(at), Effect::UndateQuarantine, Effect::DeactivateKey("K1".into(), Why::Quarantined)]
-    {
-        assert_eq!(effect.needs(), Facts::Live, "{effect}");
+    for effect in [
+        Effect::RecordQuarantine(at),
+        Effect::ClearQuarantine,
+        Effect::DeactivateKey("K1".into(), RetireReason::Quarantined),
+    ] {
+        assert_eq!(effect.required_freshness(), Freshness::Live, "{effect}");
     }
 }
 
@@ -67,23 +69,25 @@ fn what_follows_from_a_quarantine_is_decided_on_policies_that_were_just_read() {
 #[test]
 fn a_quarantine_is_dated_once_and_the_date_goes_with_it() {
     let seen = at_rest().quarantined(OnQuarantine::Rotate);
-    assert_eq!(seen.plan().effects.first(), Some(&Effect::DateQuarantine(now())));
-    seen.clone().every(days(10)).does("DateQuarantine");
-    seen.clone().user(|user| _ = user.tags.insert(mark::TAG_QUARANTINED_AT.into(), "?".into())).does("DateQuarantine");
+    assert_eq!(seen.plan().effects.first(), Some(&Effect::RecordQuarantine(now())));
+    seen.clone().every(days(10)).does("RecordQuarantine");
+    seen.clone()
+        .user(|user| _ = user.tags.insert(well_known::TAG_QUARANTINED_AT.into(), "?".into()))
+        .does("RecordQuarantine");
     // Written when the clock was ahead: every new key would be a bad one.
-    seen.dated(-mins(10)).does("DateQuarantine");
-    at_rest().dated(days(1)).does("UndateQuarantine");
+    seen.dated(-mins(10)).does("RecordQuarantine");
+    at_rest().dated(days(1)).does("ClearQuarantine");
     // Policies that were not read are not policies that are gone.
     at_rest().dated(days(1)).user(|user| user.grants = None).does("nothing");
 }
 
 #[test]
 fn every_key_that_existed_then_is_replaced_and_the_new_one_is_not() {
-    at_rest().rotates(mins(5)).does("MintKey beside K1");
-    at_rest().rotates(days(10)).does("MintKey beside K1");
+    at_rest().rotates(mins(5)).does("CreateKey beside K1");
+    at_rest().rotates(days(10)).does("CreateKey beside K1");
     at_rest().rotates(days(10) + secs(1)).does("nothing");
     // Made when the clock was ahead.
-    at_rest().user(|user| user.keys[0].created_at = now() + hours(1)).rotates(mins(5)).does("MintKey beside K1");
+    at_rest().user(|user| user.keys[0].created_at = now() + hours(1)).rotates(mins(5)).does("CreateKey beside K1");
     // The list does not show the new key yet.
     at_rest().key_gone("K1").published("K1", secs(5)).rotates(mins(5)).does("nothing");
 }
@@ -103,27 +107,27 @@ fn the_bad_key_has_no_overlap_and_goes_when_the_new_one_is_published() {
 fn with_both_slots_taken_by_bad_keys_the_older_one_makes_room_at_once() {
     let both = in_overlap().rotates(mins(5));
     both.does("DeactivateKey K1 (Quarantined)");
-    both.clone().inactive("K1").does("DeleteKey K1 (MakesRoom)");
-    both.clone().key_gone("K1").untagged("K1").does("MintKey beside K2");
-    both.inactive("K2").does("DeleteKey K2 (MakesRoom)");
+    both.clone().inactive("K1").does("DeleteKey K1 (FreesSlot)");
+    both.clone().key_gone("K1").untagged("K1").does("CreateKey beside K2");
+    both.inactive("K2").does("DeleteKey K2 (FreesSlot)");
 }
 
 #[test]
 fn a_foreign_key_in_the_slot_is_told_and_the_bad_key_stays_until_there_is_another() {
-    at_rest().key("F", days(1)).rotates(mins(5)).waits(None, Reason::SlotTaken);
+    at_rest().key("F", days(1)).rotates(mins(5)).waits(None, Reason::KeyQuotaExceeded);
 }
 
 #[test]
 fn no_key_is_made_in_the_second_of_the_date() {
-    at_rest().rotates(secs(0)).waits(secs(1), Reason::RotationWaits);
-    at_rest().rotates(secs(1)).does("MintKey beside K1");
+    at_rest().rotates(secs(0)).waits(secs(1), Reason::RotationPending);
+    at_rest().rotates(secs(1)).does("CreateKey beside K1");
 }
 
 #[test]
 fn a_rotation_for_a_quarantine_waits_for_no_window_and_no_schedule() {
-    let never = at_rest().declared_key(|key| key.rhythm = Rhythm::Never);
-    never.rotates(mins(5)).does("MintKey beside K1");
-    at_rest().window("0 2 * * 0", hours(4)).rotates(mins(5)).does("MintKey beside K1");
+    let never = at_rest().declared_key(|key| key.schedule = RotationSchedule::Never);
+    never.rotates(mins(5)).does("CreateKey beside K1");
+    at_rest().window("0 2 * * 0", hours(4)).rotates(mins(5)).does("CreateKey beside K1");
 }
 
 #[test]
@@ -147,7 +151,7 @@ fn a_quarantine_that_suspends_sets_every_key_of_ours_inactive_before_anything_el
 
 #[test]
 fn when_the_policy_is_detached_a_new_key_is_made() {
-    at_rest().inactive("K1").does("MintKey beside K1");
+    at_rest().inactive("K1").does("CreateKey beside K1");
     // The manifest's own suspension stays.
     at_rest().inactive("K1").suspended().waits(None, Reason::Suspended);
     at_rest().inactive("K1").suspended().quarantined(OnQuarantine::Suspend).waits(None, Reason::Suspended);

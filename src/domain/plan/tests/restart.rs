@@ -3,18 +3,18 @@
 use super::*;
 use crate::{
     api::user::{RestartTarget, WorkloadKind},
-    domain::restart::{Progress, Rollout, Seen, Workload},
+    domain::restart::{ObservedWorkload, RestartProgress, Rollout, Workload},
 };
 
 fn target(name: &str) -> RestartTarget {
     RestartTarget { kind: WorkloadKind::Deployment, name: name.into() }
 }
 
-fn found(restarted_for: Option<&str>, rollout: Rollout) -> Seen {
-    Seen::Found(Workload { restarted_for: restarted_for.map(Into::into), rollout })
+fn found(restarted_for: Option<&str>, rollout: Rollout) -> ObservedWorkload {
+    ObservedWorkload::Found(Workload { restarted_for: restarted_for.map(Into::into), rollout })
 }
 
-fn under_way() -> Seen {
+fn under_way() -> ObservedWorkload {
     found(Some("K2"), Rollout::UnderWay("1 of 3 pods are new".into()))
 }
 
@@ -24,23 +24,31 @@ impl Case {
         self.declared_key(|key| key.restart = ["a", "b"].map(target).into())
     }
 
-    fn progress(self, name: &str, progress: Progress) -> Self {
+    fn progress(self, name: &str, progress: RestartProgress) -> Self {
         self.facts(|facts| _ = facts.restarts.insert(target(name), progress))
     }
 
-    fn sees(self, name: &str, seen: Seen) -> Self {
-        self.world(|world| _ = world.workloads.insert(target(name), seen))
+    fn sees(self, name: &str, seen: ObservedWorkload) -> Self {
+        self.current(|current| _ = current.workloads.insert(target(name), seen))
     }
 }
 
 /// K2 was published so long ago, K1 is in its overlap of a day, and nothing was restarted yet.
 fn owed(age: SignedDuration) -> Case {
-    in_overlap().published("K2", age).restarting().progress("a", Progress::Owed).progress("b", Progress::Owed)
+    in_overlap()
+        .published("K2", age)
+        .restarting()
+        .progress("a", RestartProgress::Pending)
+        .progress("b", RestartProgress::Pending)
 }
 
 /// Both were restarted at once; `a` is rolled out, `b` is not.
 fn half_done(age: SignedDuration) -> Case {
-    in_overlap().published("K2", age).restarting().progress("b", Progress::Since(ago(age))).sees("b", under_way())
+    in_overlap()
+        .published("K2", age)
+        .restarting()
+        .progress("b", RestartProgress::RestartedAt(ago(age)))
+        .sees("b", under_way())
 }
 
 fn waits_for(case: &Case, wait: SignedDuration, reason: Reason, told: &str) {
@@ -51,7 +59,7 @@ fn waits_for(case: &Case, wait: SignedDuration, reason: Reason, told: &str) {
 
 #[test]
 fn a_publication_asks_for_the_declared_restarts_unless_it_is_the_first() {
-    let owed = |case: Case| super::super::restarts_owed(&case.desired, &case.world).len();
+    let owed = |case: Case| super::super::required_restarts(&case.desired, &case.current).len();
     assert_eq!(owed(staged().restarting()), 2);
     assert_eq!(owed(staged()), 0, "none are declared");
     assert_eq!(owed(without_key().restarting().keyed("K1", secs(5))), 0, "nobody can have another key");
@@ -65,13 +73,13 @@ fn each_workload_is_looked_at_restarted_and_written_down_once() {
     let case = owed(secs(1));
     case.does("ReadWorkloads Deployment a, Deployment b");
     let case = case.sees("a", found(None, Rollout::Done)).sees("b", found(Some("K1"), Rollout::Done));
-    case.does("Restart Deployment a for K2");
+    case.does("RestartWorkload Deployment a for K2");
     let case = case.sees("a", under_way());
-    case.does("Restart Deployment b for K2");
+    case.does("RestartWorkload Deployment b for K2");
     let case = case.sees("b", under_way());
-    case.does(r#"NoteRestarts {"Deployment/a":"2026-11-21T10:00:00Z","Deployment/b":"2026-11-21T10:00:00Z"}"#);
+    case.does(r#"RecordRestarts {"Deployment/a":"2026-11-21T10:00:00Z","Deployment/b":"2026-11-21T10:00:00Z"}"#);
     // Cut off before it was written down: found again, not done again.
-    owed(secs(9)).sees("a", under_way()).sees("b", under_way()).does_not("Restart Deployment a for K2");
+    owed(secs(9)).sees("a", under_way()).sees("b", under_way()).does_not("RestartWorkload Deployment a for K2");
 }
 
 #[test]
@@ -79,15 +87,15 @@ fn a_workload_that_was_restarted_is_never_restarted_again_for_the_same_key() {
     // Somebody has written the template anew, without our annotation.
     let case = half_done(secs(30)).sees("b", found(None, Rollout::UnderWay("new".into())));
     case.waits(secs(10), Reason::Restarting);
-    half_done(secs(30)).sees("b", found(None, Rollout::Done)).does("NoteRestarts all done");
+    half_done(secs(30)).sees("b", found(None, Rollout::Done)).does("RecordRestarts all done");
 }
 
 #[test]
 fn no_workload_is_restarted_for_anything_but_a_publication_that_asked_for_it() {
     let declared_later = at_rest().restarting();
-    declared_later.waits(declared_later.plan().wake_at.map(|at| at.duration_since(now())), Reason::Scheduled);
+    declared_later.waits(declared_later.plan().requeue_at.map(|at| at.duration_since(now())), Reason::Scheduled);
     // Not declared any more.
-    owed(secs(1)).declared_key(|key| key.restart.clear()).does("NoteRestarts all done");
+    owed(secs(1)).declared_key(|key| key.restart.clear()).does("RecordRestarts all done");
     owed(secs(1)).suspended().does("DeactivateKey K1 (Suspended)");
     let dead = owed(secs(1)).inactive("K2");
     assert!(!words(&dead.plan()).contains("Workloads"), "its successor is a reason, it is none");
@@ -97,30 +105,34 @@ fn no_workload_is_restarted_for_anything_but_a_publication_that_asked_for_it() {
 fn rollouts_are_looked_at_often_at_first_and_the_old_key_waits_for_them() {
     waits_for(&half_done(mins(1)), secs(10), Reason::Restarting, "Deployment b: 1 of 3 pods are new");
     half_done(mins(11)).waits(mins(1), Reason::Restarting);
-    assert_eq!(half_done(mins(1)).plan().retires["K1"], now() + hours(48) - mins(1), "overlap and --restart-hold");
-    half_done(hours(1)).sees("b", found(Some("K2"), Rollout::Done)).does("NoteRestarts all done");
+    assert_eq!(
+        half_done(mins(1)).plan().deactivate_at["K1"],
+        now() + hours(48) - mins(1),
+        "overlap and --restart-hold"
+    );
+    half_done(hours(1)).sees("b", found(Some("K2"), Rollout::Done)).does("RecordRestarts all done");
     let done = in_overlap().restarting();
     done.waits(hours(23), Reason::Overlap);
     waits_for(&half_done(hours(25)), mins(1), Reason::RolloutStuck, "access key K1, which stays Active for them until");
-    in_overlap().published("K2", hours(25)).restarting().does("DeactivateKey K1 (Retired)");
+    in_overlap().published("K2", hours(25)).restarting().does("DeactivateKey K1 (OverlapEnded)");
 }
 
 #[test]
 fn no_rollout_keeps_an_old_key_for_ever_nor_into_the_next_rotation() {
-    half_done(hours(48)).does("DeactivateKey K1 (NotRolledOut)");
+    half_done(hours(48)).does("DeactivateKey K1 (RolloutTimedOut)");
     let gone = half_done(hours(49)).inactive_since("K1", mins(1));
     waits_for(&gone, mins(1), Reason::RolloutStuck, "The key before has gone: AWS refuses pods that still hold it");
     let early = spread_of(days(1) + hours(12));
     let due = days(1) + hours(12) - early;
     half_done(due - secs(5)).every(days(1) + hours(12)).waits(secs(5), Reason::RolloutStuck);
-    half_done(due).every(days(1) + hours(12)).does("DeactivateKey K1 (NotRolledOut)");
+    half_done(due).every(days(1) + hours(12)).does("DeactivateKey K1 (RolloutTimedOut)");
     // A rotation that somebody asks for needs the slot too, and waits; it hides nothing.
     half_done(hours(25)).requested().waits(mins(1), Reason::RolloutStuck);
-    half_done(mins(5)).requested().waits(secs(10), Reason::RotationWaits);
+    half_done(mins(5)).requested().waits(secs(10), Reason::RotationPending);
 }
 
 fn spread_of(interval: SignedDuration) -> SignedDuration {
-    let due = Rhythm::Every(interval).due(now(), permille()).unwrap();
+    let due = RotationSchedule::Every(interval).due(now(), permille()).unwrap();
     interval - due.duration_since(now())
 }
 
@@ -132,28 +144,40 @@ fn kubernetes_saying_that_a_rollout_is_stuck_is_told_at_once() {
 
 #[test]
 fn a_workload_that_does_not_exist_holds_up_nothing_and_is_told() {
-    let case = owed(secs(1)).sees("a", under_way()).sees("b", Seen::Missing);
-    case.does(r#"NoteRestarts {"Deployment/a":"2026-11-21T10:00:00Z","Deployment/b":"missing"}"#);
-    let missing = in_overlap().restarting().progress("b", Progress::Missing).sees("b", Seen::Missing);
+    let case = owed(secs(1)).sees("a", under_way()).sees("b", ObservedWorkload::Missing);
+    case.does(r#"RecordRestarts {"Deployment/a":"2026-11-21T10:00:00Z","Deployment/b":"missing"}"#);
+    let missing =
+        in_overlap().restarting().progress("b", RestartProgress::Missing).sees("b", ObservedWorkload::Missing);
     waits_for(&missing, hours(23), Reason::RestartFailed, "Deployment b does not exist in namespace deploy");
-    assert_eq!(missing.plan().retires["K1"], now() + hours(23));
-    missing.clone().published("K2", hours(24)).progress("b", Progress::Missing).does("DeactivateKey K1 (Retired)");
+    assert_eq!(missing.plan().deactivate_at["K1"], now() + hours(23));
+    missing
+        .clone()
+        .published("K2", hours(24))
+        .progress("b", RestartProgress::Missing)
+        .does("DeactivateKey K1 (OverlapEnded)");
     // Made since: its pods have the new key.
-    missing.sees("b", found(None, Rollout::UnderWay("new".into()))).does("NoteRestarts all done");
-    half_done(secs(30)).sees("b", Seen::Missing).does("NoteRestarts all done");
+    missing.sees("b", found(None, Rollout::UnderWay("new".into()))).does("RecordRestarts all done");
+    half_done(secs(30)).sees("b", ObservedWorkload::Missing).does("RecordRestarts all done");
 }
 
 #[test]
 fn a_workload_that_may_not_be_restarted_keeps_the_old_key_for_its_pods_and_holds_up_no_other() {
-    let case = owed(secs(1)).sees("a", Seen::Forbidden("run this".into())).sees("b", found(None, Rollout::Done));
-    case.does("Restart Deployment b for K2");
+    let case =
+        owed(secs(1)).sees("a", ObservedWorkload::Forbidden("run this".into())).sees("b", found(None, Rollout::Done));
+    case.does("RestartWorkload Deployment b for K2");
     let case = case.sees("b", under_way());
-    case.does(r#"NoteRestarts {"Deployment/a":"owed","Deployment/b":"2026-11-21T10:00:00Z"}"#);
-    let case = in_overlap().restarting().progress("a", Progress::Owed).sees("a", Seen::Forbidden("run this".into()));
+    case.does(r#"RecordRestarts {"Deployment/a":"owed","Deployment/b":"2026-11-21T10:00:00Z"}"#);
+    let case = in_overlap()
+        .restarting()
+        .progress("a", RestartProgress::Pending)
+        .sees("a", ObservedWorkload::Forbidden("run this".into()));
     waits_for(&case, mins(1), Reason::RestartFailed, "Deployment a: run this");
-    assert_eq!(case.plan().retires["K1"], now() + hours(47));
+    assert_eq!(case.plan().deactivate_at["K1"], now() + hours(47));
     case.every(days(30)).requested().waits(mins(1), Reason::RestartFailed);
-    let failed = in_overlap().restarting().progress("a", Progress::Owed).sees("a", Seen::Failed("fault".into()));
+    let failed = in_overlap()
+        .restarting()
+        .progress("a", RestartProgress::Pending)
+        .sees("a", ObservedWorkload::Failed("fault".into()));
     waits_for(&failed, mins(1), Reason::RestartFailed, "could not be restarted: fault");
 }
 

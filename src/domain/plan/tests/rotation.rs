@@ -8,7 +8,7 @@ use super::*;
 fn nothing_due_means_nothing_done_and_the_next_rotation_is_the_wake_up() {
     let plan = at_rest().plan();
     assert_eq!((words(&plan).as_str(), plan.rotation.reason), ("nothing", Reason::Scheduled));
-    assert_eq!(plan.wake_at, plan.next_rotation);
+    assert_eq!(plan.requeue_at, plan.next_rotation);
     let due = plan.next_rotation.unwrap();
     assert!(due > now() + days(80) - mins(10) && due <= now() + days(80), "{due}");
     assert_eq!(plan.key, None);
@@ -16,8 +16,8 @@ fn nothing_due_means_nothing_done_and_the_next_rotation_is_the_wake_up() {
 
 #[test]
 fn a_new_user_gets_its_first_key_at_once() {
-    without_key().does("MintKey beside ");
-    without_key().key("F", days(3)).does("MintKey beside F");
+    without_key().does("CreateKey beside ");
+    without_key().key("F", days(3)).does("CreateKey beside F");
 }
 
 #[test]
@@ -49,9 +49,9 @@ fn the_acceptance_of_another_key_does_not_count() {
 fn an_accepted_first_key_is_handed_out_only_once_the_user_is_as_declared() {
     let first = without_key().key("K2", secs(5)).keyed("K2", secs(5)).accepted("K2", 3);
     first.does("Publish K2");
-    let refused = first.policy_missing().world(|world| world.user_sync_failed = true);
+    let refused = first.policy_missing().current(|current| current.user_sync_failed = true);
     refused.waits(mins(5) - secs(5), Reason::Pending);
-    staged().accepted("K2", 3).policy_missing().world(|world| world.user_sync_failed = true).does("Publish K2");
+    staged().accepted("K2", 3).policy_missing().current(|current| current.user_sync_failed = true).does("Publish K2");
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn no_key_is_tagged_before_it_is_published() {
 #[test]
 fn a_lost_tag_of_the_published_key_comes_back() {
     at_rest().untagged("K1").does("TagKey K1");
-    at_rest().untagged("K1").edited().does("MintKey beside K1");
+    at_rest().untagged("K1").edited().does("CreateKey beside K1");
 }
 
 // --- an attempt that was cut off -------------------------------------------------------------
@@ -103,16 +103,16 @@ fn an_orphan_is_looked_for_in_a_list_that_was_made_after_the_dwell() {
     let abandons = |case: &Case| {
         let plan = case.plan();
         assert_eq!(words(&plan), "AbandonAttempt orphans: ");
-        plan.effects[0].may_be_done_on(&case.world, &case.settings)
+        plan.effects[0].can_run_on(&case.current, &case.settings)
     };
     let attempt = at_rest().intent(secs(90), &["K1"]);
     assert!(abandons(&attempt), "read just now");
     assert!(abandons(&attempt.clone().listed(secs(30))), "the list is a minute younger than the attempt");
     assert!(!abandons(&attempt.clone().listed(secs(31))), "it may not show yet what the attempt has made");
-    assert!(!abandons(&attempt.world(|world| world.keys_read_at = None)), "remembered");
+    assert!(!abandons(&attempt.current(|current| current.keys_read_at = None)), "remembered");
     // A staged key is known by its id: no list is needed for it, if it only was read in this pass.
     let staged = at_rest().key("K2", mins(6)).keyed("K2", mins(6)).listed(mins(20));
-    assert!(staged.plan().effects[0].may_be_done_on(&staged.world, &staged.settings));
+    assert!(staged.plan().effects[0].can_run_on(&staged.current, &staged.settings));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn an_orphan_is_deleted_only_behind_the_fence() {
     fenced.does("DeleteKey K2 (Orphan)");
     // Not shown by a list that lags: deleted all the same.
     fenced.clone().key_gone("K2").does("DeleteKey K2 (Orphan)");
-    fenced.world(|world| _ = world.gone.insert("K2".into())).does("CloseJournal");
+    fenced.current(|current| _ = current.deleted_keys.insert("K2".into())).does("CloseJournal");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_journal_of_unknown_format_stops_everything_that_is_not_safe() {
     at_rest().unknown_journal().requested().waits(None, Reason::UnknownJournal);
     // Keys that are known to be ours are revoked all the same.
     at_rest().unknown_journal().suspended().does("DeactivateKey K1 (Suspended)");
-    at_rest().unknown_journal().console_only().does("DeactivateKey K1 (Withdrawn)");
+    at_rest().unknown_journal().console_only().does("DeactivateKey K1 (RemovedFromSpec)");
     without_key().unknown_journal().waits(None, Reason::UnknownJournal);
 }
 
@@ -186,8 +186,8 @@ fn a_journal_of_unknown_format_stops_everything_that_is_not_safe() {
 #[test]
 fn an_attempt_comes_to_its_end_before_anything_else_happens() {
     let everything_due =
-        |case: Case| case.requested().key("K0", days(40)).tagged("K0").facts(|facts| facts.as_declared = false);
-    everything_due(at_rest()).does("DeactivateKey K0 (Retired)");
+        |case: Case| case.requested().key("K0", days(40)).tagged("K0").facts(|facts| facts.matches_spec = false);
+    everything_due(at_rest()).does("DeactivateKey K0 (OverlapEnded)");
     everything_due(at_rest().intent(secs(5), &["K1", "K0"])).waits(secs(55), Reason::Recovering);
     everything_due(staged()).does("VerifyKey K2");
     everything_due(at_rest().abandoned(&["K2"])).does("TouchPublished");
@@ -263,43 +263,43 @@ fn an_attempt_that_was_cut_off_is_cleaned_up_although_the_user_is_suspended() {
 
 #[test]
 fn resume_makes_a_new_key_and_gives_a_staged_one_up() {
-    at_rest().inactive("K1").does("MintKey beside K1");
+    at_rest().inactive("K1").does("CreateKey beside K1");
     staged().inactive("K1").inactive("K2").does("AbandonAttempt orphans: K2");
-    in_overlap().inactive("K1").inactive("K2").does("DeleteKey K1 (MakesRoom)");
+    in_overlap().inactive("K1").inactive("K2").does("DeleteKey K1 (FreesSlot)");
 }
 
 // --- when a key is due -----------------------------------------------------------------------
 
 #[test]
 fn a_key_whose_secret_is_lost_is_replaced() {
-    at_rest().no_secret().does("MintKey beside K1");
-    at_rest().edited().does("MintKey beside K1");
+    at_rest().no_secret().does("CreateKey beside K1");
+    at_rest().edited().does("CreateKey beside K1");
 }
 
 #[test]
 fn a_published_key_that_is_gone_or_inactive_is_replaced() {
-    at_rest().key_gone("K1").user(|user| _ = user.tags.remove(&key_tag("K1"))).does("MintKey beside ");
-    at_rest().inactive("K1").does("MintKey beside K1");
+    at_rest().key_gone("K1").user(|user| _ = user.tags.remove(&key_tag("K1"))).does("CreateKey beside ");
+    at_rest().inactive("K1").does("CreateKey beside K1");
 }
 
 #[test]
 fn a_key_published_a_moment_ago_may_be_missing_from_the_list() {
     at_rest().key_gone("K1").published("K1", secs(59)).does("nothing");
-    at_rest().key_gone("K1").published("K1", secs(60)).does("MintKey beside ");
+    at_rest().key_gone("K1").published("K1", secs(60)).does("CreateKey beside ");
 }
 
 #[test]
 fn a_rotate_request_is_honoured_once() {
-    at_rest().requested().does("MintKey beside K1");
+    at_rest().requested().does("CreateKey beside K1");
     at_rest().requested().facts(|facts| facts.rotate_honoured = Some("please".into())).does("nothing");
     at_rest().facts(|facts| facts.rotate_honoured = Some("please".into())).does("nothing");
 }
 
 #[test]
 fn a_key_is_replaced_on_schedule() {
-    at_rest().every(days(10)).does("MintKey beside K1");
+    at_rest().every(days(10)).does("CreateKey beside K1");
     at_rest().every(days(11)).does("nothing");
-    let never = at_rest().declared_key(|key| key.rhythm = Rhythm::Never);
+    let never = at_rest().declared_key(|key| key.schedule = RotationSchedule::Never);
     never.waits(None, Reason::ManualOnly);
 }
 
@@ -309,26 +309,29 @@ fn a_scheduled_rotation_waits_for_its_window_and_a_needed_one_does_not() {
     let tomorrow = |case: Case| case.window("0 2 * * 0", hours(4));
     let begins = hours(16) + SignedDuration::from_secs((hours(2) * permille() / 1000).as_secs());
     let due = tomorrow(at_rest().every(days(10)));
-    due.waits(begins, Reason::RotationWaits);
+    due.waits(begins, Reason::RotationPending);
     assert_eq!(due.plan().next_rotation, Some(now() + begins), "the status shows when it really begins");
     assert_eq!(tomorrow(at_rest().every(days(30))).plan().rotation.reason, Reason::Scheduled);
-    at_rest().every(days(10)).window("0 9 * * 6", hours(4)).does("MintKey beside K1");
-    due.clone().requested().does("MintKey beside K1");
-    due.clone().no_secret().does("MintKey beside K1");
-    due.clone().inactive("K1").does("MintKey beside K1");
-    tomorrow(without_key()).does("MintKey beside ");
+    at_rest().every(days(10)).window("0 9 * * 6", hours(4)).does("CreateKey beside K1");
+    due.clone().requested().does("CreateKey beside K1");
+    due.clone().no_secret().does("CreateKey beside K1");
+    due.clone().inactive("K1").does("CreateKey beside K1");
+    tomorrow(without_key()).does("CreateKey beside ");
 }
 
 #[test]
 fn an_old_key_retires_when_its_overlap_ends_whatever_window_is_open() {
-    in_overlap().published("K2", hours(24)).window("0 2 * * 0", hours(4)).does("DeactivateKey K1 (Retired)");
+    in_overlap().published("K2", hours(24)).window("0 2 * * 0", hours(4)).does("DeactivateKey K1 (OverlapEnded)");
 }
 
 #[test]
 fn a_renamed_secret_gets_a_new_key_and_the_journal_names_the_old_one() {
-    let renamed = at_rest().no_secret().world(|world| world.reported.secret_name = Some("before".into()));
-    renamed.does("MintKey beside K1, leaving before with K1");
-    at_rest().no_secret().world(|world| world.reported.secret_name = Some("cycle".into())).does("MintKey beside K1");
+    let renamed = at_rest().no_secret().current(|current| current.hints.secret_name = Some("before".into()));
+    renamed.does("CreateKey beside K1, leaving before with K1");
+    at_rest()
+        .no_secret()
+        .current(|current| current.hints.secret_name = Some("cycle".into()))
+        .does("CreateKey beside K1");
 }
 
 #[test]
@@ -346,37 +349,37 @@ fn after_a_failed_attempt_the_next_one_waits_longer_and_longer() {
     for (times, pause) in [(1, 5), (2, 10), (3, 20), (7, 300), (50, 300)] {
         let spread = secs(pause) / 10 * permille() / 1000;
         at_rest().requested().failed(times, secs(1)).waits(secs(pause) + spread - secs(1), Reason::BackingOff);
-        at_rest().requested().failed(times, secs(pause) + spread).does("MintKey beside K1");
+        at_rest().requested().failed(times, secs(pause) + spread).does("CreateKey beside K1");
     }
     without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::BackingOff);
-    at_rest().requested().failed(0, secs(1)).does("MintKey beside K1");
+    at_rest().requested().failed(0, secs(1)).does("CreateKey beside K1");
 }
 
 #[test]
 fn losing_keys_again_and_again_is_no_way_to_burn_them() {
     let young = |case: Case| case.user(|user| user.keys[0].created_at = ago(secs(20)));
     for case in [at_rest().no_secret(), at_rest().edited(), at_rest().inactive("K1"), at_rest().requested()] {
-        young(case.clone()).waits(secs(40), Reason::RotationWaits);
-        young(case).settings(|settings| settings.min_rotation_interval = mins(20)).does("MintKey beside K1");
+        young(case.clone()).waits(secs(40), Reason::RotationPending);
+        young(case).settings(|settings| settings.min_rotation_interval = mins(20)).does("CreateKey beside K1");
     }
     // Also when the key is gone and only the report is left.
-    without_key().rotated_before(secs(20)).waits(secs(40), Reason::RotationWaits);
-    without_key().rotated_before(mins(1)).does("MintKey beside ");
+    without_key().rotated_before(secs(20)).waits(secs(40), Reason::RotationPending);
+    without_key().rotated_before(mins(1)).does("CreateKey beside ");
     // A key that somebody else made does not count, and a first or scheduled key is not held back.
-    without_key().key("F", secs(5)).does("MintKey beside F");
-    young(at_rest()).published("K1", secs(20)).every(secs(10)).does("MintKey beside K1");
+    without_key().key("F", secs(5)).does("CreateKey beside F");
+    young(at_rest()).published("K1", secs(20)).every(secs(10)).does("CreateKey beside K1");
 }
 
 #[test]
 fn a_clock_that_was_ahead_holds_no_key_back() {
     let future = |made| at_rest().no_secret().user(|user| user.keys[0].created_at = now() + made);
-    future(days(300)).does("MintKey beside K1");
-    future(mins(10)).does("MintKey beside K1");
-    without_key().rotated_before(-mins(10)).does("MintKey beside ");
+    future(days(300)).does("CreateKey beside K1");
+    future(mins(10)).does("CreateKey beside K1");
+    without_key().rotated_before(-mins(10)).does("CreateKey beside ");
     // Clocks of one moment may differ by a little.
-    future(secs(10)).waits(secs(70), Reason::RotationWaits);
+    future(secs(10)).waits(secs(70), Reason::RotationPending);
     // The pause after a key of today still holds.
-    future(days(300)).key("K2", secs(20)).tagged("K2").waits(secs(40), Reason::RotationWaits);
+    future(days(300)).key("K2", secs(20)).tagged("K2").waits(secs(40), Reason::RotationPending);
 }
 
 // --- retiring --------------------------------------------------------------------------------
@@ -388,16 +391,16 @@ fn a_clock_that_went_back_does_not_make_a_dead_key_young() {
         assert_eq!(words(&published(age).plan()), "nothing", "{age}");
     }
     // Published ten minutes ahead of AWS's clock as it is now: the key is not missing from a list that lags.
-    published(-mins(10)).does("MintKey beside ");
+    published(-mins(10)).does("CreateKey beside ");
 }
 
 #[test]
 fn a_superseded_key_stays_through_its_overlap_then_inactive_then_gone() {
     in_overlap().waits(hours(23), Reason::Overlap);
-    in_overlap().published("K2", hours(24)).does("DeactivateKey K1 (Retired)");
-    in_overlap().overlap(hours(1)).does("DeactivateKey K1 (Retired)");
+    in_overlap().published("K2", hours(24)).does("DeactivateKey K1 (OverlapEnded)");
+    in_overlap().overlap(hours(1)).does("DeactivateKey K1 (OverlapEnded)");
     in_overlap().inactive_since("K1", mins(9)).waits(mins(1), Reason::Overlap);
-    in_overlap().inactive_since("K1", mins(10)).does("DeleteKey K1 (Retired)");
+    in_overlap().inactive_since("K1", mins(10)).does("DeleteKey K1 (OverlapEnded)");
     // A lost note of the deactivation starts the waiting time anew.
     in_overlap().inactive("K1").waits(mins(10), Reason::Overlap);
 }
@@ -405,11 +408,11 @@ fn a_superseded_key_stays_through_its_overlap_then_inactive_then_gone() {
 #[test]
 fn no_key_is_retired_while_the_published_one_does_not_work() {
     let over = || in_overlap().published("K2", days(2));
-    over().does("DeactivateKey K1 (Retired)");
+    over().does("DeactivateKey K1 (OverlapEnded)");
     for case in [over().inactive("K2"), over().edited()] {
-        assert_ne!(words(&case.plan()), "DeactivateKey K1 (Retired)");
+        assert_ne!(words(&case.plan()), "DeactivateKey K1 (OverlapEnded)");
     }
-    over().key_gone("K2").does("MintKey beside K1");
+    over().key_gone("K2").does("CreateKey beside K1");
 }
 
 #[test]
@@ -417,7 +420,7 @@ fn the_overlap_of_a_key_that_is_newer_than_the_published_one_counts_from_the_new
     // The target was renamed to and fro, or an older Secret came back from a backup: K2 is what consumers hold.
     let back = at_rest().key("K2", hours(1)).tagged("K2");
     back.waits(hours(23), Reason::Overlap);
-    back.overlap(hours(1)).does("DeactivateKey K2 (Retired)");
+    back.overlap(hours(1)).does("DeactivateKey K2 (OverlapEnded)");
 }
 
 #[test]
@@ -435,18 +438,18 @@ fn tags_of_keys_that_are_gone_go_with_their_descriptions() {
 fn what_a_list_does_not_show_is_judged_by_when_it_was_made() {
     // The pass was slow: the list is of the time when K2 was made, tagged and published.
     let missing = at_rest().tagged_since("K2", mins(3)).published("K2", mins(3));
-    missing.clone().does("MintKey beside K1");
+    missing.clone().does("CreateKey beside K1");
     missing.clone().listed(mins(3) - secs(59)).does("nothing");
     missing.clone().listed(mins(10)).does("nothing");
     missing.clone().no_secret().does("UntagUser awsdeploy.dev/key/K2");
-    missing.no_secret().listed(mins(3) - secs(59)).does("MintKey beside K1");
+    missing.no_secret().listed(mins(3) - secs(59)).does("CreateKey beside K1");
 }
 
 #[test]
 fn a_tag_written_a_moment_ago_stays_although_the_list_does_not_show_its_key() {
     // K2 was published, the Secret was deleted by hand at once, and IAM's list lags.
     let deleted = |age| at_rest().no_secret().tagged_since("K2", age);
-    deleted(secs(5)).does("MintKey beside K1");
+    deleted(secs(5)).does("CreateKey beside K1");
     deleted(secs(60)).does("UntagUser awsdeploy.dev/key/K2");
 }
 
@@ -454,16 +457,16 @@ fn a_tag_written_a_moment_ago_stays_although_the_list_does_not_show_its_key() {
 
 #[test]
 fn a_rotation_waits_for_the_overlap_before_it() {
-    in_overlap().requested().waits(hours(23), Reason::RotationWaits);
-    in_overlap().requested().inactive_since("K1", mins(1)).waits(mins(9), Reason::RotationWaits);
+    in_overlap().requested().waits(hours(23), Reason::RotationPending);
+    in_overlap().requested().inactive_since("K1", mins(1)).waits(mins(9), Reason::RotationPending);
 }
 
 #[test]
 fn a_lost_key_does_not_wait_for_an_inactive_one() {
-    in_overlap().no_secret().inactive("K1").does("DeleteKey K1 (MakesRoom)");
-    in_overlap().no_secret().inactive("K2").does("DeleteKey K2 (MakesRoom)");
+    in_overlap().no_secret().inactive("K1").does("DeleteKey K1 (FreesSlot)");
+    in_overlap().no_secret().inactive("K2").does("DeleteKey K2 (FreesSlot)");
     // Two dead ones: the published one is kept longer, consumers know its name.
-    in_overlap().inactive("K1").inactive("K2").does("DeleteKey K1 (MakesRoom)");
+    in_overlap().inactive("K1").inactive("K2").does("DeleteKey K1 (FreesSlot)");
 }
 
 #[test]
@@ -472,24 +475,24 @@ fn of_two_lost_keys_the_one_that_was_used_longest_ago_makes_room() {
         in_overlap().no_secret().last_used("K1", k1.map(hours), secs(1)).last_used("K2", k2.map(hours), secs(1))
     };
     in_overlap().no_secret().does("ReadLastUsed K1, K2");
-    used(Some(5), Some(2)).does("DeactivateKey K1 (MakesRoom)");
-    used(Some(2), Some(5)).does("DeactivateKey K2 (MakesRoom)");
-    used(Some(2), None).does("DeactivateKey K2 (MakesRoom)");
-    used(None, None).does("DeactivateKey K1 (MakesRoom)");
-    used(Some(5), Some(2)).inactive("K1").does("DeleteKey K1 (MakesRoom)");
-    used(Some(5), Some(2)).key_gone("K1").untagged("K1").does("MintKey beside K2");
+    used(Some(5), Some(2)).does("DeactivateKey K1 (FreesSlot)");
+    used(Some(2), Some(5)).does("DeactivateKey K2 (FreesSlot)");
+    used(Some(2), None).does("DeactivateKey K2 (FreesSlot)");
+    used(None, None).does("DeactivateKey K1 (FreesSlot)");
+    used(Some(5), Some(2)).inactive("K1").does("DeleteKey K1 (FreesSlot)");
+    used(Some(5), Some(2)).key_gone("K1").untagged("K1").does("CreateKey beside K2");
     // An answer of an hour ago is not one to take a key away by, and neither is none.
     used(Some(5), Some(2)).last_used("K2", Some(hours(2)), hours(1)).does("ReadLastUsed K1, K2");
-    in_overlap().no_secret().world(|world| world.last_used_failed = true).waits(None, Reason::RotationWaits);
+    in_overlap().no_secret().current(|current| current.last_used_failed = true).waits(None, Reason::RotationPending);
 }
 
 #[test]
 fn foreign_keys_are_told_and_never_touched() {
     let both = without_key().key("F1", days(9)).key("F2", days(8));
-    both.waits(None, Reason::SlotTaken);
+    both.waits(None, Reason::KeyQuotaExceeded);
     assert!(both.plan().rotation.message.contains("F1, F2"));
     let one = at_rest().requested().key("F", days(1));
-    one.waits(None, Reason::SlotTaken);
+    one.waits(None, Reason::KeyQuotaExceeded);
     assert!(one.plan().rotation.message.contains("one was not"), "{}", one.plan().rotation.message);
     assert_eq!(one.plan().key, None, "the published key works");
     at_rest().key("F", days(1)).does("nothing");
@@ -499,9 +502,9 @@ fn foreign_keys_are_told_and_never_touched() {
 fn a_lost_key_beside_a_foreign_one_is_told_as_a_taken_slot() {
     // K1 may be all that running consumers have, F is not ours: only a person can make room.
     for case in [at_rest().no_secret(), at_rest().edited()] {
-        case.key("F", days(1)).waits(None, Reason::SlotTaken);
+        case.key("F", days(1)).waits(None, Reason::KeyQuotaExceeded);
     }
-    at_rest().no_secret().key("F", days(1)).inactive("K1").does("DeleteKey K1 (MakesRoom)");
+    at_rest().no_secret().key("F", days(1)).inactive("K1").does("DeleteKey K1 (FreesSlot)");
 }
 
 #[test]
@@ -526,14 +529,14 @@ fn no_rule_touches_a_foreign_key() {
 
 #[test]
 fn a_secret_that_is_not_as_declared_is_written_again_with_the_same_key() {
-    at_rest().facts(|facts| facts.as_declared = false).does("RewriteSecret");
+    at_rest().facts(|facts| facts.matches_spec = false).does("RewriteSecret");
 }
 
 #[test]
 fn an_immutable_secret_is_told_when_it_stands_in_the_way_and_no_key_is_burned() {
     at_rest().immutable().does("nothing");
     assert_eq!(at_rest().immutable().plan().key, None);
-    at_rest().immutable().facts(|facts| facts.as_declared = false).waits(None, Reason::SecretConflict);
+    at_rest().immutable().facts(|facts| facts.matches_spec = false).waits(None, Reason::SecretConflict);
     at_rest().immutable().edited().waits(None, Reason::SecretConflict);
     at_rest().immutable().requested().waits(None, Reason::SecretConflict);
     at_rest().immutable().every(days(9)).waits(None, Reason::SecretConflict);
@@ -550,13 +553,13 @@ fn whoever_waits_is_woken_later_not_at_once_again() {
     let overdue = || in_overlap().published("K2", days(3));
     overdue().unknown_journal().waits(None, Reason::UnknownJournal);
     overdue().foreign_journal().waits(None, Reason::SecretConflict);
-    overdue().immutable().facts(|facts| facts.as_declared = false).waits(None, Reason::SecretConflict);
+    overdue().immutable().facts(|facts| facts.matches_spec = false).waits(None, Reason::SecretConflict);
     in_overlap().unknown_journal().waits(hours(23), Reason::UnknownJournal);
 }
 
 #[test]
 fn an_old_key_that_is_activated_again_stays_active_if_the_overlap_was_made_longer_first() {
     let over = at_rest().key("K2", days(2)).tagged("K2").published("K2", days(2));
-    over.clone().does("DeactivateKey K1 (Retired)");
+    over.clone().does("DeactivateKey K1 (OverlapEnded)");
     over.overlap(days(3)).waits(days(1), Reason::Overlap);
 }

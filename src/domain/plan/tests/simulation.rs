@@ -19,7 +19,7 @@ use proptest::{
 use super::*;
 use crate::domain::{
     desired::OnQuarantine,
-    plan::{cleanup, plan},
+    plan::{plan, plan_cleanup},
 };
 
 /// Cases of the committed run.
@@ -159,10 +159,10 @@ impl Simulation {
         let facts = self
             .cloud
             .published()
-            .map(|(held, _)| crate::domain::secret::facts(&held.content, held.immutable, Some(&desired.secret)));
+            .map(|(held, _)| crate::domain::secret::read_facts(&held.content, held.immutable, Some(&desired.secret)));
         let id = facts.as_ref().map(|facts| facts.key_id.clone()).unwrap_or_default();
         self.expect(
-            facts.is_some_and(|facts| facts.intact && facts.as_declared),
+            facts.is_some_and(|facts| facts.intact && facts.matches_spec),
             "liveness: the Secret is as declared",
         );
         self.expect(self.cloud.works(&id), "liveness: the published key works");

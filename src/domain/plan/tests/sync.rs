@@ -64,7 +64,7 @@ prop_compose! {
                 user.tags.extend(found_tags);
                 user.boundary = found_boundary;
             })
-            .world(|world| world.reported.tag_keys = reported.into_keys().collect())
+            .current(|current| current.hints.tag_keys = reported.into_keys().collect())
     }
 }
 
@@ -77,7 +77,7 @@ fn apply(user: &mut IamUser, effect: &Effect) {
         Effect::DetachPolicy(arn) => assert!(grants.attached.remove(arn), "{effect} for nothing"),
         Effect::PutInlinePolicy(name, document) => {
             let before = grants.inline.insert(name.clone(), document.clone());
-            assert!(before.is_none_or(|before| !policy::same(&before, document)), "{effect} for nothing");
+            assert!(before.is_none_or(|before| !policy::is_equivalent(&before, document)), "{effect} for nothing");
         }
         Effect::DeleteInlinePolicy(name) => assert!(grants.inline.remove(name).is_some(), "{effect} for nothing"),
         Effect::AddToGroup(group) => assert!(grants.groups.insert(group.clone()), "{effect} for nothing"),
@@ -102,7 +102,7 @@ fn value<'a>(tags: &'a BTreeMap<String, String>, wanted: &str) -> Option<&'a Str
 }
 
 fn inline_size(grants: &Grants) -> usize {
-    grants.inline.values().map(policy::size).sum()
+    grants.inline.values().map(policy::counted_characters).sum()
 }
 
 proptest! {
@@ -110,12 +110,12 @@ proptest! {
 
     #[test]
     fn the_planned_effects_lead_to_what_is_declared_and_then_there_is_nothing_to_do(case in any_case()) {
-        let found = case.world.user().unwrap().clone();
+        let found = case.current.user().unwrap().clone();
         let mut after = case.clone();
         for effect in case.plan().effects {
             after = after.user(|user| apply(user, &effect));
         }
-        let (user, declared) = (after.world.user().unwrap(), &case.desired);
+        let (user, declared) = (after.current.user().unwrap(), &case.desired);
         let (grants, before) = (user.grants.as_ref().unwrap(), found.grants.as_ref().unwrap());
 
         let mut attached = declared.attached.clone();
@@ -123,7 +123,7 @@ proptest! {
         prop_assert_eq!(&grants.attached, &attached, "the quarantine survives, and nothing else");
         prop_assert_eq!(grants.inline.keys().collect::<Vec<_>>(), declared.inline.keys().collect::<Vec<_>>());
         for (name, document) in &declared.inline {
-            prop_assert!(policy::same(document, &grants.inline[name]), "{}", name);
+            prop_assert!(policy::is_equivalent(document, &grants.inline[name]), "{}", name);
         }
         prop_assert_eq!(lower(&grants.groups), lower(&declared.groups));
         prop_assert_eq!(&user.boundary, &declared.boundary.clone().or(found.boundary.clone()));
@@ -132,7 +132,7 @@ proptest! {
         }
         for (key, theirs) in &found.tags {
             if value(&declared.tags, key).is_none() {
-                let survives = !lower(&case.world.reported.tag_keys).contains(&key.to_lowercase());
+                let survives = !lower(&case.current.hints.tag_keys).contains(&key.to_lowercase());
                 prop_assert_eq!(user.tags.get(key), survives.then_some(theirs), "{} of somebody else", key);
             }
         }
@@ -151,7 +151,7 @@ proptest! {
         let ranks: Vec<_> = effects.iter().map(rank).collect();
         prop_assert!(ranks.is_sorted(), "{:?}", effects);
         let sizes = |case: &Case| {
-            let grants = case.world.user().unwrap().grants.clone().unwrap();
+            let grants = case.current.user().unwrap().grants.clone().unwrap();
             [grants.attached.len(), grants.groups.len(), inline_size(&grants)]
         };
         let mut steps = vec![sizes(&case)];
@@ -170,16 +170,16 @@ proptest! {
 
     #[test]
     fn there_are_no_more_writes_than_differences(case in any_case()) {
-        let (user, declared) = (case.world.user().unwrap(), &case.desired);
+        let (user, declared) = (case.current.user().unwrap(), &case.desired);
         let grants = user.grants.as_ref().unwrap();
         let theirs = grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)).cloned().collect::<BTreeSet<_>>();
         let names = |inline: &BTreeMap<String, Value>| inline.keys().cloned().collect::<BTreeSet<_>>();
         let changed = |name: &&String| {
-            grants.inline.get(*name).zip(declared.inline.get(*name)).is_some_and(|(l, r)| !policy::same(l, r))
+            grants.inline.get(*name).zip(declared.inline.get(*name)).is_some_and(|(l, r)| !policy::is_equivalent(l, r))
         };
         let set = declared.tags.iter().any(|(key, declared)| value(&user.tags, key) != Some(declared));
         let unset = user.tags.keys().any(|key| {
-            lower(&case.world.reported.tag_keys).contains(&key.to_lowercase()) && value(&declared.tags, key).is_none()
+            lower(&case.current.hints.tag_keys).contains(&key.to_lowercase()) && value(&declared.tags, key).is_none()
         });
         let wanted = theirs.symmetric_difference(&declared.attached).count()
             + names(&grants.inline).symmetric_difference(&names(&declared.inline)).count()

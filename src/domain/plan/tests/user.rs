@@ -1,7 +1,7 @@
 //! The frame around the chain: whose user it is, the finalizer, user and policies.
 
 use super::*;
-use crate::domain::plan::Facts;
+use crate::domain::plan::Freshness;
 
 fn of_another(case: Case) -> Case {
     let other = Owner { cluster: "cluster".into(), namespace: "deploy".into(), name: "other".into(), uid: "u2".into() };
@@ -20,22 +20,22 @@ fn a_user_of_somebody_else_is_left_alone_whatever_is_due() {
     ] {
         let plan = case.plan();
         assert_eq!(plan.effects, [], "{plan:#?}");
-        assert_eq!(plan.wake_at, None);
+        assert_eq!(plan.requeue_at, None);
         assert_eq!(plan.user.map(|note| note.reason), Some(Reason::NotOwned));
     }
 }
 
 #[test]
 fn the_finalizer_comes_before_anything_in_aws() {
-    let case = without_key().no_user().world(|world| world.finalizer = false);
+    let case = without_key().user_absence().current(|current| current.finalizer = false);
     assert_eq!(case.plan().effects, [Effect::AddFinalizer, Effect::CreateUser]);
-    let case = without_key().world(|world| world.finalizer = false);
+    let case = without_key().current(|current| current.finalizer = false);
     case.does("AddFinalizer");
 }
 
 #[test]
 fn a_foreign_secret_is_found_before_the_user_is_made() {
-    for case in [without_key().no_user().foreign_secret(), without_key().no_user().foreign_journal()] {
+    for case in [without_key().user_absence().foreign_secret(), without_key().user_absence().foreign_journal()] {
         assert_eq!(case.plan().effects, []);
         assert_eq!(case.plan().key.map(|note| note.reason), Some(Reason::SecretConflict));
     }
@@ -44,10 +44,14 @@ fn a_foreign_secret_is_found_before_the_user_is_made() {
 #[test]
 fn policies_come_before_the_first_key_and_beside_a_later_one() {
     without_key().policy_missing().does("AttachPolicy arn:aws:iam::aws:policy/P");
-    let refused = without_key().policy_missing().world(|world| world.user_sync_failed = true);
+    let refused = without_key().policy_missing().current(|current| current.user_sync_failed = true);
     refused.waits(None, Reason::Pending);
     // A rotation is not held up by a policy that AWS refuses: the published key has the same rights.
-    at_rest().policy_missing().requested().world(|world| world.user_sync_failed = true).does("MintKey beside K1");
+    at_rest()
+        .policy_missing()
+        .requested()
+        .current(|current| current.user_sync_failed = true)
+        .does("CreateKey beside K1");
 }
 
 #[test]
@@ -72,7 +76,7 @@ fn only_tags_that_were_declared_before_are_removed() {
     let tags =
         |case: Case| case.user(|user| user.tags.extend([("team".into(), "a".into()), ("theirs".into(), "b".into())]));
     tags(at_rest()).does("nothing");
-    tags(at_rest()).world(|world| _ = world.reported.tag_keys.insert("team".into())).does("UntagUser team");
+    tags(at_rest()).current(|current| _ = current.hints.tag_keys.insert("team".into())).does("UntagUser team");
     let declared =
         |value: &'static str| move |desired: &mut Desired| _ = desired.tags.insert("Team".into(), value.into());
     tags(at_rest()).desired(declared("a")).does("nothing");
@@ -102,14 +106,14 @@ fn revocation_comes_before_policies() {
 fn what_cannot_be_undone_is_decided_on_live_facts() {
     let id = || "K1".to_owned();
     for effect in [
-        Effect::MintKey { known: vec![], previous_secret: None },
+        Effect::CreateKey { known: vec![], previous_secret: None },
         Effect::AbandonAttempt { orphans: vec![], failed: false },
-        Effect::DeactivateKey(id(), Why::Retired),
-        Effect::DeleteKey(id(), Why::Orphan),
+        Effect::DeactivateKey(id(), RetireReason::OverlapEnded),
+        Effect::DeleteKey(id(), RetireReason::Orphan),
         Effect::DeletePreviousSecret(id()),
         Effect::UntagUser(BTreeSet::new()),
     ] {
-        assert_eq!(effect.needs(), Facts::LiveKeys, "{effect}");
+        assert_eq!(effect.required_freshness(), Freshness::LiveKeys, "{effect}");
     }
     for effect in [
         Effect::CreateUser,
@@ -121,15 +125,16 @@ fn what_cannot_be_undone_is_decided_on_live_facts() {
         Effect::DeleteSecret,
         Effect::RemoveFinalizer,
     ] {
-        assert_eq!(effect.needs(), Facts::Live, "{effect}");
+        assert_eq!(effect.required_freshness(), Freshness::Live, "{effect}");
     }
 }
 
 #[test]
 fn each_kind_of_facts_asks_for_more_than_the_one_before() {
     let seen = |iam_live: bool, grants_live| {
-        let case = at_rest().world(|world| (world.keys_read_at, world.grants_live) = (iam_live.then(now), grants_live));
-        [Facts::Remembered, Facts::LiveKeys, Facts::Live].map(|facts| facts.are_in(&case.world))
+        let case = at_rest()
+            .current(|current| (current.keys_read_at, current.grants_live) = (iam_live.then(now), grants_live));
+        [Freshness::Cached, Freshness::LiveKeys, Freshness::Live].map(|facts| facts.is_met_by(&case.current))
     };
     assert_eq!(seen(false, false), [true, false, false]);
     assert_eq!(seen(true, false), [true, true, false]);

@@ -10,7 +10,7 @@ use super::{
     objects::{DEFAULT_OVERLAP, duration, forms, key_id, published_at},
 };
 use crate::{
-    aws_proxy::{Account, CallRecord, KeyState, UserTruth},
+    aws_proxy::{Account, CallRecord, KeyState, UserSnapshot},
     kube_proxy::KubeRecord,
 };
 
@@ -88,7 +88,7 @@ pub(super) struct Audit<'a> {
     /// The resources at the end.
     pub(super) users: Vec<Value>,
     /// The users in AWS at the end.
-    pub(super) truths: Vec<UserTruth>,
+    pub(super) truths: Vec<UserSnapshot>,
     /// Texts to search for secrets, with a name each.
     pub(super) texts: Vec<(String, String)>,
     /// What was found.
@@ -109,8 +109,8 @@ impl Audit<'_> {
         self.violations
     }
 
-    fn found(&mut self, promise: &'static str, found: String) {
-        self.violations.push(Violation { promise, found });
+    fn report(&mut self, invariant: &'static str, detail: String) {
+        self.violations.push(Violation { invariant, detail });
     }
 
     fn published_keys_work(&mut self) {
@@ -121,7 +121,7 @@ impl Audit<'_> {
             if let Some(id) = key_id(&secret)
                 && !self.account.accepts(id)
             {
-                self.found("S1", format!("at the end AWS does not accept the published key {id}"));
+                self.report("S1", format!("at the end AWS does not accept the published key {id}"));
             }
         }
     }
@@ -135,14 +135,17 @@ impl Audit<'_> {
             }
             let forms = forms(secret);
             if forms.is_empty() {
-                self.found("S2", format!("a Secret annotated with {id} holds no key"));
+                self.report("S2", format!("a Secret annotated with {id} holds no key"));
             }
             for (form, held, value) in forms {
                 if held != id {
-                    self.found("S2", format!("{form} of a Secret annotated with {id} holds {held}"));
+                    self.report("S2", format!("{form} of a Secret annotated with {id} holds {held}"));
                 }
                 if !self.account.secret_matches(&held, &value) {
-                    self.found("S2", format!("the secret beside {held} in {form} is not the one that AWS made for it"));
+                    self.report(
+                        "S2",
+                        format!("the secret beside {held} in {form} is not the one that AWS made for it"),
+                    );
                 }
             }
         }
@@ -180,12 +183,15 @@ impl Audit<'_> {
                 }
             }
             if current.values().any(|(now, _)| *now == id) {
-                self.found("S3", format!("{call} hit the published key"));
+                self.report("S3", format!("{call} hit the published key"));
             }
             if let Some(since) = superseded
                 && call.started + SLACK < since + overlap
             {
-                self.found("S3", format!("{call} came before the overlap of {overlap} was over, counted from {since}"));
+                self.report(
+                    "S3",
+                    format!("{call} came before the overlap of {overlap} was over, counted from {since}"),
+                );
             }
         }
     }
@@ -203,24 +209,24 @@ impl Audit<'_> {
                     keys.insert(key);
                 }
                 "UpdateAccessKey" | "DeleteAccessKey" if !keys.contains(&key) => {
-                    self.found("S5", format!("{call} wrote to a key that the operator has not made"));
+                    self.report("S5", format!("{call} wrote to a key that the operator has not made"));
                 }
                 _ => {}
             }
             if !users.contains(&user) {
-                self.found("S4", format!("{call} wrote to a user that the operator has not made"));
+                self.report("S4", format!("{call} wrote to a user that the operator has not made"));
             }
         }
         let mut made = BTreeSet::new();
         for call in self.kube.clone().into_iter().filter(|call| call.mutating && call.committed) {
             if call.namespace.as_deref() != Some(self.namespace) {
-                self.found("S4", format!("{call} is in another namespace"));
+                self.report("S4", format!("{call} is in another namespace"));
             }
             if call.resource == "secrets" {
                 if call.verb == "create" {
                     made.insert(call.name.clone());
                 } else if !made.contains(&call.name) {
-                    self.found("S4", format!("{call} wrote to a Secret that the operator has not made"));
+                    self.report("S4", format!("{call} wrote to a Secret that the operator has not made"));
                 }
             }
         }
@@ -231,14 +237,14 @@ impl Audit<'_> {
         let created = self.calls.iter().filter(|call| call.action == "CreateAccessKey" && call.committed).count();
         if created > published.len() + ambiguities {
             let published = published.len();
-            self.found(
+            self.report(
                 "S6",
                 format!("{created} keys were made for {published} publications and {ambiguities} injected ambiguities"),
             );
         }
         for user in self.truths.clone() {
             if user.keys.len() > 2 && user.keys.iter().filter(|key| self.minted(&key.id)).count() > 2 {
-                self.found("S6", format!("user {} has {} keys", user.name, user.keys.len()));
+                self.report("S6", format!("user {} has {} keys", user.name, user.keys.len()));
             }
         }
     }
@@ -263,7 +269,7 @@ impl Audit<'_> {
         ]);
         for (name, text) in texts {
             for id in self.account.leaks_in(&text) {
-                self.found("S7", format!("the secret of {id} stands in {name}"));
+                self.report("S7", format!("the secret of {id} stands in {name}"));
             }
         }
     }
@@ -283,7 +289,7 @@ impl Audit<'_> {
                 .map(|user| user.name.clone())
                 .collect();
             for user in left {
-                self.found("S8", format!("the resource is gone and user {user} still carries its marks"));
+                self.report("S8", format!("the resource is gone and user {user} still carries its marks"));
             }
         }
     }
@@ -302,11 +308,11 @@ impl Audit<'_> {
                 continue;
             }
             let Some(truth) = truth.cloned() else {
-                self.found("S9", format!("{name} is Ready and IAM has no user of it"));
+                self.report("S9", format!("{name} is Ready and IAM has no user of it"));
                 continue;
             };
             for difference in differences(&resource["spec"], &truth) {
-                self.found("S9", format!("{name} is Ready, and {difference}"));
+                self.report("S9", format!("{name} is Ready, and {difference}"));
             }
             let journal = self.secrets.iter().any(|secret| {
                 secret["metadata"]["name"].as_str().is_some_and(|secret| secret == format!("{name}{JOURNAL}"))
@@ -317,7 +323,7 @@ impl Audit<'_> {
             {
                 let tagged = truth.tags.keys().any(|tag| tag.eq_ignore_ascii_case(&format!("{KEY_TAG}{key}")));
                 if !tagged && !published.contains(&key) && !journal {
-                    self.found("S9", format!("key {key} of user {} is known to nobody", truth.name));
+                    self.report("S9", format!("key {key} of user {} is known to nobody", truth.name));
                 }
             }
         }
@@ -326,13 +332,13 @@ impl Audit<'_> {
 
 /// S10: what was written while there was nothing to do.
 pub(super) fn loud(aws: &[CallRecord], kube: &[KubeRecord]) -> Vec<Violation> {
-    let told = |found| Violation { promise: "S10", found };
-    let aws = aws.iter().map(|call| told(format!("a quiet look wrote to AWS: {call}")));
-    aws.chain(kube.iter().map(|call| told(format!("a quiet look wrote to Kubernetes: {call}")))).collect()
+    let violation = |detail| Violation { invariant: "S10", detail };
+    let aws = aws.iter().map(|call| violation(format!("a quiet look wrote to AWS: {call}")));
+    aws.chain(kube.iter().map(|call| violation(format!("a quiet look wrote to Kubernetes: {call}")))).collect()
 }
 
 /// What IAM has otherwise than declared.
-fn differences(spec: &Value, truth: &UserTruth) -> Vec<String> {
+fn differences(spec: &Value, truth: &UserSnapshot) -> Vec<String> {
     let mut differences = Vec::new();
     let managed: BTreeSet<String> = spec["policies"]["managed"]
         .as_array()

@@ -1,9 +1,9 @@
 //! The auditor: watches a run from outside and says at its end which promises were broken.
 //!
-//! It shares no code with the product. What it knows it has from the API server as plain JSON, from [`Truth`] and from
+//! It shares no code with the product. What it knows it has from the API server as plain JSON, from [`Inspector`] and from
 //! the logs of both proxies; names of annotations and tags are spelled out here a second time on purpose.
 //!
-//! | promise | what is checked |
+//! | invariant | what is checked |
 //! |---|---|
 //! | S1 | the published key is Active: ten times a second, and accepted by AWS at the end |
 //! | S2 | id, secret and files of every version of a Secret belong together, and AWS knows that pair |
@@ -14,7 +14,7 @@
 //! | S7 | no secret in any log, Event, status, metric or error |
 //! | S8 | a resource is gone only when its user is |
 //! | S9 | Ready at the present generation means that IAM is as declared; no key is left that nobody knows |
-//! | S10 | when all is well, a look at everything writes nothing on either side ([`Auditor::quiet`]) |
+//! | S10 | when all is well, a look at everything writes nothing on either side ([`Auditor::check_idle`]) |
 
 mod audit;
 mod objects;
@@ -43,7 +43,7 @@ use objects::{json, key_id};
 
 use crate::{
     Result,
-    aws_proxy::{Account, CallLog, CallRecord, Truth},
+    aws_proxy::{Account, CallLog, CallRecord, Inspector},
     error::Context as _,
     kube_proxy::KubeLog,
 };
@@ -51,30 +51,30 @@ use crate::{
 /// How often the published key is looked at.
 const SAMPLE: Duration = Duration::from_millis(100);
 
-/// A broken promise.
+/// A broken invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// `S1` to `S10`.
-    pub promise: &'static str,
+    pub invariant: &'static str,
     /// What was found.
-    pub found: String,
+    pub detail: String,
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.promise, self.found)
+        write!(formatter, "{}: {}", self.invariant, self.detail)
     }
 }
 
 /// What to look at.
 #[derive(Clone)]
-pub struct Audited {
+pub struct AuditTarget {
     /// A client with every right.
     pub client: Client,
     /// The namespace of the run.
     pub namespace: String,
     /// What is so in AWS.
-    pub truth: Truth,
+    pub inspector: Inspector,
     /// What AWS knows of keys.
     pub account: Arc<Account>,
     /// What the operator has asked of AWS.
@@ -85,7 +85,7 @@ pub struct Audited {
 
 /// A running auditor.
 pub struct Auditor {
-    audited: Audited,
+    audited: AuditTarget,
     notes: Arc<Mutex<Notes>>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -101,7 +101,7 @@ impl Drop for Auditor {
 impl Auditor {
     /// Begins to watch.
     #[must_use]
-    pub fn start(audited: Audited) -> Self {
+    pub fn start(audited: AuditTarget) -> Self {
         let notes = Arc::new(Mutex::new(Notes::default()));
         let tasks = vec![
             tokio::spawn(follow(secrets(&audited), Arc::clone(&notes), |notes| &mut notes.secrets)),
@@ -113,38 +113,38 @@ impl Auditor {
 
     /// A person has switched this key off, or has taken the Secret that held it: that it stops working is no fault of
     /// the operator.
-    pub fn excuse(&self, key_id: &str) {
+    pub fn expect_key_failure(&self, key_id: &str) {
         self.notes().excused.insert(key_id.to_owned());
     }
 
     /// An AWS admin has handed this user over: the operator may write to it although it has not made it.
-    pub fn consent(&self, user: &str) {
+    pub fn allow_adoption(&self, user: &str) {
         self.notes().consented.insert(user.to_owned());
     }
 
     /// S10: when no failure is being waited out any more, and after two looks at policies, which may finish what the end of a fault
     /// has left, two more write nothing on either side.
-    pub async fn quiet(&self, within: Duration) -> Vec<Violation> {
+    pub async fn check_idle(&self, within: Duration) -> Vec<Violation> {
         if let Err(violation) = self.no_failure_is_open(within).await {
             return vec![violation];
         }
-        let mut marks = (self.audited.aws.mark(), None);
+        let mut marks = (self.audited.aws.position(), None);
         let (mut looks, mut all_together) = (0, false);
         while looks < 4 {
-            let from = self.audited.aws.mark();
+            let from = self.audited.aws.position();
             if looks < 3 {
-                marks = (from, self.audited.kube.as_ref().map(KubeLog::mark));
+                marks = (from, self.audited.kube.as_ref().map(KubeLog::position));
             }
-            let looked = CallRecord::compares_policies;
+            let looked = CallRecord::reads_policies;
             match self.audited.aws.wait_since(from, "a look at policies", within, looked).await {
                 Ok(call) => {
                     // What all users together show is looked at anew before it is mended: that is the same look.
-                    looks += u32::from(call.shows_all_users() || !all_together);
-                    all_together = call.shows_all_users();
+                    looks += u32::from(call.lists_all_users() || !all_together);
+                    all_together = call.lists_all_users();
                 }
                 Err(error) => {
-                    let found = format!("no look at IAM after {looks} of them: {error}");
-                    return vec![Violation { promise: "S10", found }];
+                    let detail = format!("no look at IAM after {looks} of them: {error}");
+                    return vec![Violation { invariant: "S10", detail }];
                 }
             }
         }
@@ -167,7 +167,7 @@ impl Auditor {
         };
         tokio::time::timeout(within, asked)
             .await
-            .map_err(|_| Violation { promise: "liveness", found: format!("still failing after {within:?}") })
+            .map_err(|_| Violation { invariant: "liveness", detail: format!("still failing after {within:?}") })
     }
 
     /// Ends the watch and judges the run. `ambiguities` is how many creations the injected faults account for;
@@ -182,7 +182,8 @@ impl Auditor {
             &resource("events.k8s.io", "v1", "Event", "events"),
         );
         let events = events.list(&ListParams::default()).await.context(what)?;
-        let truths = self.audited.truth.users().await.map_err(|error| crate::Error::Unexpected(error.to_string()))?;
+        let truths =
+            self.audited.inspector.users().await.map_err(|error| crate::Error::Unexpected(error.to_string()))?;
 
         let notes = self.notes();
         let mut texts: Vec<(String, String)> =
@@ -209,11 +210,11 @@ impl Auditor {
     }
 }
 
-fn secrets(audited: &Audited) -> Api<DynamicObject> {
+fn secrets(audited: &AuditTarget) -> Api<DynamicObject> {
     Api::namespaced_with(audited.client.clone(), &audited.namespace, &resource("", "v1", "Secret", "secrets"))
 }
 
-fn users(audited: &Audited) -> Api<DynamicObject> {
+fn users(audited: &AuditTarget) -> Api<DynamicObject> {
     let resource = resource("awsdeploy.dev", "v1alpha1", "AwsDeployUser", "awsdeployusers");
     Api::namespaced_with(audited.client.clone(), &audited.namespace, &resource)
 }
@@ -246,7 +247,7 @@ async fn follow(api: Api<DynamicObject>, notes: Arc<Mutex<Notes>>, list: fn(&mut
 }
 
 /// S1, ten times a second.
-async fn sample(audited: Audited, notes: Arc<Mutex<Notes>>) {
+async fn sample(audited: AuditTarget, notes: Arc<Mutex<Notes>>) {
     let secrets = secrets(&audited);
     let mut told = BTreeSet::new();
     loop {
@@ -259,8 +260,8 @@ async fn sample(audited: Audited, notes: Arc<Mutex<Notes>>) {
             let still =
                 key_id(&json(&now)) == Some(&id) && !notes.excused.contains(&id) && !notes.revoked(Timestamp::MAX);
             if still && told.insert(id.clone()) {
-                let found = format!("Secret {secret} holds {id}, which is not Active in IAM");
-                notes.violations.push(Violation { promise: "S1", found });
+                let detail = format!("Secret {secret} holds {id}, which is not Active in IAM");
+                notes.violations.push(Violation { invariant: "S1", detail });
             }
         }
     }

@@ -10,7 +10,7 @@ use super::{
     objects::{DEFAULT_OVERLAP, base64, duration, unbase64},
 };
 use crate::{
-    aws_proxy::{Account, CallRecord, End, KeyState, KeyTruth, Realm, UserTruth},
+    aws_proxy::{Account, AccountRef, CallOutcome, CallRecord, KeySnapshot, KeyState, UserSnapshot},
     kube_proxy::KubeRecord,
 };
 
@@ -25,7 +25,7 @@ struct Run {
     kube: Vec<KubeRecord>,
     secrets: Vec<Value>,
     users: Vec<Value>,
-    truths: Vec<UserTruth>,
+    truths: Vec<UserSnapshot>,
     texts: Vec<(String, String)>,
 }
 
@@ -59,7 +59,7 @@ fn aws(second: i64, action: &str, key: Option<&str>) -> CallRecord {
         caller_key: None,
         mutating: true,
         committed: true,
-        end: End::Answered,
+        outcome: CallOutcome::Answered,
         status: Some(200),
         error: None,
         rules: Vec::new(),
@@ -85,15 +85,15 @@ fn seen(second: i64, object: &Value) -> Seen {
     Seen { at: at(second), gone: false, name: "x".to_owned(), object: object.clone() }
 }
 
-fn key(id: &str, state: KeyState) -> KeyTruth {
-    KeyTruth { id: id.to_owned(), state, created: at(1), accepted: state == KeyState::Active }
+fn key(id: &str, state: KeyState) -> KeySnapshot {
+    KeySnapshot { id: id.to_owned(), state, created: at(1), accepted: state == KeyState::Active }
 }
 
 impl Run {
     fn fine() -> Self {
         let account = Account::new();
         for id in [OLD, NEW] {
-            account.learn_key(Realm::aws("123456789012"), "u", id, &material(id));
+            account.import_key(AccountRef::aws("123456789012"), "u", id, &material(id));
         }
         let resource = json!({
             "metadata": {"name": "x", "uid": "uid-1", "generation": 1},
@@ -105,7 +105,7 @@ impl Run {
         notes.users.push(seen(0, &resource));
         notes.secrets.extend([seen(5, &secret(OLD, 5)), seen(20, &secret(NEW, 20))]);
         let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let truth = UserTruth {
+        let truth = UserSnapshot {
             name: "u".to_owned(),
             id: "AIDA1".to_owned(),
             arn: "arn:aws:iam::123456789012:user/u".to_owned(),
@@ -156,7 +156,7 @@ impl Run {
             texts: self.texts,
             violations: Vec::new(),
         };
-        let mut promises: Vec<_> = audit.judge(0).into_iter().map(|violation| violation.promise).collect();
+        let mut promises: Vec<_> = audit.judge(0).into_iter().map(|violation| violation.invariant).collect();
         promises.dedup();
         promises
     }
@@ -319,7 +319,7 @@ fn s9_ready_over_something_else_than_declared_is_found() {
 #[test]
 fn s10_a_write_in_a_quiet_time_is_found_on_either_side() {
     let promises = |aws: &[CallRecord], kube: &[KubeRecord]| -> Vec<_> {
-        loud(aws, kube).into_iter().map(|violation| violation.promise).collect()
+        loud(aws, kube).into_iter().map(|violation| violation.invariant).collect()
     };
     assert_eq!(promises(&[aws(1, "TagUser", None)], &[]), ["S10"]);
     assert_eq!(promises(&[], &[kube(1, "update", "x", "deploy")]), ["S10"]);
@@ -337,7 +337,7 @@ fn base64_goes_both_ways() {
 #[test]
 fn a_leak_is_found_in_every_disguise_and_nothing_else_is() {
     let account = Account::new();
-    account.learn_key(Realm::aws("123456789012"), "u", "AKIA1", "abc/def+ghi");
+    account.import_key(AccountRef::aws("123456789012"), "u", "AKIA1", "abc/def+ghi");
     for text in ["key=abc/def+ghi!", "YWJjL2RlZitnaGk", "body=abc%2Fdef%2Bghi&x"] {
         assert_eq!(account.leaks_in(text), ["AKIA1"], "{text}");
     }

@@ -22,10 +22,10 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::AwsError;
 use super::call::Request;
 use super::engine::Engine;
 use super::pause::Pause;
+use super::response::AwsError;
 use super::rules::{Rule, RuleId};
 use super::settings::PageShape;
 
@@ -70,7 +70,7 @@ enum WhenSpec {
 enum EffectSpec {
     Drop,
     Delay,
-    Answer,
+    Error,
     Throttle,
     Deny,
     Html500,
@@ -115,9 +115,9 @@ impl RuleSpec {
         Ok(match self.effect {
             EffectSpec::Drop => rule.drop_connection(),
             EffectSpec::Delay => rule.delay(time()?),
-            EffectSpec::Answer => {
+            EffectSpec::Error => {
                 let code = self.code.ok_or("code is missing")?;
-                rule.answer(AwsError::new(self.status.unwrap_or(400), code, self.message.unwrap_or_default()))
+                rule.respond_with(AwsError::new(self.status.unwrap_or(400), code, self.message.unwrap_or_default()))
             }
             EffectSpec::Throttle => rule.throttle(),
             EffectSpec::Deny => rule.deny(),
@@ -292,7 +292,7 @@ mod tests {
             r#"{"do":"drop"}"#,
             r#"{"action":"CreateAccessKey","user":"u","nth":1,"when":"after-commit","do":"drop"}"#,
             r#"{"mutating":true,"every":2,"do":"throttle"}"#,
-            r#"{"do":"answer","status":503,"code":"ServiceUnavailable"}"#,
+            r#"{"do":"error","status":503,"code":"ServiceUnavailable"}"#,
             r#"{"do":"clock-skew","seconds":-600}"#,
             r#"{"do":"hide-new-keys","seconds":1.5}"#,
         ] {
@@ -303,7 +303,7 @@ mod tests {
             r#"{"do":"explode"}"#,
             r#"{"do":"delay"}"#,
             r#"{"do":"delay","seconds":-1}"#,
-            r#"{"do":"answer"}"#,
+            r#"{"do":"error"}"#,
             r#"{"do":"drop","nth":1,"first":2}"#,
             r#"{"do":"drop","action":"GetUser","mutating":false}"#,
             r#"{"do":"drop","typo":1}"#,

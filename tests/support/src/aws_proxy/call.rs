@@ -5,7 +5,7 @@ use std::fmt;
 
 use hyper::HeaderMap;
 
-use super::answer::AwsError;
+use super::response::AwsError;
 
 /// The two services this proxy speaks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

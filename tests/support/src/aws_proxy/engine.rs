@@ -7,19 +7,19 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::account::Account;
-use super::answer::{Answer, AwsError};
 use super::call::{Call, Request, Service};
+use super::caller::{AccountRef, Caller, Identity};
 use super::log::CallLog;
-use super::pause::Verdict;
-use super::realm::{Caller, Identity, Realm};
-use super::rules::{Effect, Flags, Rewrite, RuleId, Rules, Seen, When};
+use super::pause::HoldOutcome;
+use super::response::{AwsError, AwsResponse};
+use super::rules::{Effect, Flags, Phase, Rewrite, RuleId, Rules, Seen};
 use super::sigv4::Authorization;
 use super::strict::Aws;
 
 /// What goes back over the wire.
 pub(super) enum Reply {
     /// This answer, dated by AWS's clock.
-    Send(Answer, Timestamp),
+    Send(AwsResponse, Timestamp),
     /// Nothing: the connection is closed.
     Drop,
 }
@@ -30,13 +30,13 @@ pub(super) struct Engine {
     pub(super) log: CallLog,
     pub(super) rules: Rules,
     // The last answer of each read, by question, for rules that serve stale ones.
-    previous: Mutex<HashMap<String, (Instant, Answer)>>,
+    previous: Mutex<HashMap<String, (Instant, AwsResponse)>>,
 }
 
 /// How the rules of one phase ended.
 enum Struck {
     Passed,
-    Answer(Answer),
+    Respond(AwsResponse),
     Drop,
 }
 
@@ -81,7 +81,7 @@ impl Engine {
                 // Logged too: a client that speaks another protocol would otherwise be invisible.
                 let call = Call::iam("Unparsable");
                 self.log.open(&call, None, None).answered(error.status, Some(error.code.clone()));
-                return Reply::Send(Answer::error(Service::Iam, &error), Timestamp::now());
+                return Reply::Send(AwsResponse::error(Service::Iam, &error), Timestamp::now());
             }
         };
         let key_id = authorization.map(|authorization| authorization.access_key_id);
@@ -99,7 +99,7 @@ impl Engine {
             rules: Vec::new(),
         };
 
-        let mut struck = self.strike(When::Before, &mut course).await;
+        let mut struck = self.strike(Phase::Before, &mut course).await;
         if matches!(struck, Struck::Passed) {
             let answer = self.perform(&request, &mut course).await;
             let success = answer.is_success();
@@ -108,9 +108,9 @@ impl Engine {
                 record.committed = success && record.mutating;
                 record.access_key.clone_from(&course.access_key);
             });
-            struck = Struck::Answer(answer);
+            struck = Struck::Respond(answer);
             if success {
-                match self.strike(When::AfterCommit, &mut course).await {
+                match self.strike(Phase::AfterCommit, &mut course).await {
                     Struck::Passed => {}
                     instead => struck = instead,
                 }
@@ -118,7 +118,7 @@ impl Engine {
         }
         open.note(|record| record.rules = course.rules.iter().map(|id| id.0).collect());
         match struck {
-            Struck::Answer(mut answer) => {
+            Struck::Respond(mut answer) => {
                 for rewrite in &course.rewrites {
                     rewrite(&call, &mut answer);
                 }
@@ -130,8 +130,8 @@ impl Engine {
         }
     }
 
-    async fn strike(&self, when: When, course: &mut Course<'_>) -> Struck {
-        let effects = self.rules.consult(when, course.seen());
+    async fn strike(&self, phase: Phase, course: &mut Course<'_>) -> Struck {
+        let effects = self.rules.consult(phase, course.seen());
         for (id, effect) in effects {
             if !course.rules.contains(&id) {
                 course.rules.push(id);
@@ -140,12 +140,12 @@ impl Engine {
             match effect {
                 Effect::Drop => return Struck::Drop,
                 Effect::Delay(time) => tokio::time::sleep(time).await,
-                Effect::Answer(error) => return Struck::Answer(Answer::error(call.service, &error)),
-                Effect::Deny => return Struck::Answer(Answer::error(call.service, &self.denial(course))),
-                Effect::Html500 => return Struck::Answer(Answer::html_500()),
+                Effect::Respond(error) => return Struck::Respond(AwsResponse::error(call.service, &error)),
+                Effect::Deny => return Struck::Respond(AwsResponse::error(call.service, &self.denial(course))),
+                Effect::Html500 => return Struck::Respond(AwsResponse::html_500()),
                 Effect::Pause(pause) => match pause.hold().await {
-                    Verdict::Go => {}
-                    Verdict::Abort => return Struck::Drop,
+                    HoldOutcome::Proceed => {}
+                    HoldOutcome::Abort => return Struck::Drop,
                 },
                 Effect::Rewrite(rewrite) => course.rewrites.push(rewrite),
                 Effect::StaleRead(lag) => course.flags.stale_read = Some(lag),
@@ -160,12 +160,12 @@ impl Engine {
     fn denial(&self, course: &Course<'_>) -> AwsError {
         let call = course.call;
         let key = course.key_id.as_deref().and_then(|id| self.account().key(id));
-        let (realm, identity) = match key {
-            Some(key) => (key.realm, key.owner),
+        let (account_ref, identity) = match key {
+            Some(key) => (key.account_ref, key.owner),
             None => (self.account().home().in_region(&call.region), Identity::Trusted),
         };
-        let caller = Caller { key_id: course.key_id.clone(), realm, identity };
-        let resource = resource_of(call, &caller.realm);
+        let caller = Caller { key_id: course.key_id.clone(), account_ref, identity };
+        let resource = resource_of(call, &caller.account_ref);
         AwsError::access_denied(&self.account().caller_arn(&caller), &call.iam_action(), &resource)
     }
 
@@ -176,13 +176,14 @@ impl Engine {
         now.checked_add(course.flags.clock_skew).unwrap_or(now)
     }
 
-    async fn perform(&self, request: &Request, course: &mut Course<'_>) -> Answer {
+    async fn perform(&self, request: &Request, course: &mut Course<'_>) -> AwsResponse {
         let call = course.call;
         let aws_now = Self::now(course);
         let result = async {
             let caller = self.account().authenticate(request, call, aws_now)?;
             self.account().authorize(&caller, call).await?;
-            let question = format!("{}/{} {}", caller.realm.partition, caller.realm.account, call.question());
+            let question =
+                format!("{}/{} {}", caller.account_ref.partition, caller.account_ref.account, call.question());
             let is_read = !call.is_mutating() && call.service == Service::Iam;
             if let Some(lag) = course.flags.stale_read.filter(|_| is_read) {
                 let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,14 +200,14 @@ impl Engine {
             }
             Ok(answer)
         };
-        let answer = result.await.unwrap_or_else(|error| Answer::error(call.service, &error));
+        let answer = result.await.unwrap_or_else(|error| AwsResponse::error(call.service, &error));
         if call.action == "CreateAccessKey" && answer.is_success() {
             course.access_key = super::xml::text_in(&answer.body, "AccessKeyId");
         }
         answer
     }
 
-    fn remember(&self, question: String, answer: &Answer) {
+    fn remember(&self, question: String, answer: &AwsResponse) {
         // Enough for every read of 5,000 users; what is beyond cannot be served stale, that is all.
         const QUESTIONS: usize = 50_000;
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,17 +218,17 @@ impl Engine {
 }
 
 /// The resource that `AccessDenied` names. Paths are left out: the proxy does not know them before the call.
-pub(super) fn resource_of(call: &Call, realm: &Realm) -> String {
+pub(super) fn resource_of(call: &Call, account_ref: &AccountRef) -> String {
     if let Some(arn) = call.param("RoleArn") {
         return arn.to_owned();
     }
     if let Some(group) = call.param("GroupName") {
-        return realm.arn("iam", &format!("group/{group}"));
+        return account_ref.arn("iam", &format!("group/{group}"));
     }
     match (call.user_name(), call.param("PolicyArn")) {
         (Some(user), _) => {
             let path = call.param("Path").unwrap_or("/");
-            realm.arn("iam", &format!("user{path}{user}"))
+            account_ref.arn("iam", &format!("user{path}{user}"))
         }
         (None, Some(policy)) => policy.to_owned(),
         (None, None) => "*".to_owned(),

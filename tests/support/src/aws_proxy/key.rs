@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 
-use super::realm::{Identity, Realm};
+use super::caller::{AccountRef, Identity};
 use super::settings::Settings;
 
 /// A secret in memory. Never printed.
@@ -47,7 +47,7 @@ pub enum KeyState {
 /// A credential that was handed out through a proxy.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
-    pub(super) realm: Realm,
+    pub(super) account_ref: AccountRef,
     pub(super) owner: Identity,
     pub(super) secret: Secret,
     /// Only sessions have one.
@@ -73,9 +73,9 @@ pub struct KeyUse {
 }
 
 impl Key {
-    pub(super) fn new(realm: Realm, owner: Identity, secret: Secret, now: Instant) -> Self {
+    pub(super) fn new(account_ref: AccountRef, owner: Identity, secret: Secret, now: Instant) -> Self {
         Self {
-            realm,
+            account_ref,
             owner,
             secret,
             token: None,
@@ -145,7 +145,7 @@ mod tests {
     fn changes_of_a_key_arrive_late_each_by_its_own_delay() {
         let settings = Settings { activation_delay: 10 * SEC, revocation_lag: 4 * SEC, ..Settings::default() };
         let start = Instant::now();
-        let mut key = Key::new(Realm::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
+        let mut key = Key::new(AccountRef::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
         let accepted = |key: &Key, second: u32| key.is_accepted(&settings, start + second * SEC);
         assert!(!accepted(&key, 9));
         assert!(accepted(&key, 10));
@@ -162,7 +162,7 @@ mod tests {
     fn last_use_is_reported_late_and_by_the_quarter_hour() {
         let settings = Settings { last_used_lag: 60 * SEC, last_used_granularity: 900 * SEC, ..Settings::default() };
         let start = Instant::now();
-        let mut key = Key::new(Realm::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
+        let mut key = Key::new(AccountRef::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
         let seen = |key: &Key, second: u32| {
             key.last_used(&settings, start + second * SEC).map(|used| used.seen.duration_since(start).as_secs())
         };
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_secret_does_not_print() {
-        let key = Key::new(Realm::aws("1"), Identity::Trusted, Secret::new(SECRET), Instant::now());
+        let key = Key::new(AccountRef::aws("1"), Identity::Trusted, Secret::new(SECRET), Instant::now());
         assert!(!format!("{key:?}").contains(SECRET));
     }
 }

@@ -16,14 +16,14 @@ use super::call::Call;
 
 /// A place in the log. Calls that came in later have a higher sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Mark(u64);
+pub struct LogPosition(u64);
 
 /// How a call ended for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum End {
+pub enum CallOutcome {
     /// It is still being worked on, or held by a rule.
-    Open,
+    Pending,
     /// An answer was sent.
     Answered,
     /// The connection was closed without an answer.
@@ -55,7 +55,7 @@ pub struct CallRecord {
     /// Whether it did: it reached AWS and succeeded there, whatever the caller was told.
     pub committed: bool,
     /// How it ended for the caller.
-    pub end: End,
+    pub outcome: CallOutcome,
     /// HTTP status sent to the caller.
     pub status: Option<u16>,
     /// Error code sent to the caller.
@@ -69,13 +69,13 @@ pub struct CallRecord {
 impl CallRecord {
     /// Whether it asks what users may do: one of them, or all of the account together. Every look at policies has one of these.
     #[must_use]
-    pub fn compares_policies(&self) -> bool {
-        self.shows_all_users() || self.action == "ListAttachedUserPolicies"
+    pub fn reads_policies(&self) -> bool {
+        self.lists_all_users() || self.action == "ListAttachedUserPolicies"
     }
 
     /// Whether it asks about all users of the account together.
     #[must_use]
-    pub fn shows_all_users(&self) -> bool {
+    pub fn lists_all_users(&self) -> bool {
         self.action == "GetAccountAuthorizationDetails"
     }
 }
@@ -89,12 +89,12 @@ impl fmt::Display for CallRecord {
         if let Some(key) = &self.access_key {
             write!(f, " {key}")?;
         }
-        match (self.end, self.status, &self.error) {
-            (End::Open, ..) => f.write_str(" -> open")?,
-            (End::Dropped, ..) => f.write_str(" -> dropped")?,
-            (End::Answered, Some(status), Some(error)) => write!(f, " -> {status} {error}")?,
-            (End::Answered, Some(status), None) => write!(f, " -> {status}")?,
-            (End::Answered, None, _) => {}
+        match (self.outcome, self.status, &self.error) {
+            (CallOutcome::Pending, ..) => f.write_str(" -> open")?,
+            (CallOutcome::Dropped, ..) => f.write_str(" -> dropped")?,
+            (CallOutcome::Answered, Some(status), Some(error)) => write!(f, " -> {status} {error}")?,
+            (CallOutcome::Answered, Some(status), None) => write!(f, " -> {status}")?,
+            (CallOutcome::Answered, None, _) => {}
         }
         if self.mutating && self.committed { f.write_str(" (committed)") } else { Ok(()) }
     }
@@ -129,13 +129,13 @@ struct Calls {
 }
 
 impl Calls {
-    fn since(&self, mark: Mark) -> &[CallRecord] {
+    fn since(&self, mark: LogPosition) -> &[CallRecord] {
         behind(&self.records, mark)
     }
 }
 
 /// The calls behind a place; logs grow long and are in order.
-fn behind(calls: &[CallRecord], mark: Mark) -> &[CallRecord] {
+fn behind(calls: &[CallRecord], mark: LogPosition) -> &[CallRecord] {
     &calls[calls.partition_point(|call| call.seq <= mark.0)..]
 }
 
@@ -160,7 +160,7 @@ impl CallLog {
 
     /// The calls about one user.
     #[must_use]
-    pub fn calls_about(&self, user: &str) -> Vec<CallRecord> {
+    pub fn calls_for_user(&self, user: &str) -> Vec<CallRecord> {
         self.select(|call| call.user.as_deref() == Some(user))
     }
 
@@ -171,31 +171,31 @@ impl CallLog {
 
     /// The place behind the newest call.
     #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark(self.lock().newest)
+    pub fn position(&self) -> LogPosition {
+        LogPosition(self.lock().newest)
     }
 
     /// The calls behind a place.
     #[must_use]
-    pub fn calls_since(&self, mark: Mark) -> Vec<CallRecord> {
+    pub fn calls_since(&self, mark: LogPosition) -> Vec<CallRecord> {
         self.lock().since(mark).to_vec()
     }
 
     /// The calls behind a place that would change IAM, whether they did or not.
     #[must_use]
-    pub fn mutating_calls_since(&self, mark: Mark) -> Vec<CallRecord> {
+    pub fn mutating_calls_since(&self, mark: LogPosition) -> Vec<CallRecord> {
         self.lock().since(mark).iter().filter(|call| call.mutating).cloned().collect()
     }
 
     /// How often each action was called.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, usize> {
-        self.counts_since(Mark::default())
+        self.counts_since(LogPosition::default())
     }
 
     /// How often each action was called behind a place.
     #[must_use]
-    pub fn counts_since(&self, mark: Mark) -> BTreeMap<String, usize> {
+    pub fn counts_since(&self, mark: LogPosition) -> BTreeMap<String, usize> {
         self.lock().since(mark).iter().fold(BTreeMap::new(), |mut counts, call| {
             *counts.entry(call.action.clone()).or_default() += 1;
             counts
@@ -205,7 +205,11 @@ impl CallLog {
     /// Waits until `n` calls of an action have ended, and returns the n-th.
     pub async fn wait_for_call(&self, action: &str, n: usize, within: Duration) -> Result<CallRecord, WaitError> {
         self.wait_for(&format!("call {n} of {action}"), within, |calls| {
-            calls.iter().filter(|call| call.action == action && call.end != End::Open).nth(n.saturating_sub(1)).cloned()
+            calls
+                .iter()
+                .filter(|call| call.action == action && call.outcome != CallOutcome::Pending)
+                .nth(n.saturating_sub(1))
+                .cloned()
         })
         .await
     }
@@ -213,13 +217,13 @@ impl CallLog {
     /// Waits until a call behind a place has ended that a condition picks, and returns it.
     pub async fn wait_since(
         &self,
-        mark: Mark,
+        mark: LogPosition,
         expected: &str,
         within: Duration,
         pick: impl Fn(&CallRecord) -> bool,
     ) -> Result<CallRecord, WaitError> {
         self.wait_for(expected, within, |calls| {
-            behind(calls, mark).iter().find(|call| call.end != End::Open && pick(call)).cloned()
+            behind(calls, mark).iter().find(|call| call.outcome != CallOutcome::Pending && pick(call)).cloned()
         })
         .await
     }
@@ -285,7 +289,7 @@ impl CallLog {
             caller_key,
             mutating: call.is_mutating(),
             committed: false,
-            end: End::Open,
+            outcome: CallOutcome::Pending,
             status: None,
             error: None,
             rules: Vec::new(),
@@ -328,7 +332,7 @@ impl OpenCall {
         let latency = self.started.elapsed();
         self.note(|call| {
             call.latency = Some(latency);
-            call.end = End::Answered;
+            call.outcome = CallOutcome::Answered;
             call.status = Some(status);
             call.error = error;
         });
@@ -339,9 +343,9 @@ impl Drop for OpenCall {
     fn drop(&mut self) {
         let latency = self.started.elapsed();
         self.note(|call| {
-            if call.end == End::Open {
+            if call.outcome == CallOutcome::Pending {
                 call.latency = Some(latency);
-                call.end = End::Dropped;
+                call.outcome = CallOutcome::Dropped;
             }
         });
     }
@@ -362,12 +366,12 @@ mod tests {
     fn a_call_is_open_then_answered() {
         let log = CallLog::default();
         let open = create_user(&log, "u");
-        assert_eq!(log.calls()[0].end, End::Open);
+        assert_eq!(log.calls()[0].outcome, CallOutcome::Pending);
         open.answered(409, Some("EntityAlreadyExists".to_owned()));
         let call = &log.calls()[0];
         assert_eq!(
-            (call.end, call.status, call.error.as_deref()),
-            (End::Answered, Some(409), Some("EntityAlreadyExists"))
+            (call.outcome, call.status, call.error.as_deref()),
+            (CallOutcome::Answered, Some(409), Some("EntityAlreadyExists"))
         );
         assert!(call.latency.is_some());
         assert_eq!(call.to_string(), "#1 iam:CreateUser u -> 409 EntityAlreadyExists");
@@ -377,14 +381,14 @@ mod tests {
     fn a_call_whose_worker_is_gone_counts_as_dropped() {
         let log = CallLog::default();
         drop(create_user(&log, "u"));
-        assert_eq!(log.calls()[0].end, End::Dropped);
+        assert_eq!(log.calls()[0].outcome, CallOutcome::Dropped);
     }
 
     #[test]
     fn marks_count_only_what_comes_later() {
         let log = CallLog::default();
         create_user(&log, "a").answered(200, None);
-        let mark = log.mark();
+        let mark = log.position();
         create_user(&log, "b").answered(200, None);
         log.open(&Call::iam("GetUser"), None, None).answered(200, None);
         assert_eq!(log.mutating_calls_since(mark).len(), 1);

@@ -7,36 +7,36 @@
 //!
 //! ```text
 //! operator --SigV4--> StrictAws --(log, rules, signature, strictness, rules)--> moto
-//! auditor  ---------> Truth ------------------------------------------------/
-//! the test ---------> Human --(strictness)---------------------------------/
+//! auditor  ---------> Inspector ------------------------------------------------/
+//! the test ---------> ManualChanges --(strictness)---------------------------------/
 //! ```
 //!
 //! - [`StrictAws`]: the listener with its log and its rules. Cheap; each test starts its own.
 //! - [`Account`]: what AWS knows beyond the emulator. Proxies in front of one emulator that are to see the same AWS
 //!   share one; [`Account::unique`] gives a test an AWS account of its own on a shared emulator.
-//! - [`Guard`]: the operator's own IAM policy, in force ([`StrictAws::guard`]). Without it the operator may do anything.
-//! - [`Truth`]: reads what is so. [`Human`]: what a person does at the console meanwhile.
+//! - [`PolicyAuthorizer`]: the operator's own IAM policy, in force ([`StrictAws::enforce_policies`]). Without it the operator may do anything.
+//! - [`Inspector`]: reads what is so. [`ManualChanges`]: what a person does at the console meanwhile.
 //!
 //! One file per subject; one file per strictness below `strict/`, each naming the AWS rule it enforces and where that
 //! is known from.
 
 mod account;
 mod admin;
-mod answer;
 mod call;
+mod caller;
 mod engine;
-mod guard;
-mod human;
+mod inspector;
 mod key;
 mod log;
+mod manual_changes;
 mod pause;
-mod realm;
+mod policy_authorizer;
+mod response;
 mod rules;
 mod server;
 mod settings;
 mod sigv4;
 mod strict;
-mod truth;
 mod upstream;
 mod xml;
 
@@ -44,17 +44,17 @@ mod xml;
 mod tests;
 
 pub use account::{Account, Authorizer, DEFAULT_ACCOUNT_ID};
-pub use answer::{Answer, AwsError};
 pub use call::{Call, Service};
-pub use guard::Guard;
-pub use human::{Human, MintedKey};
+pub use caller::{AccountRef, Caller, Identity};
+pub use inspector::{Inspector, KeySnapshot, LoginProfileSnapshot, UserSnapshot};
 pub use key::{KeyState, KeyUse};
-pub use log::{CallLog, CallRecord, End, Mark, WaitError};
+pub use log::{CallLog, CallOutcome, CallRecord, LogPosition, WaitError};
+pub use manual_changes::{CreatedKey, ManualChanges};
+pub(crate) use pause::HoldOutcome;
 pub use pause::Pause;
-pub(crate) use pause::Verdict;
-pub use realm::{Caller, Identity, Realm};
-pub(crate) use rules::Turn;
-pub use rules::{Hits, Rewrite, Rule, RuleId, Rules, When};
+pub use policy_authorizer::PolicyAuthorizer;
+pub use response::{AwsError, AwsResponse};
+pub(crate) use rules::Occurrence;
+pub use rules::{Hits, Phase, Rewrite, Rule, RuleId, Rules};
 pub use server::StrictAws;
 pub use settings::{PageShape, Settings};
-pub use truth::{KeyTruth, LoginProfileTruth, Truth, UserTruth};

@@ -18,14 +18,14 @@ pub struct Pause {
 struct PauseState {
     held: usize,
     arrived: usize,
-    verdict: Option<Verdict>,
+    outcome: Option<HoldOutcome>,
 }
 
 /// What becomes of a held call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum HoldOutcome {
     /// It goes on.
-    Go,
+    Proceed,
     /// The connection is closed; held before AWS, it never happens.
     Abort,
 }
@@ -38,7 +38,7 @@ impl Default for Pause {
 
 impl Pause {
     /// Waits until a call has been held, now or before. Whether one was, within the time.
-    pub async fn paused(&self, within: Duration) -> bool {
+    pub async fn wait_until_held(&self, within: Duration) -> bool {
         let mut changes = self.state.subscribe();
         let arrived = changes.wait_for(|state| state.arrived > 0);
         matches!(tokio::time::timeout(within, arrived).await, Ok(Ok(_)))
@@ -52,33 +52,33 @@ impl Pause {
 
     /// Lets held calls go on, and later ones pass.
     pub fn release(&self) {
-        self.state.send_modify(|state| state.verdict = Some(Verdict::Go));
+        self.state.send_modify(|state| state.outcome = Some(HoldOutcome::Proceed));
     }
 
     /// Closes the connections of held calls. What was held before AWS never happens; later calls pass.
     pub fn abort(&self) {
         self.state.send_modify(|state| {
             // Later calls must pass, so with nothing held there is nothing to abort.
-            state.verdict = Some(if state.held > 0 { Verdict::Abort } else { Verdict::Go });
+            state.outcome = Some(if state.held > 0 { HoldOutcome::Abort } else { HoldOutcome::Proceed });
         });
     }
 
-    /// Holds the calling task until the verdict.
-    pub(crate) async fn hold(&self) -> Verdict {
-        if self.state.borrow().verdict.is_some() {
-            return Verdict::Go;
+    /// Holds the calling task until the outcome.
+    pub(crate) async fn hold(&self) -> HoldOutcome {
+        if self.state.borrow().outcome.is_some() {
+            return HoldOutcome::Proceed;
         }
         self.state.send_modify(|state| {
             state.held += 1;
             state.arrived += 1;
         });
         let mut changes = self.state.subscribe();
-        let verdict = match changes.wait_for(|state| state.verdict.is_some()).await {
-            Ok(state) => state.verdict.unwrap_or(Verdict::Go),
-            Err(_) => Verdict::Go,
+        let outcome = match changes.wait_for(|state| state.outcome.is_some()).await {
+            Ok(state) => state.outcome.unwrap_or(HoldOutcome::Proceed),
+            Err(_) => HoldOutcome::Proceed,
         };
         self.state.send_modify(|state| state.held -= 1);
-        verdict
+        outcome
     }
 }
 
@@ -90,20 +90,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_pause_holds_until_the_verdict_and_later_calls_pass() {
-        for (verdict, settle) in [(Verdict::Go, Pause::release as fn(&Pause)), (Verdict::Abort, Pause::abort)] {
+        for (outcome, settle) in
+            [(HoldOutcome::Proceed, Pause::release as fn(&Pause)), (HoldOutcome::Abort, Pause::abort)]
+        {
             let pause = Pause::default();
-            assert!(!pause.paused(Duration::from_millis(10)).await);
+            assert!(!pause.wait_until_held(Duration::from_millis(10)).await);
             let held = tokio::spawn({
                 let pause = pause.clone();
                 async move { pause.hold().await }
             });
-            assert!(pause.paused(SOON).await);
+            assert!(pause.wait_until_held(SOON).await);
             assert_eq!(pause.held(), 1);
             assert!(!held.is_finished());
             settle(&pause);
-            assert_eq!(held.await.unwrap(), verdict);
+            assert_eq!(held.await.unwrap(), outcome);
             assert_eq!(pause.held(), 0);
-            assert_eq!(pause.hold().await, Verdict::Go);
+            assert_eq!(pause.hold().await, HoldOutcome::Proceed);
         }
     }
 }

@@ -14,9 +14,9 @@ use jiff::SignedDuration;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::answer::{Answer, AwsError};
 use super::call::Call;
 use super::pause::Pause;
+use super::response::{AwsError, AwsResponse};
 
 /// Names a rule of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -24,7 +24,7 @@ pub struct RuleId(pub u64);
 
 /// On which side of the commit a rule acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
+pub enum Phase {
     /// AWS never hears of the call.
     Before,
     /// AWS has done it; only the answer is affected. Calls that AWS refused do not match.
@@ -33,7 +33,7 @@ pub enum When {
 
 /// Which of the matching calls a rule acts on, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum Occurrence {
     Always,
     Nth(u64),
     First(u64),
@@ -41,8 +41,8 @@ pub(crate) enum Turn {
     Every(u64),
 }
 
-impl Turn {
-    pub(crate) fn comes(self, count: u64) -> bool {
+impl Occurrence {
+    pub(crate) fn includes(self, count: u64) -> bool {
         match self {
             Self::Always => true,
             Self::Nth(n) => count == n,
@@ -54,14 +54,14 @@ impl Turn {
 }
 
 /// Changes an answer in any way.
-pub type Rewrite = Arc<dyn Fn(&Call, &mut Answer) + Send + Sync>;
+pub type Rewrite = Arc<dyn Fn(&Call, &mut AwsResponse) + Send + Sync>;
 
 /// What goes wrong.
 #[derive(Clone)]
 pub(super) enum Effect {
     Drop,
     Delay(Duration),
-    Answer(AwsError),
+    Respond(AwsError),
     Deny,
     Html500,
     Pause(Pause),
@@ -77,7 +77,7 @@ impl fmt::Debug for Effect {
         match self {
             Self::Drop => f.write_str("drop the connection"),
             Self::Delay(time) => write!(f, "delay by {time:?}"),
-            Self::Answer(error) => write!(f, "answer {} {}", error.status, error.code),
+            Self::Respond(error) => write!(f, "answer {} {}", error.status, error.code),
             Self::Deny => f.write_str("answer AccessDenied"),
             Self::Html500 => f.write_str("answer 500 in HTML"),
             Self::Pause(_) => f.write_str("hold"),
@@ -116,8 +116,8 @@ pub struct Rule {
     user: Option<String>,
     access_key: Option<String>,
     caller: Option<String>,
-    turn: Turn,
-    when: When,
+    occurrence: Occurrence,
+    phase: Phase,
     effects: Vec<Effect>,
 }
 
@@ -129,8 +129,8 @@ impl Rule {
             user: None,
             access_key: None,
             caller: None,
-            turn: Turn::Always,
-            when: When::Before,
+            occurrence: Occurrence::Always,
+            phase: Phase::Before,
             effects: Vec::new(),
         }
     }
@@ -180,37 +180,37 @@ impl Rule {
 
     /// Only the n-th matching call, counted from 1 and from the moment the rule is added.
     pub fn nth(mut self, n: u64) -> Self {
-        self.turn = Turn::Nth(n);
+        self.occurrence = Occurrence::Nth(n);
         self
     }
 
     /// Only the first n matching calls.
     pub fn first(mut self, n: u64) -> Self {
-        self.turn = Turn::First(n);
+        self.occurrence = Occurrence::First(n);
         self
     }
 
     /// The n-th matching call and all later ones.
     pub fn from(mut self, n: u64) -> Self {
-        self.turn = Turn::From(n);
+        self.occurrence = Occurrence::From(n);
         self
     }
 
     /// Every n-th matching call: 2 makes half of them fail, evenly and repeatably.
     pub fn every(mut self, n: u64) -> Self {
-        self.turn = Turn::Every(n);
+        self.occurrence = Occurrence::Every(n);
         self
     }
 
     /// Acts before AWS hears of the call. The default.
     pub fn before(mut self) -> Self {
-        self.when = When::Before;
+        self.phase = Phase::Before;
         self
     }
 
     /// Acts after AWS has done what was asked; the caller cannot know.
     pub fn after_commit(mut self) -> Self {
-        self.when = When::AfterCommit;
+        self.phase = Phase::AfterCommit;
         self
     }
 
@@ -230,13 +230,13 @@ impl Rule {
     }
 
     /// Answers with this error.
-    pub fn answer(self, error: AwsError) -> Self {
-        self.effect(Effect::Answer(error))
+    pub fn respond_with(self, error: AwsError) -> Self {
+        self.effect(Effect::Respond(error))
     }
 
     /// Answers `Throttling`.
     pub fn throttle(self) -> Self {
-        self.answer(AwsError::throttling())
+        self.respond_with(AwsError::throttling())
     }
 
     /// Answers `AccessDenied` in AWS's words for the call at hand.
@@ -251,7 +251,7 @@ impl Rule {
 
     /// Answers `RequestExpired`.
     pub fn request_expired(self) -> Self {
-        self.answer(AwsError::request_expired())
+        self.respond_with(AwsError::request_expired())
     }
 
     /// Holds the call; see [`Pause`]. Most tests want [`Rules::pause`], which also returns the handle.
@@ -261,7 +261,7 @@ impl Rule {
 
     /// Changes the answer in a way that no other effect does. Runs on whatever answer would have been sent; with
     /// [`Rule::after_commit`] on successes only.
-    pub fn rewrite(self, change: impl Fn(&Call, &mut Answer) + Send + Sync + 'static) -> Self {
+    pub fn rewrite(self, change: impl Fn(&Call, &mut AwsResponse) + Send + Sync + 'static) -> Self {
         self.effect(Effect::Rewrite(Arc::new(change)))
     }
 
@@ -440,15 +440,15 @@ impl Rules {
     }
 
     /// Counts this call for every rule that matches it, and returns the effects of those whose turn it is.
-    pub(super) fn consult(&self, when: When, seen: Seen<'_>) -> Vec<(RuleId, Effect)> {
+    pub(super) fn consult(&self, phase: Phase, seen: Seen<'_>) -> Vec<(RuleId, Effect)> {
         let mut effects = Vec::new();
         let mut acted = false;
-        for entry in self.lock().iter_mut().filter(|entry| entry.rule.when == when) {
+        for entry in self.lock().iter_mut().filter(|entry| entry.rule.phase == phase) {
             if !entry.rule.matches(&seen) {
                 continue;
             }
             entry.hits.matched += 1;
-            if entry.rule.turn.comes(entry.hits.matched) {
+            if entry.rule.occurrence.includes(entry.hits.matched) {
                 entry.hits.acted += 1;
                 acted = true;
                 effects.extend(entry.rule.effects.iter().map(|effect| (entry.id, effect.clone())));
@@ -477,15 +477,15 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(5);
 
-    fn consult(rules: &Rules, when: When, call: &Call) -> usize {
+    fn consult(rules: &Rules, phase: Phase, call: &Call) -> usize {
         let seen = Seen { call, user: call.user_name(), access_key: call.access_key_id(), caller: Some("testing") };
-        rules.consult(when, seen).len()
+        rules.consult(phase, seen).len()
     }
 
     fn acted_on(rule: Rule, calls: &[&Call]) -> Vec<bool> {
         let rules = Rules::default();
         rules.add(rule);
-        calls.iter().map(|call| consult(&rules, When::Before, call) > 0).collect()
+        calls.iter().map(|call| consult(&rules, Phase::Before, call) > 0).collect()
     }
 
     #[test]
@@ -531,11 +531,11 @@ mod tests {
         let rules = Rules::default();
         let call = Call::iam("CreateUser");
         let id = rules.add(Rule::on("CreateUser").after_commit().drop_connection());
-        assert_eq!(consult(&rules, When::Before, &call), 0);
-        assert_eq!(consult(&rules, When::AfterCommit, &call), 1);
+        assert_eq!(consult(&rules, Phase::Before, &call), 0);
+        assert_eq!(consult(&rules, Phase::AfterCommit, &call), 1);
         assert!(rules.remove(id));
         assert!(!rules.remove(id));
-        assert_eq!(consult(&rules, When::AfterCommit, &call), 0);
+        assert_eq!(consult(&rules, Phase::AfterCommit, &call), 0);
         assert_eq!(rules.hits(id), Hits { matched: 1, acted: 1 });
     }
 
@@ -544,7 +544,7 @@ mod tests {
         let rules = Rules::default();
         let id = rules.add(Rule::on_all().throttle());
         assert!(!rules.wait_for_hits(id, 1, Duration::from_millis(10)).await);
-        consult(&rules, When::Before, &Call::iam("GetUser"));
+        consult(&rules, Phase::Before, &Call::iam("GetUser"));
         assert!(rules.wait_for_hits(id, 1, SOON).await);
     }
 }

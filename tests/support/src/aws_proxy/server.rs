@@ -19,15 +19,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::account::Account;
 use super::admin;
-use super::answer::{Answer, AwsError};
 use super::call;
 use super::engine::{Engine, Reply};
-use super::guard::Guard;
-use super::human::Human;
+use super::inspector::Inspector;
 use super::log::CallLog;
+use super::manual_changes::ManualChanges;
+use super::policy_authorizer::PolicyAuthorizer;
+use super::response::{AwsError, AwsResponse};
 use super::rules::Rules;
 use super::strict::Aws;
-use super::truth::Truth;
 use super::upstream::Upstream;
 use crate::ports;
 
@@ -52,7 +52,7 @@ impl StrictAws {
     /// account share its keys, boundaries and names; log and rules are each proxy's own.
     pub async fn start(upstream: SocketAddr, account: Arc<Account>) -> io::Result<Self> {
         // A port that no outgoing connection takes while AWS is away.
-        Self::start_on(ports::free()?, upstream, account).await
+        Self::start_on(ports::reserve()?, upstream, account).await
     }
 
     /// Starts on an address of the caller's choosing, which must be a loopback one: the proxy has an unguarded admin
@@ -101,41 +101,41 @@ impl StrictAws {
 
     /// Reads what is so, past all rules and past the log.
     #[must_use]
-    pub fn truth(&self) -> Truth {
-        Truth::new(self.engine.aws.clone())
+    pub fn inspector(&self) -> Inspector {
+        Inspector::new(self.engine.aws.clone())
     }
 
-    /// From now on the operator may do only what IAM policies allow: none, until [`Guard::enforce`] names some.
+    /// From now on the operator may do only what IAM policies allow: none, until [`PolicyAuthorizer::enforce`] names some.
     #[must_use]
-    pub fn guard(&self) -> Arc<Guard> {
-        let guard = Arc::new(Guard::new(self.account().clone(), self.truth()));
+    pub fn enforce_policies(&self) -> Arc<PolicyAuthorizer> {
+        let guard = Arc::new(PolicyAuthorizer::new(self.account().clone(), self.inspector()));
         self.account().authorize_with(guard.clone());
         guard
     }
 
     /// Acts as a person at the console: past rules, signatures and the log, but by AWS's rules.
     #[must_use]
-    pub fn human(&self) -> Human {
-        Human::new(self.engine.aws.clone())
+    pub fn manual_changes(&self) -> ManualChanges {
+        ManualChanges::new(self.engine.aws.clone())
     }
 
-    /// Closes the port and every connection: connects are refused until [`StrictAws::come_back`].
-    pub async fn go_away(&self) {
+    /// Closes the port and every connection: connects are refused until [`StrictAws::resume_listening`].
+    pub async fn stop_listening(&self) {
         let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(accepting) = accepting {
             accepting.abort();
             // The port is closed once the task is gone, and with it the copies of starting child processes.
             let _ = accepting.await;
-            ports::until_quiet(self.address).await;
+            ports::wait_until_closed(self.address).await;
         }
     }
 
     /// Opens the same port again.
-    pub async fn come_back(&self) -> io::Result<()> {
+    pub async fn resume_listening(&self) -> io::Result<()> {
         if self.accepting.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(());
         }
-        let listener = ports::listen_again(self.address).await?;
+        let listener = ports::rebind(self.address).await?;
         let accepting = tokio::spawn(accept(listener, self.engine.clone()));
         *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
         Ok(())
@@ -203,7 +203,7 @@ impl Service<hyper::Request<Incoming>> for Front {
                 Ok(request) => request,
                 Err(Unreadable::TooLong) => {
                     let error = AwsError::new(413, "RequestEntityTooLarge", "The request is too large.");
-                    return Ok(write(Answer::error(call::Service::Iam, &error), Timestamp::now()));
+                    return Ok(write(AwsResponse::error(call::Service::Iam, &error), Timestamp::now()));
                 }
                 Err(Unreadable::BrokenOff) => return Err(Dropped),
             };
@@ -241,7 +241,7 @@ async fn read(request: hyper::Request<Incoming>) -> Result<call::Request, Unread
     })
 }
 
-fn write(answer: Answer, now: Timestamp) -> Response<Full<Bytes>> {
+fn write(answer: AwsResponse, now: Timestamp) -> Response<Full<Bytes>> {
     Response::builder()
         .status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         .header("content-type", answer.content_type)

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::answer::{Answer, AwsError, request_id};
 use super::call::{Call, Service};
-use super::realm::Realm;
+use super::caller::AccountRef;
+use super::response::{AwsError, AwsResponse, request_id};
 
 /// How long the emulator may take for one call. Its slowest is a list of all users at 5,000 users: about a second.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -33,12 +33,17 @@ impl Upstream {
     }
 
     /// Passes a call on. An answer of any status is `Ok`; `Err` means that there was none, so the outcome is unknown.
-    pub(super) async fn send(&self, realm: &Realm, call: &Call, key_id: Option<&str>) -> Result<Answer, AwsError> {
+    pub(super) async fn send(
+        &self,
+        account_ref: &AccountRef,
+        call: &Call,
+        key_id: Option<&str>,
+    ) -> Result<AwsResponse, AwsError> {
         let url = format!("http://{}/", self.address);
         // The emulator reads service, region and caller from here and checks nothing, so the real signature stays
         // with us.
         let region = match call.service {
-            Service::Iam => realm.iam_region(),
+            Service::Iam => account_ref.iam_region(),
             Service::Sts => call.region.as_str(),
         };
         let authorization = format!(
@@ -51,7 +56,7 @@ impl Upstream {
             .post(url)
             .header("authorization", authorization)
             .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
-            .header("x-moto-account-id", &realm.account)
+            .header("x-moto-account-id", &account_ref.account)
             .body(call.body())
             .send()
             .await
@@ -61,7 +66,7 @@ impl Upstream {
         let content_type = header("content-type").unwrap_or_else(|| "text/xml".to_owned());
         let request_id = header("x-amzn-requestid").unwrap_or_else(request_id);
         let body = response.text().await.map_err(|error| failed(&error))?;
-        Ok(Answer { status, content_type, request_id, body })
+        Ok(AwsResponse { status, content_type, request_id, body })
     }
 }
 

@@ -13,13 +13,13 @@ use std::{
 use awsdeploy_testkit::{
     Error, Result,
     aws_proxy::Account,
-    consumer::{Consumer, ConsumerOptions, Report},
+    consumer::{Consumer, ConsumerOptions, ConsumerReport},
     emulator::AwsAccess,
-    error::chain,
+    error::format_chain,
     install_crypto_provider, kubeconfig,
-    mounted::Mounted,
     rig::Rig,
     run_dir::RunDir,
+    secret_mount::SecretMount,
 };
 use clap::{Parser, Subcommand};
 use tokio::{
@@ -75,10 +75,10 @@ enum Command {
         report: PathBuf,
         /// The milliseconds from one call to the next
         #[arg(long, default_value_t = 100)]
-        every: u64,
+        interval_ms: u64,
         /// Stop by itself after so many seconds
         #[arg(long, default_value_t = 3600)]
-        at_most: u64,
+        max_seconds: u64,
     },
     /// Do nothing until SIGTERM: what holds the namespaces of a pod, where the testkit is the node's only image
     Pause,
@@ -104,23 +104,23 @@ async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Up { dir } => up(&dir).await,
         Command::Mount { kubeconfig, namespace, secret, dir } => mount(&kubeconfig, &namespace, &secret, dir).await,
-        Command::Consume { mount, endpoint, arn, report, every, at_most } => {
+        Command::Consume { mount, endpoint, arn, report, interval_ms, max_seconds } => {
             let options = ConsumerOptions {
-                every: Duration::from_millis(every),
-                at_most: Duration::from_secs(at_most),
+                interval: Duration::from_millis(interval_ms),
+                max_duration: Duration::from_secs(max_seconds),
                 ..ConsumerOptions::new(mount, endpoint, arn)
             };
             consume(options, &report).await
         }
         Command::Pause => pause().await,
         Command::SaKubeconfig { kubeconfig, namespace, name, out } => {
-            kubeconfig::for_service_account(&kubeconfig, &namespace, &name, &out).await
+            kubeconfig::write_for_service_account(&kubeconfig, &namespace, &name, &out).await
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "testkit: {}", chain(&error));
+            let _ = writeln!(io::stderr(), "testkit: {}", format_chain(&error));
             ExitCode::FAILURE
         }
     }
@@ -154,9 +154,9 @@ async fn up(directory: &Path) -> Result<()> {
 async fn mount(kubeconfig: &Path, namespace: &str, secret: &str, directory: PathBuf) -> Result<()> {
     let mut end = End::new()?;
     let client = kubeconfig::client(kubeconfig).await?;
-    let mut mounted = Mounted::follow(client, namespace, secret, directory)?;
+    let mut mounted = SecretMount::start(client, namespace, secret, directory)?;
     tokio::select! {
-        error = mounted.failure() => Err(error),
+        error = mounted.wait_for_failure() => Err(error),
         () = end.comes() => Ok(()),
     }
 }
@@ -185,7 +185,7 @@ async fn pause() -> Result<()> {
     Ok(())
 }
 
-fn write_report(file: &Path, report: &Report) -> Result<()> {
+fn write_report(file: &Path, report: &ConsumerReport) -> Result<()> {
     let json = serde_json::to_string_pretty(report)
         .map_err(|error| Error::Unexpected(format!("the report is no JSON: {error}")))?;
     write_whole(file, &(json + "\n"))

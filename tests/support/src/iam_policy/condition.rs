@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::pattern::{fits, fits_arn};
+use super::pattern::{fits, matches_arn};
 use super::texts;
 
 /// The condition keys of a request, in lower case, with their values.
@@ -64,8 +64,8 @@ impl Condition {
             "StringNotEqualsIgnoreCase" => compare(equal_but_for_case, true),
             "StringLike" => compare(fits, false),
             "StringNotLike" => compare(fits, true),
-            "ArnEquals" | "ArnLike" => compare(fits_arn, false),
-            "ArnNotEquals" | "ArnNotLike" => compare(fits_arn, true),
+            "ArnEquals" | "ArnLike" => compare(matches_arn, false),
+            "ArnNotEquals" | "ArnNotLike" => compare(matches_arn, true),
             _ => return Err(format!("the operator {operator} is not known here")),
         };
         Ok(Self { key: key.to_lowercase(), wanted, test, set, if_exists })

@@ -6,11 +6,11 @@
 //! - `*` and `?` in an ARN stay within the part between two colons; only the last part, the name, may hold more colons.
 //! - A condition on a key that the request does not have is not met, unless its operator says "not", or `IfExists`.
 //!
-//! [`Request::of`] knows what each action of IAM is authorised on, and with which condition keys ([`reference`]).
+//! [`Request::new`] knows what each action of IAM is authorised on, and with which condition keys ([`authorization_reference`]).
 
+pub mod authorization_reference;
 mod condition;
 mod pattern;
-pub mod reference;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +18,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+pub use authorization_reference::Request;
 use condition::Condition;
-pub use reference::Request;
 
 /// One policy document.
 #[derive(Clone, Debug)]
@@ -33,9 +33,9 @@ pub enum Decision {
     /// A statement allows it and none denies it.
     Allowed,
     /// Nothing allows it.
-    NotAllowed,
+    ImplicitDeny,
     /// The statement with this `Sid` denies it.
-    Denied(String),
+    ExplicitDeny(String),
 }
 
 #[derive(Clone, Debug)]
@@ -65,17 +65,17 @@ impl Scope {
 
 /// Asks several policies of one identity together.
 #[must_use]
-pub fn decide(policies: &[Policy], request: &Request) -> Decision {
+pub fn evaluate(policies: &[Policy], request: &Request) -> Decision {
     let mut allowed = false;
     for statement in policies.iter().flat_map(|policy| &policy.statements) {
-        if statement.speaks_of(request) {
+        if statement.matches(request) {
             if !statement.allow {
-                return Decision::Denied(statement.sid.clone());
+                return Decision::ExplicitDeny(statement.sid.clone());
             }
             allowed = true;
         }
     }
-    if allowed { Decision::Allowed } else { Decision::NotAllowed }
+    if allowed { Decision::Allowed } else { Decision::ImplicitDeny }
 }
 
 impl Policy {
@@ -101,8 +101,8 @@ impl Policy {
 
     /// Asks this policy alone.
     #[must_use]
-    pub fn decide(&self, request: &Request) -> Decision {
-        decide(std::slice::from_ref(self), request)
+    pub fn evaluate(&self, request: &Request) -> Decision {
+        evaluate(std::slice::from_ref(self), request)
     }
 }
 
@@ -129,10 +129,10 @@ impl Statement {
         Ok(Self { sid, allow, actions, resources, conditions })
     }
 
-    fn speaks_of(&self, request: &Request) -> bool {
+    fn matches(&self, request: &Request) -> bool {
         let action = request.action.to_lowercase();
         self.actions.covers(|pattern| pattern::fits(&pattern.to_lowercase(), &action))
-            && self.resources.covers(|pattern| pattern == "*" || pattern::fits_arn(pattern, &request.resource))
+            && self.resources.covers(|pattern| pattern == "*" || pattern::matches_arn(pattern, &request.resource))
             && self.conditions.iter().all(|condition| condition.holds(&request.context))
     }
 }

@@ -29,7 +29,7 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
 }
 
 /// Whether an ARN fits: part by part, the sixth being all the rest.
-pub(super) fn fits_arn(pattern: &str, arn: &str) -> bool {
+pub(super) fn matches_arn(pattern: &str, arn: &str) -> bool {
     let parts = |text: &'_ str| text.splitn(6, ':').map(str::to_owned).collect::<Vec<_>>();
     let (pattern, arn) = (parts(pattern), parts(arn));
     pattern.len() == arn.len() && pattern.iter().zip(&arn).all(|(pattern, part)| fits(pattern, part))
@@ -68,7 +68,7 @@ mod tests {
             ("arn:*:user/a/b/u", false),
             ("arn:*", false),
         ] {
-            assert_eq!(fits_arn(pattern, user), wanted, "{pattern}");
+            assert_eq!(matches_arn(pattern, user), wanted, "{pattern}");
         }
     }
 }

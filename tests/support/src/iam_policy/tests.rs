@@ -9,7 +9,7 @@ const USER: &str = "arn:aws:iam::123456789012:user/awsdeploy/u";
 fn ask(statements: &Value, action: &str, context: &[(&str, &[&str])]) -> Decision {
     let policy = Policy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
     let context = context.iter().map(|(key, values)| (*key, values.iter().map(|&value| value.to_owned()).collect()));
-    policy.decide(&Request::of(action, USER, context).unwrap())
+    policy.evaluate(&Request::new(action, USER, context).unwrap())
 }
 
 fn allow(condition: &Value) -> Value {
@@ -20,15 +20,15 @@ fn allow(condition: &Value) -> Value {
 fn nothing_is_allowed_unless_it_is_said_and_a_deny_wins() {
     let user = |effect: &str| json!({"Sid": effect, "Effect": effect, "Action": "IAM:get*", "Resource": USER});
     assert_eq!(ask(&json!([user("Allow")]), "iam:GetUser", &[]), Decision::Allowed);
-    assert_eq!(ask(&json!([user("Allow")]), "iam:TagUser", &[]), Decision::NotAllowed);
+    assert_eq!(ask(&json!([user("Allow")]), "iam:TagUser", &[]), Decision::ImplicitDeny);
     for both in [json!([user("Allow"), user("Deny")]), json!([user("Deny"), user("Allow")])] {
-        assert_eq!(ask(&both, "iam:GetUser", &[]), Decision::Denied("Deny".to_owned()));
+        assert_eq!(ask(&both, "iam:GetUser", &[]), Decision::ExplicitDeny("Deny".to_owned()));
     }
     let but = json!({"Effect": "Allow", "NotAction": "iam:TagUser", "NotResource": "arn:aws:iam::123456789012:user/x"});
     assert_eq!(ask(&but, "iam:GetUser", &[]), Decision::Allowed);
-    assert_eq!(ask(&but, "iam:TagUser", &[]), Decision::NotAllowed);
+    assert_eq!(ask(&but, "iam:TagUser", &[]), Decision::ImplicitDeny);
     let elsewhere = json!({"Effect": "Allow", "Action": "*", "Resource": "arn:aws:iam::123456789012:user/other/*"});
-    assert_eq!(ask(&elsewhere, "iam:GetUser", &[]), Decision::NotAllowed);
+    assert_eq!(ask(&elsewhere, "iam:GetUser", &[]), Decision::ImplicitDeny);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn a_condition_on_a_key_that_the_action_does_not_know_is_never_met() {
     let limited = json!([allow(&json!({"StringEquals": {"iam:PermissionsBoundary": "b"}}))]);
     let boundary: &[(&str, &[&str])] = &[("iam:PermissionsBoundary", &["b"])];
     assert_eq!(ask(&limited, "iam:PutUserPolicy", boundary), Decision::Allowed);
-    assert_eq!(ask(&limited, "iam:CreateAccessKey", boundary), Decision::NotAllowed);
+    assert_eq!(ask(&limited, "iam:CreateAccessKey", boundary), Decision::ImplicitDeny);
 }
 
 #[test]
@@ -99,6 +99,6 @@ fn what_is_not_known_is_refused_and_never_guessed() {
     let twice = json!({"Version": "2012-10-17", "Statement": [allow(&json!({})), allow(&json!({}))]});
     assert!(Policy::parse(&twice).unwrap_err().contains("two statements"));
     assert!(Policy::parse(&json!({"Statement": []})).unwrap_err().contains("Version"));
-    assert!(Request::of("iam:Unheard", USER, []).unwrap_err().contains("iam:Unheard"));
-    assert!(Request::of("iam:AddUserToGroup", USER, []).unwrap_err().contains("not authorised on"));
+    assert!(Request::new("iam:Unheard", USER, []).unwrap_err().contains("iam:Unheard"));
+    assert!(Request::new("iam:AddUserToGroup", USER, []).unwrap_err().contains("not authorised on"));
 }

@@ -62,7 +62,7 @@ impl KubeLog {
 
     /// The sequence number of the newest call.
     #[must_use]
-    pub fn mark(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.lock().last().map_or(0, |record| record.seq)
     }
 

@@ -7,7 +7,7 @@
 //!
 //! The rule language is that of [`crate::aws_proxy`]: match by verb, resource, name and the n-th time; before the call
 //! reaches the API server or after it has committed it; then an effect. Watches are streams, so they have switches of
-//! their own: [`KubeProxy::freeze_watches`], [`KubeProxy::thaw_watches`], [`KubeProxy::cut_watches`].
+//! their own: [`KubeProxy::stall_watches`], [`KubeProxy::resume_watches`], [`KubeProxy::expire_watches`].
 
 mod call;
 mod log;

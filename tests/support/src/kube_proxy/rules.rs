@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::call::KubeCall;
-use crate::aws_proxy::{Pause, Turn, When};
+use crate::aws_proxy::{Occurrence, Pause, Phase};
 
 /// What goes wrong.
 #[derive(Clone)]
@@ -26,8 +26,8 @@ pub struct KubeRule {
     resource: Option<String>,
     name: Option<String>,
     mutating: Option<bool>,
-    turn: Turn,
-    when: When,
+    occurrence: Occurrence,
+    phase: Phase,
     effects: Vec<Effect>,
 }
 
@@ -38,8 +38,8 @@ impl KubeRule {
             resource: resource.map(str::to_owned),
             name: None,
             mutating,
-            turn: Turn::Always,
-            when: When::Before,
+            occurrence: Occurrence::Always,
+            phase: Phase::Before,
             effects: Vec::new(),
         }
     }
@@ -72,25 +72,25 @@ impl KubeRule {
 
     /// Only the n-th matching call, counted from 1.
     pub fn nth(mut self, n: u64) -> Self {
-        self.turn = Turn::Nth(n);
+        self.occurrence = Occurrence::Nth(n);
         self
     }
 
     /// Only the first n matching calls.
     pub fn first(mut self, n: u64) -> Self {
-        self.turn = Turn::First(n);
+        self.occurrence = Occurrence::First(n);
         self
     }
 
     /// Every n-th matching call.
     pub fn every(mut self, n: u64) -> Self {
-        self.turn = Turn::Every(n);
+        self.occurrence = Occurrence::Every(n);
         self
     }
 
     /// Acts once the API server has done what was asked. Calls that it refused do not match.
     pub fn after_commit(mut self) -> Self {
-        self.when = When::AfterCommit;
+        self.phase = Phase::AfterCommit;
         self
     }
 
@@ -111,7 +111,7 @@ impl KubeRule {
 
     /// Answers with this status and reason: 409 `Conflict`, 410 `Expired`, 429 `TooManyRequests`, 503
     /// `ServiceUnavailable`, 504 `Timeout`.
-    pub fn answer(self, status: u16, reason: &'static str) -> Self {
+    pub fn respond_with(self, status: u16, reason: &'static str) -> Self {
         self.effect(Effect::Answer(status, reason))
     }
 
@@ -173,12 +173,12 @@ impl KubeRules {
         }
     }
 
-    pub(super) fn consult(&self, when: When, call: &KubeCall) -> Vec<Effect> {
+    pub(super) fn consult(&self, phase: Phase, call: &KubeCall) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        for (rule, matched) in entries.iter_mut().filter(|(rule, _)| rule.when == when && rule.matches(call)) {
+        for (rule, matched) in entries.iter_mut().filter(|(rule, _)| rule.phase == phase && rule.matches(call)) {
             *matched += 1;
-            if rule.turn.comes(*matched) {
+            if rule.occurrence.includes(*matched) {
                 effects.extend(rule.effects.iter().cloned());
             }
         }

@@ -39,7 +39,7 @@ use super::{
 };
 use crate::{
     Result,
-    aws_proxy::{Verdict, When},
+    aws_proxy::{HoldOutcome, Phase},
     error::Context as _,
     kubeconfig, ports,
 };
@@ -97,7 +97,7 @@ impl KubeProxy {
         // A retry here would hide from the log what reached the API server.
         config.default_retry = false;
         let upstream = Client::try_from(config).context(what)?;
-        let address = ports::free().context(|| "find a port for the Kubernetes proxy".into())?;
+        let address = ports::reserve().context(|| "find a port for the Kubernetes proxy".into())?;
         let listener = TcpListener::bind(address).await.context(|| format!("listen on {address}"))?;
         let engine = Arc::new(Engine {
             upstream,
@@ -106,7 +106,7 @@ impl KubeProxy {
             streams: watch::Sender::new(Streams::default()),
             answers: Mutex::default(),
         });
-        kubeconfig::for_plain_http(file, &format!("http://{address}"))?;
+        kubeconfig::write_for_plain_http(file, &format!("http://{address}"))?;
         let accepting = tokio::spawn(accept(listener, Arc::clone(&engine)));
         Ok(Self { engine, address, accepting })
     }
@@ -130,17 +130,17 @@ impl KubeProxy {
     }
 
     /// Watches stay open and tell nothing any more, as a network that swallows packets does.
-    pub fn freeze_watches(&self) {
+    pub fn stall_watches(&self) {
         self.engine.streams.send_modify(|streams| streams.frozen = true);
     }
 
     /// Frozen watches go on where they were.
-    pub fn thaw_watches(&self) {
+    pub fn resume_watches(&self) {
         self.engine.streams.send_modify(|streams| streams.frozen = false);
     }
 
     /// Ends every watch with 410 `Expired`: the client has to list anew.
-    pub fn cut_watches(&self) {
+    pub fn expire_watches(&self) {
         self.engine.streams.send_modify(|streams| streams.cuts += 1);
     }
 }
@@ -204,7 +204,7 @@ impl Engine {
         let call = KubeCall::parse(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &body);
         let seq = self.log.open(&call);
         let question = head.uri.to_string();
-        if let Some(answer) = self.strike(When::Before, &call, &question).await? {
+        if let Some(answer) = self.strike(Phase::Before, &call, &question).await? {
             self.log.note(seq, |record| record.status = Some(answer.status().as_u16()));
             return Ok(answer);
         }
@@ -234,7 +234,7 @@ impl Engine {
                     answers.insert(question.clone(), (answer.status, body.clone()));
                 }
             }
-            if let Some(instead) = self.strike(When::AfterCommit, &call, &question).await? {
+            if let Some(instead) = self.strike(Phase::AfterCommit, &call, &question).await? {
                 self.log.note(seq, |record| record.status = Some(instead.status().as_u16()));
                 return Ok(instead);
             }
@@ -245,11 +245,11 @@ impl Engine {
 
     async fn strike(
         &self,
-        when: When,
+        phase: Phase,
         call: &KubeCall,
         question: &str,
     ) -> std::result::Result<Option<Response<AnyBody>>, Dropped> {
-        for effect in self.rules.consult(when, call) {
+        for effect in self.rules.consult(phase, call) {
             match effect {
                 Effect::Drop => return Err(Dropped),
                 Effect::Delay(time) => tokio::time::sleep(time).await,
@@ -258,7 +258,7 @@ impl Engine {
                     return Ok(Some(failure(status, reason)));
                 }
                 Effect::Pause(pause) => {
-                    if pause.hold().await == Verdict::Abort {
+                    if pause.hold().await == HoldOutcome::Abort {
                         return Err(Dropped);
                     }
                 }

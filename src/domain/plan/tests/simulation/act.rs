@@ -100,7 +100,7 @@ impl Simulation {
             Act::Rotate => {
                 let value = now.to_string();
                 let annotations = self.cloud.resource.metadata.annotations.get_or_insert_default();
-                annotations.insert(crate::api::mark::ANNOTATION_ROTATE.to_owned(), value);
+                annotations.insert(crate::api::well_known::ANNOTATION_ROTATE.to_owned(), value);
             }
             Act::Every(amount) => {
                 self.rotation(|rotation| rotation.every = Some(format!("{}d", 2 + amount % 60)));
@@ -141,7 +141,7 @@ impl Simulation {
                 let journal = self.cloud.secrets.get(&self.cloud.target().journal_name);
                 let journal = journal.and_then(|held| Journal::decode(&held.content.data["journal"]).ok());
                 let ambiguous = journal.is_some_and(|journal| {
-                    matches!(journal.mode, Mode::Intent { .. }) && now < journal.started_at + mins(6)
+                    matches!(journal.phase, AttemptPhase::Intent { .. }) && now < journal.started_at + mins(6)
                 });
                 if self.cloud.user.is_some() && self.cloud.living().count() < 2 && !ambiguous {
                     // Not in the very second in which the next attempt begins either.

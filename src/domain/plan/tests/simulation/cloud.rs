@@ -4,7 +4,7 @@
 use super::*;
 use crate::domain::{
     owner::Ownership,
-    secret::{self, Content, KeyMaterial},
+    secret::{self, KeyMaterial, SecretContent},
 };
 
 /// Name of the IAM user.
@@ -53,7 +53,7 @@ pub(super) struct Held {
     pub(super) uid: String,
     pub(super) version: u64,
     pub(super) owner: Option<String>,
-    pub(super) content: Content,
+    pub(super) content: SecretContent,
     pub(super) immutable: bool,
 }
 
@@ -183,23 +183,23 @@ impl Cloud {
     // --- names ---------------------------------------------------------------------------------
 
     pub(super) fn target(&self) -> Target {
-        Target::of(&self.resource, "cluster").unwrap()
+        Target::from_resource(&self.resource, "cluster").unwrap()
     }
 
     pub(super) fn desired(&self) -> Desired {
-        let grant = Grant { on_quarantine: self.on_quarantine, ..Grant::simplest() };
+        let grant = Grant { on_quarantine: self.on_quarantine, ..Grant::minimal() };
         let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: true };
         validate(&self.resource, &self.target(), &grant, &account, &Settings::default()).unwrap()
     }
 
     pub(super) fn is_our_user(&self) -> bool {
-        self.user.as_ref().is_some_and(|user| self.target().owner.of(&user.tags) == Ownership::Ours)
+        self.user.as_ref().is_some_and(|user| self.target().owner.classify(&user.tags) == Ownership::Ours)
     }
 
     /// Our target Secret and the id of the key in it.
     pub(super) fn published(&self) -> Option<(&Held, PublishedFacts)> {
         let held = self.secrets.get(&self.target().secret_name).filter(|held| held.owner.as_deref() == Some(OWNER))?;
-        Some((held, secret::facts(&held.content, held.immutable, None)))
+        Some((held, secret::read_facts(&held.content, held.immutable, None)))
     }
 
     pub(super) fn living(&self) -> impl Iterator<Item = (&String, &Life)> {
@@ -213,11 +213,11 @@ impl Cloud {
 
     // --- IAM -----------------------------------------------------------------------------------
 
-    pub(super) fn read_iam(&self) -> Iam {
+    pub(super) fn read_iam(&self) -> CurrentUser {
         let Some(user) = self.user.as_ref().filter(|user| self.now >= user.made_at + self.lag) else {
-            return Iam::Absent;
+            return CurrentUser::Absent;
         };
-        Iam::Found(self.shown(user))
+        CurrentUser::Found(self.shown(user))
     }
 
     fn shown(&self, user: &CloudUser) -> IamUser {
@@ -236,8 +236,8 @@ impl Cloud {
                 .collect(),
             grants: Some(user.grants.clone()),
             boundary: None,
-            leftovers: None,
-            login: None,
+            deletion_blockers: None,
+            login_profile: None,
         }
     }
 
@@ -309,7 +309,7 @@ impl Cloud {
         id
     }
 
-    pub(super) fn deactivate(&mut self, id: &str, why: Why) -> Result<bool, Fail> {
+    pub(super) fn deactivate(&mut self, id: &str, why: RetireReason) -> Result<bool, Fail> {
         self.write(|cloud| {
             let there = cloud.living().any(|(key, _)| key == id);
             if there {
@@ -320,7 +320,7 @@ impl Cloud {
         })
     }
 
-    pub(super) fn delete_key(&mut self, id: &str, why: Why) -> Result<(), Fail> {
+    pub(super) fn delete_key(&mut self, id: &str, why: RetireReason) -> Result<(), Fail> {
         self.write(|cloud| {
             if cloud.living().any(|(key, _)| key == id) {
                 cloud.audit_end(id, why);
@@ -355,7 +355,7 @@ impl Cloud {
 
     // --- Kubernetes ----------------------------------------------------------------------------
 
-    pub(super) fn create_secret(&mut self, name: &str, content: &Content) -> Result<Held, Fail> {
+    pub(super) fn create_secret(&mut self, name: &str, content: &SecretContent) -> Result<Held, Fail> {
         self.write(|cloud| {
             if cloud.secrets.contains_key(name) {
                 return Err(Fail::AlreadyExists);
@@ -374,7 +374,12 @@ impl Cloud {
         })
     }
 
-    pub(super) fn replace_secret(&mut self, held: &Held, owner: Option<&str>, content: &Content) -> Result<Held, Fail> {
+    pub(super) fn replace_secret(
+        &mut self,
+        held: &Held,
+        owner: Option<&str>,
+        content: &SecretContent,
+    ) -> Result<Held, Fail> {
         self.write(|cloud| {
             let found = cloud.secrets.get(&held.name).ok_or(Fail::NotFound)?.clone();
             if (&found.uid, found.version) != (&held.uid, held.version) {
@@ -413,7 +418,7 @@ impl Cloud {
             if !present && cloud.is_our_user() {
                 cloud.violated("S8: the finalizer goes while the user is there and ours");
             }
-            let finalizers = present.then(|| vec![crate::api::mark::FINALIZER.to_owned()]);
+            let finalizers = present.then(|| vec![crate::api::well_known::FINALIZER.to_owned()]);
             cloud.resource.metadata.finalizers = finalizers;
             Ok(())
         })
@@ -427,31 +432,33 @@ impl Cloud {
     // --- the auditor ---------------------------------------------------------------------------
 
     /// S1, S3 and S5, when we are about to set a key Inactive or to delete it.
-    fn audit_end(&mut self, id: &str, why: Why) {
+    fn audit_end(&mut self, id: &str, why: RetireReason) {
         let life = self.keys[id].clone();
-        let forced = why == Why::Cleanup && self.resource.spec.deletion_policy == DeletionPolicy::Force;
+        let forced = why == RetireReason::Cleanup && self.resource.spec.deletion_policy == DeletionPolicy::Force;
         if !life.ours && !forced {
             self.violated(format!("S5: foreign key {id} is touched ({why:?})"));
         }
-        if !life.active || matches!(why, Why::Suspended | Why::Cleanup) {
+        if !life.active || matches!(why, RetireReason::Suspended | RetireReason::Cleanup) {
             return;
         }
-        let suspends = why == Why::Quarantined && self.on_quarantine == OnQuarantine::Suspend;
+        let suspends = why == RetireReason::Quarantined && self.on_quarantine == OnQuarantine::Suspend;
         if !suspends && self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.intact) {
             self.violated(format!("S1: {id} is ended ({why:?}) while it is published"));
         }
         let overlap = self.desired().key.map_or(SignedDuration::ZERO, |key| key.overlap);
         let over = life.superseded_at.is_some_and(|since| self.now >= since + overlap);
-        if matches!(why, Why::Retired | Why::HeldLongEnough) && !over && !life.excused {
+        if matches!(why, RetireReason::OverlapEnded | RetireReason::HoldExpired) && !over && !life.excused {
             self.violated(format!("S3: {id} is retired before its overlap is over"));
         }
         let held = self.desired().key.and_then(|key| key.hold_while_used);
         let held = held.is_some_and(|hold| life.superseded_at.is_none_or(|since| self.now < since + overlap + hold));
         let used = life.used_at.is_some_and(|at| self.now < at + super::operator::settings().last_used_window);
-        if (why == Why::Retired && held && used || why == Why::HeldLongEnough && held) && !life.excused {
+        if (why == RetireReason::OverlapEnded && held && used || why == RetireReason::HoldExpired && held)
+            && !life.excused
+        {
             self.violated(format!("hold: {id} is retired ({why:?}) while it is used"));
         }
-        if why == Why::Quarantined && self.user.as_ref().is_none_or(|user| user.quarantined_at.is_none()) {
+        if why == RetireReason::Quarantined && self.user.as_ref().is_none_or(|user| user.quarantined_at.is_none()) {
             self.violated(format!("{id} is ended for a quarantine that is over"));
         }
     }
@@ -475,13 +482,14 @@ impl Cloud {
         if held.name == self.target().journal_name || held.owner.is_none() {
             return;
         }
-        let facts = secret::facts(&held.content, held.immutable, None);
-        let before = self.secrets.get(&held.name).map(|before| secret::facts(&before.content, before.immutable, None));
+        let facts = secret::read_facts(&held.content, held.immutable, None);
+        let before =
+            self.secrets.get(&held.name).map(|before| secret::read_facts(&before.content, before.immutable, None));
         if before.is_some_and(|before| before.key_id == facts.key_id && before.intact == facts.intact) {
             return;
         }
         let id = facts.key_id.clone();
-        let Some(key) = secret::material(&held.content) else {
+        let Some(key) = secret::read_key(&held.content) else {
             return self
                 .violated(format!("S2: Secret {} is written with parts that do not belong together", held.name));
         };

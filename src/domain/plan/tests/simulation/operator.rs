@@ -6,14 +6,14 @@ use super::{
     *,
 };
 use crate::{
-    api::mark,
+    api::well_known,
     domain::{
         backoff::{self, ErrorClass},
         console::ConsoleSecret,
+        current_state::LastUse,
         owner::Ownership,
         schedule::spread_permille,
-        secret::{self, Content, KeyMaterial, Publication},
-        world::LastUse,
+        secret::{self, KeyMaterial, Publication, SecretContent},
     },
 };
 
@@ -24,7 +24,7 @@ const MOST_EFFECTS: usize = 64;
 /// What the process knows; lost with it.
 #[derive(Clone, Default)]
 pub(super) struct Operator {
-    iam: Option<(Iam, Timestamp, Option<i64>)>,
+    iam: Option<(CurrentUser, Timestamp, Option<i64>)>,
     verification: Option<Verification>,
     unseen_since: Option<Timestamp>,
     last_used: BTreeMap<String, LastUse>,
@@ -59,7 +59,7 @@ pub(super) fn settings() -> Settings {
 }
 
 struct Observed {
-    world: World,
+    current: CurrentState,
     held: Option<Held>,
     attempt: Option<Held>,
 }
@@ -90,19 +90,19 @@ impl Operator {
             return End::Left;
         }
         let Pass { cloud, seen, target, .. } = pass;
-        report(status, cloud, &seen.world, &target, !errors.is_empty());
+        report(status, cloud, &seen.current, &target, !errors.is_empty());
         // S7: nothing that is told holds a secret.
         let told = format!("{plan:?} {status:?}");
         if told.contains("SECRET-") {
             cloud.violated(format!("S7: key material in {told}"));
         }
-        if plan.effects.is_empty() && plan.wake_at.is_some_and(|at| at <= cloud.now) {
+        if plan.effects.is_empty() && plan.requeue_at.is_some_and(|at| at <= cloud.now) {
             cloud.violated(format!("busy loop: nothing to do and a wake-up in the past, {plan:?}"));
         }
         let permille = spread_permille(OWNER);
         let failures = status.failed_attempts.max(1);
         let retries = errors.iter().map(|fail| cloud.now + backoff::delay(class(*fail), failures, permille, RESYNC));
-        End::Wake(plan.wake_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
+        End::Wake(plan.requeue_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
     }
 
     /// The clock is set back. What the process times by a clock of its own goes on.
@@ -141,14 +141,14 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let attempt = cloud.secrets.get(&target.journal_name).cloned();
     let foreign = |held: &Held| (held.owner.as_deref() != Some(OWNER)).then(|| "somebody's".to_owned());
     let (published, held) = match held {
-        None => (Published::Missing, None),
+        None => (PublishedSecret::Missing, None),
         Some(held) => match foreign(&held) {
-            Some(whose) => (Published::Foreign(whose), None),
+            Some(whose) => (PublishedSecret::Foreign(whose), None),
             None => (published(Some(&held), desired), Some(held)),
         },
     };
     let same = status.generation == generation;
-    let reported = Reported {
+    let hints = StatusHints {
         inactive_since: status.inactive_since.clone(),
         failed_attempts: if same { status.failed_attempts } else { 0 },
         last_failure: status.last_failure.filter(|_| same),
@@ -158,39 +158,39 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         tag_keys: status.tag_keys.clone(),
     };
     let finalizer = cloud.resource.metadata.finalizers.is_some();
-    let ours = matches!(&iam, Iam::Found(found) if target.owner.of(&found.tags) == Ownership::Ours);
+    let ours = matches!(&iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
     let unseen = !ours && cloud.resource.metadata.deletion_timestamp.is_some();
     operator.unseen_since = unseen.then(|| operator.unseen_since.unwrap_or(cloud.now));
-    let no_user = operator.unseen_since.map(|since| NoUser::Unseen { since });
-    let world = World {
+    let user_absence = operator.unseen_since.map(|since| UserAbsence::NotObserved { since });
+    let current = CurrentState {
         iam,
         keys_read_at,
         grants_live: keys_read_at.is_some(),
         published,
-        journal: attempt.as_ref().map_or(JournalSeen::None, seen),
+        journal: attempt.as_ref().map_or(JournalSecret::None, seen),
         verification: operator.verification.clone(),
         console: ConsoleSecret::Missing,
         last_used: operator.last_used.clone(),
         last_used_failed: false,
         workloads: BTreeMap::new(),
-        gone: BTreeSet::new(),
-        reported,
+        deleted_keys: BTreeSet::new(),
+        hints,
         finalizer,
         user_sync_failed: false,
-        no_user,
+        user_absence,
     };
-    Observed { world, held, attempt }
+    Observed { current, held, attempt }
 }
 
-fn published(held: Option<&Held>, desired: Option<&Desired>) -> Published {
-    let facts = |held: &Held| secret::facts(&held.content, held.immutable, desired.map(|desired| &desired.secret));
-    held.map_or(Published::Missing, |held| Published::Ours(facts(held)))
+fn published(held: Option<&Held>, desired: Option<&Desired>) -> PublishedSecret {
+    let facts = |held: &Held| secret::read_facts(&held.content, held.immutable, desired.map(|desired| &desired.secret));
+    held.map_or(PublishedSecret::Missing, |held| PublishedSecret::Ours(facts(held)))
 }
 
-fn seen(attempt: &Held) -> JournalSeen {
+fn seen(attempt: &Held) -> JournalSecret {
     match Journal::decode(&attempt.content.data["journal"]) {
-        Ok(journal) => JournalSeen::Attempt { attempt: attempt.uid.clone(), journal },
-        Err(error) => JournalSeen::Unknown(error.to_string()),
+        Ok(journal) => JournalSecret::Attempt { attempt: attempt.uid.clone(), journal },
+        Err(error) => JournalSecret::Unknown(error.to_string()),
     }
 }
 
@@ -199,9 +199,9 @@ fn staged(attempt: Option<&Held>, key_id: &str) -> Option<KeyMaterial> {
     Some(KeyMaterial { id: key_id.to_owned(), secret: secret.into() })
 }
 
-fn journal_content(journal: &Journal, key: Option<&KeyMaterial>) -> Content {
+fn journal_content(journal: &Journal, key: Option<&KeyMaterial>) -> SecretContent {
     use secrecy::ExposeSecret;
-    let mut content = Content::default();
+    let mut content = SecretContent::default();
     content.data.insert("journal".into(), journal.encode());
     if let Some(key) = key {
         content.data.insert("secretAccessKey".into(), key.secret.expose_secret().as_bytes().to_vec());
@@ -209,10 +209,10 @@ fn journal_content(journal: &Journal, key: Option<&KeyMaterial>) -> Content {
     content
 }
 
-fn report(status: &mut Status, cloud: &Cloud, world: &World, target: &Target, failed: bool) {
+fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, target: &Target, failed: bool) {
     status.generation = cloud.resource.metadata.generation;
-    let published = world.published();
-    if let Some(user) = world.user() {
+    let published = current.published();
+    if let Some(user) = current.user() {
         status.user_id = Some(user.id.clone());
         status.tag_keys = cloud.resource.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect();
         let inactive = user.keys.iter().filter(|key| !key.active);
@@ -237,13 +237,14 @@ impl Pass<'_> {
         for _ in 0..MOST_EFFECTS {
             let plan = self.plan();
             let Some(effect) = plan.effects.first() else { return Some(plan) };
-            if !effect.may_be_done_on(&self.seen.world, &settings()) {
-                let (failed, finalizer) = (self.seen.world.user_sync_failed, self.seen.world.finalizer);
-                let removed = self.seen.world.no_user.filter(|no_user| *no_user == NoUser::Removed);
+            if !effect.can_run_on(&self.seen.current, &settings()) {
+                let (failed, finalizer) = (self.seen.current.user_sync_failed, self.seen.current.finalizer);
+                let removed =
+                    self.seen.current.user_absence.filter(|user_absence| *user_absence == UserAbsence::Removed);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
-                self.seen.world.user_sync_failed = failed;
-                self.seen.world.finalizer = finalizer;
-                self.seen.world.no_user = removed.or(self.seen.world.no_user);
+                self.seen.current.user_sync_failed = failed;
+                self.seen.current.finalizer = finalizer;
+                self.seen.current.user_absence = removed.or(self.seen.current.user_absence);
                 continue;
             }
             if !matches!(effect, Effect::VerifyKey(_)) {
@@ -252,7 +253,7 @@ impl Pass<'_> {
             let result = self.perform(effect);
             self.cloud.audit_moment();
             match (&result, &mut self.operator.iam) {
-                (Ok(()), Some((iam, ..))) => iam.clone_from(&self.seen.world.iam),
+                (Ok(()), Some((iam, ..))) => iam.clone_from(&self.seen.current.iam),
                 _ => self.operator.iam = None,
             }
             if self.left {
@@ -265,7 +266,7 @@ impl Pass<'_> {
                     self.cloud.note(format!("    {fail:?}"));
                     errors.push(fail);
                     if effect.is_user_sync() && self.desired.is_some() {
-                        self.seen.world.user_sync_failed = true;
+                        self.seen.current.user_sync_failed = true;
                         continue;
                     }
                     return Some(plan);
@@ -277,12 +278,12 @@ impl Pass<'_> {
     }
 
     fn plan(&self) -> Plan {
-        let (world, now, settings) = (&self.seen.world, self.cloud.now, settings());
+        let (current, now, settings) = (&self.seen.current, self.cloud.now, settings());
         if let Some(desired) = &self.desired {
-            plan(desired, world, now, &settings)
+            plan(desired, current, now, &settings)
         } else {
             let policy = self.cloud.resource.spec.deletion_policy;
-            cleanup(&self.target, Leaving { policy }, world, now, &settings)
+            plan_cleanup(&self.target, policy, current, now, &settings)
         }
     }
 
@@ -291,11 +292,11 @@ impl Pass<'_> {
         match effect {
             Effect::AddFinalizer => {
                 self.cloud.set_finalizer(true)?;
-                self.seen.world.finalizer = true;
+                self.seen.current.finalizer = true;
             }
             Effect::CreateUser => {
                 let tags = self.desired.as_ref().map(|desired| desired.tags.clone()).unwrap_or_default();
-                self.seen.world.iam = Iam::Found(self.cloud.create_user(&tags)?);
+                self.seen.current.iam = CurrentUser::Found(self.cloud.create_user(&tags)?);
             }
             Effect::TagUser(tags) => {
                 self.cloud.change_user(|user| user.tags.extend(tags.clone()))?;
@@ -305,7 +306,8 @@ impl Pass<'_> {
                 self.cloud.change_user(|user| user.tags.retain(|key, _| !keys.contains(key)))?;
                 self.changed(|user| user.tags.retain(|key, _| !keys.contains(key)));
                 if self.desired.is_none() {
-                    (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed));
+                    (self.seen.current.iam, self.seen.current.user_absence) =
+                        (CurrentUser::Absent, Some(UserAbsence::Removed));
                 }
             }
             Effect::DetachPolicy(arn) if arn == QUARANTINE && self.desired.is_some() => {
@@ -327,12 +329,12 @@ impl Pass<'_> {
             | Effect::RemovePassword
             | Effect::DeleteConsoleSecret
             | Effect::ReleaseConsoleSecret
-            | Effect::Adopt(_)
+            | Effect::AdoptUser(_)
             | Effect::ReadWorkloads(_)
-            | Effect::Restart(..)
-            | Effect::NoteRestarts(_)
-            | Effect::RemoveLeftover(_) => panic!("nobody declared what {effect} is for"),
-            Effect::MintKey { known, previous_secret } => {
+            | Effect::RestartWorkload(..)
+            | Effect::RecordRestarts(_)
+            | Effect::RemoveDeletionBlocker(_) => panic!("nobody declared what {effect} is for"),
+            Effect::CreateKey { known, previous_secret } => {
                 self.mint(known, previous_secret.as_ref())?;
                 self.operator.verification = None;
             }
@@ -345,7 +347,7 @@ impl Pass<'_> {
                 let successes = if self.cloud.accepts(&key) { before + 1 } else { 0 };
                 let verification = Verification { key_id: id.clone(), successes, last_at: self.cloud.now };
                 self.operator.verification = Some(verification.clone());
-                self.seen.world.verification = Some(verification);
+                self.seen.current.verification = Some(verification);
             }
             Effect::Publish { key_id, left_behind } => {
                 self.publish(key_id, left_behind.as_ref())?;
@@ -363,21 +365,21 @@ impl Pass<'_> {
                     return Err(Fail::NotAccepted);
                 }
             }
-            Effect::DateQuarantine(at) => {
+            Effect::RecordQuarantine(at) => {
                 let date = |user: &mut BTreeMap<String, String>| {
-                    user.insert(mark::TAG_QUARANTINED_AT.to_owned(), at.to_string());
+                    user.insert(well_known::TAG_QUARANTINED_AT.to_owned(), at.to_string());
                 };
                 self.cloud.change_user(|user| date(&mut user.tags))?;
                 self.changed(|user| date(&mut user.tags));
             }
-            Effect::UndateQuarantine => {
-                self.cloud.change_user(|user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT))?;
-                self.changed(|user| _ = user.tags.remove(mark::TAG_QUARANTINED_AT));
+            Effect::ClearQuarantine => {
+                self.cloud.change_user(|user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT))?;
+                self.changed(|user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT));
             }
             Effect::TouchPublished => {
                 if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
                     let mut content = held.content.clone();
-                    content.annotations.insert(mark::ANNOTATION_FENCE.to_owned(), attempt.uid.clone());
+                    content.annotations.insert(well_known::ANNOTATION_FENCE.to_owned(), attempt.uid.clone());
                     let written = self.cloud.replace_secret(&held, Some(OWNER), &content)?;
                     self.hold(Some(written));
                 }
@@ -387,7 +389,7 @@ impl Pass<'_> {
                     self.cloud.delete_secret(attempt)?;
                 }
                 self.seen.attempt = None;
-                self.seen.world.journal = JournalSeen::None;
+                self.seen.current.journal = JournalSecret::None;
             }
             Effect::DeactivateKey(id, why) => {
                 let there = self.cloud.deactivate(id, *why)?;
@@ -398,13 +400,13 @@ impl Pass<'_> {
             }
             Effect::DeleteKey(id, why) => {
                 self.cloud.delete_key(id, *why)?;
-                self.seen.world.gone.insert(id.clone());
+                self.seen.current.deleted_keys.insert(id.clone());
                 self.changed(|user| user.keys.retain(|key| key.id != *id));
             }
             Effect::RewriteSecret => {
                 let Some(held) = self.seen.held.clone() else { return Ok(()) };
-                let Some(key) = secret::material(&held.content) else { return Ok(()) };
-                self.write_secret(&key, &secret::publication(&held.content))?;
+                let Some(key) = secret::read_key(&held.content) else { return Ok(()) };
+                self.write_secret(&key, &secret::read_publication(&held.content))?;
             }
             Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
             Effect::ReadLastUsed(ids) => {
@@ -413,14 +415,17 @@ impl Pass<'_> {
                     let answer = LastUse { used_at, asked_at: self.cloud.now };
                     self.operator.last_used.insert(id.clone(), answer);
                 }
-                self.seen.world.last_used.clone_from(&self.operator.last_used);
+                self.seen.current.last_used.clone_from(&self.operator.last_used);
             }
             Effect::ReadGrants => {
                 let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
                 self.changed(|user| user.grants = grants);
             }
             Effect::DeleteUser => match self.cloud.delete_user() {
-                Ok(()) => (self.seen.world.iam, self.seen.world.no_user) = (Iam::Absent, Some(NoUser::Removed)),
+                Ok(()) => {
+                    (self.seen.current.iam, self.seen.current.user_absence) =
+                        (CurrentUser::Absent, Some(UserAbsence::Removed))
+                }
                 Err(Fail::DeleteConflict) => {
                     let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
                     if grants == Some(Grants::default()) {
@@ -455,7 +460,7 @@ impl Pass<'_> {
             started_at: floor(self.cloud.now),
             rotate_request: self.desired.as_ref().and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
             previous_secret: previous_secret.cloned(),
-            mode: Mode::Intent { known: known.to_vec() },
+            phase: AttemptPhase::Intent { known: known.to_vec() },
         };
         let attempt = self.cloud.create_secret(&self.target.journal_name, &journal_content(&journal, None))?;
         let (key, created_at) = match self.cloud.create_access_key(&attempt.uid) {
@@ -467,9 +472,9 @@ impl Pass<'_> {
                 return Err(fail);
             }
         };
-        journal.mode = Mode::Keyed { key_id: key.id.clone(), keyed_at: self.cloud.now };
+        journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: self.cloud.now };
         let attempt = self.stage(&attempt, &journal, &key)?;
-        self.seen.world.journal = seen(&attempt);
+        self.seen.current.journal = seen(&attempt);
         self.seen.attempt = Some(attempt);
         self.changed(|user| user.keys.push(AccessKey { id: key.id, active: true, created_at }));
         Ok(())
@@ -486,13 +491,15 @@ impl Pass<'_> {
                     let now = self.cloud.secrets.get(&attempt.name).filter(|now| now.uid == attempt.uid);
                     let decoded = now.and_then(|now| Journal::decode(&now.content.data["journal"]).ok());
                     let tagged = self.cloud.user.as_ref().is_some_and(|user| user.tags.contains_key(&key_tag(&key.id)));
-                    match decoded.filter(|seen| tries > 1 && seen.names(&key.id)) {
-                        Some(Journal { mode: Mode::Keyed { .. }, .. }) => return now.cloned().ok_or(Fail::NotFound),
+                    match decoded.filter(|seen| tries > 1 && seen.references_key(&key.id)) {
+                        Some(Journal { phase: AttemptPhase::Keyed { .. }, .. }) => {
+                            return now.cloned().ok_or(Fail::NotFound);
+                        }
                         Some(_) => return Err(fail),
                         None if tries > 1 && tagged => return Err(fail),
                         None => {}
                     }
-                    self.cloud.delete_key(&key.id, Why::Orphan)?;
+                    self.cloud.delete_key(&key.id, RetireReason::Orphan)?;
                     return Err(Fail::Undone);
                 }
             }
@@ -502,8 +509,8 @@ impl Pass<'_> {
 
     fn publish(&mut self, key_id: &str, left_behind: Option<&(String, String)>) -> Result<(), Fail> {
         let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
-        let before = self.seen.held.as_ref().map(|held| secret::publication(&held.content)).unwrap_or_default();
-        let journal = self.seen.world.journal().cloned();
+        let before = self.seen.held.as_ref().map(|held| secret::read_publication(&held.content)).unwrap_or_default();
+        let journal = self.seen.current.journal().cloned();
         let mut publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),
             rotate_honoured: journal.as_ref().and_then(|journal| journal.rotate_request.clone()),
@@ -513,8 +520,8 @@ impl Pass<'_> {
         };
         let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
         for left_behind in noted.into_iter().chain(left_behind) {
-            let left = self.cloud.secrets.get(&left_behind.0).map(|left| secret::publication(&left.content));
-            publication.leave_behind(left_behind, left);
+            let left = self.cloud.secrets.get(&left_behind.0).map(|left| secret::read_publication(&left.content));
+            publication.record_previous_secret(left_behind, left);
         }
         publication.previous.remove(&self.target.secret_name);
         self.write_secret(&key, &publication)
@@ -526,7 +533,7 @@ impl Pass<'_> {
             let content = secret::render(&desired.secret, key, publication, &held.content);
             self.cloud.replace_secret(&held, Some(OWNER), &content)?
         } else {
-            let content = secret::render(&desired.secret, key, publication, &Content::default());
+            let content = secret::render(&desired.secret, key, publication, &SecretContent::default());
             self.cloud.create_secret(&self.target.secret_name, &content)?
         };
         self.hold(Some(written));
@@ -534,10 +541,10 @@ impl Pass<'_> {
     }
 
     fn abandon(&mut self, orphans: &[String]) -> Result<(), Fail> {
-        let (Some(attempt), Some(journal)) = (&self.seen.attempt, self.seen.world.journal()) else { return Ok(()) };
-        let journal = Journal { mode: Mode::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
+        let (Some(attempt), Some(journal)) = (&self.seen.attempt, self.seen.current.journal()) else { return Ok(()) };
+        let journal = Journal { phase: AttemptPhase::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(&journal, None))?;
-        self.seen.world.journal = seen(&attempt);
+        self.seen.current.journal = seen(&attempt);
         self.seen.attempt = Some(attempt);
         Ok(())
     }
@@ -547,20 +554,20 @@ impl Pass<'_> {
             self.cloud.delete_secret(&old)?;
         }
         let Some(held) = self.seen.held.clone() else { return Ok(()) };
-        let Some(key) = secret::material(&held.content) else { return Ok(()) };
-        let mut publication = secret::publication(&held.content);
+        let Some(key) = secret::read_key(&held.content) else { return Ok(()) };
+        let mut publication = secret::read_publication(&held.content);
         publication.previous.remove(name);
         self.write_secret(&key, &publication)
     }
 
     fn changed(&mut self, learn: impl FnOnce(&mut IamUser)) {
-        if let Iam::Found(user) = &mut self.seen.world.iam {
+        if let CurrentUser::Found(user) = &mut self.seen.current.iam {
             learn(user);
         }
     }
 
     fn hold(&mut self, held: Option<Held>) {
-        self.seen.world.published = published(held.as_ref(), self.desired.as_ref());
+        self.seen.current.published = published(held.as_ref(), self.desired.as_ref());
         self.seen.held = held;
     }
 }

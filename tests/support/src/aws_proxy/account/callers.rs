@@ -7,10 +7,10 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::Account;
-use crate::aws_proxy::answer::AwsError;
 use crate::aws_proxy::call::{Call, Request};
+use crate::aws_proxy::caller::{Caller, Identity};
 use crate::aws_proxy::key::Secret;
-use crate::aws_proxy::realm::{Caller, Identity};
+use crate::aws_proxy::response::AwsError;
 use crate::aws_proxy::sigv4::Authorization;
 
 /// A check of a caller's permission, consulted before a call is worked on: the seam for a policy evaluator.
@@ -45,8 +45,8 @@ impl Account {
         let Some(authorization) = Authorization::of(request) else {
             // These carry their proof in a parameter and are unsigned by design.
             if matches!(call.action.as_str(), "AssumeRoleWithWebIdentity" | "AssumeRoleWithSAML") {
-                let realm = self.home().in_region(&call.region);
-                return Ok(Caller { key_id: None, realm, identity: Identity::Anonymous });
+                let account_ref = self.home().in_region(&call.region);
+                return Ok(Caller { key_id: None, account_ref, identity: Identity::Anonymous });
             }
             return Err(AwsError::new(403, "MissingAuthenticationToken", "Request is missing Authentication Token"));
         };
@@ -54,7 +54,7 @@ impl Account {
         let now = Instant::now();
         let key_id = authorization.access_key_id.clone();
         let mut state = self.state();
-        let (secret, realm, identity) = if let Some(secret) = state.trusted.get(&key_id) {
+        let (secret, account_ref, identity) = if let Some(secret) = state.trusted.get(&key_id) {
             (secret.clone(), self.home(), Identity::Trusted)
         } else {
             let Some(key) = state.keys.get(&key_id) else {
@@ -72,7 +72,7 @@ impl Account {
                     "The security token included in the request is expired",
                 ));
             }
-            (Some(key.secret.clone()), key.realm.clone(), key.owner.clone())
+            (Some(key.secret.clone()), key.account_ref.clone(), key.owner.clone())
         };
         if authorization.service != call.service.name() {
             return Err(AwsError::new(
@@ -92,11 +92,11 @@ impl Account {
         if let Some(key) = state.keys.get_mut(&key_id) {
             key.used(&settings, now, &authorization.service, &authorization.region);
         }
-        let realm = match identity {
-            Identity::Trusted => realm.in_region(&authorization.region),
-            _ => realm,
+        let account_ref = match identity {
+            Identity::Trusted => account_ref.in_region(&authorization.region),
+            _ => account_ref,
         };
-        Ok(Caller { key_id: Some(key_id), realm, identity })
+        Ok(Caller { key_id: Some(key_id), account_ref, identity })
     }
 
     /// Runs the permission checks.
@@ -111,13 +111,13 @@ impl Account {
     /// The caller's ARN, as error messages name it.
     pub(in crate::aws_proxy) fn caller_arn(&self, caller: &Caller) -> String {
         match &caller.identity {
-            Identity::User(name) => caller.realm.arn("iam", &format!("user/{name}")),
+            Identity::User(name) => caller.account_ref.arn("iam", &format!("user/{name}")),
             Identity::Session { arn, .. } => arn.clone(),
-            Identity::Human => caller.realm.arn("iam", "root"),
+            Identity::Administrator => caller.account_ref.arn("iam", "root"),
             Identity::Trusted | Identity::Anonymous => self
                 .settings()
                 .operator_arn
-                .unwrap_or_else(|| caller.realm.arn("sts", "assumed-role/deploy-users/operator")),
+                .unwrap_or_else(|| caller.account_ref.arn("sts", "assumed-role/deploy-users/operator")),
         }
     }
 }
@@ -147,8 +147,8 @@ mod tests {
 
     use super::super::NewSession;
     use super::*;
+    use crate::aws_proxy::caller::AccountRef;
     use crate::aws_proxy::key::KeyState;
-    use crate::aws_proxy::realm::Realm;
     use crate::aws_proxy::sigv4;
 
     const SECRET: &str = "a-secret";
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn only_keys_that_were_handed_out_sign_and_only_with_their_secret() {
         let account = Account::new();
-        account.learn_key(account.home(), "u", "AKIA1", SECRET);
+        account.import_key(account.home(), "u", "AKIA1", SECRET);
         assert_eq!(identity(&account, "AKIA1", SECRET), Ok(Identity::User("u".to_owned())));
         assert_eq!(identity(&account, "AKIA1", "wrong"), refused("SignatureDoesNotMatch"));
         assert_eq!(identity(&account, "AKIA2", SECRET), refused("InvalidClientTokenId"));
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn inactive_and_deleted_keys_are_refused_and_come_back() {
         let account = Account::new();
-        account.learn_key(account.home(), "u", "AKIA1", SECRET);
+        account.import_key(account.home(), "u", "AKIA1", SECRET);
         account.key_changed("AKIA1", KeyState::Inactive);
         assert_eq!(identity(&account, "AKIA1", SECRET), refused("InvalidClientTokenId"));
         account.key_changed("AKIA1", KeyState::Active);
@@ -247,7 +247,7 @@ mod tests {
         let expires = Timestamp::now() + jiff::SignedDuration::from_mins(1);
         account.configure(|settings| settings.activation_delay = 60 * SEC);
         account.session_made(NewSession {
-            realm: Realm::aws("444455556666"),
+            account_ref: AccountRef::aws("444455556666"),
             key_id: "ASIA1".to_owned(),
             secret: SECRET.to_owned(),
             token: Some("a-token".to_owned()),
@@ -260,7 +260,7 @@ mod tests {
         let mut request = signed(&call, "ASIA1", SECRET, now);
         assert_eq!(account.authenticate(&request, &call, now).unwrap_err().code, "InvalidClientTokenId");
         request.headers.insert("x-amz-security-token", "a-token".parse().unwrap());
-        assert_eq!(account.authenticate(&request, &call, now).unwrap().realm.account, "444455556666");
+        assert_eq!(account.authenticate(&request, &call, now).unwrap().account_ref.account, "444455556666");
         let late = expires + jiff::SignedDuration::from_secs(1);
         assert_eq!(account.authenticate(&request, &call, late).unwrap_err().code, "ExpiredToken");
     }

@@ -5,12 +5,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 
 use super::Account;
+use crate::aws_proxy::caller::{AccountRef, Identity};
 use crate::aws_proxy::key::{Key, KeyState, KeyUse, Secret};
-use crate::aws_proxy::realm::{Identity, Realm};
 
 /// What an answer of `AssumeRole` and its kin hands out.
 pub(in crate::aws_proxy) struct NewSession {
-    pub(in crate::aws_proxy) realm: Realm,
+    pub(in crate::aws_proxy) account_ref: AccountRef,
     pub(in crate::aws_proxy) key_id: String,
     pub(in crate::aws_proxy) secret: String,
     pub(in crate::aws_proxy) token: Option<String>,
@@ -60,8 +60,8 @@ impl Account {
     }
 
     /// Takes in a key that was made behind the proxies' back, as after a restart of the test rig.
-    pub fn learn_key(&self, realm: Realm, user: &str, key_id: &str, secret: &str) {
-        let key = Key::new(realm, Identity::User(user.to_owned()), Secret::new(secret), Instant::now());
+    pub fn import_key(&self, account_ref: AccountRef, user: &str, key_id: &str, secret: &str) {
+        let key = Key::new(account_ref, Identity::User(user.to_owned()), Secret::new(secret), Instant::now());
         self.state().keys.insert(key_id.to_owned(), key);
     }
 
@@ -99,21 +99,21 @@ impl Account {
         self.state().keys.get(key_id).cloned()
     }
 
-    pub(in crate::aws_proxy) fn key_made(&self, realm: &Realm, user: &str, key_id: &str, secret: &str) {
-        self.learn_key(realm.clone(), user, key_id, secret);
+    pub(in crate::aws_proxy) fn key_made(&self, account_ref: &AccountRef, user: &str, key_id: &str, secret: &str) {
+        self.import_key(account_ref.clone(), user, key_id, secret);
     }
 
     /// A key that only we hold.
     pub(in crate::aws_proxy) fn key_made_beyond_quota(
         &self,
-        realm: &Realm,
+        account_ref: &AccountRef,
         user: &str,
         key_id: &str,
         secret: &str,
         at: Timestamp,
     ) {
         let owner = Identity::User(user.to_owned());
-        let mut key = Key::new(realm.clone(), owner, Secret::new(secret), Instant::now());
+        let mut key = Key::new(account_ref.clone(), owner, Secret::new(secret), Instant::now());
         key.beyond_quota = Some(at);
         self.state().keys.insert(key_id.to_owned(), key);
     }
@@ -121,7 +121,7 @@ impl Account {
     /// The keys of a user that only we hold and that are not deleted, oldest first.
     pub(in crate::aws_proxy) fn keys_beyond_quota(
         &self,
-        realm: &Realm,
+        account_ref: &AccountRef,
         user: &str,
     ) -> Vec<(String, KeyState, Timestamp)> {
         let owner = Identity::User(user.to_owned());
@@ -131,7 +131,9 @@ impl Account {
             .iter()
             // First the test that nearly all keys fail: this runs over thousands of them.
             .filter_map(|(id, key)| Some((id, key, key.beyond_quota?)))
-            .filter(|(_, key, _)| key.realm == *realm && key.owner == owner && key.state() != KeyState::Deleted)
+            .filter(|(_, key, _)| {
+                key.account_ref == *account_ref && key.owner == owner && key.state() != KeyState::Deleted
+            })
             .map(|(id, key, at)| (id.clone(), key.state(), at))
             .collect();
         keys.sort_by_key(|(_, _, at)| *at);
@@ -150,7 +152,7 @@ impl Account {
     pub(in crate::aws_proxy) fn session_made(&self, session: NewSession) {
         let owner = Identity::Session { arn: session.arn, id: session.id };
         // A session is good at once: only users' keys travel slowly.
-        let mut key = Key::new(session.realm, owner, Secret::new(session.secret), Instant::now());
+        let mut key = Key::new(session.account_ref, owner, Secret::new(session.secret), Instant::now());
         key.changes = vec![(
             Instant::now().checked_sub(self.settings().activation_delay).unwrap_or(key.created),
             KeyState::Active,
@@ -170,7 +172,7 @@ mod tests {
     #[test]
     fn secrets_do_not_print() {
         let account = Account::new();
-        account.learn_key(account.home(), "u", "AKIA1", SECRET);
+        account.import_key(account.home(), "u", "AKIA1", SECRET);
         let printed = format!("{account:?} {:?}", account.key("AKIA1"));
         assert!(!printed.contains(SECRET), "{printed}");
         assert!(account.secret_matches("AKIA1", SECRET));

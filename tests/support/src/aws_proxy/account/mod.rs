@@ -5,7 +5,7 @@
 //! service (since when a key works, until when a dead one still does).
 //!
 //! One `Account` stands for the home account of the operator and for every account reached from there by
-//! `AssumeRole`; a [`Realm`] tells them apart. Accounts with different ids share one emulator without seeing each
+//! `AssumeRole`; a [`AccountRef`] tells them apart. Accounts with different ids share one emulator without seeing each
 //! other, so each test can have its own.
 
 mod callers;
@@ -23,8 +23,8 @@ pub(super) use keys::NewSession;
 pub(super) use listings::Listing;
 pub(super) use users::{ServiceCredential, User};
 
+use super::caller::AccountRef;
 use super::key::{Key, Secret};
-use super::realm::Realm;
 use super::settings::Settings;
 
 /// The id of the emulator's default account.
@@ -39,8 +39,8 @@ const TRUSTED: [(&str, Option<&str>); 2] =
 struct State {
     keys: HashMap<String, Key>,
     trusted: HashMap<String, Option<Secret>>,
-    users: HashMap<(Realm, String), User>,
-    names_known: HashSet<Realm>,
+    users: HashMap<(AccountRef, String), User>,
+    names_known: HashSet<AccountRef>,
     listings: VecDeque<(String, Arc<Listing>)>,
 }
 
@@ -53,7 +53,7 @@ pub struct Account {
     state: Mutex<State>,
     authorizers: RwLock<Vec<Arc<dyn Authorizer>>>,
     // One lock per user for calls that check and then act: IAM never half-does a change.
-    user_locks: Mutex<HashMap<(Realm, String), UserLock>>,
+    user_locks: Mutex<HashMap<(AccountRef, String), UserLock>>,
 }
 
 impl fmt::Debug for Account {
@@ -103,8 +103,8 @@ impl Account {
 
     /// The home account in the commercial partition.
     #[must_use]
-    pub fn home(&self) -> Realm {
-        Realm::aws(&self.id)
+    pub fn home(&self) -> AccountRef {
+        AccountRef::aws(&self.id)
     }
 
     /// The knobs as they are now.
@@ -125,7 +125,7 @@ impl Account {
     }
 
     /// Forgets everything but settings and trusted keys; for use with a reset of the emulator.
-    pub fn forget(&self) {
+    pub fn reset(&self) {
         let mut state = self.state();
         let trusted = std::mem::take(&mut state.trusted);
         *state = State { trusted, ..State::default() };

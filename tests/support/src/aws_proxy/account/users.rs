@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Account;
-use crate::aws_proxy::realm::{Identity, Realm};
+use crate::aws_proxy::caller::{AccountRef, Identity};
 
 /// What is known of a user beyond the emulator.
 #[derive(Clone, Debug, Default)]
@@ -37,93 +37,96 @@ pub(in crate::aws_proxy) struct ServiceCredential {
 impl Account {
     /// The boundary of a user.
     #[must_use]
-    pub fn boundary(&self, realm: &Realm, user: &str) -> Option<String> {
-        self.user(realm, user).boundary
+    pub fn boundary(&self, account_ref: &AccountRef, user: &str) -> Option<String> {
+        self.user(account_ref, user).boundary
     }
 
     /// What is known of a user; the default for one we have not heard of.
-    pub(in crate::aws_proxy) fn user(&self, realm: &Realm, name: &str) -> User {
-        let known = self.state().users.get(&(realm.clone(), name.to_lowercase())).cloned();
+    pub(in crate::aws_proxy) fn user(&self, account_ref: &AccountRef, name: &str) -> User {
+        let known = self.state().users.get(&(account_ref.clone(), name.to_lowercase())).cloned();
         known.unwrap_or_else(|| User { name: name.to_owned(), ..User::default() })
     }
 
     /// Changes what is known of a user.
     pub(in crate::aws_proxy) fn change_user<T>(
         &self,
-        realm: &Realm,
+        account_ref: &AccountRef,
         name: &str,
         change: impl FnOnce(&mut User) -> T,
     ) -> T {
         let mut state = self.state();
         let user = state
             .users
-            .entry((realm.clone(), name.to_lowercase()))
+            .entry((account_ref.clone(), name.to_lowercase()))
             .or_insert_with(|| User { name: name.to_owned(), ..User::default() });
         change(user)
     }
 
-    pub(in crate::aws_proxy) fn user_made(&self, realm: &Realm, name: &str, boundary: Option<String>) {
+    pub(in crate::aws_proxy) fn user_made(&self, account_ref: &AccountRef, name: &str, boundary: Option<String>) {
         let user = User { name: name.to_owned(), boundary, ..User::default() };
-        self.state().users.insert((realm.clone(), name.to_lowercase()), user);
+        self.state().users.insert((account_ref.clone(), name.to_lowercase()), user);
     }
 
-    pub(in crate::aws_proxy) fn user_gone(&self, realm: &Realm, name: &str) {
-        self.state().users.remove(&(realm.clone(), name.to_lowercase()));
+    pub(in crate::aws_proxy) fn user_gone(&self, account_ref: &AccountRef, name: &str) {
+        self.state().users.remove(&(account_ref.clone(), name.to_lowercase()));
     }
 
-    pub(in crate::aws_proxy) fn user_renamed(&self, realm: &Realm, from: &str, to: &str) {
+    pub(in crate::aws_proxy) fn user_renamed(&self, account_ref: &AccountRef, from: &str, to: &str) {
         let mut state = self.state();
-        if let Some(mut user) = state.users.remove(&(realm.clone(), from.to_lowercase())) {
+        if let Some(mut user) = state.users.remove(&(account_ref.clone(), from.to_lowercase())) {
             to.clone_into(&mut user.name);
-            state.users.insert((realm.clone(), to.to_lowercase()), user);
+            state.users.insert((account_ref.clone(), to.to_lowercase()), user);
         }
         let before = Identity::User(from.to_owned());
-        for key in state.keys.values_mut().filter(|key| key.realm == *realm && key.owner == before) {
+        for key in state.keys.values_mut().filter(|key| key.account_ref == *account_ref && key.owner == before) {
             key.owner = Identity::User(to.to_owned());
         }
     }
 
     /// The user whose name is this one but for its case, if IAM has one.
-    pub(in crate::aws_proxy) fn same_name_ignoring_case(&self, realm: &Realm, name: &str) -> Option<String> {
-        self.state().users.get(&(realm.clone(), name.to_lowercase())).map(|user| user.name.clone())
+    pub(in crate::aws_proxy) fn same_name_ignoring_case(&self, account_ref: &AccountRef, name: &str) -> Option<String> {
+        self.state().users.get(&(account_ref.clone(), name.to_lowercase())).map(|user| user.name.clone())
     }
 
     /// How many users there are.
-    pub(in crate::aws_proxy) fn user_count(&self, realm: &Realm) -> usize {
-        self.state().users.keys().filter(|(of, _)| of == realm).count()
+    pub(in crate::aws_proxy) fn user_count(&self, account_ref: &AccountRef) -> usize {
+        self.state().users.keys().filter(|(of, _)| of == account_ref).count()
     }
 
     /// Whether the names that were in the emulator before us have been taken in.
-    pub(in crate::aws_proxy) fn knows_names(&self, realm: &Realm) -> bool {
-        self.state().names_known.contains(realm)
+    pub(in crate::aws_proxy) fn knows_names(&self, account_ref: &AccountRef) -> bool {
+        self.state().names_known.contains(account_ref)
     }
 
-    pub(in crate::aws_proxy) fn learn_names(&self, realm: &Realm, names: Vec<String>) {
+    pub(in crate::aws_proxy) fn learn_names(&self, account_ref: &AccountRef, names: Vec<String>) {
         let mut state = self.state();
         for name in names {
-            state.users.entry((realm.clone(), name.to_lowercase())).or_insert_with(|| User { name, ..User::default() });
+            state
+                .users
+                .entry((account_ref.clone(), name.to_lowercase()))
+                .or_insert_with(|| User { name, ..User::default() });
         }
-        state.names_known.insert(realm.clone());
+        state.names_known.insert(account_ref.clone());
     }
 
     /// Users with a boundary, by name.
-    pub(in crate::aws_proxy) fn boundaries(&self, realm: &Realm) -> HashMap<String, String> {
+    pub(in crate::aws_proxy) fn boundaries(&self, account_ref: &AccountRef) -> HashMap<String, String> {
         let state = self.state();
         state
             .users
             .iter()
-            .filter(|((of, _), _)| of == realm)
+            .filter(|((of, _), _)| of == account_ref)
             .filter_map(|(_, user)| Some((user.name.clone(), user.boundary.clone()?)))
             .collect()
     }
 
     /// Makes check-then-act on one user atomic among all proxies of this account.
-    pub(in crate::aws_proxy) async fn lock_user(&self, realm: &Realm, name: &str) -> OwnedMutexGuard<()> {
+    pub(in crate::aws_proxy) async fn lock_user(&self, account_ref: &AccountRef, name: &str) -> OwnedMutexGuard<()> {
         let lock = self
             .user_locks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .entry((realm.clone(), name.to_lowercase()))
+            .entry((account_ref.clone(), name.to_lowercase()))
             .or_default()
             .clone();
         lock.lock_owned().await
@@ -141,7 +144,7 @@ mod tests {
         account.user_made(&home, "Deploy-A", None);
         assert_eq!(account.same_name_ignoring_case(&home, "deploy-a").as_deref(), Some("Deploy-A"));
         assert_eq!(account.same_name_ignoring_case(&home.in_region("cn-north-1"), "deploy-a"), None);
-        assert_eq!(account.same_name_ignoring_case(&Realm::aws("999999999999"), "deploy-a"), None);
+        assert_eq!(account.same_name_ignoring_case(&AccountRef::aws("999999999999"), "deploy-a"), None);
         assert_ne!(Account::unique().id(), Account::unique().id());
         assert_eq!(Account::unique().id().len(), 12);
     }

@@ -4,26 +4,26 @@
 
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml::{self, Edits};
 use super::{Work, paging, users};
 
 /// `PutUserPermissionsBoundary`.
-pub(super) async fn put(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn put(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     let arn = work.call.required("PermissionsBoundary")?;
     work.user_exists(user).await?;
     check_exists(work, arn).await?;
-    work.account().change_user(work.realm(), user, |user| user.boundary = Some(arn.to_owned()));
+    work.account().change_user(work.account_ref(), user, |user| user.boundary = Some(arn.to_owned()));
     Ok(work.success(""))
 }
 
 /// `DeleteUserPermissionsBoundary`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     work.user_exists(user).await?;
-    match work.account().change_user(work.realm(), user, |user| user.boundary.take()) {
+    match work.account().change_user(work.account_ref(), user, |user| user.boundary.take()) {
         Some(_) => Ok(work.success("")),
         None => Err(AwsError::no_such_entity(format!("User {user} has no permissions boundary."))),
     }
@@ -44,29 +44,29 @@ pub(super) async fn check_exists(work: &Work<'_>, arn: &str) -> Result<(), AwsEr
 }
 
 /// `GetAccountAuthorizationDetails`, with boundaries and in pages.
-pub(super) async fn in_account_details(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn in_account_details(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     paging::list_after(work, |answer| inject_all(work, answer)).await
 }
 
 /// Puts the boundary into the one user of an answer.
-pub(super) fn inject(work: &Work<'_>, answer: Answer, element: &str) -> Answer {
+pub(super) fn inject(work: &Work<'_>, answer: AwsResponse, element: &str) -> AwsResponse {
     if !answer.is_success() {
         return answer;
     }
     let Some(name) = xml::text_in(&answer.body, "UserName") else { return answer };
-    let Some(arn) = work.account().boundary(work.realm(), &name) else { return answer };
+    let Some(arn) = work.account().boundary(work.account_ref(), &name) else { return answer };
     edit(answer, element, |_| Some(arn.clone()))
 }
 
-fn inject_all(work: &Work<'_>, answer: Answer) -> Answer {
-    let boundaries = work.account().boundaries(work.realm());
+fn inject_all(work: &Work<'_>, answer: AwsResponse) -> AwsResponse {
+    let boundaries = work.account().boundaries(work.account_ref());
     if boundaries.is_empty() {
         return answer;
     }
     edit(answer, "member", |name| boundaries.get(name).cloned())
 }
 
-fn edit(mut answer: Answer, element: &str, boundary_of: impl Fn(&str) -> Option<String>) -> Answer {
+fn edit(mut answer: AwsResponse, element: &str, boundary_of: impl Fn(&str) -> Option<String>) -> AwsResponse {
     let edited = Document::parse(&answer.body).ok().map(|document| {
         let mut edits = Edits::of(&answer.body);
         for (user, name) in users::user_elements(&document, element) {
@@ -98,7 +98,7 @@ mod tests {
             )
         };
         let list = xml::wrap("UserDetailList", &(member("u") + &member("v")));
-        let answer = Answer::success(Service::Iam, "GetAccountAuthorizationDetails", &list);
+        let answer = AwsResponse::success(Service::Iam, "GetAccountAuthorizationDetails", &list);
         let edited = edit(answer, "member", |name| (name == "v").then(|| "arn:b".to_owned()));
         let document = Document::parse(&edited.body).unwrap();
         let boundaries: Vec<_> =

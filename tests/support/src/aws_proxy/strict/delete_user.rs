@@ -6,8 +6,8 @@
 //! them comes for SSH keys, certificates and service-specific credentials was not found and is assumed, as is the
 //! order in which AWS looks.
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Work, users};
 
@@ -63,23 +63,23 @@ const BLOCKERS: [Blocker; 8] = [
 ];
 
 /// `DeleteUser`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     work.user_exists(user).await?;
     // A list of names that is taken while a name goes would keep it for ever.
     users::learn_names(work).await?;
     let checks = BLOCKERS.iter().map(|blocker| blocks(work, user, blocker));
     futures::future::try_join_all(checks).await?;
-    if !work.account().keys_beyond_quota(work.realm(), user).is_empty() {
+    if !work.account().keys_beyond_quota(work.account_ref(), user).is_empty() {
         return Err(AwsError::delete_conflict("Cannot delete entity, must delete access keys first."));
     }
-    if !work.account().user(work.realm(), user).service_credentials.is_empty() {
+    if !work.account().user(work.account_ref(), user).service_credentials.is_empty() {
         return Err(AwsError::delete_conflict("Cannot delete entity, must remove referenced objects first."));
     }
     let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
     if answer.is_success() {
-        work.account().user_gone(work.realm(), user);
+        work.account().user_gone(work.account_ref(), user);
     }
     Ok(answer)
 }

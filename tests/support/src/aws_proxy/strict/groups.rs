@@ -2,19 +2,19 @@
 
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Work, names};
 
 const QUOTA: usize = 10;
 
 /// `AddUserToGroup`.
-pub(super) async fn add_user(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn add_user(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     names::check_reference(user)?;
     let group = work.call.required("GroupName")?;
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     let groups = work.ask(&Call::iam("ListGroupsForUser").with("UserName", user)).await?;
     let groups = xml::texts_in(&groups, "GroupName");
     if groups.len() >= QUOTA && !groups.iter().any(|name| name == group) {
@@ -24,7 +24,7 @@ pub(super) async fn add_user(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `DeleteGroup`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let group = work.call.required("GroupName")?;
     let ask = |action: &str| Call::iam(action).with("GroupName", group);
     let members = work.ask(&ask("GetGroup")).await?;

@@ -1,14 +1,14 @@
 //! `GetCallerIdentity`, answered from the signature check. The emulator takes any key it does not know for
 //! `user/moto`, so that a dead key would look alive.
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
-use super::super::realm::Identity;
+use super::super::caller::Identity;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::Work;
 
 /// `GetCallerIdentity`: needs no permission and works even under an explicit deny.
-pub(super) async fn get_caller_identity(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn get_caller_identity(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let (id, arn) = match &work.caller.identity {
         Identity::User(name) => {
             let user = match work.ask(&Call::iam("GetUser").with("UserName", name)).await {
@@ -20,10 +20,11 @@ pub(super) async fn get_caller_identity(work: &Work<'_>) -> Result<Answer, AwsEr
             (xml::text_in(&user, "UserId").unwrap_or_default(), xml::text_in(&user, "Arn").unwrap_or_default())
         }
         Identity::Session { arn, id } => (id.clone(), arn.clone()),
-        Identity::Trusted | Identity::Anonymous | Identity::Human => {
+        Identity::Trusted | Identity::Anonymous | Identity::Administrator => {
             ("AROAOPERATOROPERATOR0:operator".to_owned(), work.account().caller_arn(work.caller))
         }
     };
-    Ok(work
-        .success(&(xml::leaf("UserId", &id) + &xml::leaf("Account", &work.realm().account) + &xml::leaf("Arn", &arn))))
+    Ok(work.success(
+        &(xml::leaf("UserId", &id) + &xml::leaf("Account", &work.account_ref().account) + &xml::leaf("Arn", &arn)),
+    ))
 }

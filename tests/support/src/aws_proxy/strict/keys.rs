@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError, random_hex};
 use super::super::key::KeyState;
+use super::super::response::{AwsError, AwsResponse, random_hex};
 use super::super::xml::{self, Edits};
 use super::{Work, names, paging};
 
@@ -16,15 +16,15 @@ fn word(state: KeyState) -> &'static str {
 }
 
 /// `CreateAccessKey`.
-pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
     if answer.is_success() {
         let id = xml::text_in(&answer.body, "AccessKeyId");
         let secret = xml::text_in(&answer.body, "SecretAccessKey");
         if let (Some(id), Some(secret)) = (id, secret) {
-            work.account().key_made(work.realm(), user, &id, &secret);
+            work.account().key_made(work.account_ref(), user, &id, &secret);
         }
         return Ok(answer);
     }
@@ -35,11 +35,11 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// The emulator will not hold a third key, so we do.
-fn create_beyond_quota(work: &Work<'_>, user: &str) -> Answer {
+fn create_beyond_quota(work: &Work<'_>, user: &str) -> AwsResponse {
     let id = format!("AKIA{}", random_hex(16).to_uppercase());
     let secret = random_hex(40);
     let now = Timestamp::now();
-    work.account().key_made_beyond_quota(work.realm(), user, &id, &secret, now);
+    work.account().key_made_beyond_quota(work.account_ref(), user, &id, &secret, now);
     let key = xml::leaf("UserName", user)
         + &xml::leaf("AccessKeyId", &id)
         + &xml::leaf("Status", "Active")
@@ -49,7 +49,7 @@ fn create_beyond_quota(work: &Work<'_>, user: &str) -> Answer {
 }
 
 /// `UpdateAccessKey`.
-pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let id = work.call.required("AccessKeyId")?;
     names::check_access_key_id(id)?;
     let status = work.call.required("Status")?;
@@ -59,15 +59,15 @@ pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `DeleteAccessKey`. An active key may go too; only the console asks for it to be deactivated first.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let id = work.call.required("AccessKeyId")?;
     names::check_access_key_id(id)?;
     change(work, id, KeyState::Deleted).await
 }
 
-async fn change(work: &Work<'_>, id: &str, to: KeyState) -> Result<Answer, AwsError> {
+async fn change(work: &Work<'_>, id: &str, to: KeyState) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     if is_beyond_quota(work, user, id) {
         work.account().key_changed(id, to);
         return Ok(work.success(""));
@@ -80,17 +80,17 @@ async fn change(work: &Work<'_>, id: &str, to: KeyState) -> Result<Answer, AwsEr
 }
 
 fn is_beyond_quota(work: &Work<'_>, user: &str, id: &str) -> bool {
-    work.account().keys_beyond_quota(work.realm(), user).iter().any(|(held, ..)| held == id)
+    work.account().keys_beyond_quota(work.account_ref(), user).iter().any(|(held, ..)| held == id)
 }
 
 /// `ListAccessKeys`.
-pub(super) async fn list(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn list(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?.to_owned();
     paging::list_after(work, |answer| rewrite(work, &user, answer)).await
 }
 
-fn rewrite(work: &Work<'_>, user: &str, mut answer: Answer) -> Answer {
-    let extra = work.account().keys_beyond_quota(work.realm(), user);
+fn rewrite(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse {
+    let extra = work.account().keys_beyond_quota(work.account_ref(), user);
     let hidden = |id: &str| {
         let age = work.account().key(id).map(|key| key.created.elapsed());
         matches!((age, work.flags.hide_new_keys), (Some(age), Some(young)) if age < young)

@@ -1,17 +1,18 @@
 //! `GetAccessKeyLastUsed` from what the signature check has seen: late, and by the quarter of an hour, as AWS tracks
 //! it. The emulator reports every request at once, also those that AWS would have refused.
 
-use super::super::answer::{Answer, AwsError};
+use super::super::caller::Identity;
 use super::super::key::KeyState;
-use super::super::realm::Identity;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Work, names};
 
 /// `GetAccessKeyLastUsed`.
-pub(super) fn get(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) fn get(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let id = work.call.required("AccessKeyId")?;
     names::check_access_key_id(id)?;
-    let key = work.account().key(id).filter(|key| key.realm == *work.realm() && key.state() != KeyState::Deleted);
+    let key =
+        work.account().key(id).filter(|key| key.account_ref == *work.account_ref() && key.state() != KeyState::Deleted);
     let Some(Identity::User(owner)) = key.map(|key| key.owner) else {
         // AWS does not say that a key is unknown: it might be another account's.
         return Err(AwsError::access_denied(

@@ -4,8 +4,8 @@
 use jiff::Timestamp;
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml::{self, Edits};
 use super::Work;
 
@@ -44,12 +44,12 @@ fn reset_required(work: &Work<'_>) -> Option<bool> {
 }
 
 /// `CreateLoginProfile`.
-pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
     check(work.call.required("Password")?, work.account().settings().password_min_length)?;
     let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
     if answer.is_success() {
-        work.account().change_user(work.realm(), user, |user| {
+        work.account().change_user(work.account_ref(), user, |user| {
             user.password_reset_required = reset_required(work).unwrap_or(false);
             user.password_set = Some(Timestamp::now());
         });
@@ -58,7 +58,7 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `UpdateLoginProfile`: what is left out stays as it is.
-pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     if let Some(password) = work.call.param("Password") {
         check(password, work.account().settings().password_min_length)?;
@@ -73,24 +73,24 @@ pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
     if answer.is_success()
         && let Some(required) = reset_required(work)
     {
-        work.account().change_user(work.realm(), user, |user| user.password_reset_required = required);
+        work.account().change_user(work.account_ref(), user, |user| user.password_reset_required = required);
     }
     Ok(answer)
 }
 
 /// `GetLoginProfile`.
-pub(super) async fn get(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn get(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
     let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
     Ok(inject(work, user, answer))
 }
 
 /// `DeleteLoginProfile`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
     let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
     if answer.is_success() {
-        work.account().change_user(work.realm(), user, |user| {
+        work.account().change_user(work.account_ref(), user, |user| {
             user.password_reset_required = false;
             user.password_set = None;
         });
@@ -98,11 +98,11 @@ pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
     Ok(answer)
 }
 
-fn inject(work: &Work<'_>, user: &str, mut answer: Answer) -> Answer {
+fn inject(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse {
     if !answer.is_success() {
         return answer;
     }
-    let known = work.account().user(work.realm(), user);
+    let known = work.account().user(work.account_ref(), user);
     let edited = Document::parse(&answer.body).ok().and_then(|document| {
         let profile = xml::find(&document, "LoginProfile")?;
         let mut edits = Edits::of(&answer.body);

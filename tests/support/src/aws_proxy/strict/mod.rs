@@ -8,9 +8,9 @@ mod keys;
 mod last_used;
 mod login_profile;
 mod names;
+mod normalize;
 mod paging;
 mod policies;
-mod polish;
 mod service_credentials;
 mod sessions;
 mod tags;
@@ -19,14 +19,14 @@ mod users;
 use std::sync::Arc;
 
 use super::account::Account;
-use super::answer::{Answer, AwsError};
 use super::call::{Call, Service};
-use super::realm::{Caller, Realm};
+use super::caller::{AccountRef, Caller};
+use super::response::{AwsError, AwsResponse};
 use super::rules::Flags;
 use super::upstream::Upstream;
 
+pub(super) use normalize::shown_user_id as user_id;
 pub(super) use policies::decode as decode_document;
-pub(super) use polish::shown_user_id as user_id;
 pub(super) use tags::read as read_tags;
 
 /// AWS as far as it is not the network: the emulator, and what is known beyond it.
@@ -47,15 +47,15 @@ struct Work<'a> {
 impl Aws {
     /// Does what a call asks for, by AWS's rules. `Err` and an answer with an error status mean the same: nothing
     /// was changed.
-    pub(super) async fn perform(&self, call: &Call, caller: &Caller, flags: Flags) -> Result<Answer, AwsError> {
+    pub(super) async fn perform(&self, call: &Call, caller: &Caller, flags: Flags) -> Result<AwsResponse, AwsError> {
         let work = Work { aws: self, call, caller, flags };
         let answer = work.perform().await?;
-        Ok(polish::polish(answer, call, flags.clock_skew))
+        Ok(normalize::normalize(answer, call, flags.clock_skew))
     }
 
     /// Asks the emulator something on our own account. An error of the emulator is an `Err`.
-    pub(super) async fn ask(&self, realm: &Realm, call: &Call) -> Result<String, AwsError> {
-        let answer = self.upstream.send(realm, call, None).await?;
+    pub(super) async fn ask(&self, account_ref: &AccountRef, call: &Call) -> Result<String, AwsError> {
+        let answer = self.upstream.send(account_ref, call, None).await?;
         match answer.as_error() {
             None => Ok(answer.body),
             Some(error) => Err(error),
@@ -64,7 +64,7 @@ impl Aws {
 }
 
 impl Work<'_> {
-    async fn perform(&self) -> Result<Answer, AwsError> {
+    async fn perform(&self) -> Result<AwsResponse, AwsError> {
         match (self.call.service, self.call.action.as_str()) {
             (Service::Sts, "GetCallerIdentity") => identity::get_caller_identity(self).await,
             (Service::Sts, "AssumeRole" | "AssumeRoleWithWebIdentity" | "AssumeRoleWithSAML" | "GetSessionToken") => {
@@ -116,8 +116,8 @@ impl Work<'_> {
         &self.aws.account
     }
 
-    fn realm(&self) -> &Realm {
-        &self.caller.realm
+    fn account_ref(&self) -> &AccountRef {
+        &self.caller.account_ref
     }
 
     /// The user the call is about: the one it names, or the one who makes it.
@@ -132,18 +132,18 @@ impl Work<'_> {
     }
 
     /// Passes the call on as it is.
-    async fn forward(&self) -> Result<Answer, AwsError> {
+    async fn forward(&self) -> Result<AwsResponse, AwsError> {
         self.forward_as(self.call).await
     }
 
     /// Passes the call on in another form.
-    async fn forward_as(&self, call: &Call) -> Result<Answer, AwsError> {
-        self.aws.upstream.send(self.realm(), call, self.caller.key_id.as_deref()).await
+    async fn forward_as(&self, call: &Call) -> Result<AwsResponse, AwsError> {
+        self.aws.upstream.send(self.account_ref(), call, self.caller.key_id.as_deref()).await
     }
 
     /// Asks the emulator something on our own account.
     async fn ask(&self, call: &Call) -> Result<String, AwsError> {
-        self.aws.ask(self.realm(), call).await
+        self.aws.ask(self.account_ref(), call).await
     }
 
     /// Fails with `NoSuchEntity` unless the user is there.
@@ -152,7 +152,7 @@ impl Work<'_> {
     }
 
     /// A success of this action.
-    fn success(&self, result: &str) -> Answer {
-        Answer::success(self.call.service, &self.call.action, result)
+    fn success(&self, result: &str) -> AwsResponse {
+        AwsResponse::success(self.call.service, &self.call.action, result)
     }
 }

@@ -1,7 +1,7 @@
 //! Names and paths, as the API model bounds them: user names 1-64 of `[\w+=,.@-]` when they are made and 128 when
 //! they are only mentioned, paths 1-512 of printable ASCII between slashes, policy names 1-128.
 
-use super::super::answer::AwsError;
+use super::super::response::AwsError;
 
 const NAME_PATTERN: &str = "satisfy regular expression pattern: [\\w+=,.@-]+";
 

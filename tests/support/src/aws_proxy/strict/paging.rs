@@ -9,8 +9,8 @@ use std::sync::Arc;
 use roxmltree::Document;
 
 use super::super::account::Listing;
-use super::super::answer::{Answer, AwsError, random_hex};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse, random_hex};
 use super::super::settings::PageShape;
 use super::super::xml;
 use super::Work;
@@ -41,12 +41,15 @@ pub(super) fn is_paged(action: &str) -> bool {
 }
 
 /// A list, in pages.
-pub(super) async fn list(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn list(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     list_after(work, |answer| answer).await
 }
 
 /// A list, in pages, after a change of the whole of it.
-pub(super) async fn list_after(work: &Work<'_>, change: impl FnOnce(Answer) -> Answer) -> Result<Answer, AwsError> {
+pub(super) async fn list_after(
+    work: &Work<'_>,
+    change: impl FnOnce(AwsResponse) -> AwsResponse,
+) -> Result<AwsResponse, AwsError> {
     let max_items = max_items(work.call)?;
     let mut call = work.call.clone().without("MaxItems").without("Marker");
     if !matches!(call.action.as_str(), "ListUsers" | "GetAccountAuthorizationDetails")
@@ -55,7 +58,7 @@ pub(super) async fn list_after(work: &Work<'_>, change: impl FnOnce(Answer) -> A
     {
         call = call.with("UserName", user);
     }
-    let question = format!("{}/{} {}", work.realm().partition, work.realm().account, call.body());
+    let question = format!("{}/{} {}", work.account_ref().partition, work.account_ref().account, call.body());
     let lists = lists_of(&call.action).unwrap_or_default();
 
     let (token, page, start, listing) = if let Some(marker) = work.call.param("Marker") {

@@ -2,8 +2,8 @@
 
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Work, names};
 
@@ -13,14 +13,14 @@ const INLINE_QUOTA: usize = 2048;
 const MANAGED_QUOTA: usize = 6144;
 
 /// `AttachUserPolicy`.
-pub(super) async fn attach(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn attach(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     names::check_reference(user)?;
     let arn = work.call.required("PolicyArn")?;
     if arn.len() < 20 || !arn.starts_with("arn:") || !arn.contains(":policy/") {
         return Err(AwsError::invalid_input(format!("ARN {arn} is not valid.")));
     }
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     let attached =
         xml::texts_in(&work.ask(&Call::iam("ListAttachedUserPolicies").with("UserName", user)).await?, "PolicyArn");
     match work.ask(&Call::iam("GetPolicy").with("PolicyArn", arn)).await {
@@ -63,14 +63,14 @@ fn check_characters(document: &str) -> Result<(), AwsError> {
 }
 
 /// `PutUserPolicy`.
-pub(super) async fn put_inline(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn put_inline(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     names::check_reference(user)?;
     let name = work.call.required("PolicyName")?;
     names::check_policy(name)?;
     let document = work.call.required("PolicyDocument")?;
     check_characters(document)?;
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     let others = inline_sizes(work, user, name).await?;
     if others + size(document) > INLINE_QUOTA {
         return Err(AwsError::limit_exceeded(format!(
@@ -97,7 +97,7 @@ pub(crate) fn decode(document: &str) -> String {
 }
 
 /// `CreatePolicy` and `CreatePolicyVersion`.
-pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     if let Some(name) = work.call.param("PolicyName") {
         names::check_policy(name)?;
     }
@@ -113,7 +113,7 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `DeletePolicy`: not while it is attached, nor while it is somebody's boundary.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let arn = work.call.required("PolicyArn")?;
     let entities = work.ask(&Call::iam("ListEntitiesForPolicy").with("PolicyArn", arn)).await?;
     let attached = Document::parse(&entities).is_ok_and(|document| {
@@ -122,7 +122,7 @@ pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
             .filter_map(|list| xml::find(&document, list))
             .any(|list| xml::members(list).next().is_some())
     });
-    let bounds = work.account().boundaries(work.realm()).values().any(|boundary| boundary == arn);
+    let bounds = work.account().boundaries(work.account_ref()).values().any(|boundary| boundary == arn);
     if attached || bounds {
         return Err(AwsError::delete_conflict("Cannot delete a policy attached to entities."));
     }

@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 
 use super::super::account::ServiceCredential;
-use super::super::answer::{Answer, AwsError, random_hex};
+use super::super::response::{AwsError, AwsResponse, random_hex};
 use super::super::xml;
 use super::{Work, names};
 
@@ -25,7 +25,7 @@ fn element(credential: &ServiceCredential, user: &str) -> String {
 }
 
 /// `CreateServiceSpecificCredential`.
-pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     let service = work.call.required("ServiceName")?;
     if !SERVICES.contains(&service) {
@@ -39,12 +39,12 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
     let credential = ServiceCredential {
         id: format!("ACCA{}", random_hex(16).to_uppercase()),
         service: service.to_owned(),
-        service_user_name: format!("{user}-at-{}", work.realm().account),
+        service_user_name: format!("{user}-at-{}", work.account_ref().account),
         active: true,
         created: Timestamp::now(),
     };
     let made = element(&credential, user) + &xml::leaf("ServicePassword", &random_hex(40));
-    let fits = work.account().change_user(work.realm(), user, |user| {
+    let fits = work.account().change_user(work.account_ref(), user, |user| {
         let held = user.service_credentials.iter().filter(|held| held.service == credential.service).count();
         let fits = held < QUOTA;
         if fits {
@@ -61,13 +61,13 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `ListServiceSpecificCredentials`, of one user.
-pub(super) async fn list(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn list(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
     work.user_exists(user).await?;
     let wanted = work.call.param("ServiceName");
     let members: String = work
         .account()
-        .user(work.realm(), user)
+        .user(work.account_ref(), user)
         .service_credentials
         .iter()
         .filter(|credential| wanted.is_none_or(|service| credential.service == service))
@@ -77,13 +77,13 @@ pub(super) async fn list(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `UpdateServiceSpecificCredential`.
-pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let status = work.call.required("Status")?;
     names::check_enum("status", status, &["Active", "Inactive"])?;
     let user = work.user()?;
     let id = work.call.required("ServiceSpecificCredentialId")?;
     work.user_exists(user).await?;
-    let found = work.account().change_user(work.realm(), user, |user| {
+    let found = work.account().change_user(work.account_ref(), user, |user| {
         let credential = user.service_credentials.iter_mut().find(|credential| credential.id == id);
         credential.map(|credential| credential.active = status == "Active").is_some()
     });
@@ -91,11 +91,11 @@ pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `DeleteServiceSpecificCredential`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
     let id = work.call.required("ServiceSpecificCredentialId")?;
     work.user_exists(user).await?;
-    let found = work.account().change_user(work.realm(), user, |user| {
+    let found = work.account().change_user(work.account_ref(), user, |user| {
         let before = user.service_credentials.len();
         user.service_credentials.retain(|credential| credential.id != id);
         user.service_credentials.len() < before

@@ -1,13 +1,13 @@
 //! `AssumeRole` and its kin: the credentials they hand out are remembered, as those of `CreateAccessKey` are.
 
 use super::super::account::NewSession;
-use super::super::answer::{Answer, AwsError};
-use super::super::realm::Realm;
+use super::super::caller::AccountRef;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::Work;
 
 /// Any action of STS that hands out credentials.
-pub(super) async fn hand_out(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn hand_out(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let answer = work.forward().await?;
     if !answer.is_success() {
         return Ok(answer);
@@ -16,7 +16,7 @@ pub(super) async fn hand_out(work: &Work<'_>) -> Result<Answer, AwsError> {
     if let (Some(key_id), Some(secret)) = (text("AccessKeyId"), text("SecretAccessKey")) {
         let arn = text("Arn").unwrap_or_else(|| work.account().caller_arn(work.caller));
         work.account().session_made(NewSession {
-            realm: realm_of(&arn, work.realm()),
+            account_ref: account_ref_of(&arn, work.account_ref()),
             key_id,
             secret,
             token: text("SessionToken"),
@@ -29,9 +29,9 @@ pub(super) async fn hand_out(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// The account an ARN belongs to.
-fn realm_of(arn: &str, otherwise: &Realm) -> Realm {
+fn account_ref_of(arn: &str, otherwise: &AccountRef) -> AccountRef {
     let account = arn.split(':').nth(4).filter(|account| !account.is_empty());
-    Realm { partition: otherwise.partition, account: account.unwrap_or(&otherwise.account).to_owned() }
+    AccountRef { partition: otherwise.partition, account: account.unwrap_or(&otherwise.account).to_owned() }
 }
 
 #[cfg(test)]
@@ -40,8 +40,11 @@ mod tests {
 
     #[test]
     fn the_session_lives_in_the_account_of_its_role() {
-        let home = Realm::aws("1");
-        assert_eq!(realm_of("arn:aws:sts::444455556666:assumed-role/x/s", &home), Realm::aws("444455556666"));
-        assert_eq!(realm_of("", &home), home);
+        let home = AccountRef::aws("1");
+        assert_eq!(
+            account_ref_of("arn:aws:sts::444455556666:assumed-role/x/s", &home),
+            AccountRef::aws("444455556666")
+        );
+        assert_eq!(account_ref_of("", &home), home);
     }
 }

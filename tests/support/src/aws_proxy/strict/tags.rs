@@ -6,8 +6,8 @@
 
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Work, names};
 
@@ -90,7 +90,7 @@ fn merge<'e>(existing: &'e [(String, String)], new: &[(&str, &str)]) -> (Vec<&'e
 }
 
 /// `TagUser`.
-pub(super) async fn tag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn tag_user(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     names::check_reference(user)?;
     let new = work.call.tags();
@@ -98,7 +98,7 @@ pub(super) async fn tag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
         work.call.required("Tags")?;
     }
     check_request(&new)?;
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     let existing = read(&work.ask(&Call::iam("ListUserTags").with("UserName", user)).await?);
     let (replaced, count) = merge(&existing, &new);
     if count > QUOTA {
@@ -111,7 +111,7 @@ pub(super) async fn tag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
 }
 
 /// `UntagUser`: keys are found ignoring case; those that are not there do not matter.
-pub(super) async fn untag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn untag_user(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.call.required("UserName")?;
     names::check_reference(user)?;
     let keys = work.call.list("TagKeys");
@@ -121,7 +121,7 @@ pub(super) async fn untag_user(work: &Work<'_>) -> Result<Answer, AwsError> {
     if keys.len() > QUOTA {
         return Err(AwsError::constraint(&keys.len().to_string(), "tagKeys", "have length less than or equal to 50"));
     }
-    let _lock = work.account().lock_user(work.realm(), user).await;
+    let _lock = work.account().lock_user(work.account_ref(), user).await;
     let existing = read(&work.ask(&Call::iam("ListUserTags").with("UserName", user)).await?);
     let wanted: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
     let found: Vec<&str> =

@@ -2,13 +2,13 @@
 
 use roxmltree::Document;
 
-use super::super::answer::{Answer, AwsError};
 use super::super::call::Call;
+use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Work, boundary, names, tags};
 
 /// `CreateUser`: all or nothing.
-pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let name = work.call.required("UserName")?;
     names::check_new_user(name)?;
     if let Some(path) = work.call.param("Path") {
@@ -20,7 +20,7 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
         boundary::check_exists(work, arn).await?;
     }
 
-    let _lock = work.account().lock_user(work.realm(), name).await;
+    let _lock = work.account().lock_user(work.account_ref(), name).await;
     learn_names(work).await?;
     // IAM keeps the case of a name and ignores it when it looks for its like. The name in the message is the one asked
     // for, so it does not say that the case differs.
@@ -28,25 +28,25 @@ pub(super) async fn create(work: &Work<'_>) -> Result<Answer, AwsError> {
         return Err(AwsError::entity_already_exists(format!("User with name {name} already exists.")));
     }
     let quota = work.account().settings().users_quota;
-    if work.account().user_count(work.realm()) >= quota {
+    if work.account().user_count(work.account_ref()) >= quota {
         return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for UsersPerAccount: {quota}")));
     }
     let answer = work.forward_as(&work.call.clone().without("PermissionsBoundary")).await?;
     if answer.is_success() {
-        work.account().user_made(work.realm(), name, boundary.map(str::to_owned));
+        work.account().user_made(work.account_ref(), name, boundary.map(str::to_owned));
     }
     Ok(boundary::inject(work, answer, "User"))
 }
 
 /// `GetUser`, with the boundary.
-pub(super) async fn get(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn get(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let user = work.user()?;
     let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
     Ok(boundary::inject(work, answer, "User"))
 }
 
 /// `UpdateUser`: renames keep tags and keys, which the emulator loses.
-pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
+pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
     let name = work.call.required("UserName")?;
     names::check_reference(name)?;
     if let Some(path) = work.call.param("NewPath") {
@@ -67,19 +67,19 @@ pub(super) async fn update(work: &Work<'_>) -> Result<Answer, AwsError> {
         if !tags.is_empty() {
             work.ask(&Call::iam("TagUser").with("UserName", new_name).with_tags(tags)).await?;
         }
-        work.account().user_renamed(work.realm(), name, new_name);
+        work.account().user_renamed(work.account_ref(), name, new_name);
     }
     Ok(answer)
 }
 
 /// The user that has this name, whatever the case.
 async fn namesake(work: &Work<'_>, name: &str) -> Result<Option<String>, AwsError> {
-    let Some(taken) = work.account().same_name_ignoring_case(work.realm(), name) else { return Ok(None) };
+    let Some(taken) = work.account().same_name_ignoring_case(work.account_ref(), name) else { return Ok(None) };
     match work.user_exists(&taken).await {
         Ok(()) => Ok(Some(taken)),
         // Deleted in the emulator behind our back.
         Err(error) if error.code == "NoSuchEntity" => {
-            work.account().user_gone(work.realm(), &taken);
+            work.account().user_gone(work.account_ref(), &taken);
             Ok(None)
         }
         Err(error) => Err(error),
@@ -88,16 +88,16 @@ async fn namesake(work: &Work<'_>, name: &str) -> Result<Option<String>, AwsErro
 
 /// Takes in the users that were in the emulator before us. Once per account: afterwards every change passes here.
 pub(super) async fn learn_names(work: &Work<'_>) -> Result<(), AwsError> {
-    if work.account().knows_names(work.realm()) {
+    if work.account().knows_names(work.account_ref()) {
         return Ok(());
     }
     // Nobody has the empty name, so this is the lock of the list.
-    let _lock = work.account().lock_user(work.realm(), "").await;
-    if work.account().knows_names(work.realm()) {
+    let _lock = work.account().lock_user(work.account_ref(), "").await;
+    if work.account().knows_names(work.account_ref()) {
         return Ok(());
     }
     let users = work.ask(&Call::iam("ListUsers")).await?;
-    work.account().learn_names(work.realm(), xml::texts_in(&users, "UserName"));
+    work.account().learn_names(work.account_ref(), xml::texts_in(&users, "UserName"));
     Ok(())
 }
 

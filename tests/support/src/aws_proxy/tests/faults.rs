@@ -5,7 +5,7 @@ use std::time::Instant;
 use jiff::SignedDuration;
 
 use super::*;
-use crate::aws_proxy::{End, Rule};
+use crate::aws_proxy::{CallOutcome, Rule};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -16,10 +16,10 @@ async fn a_reply_lost_after_the_commit_leaves_the_key_there() {
     operator.ok(&on("CreateUser", "u")).await;
     let rule = aws.rules().add(Rule::on("CreateAccessKey").nth(1).after_commit().drop_connection());
     assert!(operator.send(&on("CreateAccessKey", "u")).await.is_err());
-    assert_eq!(aws.truth().keys("u").await.unwrap().len(), 1);
+    assert_eq!(aws.inspector().keys("u").await.unwrap().len(), 1);
     let call = aws.log().wait_for_call("CreateAccessKey", 1, PATIENCE).await.unwrap();
-    assert_eq!((call.end, call.committed, call.status), (End::Dropped, true, None));
-    assert_eq!(call.access_key, Some(aws.truth().keys("u").await.unwrap()[0].id.clone()));
+    assert_eq!((call.outcome, call.committed, call.status), (CallOutcome::Dropped, true, None));
+    assert_eq!(call.access_key, Some(aws.inspector().keys("u").await.unwrap()[0].id.clone()));
     assert_eq!(call.rules, [rule.0]);
     operator.create_key("u").await;
     assert_eq!(aws.rules().hits(rule).acted, 1);
@@ -31,7 +31,7 @@ async fn a_call_dropped_before_aws_never_happened() {
     let operator = Client::operator(&aws);
     aws.rules().add(Rule::on("CreateUser").user("u").first(1).drop_connection());
     assert!(operator.send(&on("CreateUser", "u")).await.is_err());
-    assert!(aws.truth().user("u").await.unwrap().is_none());
+    assert!(aws.inspector().user("u").await.unwrap().is_none());
     let call = aws.log().wait_for_call("CreateUser", 1, PATIENCE).await.unwrap();
     assert!(!call.committed);
     operator.ok(&on("CreateUser", "u")).await;
@@ -69,7 +69,7 @@ async fn errors_come_in_the_words_of_aws() {
         AwsError::entity_temporarily_unmodifiable(),
         AwsError::concurrent_modification(),
     ] {
-        let rule = aws.rules().add(Rule::on("GetUser").answer(error.clone()));
+        let rule = aws.rules().add(Rule::on("GetUser").respond_with(error.clone()));
         assert_eq!(operator.call(&on("GetUser", "u")).await.unwrap_err(), error);
         aws.rules().remove(rule);
     }
@@ -83,7 +83,7 @@ async fn an_html_page_may_hide_a_commit() {
     let (answer, _) = operator.send(&on("CreateUser", "u")).await.unwrap();
     assert_eq!((answer.status, answer.error_code()), (500, None));
     assert!(answer.body.starts_with("<!doctype html>"));
-    assert!(aws.truth().user("u").await.unwrap().is_some());
+    assert!(aws.inspector().user("u").await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -109,12 +109,12 @@ async fn a_pause_holds_a_call_on_either_side_of_the_commit() {
             let operator = operator.clone();
             async move { operator.send(&on("CreateUser", user)).await }
         });
-        assert!(pause.paused(PATIENCE).await);
-        assert_eq!(aws.truth().user(user).await.unwrap().is_some(), exists);
+        assert!(pause.wait_until_held(PATIENCE).await);
+        assert_eq!(aws.inspector().user(user).await.unwrap().is_some(), exists);
         assert!(!call.is_finished());
         pause.release();
         assert!(call.await.unwrap().unwrap().0.is_success());
-        assert!(aws.truth().user(user).await.unwrap().is_some());
+        assert!(aws.inspector().user(user).await.unwrap().is_some());
     }
 }
 
@@ -125,10 +125,10 @@ async fn a_held_call_of_a_dead_client_can_be_stopped_or_go_through() {
         let operator = Client::operator(&aws);
         let pause = aws.rules().pause(Rule::on("CreateUser").user(user));
         let client = tokio::spawn(async move { operator.send(&on("CreateUser", user)).await });
-        assert!(pause.paused(PATIENCE).await);
+        assert!(pause.wait_until_held(PATIENCE).await);
         client.abort();
         let _ = client.await;
-        let mark = aws.log().mark();
+        let mark = aws.log().position();
         if goes_on {
             pause.release();
         } else {
@@ -136,11 +136,11 @@ async fn a_held_call_of_a_dead_client_can_be_stopped_or_go_through() {
         }
         let ended = |calls: &[crate::aws_proxy::CallRecord]| {
             let call = calls.iter().find(|call| call.user.as_deref() == Some(user))?;
-            (call.end != End::Open).then(|| call.clone())
+            (call.outcome != CallOutcome::Pending).then(|| call.clone())
         };
         let call = aws.log().wait_for("the held call", PATIENCE, ended).await.unwrap();
         assert_eq!(call.committed, goes_on, "the mark is {mark:?}");
-        assert_eq!(aws.truth().user(user).await.unwrap().is_some(), goes_on);
+        assert_eq!(aws.inspector().user(user).await.unwrap().is_some(), goes_on);
     }
 }
 
@@ -241,16 +241,16 @@ async fn an_answer_can_be_rewritten() {
 #[tokio::test]
 async fn a_flapping_key_and_one_that_is_never_accepted() {
     let aws = aws().await;
-    aws.human().create_user("u").await.unwrap();
-    let key = aws.human().create_key("u").await.unwrap();
+    aws.manual_changes().create_user("u").await.unwrap();
+    let key = aws.manual_changes().create_key("u").await.unwrap();
     let user = Client::with_key(&aws, &key);
-    let flap = Rule::on("GetCallerIdentity").caller(&key.id).every(2).answer(AwsError::invalid_client_token());
+    let flap = Rule::on("GetCallerIdentity").caller(&key.id).every(2).respond_with(AwsError::invalid_client_token());
     let flap = aws.rules().add(flap);
     assert!(user.who_am_i().await.is_ok());
     assert!(user.who_am_i().await.is_err());
     assert!(user.who_am_i().await.is_ok());
     aws.rules().remove(flap);
-    aws.rules().add(Rule::on_all().caller(&key.id).answer(AwsError::invalid_client_token()));
+    aws.rules().add(Rule::on_all().caller(&key.id).respond_with(AwsError::invalid_client_token()));
     assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
     assert!(Client::operator(&aws).who_am_i().await.is_ok());
 }

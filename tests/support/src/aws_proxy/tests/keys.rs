@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::aws_proxy::{KeyState, Realm, Rule};
+use crate::aws_proxy::{AccountRef, KeyState, Rule};
 
 #[tokio::test]
 async fn a_new_key_signs_as_its_user() {
@@ -62,27 +62,27 @@ async fn proxies_of_one_account_know_each_others_keys_and_other_accounts_do_not(
     let key = Client::operator(&first).create_key("u").await;
     assert!(Client::with_key(&second, &key).who_am_i().await.is_ok());
     assert_eq!(Client::with_key(&stranger, &key).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert!(stranger.truth().user("u").await.unwrap().is_none());
-    second.human().deactivate_key("u", &key.id).await.unwrap();
+    assert!(stranger.inspector().user("u").await.unwrap().is_none());
+    second.manual_changes().deactivate_key("u", &key.id).await.unwrap();
     assert_eq!(Client::with_key(&first, &key).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
 }
 
 #[tokio::test]
 async fn a_new_key_is_refused_until_it_has_travelled_and_a_dead_one_lingers() {
     let aws = aws().await;
-    aws.human().create_user("u").await.unwrap();
+    aws.manual_changes().create_user("u").await.unwrap();
     aws.account().configure(|settings| settings.activation_delay = Duration::from_hours(1));
-    let key = aws.human().create_key("u").await.unwrap();
+    let key = aws.manual_changes().create_key("u").await.unwrap();
     let user = Client::with_key(&aws, &key);
     assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert!(!aws.truth().user("u").await.unwrap().unwrap().keys[0].accepted);
+    assert!(!aws.inspector().user("u").await.unwrap().unwrap().keys[0].accepted);
     aws.account().configure(|settings| settings.activation_delay = Duration::ZERO);
     assert!(user.who_am_i().await.is_ok());
     aws.account().configure(|settings| settings.activation_delay = Duration::from_mins(1));
     assert!(user.who_am_i().await.is_ok(), "a key that works goes on working");
 
     aws.account().configure(|settings| settings.revocation_lag = Duration::from_hours(1));
-    aws.human().delete_key("u", &key.id).await.unwrap();
+    aws.manual_changes().delete_key("u", &key.id).await.unwrap();
     assert!(user.who_am_i().await.is_ok());
     aws.account().configure(|settings| settings.revocation_lag = Duration::ZERO);
     assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
@@ -105,7 +105,7 @@ async fn two_keys_are_the_limit_also_with_an_inactive_one_unless_a_rule_says_so(
     let listed = texts(&operator.ok(&on("ListAccessKeys", "u")).await, "AccessKeyId");
     assert_eq!(listed.len(), 3);
     assert!(listed.contains(&third.id));
-    assert_eq!(aws.truth().keys("u").await.unwrap().len(), 3);
+    assert_eq!(aws.inspector().keys("u").await.unwrap().len(), 3);
     assert!(Client::with_key(&aws, &third).who_am_i().await.unwrap().ends_with(":user/u"));
     let about = |action: &str| on(action, "u").with("AccessKeyId", &third.id);
     operator.ok(&about("UpdateAccessKey").with("Status", "Inactive")).await;
@@ -113,7 +113,7 @@ async fn two_keys_are_the_limit_also_with_an_inactive_one_unless_a_rule_says_so(
     assert_eq!(operator.code(&on("DeleteUser", "u")).await, "DeleteConflict");
     operator.ok(&about("DeleteAccessKey")).await;
     assert_eq!(operator.code(&about("DeleteAccessKey")).await, "NoSuchEntity");
-    assert_eq!(aws.truth().keys("u").await.unwrap().len(), 2);
+    assert_eq!(aws.inspector().keys("u").await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -173,8 +173,8 @@ async fn an_assumed_role_acts_in_its_own_account() {
     assert_eq!(without_token.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
     assert_eq!(session.who_am_i().await.unwrap(), format!("arn:aws:sts::{other}:assumed-role/deploy-users/operator"));
     session.ok(&on("CreateUser", "u")).await;
-    assert!(aws.truth().user("u").await.unwrap().is_none());
-    let there = aws.truth().in_realm(Realm::aws(&other)).user("u").await.unwrap().unwrap();
+    assert!(aws.inspector().user("u").await.unwrap().is_none());
+    let there = aws.inspector().in_account(AccountRef::aws(&other)).user("u").await.unwrap().unwrap();
     assert_eq!(there.arn, format!("arn:aws:iam::{other}:user/u"));
     let key = session.create_key("u").await;
     assert_eq!(Client::with_key(&aws, &key).who_am_i().await.unwrap(), there.arn);
@@ -183,8 +183,8 @@ async fn an_assumed_role_acts_in_its_own_account() {
 #[tokio::test]
 async fn a_user_may_list_its_own_keys_without_saying_its_name() {
     let aws = aws().await;
-    aws.human().create_user("u").await.unwrap();
-    let key = aws.human().create_key("u").await.unwrap();
+    aws.manual_changes().create_user("u").await.unwrap();
+    let key = aws.manual_changes().create_key("u").await.unwrap();
     let own = Client::with_key(&aws, &key).ok(&Call::iam("ListAccessKeys")).await;
     assert_eq!(texts(&own, "AccessKeyId"), [key.id]);
     assert_eq!(Client::operator(&aws).code(&Call::iam("ListAccessKeys")).await, "ValidationError");

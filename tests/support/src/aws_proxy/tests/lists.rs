@@ -21,17 +21,17 @@ async fn pages(client: &Client, call: &Call, element: &str) -> Vec<Vec<String>> 
 #[tokio::test]
 async fn every_list_of_a_user_comes_in_pages_and_loses_nothing() {
     let aws = aws().await;
-    let human = aws.human();
+    let manual_changes = aws.manual_changes();
     let operator = Client::operator(&aws);
     let tags: Vec<String> = (0..7).map(|n| format!("t{n}")).collect();
     operator.ok(&on("CreateUser", "u").with_tags(tags.iter().map(|tag| (tag.as_str(), "v")))).await;
     for n in 0..2 {
-        human.create_key("u").await.unwrap();
-        human.attach("u", [ADMIN, READ_ONLY][n]).await.unwrap();
-        human.put_inline("u", &format!("p{n}"), DOCUMENT).await.unwrap();
-        human.create_group(&format!("g{n}")).await.unwrap();
-        human.add_to_group("u", &format!("g{n}")).await.unwrap();
-        human.create_user(&format!("v{n}")).await.unwrap();
+        manual_changes.create_key("u").await.unwrap();
+        manual_changes.attach("u", [ADMIN, READ_ONLY][n]).await.unwrap();
+        manual_changes.put_inline("u", &format!("p{n}"), DOCUMENT).await.unwrap();
+        manual_changes.create_group(&format!("g{n}")).await.unwrap();
+        manual_changes.add_to_group("u", &format!("g{n}")).await.unwrap();
+        manual_changes.create_user(&format!("v{n}")).await.unwrap();
     }
     aws.account().configure(|settings| settings.page_size = 1);
     for (action, element, count) in [

@@ -16,7 +16,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::call::Request;
-use super::{Account, Answer, AwsError, Call, MintedKey, StrictAws, sigv4};
+use super::{Account, AwsError, AwsResponse, Call, CreatedKey, StrictAws, sigv4};
 use crate::emulator::Emulator;
 use crate::run_dir::RunDir;
 use crate::tools::Tools;
@@ -41,7 +41,7 @@ fn emulator() -> SocketAddr {
                 let tools = Tools::locate().await.unwrap();
                 let directory = RunDir::create().unwrap();
                 let emulator = Emulator::start(&tools, directory.path()).await.unwrap();
-                send.send(emulator.addr()).unwrap();
+                send.send(emulator.address()).unwrap();
                 std::future::pending::<()>().await;
             });
         });
@@ -70,14 +70,14 @@ struct Client {
 }
 
 /// An answer with its headers, or the error of a connection that ended without one.
-type Received = Result<(Answer, reqwest::header::HeaderMap), reqwest::Error>;
+type Received = Result<(AwsResponse, reqwest::header::HeaderMap), reqwest::Error>;
 
 impl Client {
     fn operator(aws: &StrictAws) -> Self {
         Self::with(aws, "testing", "testing")
     }
 
-    fn with_key(aws: &StrictAws, key: &MintedKey) -> Self {
+    fn with_key(aws: &StrictAws, key: &CreatedKey) -> Self {
         Self::with(aws, &key.id, &key.secret)
     }
 
@@ -117,7 +117,7 @@ impl Client {
         let response = self.http.post(&self.endpoint).headers(request.headers).body(request.body).send().await?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
-        let answer = Answer {
+        let answer = AwsResponse {
             status,
             content_type: headers["content-type"].to_str().unwrap().to_owned(),
             request_id: headers["x-amzn-requestid"].to_str().unwrap().to_owned(),
@@ -153,9 +153,9 @@ impl Client {
         self.refused(call).await.1
     }
 
-    async fn create_key(&self, user: &str) -> MintedKey {
+    async fn create_key(&self, user: &str) -> CreatedKey {
         let body = self.ok(&on("CreateAccessKey", user)).await;
-        MintedKey { id: text(&body, "AccessKeyId"), secret: text(&body, "SecretAccessKey") }
+        CreatedKey { id: text(&body, "AccessKeyId"), secret: text(&body, "SecretAccessKey") }
     }
 
     /// The ARN behind the key, or the code of the refusal.

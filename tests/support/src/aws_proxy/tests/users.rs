@@ -1,7 +1,7 @@
 //! Users and what hangs on them: names, tags, policies, boundaries, passwords, and the way out.
 
 use super::*;
-use crate::aws_proxy::LoginProfileTruth;
+use crate::aws_proxy::LoginProfileSnapshot;
 
 #[tokio::test]
 async fn names_collide_ignoring_case_also_with_users_that_were_there_before_us() {
@@ -16,7 +16,7 @@ async fn names_collide_ignoring_case_also_with_users_that_were_there_before_us()
     // The same AWS after a restart of the rig: the emulator is full, the account state is empty.
     let later = aws_for(Account::with_id(aws.account().id())).await;
     assert_eq!(Client::operator(&later).code(&on("CreateUser", "DEPLOY-a")).await, "EntityAlreadyExists");
-    aws.human().delete_user("Deploy-A").await.unwrap();
+    aws.manual_changes().delete_user("Deploy-A").await.unwrap();
     operator.ok(&on("CreateUser", "deploy-a")).await;
 }
 
@@ -39,9 +39,9 @@ async fn a_reset_of_the_emulator_goes_with_forgetting() {
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u").with("PermissionsBoundary", ADMIN)).await;
     let key = operator.create_key("u").await;
-    aws.account().forget();
+    aws.account().reset();
     assert_eq!(Client::with_key(&aws, &key).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().boundary, None);
+    assert_eq!(aws.inspector().user("u").await.unwrap().unwrap().boundary, None);
     operator.ok(&on("GetUser", "u")).await;
 }
 
@@ -54,7 +54,7 @@ async fn names_and_paths_are_checked() {
         assert_eq!(operator.code(&call).await, "ValidationError", "{call:?}");
     }
     assert_eq!(operator.code(&Call::iam("CreateUser")).await, "ValidationError");
-    assert!(aws.truth().user_names().await.unwrap().is_empty());
+    assert!(aws.inspector().user_names().await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -86,37 +86,37 @@ async fn a_user_looks_as_aws_shows_it() {
         assert_eq!(text(body, "Key"), "awsdeploy.dev/uid");
     }
     assert_eq!(text(&made, "UserId"), text(&got, "UserId"));
-    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().id, text(&got, "UserId"));
+    assert_eq!(aws.inspector().user("u").await.unwrap().unwrap().id, text(&got, "UserId"));
 }
 
 #[tokio::test]
 async fn a_user_cannot_go_while_anything_hangs_on_it() {
     let aws = aws().await;
-    let human = aws.human();
+    let manual_changes = aws.manual_changes();
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
-    human.create_group("g").await.unwrap();
+    manual_changes.create_group("g").await.unwrap();
     let key = operator.create_key("u").await;
     let blocked = |message: &str| (409, "DeleteConflict".to_owned(), format!("Cannot delete entity, must {message}"));
     let delete = on("DeleteUser", "u");
     assert_eq!(operator.refused(&delete).await, blocked("delete access keys first."));
-    human.deactivate_key("u", &key.id).await.unwrap();
+    manual_changes.deactivate_key("u", &key.id).await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("delete access keys first."), "an inactive key counts");
-    human.delete_key("u", &key.id).await.unwrap();
+    manual_changes.delete_key("u", &key.id).await.unwrap();
 
-    human.create_login_profile("u", "Correct-horse-1").await.unwrap();
+    manual_changes.create_login_profile("u", "Correct-horse-1").await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("delete login profile first."));
     operator.ok(&on("DeleteLoginProfile", "u")).await;
 
-    human.put_inline("u", "p", DOCUMENT).await.unwrap();
+    manual_changes.put_inline("u", "p", DOCUMENT).await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("delete policies first."));
-    human.delete_inline("u", "p").await.unwrap();
+    manual_changes.delete_inline("u", "p").await.unwrap();
 
-    human.attach("u", READ_ONLY).await.unwrap();
+    manual_changes.attach("u", READ_ONLY).await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("detach all policies first."));
-    human.detach("u", READ_ONLY).await.unwrap();
+    manual_changes.detach("u", READ_ONLY).await.unwrap();
 
-    human.add_to_group("u", "g").await.unwrap();
+    manual_changes.add_to_group("u", "g").await.unwrap();
     assert_eq!(operator.refused(&delete).await, blocked("remove users from group first."));
     assert_eq!(operator.code(&Call::iam("DeleteGroup").with("GroupName", "g")).await, "DeleteConflict");
     operator.ok(&on("RemoveUserFromGroup", "u").with("GroupName", "g")).await;
@@ -147,18 +147,18 @@ async fn a_user_cannot_go_while_anything_hangs_on_it() {
 #[tokio::test]
 async fn the_console_deletes_a_user_with_all_that_hangs_on_it() {
     let aws = aws().await;
-    let human = aws.human();
-    human.create_tagged_user("u", &[("owner", "me")]).await.unwrap();
-    human.create_group("g").await.unwrap();
-    human.add_to_group("u", "g").await.unwrap();
-    let key = human.create_key("u").await.unwrap();
-    human.attach("u", ADMIN).await.unwrap();
-    human.put_inline("u", "p", DOCUMENT).await.unwrap();
-    human.create_key("u").await.unwrap();
-    human.create_login_profile("u", "Correct-horse-1").await.unwrap();
+    let manual_changes = aws.manual_changes();
+    manual_changes.create_tagged_user("u", &[("owner", "me")]).await.unwrap();
+    manual_changes.create_group("g").await.unwrap();
+    manual_changes.add_to_group("u", "g").await.unwrap();
+    let key = manual_changes.create_key("u").await.unwrap();
+    manual_changes.attach("u", ADMIN).await.unwrap();
+    manual_changes.put_inline("u", "p", DOCUMENT).await.unwrap();
+    manual_changes.create_key("u").await.unwrap();
+    manual_changes.create_login_profile("u", "Correct-horse-1").await.unwrap();
     aws.account().configure(|settings| settings.page_size = 1);
-    human.purge_user("u").await.unwrap();
-    assert!(aws.truth().user("u").await.unwrap().is_none());
+    manual_changes.purge_user("u").await.unwrap();
+    assert!(aws.inspector().user("u").await.unwrap().is_none());
     assert!(!aws.account().accepts(&key.id));
     assert!(aws.log().calls().is_empty(), "a person's calls are not the operator's");
 }
@@ -170,7 +170,7 @@ async fn tags_have_limits_and_merge_ignoring_case() {
     operator.ok(&on("CreateUser", "u").with_tags([("Owner", "a"), ("keep", "k")])).await;
     let tag = |tags: &[(&str, &str)]| on("TagUser", "u").with_tags(tags.iter().copied());
     operator.ok(&tag(&[("owner", "b")])).await;
-    let tags = aws.truth().user("u").await.unwrap().unwrap().tags;
+    let tags = aws.inspector().user("u").await.unwrap().unwrap().tags;
     assert_eq!(tags.into_iter().collect::<Vec<_>>(), [("keep".into(), "k".into()), ("owner".into(), "b".into())]);
 
     assert_eq!(operator.code(&tag(&[("aws:x", "")])).await, "InvalidInput");
@@ -183,10 +183,10 @@ async fn tags_have_limits_and_merge_ignoring_case() {
     operator.ok(&tag(&pairs(48))).await;
     operator.ok(&tag(&pairs(48))).await;
     operator.ok(&on("UntagUser", "u").with("TagKeys.member.1", "KEEP").with("TagKeys.member.2", "absent")).await;
-    assert!(!aws.truth().user("u").await.unwrap().unwrap().tags.contains_key("keep"));
+    assert!(!aws.inspector().user("u").await.unwrap().unwrap().tags.contains_key("keep"));
     let too_many = many.iter().map(|key| (key.as_str(), "")).chain([("x", ""), ("y", "")]);
     assert_eq!(operator.code(&on("CreateUser", "v").with_tags(too_many)).await, "ValidationError");
-    assert!(aws.truth().user("v").await.unwrap().is_none(), "a creation with bad tags is none");
+    assert!(aws.inspector().user("v").await.unwrap().is_none(), "a creation with bad tags is none");
 }
 
 #[tokio::test]
@@ -205,7 +205,7 @@ async fn attachments_must_exist_be_attachable_and_fit() {
 
     let mut arns = Vec::new();
     for n in 0..11 {
-        arns.push(aws.human().create_policy(&format!("p{n}"), DOCUMENT).await.unwrap());
+        arns.push(aws.manual_changes().create_policy(&format!("p{n}"), DOCUMENT).await.unwrap());
     }
     for arn in &arns[..10] {
         operator.ok(&attach(arn)).await;
@@ -248,7 +248,7 @@ async fn inline_policies_fit_into_2048_characters_together() {
     assert_eq!(operator.code(&emoji).await, "ValidationError");
     let huge = Call::iam("CreatePolicy").with("PolicyName", "huge").with("PolicyDocument", document(6145));
     assert_eq!(operator.refused(&huge).await.2, "Cannot exceed quota for PolicySize: 6144");
-    let inline = aws.truth().user("u").await.unwrap().unwrap().inline;
+    let inline = aws.inspector().user("u").await.unwrap().unwrap().inline;
     assert_eq!(inline.keys().collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(inline["a"]["Version"], "2012-10-17");
 }
@@ -257,13 +257,13 @@ async fn inline_policies_fit_into_2048_characters_together() {
 async fn boundaries_are_kept_shown_and_must_exist() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
-    let boundary = aws.human().create_policy("bound", DOCUMENT).await.unwrap();
+    let boundary = aws.manual_changes().create_policy("bound", DOCUMENT).await.unwrap();
     let missing = boundary.replace("bound", "absent");
     let create = |name: &str, arn: &str| on("CreateUser", name).with("PermissionsBoundary", arn);
     let (status, code, message) = operator.refused(&create("u", &missing)).await;
     assert_eq!((status, code.as_str()), (404, "NoSuchEntity"));
     assert_eq!(message, format!("Scope ARN: {missing} does not exist or is not attachable."));
-    assert!(aws.truth().user("u").await.unwrap().is_none());
+    assert!(aws.inspector().user("u").await.unwrap().is_none());
 
     let shown = |body: &str| texts(body, "PermissionsBoundaryArn");
     assert_eq!(shown(&operator.ok(&create("u", &boundary)).await), [boundary.as_str()]);
@@ -281,7 +281,7 @@ async fn boundaries_are_kept_shown_and_must_exist() {
     assert_eq!(operator.code(&put("nobody", &boundary)).await, "NoSuchEntity");
     assert_eq!(operator.code(&put("u", &missing)).await, "NoSuchEntity");
     operator.ok(&put("u", &boundary)).await;
-    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().boundary, Some(boundary));
+    assert_eq!(aws.inspector().user("u").await.unwrap().unwrap().boundary, Some(boundary));
     operator.ok(&on("DeleteUser", "u")).await;
     operator.ok(&on("CreateUser", "u")).await;
     assert_eq!(shown(&operator.ok(&on("GetUser", "u")).await), [""; 0], "a new user has no boundary of the old");
@@ -300,8 +300,8 @@ async fn passwords_follow_the_policy_and_the_flag_is_kept() {
     assert_eq!(flag(&operator.ok(&create("Correct-horse-1")).await), "true");
     assert_eq!(operator.code(&create("Correct-horse-1")).await, "EntityAlreadyExists");
     assert_eq!(flag(&operator.ok(&on("GetLoginProfile", "u")).await), "true");
-    let reset = LoginProfileTruth { password_reset_required: true };
-    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().login_profile, Some(reset));
+    let reset = LoginProfileSnapshot { password_reset_required: true };
+    assert_eq!(aws.inspector().user("u").await.unwrap().unwrap().login_profile, Some(reset));
     operator.ok(&on("UpdateLoginProfile", "u").with("Password", "Another-horse-1")).await;
     assert_eq!(flag(&operator.ok(&on("GetLoginProfile", "u")).await), "true", "what is left out stays");
     operator.ok(&on("UpdateLoginProfile", "u").with("PasswordResetRequired", "false")).await;
@@ -325,7 +325,7 @@ async fn service_specific_credentials_exist_and_show_their_password_once() {
     assert_eq!(texts(&listed, "ServiceSpecificCredentialId").len(), 2);
     assert!(texts(&listed, "ServicePassword").is_empty());
     assert_eq!(operator.code(&on("ListServiceSpecificCredentials", "nobody")).await, "NoSuchEntity");
-    assert_eq!(aws.truth().user("u").await.unwrap().unwrap().service_credentials.len(), 2);
+    assert_eq!(aws.inspector().user("u").await.unwrap().unwrap().service_credentials.len(), 2);
 }
 
 #[tokio::test]
@@ -338,7 +338,7 @@ async fn a_renamed_user_keeps_tags_keys_and_boundary() {
     let rename = |to: &str| on("UpdateUser", "u").with("NewUserName", to);
     assert_eq!(operator.code(&rename("TAKEN")).await, "EntityAlreadyExists");
     operator.ok(&rename("w")).await;
-    let user = aws.truth().user("w").await.unwrap().unwrap();
+    let user = aws.inspector().user("w").await.unwrap().unwrap();
     assert_eq!((user.tags["k"].as_str(), user.boundary.as_deref()), ("v", Some(ADMIN)));
     assert_eq!(user.keys.len(), 1);
     assert!(Client::with_key(&aws, &key).who_am_i().await.unwrap().ends_with(":user/w"));
@@ -349,14 +349,14 @@ async fn a_renamed_user_keeps_tags_keys_and_boundary() {
 #[tokio::test]
 async fn a_user_is_in_ten_groups_at_most() {
     let aws = aws().await;
-    aws.human().create_user("u").await.unwrap();
+    aws.manual_changes().create_user("u").await.unwrap();
     for n in 0..11 {
-        aws.human().create_group(&format!("g{n}")).await.unwrap();
+        aws.manual_changes().create_group(&format!("g{n}")).await.unwrap();
     }
     for n in 0..10 {
-        aws.human().add_to_group("u", &format!("g{n}")).await.unwrap();
+        aws.manual_changes().add_to_group("u", &format!("g{n}")).await.unwrap();
     }
-    aws.human().add_to_group("u", "g0").await.unwrap();
-    let error = aws.human().add_to_group("u", "g10").await.unwrap_err();
+    aws.manual_changes().add_to_group("u", "g0").await.unwrap();
+    let error = aws.manual_changes().add_to_group("u", "g10").await.unwrap_err();
     assert_eq!(error, AwsError::limit_exceeded("Cannot exceed quota for GroupsPerUser: 10"));
 }

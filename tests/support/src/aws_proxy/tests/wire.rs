@@ -39,7 +39,7 @@ async fn the_log_has_who_what_and_how_it_ended_and_no_secret() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
-    let mark = aws.log().mark();
+    let mark = aws.log().position();
     let key = operator.create_key("u").await;
     operator.ok(&on("CreateLoginProfile", "u").with("Password", "Correct-horse-1")).await;
     let user = Client::with_key(&aws, &key);
@@ -73,7 +73,7 @@ async fn the_log_has_who_what_and_how_it_ended_and_no_secret() {
         aws.log().transcript(),
         serde_json::to_string(&aws.log().calls()).unwrap(),
         aws.account(),
-        aws.truth(),
+        aws.inspector(),
     );
     for secret in [key.secret.as_str(), "Correct-horse-1", "forged-secret", "Signature="] {
         assert!(!everything.contains(secret), "the log tells {secret}");
@@ -96,7 +96,7 @@ async fn what_is_no_call_is_answered_and_logged() {
 
 #[tokio::test]
 async fn a_silent_emulator_is_a_502_in_the_log() {
-    let nobody = crate::ports::free().unwrap();
+    let nobody = crate::ports::reserve().unwrap();
     let aws = StrictAws::start(nobody, Account::new()).await.unwrap();
     let (status, code, _) = Client::operator(&aws).refused(&Call::iam("ListUsers")).await;
     assert_eq!((status, code.as_str()), (502, "BadGateway"));
@@ -135,11 +135,11 @@ async fn aws_can_go_away_and_come_back() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
-    aws.go_away().await;
+    aws.stop_listening().await;
     let error = operator.send(&on("GetUser", "u")).await.unwrap_err();
     assert!(error.is_connect(), "{error:?}");
-    aws.come_back().await.unwrap();
-    aws.come_back().await.unwrap();
+    aws.resume_listening().await.unwrap();
+    aws.resume_listening().await.unwrap();
     operator.ok(&on("GetUser", "u")).await;
     assert_eq!(aws.log().counts()["GetUser"], 1);
 }
@@ -152,7 +152,7 @@ async fn racing_creations_of_one_name_make_one_user() {
     let calls = names.map(|name| on("CreateUser", name));
     let results = futures::future::join_all(calls.iter().map(|call| operator.call(call))).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1);
-    assert_eq!(aws.truth().user_names().await.unwrap().len(), 1);
+    assert_eq!(aws.inspector().user_names().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -177,7 +177,7 @@ async fn the_shell_can_read_the_log_set_rules_and_turn_knobs() {
     assert_eq!(json(http.post(url("rules")).body("{}")).await.0, 400);
 
     let (_, calls) = json(http.get(url("calls?action=CreateUser&user=u"))).await;
-    assert_eq!((&calls[0]["end"], &calls[0]["committed"]), (&"dropped".into(), &true.into()));
+    assert_eq!((&calls[0]["outcome"], &calls[0]["committed"]), (&"dropped".into(), &true.into()));
     assert_eq!(json(http.get(url("calls?since=1"))).await.1, serde_json::json!([]));
     assert_eq!(json(http.get(url("counts"))).await.1["CreateUser"], 1);
 
@@ -222,7 +222,7 @@ async fn a_permission_check_can_be_hung_in() {
     aws.account().authorize_with(Arc::new(ReadOnly));
     assert_eq!(operator.code(&on("CreateUser", "u")).await, "AccessDenied");
     operator.ok(&Call::iam("ListUsers")).await;
-    assert!(aws.truth().user("u").await.unwrap().is_none());
+    assert!(aws.inspector().user("u").await.unwrap().is_none());
 }
 
 #[tokio::test]
@@ -233,7 +233,7 @@ async fn the_partition_follows_the_region() {
     create.region = "cn-north-1".to_owned();
     assert!(text(&operator.ok(&create).await, "Arn").starts_with("arn:aws-cn:iam::"));
     operator.ok(&on("CreateUser", "u")).await;
-    let china = aws.truth().in_realm(aws.account().home().in_region("cn-north-1"));
+    let china = aws.inspector().in_account(aws.account().home().in_region("cn-north-1"));
     assert_eq!(china.user_names().await.unwrap(), ["u"]);
 }
 
@@ -241,8 +241,8 @@ async fn the_partition_follows_the_region() {
 async fn a_policy_in_force_is_asked_on_what_is_so() {
     const USERS: &str = "user/awsdeploy/*";
     let aws = aws().await;
-    let (operator, human) = (Client::operator(&aws), aws.human());
-    let guard = aws.guard();
+    let (operator, manual_changes) = (Client::operator(&aws), aws.manual_changes());
+    let guard = aws.enforce_policies();
     assert_eq!(operator.code(&Call::iam("ListUsers")).await, "AccessDenied", "nothing is allowed at first");
     assert!(operator.who_am_i().await.is_ok(), "but who one is can always be asked");
     let users = aws.account().home().arn("iam", USERS);
@@ -262,7 +262,7 @@ async fn a_policy_in_force_is_asked_on_what_is_so() {
     let (status, code, told) = operator.refused(&on("CreateUser", "v")).await;
     assert_eq!((status, code.as_str()), (403, "AccessDenied"));
     assert!(told.contains("iam:CreateUser on resource: arn:aws:iam::") && told.contains(":user/v because"), "{told}");
-    human.call(&on("CreateUser", "elsewhere")).await.unwrap();
+    manual_changes.call(&on("CreateUser", "elsewhere")).await.unwrap();
     assert_eq!(operator.code(&on("TagUser", "elsewhere").with_tags([("a", "b")])).await, "AccessDenied");
     operator.ok(&on("TagUser", "u").with_tags([("a", "b")])).await;
     let (.., told) = operator.refused(&on("TagUser", "u").with_tags([("a", "b"), ("sealed", "")])).await;
@@ -271,17 +271,17 @@ async fn a_policy_in_force_is_asked_on_what_is_so() {
     let key = operator.create_key("u").await;
     let update = Call::iam("UpdateAccessKey").with("AccessKeyId", &key.id).with("Status", "Inactive");
     assert_eq!(operator.code(&update.clone().with("UserName", "u")).await, "AccessDenied", "not without its tag");
-    human.tag("u", &[("team", "a")]).await.unwrap();
+    manual_changes.tag("u", &[("team", "a")]).await.unwrap();
     operator.ok(&update.with("UserName", "u")).await;
 
     let attach = |arn: &str| on("AttachUserPolicy", "u").with("PolicyArn", arn);
     assert_eq!(operator.code(&attach(READ_ONLY)).await, "AccessDenied", "not without its boundary");
-    human.set_boundary("u", Some(READ_ONLY)).await.unwrap();
+    manual_changes.set_boundary("u", Some(READ_ONLY)).await.unwrap();
     operator.ok(&attach(READ_ONLY)).await;
     assert_eq!(operator.code(&attach(ADMIN)).await, "AccessDenied");
 
     for (group, path) in [("here", "/teams/"), ("there", "/")] {
-        human.call(&Call::iam("CreateGroup").with("GroupName", group).with("Path", path)).await.unwrap();
+        manual_changes.call(&Call::iam("CreateGroup").with("GroupName", group).with("Path", path)).await.unwrap();
     }
     let join = |group: &str| on("AddUserToGroup", "u").with("GroupName", group);
     operator.ok(&join("here")).await;

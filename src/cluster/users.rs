@@ -1,0 +1,88 @@
+//! The resource itself: finalizer and status.
+
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use super::error::ClusterError;
+use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, well_known};
+
+/// `AwsDeployUser` resources of one namespace.
+pub struct DeployUsers {
+    api: Api<AwsDeployUser>,
+    namespace: String,
+}
+
+impl DeployUsers {
+    /// Resources of `namespace`.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+    }
+
+    /// Adds our finalizer with the account of the IAM user, and its name unless the resource sets it, on condition that
+    /// the resource is as it was read.
+    pub async fn add_finalizer(
+        &self,
+        user: &AwsDeployUser,
+        user_name: &str,
+        account: &str,
+    ) -> Result<AwsDeployUser, ClusterError> {
+        let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.push(well_known::FINALIZER.to_owned());
+        let mut annotations = json!({well_known::ANNOTATION_ACCOUNT: account});
+        if user.spec.user_name.is_none() {
+            annotations[well_known::ANNOTATION_USER_NAME] = json!(user_name);
+        }
+        self.set_finalizers(user, &finalizers, Some(annotations)).await
+    }
+
+    /// Removes our finalizer, on condition that the resource is as it was read.
+    pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
+        let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
+        finalizers.retain(|finalizer| finalizer != well_known::FINALIZER);
+        self.set_finalizers(user, &finalizers, None).await
+    }
+
+    /// Writes the status, on condition that the resource is as it was read.
+    pub async fn write_status(
+        &self,
+        user: &AwsDeployUser,
+        status: AwsDeployUserStatus,
+    ) -> Result<AwsDeployUser, ClusterError> {
+        let name = user.metadata.name.clone().unwrap_or_default();
+        let mut user = user.clone();
+        user.metadata.managed_fields = None;
+        user.status = Some(status);
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        self.api
+            .replace_status(&name, &params, &user)
+            .await
+            .map_err(|error| self.error("update status of", &name, &error))
+    }
+
+    async fn set_finalizers(
+        &self,
+        user: &AwsDeployUser,
+        finalizers: &[String],
+        annotations: Option<Value>,
+    ) -> Result<AwsDeployUser, ClusterError> {
+        let name = user.metadata.name.clone().unwrap_or_default();
+        let mut patch =
+            json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
+        if let Some(annotations) = annotations {
+            patch["metadata"]["annotations"] = annotations;
+        }
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        self.api
+            .patch(&name, &params, &Patch::Merge(&patch))
+            .await
+            .map_err(|error| self.error("set finalizers of", &name, &error))
+    }
+
+    fn error(&self, verb: &str, name: &str, error: &kube::Error) -> ClusterError {
+        ClusterError::of(format!("{verb} AwsDeployUser {}/{name}", self.namespace), error)
+    }
+}

@@ -1,0 +1,222 @@
+//! The architecture rules: imports run one way, generated files are what the code says.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use awsdeploy::{api::Reason, operator::iam_policy::PolicyDocument};
+use awsdeploy_testkit::{chart::Chart, tools::Tools};
+use serde_json::json;
+
+/// Folder of `src` -> what its files may not name. The table in `src/lib.rs`, turned round.
+const LAW: &[(&str, &[&str])] = &[
+    ("api", &["crate::domain", "crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "tokio"]),
+    (
+        "domain",
+        &[
+            "crate::aws",
+            "crate::cluster",
+            "crate::reconcile",
+            "crate::operator",
+            "aws_",
+            "kube::",
+            "k8s_openapi",
+            "tokio",
+            "async ",
+            "Timestamp::now",
+        ],
+    ),
+    ("aws", &["crate::cluster", "crate::reconcile", "crate::operator", "kube::", "k8s_openapi"]),
+    ("cluster", &["crate::aws", "crate::reconcile", "crate::operator", "aws_sdk", "aws_config"]),
+    ("reconcile", &["crate::operator", "aws_sdk", "aws_config"]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        // Tests may use what they need to play the world.
+        if entry.file_stem().is_some_and(|stem| stem == "tests") {
+            continue;
+        }
+        if entry.is_dir() {
+            files.extend(rust_files(&entry));
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            files.push(entry);
+        }
+    }
+    files
+}
+
+/// Cargo refuses a workspace with a member missing, and so would the build of the image.
+pub(crate) async fn image_build_context_includes_every_workspace_member() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
+    let manifest = read("Cargo.toml");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).expect("members");
+    let members: Vec<String> = serde_json::from_str(members).expect("a list on one line");
+    assert!(!members.is_empty());
+    let sent = read(".dockerignore");
+    for member in members {
+        assert!(sent.lines().any(|line| line == format!("!{member}")), ".dockerignore leaves {member} out");
+    }
+}
+
+pub(crate) async fn imports_follow_the_layers() {
+    let mut broken = Vec::new();
+    for (folder, forbidden) in LAW {
+        for file in rust_files(&root().join("src").join(folder)) {
+            let text = fs::read_to_string(&file).expect("a file");
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            for (number, line) in code.enumerate() {
+                for name in *forbidden {
+                    // A word of its own: `aws_` is meant as a crate, not as the end of a name.
+                    let found = line
+                        .match_indices(name)
+                        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
+                    if found && (line.contains("use ") || line.contains("::") || *name == "async ") {
+                        broken.push(format!(
+                            "{}:{}: {name}: {}",
+                            file.strip_prefix(root()).unwrap_or(&file).display(),
+                            number + 1,
+                            line.trim()
+                        ));
+                    }
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "the import law of src/lib.rs is broken:\n{}", broken.join("\n"));
+}
+
+/// The chart and the binary are written apart; a pod that cannot even parse its arguments would be seen by users first.
+pub(crate) async fn operator_accepts_the_chart_arguments() {
+    let tools = Tools::locate().await.expect("the tools");
+    let files = tempfile();
+    let chart = Chart::new(&tools, &files, "x", "x").values(json!({
+        "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
+    }));
+    let objects = chart.template().await.expect("the chart is rendered");
+    let deployment = objects
+        .iter()
+        .find(|object| object.types.as_ref().is_some_and(|types| types.kind == "Deployment"))
+        .expect("a Deployment");
+    let arguments: Vec<String> =
+        serde_json::from_value(deployment.data["spec"]["template"]["spec"]["containers"][0]["args"].clone())
+            .expect("arguments");
+    assert!(arguments.len() > 5, "{arguments:?}");
+    // `crds` ends at once, and is reached only when everything before it was understood.
+    let run = std::process::Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"))
+        .args(&arguments)
+        .arg("crds")
+        .output()
+        .expect("the operator runs");
+    assert!(run.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&run.stderr));
+    let _ = fs::remove_dir_all(files);
+}
+
+fn tempfile() -> PathBuf {
+    let files = std::env::temp_dir().join(format!("awsdeploy-architecture-{}", std::process::id()));
+    fs::create_dir_all(&files).expect("a directory");
+    files
+}
+
+pub(crate) async fn generated_files_are_up_to_date() {
+    for (plural, wanted) in awsdeploy::api::crds_yaml().expect("the CRDs are written") {
+        let found =
+            fs::read_to_string(root().join(format!("crds/awsdeploy.dev_{plural}.yaml"))).expect("crds/ is there");
+        assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+    }
+    let wanted = awsdeploy::operator::metrics::reference::markdown();
+    let found = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is there");
+    assert!(found == wanted, "docs/metrics.md is not what src/operator/metrics says; run make generate");
+}
+
+pub(crate) async fn runbook_documents_every_reason() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md is there");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    let told: Vec<(String, String)> = rows
+        .iter()
+        .filter(|row| row.len() == 3 && row[0].chars().nth(1).is_some_and(char::is_uppercase) && !row[2].is_empty())
+        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned()))
+        .filter(|(name, _)| name != "AwsDeployUser`s")
+        .collect();
+    let known: Vec<(String, String)> =
+        Reason::ALL.iter().map(|reason| (reason.as_str().to_owned(), reason.describe().trim().to_owned())).collect();
+    assert_eq!(
+        told, known,
+        "docs/operations.md, Reasons: one row a reason, in the order and with the words of src/api"
+    );
+}
+
+pub(crate) async fn documented_iam_policy_matches_the_printed_one() {
+    let arguments = awsdeploy::operator::iam_policy::IamPolicyArguments {
+        account: Some("123456789012".to_owned()),
+        classes: Vec::new(),
+        path: "/awsdeploy/".to_owned(),
+        boundary: Some("arn:aws:iam::123456789012:policy/deploy-boundary".to_owned()),
+        groups: Vec::new(),
+        partition: "aws".to_owned(),
+        role_arn: None,
+        document: PolicyDocument::Permissions,
+        operator_arn: None,
+    };
+    let (printed, _) = arguments.render().expect("a policy");
+    let text = fs::read_to_string(root().join("docs/iam-policy.md")).expect("docs/iam-policy.md is there");
+    let shown = text.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a JSON block");
+    assert!(shown == printed, "docs/iam-policy.md does not show what iam-policy prints:\n{printed}");
+}
+
+/// Whoever lists Secrets of the whole cluster reads them.
+pub(crate) async fn secrets_are_read_by_namespace_only() {
+    let mut asked = 0;
+    for file in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&file).expect("a file");
+        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        if code.contains("Api<Secret>") || code.contains("Api::<Secret>") {
+            asked += 1;
+            assert!(!code.contains("Api::all"), "{}", file.display());
+            assert!(!code.contains(".list(") && !code.contains(".watch("), "{}", file.display());
+        }
+    }
+    assert_eq!(asked, 1, "one place knows Secrets");
+}
+
+/// A row without its test is a wish.
+pub(crate) async fn threat_model_names_existing_tests() {
+    let text = fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md is there");
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));
+    let mut sources = String::new();
+    for folder in ["src", "tests"] {
+        for file in all_files(&root().join(folder)) {
+            sources += &fs::read_to_string(&file).unwrap_or_default();
+        }
+    }
+    let mut count = 0;
+    for row in rows {
+        let tests = row.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test: {row}");
+        for name in names {
+            let found = [format!("fn {name}("), format!("def {name}(")].iter().any(|text| sources.contains(text));
+            assert!(found, "there is no test {name}");
+            count += 1;
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+fn all_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs" || extension == "py"))
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! The main job: a manifest in, a working key in a Secret out.
+
+use std::collections::BTreeSet;
+
+use awsdeploy::api::{ConditionType, Reason};
+use serde_json::{Value, json};
+
+use crate::test_env::{TIMEOUT, TestEnv, condition};
+
+fn cycle() -> Value {
+    json!({
+        "userName": "cycle-prod",
+        "policies": {"managed": ["AmazonEC2FullAccess"]},
+        "tags": {"team": "payments"},
+        "accessKey": {
+            "description": "Cycle hub - production", "useCase": "ThirdPartyService", "region": "us-east-1",
+            "rotation": {"every": "30d", "overlap": "24h"},
+            "secret": {"name": "cycle-aws", "labels": {"app": "cycle"}},
+        },
+    })
+}
+
+pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
+    let env = TestEnv::new().await;
+    env.apply("cycle", cycle()).await;
+    let user = env.ready("cycle").await;
+
+    let iam = env.iam("cycle-prod").await;
+    assert_eq!(iam.path, "/awsdeploy/");
+    assert_eq!(iam.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AmazonEC2FullAccess".to_owned()]));
+    assert_eq!(iam.tags["team"], "payments");
+    assert_eq!(iam.tags["awsdeploy.dev/namespace"], env.namespace);
+    assert_eq!(iam.tags["awsdeploy.dev/use-case"], "ThirdPartyService");
+    assert_eq!(iam.keys.len(), 1);
+    let key = &iam.keys[0];
+    assert_eq!(iam.tags[&key.id], "Cycle hub - production", "the console shows the description");
+
+    let secret = env.secret("cycle-aws").await.expect("the Secret is there");
+    assert_eq!(secret["AWS_ACCESS_KEY_ID"], key.id);
+    assert!(env.account.secret_matches(&key.id, &secret["AWS_SECRET_ACCESS_KEY"]), "id and secret belong together");
+    assert_eq!(secret["AWS_REGION"], "us-east-1");
+    assert!(
+        secret["credentials"].contains(&key.id) && secret["credentials"].contains(&secret["AWS_SECRET_ACCESS_KEY"])
+    );
+    assert_eq!(secret["config"], "[default]\nregion = us-east-1\n");
+    assert_eq!(
+        env.secrets().get_opt("cycle.awsdeploy-journal").await.expect("readable"),
+        None,
+        "the journal is closed"
+    );
+
+    for kind in ConditionType::ALL {
+        assert_eq!(condition(&user, kind).expect("every condition is there").status, "True", "{kind}");
+    }
+    let status = user.status.expect("a status");
+    assert_eq!(status.user.expect("a user").arn, iam.arn);
+    assert_eq!(status.secret_name.as_deref(), Some("cycle-aws"));
+    assert!(status.next_rotation_time.is_some());
+
+    let (_mount, consumer) = env.consume("cycle-aws", &iam.arn);
+    let report = consumer.wait_for("ten accepted calls", TIMEOUT, |report| report.accepted >= 10).await.expect("calls");
+    assert_eq!((report.refused, report.unanswered), (0, 0), "{report}");
+    assert!(env.event("cycle", Reason::Published).await.contains(&key.id));
+    assert!(!env.log().contains(&secret["AWS_SECRET_ACCESS_KEY"]), "the log holds the secret");
+}
+
+pub(crate) async fn defang_guide_is_one_manifest() {
+    let env = TestEnv::new().await;
+    env
+        .apply(
+            "defang",
+            json!({
+                "policies": {"managed": ["AdministratorAccess"]},
+                "accessKey": {"useCase": "ApplicationOnAwsCompute", "description": "defang compose up", "region": "eu-central-1"},
+            }),
+        )
+        .await;
+    env.ready("defang").await;
+    let iam = env.iam(&format!("{}-defang", env.namespace)).await;
+    assert_eq!(iam.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]));
+    let secret = env.secret("defang").await.expect("the Secret is there");
+    assert_eq!(secret["AWS_DEFAULT_REGION"], "eu-central-1");
+}
+
+pub(crate) async fn first_creation_costs_four_writes_and_one_read() {
+    // On a slow machine a creation outlives the short resync of the other tests, and then looks again.
+    let env = TestEnv::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h"]).await;
+    env.apply("cycle", cycle()).await;
+    env.ready("cycle").await;
+    let calls = env.aws.log().calls_for_user("cycle-prod");
+    let named = |mutating: bool| -> Vec<&str> {
+        calls
+            .iter()
+            .filter(|call| call.service != "sts" && call.mutating == mutating)
+            .map(|call| call.action.as_str())
+            .collect()
+    };
+    assert_eq!(named(true), ["CreateUser", "AttachUserPolicy", "CreateAccessKey", "TagUser"]);
+    assert_eq!(named(false), ["GetUser"]);
+    let minted = env.published("cycle-aws").await;
+    let checks =
+        env.aws.log().select(|call| call.action == "GetCallerIdentity" && call.caller_key.as_ref() == Some(&minted));
+    assert_eq!(checks.len(), 3, "three checks by STS");
+}
+
+pub(crate) async fn operator_restart_writes_nothing_and_stays_ready() {
+    let mut env = TestEnv::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h"]).await;
+    env.apply("cycle", cycle()).await;
+    env.ready("cycle").await;
+    env.event("cycle", Reason::Published).await;
+    env.assert_a_fresh_look_writes_nothing("cycle").await;
+}

@@ -1,0 +1,235 @@
+//! Reads what is so in AWS: for auditors and for the assertions of tests. Past rules, log and pages, so a truth never
+//! lags and never shows up as traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use roxmltree::{Document, Node};
+
+use super::call::Call;
+use super::caller::AccountRef;
+use super::key::KeyState;
+use super::response::AwsError;
+use super::strict::{Aws, decode_document};
+use super::xml;
+
+/// One access key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeySnapshot {
+    /// `AKIA...`
+    pub id: String,
+    /// Active or Inactive, as IAM lists it.
+    pub state: KeyState,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Whether a request signed with it passes right now: state and delays together.
+    pub accepted: bool,
+}
+
+/// A console password, without the password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginProfileSnapshot {
+    /// Whether the next sign-in must change it.
+    pub password_reset_required: bool,
+}
+
+/// One user with all that hangs on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserSnapshot {
+    /// Name, in the case it was made with.
+    pub name: String,
+    /// `AIDA...`; another one after the user was deleted and made again.
+    pub id: String,
+    /// ARN, with the path.
+    pub arn: String,
+    /// Path.
+    pub path: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// ARNs of attached managed policies.
+    pub attached: BTreeSet<String>,
+    /// Inline policies, parsed.
+    pub inline: BTreeMap<String, serde_json::Value>,
+    /// Groups.
+    pub groups: BTreeSet<String>,
+    /// Permissions boundary.
+    pub boundary: Option<String>,
+    /// Access keys, oldest first.
+    pub keys: Vec<KeySnapshot>,
+    /// Console password.
+    pub login_profile: Option<LoginProfileSnapshot>,
+    /// Ids of service-specific credentials.
+    pub service_credentials: BTreeSet<String>,
+}
+
+impl UserSnapshot {
+    /// One of its keys.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<&KeySnapshot> {
+        self.keys.iter().find(|key| key.id == id)
+    }
+
+    /// The ids of its active keys.
+    #[must_use]
+    pub fn active_keys(&self) -> Vec<&str> {
+        self.keys.iter().filter(|key| key.state == KeyState::Active).map(|key| key.id.as_str()).collect()
+    }
+}
+
+/// What a policy may ask of a user.
+pub(super) struct Standing {
+    pub(super) arn: String,
+    pub(super) boundary: Option<String>,
+    pub(super) tags: Vec<(String, String)>,
+}
+
+/// The reader; see the module.
+#[derive(Clone, Debug)]
+pub struct Inspector {
+    aws: Aws,
+    account_ref: AccountRef,
+}
+
+impl Inspector {
+    pub(super) fn new(aws: Aws) -> Self {
+        let account_ref = aws.account.home();
+        Self { aws, account_ref }
+    }
+
+    /// The truth of another account or partition.
+    #[must_use]
+    pub fn in_account(mut self, account_ref: AccountRef) -> Self {
+        self.account_ref = account_ref;
+        self
+    }
+
+    /// The names of all users.
+    pub async fn user_names(&self) -> Result<Vec<String>, AwsError> {
+        Ok(xml::texts_in(&self.ask(&Call::iam("ListUsers")).await?, "UserName"))
+    }
+
+    /// All users with all that hangs on them.
+    pub async fn users(&self) -> Result<Vec<UserSnapshot>, AwsError> {
+        let mut users = Vec::new();
+        for name in self.user_names().await? {
+            // Gone in between is not there.
+            users.extend(self.user(&name).await?);
+        }
+        Ok(users)
+    }
+
+    /// One user; `None` if there is none of that name.
+    pub async fn user(&self, name: &str) -> Result<Option<UserSnapshot>, AwsError> {
+        none_if_absent(self.read_user(name).await)
+    }
+
+    /// The access keys of a user, oldest first; none if there is no such user.
+    pub async fn keys(&self, user: &str) -> Result<Vec<KeySnapshot>, AwsError> {
+        match self.read_keys(user).await {
+            Err(error) if error.code == "NoSuchEntity" => Ok(Vec::new()),
+            keys => keys,
+        }
+    }
+
+    /// The part of the truth that authorisation depends on; `None` if there is no such user.
+    pub(super) async fn standing(&self, name: &str) -> Result<Option<Standing>, AwsError> {
+        let about = |action: &str| Call::iam(action).with("UserName", name);
+        let read = async {
+            let arn = xml::text_in(&self.ask(&about("GetUser")).await?, "Arn").ok_or_else(|| unreadable("a user"))?;
+            let tags = super::strict::read_tags(&self.ask(&about("ListUserTags")).await?);
+            Ok(Standing { arn, boundary: self.aws.account.boundary(&self.account_ref, name), tags })
+        };
+        none_if_absent(read.await)
+    }
+
+    /// The ARN of a group; `None` if there is no such group.
+    pub(super) async fn group_arn(&self, name: &str) -> Result<Option<String>, AwsError> {
+        let found = self.ask(&Call::iam("GetGroup").with("GroupName", name)).await;
+        Ok(none_if_absent(found)?.and_then(|body| xml::text_in(&body, "Arn")))
+    }
+
+    async fn read_user(&self, name: &str) -> Result<UserSnapshot, AwsError> {
+        let about = |action: &str| Call::iam(action).with("UserName", name);
+        let body = self.ask(&about("GetUser")).await?;
+        let document = parse(&body)?;
+        let user = xml::find(&document, "User").ok_or_else(|| unreadable("a user"))?;
+        let known = self.aws.account.user(&self.account_ref, name);
+
+        let mut inline = BTreeMap::new();
+        for policy in xml::texts_in(&self.ask(&about("ListUserPolicies")).await?, "member") {
+            let body = self.ask(&about("GetUserPolicy").with("PolicyName", &policy)).await?;
+            let text = decode_document(&xml::text_in(&body, "PolicyDocument").unwrap_or_default());
+            let document = serde_json::from_str(&text).map_err(|_| unreadable("a policy document"))?;
+            inline.insert(policy, document);
+        }
+        let login_profile = match self.ask(&about("GetLoginProfile")).await {
+            Ok(_) => Some(LoginProfileSnapshot { password_reset_required: known.password_reset_required }),
+            Err(error) if error.code == "NoSuchEntity" => None,
+            Err(error) => return Err(error),
+        };
+        let attached = self.ask(&about("ListAttachedUserPolicies")).await?;
+        let groups = self.ask(&about("ListGroupsForUser")).await?;
+        Ok(UserSnapshot {
+            name: text(user, "UserName")?.to_owned(),
+            id: super::strict::user_id(text(user, "UserId")?),
+            arn: text(user, "Arn")?.to_owned(),
+            path: text(user, "Path")?.to_owned(),
+            created: date(user)?,
+            tags: super::strict::read_tags(&self.ask(&about("ListUserTags")).await?).into_iter().collect(),
+            attached: xml::texts_in(&attached, "PolicyArn").into_iter().collect(),
+            inline,
+            groups: xml::texts_in(&groups, "GroupName").into_iter().collect(),
+            boundary: known.boundary,
+            keys: self.read_keys(name).await?,
+            login_profile,
+            service_credentials: known.service_credentials.into_iter().map(|credential| credential.id).collect(),
+        })
+    }
+
+    async fn read_keys(&self, user: &str) -> Result<Vec<KeySnapshot>, AwsError> {
+        let body = self.ask(&Call::iam("ListAccessKeys").with("UserName", user)).await?;
+        let document = parse(&body)?;
+        let list = xml::find(&document, "AccessKeyMetadata").ok_or_else(|| unreadable("a list of keys"))?;
+        let mut keys = Vec::new();
+        for key in xml::members(list) {
+            let id = text(key, "AccessKeyId")?.to_owned();
+            let state = if text(key, "Status")? == "Active" { KeyState::Active } else { KeyState::Inactive };
+            keys.push(KeySnapshot { accepted: self.aws.account.accepts(&id), id, state, created: date(key)? });
+        }
+        for (id, state, created) in self.aws.account.keys_beyond_quota(&self.account_ref, user) {
+            keys.push(KeySnapshot { accepted: self.aws.account.accepts(&id), id, state, created });
+        }
+        keys.sort_by_key(|key| key.created);
+        Ok(keys)
+    }
+
+    async fn ask(&self, call: &Call) -> Result<String, AwsError> {
+        self.aws.ask(&self.account_ref, call).await
+    }
+}
+
+fn none_if_absent<T>(found: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.code == "NoSuchEntity" => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn unreadable(what: &str) -> AwsError {
+    AwsError::upstream(&format!("{what} that cannot be read"))
+}
+
+fn parse(body: &str) -> Result<Document<'_>, AwsError> {
+    Document::parse(body).map_err(|_| unreadable("XML"))
+}
+
+fn text<'a>(node: Node<'a, '_>, name: &str) -> Result<&'a str, AwsError> {
+    xml::child_text(node, name).ok_or_else(|| unreadable(name))
+}
+
+fn date(node: Node<'_, '_>) -> Result<Timestamp, AwsError> {
+    text(node, "CreateDate")?.parse().map_err(|_| unreadable("a date"))
+}

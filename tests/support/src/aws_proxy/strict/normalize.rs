@@ -1,0 +1,111 @@
+//! The last strokes on every answer: ids, dates and documents in the form that AWS gives them.
+//!
+//! - `UserId` is `AIDA` and 17 capitals; the emulator has 20 small letters.
+//! - Dates are whole seconds; the emulator shows microseconds, and a date that is finer than the `Date` header would
+//!   let a comparison of the two succeed here and fail on AWS.
+//! - Policy documents are percent-encoded everywhere; the emulator forgets it in `GetPolicyVersion`.
+//! - The clock of AWS may be off from ours by a rule.
+
+use std::fmt::Write as _;
+
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use roxmltree::{Document, Node};
+
+use super::super::call::Call;
+use super::super::response::AwsResponse;
+use super::super::xml::Edits;
+
+/// Brings an answer into AWS's form.
+pub(super) fn normalize(mut answer: AwsResponse, call: &Call, clock_skew: SignedDuration) -> AwsResponse {
+    if !answer.is_success() {
+        return answer;
+    }
+    let edited = Document::parse(&answer.body).ok().map(|document| {
+        let mut edits = Edits::of(&answer.body);
+        for element in document.descendants().filter(Node::is_element) {
+            let Some(text) = element.text() else { continue };
+            if let Some(text) = normalized(element.tag_name().name(), text, call, clock_skew) {
+                edits.set_text(element, &text);
+            }
+        }
+        edits.finish()
+    });
+    if let Some(edited) = edited {
+        answer.body = edited;
+    }
+    answer
+}
+
+fn normalized(element: &str, text: &str, call: &Call, clock_skew: SignedDuration) -> Option<String> {
+    match element {
+        "UserId" => user_id(text),
+        "Document" if call.action == "GetPolicyVersion" && text.trim_start().starts_with('{') => {
+            Some(utf8_percent_encode(text, NON_ALPHANUMERIC).to_string())
+        }
+        "CreateDate" | "UpdateDate" | "UploadDate" | "LastUsedDate" | "PasswordLastUsed" | "EnableDate"
+        | "Expiration" => whole_second(text, clock_skew),
+        _ => None,
+    }
+}
+
+/// An id as answers show it.
+pub(crate) fn shown_user_id(id: &str) -> String {
+    user_id(id).unwrap_or_else(|| id.to_owned())
+}
+
+/// One id of the emulator always becomes the same id of AWS's shape.
+fn user_id(id: &str) -> Option<String> {
+    let is_emulators = id.len() == 20 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !is_emulators {
+        return None;
+    }
+    let mut out = "AIDA".to_owned();
+    let _ = write!(out, "{}", id[..17].to_uppercase());
+    Some(out)
+}
+
+fn whole_second(date: &str, clock_skew: SignedDuration) -> Option<String> {
+    let time = date.parse::<Timestamp>().ok()?.checked_add(clock_skew).ok()?;
+    Timestamp::from_second(time.as_second()).ok().map(|time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws_proxy::call::Service;
+    use crate::aws_proxy::xml;
+
+    fn normalize_one(action: &str, element: &str, text: &str, skew: i64) -> String {
+        let answer = AwsResponse::success(Service::Iam, action, &xml::leaf(element, text));
+        let normalized = normalize(answer, &Call::iam(action), SignedDuration::from_secs(skew));
+        xml::text_in(&normalized.body, element).unwrap()
+    }
+
+    #[test]
+    fn user_ids_take_the_shape_of_aws() {
+        assert_eq!(normalize_one("GetUser", "UserId", "hrt1l661zro80sonjlo0", 0), "AIDAHRT1L661ZRO80SONJ");
+        assert_eq!(normalize_one("GetCallerIdentity", "UserId", "AROAX:s", 0), "AROAX:s");
+    }
+
+    #[test]
+    fn dates_are_whole_seconds_on_the_clock_of_aws() {
+        let date = "2026-11-21T21:53:20.984234Z";
+        assert_eq!(normalize_one("GetUser", "CreateDate", date, 0), "2026-11-21T21:53:20Z");
+        assert_eq!(normalize_one("GetUser", "CreateDate", date, -600), "2026-11-21T21:43:20Z");
+        assert_eq!(normalize_one("GetUser", "CreateDate", "never", 60), "never");
+    }
+
+    #[test]
+    fn policy_documents_are_encoded_once() {
+        let encoded = normalize_one("GetPolicyVersion", "Document", "{\"a\": 1}", 0);
+        assert_eq!(encoded, "%7B%22a%22%3A%201%7D");
+        assert_eq!(normalize_one("GetPolicyVersion", "Document", &encoded, 0), encoded);
+    }
+
+    #[test]
+    fn errors_pass_untouched() {
+        let error = AwsResponse::html_500();
+        assert_eq!(normalize(error.clone(), &Call::iam("GetUser"), SignedDuration::ZERO), error);
+    }
+}

@@ -1,0 +1,171 @@
+//! What the Service Authorization Reference of IAM says of each action: the resource that it is authorised on, and the
+//! condition keys that a request of it has.
+
+use std::collections::BTreeMap;
+
+use super::condition::Context;
+
+/// What an action is authorised on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// No resource in particular: `*`.
+    Any,
+    /// A user.
+    User,
+    /// A group.
+    Group,
+    /// A managed policy.
+    Policy,
+    /// A virtual MFA device.
+    Mfa,
+    /// A role.
+    Role,
+}
+
+impl Resource {
+    /// How the name in the ARN begins.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Any => "*",
+            Self::User => "user",
+            Self::Group => "group",
+            Self::Policy => "policy",
+            Self::Mfa => "mfa",
+            Self::Role => "role",
+        }
+    }
+}
+
+/// One action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Action {
+    /// With its service, as `iam:GetUser`.
+    pub name: &'static str,
+    /// What it is authorised on.
+    pub resource: Resource,
+    /// Condition keys of the action itself. Those of the resource, its tags, come on top.
+    pub keys: &'static [&'static str],
+}
+
+/// The boundary that a user has, or that the request sets.
+pub const BOUNDARY: &str = "iam:PermissionsBoundary";
+/// The managed policy that the request speaks of.
+pub const POLICY_ARN: &str = "iam:PolicyARN";
+/// The keys of the tags in the request.
+pub const TAG_KEYS: &str = "aws:TagKeys";
+/// One tag in the request; its key follows.
+pub const REQUEST_TAG: &str = "aws:RequestTag/";
+/// One tag of the resource; its key follows. IAM knows it by both names.
+pub const RESOURCE_TAG: [&str; 2] = ["iam:ResourceTag/", "aws:ResourceTag/"];
+
+const ACTIONS: &[Action] = &[
+    on(Resource::Any, "iam:GetAccountPasswordPolicy", &[]),
+    on(Resource::Any, "iam:ListAccountAliases", &[]),
+    on(Resource::Any, "iam:GetAccountAuthorizationDetails", &[]),
+    on(Resource::Any, "iam:ListUsers", &[]),
+    on(Resource::User, "iam:AttachUserPolicy", &[BOUNDARY, POLICY_ARN]),
+    on(Resource::User, "iam:CreateAccessKey", &[]),
+    on(Resource::User, "iam:CreateLoginProfile", &[]),
+    on(Resource::User, "iam:CreateUser", &[BOUNDARY, TAG_KEYS, REQUEST_TAG]),
+    on(Resource::User, "iam:DeactivateMFADevice", &[]),
+    on(Resource::User, "iam:DeleteAccessKey", &[]),
+    on(Resource::User, "iam:DeleteLoginProfile", &[]),
+    on(Resource::User, "iam:DeleteSSHPublicKey", &[]),
+    on(Resource::User, "iam:DeleteServiceSpecificCredential", &[]),
+    on(Resource::User, "iam:DeleteSigningCertificate", &[]),
+    on(Resource::User, "iam:DeleteUser", &[]),
+    on(Resource::User, "iam:DeleteUserPermissionsBoundary", &[BOUNDARY]),
+    on(Resource::User, "iam:DeleteUserPolicy", &[BOUNDARY]),
+    on(Resource::User, "iam:DetachUserPolicy", &[BOUNDARY, POLICY_ARN]),
+    on(Resource::User, "iam:GetAccessKeyLastUsed", &[]),
+    on(Resource::User, "iam:GetLoginProfile", &[]),
+    on(Resource::User, "iam:GetUser", &[]),
+    on(Resource::User, "iam:GetUserPolicy", &[]),
+    on(Resource::User, "iam:ListAccessKeys", &[]),
+    on(Resource::User, "iam:ListAttachedUserPolicies", &[]),
+    on(Resource::User, "iam:ListGroupsForUser", &[]),
+    on(Resource::User, "iam:ListMFADevices", &[]),
+    on(Resource::User, "iam:ListSSHPublicKeys", &[]),
+    on(Resource::User, "iam:ListServiceSpecificCredentials", &[]),
+    on(Resource::User, "iam:ListSigningCertificates", &[]),
+    on(Resource::User, "iam:ListUserPolicies", &[]),
+    on(Resource::User, "iam:ListUserTags", &[]),
+    on(Resource::User, "iam:PutUserPermissionsBoundary", &[BOUNDARY]),
+    on(Resource::User, "iam:PutUserPolicy", &[BOUNDARY]),
+    on(Resource::User, "iam:TagUser", &[TAG_KEYS, REQUEST_TAG]),
+    on(Resource::User, "iam:UntagUser", &[TAG_KEYS]),
+    on(Resource::User, "iam:UpdateAccessKey", &[]),
+    on(Resource::User, "iam:UpdateLoginProfile", &[]),
+    on(Resource::User, "iam:UpdateUser", &[]),
+    on(Resource::Group, "iam:AddUserToGroup", &[]),
+    on(Resource::Group, "iam:RemoveUserFromGroup", &[]),
+    on(Resource::Policy, "iam:CreatePolicyVersion", &[]),
+    on(Resource::Policy, "iam:GetPolicy", &[]),
+    on(Resource::Policy, "iam:SetDefaultPolicyVersion", &[]),
+    on(Resource::Mfa, "iam:DeleteVirtualMFADevice", &[]),
+    on(Resource::Role, "iam:CreateRole", &[BOUNDARY, TAG_KEYS, REQUEST_TAG]),
+    on(Resource::Role, "iam:PassRole", &[]),
+    on(Resource::Role, "sts:AssumeRole", &[]),
+];
+
+const fn on(resource: Resource, name: &'static str, keys: &'static [&'static str]) -> Action {
+    Action { name, resource, keys }
+}
+
+/// What is known of an action; names are compared without regard to case.
+#[must_use]
+pub fn action(name: &str) -> Option<&'static Action> {
+    ACTIONS.iter().find(|action| action.name.eq_ignore_ascii_case(name))
+}
+
+impl Action {
+    /// Whether requests of this action have the condition key.
+    #[must_use]
+    pub fn has_condition_key(&self, key: &str) -> bool {
+        let own = self.keys.iter().any(|known| match known.strip_suffix('/') {
+            Some(_) => key.get(..known.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(known)),
+            None => known.eq_ignore_ascii_case(key),
+        });
+        let tagged = matches!(self.resource, Resource::User | Resource::Policy | Resource::Mfa | Resource::Role);
+        let of_resource =
+            |known: &&str| key.get(..known.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(known));
+        own || (tagged && RESOURCE_TAG.iter().any(of_resource))
+    }
+}
+
+/// What is asked of a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub(super) action: String,
+    pub(super) resource: String,
+    pub(super) context: Context,
+}
+
+impl Request {
+    /// A request of an action on a resource. Condition keys that the action does not know are left out, as AWS does.
+    /// The error says that the action, or this kind of resource for it, is not known here.
+    pub fn new<'a>(
+        name: &str,
+        resource: &str,
+        context: impl IntoIterator<Item = (&'a str, Vec<String>)>,
+    ) -> Result<Self, String> {
+        let known = action(name).ok_or_else(|| format!("the action {name} is not known here"))?;
+        let fits = match known.resource {
+            Resource::Any => resource == "*",
+            kind => resource
+                .splitn(6, ':')
+                .nth(5)
+                .is_some_and(|part| part.strip_prefix(kind.kind()).is_some_and(|rest| rest.starts_with('/'))),
+        };
+        if !fits {
+            return Err(format!("{name} is not authorised on {resource}"));
+        }
+        let context: BTreeMap<_, _> = context
+            .into_iter()
+            .filter(|(key, values)| known.has_condition_key(key) && !values.is_empty())
+            .map(|(key, values)| (key.to_lowercase(), values))
+            .collect();
+        Ok(Self { action: name.to_owned(), resource: resource.to_owned(), context })
+    }
+}

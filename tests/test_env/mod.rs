@@ -1,0 +1,251 @@
+//! The env of a test: a namespace, an AWS account and an operator of its own, on the shared control plane.
+
+mod account;
+mod actions;
+mod assertions;
+mod iam_permissions;
+mod shared;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass};
+use awsdeploy_testkit::{
+    aws_proxy::{Account, StrictAws},
+    collector::Collector,
+    consumer::{Consumer, ConsumerOptions},
+    emulator::AwsAccess,
+    kube_proxy::KubeProxy,
+    operator::{Operator, OperatorOptions},
+    secret_mount::SecretMount,
+    tls::TlsClient,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Config,
+    api::DynamicObject,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::{Value, json};
+
+pub(crate) use self::{
+    account::Aws,
+    assertions::{condition, eventually, message},
+    shared::{actions_seen, block_on, run, stop},
+};
+use self::{
+    iam_permissions::IamPermissions,
+    shared::{Shared, aws, create_namespace, shared},
+};
+
+/// What the namespaces begin with that the presets serve: their names follow.
+pub(crate) const PRESET_PREFIX: &str = "preset-";
+/// The policy that the preset for the CDK names.
+pub(crate) const CDK_POLICY: &str = "arn:aws:iam::123456789012:policy/cdk-deploy";
+/// Label of namespaces in which the API server asks the classes.
+pub(crate) const ADMISSION_LABEL: &str = "admission";
+/// How long anything that should happen may take. Generous: the machines are slow and shared.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
+
+static NEXT: AtomicU32 = AtomicU32::new(1);
+
+/// A class that allows everything everywhere: what is allowed to whom is the matter of the tests that say so.
+pub(crate) fn open_class() -> Value {
+    json!({
+        "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+        "console": "Allow", "adoption": "Allow", "restart": "Allow", "acknowledgeAdminEquivalent": true,
+    })
+}
+
+/// What a test may want otherwise than usual.
+#[derive(Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
+pub(crate) struct EnvOptions {
+    /// More arguments of the operator; later ones win.
+    pub(crate) arguments: Vec<&'static str>,
+    /// The operator may not touch Secrets in the namespace.
+    pub(crate) no_secret_access: bool,
+    /// The namespace, if it is not one of many.
+    pub(crate) namespace: Option<&'static str>,
+    /// The id of the AWS account, if it is not one of many.
+    pub(crate) account: Option<&'static str>,
+    /// The operator has no AWS credentials.
+    pub(crate) no_credentials: bool,
+    /// More environment variables of the operator.
+    pub(crate) variables: Vec<(&'static str, String)>,
+    /// The operator sends its traces here.
+    pub(crate) collector: Option<Arc<Collector>>,
+    /// The operator speaks TLS; this client is who asks it.
+    pub(crate) tls: Option<TlsClient>,
+    /// The operator reaches Kubernetes through a proxy that can go wrong.
+    pub(crate) kube_proxy: bool,
+    /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
+    pub(crate) own_classes_only: bool,
+}
+
+/// One test's world.
+pub(crate) struct TestEnv {
+    pub(crate) namespace: String,
+    pub(crate) client: Client,
+    pub(crate) aws: StrictAws,
+    pub(crate) account: Arc<Account>,
+    pub(crate) operator: Operator,
+    #[allow(dead_code, reason = "for the fault runs, which share the stage")]
+    pub(crate) kube: Option<KubeProxy>,
+    collector: Option<Arc<Collector>>,
+    pub(crate) directory: PathBuf,
+    options: OperatorOptions,
+    bindings: [DynamicObject; 2],
+    rights: IamPermissions,
+}
+
+impl TestEnv {
+    /// The usual env.
+    pub(crate) async fn new() -> Self {
+        Self::with(EnvOptions::default()).await
+    }
+
+    /// A test environment with more arguments for the operator.
+    pub(crate) async fn with_arguments(arguments: &[&'static str]) -> Self {
+        Self::with(EnvOptions { arguments: arguments.to_vec(), ..EnvOptions::default() }).await
+    }
+
+    /// A test environment as wished.
+    pub(crate) async fn with(env_options: EnvOptions) -> Self {
+        let shared = shared().await;
+        let namespace =
+            env_options.namespace.map_or_else(|| format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned);
+        // A client of its own: connections belong to the runtime's tasks, tests come and go.
+        let client = shared.client.clone();
+        create_namespace(&client, &namespace).await;
+        let bindings = shared.bindings.clone().map(|mut binding| {
+            binding.metadata.namespace = Some(namespace.clone());
+            binding
+        });
+        let account = env_options.account.map_or_else(Account::unique, Account::with_id);
+        let aws = aws(shared, &account).await;
+        let rights = IamPermissions::new(&aws);
+        if !env_options.own_classes_only {
+            rights.grant("default", &open_class());
+        }
+        let directory = shared.directory.join(&namespace);
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let mut kubeconfig = shared.kubeconfig.clone();
+        let mut kube = None;
+        if env_options.kube_proxy {
+            kubeconfig = directory.join("proxy.kubeconfig");
+            kube = Some(KubeProxy::start(&shared.kubeconfig, &kubeconfig).await.expect("the Kubernetes proxy starts"));
+        }
+        let mut options = options(shared, &aws, &kubeconfig, &directory, &namespace, &env_options);
+        if env_options.no_credentials {
+            options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
+        }
+        options = env_options.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
+        if let Some(collector) = &env_options.collector {
+            options = options.variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+        }
+        if let Some(client) = env_options.tls {
+            options = options.tls(client);
+        }
+        if !env_options.no_secret_access {
+            actions::grant_secret_access(&client, &namespace, &bindings[0]).await;
+        }
+        Self {
+            operator: Operator::start(options.clone()).await.expect("the operator starts"),
+            options,
+            namespace,
+            client,
+            aws,
+            account,
+            kube,
+            collector: env_options.collector,
+            directory,
+            bindings,
+            rights,
+        }
+    }
+
+    /// Starts a second operator beside the first, with the same arguments.
+    pub(crate) async fn another_operator(&self, name: &str) -> Operator {
+        Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
+    }
+
+    /// Starts a second operator with more arguments than the first; later ones win.
+    #[allow(dead_code, reason = "for the fault runs, which share the stage")]
+    pub(crate) async fn another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
+        let options = self.options.clone().name(name).arguments(arguments);
+        Operator::start(options).await.expect("another operator starts")
+    }
+
+    /// A client with the operator's own token.
+    pub(crate) async fn as_operator(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&shared().await.kubeconfig).expect("the operator's kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        Client::try_from(config.expect("a configuration")).expect("a client")
+    }
+
+    /// A client of a person with no rights but those of their name.
+    pub(crate) async fn as_person(&self, name: &str) -> Client {
+        let kubeconfig = Kubeconfig::read_from(&shared().await.admin).expect("the admin's kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+        let mut config = config.expect("a configuration");
+        config.auth_info.impersonate = Some(name.to_owned());
+        Client::try_from(config).expect("a client")
+    }
+
+    pub(crate) fn users(&self) -> Api<AwsDeployUser> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub(crate) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub(crate) fn classes(&self) -> Api<AwsDeployUserClass> {
+        Api::all(self.client.clone())
+    }
+
+    /// A pod's view of a Secret and a workload that signs with it ten times a second.
+    pub(crate) fn consume(&self, secret: &str, arn: &str) -> (SecretMount, Consumer) {
+        let directory = self.directory.join(format!("mount-{secret}"));
+        let mounted = SecretMount::start(self.client.clone(), &self.namespace, secret, &directory).expect("a mount");
+        let consumer = Consumer::start(ConsumerOptions::new(directory, self.aws.endpoint(), arn));
+        (mounted, consumer)
+    }
+}
+
+fn options(
+    shared: &Shared,
+    aws: &StrictAws,
+    kubeconfig: &Path,
+    directory: &Path,
+    namespace: &str,
+    env_options: &EnvOptions,
+) -> OperatorOptions {
+    let mut access = AwsAccess::administrator(shared.moto);
+    access.endpoint = aws.endpoint();
+    let mut arguments = vec!["--watch-namespaces", namespace];
+    arguments.extend([
+        "--min-rotation-interval=1s",
+        "--recovery-delay=3s",
+        "--verify-interval=100ms",
+        "--deletion-delay=2s",
+        "--resync=5s",
+        "--key-check=5s",
+        "--secret-check=1s",
+        "--restart-check=200ms",
+        "--aws-rate=500",
+        // All tests share the classes; each would see other users.
+        "--class-status=false",
+        "--log=awsdeploy=debug",
+    ]);
+    arguments.extend(&env_options.arguments);
+    OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
+        .arguments(arguments)
+}
