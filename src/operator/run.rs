@@ -4,22 +4,25 @@ use std::{
     collections::HashSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures::{
-    FutureExt, StreamExt,
+    StreamExt,
     future::{OptionFuture, join_all},
 };
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
-    runtime::{Controller, controller::Action, reflector::Store},
+    runtime::{
+        Controller,
+        controller::{self},
+        reflector::Store,
+    },
 };
 use tokio::{net::TcpListener, sync::watch};
-use tracing::{Instrument, field::Empty};
 
 use super::{
     error::RunError,
@@ -37,9 +40,6 @@ use crate::{
     domain::account,
     reconcile::{self, Context, Watched},
 };
-
-/// Tells the log lines of one pass from those of the next; the name of the pod tells processes apart.
-static PASSES: AtomicU64 = AtomicU64::new(1);
 
 /// How long whoever reads the metrics at the end of the process may take.
 const SERVED_LIMIT: Duration = Duration::from_secs(5);
@@ -230,11 +230,13 @@ impl LeadershipTerm<'_> {
         let mut runs = Vec::new();
         for controller in controllers {
             let controller = controller.graceful_shutdown_on(stopped(ended.clone()));
-            let stream = controller.run(pass, |_, _, _| Action::await_change(), Arc::clone(&context));
+            let stream = controller.run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&context));
             runs.push(stream.for_each(|result| async move {
-                if let Err(error) = result {
-                    // The watch mends itself; this tells why nothing happens meanwhile.
-                    tracing::warn!(%error, "watching AwsDeployUsers");
+                match result {
+                    // A failed reconcile has reported itself: in the status, in the log and in Events.
+                    Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
+                    // The watch recovers by itself; the line explains why nothing happens meanwhile.
+                    Err(error) => tracing::warn!(%error, "failed to watch AwsDeployUsers"),
                 }
             }));
         }
@@ -264,34 +266,6 @@ impl LeadershipTerm<'_> {
         }
         self.metrics.stands_by();
     }
-}
-
-async fn pass(user: Arc<GuardedUser>, context: Arc<Context>) -> Result<Action, std::convert::Infallible> {
-    let user = match &user.0 {
-        Ok(user) => user,
-        Err(error) => {
-            // One resource that cannot be read must not stop the others.
-            tracing::warn!(name = ?error.metadata.name, namespace = ?error.metadata.namespace, %error, "a resource cannot be read");
-            return Ok(Action::await_change());
-        }
-    };
-    let span = tracing::info_span!(
-        "pass",
-        reconcile_id = PASSES.fetch_add(1, Ordering::Relaxed),
-        namespace = user.metadata.namespace.as_deref().unwrap_or_default(),
-        // Not `name`: in JSON that is the name of the span.
-        resource = user.metadata.name.as_deref().unwrap_or_default(),
-        result = Empty,
-        otel.status_code = Empty,
-        otel.status_description = Empty,
-        error.type = Empty,
-    );
-    // A defect that panics costs one resource a minute, not the others their operator.
-    let next = std::panic::AssertUnwindSafe(Box::pin(reconcile::reconcile(user, &context)))
-        .catch_unwind()
-        .instrument(span)
-        .await;
-    Ok(Action::requeue(next.unwrap_or(Duration::from_mins(1))))
 }
 
 fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<GuardedUser>> {
@@ -331,6 +305,8 @@ async fn stopped(mut stop: watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[tokio::test]

@@ -1,49 +1,43 @@
-//! Which accounts let us in. When one does again, its resources need not wait out pauses that were about that.
+//! Tracks reachable accounts; a recovery ends the back-off of their resources.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 
 use crate::domain::account::Role;
 
-/// The account_health of all accounts, by the role that is taken there; `None` is the operator's own.
+/// Health of all accounts, by the role that the operator assumes there; `None` for its own credentials.
 #[derive(Default)]
 pub(super) struct AccountHealth(Mutex<HashMap<Option<Role>, RoleHealth>>);
 
 #[derive(Default)]
 struct RoleHealth {
-    shut: bool,
+    is_failing: bool,
     recoveries: u64,
 }
 
 impl AccountHealth {
-    /// Notes whether we got in. True when the gate was shut before and is open now.
-    pub(super) fn note(&self, role: Option<&Role>, open: bool) -> bool {
-        let mut account_health = self.lock();
-        if open && !account_health.contains_key(&role.cloned()) {
+    /// Records whether the caller identity could be resolved. True on a recovery.
+    pub(super) fn record(&self, role: Option<&Role>, succeeded: bool) -> bool {
+        let mut roles = self.0.lock();
+        if succeeded && !roles.contains_key(&role.cloned()) {
             return false;
         }
-        let gate = account_health.entry(role.cloned()).or_default();
-        let opens = open && gate.shut;
-        gate.recoveries += u64::from(opens);
-        gate.shut = !open;
-        opens
+        let health = roles.entry(role.cloned()).or_default();
+        let recovers = succeeded && health.is_failing;
+        health.recoveries += u64::from(recovers);
+        health.is_failing = !succeeded;
+        recovers
     }
 
-    /// How often the gate has opened again.
+    /// The number of recoveries since the process started.
     pub(super) fn recoveries(&self, role: Option<&Role>) -> u64 {
-        self.lock().get(&role.cloned()).map_or(0, |gate| gate.recoveries)
+        self.0.lock().get(&role.cloned()).map_or(0, |health| health.recoveries)
     }
 
-    /// Forgets the roles that nobody names any more.
-    pub(super) fn keep_only(&self, wanted: impl Fn(&Role) -> bool) {
-        self.lock().retain(|role, _| role.as_ref().is_none_or(&wanted));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<Role>, RoleHealth>> {
-        // Numbers only: a panic elsewhere cannot have left them half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Drops roles that no class and no resource names.
+    pub(super) fn retain(&self, is_used: impl Fn(&Role) -> bool) {
+        self.0.lock().retain(|role, _| role.as_ref().is_none_or(&is_used));
     }
 }
 
@@ -52,16 +46,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_that_opens_again_is_told_once_and_another_one_never() {
-        let account_health = AccountHealth::default();
+    fn recovery_is_reported_once_and_only_for_its_account() {
+        let accounts = AccountHealth::default();
         let role = Role { arn: "arn:aws:iam::111111111111:role/r".to_owned(), external_id: None };
-        assert!(!account_health.note(Some(&role), true), "it was never shut");
-        assert!(!account_health.note(Some(&role), false));
-        assert!(!account_health.note(None, true), "the operator's own");
-        assert!(account_health.note(Some(&role), true));
-        assert!(!account_health.note(Some(&role), true));
-        assert_eq!((account_health.recoveries(Some(&role)), account_health.recoveries(None)), (1, 0));
-        account_health.keep_only(|_| false);
-        assert_eq!(account_health.recoveries(Some(&role)), 0);
+        assert!(!accounts.record(Some(&role), true), "it never failed");
+        assert!(!accounts.record(Some(&role), false));
+        assert!(!accounts.record(None, true), "the operator's own account");
+        assert!(accounts.record(Some(&role), true));
+        assert!(!accounts.record(Some(&role), true));
+        assert_eq!((accounts.recoveries(Some(&role)), accounts.recoveries(None)), (1, 0));
+        accounts.retain(|_| false);
+        assert_eq!(accounts.recoveries(Some(&role)), 0);
     }
 }

@@ -1,129 +1,66 @@
-//! How many passes run at the same time: each account has a share of its own, so that one that does not answer keeps
-//! nobody else waiting.
+//! Bounds concurrent reconciles per AWS account.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use tokio::sync::oneshot;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Passes of one account at the same time, however many accounts there are. One that waits for a slow answer must not
-/// stop its own account either.
-const LEAST: usize = 2;
-
-/// AccountLimiter of accounts, in each of which so many passes fit.
+/// Permits for reconciles, a fixed number for each account, so that an account that does not respond delays only its own.
 pub(super) struct AccountLimiter {
-    /// Passes at the same time while one account is busy.
-    all: usize,
+    permits_per_account: usize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    limiter: HashMap<String, Room>,
+    accounts: HashMap<String, Arc<Semaphore>>,
     closed: bool,
 }
 
-#[derive(Default)]
-struct Room {
-    inside: usize,
-    waiting: VecDeque<oneshot::Sender<Permit>>,
-}
-
-/// A place in a room; left when it is dropped.
+/// The right to reconcile one resource of an account; returned when dropped.
 pub(super) struct Permit {
-    limiter: Arc<AccountLimiter>,
-    room: String,
+    _permit: OwnedSemaphorePermit,
+    /// The resource and its class may have changed since the permit was asked for.
+    pub(super) waited: bool,
 }
 
 impl AccountLimiter {
-    /// For so many passes; they are shared by the accounts that are busy.
-    pub(super) fn new(all: usize) -> Arc<Self> {
-        Arc::new(Self { all, state: Mutex::default() })
+    pub(super) fn new(permits_per_account: usize) -> Self {
+        Self { permits_per_account: permits_per_account.max(1), state: Mutex::default() }
     }
 
-    /// A place, at once or when one is left, and whether it was waited for. `None` when no pass may begin any more.
-    pub(super) async fn enter(self: &Arc<Self>, room: &str) -> Option<(Permit, bool)> {
-        let waits = {
-            let mut state = self.lock();
-            if state.closed {
-                return None;
-            }
-            let share = state.share(self.all, room);
-            let found = state.limiter.entry(room.to_owned()).or_default();
-            if found.inside < share && found.waiting.is_empty() {
-                found.inside += 1;
-                return Some((self.place(room), false));
-            }
-            let (sender, receiver) = oneshot::channel();
-            found.waiting.push_back(sender);
-            receiver
-        };
-        waits.await.ok().map(|place| (place, true))
+    /// Waits for a permit; first come, first served. `None` once the limiter is closed.
+    pub(super) async fn acquire(&self, account: &str) -> Option<Permit> {
+        let semaphore = self.semaphore(account)?;
+        if let Ok(permit) = Arc::clone(&semaphore).try_acquire_owned() {
+            return Some(Permit { _permit: permit, waited: false });
+        }
+        semaphore.acquire_owned().await.ok().map(|permit| Permit { _permit: permit, waited: true })
     }
 
-    /// From now on nobody enters, and nobody waits. Who is inside stays to the end.
+    /// Issues no further permits and wakes all callers that wait for one. Reconciles that hold one finish.
     pub(super) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.closed = true;
-        state.limiter.values_mut().for_each(|room| room.waiting.clear());
+        state.accounts.values().for_each(|semaphore| semaphore.close());
     }
 
-    fn place(self: &Arc<Self>, room: &str) -> Permit {
-        Permit { limiter: Arc::clone(self), room: room.to_owned() }
-    }
-
-    /// Lets in who waits, as many as fit.
-    fn leave(self: &Arc<Self>, room: &str) {
-        let mut refused = Vec::new();
-        let mut state = self.lock();
-        if let Some(found) = state.limiter.get_mut(room) {
-            found.inside = found.inside.saturating_sub(1);
+    fn semaphore(&self, account: &str) -> Option<Arc<Semaphore>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return None;
         }
-        let share = state.share(self.all, room);
-        if let Some(found) = state.limiter.get_mut(room) {
-            while found.inside < share
-                && let Some(next) = found.waiting.pop_front()
-            {
-                found.inside += 1;
-                // Somebody who waits no more gives the place back, below, when nothing is locked.
-                match next.send(self.place(room)) {
-                    Ok(()) => {}
-                    Err(place) => refused.push(place),
-                }
-            }
-            if found.inside == 0 {
-                state.limiter.remove(room);
-            }
+        if let Some(semaphore) = state.accounts.get(account) {
+            return Some(Arc::clone(semaphore));
         }
-        drop(state);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Numbers and senders: a panic elsewhere cannot have left them half written.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    /// How many passes a room may hold, beside the others that are busy.
-    fn share(&self, all: usize, room: &str) -> usize {
-        let busy = self.limiter.len() + usize::from(!self.limiter.contains_key(room));
-        (all / busy.max(1)).max(LEAST.min(all))
-    }
-}
-
-impl Permit {
-    /// Whether it is in this room.
-    pub(super) fn is_in(&self, room: &str) -> bool {
-        self.room == room
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.limiter.leave(&self.room);
+        // Accounts come and go with classes: an idle one is dropped when another appears.
+        let permits = self.permits_per_account;
+        state
+            .accounts
+            .retain(|_, semaphore| Arc::strong_count(semaphore) > 1 || semaphore.available_permits() < permits);
+        let semaphore = Arc::new(Semaphore::new(permits));
+        state.accounts.insert(account.to_owned(), Arc::clone(&semaphore));
+        Some(semaphore)
     }
 }
 
@@ -133,67 +70,69 @@ mod tests {
 
     use super::*;
 
-    fn fill(limiter: &Arc<AccountLimiter>, room: &str) -> Vec<Permit> {
-        let mut inside = Vec::new();
-        while let Some(entered) = limiter.enter(room).now_or_never() {
-            inside.push(entered.unwrap().0);
-        }
-        inside
+    fn acquire_all(limiter: &AccountLimiter, account: &str) -> Vec<Permit> {
+        std::iter::from_fn(|| limiter.acquire(account).now_or_never()?).collect()
     }
 
     #[test]
-    fn an_account_that_does_not_answer_keeps_no_other_waiting() {
+    fn unresponsive_account_takes_no_permits_of_others() {
         let limiter = AccountLimiter::new(16);
-        let silent = fill(&limiter, "silent");
-        assert_eq!(silent.len(), 16, "alone it has all");
-        let other = fill(&limiter, "other");
-        assert_eq!(other.len(), 8, "a second one has its half at once");
-        assert_eq!(fill(&limiter, "third").len(), 5);
-        let mut many = Vec::new();
-        for n in 0..50 {
-            many.push(fill(&limiter, &n.to_string()));
+        let unresponsive = acquire_all(&limiter, "unresponsive");
+        assert_eq!(unresponsive.len(), 16);
+        for other in 0..50 {
+            assert_eq!(acquire_all(&limiter, &other.to_string()).len(), 16, "every account has its full share");
         }
-        assert!(many.iter().all(|inside| inside.len() >= 2), "everybody gets in");
+        assert!(limiter.acquire("unresponsive").now_or_never().is_none(), "no account has more than its share");
     }
 
     #[tokio::test]
-    async fn who_waits_enters_in_turn_and_finds_that_it_has_waited() {
-        let limiter = AccountLimiter::new(2);
-        let mut inside = fill(&limiter, "a");
-        let (mut first, mut second) = (Box::pin(limiter.enter("a")), Box::pin(limiter.enter("a")));
+    async fn callers_are_served_in_order_and_learn_that_they_waited() {
+        let limiter = AccountLimiter::new(1);
+        let held = limiter.acquire("a").await.unwrap();
+        assert!(!held.waited);
+        let (mut first, mut second) = (Box::pin(limiter.acquire("a")), Box::pin(limiter.acquire("a")));
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
-        inside.pop();
+        drop(held);
         assert!((&mut second).now_or_never().is_none());
-        let (place, waited) = first.await.unwrap();
-        assert!(waited && place.is_in("a"));
-        drop(place);
-        assert!(second.await.unwrap().1);
-        inside.clear();
-        assert!(limiter.lock().limiter.is_empty(), "nothing stays of a room that is empty");
+        let permit = first.await.unwrap();
+        assert!(permit.waited);
+        drop(permit);
+        assert!(second.await.unwrap().waited);
     }
 
     #[tokio::test]
-    async fn who_has_gone_away_meanwhile_takes_no_place() {
+    async fn cancelled_caller_leaves_its_permit_to_the_next() {
         let limiter = AccountLimiter::new(1);
-        let (inside, _) = limiter.enter("a").await.unwrap();
-        let mut gone = Box::pin(limiter.enter("a"));
-        assert!((&mut gone).now_or_never().is_none());
-        let next = limiter.enter("a");
-        drop(gone);
-        drop(inside);
+        let held = limiter.acquire("a").await.unwrap();
+        let mut cancelled = Box::pin(limiter.acquire("a"));
+        assert!((&mut cancelled).now_or_never().is_none());
+        let next = limiter.acquire("a");
+        drop(cancelled);
+        drop(held);
         assert!(next.await.is_some());
-        assert!(limiter.lock().limiter.is_empty());
     }
 
     #[tokio::test]
-    async fn a_closed_house_sends_away_who_waits_and_lets_who_is_inside_finish() {
+    async fn idle_accounts_are_dropped() {
+        let limiter = AccountLimiter::new(2);
+        let held = limiter.acquire("busy").await.unwrap();
+        drop(limiter.acquire("idle").await.unwrap());
+        drop(limiter.acquire("new").await.unwrap());
+        let mut accounts: Vec<_> = limiter.state.lock().accounts.keys().cloned().collect();
+        accounts.sort();
+        assert_eq!(accounts, ["busy", "new"]);
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn closed_limiter_refuses_callers_and_lets_holders_finish() {
         let limiter = AccountLimiter::new(1);
-        let (inside, _) = limiter.enter("a").await.unwrap();
-        let mut waits = Box::pin(limiter.enter("a"));
-        assert!((&mut waits).now_or_never().is_none());
+        let held = limiter.acquire("a").await.unwrap();
+        let mut waiting = Box::pin(limiter.acquire("a"));
+        assert!((&mut waiting).now_or_never().is_none());
         limiter.close();
-        assert!(waits.await.is_none());
-        drop(inside);
-        assert!(limiter.enter("b").await.is_none());
+        assert!(waiting.await.is_none());
+        drop(held);
+        assert!(limiter.acquire("a").await.is_none() && limiter.acquire("b").await.is_none());
     }
 }

@@ -1,155 +1,167 @@
-//! What the process remembers between two passes of a resource. Losing it costs calls, never safety.
+//! What the process keeps between two reconciles of a resource. Losing it costs calls, never safety.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
-use super::error::ReconcileError;
+use super::{class_decision::ClassDecision, error::ReconcileError};
 use crate::{
     api::AwsDeployUser,
     domain::current_state::{CurrentUser, LastUse, Verification},
 };
 
-/// What is remembered of one resource.
+/// The cache of one resource.
 #[derive(Default)]
 pub(super) struct ReconcileCache {
-    /// The account that it is about.
-    pub(super) room: String,
-    /// Until then there is nothing to do unless the resource itself changes.
+    /// The account that its facts are of.
+    pub(super) account: String,
+    /// Until then nothing has to be done unless the resource itself changes.
     pub(super) idle: Option<IdleUntil>,
-    /// This process has looked at the resource before. What its status says is no news then.
-    pub(super) looked: bool,
-    /// IAM as last read, with our own writes since.
+    /// This process has observed the resource; before that, its status is the best knowledge of it.
+    pub(super) observed_before: bool,
+    /// IAM as last read, with the operator's own writes since.
     pub(super) iam: Option<CachedIam>,
-    /// When a deletion first found no user of ours.
-    pub(super) unseen_since: Option<Instant>,
+    /// When a deletion first found no user of the resource.
+    pub(super) user_absent_since: Option<Instant>,
     /// Progress of the STS check.
     pub(super) verification: Option<Verification>,
-    /// What AWS said of the last use of access keys.
+    /// Last use of access keys, as AWS answered.
     pub(super) last_used: BTreeMap<String, LastUse>,
-    /// A change of user or policies that failed, and when it may be tried again.
+    /// A failed change of user or policies, and when it may be tried again.
     pub(super) user_failure: Option<(ReconcileError, Timestamp)>,
-    /// Passes that failed and that the status could not be told of.
-    pub(super) failed: Failed,
-    /// The Secret of the last published key, where the status could not be told of it.
-    pub(super) untold_secret: Option<String>,
-    /// Times in a row that the status could not be written.
-    pub(super) unwritten: u32,
+    /// Failures that no status counts, because it could not be written.
+    pub(super) failures: FailureCount,
+    /// The Secret of the last published key, where the status could not be written.
+    pub(super) unreported_secret: Option<String>,
+    /// Failed writes of the status in a row.
+    pub(super) status_write_failures: u32,
 }
 
-/// Passes that failed one after the other. Pauses grow with them, and must do so too where no status can be written.
+/// Failed reconciles in a row: the back-off grows with them, also where no status can be written.
 #[derive(Clone, Default)]
-pub(super) struct Failed {
+pub(super) struct FailureCount {
     generation: Option<i64>,
-    pub(super) passes: u32,
+    pub(super) count: u32,
     pub(super) last: Option<Timestamp>,
 }
 
-impl Failed {
-    /// Of the resource as it is now: a change of its spec is a new chance.
-    pub(super) fn of(&self, generation: Option<i64>) -> Self {
+impl FailureCount {
+    /// The count at this generation: a changed spec starts at zero.
+    pub(super) fn at(&self, generation: Option<i64>) -> Self {
         if self.generation == generation { self.clone() } else { Self { generation, ..Self::default() } }
     }
 
-    /// Once more, and no fewer times than the status would say.
-    pub(super) fn once_more(self, told: u32, now: Timestamp) -> Self {
-        Self { passes: self.passes.saturating_add(1).max(told), last: Some(now), ..self }
+    /// One more, and no fewer than the status reports.
+    pub(super) fn incremented(self, reported: u32, now: Timestamp) -> Self {
+        Self { count: self.count.saturating_add(1).max(reported), last: Some(now), ..self }
     }
 }
 
 impl ReconcileCache {
-    /// What was seen in another account is not true in this one.
-    pub(super) fn enter(&mut self, room: &str) {
-        if self.room != room {
-            *self = Self { room: room.to_owned(), looked: self.looked, ..Self::default() };
+    /// Facts of one account are none of another.
+    pub(super) fn reset_for_account(&mut self, account: &str) {
+        if self.account != account {
+            *self = Self { account: account.to_owned(), observed_before: self.observed_before, ..Self::default() };
         }
+    }
+
+    /// The status says what the cache would have to remember otherwise.
+    pub(super) fn status_is_current(&mut self) {
+        (self.status_write_failures, self.failures) = (0, FailureCount::default());
+    }
+
+    /// The cache at the end of a reconcile. A wait beyond all range ends with a change of the resource.
+    pub(super) fn idle_after(self, user: &AwsDeployUser, decision: &ClassDecision, wait: Duration) -> Self {
+        let until = Instant::now().checked_add(wait);
+        let fingerprint = Fingerprint::of(user, decision.digest);
+        Self { idle: until.map(|until| IdleUntil { fingerprint, until }), ..self }
     }
 }
 
-/// A time without need of a pass. Told by the process's own clock: AWS's may be set back, and the resource must not
-/// be left alone until it has caught up.
+/// No reconcile is needed until then. Measured by the monotonic clock: AWS's may be set back.
 pub(super) struct IdleUntil {
-    pub(super) seen: Fingerprint,
+    pub(super) fingerprint: Fingerprint,
     pub(super) until: Instant,
 }
 
-/// IAM facts with their age.
+/// The IAM user with the age of what is known of it.
 #[derive(Clone)]
 pub(super) struct CachedIam {
     pub(super) iam: CurrentUser,
-    /// When all of it but the keys was read; some of it may be younger.
+    /// When all of it but the keys was read; parts may be newer.
     pub(super) read_at: Instant,
     /// When the keys were listed.
     pub(super) keys_read_at: Instant,
-    /// When a write of ours changed it last.
+    /// When a write of the operator changed it last.
     pub(super) changed_at: Option<Instant>,
-    /// It comes out of the account's details or out of the status: good enough to see that there is nothing to do, and no
-    /// more. Whatever there is to do is decided on what is read for it.
+    /// It comes from the listing of the whole account or from the status: enough to see that nothing is to be done. Effects
+    /// are decided on facts that were read for them.
     pub(super) from_listing: bool,
     pub(super) generation: Option<i64>,
 }
 
-/// What of a resource may change what is to be done. Its status is not part of it: a pass must
-/// not be woken by its own report.
+/// What of a resource decides what is to be done. Without its status: a reconcile must not be triggered by its own write.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     generation: Option<i64>,
     annotations: BTreeMap<String, String>,
     deleting: bool,
     finalizers: Vec<String>,
-    /// Digest of what classes and namespace say, see `class_decision`.
-    rules: u64,
+    /// Digest of what classes and namespace decide, see `class_decision`.
+    decision: u64,
 }
 
 impl Fingerprint {
-    pub(super) fn of(user: &AwsDeployUser, rules: u64) -> Self {
+    pub(super) fn of(user: &AwsDeployUser, decision: u64) -> Self {
         Self {
             generation: user.metadata.generation,
             annotations: user.metadata.annotations.clone().unwrap_or_default(),
             deleting: user.metadata.deletion_timestamp.is_some(),
             finalizers: user.metadata.finalizers.clone().unwrap_or_default(),
-            rules,
+            decision,
         }
     }
 }
 
-/// ReconcileCaches by UID.
+/// The caches by UID of their resource.
 #[derive(Default)]
 pub(super) struct ReconcileCaches(Mutex<HashMap<String, ReconcileCache>>);
 
 impl ReconcileCaches {
-    /// Takes the cache out; a pass that dies in between leaves none, and the next reads everything anew.
+    /// Takes the cache out: a reconcile that is cut off leaves none, and the next one reads everything.
     pub(super) fn take(&self, uid: &str) -> ReconcileCache {
-        self.lock().remove(uid).unwrap_or_default()
+        self.0.lock().remove(uid).unwrap_or_default()
     }
 
     pub(super) fn put(&self, uid: &str, cache: ReconcileCache) {
-        self.lock().insert(uid.to_owned(), cache);
+        self.0.lock().insert(uid.to_owned(), cache);
     }
 
-    /// Whether nothing is remembered: the process has not looked at the resource yet.
+    /// Whether there is no cache: this process has not reconciled the resource yet.
     pub(super) fn is_new(&self, uid: &str) -> bool {
-        !self.lock().contains_key(uid)
+        !self.0.lock().contains_key(uid)
     }
 
-    /// How long a resource that looks like this still needs no pass.
+    /// How long a resource with this fingerprint needs no reconcile.
     pub(super) fn idle_for(&self, uid: &str, fingerprint: &Fingerprint) -> Option<Duration> {
-        let caches = self.lock();
-        let idle = caches.get(uid)?.idle.as_ref().filter(|idle| idle.seen == *fingerprint)?;
+        let caches = self.0.lock();
+        let idle = caches.get(uid)?.idle.as_ref().filter(|idle| idle.fingerprint == *fingerprint)?;
         Some(idle.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
-    /// Forgets all resources but these: one that vanished without a last pass has left nothing to wait for.
-    pub(super) fn keep(&self, uids: &HashSet<String>) {
-        self.lock().retain(|uid, _| uids.contains(uid));
+    /// How long the resource needs no reconcile if it does not change.
+    pub(super) fn remaining_idle(&self, uid: &str) -> Option<Duration> {
+        let caches = self.0.lock();
+        Some(caches.get(uid)?.idle.as_ref()?.until.saturating_duration_since(Instant::now()))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, ReconcileCache>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Drops the caches of all other resources, some of which were deleted without a last reconcile.
+    pub(super) fn keep(&self, uids: &HashSet<String>) {
+        self.0.lock().retain(|uid, _| uids.contains(uid));
     }
 }
 
@@ -158,19 +170,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quiet_time_ends_by_itself_and_with_any_change_of_the_resource() {
+    fn idle_time_ends_by_itself_and_with_any_change() {
         let seen = |generation| Fingerprint {
             generation: Some(generation),
             annotations: BTreeMap::new(),
             deleting: false,
             finalizers: Vec::new(),
-            rules: 0,
+            decision: 0,
         };
         let caches = ReconcileCaches::default();
         let remember = |until| {
             caches.put(
                 "u1",
-                ReconcileCache { idle: Some(IdleUntil { seen: seen(1), until }), ..ReconcileCache::default() },
+                ReconcileCache { idle: Some(IdleUntil { fingerprint: seen(1), until }), ..ReconcileCache::default() },
             );
         };
         remember(Instant::now() + Duration::from_mins(1));

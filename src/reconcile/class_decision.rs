@@ -20,94 +20,95 @@ use crate::{
     },
 };
 
-/// The verdict on a resource, and what it was made from.
+/// The decision on a resource, and what it was made from.
 pub(super) struct ClassDecision {
     /// Names of the resource, as its class has them.
     pub(super) target: Target,
-    pub(super) verdict: Verdict,
+    pub(super) decision: Decision,
     /// The way to the account of the resource.
     pub(super) route: AccountRoute,
     /// The class allows it, and is not for the account that the user is in.
-    pub(super) elsewhere: Option<String>,
-    /// Changes when the verdict may. Two resources of one class differ in nothing that is in here.
+    pub(super) account_mismatch: Option<String>,
+    /// Changes when the decision may. Two resources of one class differ in nothing that is in here.
     pub(super) digest: u64,
     /// The class has a limit of users, and others come first.
-    pub(super) waits_for_room: bool,
+    pub(super) over_quota: bool,
     labels: BTreeMap<String, String>,
     /// The class that allowed the resource last, or the one that it names.
-    answerable: Option<AwsDeployUserClass>,
+    governing_class: Option<AwsDeployUserClass>,
 }
 
 /// What a class says.
-pub(super) enum Verdict {
+pub(super) enum Decision {
     Allowed(Box<Authorization>),
-    Refused(Vec<Violation>),
+    Denied(Vec<Violation>),
     /// There is a class, and this operator cannot read it, or not tell yet whether it serves the namespace.
     Unreadable(String),
 }
 
 /// Asks the classes.
-pub(super) fn rule(user: &AwsDeployUser, target: Target, context: &Context) -> ClassDecision {
+pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) -> ClassDecision {
     let classes = context.rules.classes();
     let known = classes.known();
-    let seen = context.rules.namespace_labels(&target.owner.namespace);
-    let unseen = seen.is_none();
-    let labels = seen.unwrap_or_default();
+    let watched_labels = context.rules.namespace_labels(&target.owner.namespace);
+    let namespace_is_unknown = watched_labels.is_none();
+    let labels = watched_labels.unwrap_or_default();
     let choice = authorize::select_class(authorize::requested_class(user), &known);
     let class = if let ClassSelection::Selected(class) = &choice { Some(*class) } else { None };
     let target = target.with_user_name(user, class.map(|class| class.spec.users.name_template.as_str()));
-    let before = class.map_or(0, |class| before(user, class, &known, &target, context));
-    let verdict = match choice {
+    let preceding = class.map_or(0, |class| preceding_users(user, class, &known, &target, context));
+    let decision = match choice {
         ClassSelection::Selected(class) => {
-            let facts =
-                NamespaceContext { namespace: &target.owner.namespace, labels: &labels, preceding_users: before };
-            match authorize::authorize(user, &target, class, facts) {
-                Ok(authorization) => Verdict::Allowed(Box::new(authorization)),
-                Err(violations) => Verdict::Refused(violations),
+            let namespace =
+                NamespaceContext { namespace: &target.owner.namespace, labels: &labels, preceding_users: preceding };
+            match authorize::authorize(user, &target, class, namespace) {
+                Ok(authorization) => Decision::Allowed(Box::new(authorization)),
+                Err(violations) => Decision::Denied(violations),
             }
         }
-        ClassSelection::Refused(violation) => Verdict::Refused(vec![violation]),
-        ClassSelection::Unreadable(why) => Verdict::Unreadable(why),
+        ClassSelection::Refused(violation) => Decision::Denied(vec![violation]),
+        ClassSelection::Unreadable(why) => Decision::Unreadable(why),
     };
-    let by_name = class
+    let selects_by_name = class
         .is_some_and(|class| !authorize::namespace::depends_on_labels(&class.spec.namespaces, &target.owner.namespace));
-    let allowed_by_name = by_name && matches!(verdict, Verdict::Allowed(_));
-    let verdict = if unseen && !allowed_by_name {
+    let is_allowed_by_name = selects_by_name && matches!(decision, Decision::Allowed(_));
+    let decision = if namespace_is_unknown && !is_allowed_by_name {
         // The watch of namespaces is another one than that of resources. It tells soon, and then all are looked at again.
-        Verdict::Unreadable(format!("namespace {} is not known to this operator yet", target.owner.namespace))
+        Decision::Unreadable(format!("namespace {} is not known to this operator yet", target.owner.namespace))
     } else {
-        verdict
+        decision
     };
-    let (answerable, verdict) = match answerable(user, class, &known) {
-        Ok(answerable) => (answerable, verdict),
-        Err(why) => (None, Verdict::Unreadable(why)),
+    let (governing_class, decision) = match governing_class(user, class, &known) {
+        Ok(governing_class) => (governing_class, decision),
+        Err(why) => (None, Decision::Unreadable(why)),
     };
-    let allowed = class.filter(|_| matches!(verdict, Verdict::Allowed(_)));
-    let elsewhere = allowed.filter(|class| !account::serves_account(class, user)).map(|class| elsewhere(class, user));
-    let route = match allowed.filter(|_| elsewhere.is_none()) {
+    let allowed = class.filter(|_| matches!(decision, Decision::Allowed(_)));
+    let account_mismatch =
+        allowed.filter(|class| !account::serves_account(class, user)).map(|class| account_mismatch(class, user));
+    let route = match allowed.filter(|_| account_mismatch.is_none()) {
         Some(class) => account::resolve_route(user, &[class], &known),
         // A refused resource is looked after in the account that it was allowed to be in.
-        None => account::resolve_route(user, &answerable.iter().chain(class).collect::<Vec<_>>(), &known),
+        None => account::resolve_route(user, &governing_class.iter().chain(class).collect::<Vec<_>>(), &known),
     };
     let mut hasher = DefaultHasher::new();
-    (&route, &elsewhere, context.account_health.recoveries(route.role.as_ref())).hash(&mut hasher);
+    (&route, &account_mismatch, context.account_health.recoveries(route.role.as_ref())).hash(&mut hasher);
     class.map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
-    match &verdict {
-        Verdict::Allowed(_) => 0.hash(&mut hasher),
-        Verdict::Refused(violations) => violations.iter().for_each(|violation| violation.message.hash(&mut hasher)),
-        Verdict::Unreadable(why) => why.hash(&mut hasher),
+    match &decision {
+        Decision::Allowed(_) => 0.hash(&mut hasher),
+        Decision::Denied(violations) => violations.iter().for_each(|violation| violation.message.hash(&mut hasher)),
+        Decision::Unreadable(why) => why.hash(&mut hasher),
     }
-    answerable.as_ref().map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
+    governing_class.as_ref().map(|class| (&class.metadata.uid, class.metadata.generation)).hash(&mut hasher);
     labels.hash(&mut hasher);
     ClassDecision {
         target,
-        verdict,
+        decision,
         route,
-        elsewhere,
+        account_mismatch,
         digest: hasher.finish(),
-        waits_for_room: before > 0,
+        over_quota: preceding > 0,
         labels,
-        answerable,
+        governing_class,
     }
 }
 
@@ -115,19 +116,19 @@ impl ClassDecision {
     /// Whether the class says what it said when the status was written. Else there may be something to revoke.
     pub(super) fn is_as_recorded(&self, user: &AwsDeployUser) -> bool {
         let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
-        self.elsewhere.is_none()
-            && matches!(&self.verdict, Verdict::Allowed(authorization) if Some(&authorization.class) == recorded)
+        self.account_mismatch.is_none()
+            && matches!(&self.decision, Decision::Allowed(authorization) if Some(&authorization.class) == recorded)
     }
 
     /// What the class that is asked about the user says of revocations.
     pub(super) fn on_revoked(&self) -> Option<OnRevoked> {
-        self.answerable.as_ref().map(|class| class.spec.on_revoked)
+        self.governing_class.as_ref().map(|class| class.spec.on_revoked)
     }
 
     /// What the class that is asked about the user says of quarantines, or said when it was there.
     pub(super) fn on_quarantine(&self, user: &AwsDeployUser) -> OnQuarantine {
         let recorded = || Some(user.status.as_ref()?.class.as_ref()?.on_quarantine);
-        self.answerable.as_ref().map(|class| class.spec.on_quarantine).or_else(recorded).unwrap_or_default()
+        self.governing_class.as_ref().map(|class| class.spec.on_quarantine).or_else(recorded).unwrap_or_default()
     }
 
     /// What is done to the user of a resource that is not allowed.
@@ -135,14 +136,14 @@ impl ClassDecision {
         let status = user.status.as_ref();
         let recorded = status.and_then(|status| status.class.as_ref()).map(|class| class.on_revoked);
         let begun = status.is_some_and(|status| status.revocation.is_some());
-        let facts =
+        let namespace =
             NamespaceContext { namespace: &self.target.owner.namespace, labels: &self.labels, preceding_users: 0 };
-        authorize::decide_revocation(self.answerable.as_ref(), recorded, begun, found, facts)
+        authorize::decide_revocation(self.governing_class.as_ref(), recorded, begun, found, namespace)
     }
 }
 
 /// A user that exists is not moved, and neither is one that may exist.
-fn elsewhere(class: &AwsDeployUserClass, user: &AwsDeployUser) -> String {
+fn account_mismatch(class: &AwsDeployUserClass, user: &AwsDeployUser) -> String {
     let account = class.spec.account.as_ref();
     format!(
         "spec.className: class {} is for AWS account {}, and the IAM user of this resource is in account {}: a user that exists is not moved; make another resource for that class",
@@ -154,7 +155,7 @@ fn elsewhere(class: &AwsDeployUserClass, user: &AwsDeployUser) -> String {
 
 /// The class by which it is decided what the user of a refused resource may keep: the one that allowed it last. Naming
 /// another one is no way out, and no way in.
-fn answerable(
+fn governing_class(
     user: &AwsDeployUser,
     named: Option<&AwsDeployUserClass>,
     known: &[ClassEntry<'_>],
@@ -175,7 +176,7 @@ fn answerable(
 
 /// Resources of the class in the namespace that come before this one. Counted only where there is a limit, and only for
 /// a resource that has no place in it yet.
-fn before(
+fn preceding_users(
     user: &AwsDeployUser,
     class: &AwsDeployUserClass,
     known: &[ClassEntry<'_>],

@@ -1,13 +1,14 @@
-//! What passes need and share: Kubernetes, AWS, the settings, and what is remembered of each resource.
+//! What reconciles share: clients, settings, and the caches of resources.
 
 use std::{
     collections::HashSet,
     hash::{BuildHasher as _, RandomState},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use kube::Client;
+use parking_lot::Mutex;
 
 use super::{
     account_health::AccountHealth, account_limiter::AccountLimiter, cache::ReconcileCaches, error::ReconcileError,
@@ -19,21 +20,21 @@ use crate::{
     domain::{account::Role, settings::Settings, target::Target},
 };
 
-/// Told of what passes do; the metrics listen here.
+/// Observes reconciles; implemented by the metrics.
 pub trait ReconcileObserver: Send + Sync {
-    /// A pass has come to its end: `ok`, or the reason of its first failure.
-    fn passed(&self, result: &'static str, took: Duration);
-    /// An effect was done, or failed for a reason.
+    /// A reconcile ended with `ok` or the reason of its first failure.
+    fn reconciled(&self, result: &'static str, took: Duration);
+    /// An effect was executed, or failed for a reason.
     fn acted(&self, verb: &'static str, failure: Option<Reason>);
     /// A key was published.
     fn rotated(&self);
-    /// So long after it was made a key was published.
+    /// A key was published this long after it was created.
     fn verified(&self, took: Duration);
     /// Whether AWS quarantines the user of this resource.
     fn quarantined(&self, namespace: &str, name: &str, is: bool);
 }
 
-/// What passes need.
+/// What every reconcile needs.
 pub struct Context {
     /// Kubernetes.
     pub client: Client,
@@ -51,18 +52,18 @@ pub struct Context {
     pub cluster_id: String,
     /// Times and limits.
     pub settings: ReconcileSettings,
-    /// Listener.
+    /// Observes reconciles.
     pub observer: Arc<dyn ReconcileObserver>,
     pub(super) caches: ReconcileCaches,
-    pub(super) limiter: Arc<AccountLimiter>,
+    pub(super) limiter: AccountLimiter,
     pub(super) account_health: AccountHealth,
-    /// Another one in each process.
-    chance: RandomState,
-    /// Namespaces in which a resource waits for another one to go.
-    crowded: Mutex<HashSet<String>>,
+    /// Differs in each process.
+    jitter_seed: RandomState,
+    /// Namespaces in which a resource waits for the quota of its class.
+    over_quota: Mutex<HashSet<String>>,
 }
 
-/// What the controller keeps by watching.
+/// Objects that the controller keeps by watching.
 pub struct Watched {
     /// Classes and labels of namespaces.
     pub rules: AuthorizationCache,
@@ -70,25 +71,25 @@ pub struct Watched {
     pub resources: UserStores,
 }
 
-/// Settings of passes.
+/// Settings of reconciles.
 #[derive(Clone, Debug)]
 pub struct ReconcileSettings {
     /// What decisions depend on.
     pub protocol: Settings,
-    /// How long IAM facts are believed; every resource is looked at anew this often.
+    /// How long cached IAM facts are used; every resource is compared with AWS this often.
     pub resync: Duration,
     /// How often the access keys of a user are listed.
     pub key_check: Duration,
-    /// Whether users are compared by the details of their account, which tell of all of them together.
+    /// Whether users are compared by one listing of the whole account (`GetAccountAuthorizationDetails`).
     pub account_details: bool,
-    /// How often the published Secret is looked at.
+    /// How often the published Secret is read.
     pub secret_check: Duration,
-    /// Passes at the same time while one account is busy; several share them, and none has less than two.
+    /// Concurrent reconciles per AWS account.
     pub concurrency: usize,
 }
 
 impl Context {
-    /// Everything passes need.
+    /// A context with empty caches.
     #[must_use]
     pub fn new(
         client: Client,
@@ -99,7 +100,7 @@ impl Context {
         settings: ReconcileSettings,
         observer: Arc<dyn ReconcileObserver>,
     ) -> Self {
-        let limiter = AccountLimiter::new(settings.concurrency.max(1));
+        let limiter = AccountLimiter::new(settings.concurrency);
         Self {
             events: Events::new(client.clone()),
             access,
@@ -113,60 +114,59 @@ impl Context {
             caches: ReconcileCaches::default(),
             limiter,
             account_health: AccountHealth::default(),
-            chance: RandomState::new(),
-            crowded: Mutex::default(),
+            jitter_seed: RandomState::new(),
+            over_quota: Mutex::default(),
         }
     }
 
-    /// Forgets what it remembers of resources other than these.
+    /// Drops the caches of all resources but these.
     pub fn keep_only(&self, uids: &HashSet<String>) {
         self.caches.keep(uids);
     }
 
-    /// Drops the sessions of roles that no class and no resource leads to any more.
+    /// Drops the sessions of roles that no class and no resource names.
     pub fn keep_accounts(&self) {
         let classes = self.rules.classes();
         let accounts = classes.known().into_iter().filter_map(|known| known.class.ok()?.spec.account.as_ref());
         let mut wanted: HashSet<Role> = accounts.filter_map(Role::from_class).collect();
         self.resources.for_each(|user| wanted.extend(Role::recorded(user)));
         self.accounts.retain_roles(&wanted);
-        self.account_health.keep_only(|role| wanted.contains(role));
+        self.account_health.retain(|role| wanted.contains(role));
     }
 
-    /// Whom AWS takes us for in an account. When it does so again after it has not, all resources are looked at: those of
-    /// the account have waited for it.
+    /// The caller identity in an account. When an account recovers, all resources are reconciled: its own have waited for it.
     pub(super) async fn identity(&self, iam: &IamClient, role: Option<&Role>) -> Result<Arc<CallerIdentity>, AwsError> {
         let identity = iam.caller_identity().await;
-        if self.account_health.note(role, identity.is_ok()) {
+        if self.account_health.record(role, identity.is_ok()) {
             self.rules.notify();
         }
         identity
     }
 
-    /// A part of one, by chance for each process and the same for a resource all its life.
-    pub(super) fn chance_of(&self, uid: &str) -> f64 {
+    /// A fraction of one for a resource, constant in this process and different in the next one.
+    pub(super) fn jitter_of(&self, uid: &str) -> f64 {
         const PARTS: u32 = 1 << 20;
-        let part = u32::try_from(self.chance.hash_one(uid) % u64::from(PARTS)).unwrap_or_default();
+        let part = u32::try_from(self.jitter_seed.hash_one(uid) % u64::from(PARTS)).unwrap_or_default();
         f64::from(part) / f64::from(PARTS)
     }
 
-    /// No pass begins any more; those under way come to their end.
+    /// Starts no further reconcile; those under way finish.
     pub fn close(&self) {
         self.limiter.close();
     }
 
-    /// Notes who waits for room, and wakes them when there is some.
-    pub(super) fn keep_room(&self, target: &Target, waits: bool, left: bool) {
+    /// Records that a resource waits for its class's quota, and reconciles all resources when one of its namespace is deleted.
+    pub(super) fn record_quota_wait(&self, target: &Target, is_over_quota: bool, is_finalized: bool) {
         let namespace = &target.owner.namespace;
-        let mut crowded = self.crowded.lock().unwrap_or_else(PoisonError::into_inner);
-        if waits {
-            crowded.insert(namespace.clone());
-        } else if left && crowded.remove(namespace) {
+        let mut over_quota = self.over_quota.lock();
+        if is_over_quota {
+            over_quota.insert(namespace.clone());
+        } else if is_finalized && over_quota.remove(namespace) {
             self.rules.notify();
         }
     }
 
-    /// A refusal to read a Secret is told with the command that grants it.
+    /// Adds the command that grants access to a refused read of a Secret.
     pub(super) fn secret_error(&self, target: &Target, error: ClusterError) -> ReconcileError {
         if error.kind == ClusterErrorKind::Forbidden {
             return ReconcileError::SecretAccess(self.access.secret_access_denied(&target.owner.namespace, "get"));

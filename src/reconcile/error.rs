@@ -1,4 +1,4 @@
-//! Why a pass failed: one reason and one class each.
+//! Why a reconcile failed: one function classifies every error.
 
 use crate::{
     api::Reason,
@@ -13,52 +13,83 @@ use crate::{
     },
 };
 
-/// A pass, or one effect of it, did not succeed.
+/// A reconcile, or one effect of it, failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReconcileError {
     /// No class allows what the resource asks for.
     #[error("{0}")]
     NotAllowed(String),
-    /// There is a class, and this operator cannot read it.
-    #[error("{0}. Nothing is decided before a newer operator, or a cluster admin, has mended that")]
+    /// A class exists that this operator cannot read.
+    #[error("{0}. A cluster admin has to correct the class or install a newer operator; nothing is decided before")]
     UnreadableClass(String),
-    /// AWS takes the operator for another account than it should be.
+    /// The caller identity is of another account than that of the resource.
     #[error("{0}")]
     WrongAccount(String),
-    /// The name of the IAM user belongs to somebody else.
+    /// The IAM user of that name has another owner.
     #[error("{0}")]
     NotOwned(String),
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
-    /// AWS.
-    #[error("{error}{}", hint(error, effect.as_ref()))]
+    /// A call to AWS failed.
+    #[error("{error}{}", classify_aws(error, effect.as_ref()).hint)]
     Aws {
-        /// What AWS said.
+        /// The answer of AWS.
         error: AwsError,
-        /// What was being done, if it was more than reading.
+        /// The effect; `None` for reads.
         effect: Option<Effect>,
     },
-    /// Kubernetes.
+    /// A call to the Kubernetes API failed.
     #[error("{0}")]
     Cluster(#[from] ClusterError),
-    /// The operator may not handle Secrets in the namespace.
+    /// RBAC refuses the operator access to Secrets of the namespace.
     #[error("{0}")]
     SecretAccess(ClusterError),
-    /// Somebody else ended the attempt while its key was being made; the key was deleted again.
+    /// Another operator ended the attempt while its key was created; the key was deleted unpublished.
     #[error(
-        "another attempt is under way; access key {0}, made at the same time, was deleted again before anybody saw it"
+        "another attempt is under way; deleted access key {0}, which was created at the same time and never published"
     )]
     Undone(String),
-    /// AWS does not accept a new key.
-    #[error("AWS did not accept the new access key {0} in time; it is deleted and another one is made after a pause")]
+    /// STS does not accept a new key.
+    #[error(
+        "AWS did not accept the new access key {0} in time; it is deleted, and another one is created after a back-off"
+    )]
     KeyNotAccepted(String),
-    /// The machine has no random numbers.
-    #[error("the operator's machine gives no random numbers, so no password can be made; see its kernel's log")]
+    /// The kernel returned no random numbers.
+    #[error("failed to create a password: the kernel of the operator's node returns no random numbers; see its log")]
     NoRandomness,
-    /// The pass took too long.
-    #[error("the pass was cut off after {0} s; the next one goes on from what it finds")]
+    /// The reconcile exceeded its deadline, in seconds.
+    #[error("the reconcile was cut off after {0} s; the next one continues from what it observes")]
     Deadline(u64),
+}
+
+/// How an error is reported and retried.
+pub struct Classification {
+    /// In conditions, Events, logs and metrics.
+    pub reason: Reason,
+    /// Decides the back-off.
+    pub class: ErrorClass,
+    /// It ends without a person's help, and what was true before still is as far as is known.
+    pub transient: bool,
+    /// What to do about it, beside the message of AWS; starts with `. ` if there is one.
+    hint: String,
+}
+
+impl Classification {
+    /// Transient if the class is retried within minutes.
+    fn new(reason: Reason, class: ErrorClass) -> Self {
+        let transient = matches!(class, ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient);
+        Self { reason, class, transient, hint: String::new() }
+    }
+
+    /// Retried soon, although it most likely waits for a person.
+    fn not_transient(self) -> Self {
+        Self { transient: false, ..self }
+    }
+
+    fn with_hint(self, hint: impl AsRef<str>) -> Self {
+        Self { hint: format!(". {}", hint.as_ref()), ..self }
+    }
 }
 
 impl From<AwsError> for ReconcileError {
@@ -68,140 +99,114 @@ impl From<AwsError> for ReconcileError {
 }
 
 impl ReconcileError {
-    /// The reason it is reported under.
+    /// The one table of errors.
+    #[must_use]
+    pub fn classify(&self) -> Classification {
+        use Classification as Is;
+        match self {
+            Self::NotAllowed(_) | Self::UnreadableClass(_) => Is::new(Reason::NotAllowed, ErrorClass::Terminal),
+            Self::WrongAccount(_) => Is::new(Reason::WrongAccount, ErrorClass::Denied),
+            Self::NotOwned(_) => Is::new(Reason::NotOwned, ErrorClass::Terminal),
+            Self::Invalid(_) => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),
+            Self::Aws { error, effect } => classify_aws(error, effect.as_ref()),
+            Self::Cluster(error) => match error.kind {
+                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
+                    Is::new(Reason::Conflict, ErrorClass::Conflict)
+                }
+                ClusterErrorKind::Forbidden => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
+                ClusterErrorKind::Invalid => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),
+                ClusterErrorKind::Unavailable => Is::new(Reason::KubernetesUnavailable, ErrorClass::Transient),
+            },
+            Self::SecretAccess(_) => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
+            Self::Undone(_) => Is::new(Reason::Conflict, ErrorClass::Conflict),
+            Self::KeyNotAccepted(_) => Is::new(Reason::KeyNotAccepted, ErrorClass::Transient).not_transient(),
+            Self::NoRandomness => Is::new(Reason::NoRandomness, ErrorClass::Transient),
+            Self::Deadline(_) => Is::new(Reason::AwsUnavailable, ErrorClass::Transient),
+        }
+    }
+
+    /// See [`Classification`].
     #[must_use]
     pub fn reason(&self) -> Reason {
-        match self {
-            Self::NotAllowed(_) | Self::UnreadableClass(_) => Reason::NotAllowed,
-            Self::WrongAccount(_) => Reason::WrongAccount,
-            Self::NotOwned(_) => Reason::NotOwned,
-            Self::Invalid(_) => Reason::InvalidSpec,
-            Self::Aws { error, .. } if is_refused_role(error) => Reason::AssumeRoleDenied,
-            Self::Aws { error, effect } => aws_reason(error.kind, effect.as_ref()),
-            Self::Cluster(error) => match error.kind {
-                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
-                    Reason::Conflict
-                }
-                ClusterErrorKind::Forbidden => Reason::SecretAccessDenied,
-                ClusterErrorKind::Invalid => Reason::InvalidSpec,
-                ClusterErrorKind::Unavailable => Reason::KubernetesUnavailable,
-            },
-            Self::SecretAccess(_) => Reason::SecretAccessDenied,
-            Self::Undone(_) => Reason::Conflict,
-            Self::KeyNotAccepted(_) => Reason::KeyNotAccepted,
-            Self::NoRandomness => Reason::NoRandomness,
-            Self::Deadline(_) => Reason::AwsUnavailable,
-        }
+        self.classify().reason
     }
 
-    /// How it is dealt with.
+    /// See [`Classification`].
     #[must_use]
     pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::NotAllowed(_) | Self::UnreadableClass(_) | Self::NotOwned(_) | Self::Invalid(_) => {
-                ErrorClass::Terminal
-            }
-            Self::Aws { error, .. } => match error.kind {
-                AwsErrorKind::MalformedPolicyDocument
-                | AwsErrorKind::PolicyNotAttachable
-                | AwsErrorKind::InvalidInput
-                | AwsErrorKind::DeleteConflict => ErrorClass::Terminal,
-                // Made by ourselves a moment ago, or by somebody else: the next pass looks.
-                AwsErrorKind::EntityAlreadyExists => ErrorClass::Conflict,
-                AwsErrorKind::AccessDenied | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => ErrorClass::Denied,
-                AwsErrorKind::LimitExceeded => ErrorClass::Limit,
-                AwsErrorKind::Throttled => ErrorClass::Throttled,
-                // NoSuchEntity: a policy that does not exist, or a user that is not visible everywhere yet.
-                AwsErrorKind::NoSuchEntity | AwsErrorKind::Busy | AwsErrorKind::Service | AwsErrorKind::Unreachable => {
-                    ErrorClass::Transient
-                }
-            },
-            Self::Cluster(error) => match error.kind {
-                ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
-                    ErrorClass::Conflict
-                }
-                ClusterErrorKind::Forbidden => ErrorClass::Denied,
-                ClusterErrorKind::Invalid => ErrorClass::Terminal,
-                ClusterErrorKind::Unavailable => ErrorClass::Transient,
-            },
-            Self::SecretAccess(_) | Self::WrongAccount(_) => ErrorClass::Denied,
-            Self::Undone(_) => ErrorClass::Conflict,
-            Self::KeyNotAccepted(_) | Self::NoRandomness | Self::Deadline(_) => ErrorClass::Transient,
-        }
+        self.classify().class
     }
 
-    /// As conditions see it.
-    #[must_use]
-    pub fn failure(&self, scope: FailureScope) -> ReconcileFailure {
-        ReconcileFailure {
-            scope,
-            note: Note::new(self.reason(), self.to_string()),
-            transient: matches!(self.class(), ErrorClass::Throttled | ErrorClass::Conflict | ErrorClass::Transient)
-                && !matches!(
-                    self.reason(),
-                    Reason::PolicyNotFound | Reason::GroupNotFound | Reason::BoundaryNotFound | Reason::KeyNotAccepted
-                ),
-        }
+    pub(super) fn for_conditions(&self, scope: FailureScope) -> ReconcileFailure {
+        let Classification { reason, transient, .. } = self.classify();
+        ReconcileFailure { scope, note: Note::new(reason, self.to_string()), transient }
     }
 }
 
-fn is_refused_role(error: &AwsError) -> bool {
-    error.operation == ASSUME_ROLE && error.kind == AwsErrorKind::AccessDenied
+/// An error with the condition that it falls upon.
+pub(super) struct Failure {
+    pub(super) error: ReconcileError,
+    pub(super) scope: FailureScope,
 }
 
-fn aws_reason(kind: AwsErrorKind, effect: Option<&Effect>) -> Reason {
-    match kind {
-        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AttachPolicy(_))) => Reason::PolicyNotFound,
-        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::AddToGroup(_))) => Reason::GroupNotFound,
-        // `CreateUser` names nothing else that may be missing.
-        AwsErrorKind::NoSuchEntity if matches!(effect, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
-            Reason::BoundaryNotFound
-        }
-        AwsErrorKind::NoSuchEntity | AwsErrorKind::Busy => Reason::Conflict,
-        AwsErrorKind::EntityAlreadyExists => Reason::NotOwned,
-        AwsErrorKind::LimitExceeded => Reason::LimitExceeded,
-        AwsErrorKind::MalformedPolicyDocument => Reason::MalformedPolicy,
-        AwsErrorKind::PolicyNotAttachable | AwsErrorKind::InvalidInput | AwsErrorKind::DeleteConflict => {
-            Reason::InvalidRequest
-        }
-        AwsErrorKind::AccessDenied => Reason::AccessDenied,
-        AwsErrorKind::Credentials => Reason::OperatorCredentials,
-        AwsErrorKind::ClockSkew => Reason::ClockSkew,
-        AwsErrorKind::Throttled => Reason::Throttled,
-        AwsErrorKind::Service | AwsErrorKind::Unreachable => Reason::AwsUnavailable,
+impl Failure {
+    pub(super) fn new(error: ReconcileError, scope: FailureScope) -> Self {
+        Self { error, scope }
+    }
+
+    pub(super) fn for_conditions(&self) -> ReconcileFailure {
+        self.error.for_conditions(self.scope)
     }
 }
 
-/// What helps, beside AWS's own message.
-fn hint(error: &AwsError, effect: Option<&Effect>) -> String {
+fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
+    use AwsErrorKind as Kind;
+    use Classification as Is;
     match (error.kind, effect) {
-        (AwsErrorKind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => match policy::suggest_name(arn) {
-            Some(hint) => format!(". There is no policy {arn}: {hint}"),
-            None => format!(". There is no policy {arn}: correct spec.policies.managed; names are case-sensitive, and policies outside the root need their path"),
-        },
-        (AwsErrorKind::NoSuchEntity, Some(Effect::AddToGroup(group))) => {
-            format!(". Correct spec.groups, or have an AWS admin create the group {group:?}; the operator makes no groups")
+        (Kind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => {
+            let hint = policy::suggest_name(arn).unwrap_or_else(|| "correct spec.policies.managed; names are case-sensitive, and policies outside of the root need their path".to_owned());
+            Is::new(Reason::PolicyNotFound, ErrorClass::Transient)
+                .not_transient()
+                .with_hint(format!("There is no policy {arn}: {hint}"))
         }
-        (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
-            ". No user is made or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct permissionsBoundary in the class".to_owned()
+        (Kind::NoSuchEntity, Some(Effect::AddToGroup(group))) => Is::new(Reason::GroupNotFound, ErrorClass::Transient)
+            .not_transient()
+            .with_hint(format!("Correct spec.groups, or have an AWS admin create the group {group:?}; the operator creates no groups")),
+        // `CreateUser` names nothing else that may be missing.
+        (Kind::NoSuchEntity, Some(Effect::PutBoundary(_) | Effect::CreateUser)) => {
+            Is::new(Reason::BoundaryNotFound, ErrorClass::Transient)
+                .not_transient()
+                .with_hint("No user is created or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct permissionsBoundary in the class")
         }
-        (AwsErrorKind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
-            format!(". Correct the document of the inline policy {name:?} in spec.policies.inline")
+        // The entity is not visible everywhere yet, or was deleted a moment ago.
+        (Kind::NoSuchEntity | Kind::Busy, _) => Is::new(Reason::Conflict, ErrorClass::Transient),
+        // Created a moment ago, by this operator or by another actor: the next reconcile observes which.
+        (Kind::EntityAlreadyExists, _) => Is::new(Reason::NotOwned, ErrorClass::Conflict),
+        (Kind::LimitExceeded, _) => Is::new(Reason::LimitExceeded, ErrorClass::Limit),
+        (Kind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
+            Is::new(Reason::MalformedPolicy, ErrorClass::Terminal)
+                .with_hint(format!("Correct the document of the inline policy {name:?} in spec.policies.inline"))
         }
-        (AwsErrorKind::AccessDenied, _) if is_refused_role(error) => {
-            ". AWS does not say which of three is missing: the trust policy of the role has to name the operator's own role as principal; if it asks for an external id, account.externalId of the class has to be the same; and the operator's own policy has to allow sts:AssumeRole on the role. `aws-deploy-user-operator iam-policy --class` prints all of them".to_owned()
+        (Kind::MalformedPolicyDocument, _) => Is::new(Reason::MalformedPolicy, ErrorClass::Terminal),
+        (Kind::PolicyNotAttachable | Kind::InvalidInput | Kind::DeleteConflict, _) => {
+            Is::new(Reason::InvalidRequest, ErrorClass::Terminal)
         }
-        (AwsErrorKind::AccessDenied, _) if error.message.contains("explicit deny") => {
-            ". A policy denies it whatever else allows it. If that is the operator's own, it was printed for other classes: an AWS admin can print it anew, for all of them (iam-policy --class)".to_owned()
+        (Kind::AccessDenied, _) if error.operation == ASSUME_ROLE => {
+            Is::new(Reason::AssumeRoleDenied, ErrorClass::Denied)
+                .with_hint("AWS does not say which of three is missing: the trust policy of the role has to name the operator's own role as principal; if it asks for an external id, account.externalId of the class has to be the same; and the operator's own policy has to allow sts:AssumeRole on the role. `aws-deploy-user-operator iam-policy --class` prints all of them")
         }
-        (AwsErrorKind::AccessDenied, _) => {
-            format!(". An AWS admin can allow iam:{} in the operator's IAM policy", error.operation)
+        (Kind::AccessDenied, _) if error.message.contains("explicit deny") => {
+            Is::new(Reason::AccessDenied, ErrorClass::Denied)
+                .with_hint("A policy denies it whatever else allows it. If that is the operator's own, it was printed for other classes: an AWS admin can print it again, for all of them (iam-policy --class)")
         }
-        (AwsErrorKind::Credentials, _) => {
-            ". The operator's own AWS credentials have to be mended: see its ServiceAccount, Pod Identity association or environment".to_owned()
-        }
-        (AwsErrorKind::ClockSkew, _) => ". Synchronise the clock of the operator's node".to_owned(),
-        _ => String::new(),
+        (Kind::AccessDenied, _) => Is::new(Reason::AccessDenied, ErrorClass::Denied)
+            .with_hint(format!("An AWS admin can allow iam:{} in the operator's IAM policy", error.operation)),
+        (Kind::Credentials, _) => Is::new(Reason::OperatorCredentials, ErrorClass::Denied)
+            .with_hint("Correct the operator's own AWS credentials: see its ServiceAccount, Pod Identity association or environment"),
+        (Kind::ClockSkew, _) => Is::new(Reason::ClockSkew, ErrorClass::Denied)
+            .with_hint("Synchronise the clock of the operator's node"),
+        (Kind::Throttled, _) => Is::new(Reason::Throttled, ErrorClass::Throttled),
+        (Kind::Service | Kind::Unreachable, _) => Is::new(Reason::AwsUnavailable, ErrorClass::Transient),
     }
 }
 
@@ -217,14 +222,14 @@ mod tests {
         ReconcileError::Aws { error, effect }
     }
 
-    /// Every kind of failure: the reason it is told under, how it is dealt with, and when it is tried again the first time.
+    /// Reason, class and first back-off of every error kind.
     #[test]
-    fn every_kind_of_failure_has_a_reason_a_class_and_a_pause() {
+    fn every_error_kind_has_a_reason_a_class_and_a_delay() {
         use AwsErrorKind as Kind;
         use ErrorClass as Class;
         let slow = SignedDuration::from_hours(1);
         let secs = SignedDuration::from_secs;
-        for (kind, reason, class, pause) in [
+        for (kind, reason, class, delay) in [
             (Kind::NoSuchEntity, Reason::Conflict, Class::Transient, secs(5)),
             (Kind::EntityAlreadyExists, Reason::NotOwned, Class::Conflict, secs(1)),
             (Kind::DeleteConflict, Reason::InvalidRequest, Class::Terminal, slow),
@@ -243,35 +248,32 @@ mod tests {
             for effect in [None, Some(Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({})))] {
                 let error = failed(kind, effect);
                 assert_eq!((error.reason(), error.class()), (reason, class), "{kind:?}");
-                assert_eq!(backoff::delay(error.class(), 1, 0, slow), pause, "{kind:?}");
-                assert!(
-                    error.to_string().contains("PutUserPolicy: said"),
-                    "which action, and AWS's own words: {error}"
-                );
+                assert_eq!(backoff::delay(error.class(), 1, 0, slow), delay, "{kind:?}");
+                assert!(error.to_string().contains("PutUserPolicy: said"), "operation and message of AWS: {error}");
             }
         }
     }
 
     #[test]
-    fn nobody_is_told_to_allow_what_a_policy_denies() {
-        let message =
+    fn explicit_deny_is_not_answered_by_a_hint_to_allow() {
+        let answer =
             "User: x is not authorized to perform: y on resource: z with an explicit deny in an identity-based policy";
         let error = AwsError {
             operation: "CreateUser",
             kind: AwsErrorKind::AccessDenied,
-            message: message.to_owned(),
+            message: answer.to_owned(),
             request_id: None,
         };
-        let told = ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }.to_string();
-        assert!(told.contains("print it anew") && !told.contains("can allow"), "{told}");
+        let message = ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }.to_string();
+        assert!(message.contains("print it again") && !message.contains("can allow"), "{message}");
     }
 
     #[test]
-    fn what_helps_is_told_with_the_failure() {
-        let told = |kind, effect| failed(kind, effect).to_string();
+    fn errors_carry_hints() {
+        let message = |kind, effect| failed(kind, effect).to_string();
         for (kind, effect, help) in [
             (AwsErrorKind::AccessDenied, None, "can allow iam:PutUserPolicy in the operator's IAM policy"),
-            (AwsErrorKind::Credentials, None, "credentials have to be mended"),
+            (AwsErrorKind::Credentials, None, "Correct the operator's own AWS credentials"),
             (AwsErrorKind::ClockSkew, None, "Synchronise the clock"),
             (AwsErrorKind::NoSuchEntity, Some(Effect::AddToGroup("g".to_owned())), "spec.groups"),
             (AwsErrorKind::NoSuchEntity, Some(Effect::PutBoundary("b".to_owned())), "permissionsBoundary in the class"),
@@ -282,13 +284,13 @@ mod tests {
                 "\"own\" in spec.policies.inline",
             ),
         ] {
-            let told = told(kind, effect);
-            assert!(told.contains(help), "{told}");
+            let message = message(kind, effect);
+            assert!(message.contains(help), "{message}");
         }
     }
 
     #[test]
-    fn a_role_that_is_refused_is_told_with_the_three_things_it_needs() {
+    fn denied_role_hint_names_all_three_requirements() {
         let refused = |kind| {
             ReconcileError::from(AwsError {
                 operation: ASSUME_ROLE,
@@ -299,16 +301,16 @@ mod tests {
         };
         let error = refused(AwsErrorKind::AccessDenied);
         assert_eq!((error.reason(), error.class()), (Reason::AssumeRoleDenied, ErrorClass::Denied));
-        let told = error.to_string();
+        let message = error.to_string();
         for part in ["trust policy", "account.externalId", "sts:AssumeRole", "iam-policy --class"] {
-            assert!(told.contains(part), "{part}: {told}");
+            assert!(message.contains(part), "{part}: {message}");
         }
         assert_eq!(refused(AwsErrorKind::Unreachable).reason(), Reason::AwsUnavailable);
         assert_eq!(refused(AwsErrorKind::Credentials).reason(), Reason::OperatorCredentials);
     }
 
     #[test]
-    fn what_a_person_has_to_mend_never_counts_as_passing() {
+    fn errors_that_need_a_person_are_not_transient() {
         for kind in [
             AwsErrorKind::AccessDenied,
             AwsErrorKind::Credentials,
@@ -317,10 +319,10 @@ mod tests {
             AwsErrorKind::MalformedPolicyDocument,
             AwsErrorKind::DeleteConflict,
         ] {
-            assert!(!failed(kind, None).failure(FailureScope::User).transient, "{kind:?}");
+            assert!(!failed(kind, None).classify().transient, "{kind:?}");
         }
         for kind in [AwsErrorKind::Throttled, AwsErrorKind::Busy, AwsErrorKind::Service, AwsErrorKind::Unreachable] {
-            assert!(failed(kind, None).failure(FailureScope::User).transient, "{kind:?}");
+            assert!(failed(kind, None).classify().transient, "{kind:?}");
         }
     }
 }

@@ -1,7 +1,6 @@
-//! One pass over one resource: observe -> validate -> plan -> act -> report.
+//! Reconciles one `AwsDeployUser`: authorize, validate, observe, plan, act, update status.
 //!
-//! Assume that the last pass died at any await: nothing here relies on what an earlier pass did,
-//! only on what this one finds.
+//! A reconcile may be cut off at any await. Nothing here relies on what an earlier one did, only on what this one observes.
 
 mod account_health;
 mod account_limiter;
@@ -12,71 +11,349 @@ mod class_decision;
 mod context;
 mod error;
 mod observe;
-mod pass;
-mod revoke;
+mod requeue;
+mod revocation;
 mod status;
-mod steps;
 mod update_status;
+mod validate;
 
-use std::{borrow::Cow, time::Duration};
+use std::{
+    borrow::Cow,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
-use account_limiter::Permit;
-use cache::{Fingerprint, IdleUntil, ReconcileCache};
+use futures::FutureExt;
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use tracing::{Instrument, Span, field::Empty};
+
+use act::Executor;
+use cache::ReconcileCache;
 pub use class::report_on_classes;
 use class_decision::ClassDecision;
 pub use context::{Context, ReconcileObserver, ReconcileSettings, Watched};
+use error::Failure;
 pub use error::ReconcileError;
-use pass::until_then;
-use steps::pass;
+use revocation::path_violation;
 
 use crate::{
-    api::AwsDeployUser,
-    domain::{schedule::spread_permille, target::Target},
+    api::{AwsDeployUser, well_known},
+    aws::IamClient,
+    cluster::{GuardedUser, PendingEvent},
+    domain::{
+        conditions::FailureScope,
+        current_state::CurrentState,
+        desired::Desired,
+        journal::Journal,
+        plan::{self, Effect, Freshness, Plan, RevocationPolicy},
+        target::Target,
+    },
+    trace,
 };
 
-/// Looks after one resource and says when to look again. Never fails: a failure is reported in
-/// the resource's status and turned into a time.
-pub async fn reconcile(user: &AwsDeployUser, context: &Context) -> Duration {
+/// A reconcile is cut off after this long.
+const RECONCILE_DEADLINE: Duration = Duration::from_mins(3);
+
+/// The longest reconcile, a deletion with every IAM limit used up, needs about thirty effects; more would be a loop.
+const MAX_EFFECTS_PER_RECONCILE: usize = 64;
+
+/// A panic is a defect; trying again sooner would only fill the log.
+const DELAY_AFTER_PANIC: Duration = Duration::from_mins(1);
+
+/// Identifies a reconcile in the log; the name of the pod identifies the process.
+static RECONCILES: AtomicU64 = AtomicU64::new(1);
+
+/// Reconciles one resource and returns when to do so again. [`reconcile_user`] has the steps.
+///
+/// # Errors
+/// The first failure. The status already reports it, and [`error_policy`] has the time of the next try.
+pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let user = match &object.0 {
+        Ok(user) => user,
+        Err(error) => {
+            tracing::warn!(
+                namespace = ?error.metadata.namespace, resource = ?error.metadata.name, %error,
+                "skipped AwsDeployUser that cannot be parsed"
+            );
+            return Ok(Action::await_change());
+        }
+    };
+    let span = tracing::info_span!(
+        "reconcile",
+        reconcile_id = RECONCILES.fetch_add(1, Ordering::Relaxed),
+        namespace = user.metadata.namespace.as_deref().unwrap_or_default(),
+        // Not `name`: in JSON that is the name of the span.
+        resource = user.metadata.name.as_deref().unwrap_or_default(),
+        result = Empty,
+        otel.status_code = Empty,
+        otel.status_description = Empty,
+        error.type = Empty,
+    );
+    // A panic must not end the controller for all other resources.
+    let reconciled = AssertUnwindSafe(Box::pin(reconcile_user(user, &context))).catch_unwind().instrument(span).await;
+    reconciled.unwrap_or_else(|_| Ok(Action::requeue(DELAY_AFTER_PANIC)))
+}
+
+/// Maps a failure to the time of the next try. The status update computed it from the class of every failure
+/// of the reconcile, the number of failures and the plan.
+#[must_use]
+pub fn error_policy(object: Arc<GuardedUser>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let uid = object.0.as_ref().ok().and_then(|user| user.metadata.uid.as_deref()).unwrap_or_default();
+    Action::requeue(context.caches.remaining_idle(uid).unwrap_or_else(|| requeue::first_delay(error, uid, &context)))
+}
+
+/// The steps, from the watch event to the status.
+async fn reconcile_user(user: &AwsDeployUser, context: &Context) -> Result<Action, ReconcileError> {
+    // 1. Authorize (pure): what the classes allow, and the AWS account of the resource.
+    let Some(target) = Target::from_resource(user, &context.cluster_id) else { return Ok(Action::await_change()) };
+    let mut decision = class_decision::decide(user, target, context);
+    if let Some(idle) = requeue::idle_for(user, &decision, context) {
+        return Ok(Action::requeue(idle));
+    }
+
+    // 2. Acquire a permit of the account (waits). The resource may change meanwhile: authorize what it is by then.
+    let account = decision.route.account_key().to_owned();
+    let Some(permit) = context.limiter.acquire(&account).await else { return Ok(Action::await_change()) };
     let mut user = Cow::Borrowed(user);
-    let mut place: Option<Permit> = None;
-    loop {
-        let Some(target) = Target::from_resource(&user, &context.cluster_id) else { return Duration::MAX };
-        let class_decision = class_decision::rule(&user, target, context);
-        if let Some(rest) = rest(&user, &class_decision, context) {
-            return rest;
+    if permit.waited {
+        let Some(latest) = context.resources.get(&user) else { return Ok(Action::await_change()) };
+        user = Cow::Owned(latest);
+        let Some(target) = Target::from_resource(&user, &context.cluster_id) else { return Ok(Action::await_change()) };
+        decision = class_decision::decide(&user, target, context);
+        if let Some(idle) = requeue::idle_for(&user, &decision, context) {
+            return Ok(Action::requeue(idle));
         }
-        let room = class_decision.route.account_key();
-        if place.as_ref().is_some_and(|place| place.is_in(room)) {
-            return Box::pin(pass(&user, &class_decision, context)).await;
+        if decision.route.account_key() != account {
+            return Ok(Action::requeue(requeue::MIN_REQUEUE));
         }
-        // A place in another room is given back first.
-        drop(place.take());
-        let Some((entered, waited)) = context.limiter.enter(room).await else { return Duration::MAX };
-        place = Some(entered);
-        if waited {
-            // What was to be done may have changed meanwhile.
-            let Some(now) = context.resources.get(&user) else { return Duration::MAX };
-            user = Cow::Owned(now);
+    }
+
+    let started = Instant::now();
+    let mut reconciliation = Reconciliation::start(context, &decision);
+    let run = Box::pin(reconciliation.run(&user));
+    let progress = match tokio::time::timeout(RECONCILE_DEADLINE, run).await {
+        Ok(Ok(progress)) => progress,
+        Ok(Err(failure)) => {
+            reconciliation.failures.push(failure);
+            Progress::unobserved(&user)
         }
+        Err(_) => {
+            reconciliation.cache.iam = None;
+            let error = ReconcileError::Deadline(RECONCILE_DEADLINE.as_secs());
+            reconciliation.failures.push(Failure::new(error, FailureScope::Observation));
+            Progress::unobserved(&user)
+        }
+    };
+
+    // 7. Update status and Events (IO), after a failure too, and compute the time of the next reconcile.
+    let next = Box::pin(reconciliation.update_status(progress)).instrument(trace::step_span("update status")).await;
+    reconciliation.finish(next, started)
+}
+
+/// One reconcile under way.
+struct Reconciliation<'a> {
+    context: &'a Context,
+    /// Client of the account of the resource.
+    iam: Arc<IamClient>,
+    target: &'a Target,
+    decision: &'a ClassDecision,
+    cache: ReconcileCache,
+    /// What failed so far, the first one first.
+    failures: Vec<Failure>,
+}
+
+/// What a reconcile works towards.
+enum Mode {
+    /// What the resource declares.
+    Sync(Box<Desired>),
+    /// What a resource may keep that no class allows, or that is suspended and invalid. `None` until it was observed.
+    Revoke(Option<RevocationPolicy>),
+    /// No trace of the resource in AWS.
+    Delete,
+}
+
+impl Mode {
+    fn desired(&self) -> Option<&Desired> {
+        if let Self::Sync(desired) = self { Some(desired) } else { None }
     }
 }
 
-/// How long there is nothing to do, whoever has woken us.
-fn rest(user: &AwsDeployUser, class_decision: &ClassDecision, context: &Context) -> Option<Duration> {
-    let uid = &class_decision.target.owner.uid;
-    let fingerprint = Fingerprint::of(user, class_decision.digest);
-    if let Some(left) = context.caches.idle_for(uid, &fingerprint) {
-        return Some(left);
+/// How far a reconcile came.
+struct Progress {
+    user: AwsDeployUser,
+    mode: Option<Mode>,
+    plan: Option<Plan>,
+    current: Option<CurrentState>,
+    events: Vec<PendingEvent>,
+    /// The finalizer was removed: there is no resource to report on.
+    finalized: bool,
+}
+
+impl Progress {
+    fn unobserved(user: &AwsDeployUser) -> Self {
+        Self { user: user.clone(), mode: None, plan: None, current: None, events: Vec::new(), finalized: false }
     }
-    let now = context.accounts.clock().now();
-    if context.caches.is_new(uid)
-        && class_decision.is_as_recorded(user)
-        && let Some(until) = status::backoff_until(user, spread_permille(uid), now)
-    {
-        let wait = until_then(until, now);
-        let idle = IdleUntil { seen: fingerprint, until: std::time::Instant::now() + wait };
-        context.caches.put(uid, ReconcileCache { idle: Some(idle), ..ReconcileCache::default() });
-        return Some(wait);
+}
+
+/// What follows a reconcile.
+struct Next {
+    /// The resource as the last write returned it.
+    user: AwsDeployUser,
+    /// When there is something to do even if nothing changes. `None`: the resource is gone.
+    requeue_at: Option<Timestamp>,
+}
+
+impl<'a> Reconciliation<'a> {
+    fn start(context: &'a Context, decision: &'a ClassDecision) -> Self {
+        let target = &decision.target;
+        let mut cache = context.caches.take(&target.owner.uid);
+        cache.reset_for_account(decision.route.account_key());
+        let iam = context.accounts.client(decision.route.role.as_ref());
+        Self { context, iam, target, decision, cache, failures: Vec::new() }
     }
-    None
+
+    /// Steps 3 to 6.
+    async fn run(&mut self, user: &AwsDeployUser) -> Result<Progress, Failure> {
+        // 3. Validate (pure, after one IO call per account): the desired state, or why there is none.
+        let mut mode = self.validate(user).await?;
+
+        // 4. Observe (IO, reads only): IAM, then the published Secret, then the journal.
+        let mut observed = self.observe(user, &mode).await?;
+        if let Some(violation) = path_violation(&mode, self.target, &observed.current) {
+            self.failures.push(Failure::new(ReconcileError::NotAllowed(violation), FailureScope::Authorization));
+            mode = Mode::Revoke(None);
+            observed = self.observe(user, &mode).await?;
+        }
+        let mut user = user.clone();
+        if let Mode::Revoke(policy) = &mut mode {
+            *policy = Some(self.evaluate_revocation(&mut user, &mut observed).await?);
+        }
+        let user_failed = self.is_user_failure_pending(&observed.current);
+        observed.current.user_sync_failed |= user_failed;
+
+        // 5. Plan (pure) and 6. act (IO): the first effect, then a plan on what it changed, until nothing is left to do.
+        let mut executor = Executor::new(self, mode.desired(), user, observed);
+        let plan = self.plan_and_act(&mode, &mut executor).await;
+        let Executor { user, observed, events, finalized, .. } = executor;
+        Ok(Progress { user, mode: Some(mode), plan: Some(plan), current: Some(observed.current), events, finalized })
+    }
+
+    async fn plan_and_act(&mut self, mode: &Mode, executor: &mut Executor<'_>) -> Plan {
+        for _ in 0..MAX_EFFECTS_PER_RECONCILE {
+            let plan = self.plan(mode, executor);
+            let Some(effect) = plan.effects.first() else { return plan };
+            if let Some(freshness) = self.missing_freshness(effect, executor) {
+                match self.refresh(executor, freshness).await {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        self.failures.push(Failure::new(error, FailureScope::Observation));
+                        return plan;
+                    }
+                }
+            }
+            let result = self.execute(effect, executor).await;
+            if executor.finalized {
+                return plan;
+            }
+            if let Err(error) = result
+                && !self.continues_after(effect, error, executor)
+            {
+                return plan;
+            }
+        }
+        tracing::error!(
+            effects = MAX_EFFECTS_PER_RECONCILE,
+            "reconcile did not converge; this is a defect of the operator"
+        );
+        self.plan(mode, executor)
+    }
+
+    fn plan(&self, mode: &Mode, executor: &Executor<'_>) -> Plan {
+        let _span = trace::step_span("plan").entered();
+        let (current, now, settings) = (&executor.observed.current, self.now(), &self.context.settings.protocol);
+        match mode {
+            Mode::Sync(desired) => plan::plan(desired, current, now, settings),
+            Mode::Revoke(Some(policy)) => plan::plan_revocation(self.target, policy, current, now, settings),
+            Mode::Revoke(None) | Mode::Delete => {
+                plan::plan_cleanup(self.target, executor.user.spec.deletion_policy, current, now, settings)
+            }
+        }
+    }
+
+    /// What has to be read again before the effect: what comes out of a listing only triggers.
+    fn missing_freshness(&self, effect: &Effect, executor: &Executor<'_>) -> Option<Freshness> {
+        let observed = &executor.observed;
+        if observed.from_listing {
+            return Some(Freshness::Live);
+        }
+        let can_run = effect.can_run_on(&observed.current, &self.context.settings.protocol);
+        (!can_run).then(|| effect.required_freshness())
+    }
+
+    async fn execute(&mut self, effect: &Effect, executor: &mut Executor<'_>) -> Result<(), ReconcileError> {
+        tracing::debug!(%effect, "executing effect");
+        let keyed_at = executor.observed.current.journal().and_then(Journal::keyed_at);
+        let span = trace::effect_span(effect.verb(), effect);
+        let result = executor.execute(effect, &mut self.cache).instrument(span.clone()).await;
+        if let Err(error) = &result {
+            trace::record_failure(&span, error.reason().as_str(), error);
+            tracing::warn!(%effect, reason = %error.reason(), %error, "effect failed");
+        }
+        let reason = result.as_ref().err().map(ReconcileError::reason).or_else(|| executor.failed_restart(effect));
+        self.context.observer.acted(effect.verb(), reason);
+        if let (Effect::Publish { .. }, Ok(()), Some(keyed_at)) = (effect, &result, keyed_at) {
+            self.context.observer.verified(requeue::duration_until(self.now(), keyed_at));
+        }
+        result
+    }
+
+    /// Records the failure of an effect; true when the rest of the plan does not depend on it.
+    fn continues_after(&mut self, effect: &Effect, error: ReconcileError, executor: &mut Executor<'_>) -> bool {
+        let current = &mut executor.observed.current;
+        let (scope, continues) = if effect.is_user_sync() && executor.desired.is_some() {
+            current.user_sync_failed = true;
+            let retry_at = self.now() + self.delay_of(&error, &executor.user);
+            self.cache.user_failure = Some((error.clone(), retry_at));
+            (FailureScope::User, true)
+        } else if matches!(effect, Effect::ReadLastUsed(_)) {
+            current.last_used_failed = true;
+            (FailureScope::Key, true)
+        } else if matches!(effect, Effect::CreateUser | Effect::AdoptUser(_) | Effect::DeleteUser) {
+            (FailureScope::User, false)
+        } else {
+            (FailureScope::Key, false)
+        };
+        self.failures.push(Failure::new(error, scope));
+        continues
+    }
+
+    /// Records the result and returns it: to the cache, the span, the metrics, and the controller.
+    fn finish(self, next: Next, started: Instant) -> Result<Action, ReconcileError> {
+        let (context, target, decision) = (self.context, self.target, self.decision);
+        let error = self.failures.into_iter().next().map(|failure| failure.error);
+        let result = error.as_ref().map_or("ok", |error| error.reason().as_str());
+        Span::current().record("result", result);
+        if let Some(error) = &error {
+            trace::record_failure(&Span::current(), result, error);
+        }
+        context.observer.reconciled(result, started.elapsed());
+        context.record_quota_wait(target, decision.over_quota, next.requeue_at.is_none());
+        let Some(requeue_at) = next.requeue_at else { return Ok(Action::await_change()) };
+        let wait = requeue::duration_until(requeue_at, context.accounts.clock().now());
+        context.caches.put(&target.owner.uid, self.cache.idle_after(&next.user, decision, wait));
+        error.map_or(Ok(Action::requeue(wait)), Err)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.context.accounts.clock().now()
+    }
+}
+
+fn has_finalizer(user: &AwsDeployUser) -> bool {
+    user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == well_known::FINALIZER)
 }

@@ -1,8 +1,7 @@
-//! The report step: status and Events, after every pass, also after a failed one.
+//! The status and Events that follow from a reconcile. Pure.
 
 use jiff::Timestamp;
 
-use super::error::ReconcileError;
 use crate::{
     api::{
         AwsDeployUser, AwsDeployUserStatus, Condition, ConditionType, Reason,
@@ -15,98 +14,97 @@ use crate::{
         conditions::{self, ReconcileFailure, ReconcileOutcome},
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser},
         desired::Desired,
-        plan::{Note, Plan},
+        owner::Ownership,
+        plan::{Effect, Note, Plan},
         target::Target,
     },
 };
 
-/// What a pass has to report on.
-pub(super) struct Account<'a> {
+/// What the status is computed from.
+pub(super) struct StatusInput<'a> {
     pub(super) user: &'a AwsDeployUser,
     pub(super) target: &'a Target,
     pub(super) desired: Option<&'a Desired>,
     pub(super) plan: Option<&'a Plan>,
     pub(super) current: Option<&'a CurrentState>,
     pub(super) failures: Vec<ReconcileFailure>,
-    /// A failure of this very pass, not one that is still being waited out.
-    pub(super) failed_now: bool,
+    /// This reconcile failed; false while it only waits out an earlier failure.
+    pub(super) failed: bool,
     /// The class that allows the resource, if one does.
     pub(super) class: Option<&'a ClassReference>,
     pub(super) authorization: Note,
     pub(super) now: Timestamp,
 }
 
-/// The status after this pass.
-pub(super) fn status(account: &Account<'_>) -> AwsDeployUserStatus {
-    let before = account.user.status.clone().unwrap_or_default();
-    let generation = account.user.metadata.generation;
+/// The status after a reconcile.
+pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
+    let before = input.user.status.clone().unwrap_or_default();
+    let generation = input.user.metadata.generation;
     let was_ready = before.observed_generation == generation
         && condition(&before.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
     let outcome = ReconcileOutcome {
-        plan: account.plan,
-        current: account.current,
-        failures: &account.failures,
-        authorization: account.authorization.clone(),
-        unfinished: account.plan.is_some_and(|plan| plan.effects.iter().any(crate::domain::plan::Effect::is_user_sync)),
+        plan: input.plan,
+        current: input.current,
+        failures: &input.failures,
+        authorization: input.authorization.clone(),
+        unfinished: input.plan.is_some_and(|plan| plan.effects.iter().any(Effect::is_user_sync)),
     };
     let mut findings = conditions::evaluate(&outcome, was_ready);
     conditions::keep_failure_message(&mut findings, &before.conditions);
-    let conditions = conditions::to_conditions(findings, &before.conditions, generation, account.now);
+    let conditions = conditions::to_conditions(findings, &before.conditions, generation, input.now);
     let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
-    if let Some(class) = account.class {
+    if let Some(class) = input.class {
         after.class = Some(class.clone());
         after.revocation = None;
     }
-    if let Some(current) = account.current {
-        observed(&mut after, account, current);
+    if let Some(current) = input.current {
+        add_observed(&mut after, input, current);
     }
-    if account.failed_now {
+    if input.failed {
         after.failed_attempts = after.failed_attempts.saturating_add(1);
-        after.last_failure_time = Some(floor(account.now));
-    } else if account.failures.is_empty() && account.plan.is_none_or(|plan| plan.rotation.reason != Reason::BackingOff)
-    {
-        // A pass that only waited was no success.
+        after.last_failure_time = Some(floor(input.now));
+    } else if input.failures.is_empty() && input.plan.is_none_or(|plan| plan.rotation.reason != Reason::BackingOff) {
+        // A reconcile that only waited is no success.
         after.failed_attempts = 0;
     }
     after
 }
 
-fn observed(after: &mut AwsDeployUserStatus, account: &Account<'_>, current: &CurrentState) {
+fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, current: &CurrentState) {
     let known: Vec<AccessKeyStatus> = std::mem::take(&mut after.access_keys);
     match &current.iam {
-        CurrentUser::Found(user)
-            if account.target.owner.classify(&user.tags) == crate::domain::owner::Ownership::Ours =>
-        {
-            let tag_keys = match account.desired {
-                Some(desired) => declared_tags(desired, user),
+        CurrentUser::Found(user) if input.target.owner.classify(&user.tags) == Ownership::Ours => {
+            let tag_keys = match input.desired {
+                Some(desired) => applied_tag_keys(desired, user),
                 None => after.user.take().map(|user| user.tag_keys).unwrap_or_default(),
             };
             after.user =
                 Some(UserStatus { name: user.name.clone(), arn: user.arn.clone(), id: user.id.clone(), tag_keys });
-            after.access_keys = keys(account, current, user, &known);
+            after.access_keys = access_keys(input, current, user, &known);
         }
         CurrentUser::Found(_) | CurrentUser::Absent => after.user = None,
     }
     let published = current.published();
-    // Without a key in the spec a Secret that is gone is not one that is missing.
-    let withdrawn = account.user.spec.effective_access_key().is_none();
-    if published.is_some() || after.secret_name.is_none() || withdrawn {
-        after.secret_name = published.map(|_| account.target.secret_name.clone());
+    // Without a key in the spec no Secret is missing.
+    let is_removed = input.user.spec.effective_access_key().is_none();
+    if published.is_some() || after.secret_name.is_none() || is_removed {
+        after.secret_name = published.map(|_| input.target.secret_name.clone());
     }
     after.last_rotation_time =
-        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !withdrawn));
-    after.next_rotation_time = account.plan.and_then(|plan| plan.next_rotation);
+        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !is_removed));
+    after.next_rotation_time = input.plan.and_then(|plan| plan.next_rotation);
 }
 
-/// Tags of resource and class that the user carries now, so that one that is no longer declared can be told from somebody else's.
-fn declared_tags(desired: &Desired, user: &IamUser) -> Vec<String> {
+/// Keys of declared tags that the user carries now: a tag that is removed from the spec later is removed from the user, tags
+/// of others are not.
+fn applied_tag_keys(desired: &Desired, user: &IamUser) -> Vec<String> {
     let declared = desired.tags.keys().filter(|key| !key.starts_with(well_known::TAG_PREFIX));
     let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
     declared.filter(carried).cloned().collect()
 }
 
-fn keys(
-    account: &Account<'_>,
+fn access_keys(
+    input: &StatusInput<'_>,
     current: &CurrentState,
     user: &IamUser,
     known: &[AccessKeyStatus],
@@ -116,7 +114,7 @@ fn keys(
         .keys
         .iter()
         .map(|key| {
-            let state = state(current, user, key);
+            let state = key_state(current, user, key);
             let before = known.iter().find(|status| status.id == key.id);
             let superseded_at =
                 published.map(|facts| facts.published_at).filter(|_| state == AccessKeyState::Superseded);
@@ -125,10 +123,10 @@ fn keys(
                 state,
                 created_at: Some(key.created_at),
                 superseded_at,
-                retires_at: account.plan.and_then(|plan| plan.deactivate_at.get(&key.id).copied()),
+                retires_at: input.plan.and_then(|plan| plan.deactivate_at.get(&key.id).copied()),
                 inactive_since: (!key.active)
-                    .then(|| noted_inactive(before, account.now).unwrap_or(floor(account.now))),
-                // What was heard before a restart still holds.
+                    .then(|| recorded_inactive_since(before, input.now).unwrap_or(floor(input.now))),
+                // Also known from before a restart of the operator.
                 last_used_at: current
                     .last_used
                     .get(&key.id)
@@ -141,13 +139,13 @@ fn keys(
     keys
 }
 
-/// Since when the key was seen Inactive. A time of the future was noted before the clock was set back; the waiting time
-/// begins anew rather than never to end.
-fn noted_inactive(before: Option<&AccessKeyStatus>, now: Timestamp) -> Option<Timestamp> {
+/// Since when the key was observed Inactive. Ignores timestamps in the future (the clock was set back), so that the deletion
+/// delay ends.
+fn recorded_inactive_since(before: Option<&AccessKeyStatus>, now: Timestamp) -> Option<Timestamp> {
     before?.inactive_since.filter(|since| *since <= now)
 }
 
-fn state(current: &CurrentState, user: &IamUser, key: &AccessKey) -> AccessKeyState {
+fn key_state(current: &CurrentState, user: &IamUser, key: &AccessKey) -> AccessKeyState {
     let published = current.published().is_some_and(|facts| facts.key_id == key.id);
     if !current.is_ours(&key.id) {
         AccessKeyState::Foreign
@@ -162,52 +160,53 @@ fn state(current: &CurrentState, user: &IamUser, key: &AccessKey) -> AccessKeySt
     }
 }
 
-/// What the flips of conditions have to say: one Event for each turn for the worse, none while it stays bad. A key that
-/// is used although it should not be is no turn for the worse yet, and somebody has to know before it is one.
-pub(super) fn news(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<PendingEvent> {
+/// The Events of changed conditions: one for each turn for the worse, none while it lasts. A superseded key that is still
+/// used is reported before its hold ends, although no condition is False yet.
+pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<PendingEvent> {
     let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
-    let mut told: Vec<PendingEvent> = Vec::new();
+    let mut events: Vec<PendingEvent> = Vec::new();
     for kind in ConditionType::ALL {
         let Some(new) = condition(&after.conditions, kind) else { continue };
         if new.status != "False" && new.reason != Reason::StillUsed.as_str() {
             continue;
         }
         let Some(reason) = Reason::named(&new.reason) else { continue };
-        let idle = matches!(reason, Reason::Pending | Reason::Deleting | Reason::BackingOff);
-        let same = condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
-        if !idle && !same && !told.iter().any(|news| news.reason == reason) {
-            told.push(PendingEvent { reason, note: new.message.clone(), warning: reason != Reason::Suspended });
+        let is_progress = matches!(reason, Reason::Pending | Reason::Deleting | Reason::BackingOff);
+        let is_unchanged =
+            condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        if !is_progress && !is_unchanged && !events.iter().any(|event| event.reason == reason) {
+            events.push(PendingEvent { reason, note: new.message.clone(), warning: reason != Reason::Suspended });
         }
     }
-    told
+    events
 }
 
-/// What was done in this pass, changes of user and policies in one sentence.
-pub(super) fn deeds(mut news: Vec<PendingEvent>, drift: bool) -> Vec<PendingEvent> {
+/// Joins all changes of user and policies into one Event. Changes of a user that was in sync correct drift.
+pub(super) fn summarize_changes(mut events: Vec<PendingEvent>, was_in_sync: bool) -> Vec<PendingEvent> {
     let changes: Vec<String> =
-        news.iter().filter(|news| news.reason == Reason::UserChanged).map(|news| news.note.clone()).collect();
-    news.retain(|news| news.reason != Reason::UserChanged);
-    // What an adopted user loses was told before; nobody has tampered with it.
-    let drift = drift && news.iter().all(|news| news.reason != Reason::UserAdopted);
+        events.iter().filter(|event| event.reason == Reason::UserChanged).map(|event| event.note.clone()).collect();
+    events.retain(|event| event.reason != Reason::UserChanged);
+    // The losses of an adopted user have an Event of their own and are no drift.
+    let is_drift = was_in_sync && events.iter().all(|event| event.reason != Reason::UserAdopted);
     if !changes.is_empty() {
-        let why = if drift { "changed in AWS by somebody else, put back as declared: " } else { "" };
-        news.push(PendingEvent {
+        let cause = if is_drift { "corrected drift in AWS: " } else { "" };
+        events.push(PendingEvent {
             reason: Reason::UserChanged,
-            note: format!("{why}{}", changes.join("; ")),
-            warning: drift,
+            note: format!("{cause}{}", changes.join("; ")),
+            warning: is_drift,
         });
     }
-    news
+    events
 }
 
 fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
-/// Until when a resource rests that another process left in the middle of a back-off.
+/// The end of a back-off that another process left unfinished.
 pub(super) fn backoff_until(user: &AwsDeployUser, permille: i32, now: Timestamp) -> Option<Timestamp> {
     let status = user.status.as_ref()?;
-    // A change of the spec is a new chance, and a deletion is not about what failed.
+    // A changed spec and a deletion are tried at once.
     if status.observed_generation != user.metadata.generation || user.metadata.deletion_timestamp.is_some() {
         return None;
     }
@@ -217,18 +216,13 @@ pub(super) fn backoff_until(user: &AwsDeployUser, permille: i32, now: Timestamp)
     backoff::backoff_until(reasons, failures, status.last_failure_time?, permille, now)
 }
 
-/// Whether the resource as it is now was Ready when its status was written. A fault that passes does not count: it is no word
-/// about the user.
+/// Whether the resource at its present generation was Ready when its status was written. A transient failure does not make it
+/// not Ready: it says nothing about the user.
 pub(super) fn was_ready(user: &AwsDeployUser) -> bool {
     user.status.as_ref().is_some_and(|status| {
         status.observed_generation == user.metadata.generation
             && condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
     })
-}
-
-/// The failures as conditions see them, worst news first.
-pub(super) fn failures(errors: &[(ReconcileError, conditions::FailureScope)]) -> Vec<ReconcileFailure> {
-    errors.iter().map(|(error, about)| error.failure(*about)).collect()
 }
 
 /// Times in status have whole seconds.
@@ -246,7 +240,7 @@ mod tests {
         "2026-11-21T10:00:00Z".parse().unwrap()
     }
 
-    /// A resource whose last pass failed three times, a minute ago.
+    /// A resource whose reconcile failed three times in a row, the last time a minute ago.
     fn failed() -> AwsDeployUser {
         serde_json::from_value(json!({
             "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
@@ -262,7 +256,7 @@ mod tests {
 
     fn after(user: &AwsDeployUser, rotation: Reason) -> AwsDeployUserStatus {
         let plan = Plan::idle(Note::new(rotation, "words"));
-        status(&Account {
+        status(&StatusInput {
             user,
             target: &Target::from_resource(user, "cluster").unwrap(),
             desired: None,
@@ -270,14 +264,14 @@ mod tests {
             plan: Some(&plan),
             current: None,
             failures: Vec::new(),
-            failed_now: false,
+            failed: false,
             authorization: Note::new(Reason::Allowed, ""),
             now: now(),
         })
     }
 
     #[test]
-    fn a_pass_that_waits_out_a_failure_is_no_success() {
+    fn waiting_out_a_failure_is_no_success() {
         let waited = after(&failed(), Reason::BackingOff);
         assert_eq!(waited.failed_attempts, 3);
         let rotation = condition(&waited.conditions, ConditionType::RotationHealthy).unwrap();
@@ -286,29 +280,29 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_rests_until_the_pause_is_over_unless_the_resource_changed() {
+    fn operator_restart_keeps_back_off_of_unchanged_resource() {
         let left =
             |user: &AwsDeployUser| backoff_until(user, 0, now()).map(|until| until.duration_since(now()).as_mins());
         assert_eq!(left(&failed()), Some(29));
         let mut changed = failed();
         changed.metadata.generation = Some(3);
         assert_eq!(left(&changed), None);
-        let mut leaving = failed();
-        leaving.metadata.deletion_timestamp = Some(crate::api::Time(now()));
-        assert_eq!(left(&leaving), None);
-        let mut mended = failed();
-        mended.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
-        assert_eq!(left(&mended), None);
+        let mut deleted = failed();
+        deleted.metadata.deletion_timestamp = Some(crate::api::Time(now()));
+        assert_eq!(left(&deleted), None);
+        let mut recovered = failed();
+        recovered.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
+        assert_eq!(left(&recovered), None);
     }
 
     #[test]
-    fn a_key_in_use_is_told_once_although_nothing_is_bad_yet() {
+    fn superseded_key_in_use_is_reported_once() {
         let used = after(&failed(), Reason::StillUsed);
-        let told = |before: Option<&AwsDeployUserStatus>| {
-            let news = news(before, &used);
-            news.iter().filter(|piece| piece.reason == Reason::StillUsed && piece.warning).count()
+        let count = |before: Option<&AwsDeployUserStatus>| {
+            let events = condition_events(before, &used);
+            events.iter().filter(|event| event.reason == Reason::StillUsed && event.warning).count()
         };
-        assert_eq!(told(failed().status.as_ref()), 1);
-        assert_eq!(told(Some(&used)), 0);
+        assert_eq!(count(failed().status.as_ref()), 1);
+        assert_eq!(count(Some(&used)), 0);
     }
 }

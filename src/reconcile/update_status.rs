@@ -1,170 +1,150 @@
-//! How a pass ends: status and Events are written, and it is said when to look again.
+//! The update-status step (IO): writes status and Events after every reconcile, also after a failed one.
 
-use std::time::Duration;
-
-use jiff::{SignedDuration, Timestamp};
-use tracing::Instrument;
+use jiff::Timestamp;
 
 use super::{
-    ReconcileError,
-    cache::Failed,
-    class_decision::Verdict,
-    pass::{DEADLINE, End, Pass},
-    status,
+    Mode, Next, Progress, ReconcileError, Reconciliation, cache::FailureCount, class_decision::Decision,
+    error::Failure, status,
 };
 use crate::{
-    api::{AwsDeployUser, MANAGER, Reason},
-    cluster::{ClusterErrorKind, DeployUsers, PendingEvent},
+    api::{AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
+    cluster::{ClusterError, ClusterErrorKind, DeployUsers},
     domain::{
         conditions::FailureScope,
-        current_state::{CurrentState, IamUser},
-        dates::saturating_add,
+        current_state::IamUser,
         plan::{Note, Plan},
     },
-    trace,
 };
 
-impl Pass<'_> {
-    pub(super) async fn report_cut_off(&mut self, user: &AwsDeployUser) -> End {
-        self.cache.iam = None;
-        self.errors.push((ReconcileError::Deadline(DEADLINE.as_secs()), FailureScope::Observation));
-        self.report(user.clone(), None, None, Vec::new(), false).await
-    }
-
-    /// Writes status and Events and says when to look again.
-    pub(super) async fn report(
-        &mut self,
-        user: AwsDeployUser,
-        plan: Option<&Plan>,
-        current: Option<&CurrentState>,
-        news: Vec<PendingEvent>,
-        left: bool,
-    ) -> End {
-        Box::pin(self.tell(user, plan, current, news, left)).instrument(trace::step_span("report")).await
-    }
-
-    async fn tell(
-        &mut self,
-        user: AwsDeployUser,
-        plan: Option<&Plan>,
-        current: Option<&CurrentState>,
-        news: Vec<PendingEvent>,
-        left: bool,
-    ) -> End {
+impl Reconciliation<'_> {
+    pub(super) async fn update_status(&mut self, progress: Progress) -> Next {
         let now = self.now();
-        let context = self.context;
-        let drift = user.status.as_ref().is_some_and(|status| {
-            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
-        });
-        for piece in status::deeds(news, drift) {
-            context.events.publish(&user, &piece).await;
+        self.publish_changes(&progress).await;
+        self.report_quarantine(&progress);
+        if progress.finalized {
+            return Next { user: progress.user, requeue_at: None };
         }
-        // A deletion does not look at policies.
-        if let Some(current) = current.filter(|_| self.desired.is_some() || self.revoked.is_some() || left) {
-            let (owner, is) = (&self.target.owner, !left && current.user().is_some_and(IamUser::is_quarantined));
-            context.observer.quarantined(&owner.namespace, &owner.name, is);
+        // A denial is no failure: it is the same however often it is decided.
+        let failed = self.failures.iter().any(|failure| !matches!(failure.error, ReconcileError::NotAllowed(_)));
+        let status = self.status(&progress, failed, now);
+        let reported = u32::try_from(status.failed_attempts).unwrap_or(0);
+        let failures = self.count_failures(&progress, failed, reported, now);
+        let (plan, current) = (progress.plan.as_ref(), progress.current.as_ref());
+        let requeue_at = self.requeue_at(plan, current, reported.max(failures.count), now);
+
+        let before = progress.user.status.clone();
+        if before.as_ref() == Some(&status) {
+            self.cache.status_is_current();
+            return Next { user: progress.user, requeue_at: Some(requeue_at) };
         }
-        if left {
-            return End { user, next: Timestamp::MAX, left };
+        let events = status::condition_events(before.as_ref(), &status);
+        let secret = status.secret_name.clone().filter(|name| *name == self.target.secret_name);
+        let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
+        match users.write_status(&progress.user, status).await {
+            Ok(user) => {
+                self.cache.status_is_current();
+                // An earlier Secret is remembered until the status names the one that is declared now.
+                self.cache.unreported_secret.take_if(|_| secret.is_some());
+                for event in events {
+                    self.context.events.publish(&user, &event).await;
+                }
+                Next { user, requeue_at: Some(requeue_at) }
+            }
+            Err(error) if error.kind == ClusterErrorKind::NotFound => Next { user: progress.user, requeue_at: None },
+            Err(error) => {
+                let requeue_at = self.retry_status(error, secret, failures, failed, requeue_at);
+                Next { user: progress.user, requeue_at: Some(requeue_at) }
+            }
         }
-        // A verdict is no failure: it is the same however often it is asked for.
-        let failed_now = self.errors.iter().any(|(error, _)| !matches!(error, ReconcileError::NotAllowed(_)));
-        let mut failures = status::failures(&self.errors);
-        if self.errors.is_empty()
+    }
+
+    fn status(&self, progress: &Progress, failed: bool, now: Timestamp) -> AwsDeployUserStatus {
+        let mut failures: Vec<_> = self.failures.iter().map(Failure::for_conditions).collect();
+        if failures.is_empty()
             && let Some((error, _)) = &self.cache.user_failure
         {
-            failures.push(error.failure(FailureScope::User));
+            failures.push(error.for_conditions(FailureScope::User));
         }
-        let class = match &self.class_decision.verdict {
-            Verdict::Allowed(authorization) if self.revoked.is_none() && self.class_decision.elsewhere.is_none() => {
-                Some(&authorization.class)
-            }
-            _ => None,
-        };
+        let class = self.allowing_class(progress);
         let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();
-        let status = status::status(&status::Account {
-            user: &user,
+        status::status(&status::StatusInput {
+            user: &progress.user,
             target: self.target,
-            desired: self.desired.as_ref(),
-            plan,
-            current,
+            desired: progress.mode.as_ref().and_then(Mode::desired),
+            plan: progress.plan.as_ref(),
+            current: progress.current.as_ref(),
             failures,
-            failed_now,
+            failed,
             class,
             authorization: Note::new(Reason::Allowed, allowed),
             now,
-        });
-        let attempts = u32::try_from(status.failed_attempts).unwrap_or(0);
-        let untold = self.cache.failed.of(user.metadata.generation);
-        // A pass that only waited was no success.
-        let waited =
-            self.cache.user_failure.is_some() || plan.is_some_and(|plan| plan.rotation.reason == Reason::BackingOff);
-        let failed = match (failed_now, waited) {
-            (true, _) => untold.once_more(attempts, now),
-            (false, true) => untold,
-            (false, false) => Failed::default(),
-        };
-        let mut next = self.next(plan, current, attempts.max(failed.passes), now);
-        let before = user.status.clone();
-        if before.as_ref() == Some(&status) {
-            (self.cache.unwritten, self.cache.failed) = (0, Failed::default());
-            return End { user, next, left };
-        }
-        let told = status::news(before.as_ref(), &status);
-        let published = status.secret_name.clone().filter(|name| *name == self.target.secret_name);
-        let written =
-            DeployUsers::new(context.client.clone(), &self.target.owner.namespace).write_status(&user, status).await;
-        let user = match written {
-            Ok(user) => {
-                (self.cache.unwritten, self.cache.failed) = (0, Failed::default());
-                // Until a Secret of the name that is declared now is told of, an earlier one is not forgotten.
-                self.cache.untold_secret.take_if(|_| published.is_some());
-                user
-            }
-            Err(error) if error.kind == ClusterErrorKind::NotFound => {
-                return End { user, next: Timestamp::MAX, left: true };
-            }
-            Err(error) => {
-                // A status is a report. Somebody changed the resource meanwhile, or the API server is away: the next
-                // pass reports. One that failed besides has its own pause, which a report must not cut short.
-                tracing::warn!(%error, manager = MANAGER, "the status could not be written");
-                self.cache.unwritten = self.cache.unwritten.saturating_add(1);
-                self.cache.untold_secret = published.or(self.cache.untold_secret.take());
-                let conflict = error.kind == ClusterErrorKind::Conflict;
-                if !conflict {
-                    // Nobody else keeps count.
-                    self.cache.failed = failed;
-                }
-                if conflict || !failed_now {
-                    next = next.min(now + self.delay_after(&error.into(), self.cache.unwritten));
-                }
-                return End { user, next, left };
-            }
-        };
-        for piece in told {
-            context.events.publish(&user, &piece).await;
-        }
-        End { user, next, left }
+        })
     }
 
-    /// When there is something to do even if nothing changes.
-    fn next(&self, plan: Option<&Plan>, current: Option<&CurrentState>, failures: u32, now: Timestamp) -> Timestamp {
-        let settings = &self.context.settings;
-        let after =
-            |duration: Duration| saturating_add(now, SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX));
-        let mut times = vec![after(settings.resync)];
-        times.extend(plan.and_then(|plan| plan.requeue_at));
-        times.extend(self.errors.iter().map(|(error, _)| now + self.delay_after(error, failures)));
-        times.extend(self.cache.user_failure.as_ref().map(|(_, retry_at)| *retry_at));
-        if self.errors.is_empty()
-            && current.is_some_and(|current| current.published().is_some() || current.user().is_some())
-        {
-            times.push(after(settings.secret_check));
+    /// The class that allows the resource, unless what was observed speaks against it.
+    fn allowing_class(&self, progress: &Progress) -> Option<&ClassReference> {
+        let is_revoked = matches!(progress.mode, Some(Mode::Revoke(Some(_))));
+        match &self.decision.decision {
+            Decision::Allowed(authorization) if !is_revoked && self.decision.account_mismatch.is_none() => {
+                Some(&authorization.class)
+            }
+            _ => None,
         }
-        if let Some(seen) = self.cache.iam.as_ref().filter(|_| self.errors.is_empty()) {
-            times.push(after(settings.expires_in(seen, &self.target.owner.uid)));
-            times.push(after(settings.key_check.saturating_sub(seen.keys_read_at.elapsed())));
+    }
+
+    async fn publish_changes(&self, progress: &Progress) {
+        let user = &progress.user;
+        // Only what was in order before can have drifted.
+        let was_in_sync = user.status.as_ref().is_some_and(|status| {
+            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
+        });
+        for event in status::summarize_changes(progress.events.clone(), was_in_sync) {
+            self.context.events.publish(user, &event).await;
         }
-        times.into_iter().min().unwrap_or(now)
+    }
+
+    fn report_quarantine(&self, progress: &Progress) {
+        // A deletion reads no policies.
+        let reads_policies = matches!(progress.mode, Some(Mode::Sync(_) | Mode::Revoke(Some(_))));
+        if let Some(current) = progress.current.as_ref().filter(|_| reads_policies || progress.finalized) {
+            let is_quarantined = !progress.finalized && current.user().is_some_and(IamUser::is_quarantined);
+            self.context.observer.quarantined(&self.target.owner.namespace, &self.target.owner.name, is_quarantined);
+        }
+    }
+
+    /// Failures in a row that the status does not count. A reconcile that only waited is no success.
+    fn count_failures(&self, progress: &Progress, failed: bool, reported: u32, now: Timestamp) -> FailureCount {
+        let uncounted = self.cache.failures.at(progress.user.metadata.generation);
+        let is_backing_off = |plan: &Plan| plan.rotation.reason == Reason::BackingOff;
+        if failed {
+            uncounted.incremented(reported, now)
+        } else if self.cache.user_failure.is_some() || progress.plan.as_ref().is_some_and(is_backing_off) {
+            uncounted
+        } else {
+            FailureCount::default()
+        }
+    }
+
+    /// The status is written by the next reconcile. Its pause must not cut short the back-off of a failed reconcile.
+    fn retry_status(
+        &mut self,
+        error: ClusterError,
+        secret: Option<String>,
+        failures: FailureCount,
+        failed: bool,
+        requeue_at: Timestamp,
+    ) -> Timestamp {
+        let is_conflict = error.kind == ClusterErrorKind::Conflict;
+        tracing::warn!(%error, manager = MANAGER, "failed to write status");
+        self.cache.status_write_failures = self.cache.status_write_failures.saturating_add(1);
+        self.cache.unreported_secret = secret.or(self.cache.unreported_secret.take());
+        if !is_conflict {
+            self.cache.failures = failures;
+        }
+        if is_conflict || !failed {
+            let delay = self.delay_after(&error.into(), self.cache.status_write_failures);
+            return requeue_at.min(self.now() + delay);
+        }
+        requeue_at
     }
 }

@@ -175,7 +175,7 @@ impl CallObserver for Metrics {
 }
 
 impl ReconcileObserver for Metrics {
-    fn passed(&self, result: &'static str, took: Duration) {
+    fn reconciled(&self, result: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ResultLabel { result }).inc();
         self.reconcile_seconds.observe(took.as_secs_f64());
     }

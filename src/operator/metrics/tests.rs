@@ -12,7 +12,7 @@ fn example(each: bool) -> Metrics {
     metrics.record_call("123456789012", "CreateAccessKey", "OK", Duration::from_millis(20));
     metrics.record_call("444455556666", "AssumeRole", "AccessDenied", Duration::from_millis(20));
     metrics.record_throttle("123456789012");
-    metrics.passed("ok", Duration::from_millis(30));
+    metrics.reconciled("ok", Duration::from_millis(30));
     metrics.acted("Publish", None);
     metrics.rotated();
     metrics.verified(Duration::from_secs(3));

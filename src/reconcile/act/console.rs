@@ -2,7 +2,7 @@
 
 use rustls::crypto::aws_lc_rs;
 
-use super::Actor;
+use super::Executor;
 use crate::{
     api::Reason,
     aws::AwsErrorKind,
@@ -14,7 +14,7 @@ use crate::{
     reconcile::error::ReconcileError,
 };
 
-impl Actor<'_> {
+impl Executor<'_> {
     /// A new password into the Secret, marked pending. May leave a password that AWS does not know yet.
     pub(super) async fn write_password(&mut self) -> Result<(), ReconcileError> {
         let Some((desired, console)) =
@@ -40,7 +40,7 @@ impl Actor<'_> {
             Some(held) => secrets.replace(held, &content).await?,
             None => secrets.create(&console.secret_name, self.owner_reference(), &content).await?,
         };
-        self.hold_console(Some(held));
+        self.set_console(Some(held));
         Ok(())
     }
 
@@ -68,12 +68,12 @@ impl Actor<'_> {
             }
         };
         told.map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::ApplyPassword) })?;
-        self.changed(String::new(), |user| user.login_profile = Some(true));
+        self.apply_change(String::new(), |user| user.login_profile = Some(true));
         let marked = self.secrets().replace(&held, &console::mark_applied(content)).await?;
-        self.hold_console(Some(marked));
+        self.set_console(Some(marked));
         let secret =
             self.desired.and_then(|desired| desired.console.as_ref()).map_or("", |console| &console.secret_name);
-        self.tell(Reason::PasswordSet, format!("the user has a console password; Secret {secret} holds it"));
+        self.record_event(Reason::PasswordSet, format!("the user has a console password; Secret {secret} holds it"));
         Ok(())
     }
 
@@ -83,7 +83,7 @@ impl Actor<'_> {
             .delete_login_profile(name)
             .await
             .map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::RemovePassword) })?;
-        self.changed("removed the console password".to_owned(), |user| user.login_profile = Some(false));
+        self.apply_change("removed the console password".to_owned(), |user| user.login_profile = Some(false));
         Ok(())
     }
 
@@ -91,7 +91,7 @@ impl Actor<'_> {
         if let Some(held) = &self.observed.console {
             self.secrets().delete(held).await?;
         }
-        self.hold_console(None);
+        self.set_console(None);
         Ok(())
     }
 
@@ -99,11 +99,11 @@ impl Actor<'_> {
         if let Some(held) = &self.observed.console {
             self.secrets().release(held, &self.target.owner.uid).await?;
         }
-        self.hold_console(None);
+        self.set_console(None);
         Ok(())
     }
 
-    fn hold_console(&mut self, held: Option<SecretSnapshot>) {
+    fn set_console(&mut self, held: Option<SecretSnapshot>) {
         self.observed.current.console = held
             .as_ref()
             .map_or(ConsoleSecret::Missing, |held| ConsoleSecret::Ours(console::read_facts(&held.content())));

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Actor, floor, user::set_tags};
+use super::{Executor, floor, user::set_tags};
 use crate::{
     api::{Reason, well_known},
     aws::{AwsError, KeyVerification},
@@ -27,10 +27,10 @@ const JOURNAL_WRITES: u32 = 5;
 /// Pause before the second try; doubles.
 const JOURNAL_PAUSE: Duration = Duration::from_millis(500);
 
-impl Actor<'_> {
+impl Executor<'_> {
     /// The one dangerous call. May leave an `Intent` journal, with or without a key in IAM that
     /// nobody holds: after the dwell the fence goes up and the orphan goes.
-    pub(super) async fn mint(
+    pub(super) async fn create_key(
         &mut self,
         known: &[String],
         previous_secret: Option<&(String, String)>,
@@ -62,10 +62,10 @@ impl Actor<'_> {
         journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
         let attempt = self.stage(&journals, &attempt, &journal, &key).await?;
         tracing::info!(key_id = key.id, "access key made");
-        self.observed.current.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
-        self.observed.attempt = Some(attempt);
+        self.observed.current.journal = observe::read_journal(&attempt, self.target, self.iam.clock().now());
+        self.observed.journal = Some(attempt);
         let made = AccessKey { id: key.id, active: true, created_at };
-        self.changed(String::new(), |user| user.keys.push(made));
+        self.apply_change(String::new(), |user| user.keys.push(made));
         Ok(())
     }
 
@@ -146,7 +146,7 @@ impl Actor<'_> {
     }
 
     pub(super) async fn verify(&mut self, key_id: &str, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
-        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
+        let Some(key) = self.observed.journal.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
             // A journal without the key it names: nothing can become of it.
             return self.abandon(&[key_id.to_owned()]).await;
         };
@@ -173,14 +173,14 @@ impl Actor<'_> {
             tags.insert(id.to_owned(), description);
         }
         iam.tag_user(name, &tags).await?;
-        self.changed(String::new(), |user| set_tags(user, &tags));
+        self.apply_change(String::new(), |user| set_tags(user, &tags));
         Ok(())
     }
 
     pub(super) async fn deactivate_key(&mut self, id: &str, why: RetireReason) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
         let there = iam.deactivate_access_key(name, id).await?;
-        self.changed(String::new(), |user| {
+        self.apply_change(String::new(), |user| {
             if there {
                 user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
             } else {
@@ -189,7 +189,7 @@ impl Actor<'_> {
         });
         if why != RetireReason::Cleanup {
             let note = format!("access key {id} was set Inactive ({})", because(why));
-            self.news.push(PendingEvent {
+            self.events.push(PendingEvent {
                 reason: Reason::KeyDeactivated,
                 note,
                 warning: matches!(why, RetireReason::HoldExpired | RetireReason::RolloutTimedOut),
@@ -202,29 +202,29 @@ impl Actor<'_> {
         let (iam, name) = (&self.iam, &self.target.user_name);
         iam.delete_access_key(name, id).await?;
         self.observed.current.deleted_keys.insert(id.to_owned());
-        self.changed(String::new(), |user| user.keys.retain(|key| key.id != id));
+        self.apply_change(String::new(), |user| user.keys.retain(|key| key.id != id));
         let reason = if why == RetireReason::Orphan { Reason::OrphanDeleted } else { Reason::KeyDeleted };
-        self.tell(reason, format!("access key {id} was deleted ({})", because(why)));
+        self.record_event(reason, format!("access key {id} was deleted ({})", because(why)));
         Ok(())
     }
 
     pub(super) async fn abandon(&mut self, orphans: &[String]) -> Result<(), ReconcileError> {
-        let (Some(attempt), Some(journal)) = (&self.observed.attempt, self.observed.current.journal()) else {
+        let (Some(attempt), Some(journal)) = (&self.observed.journal, self.observed.current.journal()) else {
             return Ok(());
         };
         let journals = JournalStore::new(self.context.client.clone(), self.target);
         let journal = Journal { phase: AttemptPhase::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = journals.replace(attempt, &journal, None).await?;
-        self.observed.current.journal = observe::seen(&attempt, self.target, self.iam.clock().now());
-        self.observed.attempt = Some(attempt);
+        self.observed.current.journal = observe::read_journal(&attempt, self.target, self.iam.clock().now());
+        self.observed.journal = Some(attempt);
         Ok(())
     }
 
     pub(super) async fn close_journal(&mut self) -> Result<(), ReconcileError> {
-        if let Some(attempt) = &self.observed.attempt {
+        if let Some(attempt) = &self.observed.journal {
             JournalStore::new(self.context.client.clone(), self.target).close(attempt).await?;
         }
-        self.observed.attempt = None;
+        self.observed.journal = None;
         self.observed.current.journal = JournalSecret::None;
         Ok(())
     }
@@ -248,14 +248,14 @@ impl Actor<'_> {
     pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
         let tags = BTreeMap::from([(well_known::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
         self.iam.tag_user(&self.target.user_name, &tags).await?;
-        self.changed(String::new(), |user| set_tags(user, &tags));
+        self.apply_change(String::new(), |user| set_tags(user, &tags));
         Ok(())
     }
 
     pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
         let tag = BTreeSet::from([well_known::TAG_QUARANTINED_AT.to_owned()]);
         self.iam.untag_user(&self.target.user_name, &tag).await?;
-        self.changed(String::new(), |user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT));
+        self.apply_change(String::new(), |user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT));
         Ok(())
     }
 }

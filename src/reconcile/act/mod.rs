@@ -1,7 +1,7 @@
-//! The act step (IO): one effect at a time, and what was learned from it.
+//! The act step (IO): executes one effect and applies its result to what was observed.
 //!
-//! Every effect is safe to cut off at any await: the next pass goes on from what it finds. What
-//! each may leave behind is told beside it.
+//! Every effect may be cut off at any await: the next reconcile continues from what it observes. The doc comment of an effect
+//! says what it may leave behind.
 
 mod console;
 mod key;
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
-use super::{Context, cache::ReconcileCache, error::ReconcileError, observe::Observed};
+use super::{Context, Reconciliation, cache::ReconcileCache, error::ReconcileError, observe::Observed};
 use crate::{
     api::{AwsDeployUser, Reason},
     aws,
@@ -30,41 +30,59 @@ use crate::{
 };
 use user::{list, set_tags};
 
-/// Who acts, on what.
-pub(super) struct Actor<'a> {
+/// Executes effects.
+pub(super) struct Executor<'a> {
     pub(super) context: &'a Context,
     /// The account of the resource.
     pub(super) iam: Arc<aws::IamClient>,
     pub(super) target: &'a Target,
-    /// Absent during deletion, which needs no more than the names.
+    /// `None` during deletion and revocation, which need names only.
     pub(super) desired: Option<&'a Desired>,
     pub(super) user: AwsDeployUser,
     pub(super) observed: Observed,
-    pub(super) news: Vec<PendingEvent>,
-    /// The resource is gone from Kubernetes: there is nothing left to report on.
-    pub(super) left: bool,
+    pub(super) events: Vec<PendingEvent>,
+    /// The finalizer was removed: there is no resource to report on.
+    pub(super) finalized: bool,
 }
 
-impl Actor<'_> {
-    /// Does one effect and learns its result.
-    pub(super) async fn act(&mut self, effect: &Effect, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
+impl<'a> Executor<'a> {
+    pub(super) fn new(
+        reconciliation: &Reconciliation<'a>,
+        desired: Option<&'a Desired>,
+        user: AwsDeployUser,
+        observed: Observed,
+    ) -> Self {
+        Self {
+            context: reconciliation.context,
+            iam: Arc::clone(&reconciliation.iam),
+            target: reconciliation.target,
+            desired,
+            user,
+            observed,
+            events: Vec::new(),
+            finalized: false,
+        }
+    }
+
+    /// Executes one effect.
+    pub(super) async fn execute(&mut self, effect: &Effect, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
         let result = Box::pin(self.perform(effect, cache)).await;
         match (&result, cache.iam.as_mut(), &self.observed.current.iam) {
-            // Our own writes are known; they need not be read back.
-            (Ok(()), Some(remembered), iam) => {
-                if remembered.iam != *iam {
-                    remembered.iam = iam.clone();
-                    remembered.changed_at = Some(Instant::now());
+            // The operator's own writes need not be read back.
+            (Ok(()), Some(cached), iam) => {
+                if cached.iam != *iam {
+                    cached.iam = iam.clone();
+                    cached.changed_at = Some(Instant::now());
                 }
             }
-            // Whatever failed may have had its effect: the next pass looks for itself.
+            // A failed call may have had its effect: the next reconcile reads IAM.
             (Err(_), ..) => cache.iam = None,
             (Ok(()), None, _) => {}
         }
         result
     }
 
-    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, read from top to bottom")]
+    #[allow(clippy::too_many_lines, reason = "a table with one arm for each effect")]
     async fn perform(&mut self, effect: &Effect, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
         let iam = &Arc::clone(&self.iam);
         let name = &self.target.user_name.clone();
@@ -76,41 +94,43 @@ impl Actor<'_> {
             Effect::TagUser(tags) => {
                 iam.tag_user(name, tags).await.map_err(aws)?;
                 let changed = format!("tags set: {}", list(tags.keys()));
-                self.changed(changed, |user| set_tags(user, tags));
+                self.apply_change(changed, |user| set_tags(user, tags));
             }
             Effect::UntagUser(keys) => self.untag_user(keys).await.map_err(aws)?,
             Effect::AttachPolicy(arn) => {
                 iam.attach_policy(name, arn).await.map_err(aws)?;
-                self.changed_grants(format!("attached {arn}"), |grants| _ = grants.attached.insert(arn.clone()));
+                self.apply_grants_change(format!("attached {arn}"), |grants| _ = grants.attached.insert(arn.clone()));
             }
             Effect::DetachPolicy(arn) => {
                 iam.detach_policy(name, arn).await.map_err(aws)?;
-                self.changed_grants(format!("detached {arn}"), |grants| _ = grants.attached.remove(arn));
+                self.apply_grants_change(format!("detached {arn}"), |grants| _ = grants.attached.remove(arn));
             }
             Effect::PutInlinePolicy(policy, document) => {
                 iam.put_inline_policy(name, policy, document).await.map_err(aws)?;
                 let insert = |grants: &mut Grants| _ = grants.inline.insert(policy.clone(), document.clone());
-                self.changed_grants(format!("wrote inline policy {policy}"), insert);
+                self.apply_grants_change(format!("wrote inline policy {policy}"), insert);
             }
             Effect::DeleteInlinePolicy(policy) => {
                 iam.delete_inline_policy(name, policy).await.map_err(aws)?;
-                self.changed_grants(format!("removed inline policy {policy}"), |grants| {
+                self.apply_grants_change(format!("removed inline policy {policy}"), |grants| {
                     _ = grants.inline.remove(policy);
                 });
             }
             Effect::AddToGroup(group) => {
                 iam.add_to_group(name, group).await.map_err(aws)?;
-                self.changed_grants(format!("put into group {group}"), |grants| {
+                self.apply_grants_change(format!("added to group {group}"), |grants| {
                     _ = grants.groups.insert(group.clone());
                 });
             }
             Effect::RemoveFromGroup(group) => {
                 iam.remove_from_group(name, group).await.map_err(aws)?;
-                self.changed_grants(format!("taken out of group {group}"), |grants| _ = grants.groups.remove(group));
+                self.apply_grants_change(format!("removed from group {group}"), |grants| {
+                    _ = grants.groups.remove(group)
+                });
             }
             Effect::PutBoundary(arn) => {
                 iam.put_boundary(name, arn).await.map_err(aws)?;
-                self.changed(format!("set permissions boundary {arn}"), |user| user.boundary = Some(arn.clone()));
+                self.apply_change(format!("set permissions boundary {arn}"), |user| user.boundary = Some(arn.clone()));
             }
             Effect::WritePassword => self.write_password().await?,
             Effect::ApplyPassword => self.apply_password().await?,
@@ -118,7 +138,7 @@ impl Actor<'_> {
             Effect::DeleteConsoleSecret => self.delete_console_secret().await?,
             Effect::ReleaseConsoleSecret => self.release_console_secret().await?,
             Effect::CreateKey { known, previous_secret } => {
-                self.mint(known, previous_secret.as_ref()).await?;
+                self.create_key(known, previous_secret.as_ref()).await?;
                 cache.verification = None;
             }
             Effect::VerifyKey(id) => self.verify(id, cache).await?,
@@ -152,16 +172,16 @@ impl Actor<'_> {
             Effect::ReleaseSecret => self.release_secret().await?,
             Effect::DeleteSecret => self.delete_secret().await?,
             Effect::RemoveFinalizer => {
-                self.users().remove_finalizer(&self.user).await.or_else(gone)?;
+                self.users().remove_finalizer(&self.user).await.or_else(ignore_not_found)?;
                 self.observed.current.finalizer = false;
-                self.left = true;
+                self.finalized = true;
             }
         }
         Ok(())
     }
 
     async fn add_finalizer(&mut self) -> Result<(), ReconcileError> {
-        // Known since the pass began.
+        // Resolved by the validate step.
         let identity = self.iam.caller_identity().await?;
         let (name, account) = (&self.target.user_name, &identity.account.id);
         self.user = self.users().add_finalizer(&self.user, name, account).await?;
@@ -177,31 +197,29 @@ impl Actor<'_> {
         })
     }
 
-    // --- what was learned ---------------------------------------------------------------------
-
-    fn changed(&mut self, what: String, learn: impl FnOnce(&mut IamUser)) {
+    fn apply_change(&mut self, summary: String, change: impl FnOnce(&mut IamUser)) {
         if let CurrentUser::Found(user) = &mut self.observed.current.iam {
-            learn(user);
+            change(user);
         }
-        if !what.is_empty() && self.desired.is_some() {
-            self.tell(Reason::UserChanged, what);
+        if !summary.is_empty() && self.desired.is_some() {
+            self.record_event(Reason::UserChanged, summary);
         }
     }
 
-    fn changed_grants(&mut self, what: String, learn: impl FnOnce(&mut Grants)) {
-        self.changed(what, |user| learn(user.grants.get_or_insert_with(Grants::default)));
+    fn apply_grants_change(&mut self, summary: String, change: impl FnOnce(&mut Grants)) {
+        self.apply_change(summary, |user| change(user.grants.get_or_insert_with(Grants::default)));
     }
 
-    fn hold(&mut self, held: Option<SecretSnapshot>) {
-        let secret = self.desired.map(|desired| &desired.secret);
-        self.observed.current.published = held.as_ref().map_or(PublishedSecret::Missing, |held| {
-            PublishedSecret::Ours(secret::read_facts(&held.content(), held.is_immutable(), secret))
+    fn set_published(&mut self, secret: Option<SecretSnapshot>) {
+        let declared = self.desired.map(|desired| &desired.secret);
+        self.observed.current.published = secret.as_ref().map_or(PublishedSecret::Missing, |secret| {
+            PublishedSecret::Ours(secret::read_facts(&secret.content(), secret.is_immutable(), declared))
         });
-        self.observed.held = held;
+        self.observed.published = secret;
     }
 
-    fn tell(&mut self, reason: Reason, note: String) {
-        self.news.push(PendingEvent { reason, note, warning: false });
+    fn record_event(&mut self, reason: Reason, note: String) {
+        self.events.push(PendingEvent { reason, note, warning: false });
     }
 
     fn secrets(&self) -> Secrets {
@@ -218,7 +236,7 @@ impl Actor<'_> {
     }
 }
 
-fn gone<T: Default>(error: ClusterError) -> Result<T, ClusterError> {
+fn ignore_not_found<T: Default>(error: ClusterError) -> Result<T, ClusterError> {
     if error.kind == ClusterErrorKind::NotFound { Ok(T::default()) } else { Err(error) }
 }
 

@@ -1,6 +1,6 @@
 //! Effects on the published Secret.
 
-use super::{Actor, floor};
+use super::{Executor, floor};
 use crate::{
     api::{Reason, well_known},
     domain::{
@@ -11,7 +11,7 @@ use crate::{
     reconcile::error::ReconcileError,
 };
 
-impl Actor<'_> {
+impl Executor<'_> {
     /// Conditional on the Secret as this pass has read it. May leave a published key without its
     /// tag and with its journal: the next pass tags it and closes the journal.
     pub(super) async fn publish(
@@ -20,11 +20,11 @@ impl Actor<'_> {
         left_behind: Option<&(String, String)>,
     ) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
-        let Some(key) = self.observed.attempt.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
+        let Some(key) = self.observed.journal.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
             return self.abandon(&[key_id.to_owned()]).await;
         };
         let before =
-            self.observed.held.as_ref().map(|held| secret::read_publication(&held.content())).unwrap_or_default();
+            self.observed.published.as_ref().map(|held| secret::read_publication(&held.content())).unwrap_or_default();
         let journal = self.observed.current.journal().cloned();
         let mut publication = Publication { fence: before.fence, previous: before.previous, ..Publication::default() };
         let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
@@ -51,7 +51,7 @@ impl Actor<'_> {
             String::new()
         };
         self.context.observer.rotated();
-        self.tell(
+        self.record_event(
             Reason::Published,
             format!("access key {key_id} was published in Secret {}{overlap}", self.target.secret_name),
         );
@@ -65,22 +65,22 @@ impl Actor<'_> {
         publication: &Publication,
     ) -> Result<(), ReconcileError> {
         let secrets = self.secrets();
-        let written = if let Some(held) = &self.observed.held {
+        let written = if let Some(held) = &self.observed.published {
             secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
         } else {
             let content = secret::render(&desired.secret, key, publication, &SecretContent::default());
             secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
         };
-        self.hold(Some(written));
+        self.set_published(Some(written));
         Ok(())
     }
 
     pub(super) async fn rewrite(&mut self) -> Result<(), ReconcileError> {
-        let (Some(desired), Some(held)) = (self.desired, &self.observed.held) else { return Ok(()) };
+        let (Some(desired), Some(held)) = (self.desired, &self.observed.published) else { return Ok(()) };
         let content = held.content();
         let Some(key) = secret::read_key(&content) else { return Ok(()) };
         self.write_secret(desired, &key, &secret::read_publication(&content)).await?;
-        self.tell(
+        self.record_event(
             Reason::SecretRepaired,
             format!("Secret {} was written again as declared; its access key is the same", self.target.secret_name),
         );
@@ -89,11 +89,11 @@ impl Actor<'_> {
 
     /// Moves the Secret's resourceVersion and writes down why.
     pub(super) async fn touch(&mut self) -> Result<(), ReconcileError> {
-        let (Some(held), Some(attempt)) = (&self.observed.held, &self.observed.attempt) else { return Ok(()) };
+        let (Some(held), Some(attempt)) = (&self.observed.published, &self.observed.journal) else { return Ok(()) };
         let mut content = held.content();
         content.annotations.insert(crate::api::well_known::ANNOTATION_FENCE.to_owned(), attempt.id().to_owned());
         let written = self.secrets().replace(held, &content).await?;
-        self.hold(Some(written));
+        self.set_published(Some(written));
         Ok(())
     }
 
@@ -107,7 +107,7 @@ impl Actor<'_> {
         {
             secrets.delete(&old).await?;
         }
-        let Some(held) = &self.observed.held else { return Ok(()) };
+        let Some(held) = &self.observed.published else { return Ok(()) };
         let (Some(desired), content) = (self.desired, held.content()) else { return Ok(()) };
         let Some(key) = secret::read_key(&content) else { return Ok(()) };
         let mut publication = secret::read_publication(&content);
@@ -116,18 +116,18 @@ impl Actor<'_> {
     }
 
     pub(super) async fn release_secret(&mut self) -> Result<(), ReconcileError> {
-        if let Some(held) = &self.observed.held {
+        if let Some(held) = &self.observed.published {
             self.secrets().release(held, &self.target.owner.uid).await?;
         }
-        self.hold(None);
+        self.set_published(None);
         Ok(())
     }
 
     pub(super) async fn delete_secret(&mut self) -> Result<(), ReconcileError> {
-        if let Some(held) = &self.observed.held {
+        if let Some(held) = &self.observed.published {
             self.secrets().delete(held).await?;
         }
-        self.hold(None);
+        self.set_published(None);
         Ok(())
     }
 }

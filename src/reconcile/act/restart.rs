@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 
-use super::Actor;
+use super::Executor;
 use crate::{
     api::{Reason, user::RestartTarget},
     cluster::{ClusterError, ClusterErrorKind, Workloads},
@@ -17,7 +17,7 @@ use crate::{
 /// The status of a workload is written often, and a restart only on what was read: it is tried again so many times.
 const TRIES: u32 = 5;
 
-impl Actor<'_> {
+impl Executor<'_> {
     pub(super) async fn read_workloads(&mut self, targets: &[RestartTarget]) {
         let workloads = self.workloads();
         let read = join_all(targets.iter().map(|target| workloads.get(target))).await;
@@ -48,7 +48,10 @@ impl Actor<'_> {
                     self.still_asks_for(target, key_id).await?;
                     match workloads.restart(target, &found, key_id).await {
                         Ok(restarted) => {
-                            self.tell(Reason::Restarted, format!("{target} was restarted with access key {key_id}"));
+                            self.record_event(
+                                Reason::Restarted,
+                                format!("{target} was restarted with access key {key_id}"),
+                            );
                             ObservedWorkload::Found(restarted.workload)
                         }
                         Err(error) if error.kind == ClusterErrorKind::NotFound => ObservedWorkload::Missing,
@@ -69,7 +72,7 @@ impl Actor<'_> {
     }
 
     /// Why a restart that is no failure of the pass is none at all.
-    pub(in crate::reconcile) fn not_restarted(&self, effect: &Effect) -> Option<Reason> {
+    pub(in crate::reconcile) fn failed_restart(&self, effect: &Effect) -> Option<Reason> {
         let Effect::RestartWorkload(target, _) = effect else { return None };
         let found = matches!(self.observed.current.workloads.get(target), Some(ObservedWorkload::Found(_)));
         (!found).then_some(Reason::RestartFailed)
@@ -95,7 +98,7 @@ impl Actor<'_> {
 
     /// On condition that the Secret is as this pass has read it.
     pub(super) async fn note_restarts(&mut self, restarts: &Restarts) -> Result<(), ReconcileError> {
-        let (Some(desired), Some(held)) = (self.desired, &self.observed.held) else { return Ok(()) };
+        let (Some(desired), Some(held)) = (self.desired, &self.observed.published) else { return Ok(()) };
         let content = held.content();
         let Some(key) = secret::read_key(&content) else { return Ok(()) };
         let mut publication = secret::read_publication(&content);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Actor;
+use super::Executor;
 use crate::{
     api::Reason,
     aws::{AwsError, AwsErrorKind},
@@ -15,7 +15,7 @@ use crate::{
     reconcile::error::ReconcileError,
 };
 
-impl Actor<'_> {
+impl Executor<'_> {
     /// May leave a user that carries our marks: the next pass knows it as ours.
     pub(super) async fn create_user(&mut self) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
@@ -36,9 +36,9 @@ impl Actor<'_> {
                 "the IAM user {} had been deleted in AWS; it was created again (new id {})",
                 user.name, user.id
             );
-            self.news.push(PendingEvent { reason: Reason::UserRecreated, note, warning: true });
+            self.events.push(PendingEvent { reason: Reason::UserRecreated, note, warning: true });
         } else {
-            self.tell(Reason::UserCreated, format!("the IAM user {} was created", user.arn));
+            self.record_event(Reason::UserCreated, format!("the IAM user {} was created", user.arn));
         }
         self.observed.current.iam = CurrentUser::Found(user);
         Ok(())
@@ -65,8 +65,8 @@ impl Actor<'_> {
             .tag_user(&user.name, &marks)
             .await
             .map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::AdoptUser(Vec::new())) })?;
-        self.changed(String::new(), |user| set_tags(user, &marks));
-        self.tell(Reason::UserAdopted, format!("the IAM user {} was adopted", user.arn));
+        self.apply_change(String::new(), |user| set_tags(user, &marks));
+        self.record_event(Reason::UserAdopted, format!("the IAM user {} was adopted", user.arn));
         Ok(())
     }
 
@@ -93,10 +93,10 @@ impl Actor<'_> {
         iam.untag_user(name, keys).await?;
         let of_keys = keys.iter().any(|key| key.starts_with(&key_tag("")));
         let changed = if of_keys { String::new() } else { format!("tags removed: {}", list(keys)) };
-        self.changed(changed, |user| user.tags.retain(|key, _| !keys.contains(key)));
+        self.apply_change(changed, |user| user.tags.retain(|key, _| !keys.contains(key)));
         if self.desired.is_none() {
             // Without our marks it is nobody's user: retained.
-            self.tell(Reason::UserRetained, format!("the IAM user {name} was left in AWS without our marks"));
+            self.record_event(Reason::UserRetained, format!("the IAM user {name} was left in AWS without our marks"));
             self.left_behind();
         }
         Ok(())
@@ -109,7 +109,7 @@ impl Actor<'_> {
             iam.get_grants(name),
             Box::pin(iam.list_deletion_blockers(name))
         )?;
-        self.changed(String::new(), |user| {
+        self.apply_change(String::new(), |user| {
             user.keys = keys;
             user.grants = Some(grants);
             user.deletion_blockers = Some(deletion_blockers);
@@ -121,7 +121,7 @@ impl Actor<'_> {
         let (iam, name) = (&self.iam, &self.target.user_name);
         iam.remove_deletion_blocker(name, leftover).await?;
         tracing::info!(user = name, %leftover, "removed");
-        self.changed(String::new(), |user| {
+        self.apply_change(String::new(), |user| {
             user.deletion_blockers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
         });
         Ok(())
@@ -138,7 +138,10 @@ impl Actor<'_> {
         let name = &self.target.user_name;
         match iam.delete_user(name).await {
             Ok(true) => {
-                self.tell(Reason::UserDeleted, format!("the IAM user {name} was deleted with its keys and policies"));
+                self.record_event(
+                    Reason::UserDeleted,
+                    format!("the IAM user {name} was deleted with its keys and policies"),
+                );
                 self.left_behind();
                 Ok(())
             }
@@ -152,7 +155,7 @@ impl Actor<'_> {
                 if error.kind == AwsErrorKind::DeleteConflict
                     && self.observed.current.user().is_some_and(|user| user.deletion_blockers.is_none()) =>
             {
-                self.changed(String::new(), |user| user.grants = None);
+                self.apply_change(String::new(), |user| user.grants = None);
                 Ok(())
             }
             Err(error) => Err(ReconcileError::Aws { error, effect: Some(Effect::DeleteUser) }),

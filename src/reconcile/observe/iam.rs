@@ -1,4 +1,4 @@
-//! What a pass knows of IAM: what it remembers, what the account's details say, or what it reads now.
+//! Where IAM facts come from: the cache, the listing of the whole account, or reads of this user.
 
 use std::time::{Duration, Instant};
 
@@ -16,56 +16,55 @@ use crate::{
     reconcile::{Context, ReconcileError, ReconcileSettings, cache::CachedIam, status},
 };
 
-/// The part of the resync by which the ends of remembered facts are spread, and for which details serve everybody.
-const SPREAD: f64 = 0.25;
+/// The fraction of the resync over which cached facts expire, and for which one listing of the account is used.
+const EXPIRY_SPREAD: f64 = 0.25;
 
-/// The question about the IAM user of a resource.
-pub(super) struct Question<'a> {
+/// Reads the IAM user of a resource.
+pub(super) struct IamReader<'a> {
     pub(super) context: &'a Context,
     /// The account.
     pub(super) iam: &'a aws::IamClient,
     pub(super) user: &'a AwsDeployUser,
     pub(super) target: &'a Target,
-    /// Absent during deletion, and for what is not allowed.
+    /// `None` during deletion and revocation.
     pub(super) desired: Option<&'a Desired>,
 }
 
-impl Question<'_> {
-    /// The answer, and how fresh it is. `before` is what is remembered, of whatever age; `looked` tells whether this process
-    /// has looked at the resource at all.
-    pub(super) async fn answer(
+impl IamReader<'_> {
+    /// The user and how fresh it is. `cached` may be of any age; `observed_before`: this process has observed the resource.
+    pub(super) async fn read(
         &self,
-        before: Option<CachedIam>,
-        looked: bool,
-        wanted: Freshness,
+        cached: Option<CachedIam>,
+        observed_before: bool,
+        freshness: Freshness,
     ) -> Result<(CachedIam, Freshness), ReconcileError> {
         let generation = self.user.metadata.generation;
-        let before = before.filter(|seen| seen.generation == generation);
+        let cached = cached.filter(|cached| cached.generation == generation);
         let settings = &self.context.settings;
-        let kept = match (wanted, before) {
-            (Freshness::LiveKeys, Some(seen))
-                if settings.is_fresh(&seen, &self.target.owner.uid) && !seen.from_listing =>
+        let usable = match (freshness, cached) {
+            (Freshness::LiveKeys, Some(cached))
+                if settings.is_fresh(&cached, &self.target.owner.uid) && !cached.from_listing =>
             {
-                return match self.read_keys(seen).await? {
-                    Some(seen) => Ok((seen, wanted)),
-                    None => self.read().await,
+                return match self.read_keys(cached).await? {
+                    Some(cached) => Ok((cached, freshness)),
+                    None => self.read_all().await,
                 };
             }
-            (Freshness::Cached, Some(seen)) if settings.is_fresh(&seen, &self.target.owner.uid) => Some(seen),
-            (Freshness::Cached, Some(seen)) => self.in_details(Before::of(seen)).await?,
-            (Freshness::Cached, None) if !looked => self.in_details(self.of_status()).await?,
+            (Freshness::Cached, Some(cached)) if settings.is_fresh(&cached, &self.target.owner.uid) => Some(cached),
+            (Freshness::Cached, Some(cached)) => self.from_account_details(Known::from_cache(cached)).await?,
+            (Freshness::Cached, None) if !observed_before => self.from_account_details(self.from_status()).await?,
             _ => None,
         };
-        if let Some(kept) = kept
-            && let Some(kept) = self.with_keys_in_time(kept).await?
+        if let Some(usable) = usable
+            && let Some(usable) = self.with_recent_keys(usable).await?
         {
-            return Ok((kept, Freshness::Cached));
+            return Ok((usable, Freshness::Cached));
         }
-        self.read().await
+        self.read_all().await
     }
 
-    /// Everything, read now.
-    async fn read(&self) -> Result<(CachedIam, Freshness), ReconcileError> {
+    /// Reads everything.
+    async fn read_all(&self) -> Result<(CachedIam, Freshness), ReconcileError> {
         let now = Instant::now();
         let iam = Box::pin(self.read_iam()).await?;
         let remembered = CachedIam {
@@ -79,17 +78,17 @@ impl Question<'_> {
         Ok((remembered, Freshness::Live))
     }
 
-    /// The user as the account's details have it, if it is the one that was known before.
-    async fn in_details(&self, before: Option<Before>) -> Result<Option<CachedIam>, ReconcileError> {
+    /// The user as the listing of the account has it, if it is the one that was known before.
+    async fn from_account_details(&self, before: Option<Known>) -> Result<Option<CachedIam>, ReconcileError> {
         let Some(before) = before.filter(|_| self.context.settings.account_details) else { return Ok(None) };
-        let since = before.since.max(self.context.settings.details_since());
+        let since = before.since.max(self.context.settings.oldest_listing());
         let is_ours = |tags: &_| self.target.owner.is_in_same_cluster(tags);
         let Some(details) = self.iam.get_account_details(since, is_ours).await? else { return Ok(None) };
-        let ours =
+        let is_owned =
             |found: &&IamUser| found.id == before.id && self.target.owner.classify(&found.tags) == Ownership::Ours;
-        let Some(found) = details.user(&self.target.user_name).filter(ours) else { return Ok(None) };
+        let Some(found) = details.user(&self.target.user_name).filter(is_owned) else { return Ok(None) };
         let mut found = found.clone();
-        // The details know no passwords.
+        // The listing does not say whether there is a password.
         if (self.user.spec.console.is_some() || console_tag(&found).is_some()) && before.login_profile.is_none() {
             return Ok(None);
         }
@@ -104,16 +103,16 @@ impl Question<'_> {
         }))
     }
 
-    /// What the status says of a resource that was Ready when it was written.
-    fn of_status(&self) -> Option<Before> {
+    /// What the status reports of a resource that was Ready.
+    fn from_status(&self) -> Option<Known> {
         let status = self.user.status.as_ref().filter(|_| status::was_ready(self.user))?;
         let keys = status.access_keys.iter().map(|key| {
             Some(AccessKey { id: key.id.clone(), active: key.inactive_since.is_none(), created_at: key.created_at? })
         });
         let now = Instant::now();
-        // Not all at once, and not in the same order after each start: else some would never be looked at where starts are many.
-        let checked = self.context.settings.key_check.mul_f64(self.context.chance_of(&self.target.owner.uid));
-        Some(Before {
+        // Spread, and in another order after each start: with many restarts some keys would never be listed otherwise.
+        let checked = self.context.settings.key_check.mul_f64(self.context.jitter_of(&self.target.owner.uid));
+        Some(Known {
             id: status.user.as_ref()?.id.clone(),
             keys: keys.collect::<Option<_>>()?,
             keys_read_at: now.checked_sub(checked).unwrap_or(now),
@@ -122,41 +121,41 @@ impl Question<'_> {
         })
     }
 
-    /// Lists the keys if that was too long ago. `None` when the user is gone.
-    async fn with_keys_in_time(&self, mut seen: CachedIam) -> Result<Option<CachedIam>, ReconcileError> {
-        let CurrentUser::Found(found) = &mut seen.iam else { return Ok(Some(seen)) };
-        let ours = self.target.owner.classify(&found.tags) == Ownership::Ours;
-        if !ours || seen.keys_read_at.elapsed() < self.context.settings.key_check {
-            return Ok(Some(seen));
+    /// Lists the keys if that is due. `None` when the user does not exist.
+    async fn with_recent_keys(&self, mut cached: CachedIam) -> Result<Option<CachedIam>, ReconcileError> {
+        let CurrentUser::Found(found) = &mut cached.iam else { return Ok(Some(cached)) };
+        let is_owned = self.target.owner.classify(&found.tags) == Ownership::Ours;
+        if !is_owned || cached.keys_read_at.elapsed() < self.context.settings.key_check {
+            return Ok(Some(cached));
         }
         let now = Instant::now();
         match self.iam.list_access_keys(&found.name).await {
-            Ok(keys) => (found.keys, seen.keys_read_at) = (keys, now),
+            Ok(keys) => (found.keys, cached.keys_read_at) = (keys, now),
             Err(error) if error.kind == AwsErrorKind::NoSuchEntity => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         if found.login_profile.is_some() {
             found.login_profile = Some(self.iam.has_login_profile(&found.name).await?);
         }
-        Ok(Some(seen))
+        Ok(Some(cached))
     }
 
-    /// Reads the user and what belongs to it. Nothing of another owner's user is read beyond its tags.
+    /// Reads the user and what belongs to it; of a user with another owner only its tags.
     async fn read_iam(&self) -> Result<CurrentUser, ReconcileError> {
         let Self { iam, user, target, desired, .. } = *self;
         let Some(mut found) = iam.get_user(&target.user_name).await? else { return Ok(CurrentUser::Absent) };
-        // One that is about to be adopted is read whole: what it loses is told before.
-        let stranger = match desired {
+        // A user about to be adopted is read whole: its losses are reported first.
+        let is_not_owned = match desired {
             Some(desired) => {
                 matches!(plan::evaluate_claim(target, desired.adoption, &desired.path, &found), Claim::NotOwned(_))
             }
             None => target.owner.classify(&found.tags) != Ownership::Ours,
         };
-        if stranger {
+        if is_not_owned {
             return Ok(CurrentUser::Found(found));
         }
         if user.metadata.deletion_timestamp.is_some() {
-            // A deletion starts with what is declared; `DeleteUser` tells if more hangs on the user.
+            // A deletion starts with what is declared; `DeleteUser` fails if more is attached to the user.
             let partition = &iam.caller_identity().await?.account.partition;
             found.keys = iam.list_access_keys(&found.name).await?;
             found.grants = Some(plan::declared_grants(user, partition));
@@ -172,12 +171,12 @@ impl Question<'_> {
         Ok(CurrentUser::Found(found))
     }
 
-    /// Reads user, tags and keys anew and takes policies, groups and password from what is remembered. `None` when that
-    /// does not go together: another user has the name now, or none of ours.
-    async fn read_keys(&self, seen: CachedIam) -> Result<Option<CachedIam>, ReconcileError> {
+    /// Reads user, tags and keys and keeps policies, groups and password of the cache. `None` when another user has the name
+    /// now, or none.
+    async fn read_keys(&self, cached: CachedIam) -> Result<Option<CachedIam>, ReconcileError> {
         let Self { iam, target, .. } = *self;
         let now = Instant::now();
-        let CurrentUser::Found(before) = &seen.iam else { return Ok(None) };
+        let CurrentUser::Found(before) = &cached.iam else { return Ok(None) };
         let Some(mut found) = iam.get_user(&target.user_name).await? else { return Ok(None) };
         if found.id != before.id || target.owner.classify(&found.tags) != Ownership::Ours {
             return Ok(None);
@@ -186,28 +185,28 @@ impl Question<'_> {
         found.grants.clone_from(&before.grants);
         found.deletion_blockers.clone_from(&before.deletion_blockers);
         found.login_profile = before.login_profile;
-        Ok(Some(CachedIam { iam: CurrentUser::Found(found), keys_read_at: now, ..seen }))
+        Ok(Some(CachedIam { iam: CurrentUser::Found(found), keys_read_at: now, ..cached }))
     }
 }
 
-/// What is known of the user that the account's details are compared with.
-struct Before {
+/// What the listing of the account lacks or is compared with.
+struct Known {
     id: String,
     keys: Vec<AccessKey>,
     keys_read_at: Instant,
     login_profile: Option<bool>,
-    /// Older details are of before this was known, or of before we changed it.
+    /// An older listing does not show what is known here.
     since: Instant,
 }
 
-impl Before {
-    fn of(seen: CachedIam) -> Option<Self> {
-        let CurrentUser::Found(found) = seen.iam else { return None };
-        let since = seen.changed_at.map_or(seen.read_at, |changed| changed.max(seen.read_at));
+impl Known {
+    fn from_cache(cached: CachedIam) -> Option<Self> {
+        let CurrentUser::Found(found) = cached.iam else { return None };
+        let since = cached.changed_at.map_or(cached.read_at, |changed| changed.max(cached.read_at));
         Some(Self {
             id: found.id,
             keys: found.keys,
-            keys_read_at: seen.keys_read_at,
+            keys_read_at: cached.keys_read_at,
             login_profile: found.login_profile,
             since,
         })
@@ -215,25 +214,25 @@ impl Before {
 }
 
 impl ReconcileSettings {
-    /// Whether what is remembered is young enough. Facts that were read at the same moment do not all end at the same moment.
-    pub(in crate::reconcile) fn is_fresh(&self, seen: &CachedIam, uid: &str) -> bool {
-        !self.expires_in(seen, uid).is_zero()
+    /// Whether cached facts may be used. Facts that were read together expire at different times.
+    pub(in crate::reconcile) fn is_fresh(&self, cached: &CachedIam, uid: &str) -> bool {
+        !self.expires_in(cached, uid).is_zero()
     }
 
-    /// How long what is remembered of policies and tags is believed still.
-    pub(in crate::reconcile) fn expires_in(&self, seen: &CachedIam, uid: &str) -> Duration {
+    /// How long cached policies and tags may still be used.
+    pub(in crate::reconcile) fn expires_in(&self, cached: &CachedIam, uid: &str) -> Duration {
         let spread = f64::from(spread_permille(uid)) / 1000.0;
-        self.resync.mul_f64(1.0 - SPREAD * spread).saturating_sub(seen.read_at.elapsed())
+        self.resync.mul_f64(1.0 - EXPIRY_SPREAD * spread).saturating_sub(cached.read_at.elapsed())
     }
 
-    /// Older details are not worth anything any more: who takes them would have to read new ones soon.
-    fn details_since(&self) -> Instant {
+    /// The oldest listing worth using: an older one would have to be read again soon.
+    fn oldest_listing(&self) -> Instant {
         let now = Instant::now();
-        now.checked_sub(self.resync.mul_f64(SPREAD)).unwrap_or(now)
+        now.checked_sub(self.resync.mul_f64(EXPIRY_SPREAD)).unwrap_or(now)
     }
 }
 
-/// The tag that tells of console access, with the name of its Secret.
+/// The tag that records console access; its value is the name of the Secret.
 pub(super) fn console_tag(user: &IamUser) -> Option<&String> {
     user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(well_known::TAG_CONSOLE)).map(|(_, value)| value)
 }

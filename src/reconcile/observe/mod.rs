@@ -1,7 +1,7 @@
 //! The observe step (IO, reads only): IAM first, then the published Secret, then the journal.
 //!
-//! The order is part of the protocol. A key that is in IAM's answer and in neither of the two
-//! Secrets read *after* it was not in them either when IAM answered, or its attempt has ended since.
+//! The order is part of the protocol. A key that IAM lists and that neither of the two Secrets, read *after* it, names was not
+//! named by them when IAM answered, or its attempt has ended since.
 
 mod iam;
 
@@ -11,13 +11,21 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use tracing::Instrument;
 
-use super::{Context, cache::ReconcileCache, error::ReconcileError};
+use super::{
+    Context, Mode, Reconciliation,
+    act::Executor,
+    cache::ReconcileCache,
+    error::{Failure, ReconcileError},
+    has_finalizer,
+};
 use crate::{
-    api::{AwsDeployUser, user::DeletionPolicy, well_known},
+    api::{AwsDeployUser, user::DeletionPolicy},
     aws,
     cluster::{ClusterError, ClusterErrorKind, JournalSnapshot, JournalStore, SecretSnapshot, Secrets},
     domain::{
+        conditions::FailureScope,
         console::{self, ConsoleSecret},
         current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret, StatusHints, UserAbsence},
         desired::Desired,
@@ -26,140 +34,202 @@ use crate::{
         secret,
         target::{Target, console_secret_name},
     },
+    trace,
 };
 
-/// The world, and the objects that conditional writes need.
+/// The observed state, and the objects that conditional writes need.
 pub(super) struct Observed {
     pub(super) current: CurrentState,
-    /// What is known of IAM is good enough to see that there is nothing to do, and no more.
+    /// IAM facts come from a listing: enough to see that nothing is to be done, and no more.
     pub(super) from_listing: bool,
-    /// The target Secret, if it is ours.
-    pub(super) held: Option<SecretSnapshot>,
-    /// The journal, if it is ours.
-    pub(super) attempt: Option<JournalSnapshot>,
-    /// The Secret of the console password, if it is ours.
+    /// The published Secret, if it belongs to the resource.
+    pub(super) published: Option<SecretSnapshot>,
+    /// The journal, if it belongs to the resource.
+    pub(super) journal: Option<JournalSnapshot>,
+    /// The Secret of the console password, if it belongs to the resource.
     pub(super) console: Option<SecretSnapshot>,
 }
 
-/// Looks at the world. What is remembered of IAM is good enough if it is fresh, of this generation of the resource,
-/// and `wanted` asks for no more.
-pub(super) async fn observe(
+impl Reconciliation<'_> {
+    /// Observes for a mode. A deletion executes nothing but destructive effects, so that cached facts are of no use to it.
+    pub(super) async fn observe(&mut self, user: &AwsDeployUser, mode: &Mode) -> Result<Observed, Failure> {
+        let freshness = if matches!(mode, Mode::Delete) { Freshness::Live } else { Freshness::Cached };
+        let observed = self.observe_with(user, mode.desired(), freshness).await;
+        observed.map_err(|error| Failure::new(error, FailureScope::Observation))
+    }
+
+    /// Observes again, with fresher facts, before an effect that needs them.
+    pub(super) async fn refresh(
+        &mut self,
+        executor: &mut Executor<'_>,
+        freshness: Freshness,
+    ) -> Result<(), ReconcileError> {
+        executor.observed = self.reobserve(&executor.user, executor.desired, &executor.observed, freshness).await?;
+        Ok(())
+    }
+
+    /// Observes again and keeps what this reconcile learned otherwise.
+    pub(super) async fn reobserve(
+        &mut self,
+        user: &AwsDeployUser,
+        desired: Option<&Desired>,
+        before: &Observed,
+        freshness: Freshness,
+    ) -> Result<Observed, ReconcileError> {
+        let mut observed = self.observe_with(user, desired, freshness).await?;
+        let (before, current) = (&before.current, &mut observed.current);
+        if before.user_absence == Some(UserAbsence::Removed) {
+            current.user_absence = Some(UserAbsence::Removed);
+        }
+        current.user_sync_failed = before.user_sync_failed;
+        current.last_used_failed = before.last_used_failed;
+        current.workloads.clone_from(&before.workloads);
+        current.finalizer = before.finalizer;
+        Ok(observed)
+    }
+
+    async fn observe_with(
+        &mut self,
+        user: &AwsDeployUser,
+        desired: Option<&Desired>,
+        freshness: Freshness,
+    ) -> Result<Observed, ReconcileError> {
+        let span = trace::step_span("observe");
+        let observed = observe(self.context, &self.iam, user, self.target, desired, &mut self.cache, freshness)
+            .instrument(span.clone())
+            .await;
+        if let Err(error) = &observed {
+            trace::record_failure(&span, error.reason().as_str(), error);
+        }
+        observed
+    }
+}
+
+/// Reads the current state. Cached IAM facts serve if they are fresh, of this generation of the resource, and `freshness`
+/// asks for no more.
+async fn observe(
     context: &Context,
     iam: &aws::IamClient,
     user: &AwsDeployUser,
     target: &Target,
     desired: Option<&Desired>,
     cache: &mut ReconcileCache,
-    wanted: Freshness,
+    freshness: Freshness,
 ) -> Result<Observed, ReconcileError> {
     let started = Instant::now();
-    let question = iam::Question { context, iam, user, target, desired };
-    // What is remembered stays where a look fails: it is as true as before, and without it the next pass would read everything.
-    let (remembered, facts) = Box::pin(question.answer(cache.iam.clone(), cache.looked, wanted)).await?;
-    cache.looked = true;
-    let from_listing = remembered.from_listing;
-    // Counted back from the end: AWS's answers are what our idea of its clock is made of.
+    let reader = iam::IamReader { context, iam, user, target, desired };
+    // A failed read keeps the cache: it is as true as before, and without it the next reconcile would read everything.
+    let (cached, freshness) = Box::pin(reader.read(cache.iam.clone(), cache.observed_before, freshness)).await?;
+    cache.observed_before = true;
+    let from_listing = cached.from_listing;
+    // Counted back from the end: the clock is estimated from the answers of AWS.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
     let now = iam.clock().now();
-    let keys_read_at = now.checked_sub(took).ok().filter(|_| facts != Freshness::Cached);
-    let iam = remembered.iam.clone();
-    cache.iam = Some(remembered);
-    // A user that has to go, because its resource does or is not allowed.
-    let leaves = user.metadata.deletion_timestamp.is_some() || desired.is_none();
-    let user_absence = user_absence(leaves, target, &iam, started, context, cache);
+    let keys_read_at = now.checked_sub(took).ok().filter(|_| freshness != Freshness::Cached);
+    let iam = cached.iam.clone();
+    cache.iam = Some(cached);
+    let is_removed = user.metadata.deletion_timestamp.is_some() || desired.is_none();
+    let user_absence = user_absence(is_removed, target, &iam, started, context, cache);
 
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
-    let secret = desired.map(|desired| &desired.secret);
+    let read = |result| ignore_forbidden(user, result).map_err(|error| context.secret_error(target, error));
     // A user without a key may have given the name of its Secret to the one of the password.
-    let shared = user.spec.effective_access_key().is_none()
+    let is_shared = user.spec.effective_access_key().is_none()
         && console_secret_name(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
-    let told = |error| context.secret_error(target, error);
-    let held = if shared { None } else { or_gone(user, secrets.get(&target.secret_name).await).map_err(told)? };
-    let attempt = or_gone(user, JournalStore::new(context.client.clone(), target).get().await).map_err(told)?;
-
-    let console = match console_name(user, target, &iam) {
-        Some(name) => or_gone(user, secrets.get(&name).await).map_err(told)?,
+    let published = if is_shared { None } else { read(secrets.get(&target.secret_name).await)? };
+    let journal = ignore_forbidden(user, JournalStore::new(context.client.clone(), target).get().await)
+        .map_err(|error| context.secret_error(target, error))?;
+    let console = match observed_console_name(user, target, &iam) {
+        Some(name) => read(secrets.get(&name).await)?,
         None => None,
     };
-    let (console_seen, console) = match console {
+
+    let uid = &target.owner.uid;
+    let (console_secret, console) = match console {
         None => (ConsoleSecret::Missing, None),
-        Some(held) => match held.ownership_conflict(&target.owner.uid) {
-            Some(whose) => (ConsoleSecret::Foreign(whose), None),
-            None => (ConsoleSecret::Ours(console::read_facts(&held.content())), Some(held)),
+        Some(secret) => match secret.ownership_conflict(uid) {
+            Some(owner) => (ConsoleSecret::Foreign(owner), None),
+            None => (ConsoleSecret::Ours(console::read_facts(&secret.content())), Some(secret)),
         },
     };
-    let (published, held) = match held {
+    let declared = desired.map(|desired| &desired.secret);
+    let (published_secret, published) = match published {
         None => (PublishedSecret::Missing, None),
-        Some(held) => match held.ownership_conflict(&target.owner.uid) {
-            Some(whose) => (PublishedSecret::Foreign(whose), None),
+        Some(secret) => match secret.ownership_conflict(uid) {
+            Some(owner) => (PublishedSecret::Foreign(owner), None),
             None => {
-                (PublishedSecret::Ours(secret::read_facts(&held.content(), held.is_immutable(), secret)), Some(held))
+                let facts = secret::read_facts(&secret.content(), secret.is_immutable(), declared);
+                (PublishedSecret::Ours(facts), Some(secret))
             }
         },
     };
-    let (journal, attempt) = match attempt {
+    let (journal_secret, journal) = match journal {
         None => (JournalSecret::None, None),
         Some(attempt) => {
-            (seen(&attempt, target, now), attempt.ownership_conflict(&target.owner.uid).is_none().then_some(attempt))
+            let is_owned = attempt.ownership_conflict(uid).is_none();
+            (read_journal(&attempt, target, now), is_owned.then_some(attempt))
         }
     };
     Ok(Observed {
         current: CurrentState {
             iam,
             keys_read_at,
-            grants_live: facts == Freshness::Live,
-            published,
-            journal,
-            console: console_seen,
+            grants_live: freshness == Freshness::Live,
+            published: published_secret,
+            journal: journal_secret,
+            console: console_secret,
             verification: cache.verification.clone(),
             last_used: cache.last_used.clone(),
             last_used_failed: false,
             workloads: BTreeMap::new(),
             deleted_keys: BTreeSet::new(),
             hints: status_hints(user, cache),
-            finalizer: user.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == well_known::FINALIZER),
+            finalizer: has_finalizer(user),
             user_sync_failed: false,
             user_absence,
         },
         from_listing,
-        held,
-        attempt,
+        published,
+        journal,
         console,
     })
 }
 
-/// Since when a user has not been found that has to go. Told by the process's own clock, which nobody sets back.
+/// Since when IAM shows no user, for a resource whose user is to be removed. Measured by the monotonic clock.
 fn user_absence(
-    leaves: bool,
+    is_removed: bool,
     target: &Target,
     iam: &CurrentUser,
-    looked: Instant,
+    observed_at: Instant,
     context: &Context,
     cache: &mut ReconcileCache,
 ) -> Option<UserAbsence> {
-    let ours = matches!(iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
-    if ours || !leaves {
-        cache.unseen_since = None;
+    let is_owned = matches!(iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
+    if is_owned || !is_removed {
+        cache.user_absent_since = None;
         return None;
     }
-    let unseen = SignedDuration::try_from(cache.unseen_since.get_or_insert(looked).elapsed()).ok()?;
-    Some(UserAbsence::NotObserved { since: context.accounts.clock().now().checked_sub(unseen).ok()? })
+    let absent = SignedDuration::try_from(cache.user_absent_since.get_or_insert(observed_at).elapsed()).ok()?;
+    Some(UserAbsence::NotObserved { since: context.accounts.clock().now().checked_sub(absent).ok()? })
 }
 
-/// A namespace that is deleted loses the `RoleBinding` for its Secrets, often before its resources are gone. A
-/// deletion does without: Secrets go with their owner, keys of ours are told by their tags, and an untagged key makes
-/// it wait as a foreign one. Only `Retain`, which has to release the Secret first, cannot go on.
-fn or_gone<T>(user: &AwsDeployUser, read: Result<Option<T>, ClusterError>) -> Result<Option<T>, ClusterError> {
-    let deleting = user.metadata.deletion_timestamp.is_some() && user.spec.deletion_policy != DeletionPolicy::Retain;
-    match read {
-        Err(error) if error.kind == ClusterErrorKind::Forbidden && deleting => Ok(None),
-        read => read,
+/// A namespace under deletion often loses the `RoleBinding` for its Secrets before its resources. A deletion does without:
+/// the garbage collector deletes Secrets with their owner, owned keys have tags, and an untagged key blocks the deletion as a
+/// foreign one. Only `Retain`, which has to release the Secret first, cannot continue.
+fn ignore_forbidden<T>(
+    user: &AwsDeployUser,
+    result: Result<Option<T>, ClusterError>,
+) -> Result<Option<T>, ClusterError> {
+    let is_deleted = user.metadata.deletion_timestamp.is_some() && user.spec.deletion_policy != DeletionPolicy::Retain;
+    match result {
+        Err(error) if error.kind == ClusterErrorKind::Forbidden && is_deleted => Ok(None),
+        result => result,
     }
 }
 
-pub(super) fn seen(attempt: &JournalSnapshot, target: &Target, now: Timestamp) -> JournalSecret {
-    if let Some(whose) = attempt.ownership_conflict(&target.owner.uid) {
-        return JournalSecret::Foreign(whose);
+pub(super) fn read_journal(attempt: &JournalSnapshot, target: &Target, now: Timestamp) -> JournalSecret {
+    if let Some(owner) = attempt.ownership_conflict(&target.owner.uid) {
+        return JournalSecret::Foreign(owner);
     }
     match &attempt.journal {
         Ok(journal) => JournalSecret::Attempt {
@@ -170,8 +240,8 @@ pub(super) fn seen(attempt: &JournalSnapshot, target: &Target, now: Timestamp) -
     }
 }
 
-/// The Secret of the console password: the declared one, or the one that the user's tag still tells of.
-fn console_name(user: &AwsDeployUser, target: &Target, iam: &CurrentUser) -> Option<String> {
+/// The Secret of the console password: the declared one, or the one that the tag of the user names.
+fn observed_console_name(user: &AwsDeployUser, target: &Target, iam: &CurrentUser) -> Option<String> {
     console_secret_name(&target.owner.name, &user.spec).or_else(|| match iam {
         CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours => {
             iam::console_tag(found).cloned()
@@ -180,30 +250,30 @@ fn console_name(user: &AwsDeployUser, target: &Target, iam: &CurrentUser) -> Opt
     })
 }
 
-/// Hints from the resource's own status, and what it could not be told.
+/// Hints from the status of the resource, and from what could not be written to it.
 fn status_hints(user: &AwsDeployUser, cache: &ReconcileCache) -> StatusHints {
-    let failed = cache.failed.of(user.metadata.generation);
+    let failures = cache.failures.at(user.metadata.generation);
     let Some(status) = &user.status else {
         return StatusHints {
-            failed_attempts: failed.passes,
-            last_failure: failed.last,
-            secret_name: cache.untold_secret.clone(),
+            failed_attempts: failures.count,
+            last_failure: failures.last,
+            secret_name: cache.unreported_secret.clone(),
             ..StatusHints::default()
         };
     };
-    let same_generation = status.observed_generation == user.metadata.generation;
+    let is_current = status.observed_generation == user.metadata.generation;
     StatusHints {
         inactive_since: status
             .access_keys
             .iter()
             .filter_map(|key| Some((key.id.clone(), key.inactive_since?)))
             .collect(),
-        // A change of the spec is a new chance.
-        failed_attempts: if same_generation { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 }
-            .max(failed.passes),
-        last_failure: status.last_failure_time.filter(|_| same_generation).max(failed.last),
+        // A changed spec is tried at once.
+        failed_attempts: if is_current { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 }
+            .max(failures.count),
+        last_failure: status.last_failure_time.filter(|_| is_current).max(failures.last),
         last_rotation: status.last_rotation_time,
-        secret_name: cache.untold_secret.clone().or_else(|| status.secret_name.clone()),
+        secret_name: cache.unreported_secret.clone().or_else(|| status.secret_name.clone()),
         user_id: status.user.as_ref().map(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }
