@@ -32,12 +32,12 @@ pub enum ReconcileError {
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
     /// A call to AWS failed.
-    #[error("{error}{}", classify_aws(error, effect.as_ref()).hint)]
+    #[error("{error}{}", classify_aws(error, effect.as_deref()).hint)]
     Aws {
         /// The answer of AWS.
         error: AwsError,
         /// The effect; `None` for reads.
-        effect: Option<Effect>,
+        effect: Option<Box<Effect>>,
     },
     /// A call to the Kubernetes API failed.
     #[error("{0}")]
@@ -99,6 +99,11 @@ impl From<AwsError> for ReconcileError {
 }
 
 impl ReconcileError {
+    /// A failed call of an effect.
+    pub(super) fn of_effect(error: AwsError, effect: Effect) -> Self {
+        Self::Aws { error, effect: Some(Box::new(effect)) }
+    }
+
     /// The one table of errors.
     #[must_use]
     pub fn classify(&self) -> Classification {
@@ -108,7 +113,7 @@ impl ReconcileError {
             Self::WrongAccount(_) => Is::new(Reason::WrongAccount, ErrorClass::Denied),
             Self::NotOwned(_) => Is::new(Reason::NotOwned, ErrorClass::Terminal),
             Self::Invalid(_) => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),
-            Self::Aws { error, effect } => classify_aws(error, effect.as_ref()),
+            Self::Aws { error, effect } => classify_aws(error, effect.as_deref()),
             Self::Cluster(error) => match error.kind {
                 ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
                     Is::new(Reason::Conflict, ErrorClass::Conflict)
@@ -219,7 +224,7 @@ mod tests {
 
     fn failed(kind: AwsErrorKind, effect: Option<Effect>) -> ReconcileError {
         let error = AwsError { operation: "PutUserPolicy", kind, message: "said".to_owned(), request_id: None };
-        ReconcileError::Aws { error, effect }
+        ReconcileError::Aws { error, effect: effect.map(Box::new) }
     }
 
     /// Reason, class and first back-off of every error kind.
@@ -264,7 +269,7 @@ mod tests {
             message: answer.to_owned(),
             request_id: None,
         };
-        let message = ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }.to_string();
+        let message = ReconcileError::of_effect(error, Effect::CreateUser).to_string();
         assert!(message.contains("print it again") && !message.contains("can allow"), "{message}");
     }
 

@@ -102,6 +102,7 @@ pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Resul
 /// Maps a failure to the time of the next try. The status update computed it from the class of every failure
 /// of the reconcile, the number of failures and the plan.
 #[must_use]
+#[allow(clippy::needless_pass_by_value, reason = "the signature that kube's Controller calls")]
 pub fn error_policy(object: Arc<GuardedUser>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let uid = object.0.as_ref().ok().and_then(|user| user.metadata.uid.as_deref()).unwrap_or_default();
     Action::requeue(context.caches.remaining_idle(uid).unwrap_or_else(|| requeue::first_delay(error, uid, &context)))
@@ -152,7 +153,7 @@ async fn reconcile_user(user: &AwsDeployUser, context: &Context) -> Result<Actio
 
     // 7. Update status and Events (IO), after a failure too, and compute the time of the next reconcile.
     let next = Box::pin(reconciliation.update_status(progress)).instrument(trace::step_span("update status")).await;
-    reconciliation.finish(next, started)
+    reconciliation.finish(&next, started)
 }
 
 /// One reconcile under way.
@@ -333,7 +334,7 @@ impl<'a> Reconciliation<'a> {
     }
 
     /// Records the result and returns it: to the cache, the span, the metrics, and the controller.
-    fn finish(self, next: Next, started: Instant) -> Result<Action, ReconcileError> {
+    fn finish(self, next: &Next, started: Instant) -> Result<Action, ReconcileError> {
         let (context, target, decision) = (self.context, self.target, self.decision);
         let error = self.failures.into_iter().next().map(|failure| failure.error);
         let result = error.as_ref().map_or("ok", |error| error.reason().as_str());

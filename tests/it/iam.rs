@@ -126,7 +126,7 @@ pub(crate) async fn groups_are_exactly_the_declared_ones() {
     manual_changes.add_to_group("g", "admins").await.expect("by hand");
     env.until_iam("g", "out of the group", |user| user.groups.len() == 2 && !user.groups.contains("admins")).await;
     let probe = async || {
-        env.events("x").await.into_iter().find(|(_, note)| note.contains("taken out of group admins")).map(drop)
+        env.events("x").await.into_iter().find(|(_, note)| note.contains("removed from group admins")).map(drop)
     };
     eventually("an Event that tells of the drift", probe, || env.log()).await;
     env.until_condition("x", ConditionType::UserSynced, "True", None).await;

@@ -166,7 +166,7 @@ pub(crate) async fn user_deleted_manually_is_recreated_with_a_new_key() {
     assert_eq!(iam.active_keys(), [new.as_str()]);
     assert_eq!(iam.attached.len(), 1);
     let told = env.event("x", Reason::UserRecreated).await;
-    assert!(told.contains("had been deleted in AWS") && told.contains(&iam.id), "{told}");
+    assert!(told.contains("was deleted in AWS") && told.contains(&iam.id), "{told}");
 }
 
 pub(crate) async fn secret_renamed_twice_leaves_no_previous_secret() {

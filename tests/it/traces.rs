@@ -86,10 +86,10 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
         };
         assert_eq!(effect.name, act);
         let pass = up(effect);
-        assert_eq!((pass.name.as_str(), pass.parent_span_id.is_empty()), ("pass", true));
+        assert_eq!((pass.name.as_str(), pass.parent_span_id.is_empty()), ("reconcile", true));
         assert_eq!((pass.attribute("namespace"), pass.attribute("resource")), (env.namespace.as_str(), "x"));
         let steps: Vec<_> = children(&spans, pass).iter().map(|step| step.name.as_str()).collect();
-        for step in ["validate", "observe", "plan", "report"] {
+        for step in ["validate", "observe", "plan", "update status"] {
             assert!(steps.contains(&step), "{step}: {steps:?}");
         }
     }
@@ -101,7 +101,7 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     for failed in [refused, up(refused), up(up(refused))] {
         assert!(failed.error.as_ref().is_some_and(|told| told.contains("AttachUserPolicy")), "{failed:#?}");
     }
-    let sender = &of("pass").resource;
+    let sender = &of("reconcile").resource;
     for (name, value) in [
         ("service.name", "aws-deploy-user-operator"),
         ("service.version", env!("CARGO_PKG_VERSION")),
@@ -123,7 +123,7 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     });
     assert_eq!(counted(told.map(|span| span.name.clone())), counted(written));
     assert!(
-        spans.iter().all(|span| span.name == "pass" || !span.parent_span_id.is_empty()),
+        spans.iter().all(|span| span.name == "reconcile" || !span.parent_span_id.is_empty()),
         "nothing but passes begins a trace"
     );
 
@@ -132,7 +132,7 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     for line in env.log().lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let span = line["span"]["name"].as_str();
-        assert!(span.is_none() || span == Some("pass"), "steps and calls are in no line of the log: {line}");
+        assert!(span.is_none() || span == Some("reconcile"), "steps and calls are in no line of the log: {line}");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Executor<'_> {
-    /// A new password into the Secret, marked pending. May leave a password that AWS does not know yet.
+    /// Writes a new password into the Secret, marked pending. May leave a password that AWS does not have yet.
     pub(super) async fn write_password(&mut self) -> Result<(), ReconcileError> {
         let Some((desired, console)) =
             self.desired.and_then(|desired| desired.console.as_ref().map(|console| (desired, console)))
@@ -44,7 +44,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// The password in the Secret to AWS, then the mark in the Secret. May be repeated with the same password.
+    /// Sets the password of the Secret in AWS, then marks it applied. Idempotent with the same password.
     pub(super) async fn apply_password(&mut self) -> Result<(), ReconcileError> {
         let Some(reset) =
             self.desired.and_then(|desired| desired.console.as_ref()).map(|console| console.reset_required)
@@ -60,20 +60,20 @@ impl Executor<'_> {
             iam.update_login_profile(name, &password, reset).await
         } else {
             match iam.create_login_profile(name, &password, reset).await {
-                // Our own of a moment ago, with the answer lost.
+                // Created by this operator a moment ago; the response was lost.
                 Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => {
                     iam.update_login_profile(name, &password, reset).await
                 }
                 answer => answer,
             }
         };
-        told.map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::ApplyPassword) })?;
+        told.map_err(|error| ReconcileError::of_effect(error, Effect::ApplyPassword))?;
         self.apply_change(String::new(), |user| user.login_profile = Some(true));
         let marked = self.secrets().replace(&held, &console::mark_applied(content)).await?;
         self.set_console(Some(marked));
         let secret =
             self.desired.and_then(|desired| desired.console.as_ref()).map_or("", |console| &console.secret_name);
-        self.record_event(Reason::PasswordSet, format!("the user has a console password; Secret {secret} holds it"));
+        self.record_event(Reason::PasswordSet, format!("set the console password; it is in Secret {secret}"));
         Ok(())
     }
 
@@ -82,7 +82,7 @@ impl Executor<'_> {
         self.iam
             .delete_login_profile(name)
             .await
-            .map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::RemovePassword) })?;
+            .map_err(|error| ReconcileError::of_effect(error, Effect::RemovePassword))?;
         self.apply_change("removed the console password".to_owned(), |user| user.login_profile = Some(false));
         Ok(())
     }

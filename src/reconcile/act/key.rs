@@ -1,4 +1,4 @@
-//! Effects on access keys, and on the journal that holds a key while nobody else does.
+//! Effects on access keys and on the journal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,14 +22,14 @@ use crate::{
     reconcile::{cache::ReconcileCache, error::ReconcileError, observe},
 };
 
-/// With a key in hand a write to Kubernetes is tried this often before the pass gives up.
+/// Attempts to store a new key, which exists nowhere else, before the reconcile fails.
 const JOURNAL_WRITES: u32 = 5;
-/// Pause before the second try; doubles.
+/// Pause before the second attempt; doubles.
 const JOURNAL_PAUSE: Duration = Duration::from_millis(500);
 
 impl Executor<'_> {
-    /// The one dangerous call. May leave an `Intent` journal, with or without a key in IAM that
-    /// nobody holds: after the dwell the fence goes up and the orphan goes.
+    /// Calls `CreateAccessKey` once: it is not idempotent. May leave an `Intent` journal with or without an orphan in IAM, which
+    /// is deleted after the recovery delay.
     pub(super) async fn create_key(
         &mut self,
         known: &[String],
@@ -39,7 +39,7 @@ impl Executor<'_> {
         let iam = &self.iam;
         let journals = JournalStore::new(self.context.client.clone(), self.target);
         let mut journal = Journal {
-            // CreateDate has whole seconds.
+            // `CreateDate` has whole seconds.
             started_at: floor(iam.clock().now()),
             rotate_request: self.desired.and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
             previous_secret: previous_secret.cloned(),
@@ -50,18 +50,18 @@ impl Executor<'_> {
             Ok(made) => made,
             Err(error) => {
                 if error.kind.is_definite() {
-                    // AWS said no, so there is no orphan to wait for. If this fails, the dwell takes over.
+                    // AWS refused, so that there is no orphan to wait for.
                     if let Err(error) = journals.close(&attempt).await {
-                        tracing::warn!(%error, "the journal of a refused attempt stays until the dwell is over");
+                        tracing::warn!(%error, "failed to delete the journal of a refused attempt; it is deleted after the recovery delay");
                     }
                 }
                 let effect = Effect::CreateKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
-                return Err(ReconcileError::Aws { error, effect: Some(effect) });
+                return Err(ReconcileError::of_effect(error, effect));
             }
         };
         journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
         let attempt = self.stage(&journals, &attempt, &journal, &key).await?;
-        tracing::info!(key_id = key.id, "access key made");
+        tracing::info!(key_id = key.id, "created access key");
         self.observed.current.journal = observe::read_journal(&attempt, self.target, self.iam.clock().now());
         self.observed.journal = Some(attempt);
         let made = AccessKey { id: key.id, active: true, created_at };
@@ -69,8 +69,8 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Writes the key into the journal. If the journal is not the one we began any more, the fence
-    /// is up: the key just made is deleted again. If the answer is lost, the key is left to the journal.
+    /// Stores the key in the journal. If another operator replaced the journal (the fence), the new key is deleted. If the
+    /// response is lost, the key is recovered from the journal.
     async fn stage(
         &self,
         journals: &JournalStore<'_>,
@@ -85,31 +85,31 @@ impl Executor<'_> {
                 Err(error) => error,
             };
             if error.kind.is_definite() {
-                // A write whose answer was lost may be the very one that refuses this one.
+                // An earlier write, whose response was lost, may have caused the conflict.
                 if tries > 1
                     && let Some(now) = self.written_down(journals, attempt, &key.id, &error).await?
                 {
                     return Ok(now);
                 }
-                tracing::warn!(%error, key_id = key.id, "the journal refuses the new key; it is deleted again");
+                tracing::warn!(%error, key_id = key.id, "journal was replaced; deleting the new access key");
                 self.undo(&key.id).await?;
                 return Err(ReconcileError::Undone(key.id.clone()));
             }
             if tries >= JOURNAL_WRITES {
                 return Err(error.into());
             }
-            tracing::warn!(%error, tries, "the new key could not be written down; trying again");
+            tracing::warn!(%error, tries, "failed to store the new access key; retrying");
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
         unreachable!("the loop ends by returning")
     }
 
-    /// Whether an earlier write, whose answer was lost, has written the key down. If so, another copy of
-    /// the operator may have gone on from there, and published the key: it is not ours to delete any more.
+    /// The journal if an earlier write, whose response was lost, stored the key. Another replica may have published the key since:
+    /// then it must not be deleted.
     ///
     /// # Errors
-    /// With the refusal when the key is looked after by others, or when that cannot be known.
+    /// The conflict, when another replica has the key or when that cannot be determined.
     async fn written_down(
         &self,
         journals: &JournalStore<'_>,
@@ -124,7 +124,7 @@ impl Executor<'_> {
                 Ok((true, _)) | Err(_) => Err(refusal.clone().into()),
             };
         }
-        // The attempt is over. Had it used the key, the key would have got its tag before.
+        // The attempt ended. A published key was tagged before that.
         let user = self.iam.get_user(&self.target.user_name).await?;
         if user.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
     }
@@ -136,7 +136,7 @@ impl Executor<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
                 Err(error) => {
-                    tracing::warn!(%error, tries, key_id, "the undone key could not be deleted; trying again");
+                    tracing::warn!(%error, tries, key_id, "failed to delete the unpublished access key; retrying");
                 }
             }
             tokio::time::sleep(pause).await;
@@ -147,7 +147,7 @@ impl Executor<'_> {
 
     pub(super) async fn verify(&mut self, key_id: &str, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
         let Some(key) = self.observed.journal.as_ref().and_then(|attempt| attempt.staged_key(key_id)) else {
-            // A journal without the key it names: nothing can become of it.
+            // The journal lacks the key that it names.
             return self.abandon(&[key_id.to_owned()]).await;
         };
         let iam = &self.iam;
@@ -157,7 +157,7 @@ impl Executor<'_> {
         if let KeyVerification::Accepted(bearer) = &answer
             && !accepted
         {
-            tracing::warn!(key_id, bearer, arn, "STS takes the bearer of the new key for somebody else");
+            tracing::warn!(key_id, bearer, arn, "STS returned another caller identity for the new access key");
         }
         let before = cache.verification.take().filter(|seen| seen.key_id == key_id).map_or(0, |seen| seen.successes);
         let successes = if accepted { before + 1 } else { 0 };
@@ -264,17 +264,17 @@ fn because(why: RetireReason) -> &'static str {
     match why {
         RetireReason::OverlapEnded => "its overlap is over",
         RetireReason::HoldExpired => {
-            "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Who uses it is refused from now on and has to read the Secret anew"
+            "overlap and holdWhileUsed are over; AWS still sees it used, or does not say. Programs that still use it are refused from now on and have to read the Secret again"
         }
         RetireReason::RolloutTimedOut => {
-            "its overlap and the operator's --restart-hold are over, or the next rotation is due; workloads of accessKey.restart are not rolled out with the key after it, and pods that still hold it are refused from now on"
+            "its overlap and the operator's --restart-hold are over, or the next rotation is due; workloads of accessKey.restart are not rolled out with the new key, and pods that still use this one are refused from now on"
         }
         RetireReason::Quarantined => "AWS quarantines the user: others may know the key",
-        RetireReason::FreesSlot => "its value is lost and its slot is needed",
+        RetireReason::FreesSlot => "its secret is lost and its slot is needed",
         RetireReason::Suspended => "spec.suspend",
-        RetireReason::RemovedFromSpec => "no access key is declared any more",
-        RetireReason::Orphan => "it belonged to an attempt that was cut off; nobody held its secret",
+        RetireReason::RemovedFromSpec => "the spec declares no access key",
+        RetireReason::Orphan => "it belonged to an interrupted attempt and was never published",
         RetireReason::Cleanup => "the resource is being deleted",
-        RetireReason::Revoked => "no class allows it any more",
+        RetireReason::Revoked => "no class allows the resource",
     }
 }

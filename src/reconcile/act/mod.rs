@@ -86,14 +86,14 @@ impl<'a> Executor<'a> {
     async fn perform(&mut self, effect: &Effect, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
         let iam = &Arc::clone(&self.iam);
         let name = &self.target.user_name.clone();
-        let aws = |error| ReconcileError::Aws { error, effect: Some(effect.clone()) };
+        let aws = |error| ReconcileError::of_effect(error, effect.clone());
         match effect {
             Effect::AddFinalizer => self.add_finalizer().await?,
             Effect::CreateUser => self.create_user().await?,
             Effect::AdoptUser(losses) => self.adopt(losses).await?,
             Effect::TagUser(tags) => {
                 iam.tag_user(name, tags).await.map_err(aws)?;
-                let changed = format!("tags set: {}", list(tags.keys()));
+                let changed = format!("set tags {}", list(tags.keys()));
                 self.apply_change(changed, |user| set_tags(user, tags));
             }
             Effect::UntagUser(keys) => self.untag_user(keys).await.map_err(aws)?,
@@ -125,7 +125,7 @@ impl<'a> Executor<'a> {
             Effect::RemoveFromGroup(group) => {
                 iam.remove_from_group(name, group).await.map_err(aws)?;
                 self.apply_grants_change(format!("removed from group {group}"), |grants| {
-                    _ = grants.groups.remove(group)
+                    _ = grants.groups.remove(group);
                 });
             }
             Effect::PutBoundary(arn) => {
@@ -231,7 +231,7 @@ impl<'a> Executor<'a> {
     }
 
     fn owner_reference(&self) -> OwnerReference {
-        // Name and UID are there: `Target::from_resource` has asked for them.
+        // `Target::from_resource` requires name and UID.
         self.user.controller_owner_ref(&()).unwrap_or_default()
     }
 }
@@ -240,7 +240,7 @@ fn ignore_not_found<T: Default>(error: ClusterError) -> Result<T, ClusterError> 
     if error.kind == ClusterErrorKind::NotFound { Ok(T::default()) } else { Err(error) }
 }
 
-/// Whole seconds, as IAM and our annotations have them.
+/// Whole seconds, the resolution of IAM and of the operator's annotations.
 fn floor(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

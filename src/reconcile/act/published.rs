@@ -12,8 +12,8 @@ use crate::{
 };
 
 impl Executor<'_> {
-    /// Conditional on the Secret as this pass has read it. May leave a published key without its
-    /// tag and with its journal: the next pass tags it and closes the journal.
+    /// Writes the key, conditional on the Secret as this reconcile read it. May leave a published key without its tag and with
+    /// its journal: the next reconcile tags it and deletes the journal.
     pub(super) async fn publish(
         &mut self,
         key_id: &str,
@@ -36,7 +36,7 @@ impl Executor<'_> {
         publication.previous.remove(&self.target.secret_name);
         publication.rotate_honoured = journal.and_then(|journal| journal.rotate_request);
         publication.restarts = plan::required_restarts(desired, &self.observed.current);
-        // Rounded up: an overlap is never shorter than declared.
+        // Rounded up, so that an overlap is never shorter than declared.
         publication.published_at = floor(self.iam.clock().now()) + jiff::SignedDuration::from_secs(1);
         self.write_secret(desired, &key, &publication).await?;
         let Some(until) = desired.key.as_ref().map(|key| key.overlap) else { return Ok(()) };
@@ -46,7 +46,7 @@ impl Executor<'_> {
             .user()
             .map_or(0, |user| user.keys.iter().filter(|other| other.active && other.id != key_id).count());
         let overlap = if old > 0 {
-            format!("; the key before stays valid for {}", crate::api::duration::humanize(until))
+            format!("; the previous key stays valid for {}", crate::api::duration::humanize(until))
         } else {
             String::new()
         };
@@ -82,12 +82,12 @@ impl Executor<'_> {
         self.write_secret(desired, &key, &secret::read_publication(&content)).await?;
         self.record_event(
             Reason::SecretRepaired,
-            format!("Secret {} was written again as declared; its access key is the same", self.target.secret_name),
+            format!("Secret {} was rewritten as declared with the same access key", self.target.secret_name),
         );
         Ok(())
     }
 
-    /// Moves the Secret's resourceVersion and writes down why.
+    /// Changes the resourceVersion of the Secret, so that a paused publisher fails, and records the abandoned attempt.
     pub(super) async fn touch(&mut self) -> Result<(), ReconcileError> {
         let (Some(held), Some(attempt)) = (&self.observed.published, &self.observed.journal) else { return Ok(()) };
         let mut content = held.content();
@@ -102,7 +102,7 @@ impl Executor<'_> {
         let recorded = self.observed.current.published().and_then(|facts| facts.previous.get(name));
         if let Some(old) = secrets.get(name).await?
             && old.ownership_conflict(&self.target.owner.uid).is_none()
-            // The name may have been used again since, for another key or for a password.
+            // The name may be in use again, for another key or for a password.
             && old.content().annotations.get(well_known::ANNOTATION_KEY_ID) == recorded
         {
             secrets.delete(&old).await?;

@@ -1,4 +1,4 @@
-//! Effects on workloads. What goes wrong with one of them is a fact about it, not a failure of the pass.
+//! Effects on workloads. A workload that cannot be restarted is an observation, not a failure of the reconcile.
 
 use futures::future::join_all;
 
@@ -14,8 +14,8 @@ use crate::{
     reconcile::error::ReconcileError,
 };
 
-/// The status of a workload is written often, and a restart only on what was read: it is tried again so many times.
-const TRIES: u32 = 5;
+/// Attempts to restart a workload: its status is written often, and the write is conditional.
+const MAX_ATTEMPTS: u32 = 5;
 
 impl Executor<'_> {
     pub(super) async fn read_workloads(&mut self, targets: &[RestartTarget]) {
@@ -31,11 +31,11 @@ impl Executor<'_> {
         }
     }
 
-    /// May leave a workload that was restarted, and nothing that says so but its own annotation: the next pass finds it.
+    /// May leave a restarted workload that only its own annotation records: the next reconcile observes it.
     pub(super) async fn restart(&mut self, target: &RestartTarget, key_id: &str) -> Result<(), ReconcileError> {
         let workloads = self.workloads();
         let mut refusal = None;
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let seen = match workloads.get(target).await {
                 Ok(None) => ObservedWorkload::Missing,
                 Err(error) => self.unseen(&error),
@@ -43,8 +43,8 @@ impl Executor<'_> {
                     ObservedWorkload::Found(found.workload)
                 }
                 Ok(Some(found)) => {
-                    // After the workload was read: who has published another key since, and restarted the workload
-                    // for it, has changed the workload too, and is not overruled.
+                    // Checked after the workload was read: another replica that published a newer key since has changed the
+                    // workload too, so that this write conflicts.
                     self.still_asks_for(target, key_id).await?;
                     match workloads.restart(target, &found, key_id).await {
                         Ok(restarted) => {
@@ -71,14 +71,14 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// Why a restart that is no failure of the pass is none at all.
+    /// The reason of a restart that did not happen.
     pub(in crate::reconcile) fn failed_restart(&self, effect: &Effect) -> Option<Reason> {
         let Effect::RestartWorkload(target, _) = effect else { return None };
         let found = matches!(self.observed.current.workloads.get(target), Some(ObservedWorkload::Found(_)));
         (!found).then_some(Reason::RestartFailed)
     }
 
-    /// The published Secret still is what this pass decided on.
+    /// Checks that the published Secret still is the one that the plan was made for.
     async fn still_asks_for(&self, target: &RestartTarget, key_id: &str) -> Result<(), ReconcileError> {
         let name = &self.target.secret_name;
         let now = self.secrets().get(name).await?.map(|held| {
@@ -91,12 +91,12 @@ impl Executor<'_> {
         Err(ClusterError {
             action: format!("restart {target}"),
             kind: ClusterErrorKind::Conflict,
-            message: format!("Secret {name} was changed meanwhile"),
+            message: format!("Secret {name} has changed since it was read"),
         }
         .into())
     }
 
-    /// On condition that the Secret is as this pass has read it.
+    /// Conditional on the Secret as this reconcile read it.
     pub(super) async fn note_restarts(&mut self, restarts: &Restarts) -> Result<(), ReconcileError> {
         let (Some(desired), Some(held)) = (self.desired, &self.observed.published) else { return Ok(()) };
         let content = held.content();
@@ -107,15 +107,15 @@ impl Executor<'_> {
     }
 
     fn unseen(&self, error: &ClusterError) -> ObservedWorkload {
-        tracing::warn!(%error, "a workload cannot be restarted");
-        // RBAC says no in these words; a policy or a webhook has its own.
-        let no_right = error.message.contains(" cannot ") && error.message.contains(" resource ");
+        tracing::warn!(%error, "failed to restart workload");
+        // RBAC refuses in these words; admission policies and webhooks use others.
+        let is_rbac = error.message.contains(" cannot ") && error.message.contains(" resource ");
         match error.kind {
-            ClusterErrorKind::Forbidden if no_right => ObservedWorkload::Forbidden(
+            ClusterErrorKind::Forbidden if is_rbac => ObservedWorkload::Forbidden(
                 self.context.access.restart_access_denied(&self.target.owner.namespace, &error.message).message,
             ),
             ClusterErrorKind::Forbidden => {
-                ObservedWorkload::Forbidden(format!("it may not be restarted: {}", error.message))
+                ObservedWorkload::Forbidden(format!("admission refuses the restart: {}", error.message))
             }
             _ => ObservedWorkload::Failed(error.to_string()),
         }

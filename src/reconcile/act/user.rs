@@ -1,4 +1,4 @@
-//! Effects on the IAM user, beside the writes of one line.
+//! Effects on the IAM user.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Executor<'_> {
-    /// May leave a user that carries our marks: the next pass knows it as ours.
+    /// May leave a user with the ownership tags: the next reconcile recognises it.
     pub(super) async fn create_user(&mut self) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
@@ -26,16 +26,16 @@ impl Executor<'_> {
             .await
         {
             Ok(user) => user,
-            Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => return Err(self.taken(error).await),
-            Err(error) => return Err(ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }),
+            Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => {
+                return Err(self.name_is_taken(error).await);
+            }
+            Err(error) => return Err(ReconcileError::of_effect(error, Effect::CreateUser)),
         };
         let again = self.observed.current.hints.user_id.as_ref().is_some_and(|id| *id != user.id);
         if again {
-            // A reason of its own: Events of one reason are counted, and only the first one's words are kept.
-            let note = format!(
-                "the IAM user {} had been deleted in AWS; it was created again (new id {})",
-                user.name, user.id
-            );
+            // A reason of its own: the API server counts Events of one reason and keeps the first note only.
+            let note =
+                format!("the IAM user {} was deleted in AWS and is created again (new id {})", user.name, user.id);
             self.events.push(PendingEvent { reason: Reason::UserRecreated, note, warning: true });
         } else {
             self.record_event(Reason::UserCreated, format!("the IAM user {} was created", user.arn));
@@ -44,35 +44,35 @@ impl Executor<'_> {
         Ok(())
     }
 
-    /// All marks in one call: a user is ours or it is not. The consent is taken off afterwards, with the other tags.
+    /// Writes all ownership tags in one call, so that a user is never half owned. The consent tag is removed afterwards.
     pub(super) async fn adopt(&mut self, losses: &[String]) -> Result<(), ReconcileError> {
         let Some(user) = self.observed.current.user().cloned() else { return Ok(()) };
         self.check_secret_access().await?;
         let keys = user.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join(", ");
         let (losses, warning) = (losses.join("; "), !losses.is_empty());
         let note = format!(
-            "the IAM user {} is about to be adopted. It loses what is not declared: {}. Access keys that stay and are left alone: {}",
+            "the IAM user {} is about to be adopted. It loses what is not declared: {}. Access keys that are kept and never changed: {}",
             user.arn,
             if warning { &losses } else { "nothing" },
             if keys.is_empty() { "none" } else { &keys },
         );
-        // Events end at a kilobyte.
-        tracing::info!(user = user.arn, losses, keys, "about to be adopted");
-        // Before the first write, not with the report of the pass: whoever watches can still know what there was.
+        // Events hold one kilobyte.
+        tracing::info!(user = user.arn, losses, keys, "adopting IAM user");
+        // Published before the first write, so that the previous state is on record.
         self.context.events.publish(&self.user, &PendingEvent { reason: Reason::UserAdoptable, note, warning }).await;
         let marks = self.target.owner.tags();
         self.iam
             .tag_user(&user.name, &marks)
             .await
-            .map_err(|error| ReconcileError::Aws { error, effect: Some(Effect::AdoptUser(Vec::new())) })?;
+            .map_err(|error| ReconcileError::of_effect(error, Effect::AdoptUser(Vec::new())))?;
         self.apply_change(String::new(), |user| set_tags(user, &marks));
         self.record_event(Reason::UserAdopted, format!("the IAM user {} was adopted", user.arn));
         Ok(())
     }
 
-    /// IAM has a user of this name although it did not show us one: a name that differs in case, or
-    /// one made a moment ago, by ourselves perhaps with the answer lost.
-    async fn taken(&self, error: AwsError) -> ReconcileError {
+    /// IAM has a user of this name that `GetUser` did not show: its name differs in case, or it was created a moment ago, possibly
+    /// by this operator with the response lost.
+    async fn name_is_taken(&self, error: AwsError) -> ReconcileError {
         let standing = match (self.iam.find_user_ignoring_case(&self.target.user_name).await, self.desired) {
             (Ok(Some(user)), Some(desired)) => {
                 Some(plan::evaluate_claim(self.target, desired.adoption, &desired.path, &user))
@@ -81,23 +81,24 @@ impl Executor<'_> {
         };
         match standing {
             Some(Claim::NotOwned(note)) => ReconcileError::NotOwned(note.message),
-            // The next pass sees it.
-            Some(Claim::Owned | Claim::Adoptable) | None => {
-                ReconcileError::Aws { error, effect: Some(Effect::CreateUser) }
-            }
+            // The next reconcile observes it.
+            Some(Claim::Owned | Claim::Adoptable) | None => ReconcileError::of_effect(error, Effect::CreateUser),
         }
     }
 
     pub(super) async fn untag_user(&mut self, keys: &BTreeSet<String>) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
         iam.untag_user(name, keys).await?;
-        let of_keys = keys.iter().any(|key| key.starts_with(&key_tag("")));
-        let changed = if of_keys { String::new() } else { format!("tags removed: {}", list(keys)) };
+        let are_key_tags = keys.iter().any(|key| key.starts_with(&key_tag("")));
+        let changed = if are_key_tags { String::new() } else { format!("removed tags {}", list(keys)) };
         self.apply_change(changed, |user| user.tags.retain(|key, _| !keys.contains(key)));
         if self.desired.is_none() {
-            // Without our marks it is nobody's user: retained.
-            self.record_event(Reason::UserRetained, format!("the IAM user {name} was left in AWS without our marks"));
-            self.left_behind();
+            // Without ownership tags the user is retained.
+            self.record_event(
+                Reason::UserRetained,
+                format!("the IAM user {name} was retained in AWS without ownership tags"),
+            );
+            self.user_removed();
         }
         Ok(())
     }
@@ -117,18 +118,18 @@ impl Executor<'_> {
         Ok(())
     }
 
-    pub(super) async fn remove_deletion_blocker(&mut self, leftover: &DeletionBlocker) -> Result<(), AwsError> {
+    pub(super) async fn remove_deletion_blocker(&mut self, blocker: &DeletionBlocker) -> Result<(), AwsError> {
         let (iam, name) = (&self.iam, &self.target.user_name);
-        iam.remove_deletion_blocker(name, leftover).await?;
-        tracing::info!(user = name, %leftover, "removed");
+        iam.remove_deletion_blocker(name, blocker).await?;
+        tracing::info!(user = name, %blocker, "removed deletion blocker");
         self.apply_change(String::new(), |user| {
-            user.deletion_blockers.iter_mut().for_each(|all| all.retain(|other| other != leftover));
+            user.deletion_blockers.iter_mut().for_each(|all| all.retain(|other| other != blocker));
         });
         Ok(())
     }
 
-    /// There is no user of ours any more, by our own doing.
-    fn left_behind(&mut self) {
+    /// Records that this reconcile removed the user.
+    fn user_removed(&mut self) {
         self.observed.current.iam = CurrentUser::Absent;
         self.observed.current.user_absence = Some(UserAbsence::Removed);
     }
@@ -142,15 +143,15 @@ impl Executor<'_> {
                     Reason::UserDeleted,
                     format!("the IAM user {name} was deleted with its keys and policies"),
                 );
-                self.left_behind();
+                self.user_removed();
                 Ok(())
             }
-            // It was seen a moment ago. One of the two answers is old.
+            // It was observed a moment ago: one of the two answers is stale.
             Ok(false) => {
                 self.observed.current.iam = CurrentUser::Absent;
                 Ok(())
             }
-            // More hangs on the user than is declared: look for it, once, and go on with what is found.
+            // More is attached to the user than is declared: read it once, and continue with that.
             Err(error)
                 if error.kind == AwsErrorKind::DeleteConflict
                     && self.observed.current.user().is_some_and(|user| user.deletion_blockers.is_none()) =>
@@ -158,7 +159,7 @@ impl Executor<'_> {
                 self.apply_change(String::new(), |user| user.grants = None);
                 Ok(())
             }
-            Err(error) => Err(ReconcileError::Aws { error, effect: Some(Effect::DeleteUser) }),
+            Err(error) => Err(ReconcileError::of_effect(error, Effect::DeleteUser)),
         }
     }
 }

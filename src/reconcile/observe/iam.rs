@@ -51,8 +51,8 @@ impl IamReader<'_> {
                 };
             }
             (Freshness::Cached, Some(cached)) if settings.is_fresh(&cached, &self.target.owner.uid) => Some(cached),
-            (Freshness::Cached, Some(cached)) => self.from_account_details(Known::from_cache(cached)).await?,
-            (Freshness::Cached, None) if !observed_before => self.from_account_details(self.from_status()).await?,
+            (Freshness::Cached, Some(cached)) => self.listed_user(Known::from_cache(cached)).await?,
+            (Freshness::Cached, None) if !observed_before => self.listed_user(self.reported_user()).await?,
             _ => None,
         };
         if let Some(usable) = usable
@@ -79,7 +79,7 @@ impl IamReader<'_> {
     }
 
     /// The user as the listing of the account has it, if it is the one that was known before.
-    async fn from_account_details(&self, before: Option<Known>) -> Result<Option<CachedIam>, ReconcileError> {
+    async fn listed_user(&self, before: Option<Known>) -> Result<Option<CachedIam>, ReconcileError> {
         let Some(before) = before.filter(|_| self.context.settings.account_details) else { return Ok(None) };
         let since = before.since.max(self.context.settings.oldest_listing());
         let is_ours = |tags: &_| self.target.owner.is_in_same_cluster(tags);
@@ -104,7 +104,7 @@ impl IamReader<'_> {
     }
 
     /// What the status reports of a resource that was Ready.
-    fn from_status(&self) -> Option<Known> {
+    fn reported_user(&self) -> Option<Known> {
         let status = self.user.status.as_ref().filter(|_| status::was_ready(self.user))?;
         let keys = status.access_keys.iter().map(|key| {
             Some(AccessKey { id: key.id.clone(), active: key.inactive_since.is_none(), created_at: key.created_at? })

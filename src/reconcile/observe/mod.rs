@@ -155,13 +155,14 @@ async fn observe(
     let declared = desired.map(|desired| &desired.secret);
     let (published_secret, published) = match published {
         None => (PublishedSecret::Missing, None),
-        Some(secret) => match secret.ownership_conflict(uid) {
-            Some(owner) => (PublishedSecret::Foreign(owner), None),
-            None => {
+        Some(secret) => {
+            if let Some(owner) = secret.ownership_conflict(uid) {
+                (PublishedSecret::Foreign(owner), None)
+            } else {
                 let facts = secret::read_facts(&secret.content(), secret.is_immutable(), declared);
                 (PublishedSecret::Ours(facts), Some(secret))
             }
-        },
+        }
     };
     let (journal_secret, journal) = match journal {
         None => (JournalSecret::None, None),
