@@ -1,14 +1,14 @@
-//! What the Service Authorization Reference of IAM says of each action: the resource that it is authorised on, and the
-//! condition keys that a request of it has.
+//! The Service Authorization Reference of IAM: for each action, the resource type that it is authorized on and the
+//! condition keys of its requests.
 
 use std::collections::BTreeMap;
 
 use super::condition::Context;
 
-/// What an action is authorised on.
+/// The resource type that an action is authorized on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource {
-    /// No resource in particular: `*`.
+    /// No specific resource: `*`.
     Any,
     /// A user.
     User,
@@ -23,7 +23,7 @@ pub enum Resource {
 }
 
 impl Resource {
-    /// How the name in the ARN begins.
+    /// The prefix of the resource part of the ARN.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
@@ -37,26 +37,26 @@ impl Resource {
     }
 }
 
-/// One action.
+/// An action with its resource type and condition keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Action {
-    /// With its service, as `iam:GetUser`.
+    /// The name with the service prefix, for example `iam:GetUser`.
     pub name: &'static str,
-    /// What it is authorised on.
+    /// The resource type that the action is authorized on.
     pub resource: Resource,
-    /// Condition keys of the action itself. Those of the resource, its tags, come on top.
+    /// Condition keys of the action itself, without the tags of the resource.
     pub keys: &'static [&'static str],
 }
 
-/// The boundary that a user has, or that the request sets.
+/// The permissions boundary of the user, or the one that the request sets.
 pub const BOUNDARY: &str = "iam:PermissionsBoundary";
-/// The managed policy that the request speaks of.
+/// The managed policy named in the request.
 pub const POLICY_ARN: &str = "iam:PolicyARN";
 /// The keys of the tags in the request.
 pub const TAG_KEYS: &str = "aws:TagKeys";
-/// One tag in the request; its key follows.
+/// Prefix of the condition key for one tag in the request; the tag key follows.
 pub const REQUEST_TAG: &str = "aws:RequestTag/";
-/// One tag of the resource; its key follows. IAM knows it by both names.
+/// Prefixes of the condition key for one tag of the resource; the tag key follows. IAM accepts both.
 pub const RESOURCE_TAG: [&str; 2] = ["iam:ResourceTag/", "aws:ResourceTag/"];
 
 const ACTIONS: &[Action] = &[
@@ -113,14 +113,14 @@ const fn on(resource: Resource, name: &'static str, keys: &'static [&'static str
     Action { name, resource, keys }
 }
 
-/// What is known of an action; names are compared without regard to case.
+/// The entry of an action; names are compared ignoring case.
 #[must_use]
 pub fn action(name: &str) -> Option<&'static Action> {
     ACTIONS.iter().find(|action| action.name.eq_ignore_ascii_case(name))
 }
 
 impl Action {
-    /// Whether requests of this action have the condition key.
+    /// Whether requests of this action carry the condition key.
     #[must_use]
     pub fn has_condition_key(&self, key: &str) -> bool {
         let own = self.keys.iter().any(|known| match known.strip_suffix('/') {
@@ -134,7 +134,7 @@ impl Action {
     }
 }
 
-/// What is asked of a policy.
+/// A request to authorize: action, resource and condition keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     pub(super) action: String,
@@ -143,23 +143,23 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of an action on a resource. Condition keys that the action does not know are left out, as AWS does.
-    /// The error says that the action, or this kind of resource for it, is not known here.
+    /// A request for an action on a resource. Condition keys that the action does not support are dropped, as AWS does.
+    /// The error says that the action is not in this table, or is not authorized on this resource type.
     pub fn new<'a>(
         name: &str,
         resource: &str,
         context: impl IntoIterator<Item = (&'a str, Vec<String>)>,
     ) -> Result<Self, String> {
-        let known = action(name).ok_or_else(|| format!("the action {name} is not known here"))?;
-        let fits = match known.resource {
+        let known = action(name).ok_or_else(|| format!("the action {name} is not supported"))?;
+        let applies = match known.resource {
             Resource::Any => resource == "*",
             kind => resource
                 .splitn(6, ':')
                 .nth(5)
                 .is_some_and(|part| part.strip_prefix(kind.kind()).is_some_and(|rest| rest.starts_with('/'))),
         };
-        if !fits {
-            return Err(format!("{name} is not authorised on {resource}"));
+        if !applies {
+            return Err(format!("{name} is not authorized on {resource}"));
         }
         let context: BTreeMap<_, _> = context
             .into_iter()

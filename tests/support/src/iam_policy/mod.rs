@@ -1,12 +1,14 @@
-//! IAM policies, weighed as AWS weighs them: the part of its policy language that identity policies of IAM itself need.
-//! Pure, and strict: what it does not know is an error when a policy is read, never a silent yes or no.
+//! Evaluation of IAM identity policies: the part of the policy language that policies for IAM actions need.
 //!
-//! - An explicit Deny wins, and what nothing allows is denied.
-//! - Actions and condition keys are compared without regard to case, resources with it.
-//! - `*` and `?` in an ARN stay within the part between two colons; only the last part, the name, may hold more colons.
-//! - A condition on a key that the request does not have is not met, unless its operator says "not", or `IfExists`.
+//! The evaluator does no I/O. [`Policy::parse`] rejects every element that it does not support, so that an evaluation
+//! never silently allows or denies.
 //!
-//! [`Request::new`] knows what each action of IAM is authorised on, and with which condition keys ([`authorization_reference`]).
+//! - An explicit deny overrides every allow; without an allow the request is implicitly denied.
+//! - Actions and condition keys are compared ignoring case, resources are case-sensitive.
+//! - `*` and `?` in an ARN match within one part between two colons; only the last part, the name, may contain colons.
+//! - A condition on a key that the request does not carry is not met, except for `Not` operators and `IfExists`.
+//!
+//! [`Request::new`] takes the resource type and the condition keys of each action from [`authorization_reference`].
 
 pub mod authorization_reference;
 mod condition;
@@ -27,14 +29,14 @@ pub struct Policy {
     statements: Vec<Statement>,
 }
 
-/// What came of a request.
+/// The result of evaluating a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// A statement allows it and none denies it.
+    /// A statement allows the request and none denies it.
     Allowed,
-    /// Nothing allows it.
+    /// No statement allows the request.
     ImplicitDeny,
-    /// The statement with this `Sid` denies it.
+    /// The statement with this `Sid` denies the request.
     ExplicitDeny(String),
 }
 
@@ -42,28 +44,28 @@ pub enum Decision {
 struct Statement {
     sid: String,
     allow: bool,
-    actions: Scope,
-    resources: Scope,
+    actions: PatternSet,
+    resources: PatternSet,
     conditions: Vec<Condition>,
 }
 
-/// What a statement speaks of: these, or all but these.
+/// The patterns of `Action` or `Resource`, or of their `Not` forms.
 #[derive(Clone, Debug)]
-enum Scope {
+enum PatternSet {
     Only(Vec<String>),
-    AllBut(Vec<String>),
+    AllExcept(Vec<String>),
 }
 
-impl Scope {
-    fn covers(&self, fits: impl Fn(&str) -> bool) -> bool {
+impl PatternSet {
+    fn covers(&self, matches: impl Fn(&str) -> bool) -> bool {
         match self {
-            Self::Only(patterns) => patterns.iter().any(|pattern| fits(pattern)),
-            Self::AllBut(patterns) => !patterns.iter().any(|pattern| fits(pattern)),
+            Self::Only(patterns) => patterns.iter().any(|pattern| matches(pattern)),
+            Self::AllExcept(patterns) => !patterns.iter().any(|pattern| matches(pattern)),
         }
     }
 }
 
-/// Asks several policies of one identity together.
+/// Evaluates all policies of one identity together.
 #[must_use]
 pub fn evaluate(policies: &[Policy], request: &Request) -> Decision {
     let mut allowed = false;
@@ -79,11 +81,11 @@ pub fn evaluate(policies: &[Policy], request: &Request) -> Decision {
 }
 
 impl Policy {
-    /// Reads a document. The error says what AWS would refuse, or what is not known here.
+    /// Parses a document. The error names the element that AWS would reject or that is not supported.
     pub fn parse(document: &Value) -> Result<Self, String> {
         let fields = object(document, "a policy", &["Version", "Id", "Statement"])?;
         if fields.get("Version") != Some(&Value::from("2012-10-17")) {
-            return Err("Version has to be 2012-10-17".to_owned());
+            return Err("Version must be 2012-10-17".to_owned());
         }
         let statements = match fields.get("Statement") {
             Some(Value::Array(statements)) => statements.iter().map(Statement::parse).collect::<Result<Vec<_>, _>>()?,
@@ -99,7 +101,7 @@ impl Policy {
         Ok(Self { statements })
     }
 
-    /// Asks this policy alone.
+    /// Evaluates this policy alone.
     #[must_use]
     pub fn evaluate(&self, request: &Request) -> Decision {
         evaluate(std::slice::from_ref(self), request)
@@ -112,18 +114,18 @@ impl Statement {
         let fields = object(statement, "a statement", &ELEMENTS)?;
         let sid = fields.get("Sid").map_or(Some(""), Value::as_str).unwrap_or("?").to_owned();
         if !sid.chars().all(|c| c.is_ascii_alphanumeric()) {
-            return Err("a Sid has letters and digits only".to_owned());
+            return Err("a Sid may contain letters and digits only".to_owned());
         }
         let allow = match fields.get("Effect").and_then(Value::as_str) {
             Some("Allow") => true,
             Some("Deny") => false,
             other => return Err(format!("{sid}: Effect is {other:?}")),
         };
-        let actions = scope(fields, "Action", "NotAction").map_err(|error| format!("{sid}: {error}"))?;
-        let resources = scope(fields, "Resource", "NotResource").map_err(|error| format!("{sid}: {error}"))?;
-        let (Scope::Only(arns) | Scope::AllBut(arns)) = &resources;
+        let actions = pattern_set(fields, "Action", "NotAction").map_err(|error| format!("{sid}: {error}"))?;
+        let resources = pattern_set(fields, "Resource", "NotResource").map_err(|error| format!("{sid}: {error}"))?;
+        let (PatternSet::Only(arns) | PatternSet::AllExcept(arns)) = &resources;
         if let Some(arn) = arns.iter().find(|arn| *arn != "*" && !arn.starts_with("arn:")) {
-            return Err(format!("{sid}: {arn} is no ARN"));
+            return Err(format!("{sid}: {arn} is not an ARN"));
         }
         let conditions = Condition::parse_all(fields.get("Condition")).map_err(|error| format!("{sid}: {error}"))?;
         Ok(Self { sid, allow, actions, resources, conditions })
@@ -131,36 +133,36 @@ impl Statement {
 
     fn matches(&self, request: &Request) -> bool {
         let action = request.action.to_lowercase();
-        self.actions.covers(|pattern| pattern::fits(&pattern.to_lowercase(), &action))
+        self.actions.covers(|pattern| pattern::matches(&pattern.to_lowercase(), &action))
             && self.resources.covers(|pattern| pattern == "*" || pattern::matches_arn(pattern, &request.resource))
-            && self.conditions.iter().all(|condition| condition.holds(&request.context))
+            && self.conditions.iter().all(|condition| condition.is_met(&request.context))
     }
 }
 
 fn object<'a>(value: &'a Value, what: &str, known: &[&str]) -> Result<&'a Map<String, Value>, String> {
-    let fields = value.as_object().ok_or_else(|| format!("{what} is no object"))?;
+    let fields = value.as_object().ok_or_else(|| format!("{what} is not an object"))?;
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(format!("{what} with {name} is not known here")),
+        Some(name) => Err(format!("{what} with {name} is not supported")),
         None => Ok(fields),
     }
 }
 
-fn scope(fields: &Map<String, Value>, only: &str, all_but: &str) -> Result<Scope, String> {
-    match (fields.get(only), fields.get(all_but)) {
-        (Some(patterns), None) => Ok(Scope::Only(texts(patterns)?)),
-        (None, Some(patterns)) => Ok(Scope::AllBut(texts(patterns)?)),
-        _ => Err(format!("either {only} or {all_but}")),
+fn pattern_set(fields: &Map<String, Value>, only: &str, all_except: &str) -> Result<PatternSet, String> {
+    match (fields.get(only), fields.get(all_except)) {
+        (Some(patterns), None) => Ok(PatternSet::Only(strings(patterns)?)),
+        (None, Some(patterns)) => Ok(PatternSet::AllExcept(strings(patterns)?)),
+        _ => Err(format!("exactly one of {only} and {all_except} is required")),
     }
 }
 
-/// One text or a list of them, without variables: those would need to know more of the caller.
-fn texts(value: &Value) -> Result<Vec<String>, String> {
+/// One string or a list of strings. Policy variables are rejected: a [`Request`] carries no facts about the caller.
+fn strings(value: &Value) -> Result<Vec<String>, String> {
     let values = value.as_array().map_or_else(|| std::slice::from_ref(value), Vec::as_slice);
-    let texts: Option<Vec<String>> = values.iter().map(|value| value.as_str().map(str::to_owned)).collect();
-    let texts = texts.ok_or_else(|| format!("{value} is no text"))?;
-    match texts.iter().find(|text| text.contains("${")) {
-        Some(text) => Err(format!("{text} has a variable, which is not known here")),
-        None if texts.is_empty() => Err("an empty list".to_owned()),
-        None => Ok(texts),
+    let strings: Option<Vec<String>> = values.iter().map(|value| value.as_str().map(str::to_owned)).collect();
+    let strings = strings.ok_or_else(|| format!("{value} is not a string"))?;
+    match strings.iter().find(|text| text.contains("${")) {
+        Some(text) => Err(format!("{text} contains a policy variable, which is not supported")),
+        None if strings.is_empty() => Err("an empty list".to_owned()),
+        None => Ok(strings),
     }
 }

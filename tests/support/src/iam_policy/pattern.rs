@@ -1,10 +1,10 @@
-//! Wildcards: `*` is any run of characters, `?` is any one.
+//! Wildcards: `*` matches any run of characters, `?` matches one character.
 
-/// Whether the text fits the pattern as a whole.
-pub(super) fn fits(pattern: &str, text: &str) -> bool {
+/// Whether the pattern matches the whole text.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut p, mut t) = (0, 0);
-    // Where the last `*` was, and how far it reaches in the text so far.
+    // The position of the last `*`, and the end of the text that it consumes so far.
     let mut star: Option<(usize, usize)> = None;
     while t < text.len() {
         match pattern.get(p) {
@@ -28,11 +28,11 @@ pub(super) fn fits(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|&c| c == '*')
 }
 
-/// Whether an ARN fits: part by part, the sixth being all the rest.
+/// Whether an ARN matches, part by part. The sixth part is everything after the fifth colon.
 pub(super) fn matches_arn(pattern: &str, arn: &str) -> bool {
     let parts = |text: &'_ str| text.splitn(6, ':').map(str::to_owned).collect::<Vec<_>>();
     let (pattern, arn) = (parts(pattern), parts(arn));
-    pattern.len() == arn.len() && pattern.iter().zip(&arn).all(|(pattern, part)| fits(pattern, part))
+    pattern.len() == arn.len() && pattern.iter().zip(&arn).all(|(pattern, part)| matches(pattern, part))
 }
 
 #[cfg(test)]
@@ -40,8 +40,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_and_question_marks() {
-        for (pattern, text, wanted) in [
+    fn wildcards_match_the_whole_text() {
+        for (pattern, text, expected) in [
             ("", "", true),
             ("*", "", true),
             ("a*", "abc", true),
@@ -53,14 +53,14 @@ mod tests {
             ("a.c", "abc", false),
             ("iam:*user", "iam:getuser", true),
         ] {
-            assert_eq!(fits(pattern, text), wanted, "{pattern} {text}");
+            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
     }
 
     #[test]
-    fn a_star_does_not_reach_beyond_its_part_of_an_arn() {
+    fn star_does_not_cross_a_colon_of_an_arn() {
         let user = "arn:aws:iam::123456789012:user/a/b/u";
-        for (pattern, wanted) in [
+        for (pattern, expected) in [
             ("arn:aws:iam::123456789012:user/a/*", true),
             ("arn:aws:iam::*:user/*", true),
             ("arn:aws:iam::123456789012:user/a/u", false),
@@ -68,7 +68,7 @@ mod tests {
             ("arn:*:user/a/b/u", false),
             ("arn:*", false),
         ] {
-            assert_eq!(matches_arn(pattern, user), wanted, "{pattern}");
+            assert_eq!(matches_arn(pattern, user), expected, "{pattern}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The language, row by row, each with the rule of AWS that it is of.
+//! The policy language, one evaluation rule of AWS per case.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const USER: &str = "arn:aws:iam::123456789012:user/awsdeploy/u";
 
-fn ask(statements: &Value, action: &str, context: &[(&str, &[&str])]) -> Decision {
+fn evaluate(statements: &Value, action: &str, context: &[(&str, &[&str])]) -> Decision {
     let policy = Policy::parse(&json!({"Version": "2012-10-17", "Statement": statements})).unwrap();
     let context = context.iter().map(|(key, values)| (*key, values.iter().map(|&value| value.to_owned()).collect()));
     policy.evaluate(&Request::new(action, USER, context).unwrap())
@@ -17,26 +17,26 @@ fn allow(condition: &Value) -> Value {
 }
 
 #[test]
-fn nothing_is_allowed_unless_it_is_said_and_a_deny_wins() {
+fn requests_are_implicitly_denied_and_a_deny_overrides_an_allow() {
     let user = |effect: &str| json!({"Sid": effect, "Effect": effect, "Action": "IAM:get*", "Resource": USER});
-    assert_eq!(ask(&json!([user("Allow")]), "iam:GetUser", &[]), Decision::Allowed);
-    assert_eq!(ask(&json!([user("Allow")]), "iam:TagUser", &[]), Decision::ImplicitDeny);
+    assert_eq!(evaluate(&json!([user("Allow")]), "iam:GetUser", &[]), Decision::Allowed);
+    assert_eq!(evaluate(&json!([user("Allow")]), "iam:TagUser", &[]), Decision::ImplicitDeny);
     for both in [json!([user("Allow"), user("Deny")]), json!([user("Deny"), user("Allow")])] {
-        assert_eq!(ask(&both, "iam:GetUser", &[]), Decision::ExplicitDeny("Deny".to_owned()));
+        assert_eq!(evaluate(&both, "iam:GetUser", &[]), Decision::ExplicitDeny("Deny".to_owned()));
     }
     let but = json!({"Effect": "Allow", "NotAction": "iam:TagUser", "NotResource": "arn:aws:iam::123456789012:user/x"});
-    assert_eq!(ask(&but, "iam:GetUser", &[]), Decision::Allowed);
-    assert_eq!(ask(&but, "iam:TagUser", &[]), Decision::ImplicitDeny);
+    assert_eq!(evaluate(&but, "iam:GetUser", &[]), Decision::Allowed);
+    assert_eq!(evaluate(&but, "iam:TagUser", &[]), Decision::ImplicitDeny);
     let elsewhere = json!({"Effect": "Allow", "Action": "*", "Resource": "arn:aws:iam::123456789012:user/other/*"});
-    assert_eq!(ask(&elsewhere, "iam:GetUser", &[]), Decision::ImplicitDeny);
+    assert_eq!(evaluate(&elsewhere, "iam:GetUser", &[]), Decision::ImplicitDeny);
 }
 
 #[test]
-fn conditions_hold_as_aws_says() {
+fn condition_operators_match_as_documented() {
     let boundary: (&str, &[&str]) = ("iam:PermissionsBoundary", &["arn:aws:iam::123456789012:policy/b"]);
     let tags: (&str, &[&str]) = ("aws:TagKeys", &["team", "Cost"]);
     let own: (&str, &[&str]) = ("iam:ResourceTag/Owner", &["me"]);
-    for (condition, context, wanted) in [
+    for (condition, context, expected) in [
         (json!({"StringEquals": {"IAM:permissionsboundary": "arn:aws:iam::123456789012:policy/b"}}), boundary, true),
         (json!({"StringEquals": {"iam:PermissionsBoundary": ["x", "y"]}}), boundary, false),
         (json!({"StringEquals": {"iam:PermissionsBoundary": "arn:aws:iam::123456789012:policy/*"}}), boundary, false),
@@ -44,7 +44,7 @@ fn conditions_hold_as_aws_says() {
         (json!({"ArnLike": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/?"}}), boundary, true),
         (json!({"ArnNotEquals": {"iam:PermissionsBoundary": "arn:aws:iam::*:policy/b"}}), boundary, false),
         (json!({"StringNotEquals": {"iam:PermissionsBoundary": ["x", "y"]}}), boundary, true),
-        // A key that is not there: only "not" and IfExists hold.
+        // The key is missing: only `Not` operators and IfExists are met.
         (json!({"StringEquals": {"iam:PermissionsBoundary": "x"}}), tags, false),
         (json!({"StringNotEquals": {"iam:PermissionsBoundary": "x"}}), tags, true),
         (json!({"StringEqualsIfExists": {"iam:PermissionsBoundary": "x"}}), tags, true),
@@ -58,47 +58,47 @@ fn conditions_hold_as_aws_says() {
         (json!({"ForAllValues:StringEquals": {"aws:TagKeys": "team"}}), boundary, true),
         (json!({"StringEquals": {"aws:ResourceTag/owner": "me"}}), own, false),
         (json!({"StringEquals": {"iam:ResourceTag/owner": "me"}}), own, true),
-        // All of them.
+        // Several keys and operators are joined by AND.
         (json!({"StringEquals": {"iam:ResourceTag/owner": "me", "iam:ResourceTag/x": "y"}}), own, false),
         (json!({"StringEquals": {"iam:ResourceTag/owner": "me"}, "Null": {"aws:TagKeys": "false"}}), own, false),
     ] {
-        let found = ask(&json!([allow(&condition)]), "iam:CreateUser", &[context]);
-        assert_eq!(found == Decision::Allowed, wanted, "{condition} {context:?}");
+        let found = evaluate(&json!([allow(&condition)]), "iam:CreateUser", &[context]);
+        assert_eq!(found == Decision::Allowed, expected, "{condition} {context:?}");
     }
 }
 
 #[test]
-fn a_condition_on_a_key_that_the_action_does_not_know_is_never_met() {
+fn condition_on_an_unsupported_key_is_never_met() {
     let limited = json!([allow(&json!({"StringEquals": {"iam:PermissionsBoundary": "b"}}))]);
     let boundary: &[(&str, &[&str])] = &[("iam:PermissionsBoundary", &["b"])];
-    assert_eq!(ask(&limited, "iam:PutUserPolicy", boundary), Decision::Allowed);
-    assert_eq!(ask(&limited, "iam:CreateAccessKey", boundary), Decision::ImplicitDeny);
+    assert_eq!(evaluate(&limited, "iam:PutUserPolicy", boundary), Decision::Allowed);
+    assert_eq!(evaluate(&limited, "iam:CreateAccessKey", boundary), Decision::ImplicitDeny);
 }
 
 #[test]
-fn what_is_not_known_is_refused_and_never_guessed() {
+fn unsupported_policy_elements_are_rejected() {
     let statement = |field: &str, value: Value| {
         let mut statement = allow(&json!({}));
         statement[field] = value;
         Policy::parse(&json!({"Version": "2012-10-17", "Statement": [statement]})).unwrap_err()
     };
-    for (field, value, told) in [
+    for (field, value, expected) in [
         ("Condition", json!({"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}), "IpAddress"),
         ("Condition", json!({"NullIfExists": {"aws:TagKeys": "true"}}), "NullIfExists"),
         ("Resource", json!("arn:aws:iam::123456789012:user/${aws:username}"), "variable"),
-        ("Resource", json!("user/x"), "no ARN"),
+        ("Resource", json!("user/x"), "not an ARN"),
         ("Principal", json!("*"), "Principal"),
         ("Effect", json!("allow"), "Effect"),
         ("Action", json!([]), "empty"),
-        ("NotAction", json!("x"), "either"),
+        ("NotAction", json!("x"), "exactly one of"),
         ("Sid", json!("a b"), "Sid"),
     ] {
         let error = statement(field, value);
-        assert!(error.contains(told), "{field}: {error}");
+        assert!(error.contains(expected), "{field}: {error}");
     }
     let twice = json!({"Version": "2012-10-17", "Statement": [allow(&json!({})), allow(&json!({}))]});
     assert!(Policy::parse(&twice).unwrap_err().contains("two statements"));
     assert!(Policy::parse(&json!({"Statement": []})).unwrap_err().contains("Version"));
     assert!(Request::new("iam:Unheard", USER, []).unwrap_err().contains("iam:Unheard"));
-    assert!(Request::new("iam:AddUserToGroup", USER, []).unwrap_err().contains("not authorised on"));
+    assert!(Request::new("iam:AddUserToGroup", USER, []).unwrap_err().contains("not authorized on"));
 }
