@@ -1,15 +1,15 @@
-//! The admin interface for shells and demos: JSON below `/_awsdeploy/` on the proxy's own port, loopback only.
+//! The admin API for shell scripts and demos: JSON below `/_awsdeploy/` on the port of the proxy, loopback only.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET calls` (`?action=`, `?user=`, `?since=<seq>`) | the call log |
 //! | `GET counts` | calls by action |
-//! | `DELETE calls` | forgets the log |
-//! | `GET rules` | rules in words, with their hits |
+//! | `DELETE calls` | clears the log |
+//! | `GET rules` | the rules with their hits |
 //! | `POST rules` with a [`RuleSpec`] | the id of the new rule |
 //! | `DELETE rules/<id>`, `DELETE rules` | removes one, or all |
-//! | `POST rules/<id>/release`, `.../abort` | settles a `pause` |
-//! | `GET settings`, `PATCH settings` with a [`SettingsSpec`] | the knobs |
+//! | `POST rules/<id>/release`, `.../abort` | releases or aborts the calls held by a `pause` |
+//! | `GET settings`, `PATCH settings` with a [`SettingsSpec`] | the settings |
 //!
 //! `curl -d '{"action":"CreateAccessKey","nth":1,"when":"after-commit","do":"drop"}' $AWS_ENDPOINT_URL/_awsdeploy/rules`
 
@@ -29,7 +29,7 @@ use super::response::AwsError;
 use super::rules::{Rule, RuleId};
 use super::settings::PageShape;
 
-/// What all admin paths begin with.
+/// Prefix of all admin paths.
 pub(super) const PREFIX: &str = "/_awsdeploy/";
 
 /// A rule as JSON.
@@ -51,7 +51,7 @@ struct RuleSpec {
     effect: EffectSpec,
     /// For `delay`, `hide-new-keys` and `clock-skew`; only the last may be negative.
     seconds: Option<f64>,
-    /// For `answer`.
+    /// For `error`.
     status: Option<u16>,
     code: Option<String>,
     message: Option<String>,
@@ -133,7 +133,7 @@ impl RuleSpec {
     }
 }
 
-/// Settings as JSON; what is left out stays.
+/// Settings as JSON. A `PATCH` keeps omitted fields.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct SettingsSpec {
@@ -157,14 +157,14 @@ fn bad_request(error: impl std::fmt::Display) -> Reply {
 }
 
 fn not_found() -> Reply {
-    (StatusCode::NOT_FOUND, json!({ "error": "no such thing" }))
+    (StatusCode::NOT_FOUND, json!({ "error": "not found" }))
 }
 
 fn ok(value: Value) -> Reply {
     (StatusCode::OK, value)
 }
 
-/// Answers an admin request; `path` is what follows [`PREFIX`].
+/// Serves an admin request; `path` is the part after [`PREFIX`].
 pub(super) fn serve(engine: &Engine, path: &str, request: &Request) -> Response<Full<Bytes>> {
     let path: Vec<&str> = path.trim_end_matches('/').split('/').collect();
     let (status, value) = match (request.method.as_str(), path.as_slice()) {
@@ -248,9 +248,9 @@ fn settings(engine: &Engine) -> SettingsSpec {
 }
 
 fn configure(engine: &Engine, spec: SettingsSpec) -> Result<(), String> {
-    fn set<T>(knob: &mut T, value: Option<T>) {
+    fn set<T>(field: &mut T, value: Option<T>) {
         if let Some(value) = value {
-            *knob = value;
+            *field = value;
         }
     }
     let time = |seconds: Option<f64>| {
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_read_from_json() {
+    fn rules_parse_from_json() {
         for good in [
             r#"{"do":"drop"}"#,
             r#"{"action":"CreateAccessKey","user":"u","nth":1,"when":"after-commit","do":"drop"}"#,

@@ -1,4 +1,4 @@
-//! One call to the AWS query protocol, parsed.
+//! A parsed call of the AWS query protocol.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use hyper::HeaderMap;
 
 use super::response::AwsError;
 
-/// The two services this proxy speaks for.
+/// The services that the proxy serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Service {
     /// Identity and Access Management, API version 2010-05-08.
@@ -17,7 +17,7 @@ pub enum Service {
 }
 
 impl Service {
-    /// The name in a SigV4 credential scope and in an IAM action.
+    /// The name in a SigV4 credential scope and in IAM actions.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -26,7 +26,7 @@ impl Service {
         }
     }
 
-    /// The `Version` parameter of its API.
+    /// The API version, sent as parameter `Version`.
     #[must_use]
     pub fn version(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl Service {
         }
     }
 
-    /// The XML namespace of its answers.
+    /// The XML namespace of responses.
     #[must_use]
     pub fn namespace(self) -> &'static str {
         match self {
@@ -44,19 +44,19 @@ impl Service {
         }
     }
 
-    fn of_version(version: &str) -> Option<Self> {
+    fn from_version(version: &str) -> Option<Self> {
         [Self::Iam, Self::Sts].into_iter().find(|service| service.version() == version)
     }
 }
 
-/// One HTTP request as it came in; what the signature was made over.
+/// An HTTP request as received: the signature covers these bytes.
 #[derive(Clone)]
 pub struct Request {
     /// HTTP method.
     pub method: String,
-    /// Path, as sent.
+    /// Path, not decoded.
     pub path: String,
-    /// Query string without the question mark, as sent.
+    /// Query string without the question mark, not decoded.
     pub query: String,
     /// Headers, names in lower case.
     pub headers: HeaderMap,
@@ -64,26 +64,26 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// Parameters whose values are secret or prove an identity.
+/// Whether the value of a parameter must not be logged.
 fn is_sensitive(name: &str) -> bool {
     const SENSITIVE: [&str; 7] =
         ["Password", "OldPassword", "NewPassword", "PrivateKey", "WebIdentityToken", "SAMLAssertion", "TokenCode"];
     SENSITIVE.contains(&name) || name.contains("Secret") || name.starts_with("AuthenticationCode")
 }
 
-/// One call: service, action and parameters.
+/// A call: service, action and parameters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Which API.
+    /// Service of the action.
     pub service: Service,
     /// The `Action`, for example `CreateAccessKey`.
     pub action: String,
-    /// The region the caller signed for; it also chooses the partition.
+    /// The region of the credential scope, which determines the partition.
     pub region: String,
     params: BTreeMap<String, String>,
 }
 
-// By hand, so that no test failure or log line ever prints a password.
+// Not derived: a test failure or log line must not print a password.
 impl fmt::Debug for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}{:?}", self.service.name(), self.action, self.public_params())
@@ -91,7 +91,7 @@ impl fmt::Debug for Call {
 }
 
 impl Call {
-    /// A call to build on with [`Call::with`].
+    /// A call without parameters; add them with [`Call::with`].
     #[must_use]
     pub fn new(service: Service, action: impl Into<String>) -> Self {
         Self { service, action: action.into(), region: "us-east-1".to_owned(), params: BTreeMap::new() }
@@ -109,7 +109,7 @@ impl Call {
         Self::new(Service::Sts, action)
     }
 
-    /// Reads a call from a request: form body and query string, as AWS accepts both.
+    /// Parses form body and query string: AWS accepts parameters in both.
     pub fn parse(request: &Request, region: Option<&str>) -> Result<Self, AwsError> {
         let mut params: BTreeMap<String, String> = form_urlencoded::parse(request.query.as_bytes())
             .chain(form_urlencoded::parse(&request.body))
@@ -119,12 +119,12 @@ impl Call {
         let Some(action) = action else {
             return Err(AwsError::new(400, "MissingAction", "The request must contain the parameter Action."));
         };
-        // An action goes into element names and log lines, so nothing but a word may pass.
+        // The action becomes part of element names and log lines.
         if !action.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(AwsError::new(400, "InvalidAction", "Could not find operation"));
         }
         let version = params.remove("Version").unwrap_or_default();
-        let Some(service) = Service::of_version(&version) else {
+        let Some(service) = Service::from_version(&version) else {
             return Err(AwsError::new(
                 400,
                 "InvalidAction",
@@ -134,21 +134,21 @@ impl Call {
         Ok(Self { service, action, region: region.unwrap_or("us-east-1").to_owned(), params })
     }
 
-    /// This call with one parameter more, or changed.
+    /// Sets a parameter.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.params.insert(name.into(), value.into());
         self
     }
 
-    /// This call without one parameter.
+    /// Removes a parameter.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.params.remove(name);
         self
     }
 
-    /// This call without a list or structure parameter: everything below `prefix.`.
+    /// Removes a list or structure parameter: all parameters below `prefix.`.
     #[must_use]
     pub fn without_list(mut self, prefix: &str) -> Self {
         let below = format!("{prefix}.");
@@ -156,7 +156,7 @@ impl Call {
         self
     }
 
-    /// This call with `Tags.member.N` for each pair.
+    /// Sets `Tags.member.N` for each pair.
     #[must_use]
     pub fn with_tags<K: AsRef<str>, V: AsRef<str>>(self, tags: impl IntoIterator<Item = (K, V)>) -> Self {
         tags.into_iter().enumerate().fold(self, |call, (index, (key, value))| {
@@ -165,13 +165,13 @@ impl Call {
         })
     }
 
-    /// One parameter.
+    /// The value of a parameter.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
         self.params.get(name).map(String::as_str)
     }
 
-    /// One parameter that the API requires.
+    /// The value of a required parameter, or the error of AWS for a missing one.
     pub fn required(&self, name: &str) -> Result<&str, AwsError> {
         self.param(name).ok_or_else(|| {
             let mut field = name.to_owned();
@@ -217,32 +217,32 @@ impl Call {
         tags.into_values().collect()
     }
 
-    /// The user the call names. Calls without it mean the caller.
+    /// The parameter `UserName`. Without it, a call refers to the calling user.
     #[must_use]
     pub fn user_name(&self) -> Option<&str> {
         self.param("UserName")
     }
 
-    /// The access key the call is about.
+    /// The parameter `AccessKeyId`.
     #[must_use]
     pub fn access_key_id(&self) -> Option<&str> {
         self.param("AccessKeyId")
     }
 
-    /// Whether the action changes IAM. STS actions never do, and asking for a report is a read to us.
+    /// Whether the action changes IAM. STS actions and the generation of reports count as reads.
     #[must_use]
     pub fn is_mutating(&self) -> bool {
         const READS: [&str; 5] = ["Get", "List", "Simulate", "Generate", "Validate"];
         self.service == Service::Iam && !READS.iter().any(|prefix| self.action.starts_with(prefix))
     }
 
-    /// `iam:CreateUser`, as policies spell it.
+    /// The action as policies spell it, for example `iam:CreateUser`.
     #[must_use]
     pub fn iam_action(&self) -> String {
         format!("{}:{}", self.service.name(), self.action)
     }
 
-    /// The parameters without what must not be logged.
+    /// The parameters, with sensitive values redacted.
     #[must_use]
     pub fn public_params(&self) -> BTreeMap<String, String> {
         self.params
@@ -254,7 +254,7 @@ impl Call {
             .collect()
     }
 
-    /// The form body that carries this call.
+    /// The call as form body.
     #[must_use]
     pub fn body(&self) -> String {
         form_urlencoded::Serializer::new(String::new())
@@ -264,9 +264,9 @@ impl Call {
             .finish()
     }
 
-    /// What makes two reads the same question.
+    /// Identifies equal reads.
     #[must_use]
-    pub(super) fn question(&self) -> String {
+    pub(super) fn request_key(&self) -> String {
         self.body()
     }
 }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_form_body_is_a_call() {
+    fn form_body_round_trips() {
         let call = Call::parse(
             &request(
                 "Action=CreateUser&Version=2010-05-08&UserName=a%2Bb&Path=%2Fp%2F&Tags.member.2.Key=b&\
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_come_in_the_order_of_their_index() {
+    fn list_parameters_are_ordered_by_index() {
         let call =
             (1..=11).fold(Call::iam("UntagUser"), |call, n| call.with(format!("TagKeys.member.{n}"), n.to_string()));
         assert_eq!(call.list("TagKeys").last(), Some(&"11"));
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_call_is_refused() {
+    fn malformed_calls_are_rejected() {
         for (body, code) in [
             ("", "MissingAction"),
             ("Action=CreateUser", "InvalidAction"),
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_and_writes_are_told_apart() {
+    fn mutating_actions_are_recognized() {
         for action in ["GetUser", "ListAccessKeys", "GenerateCredentialReport", "SimulatePrincipalPolicy"] {
             assert!(!Call::iam(action).is_mutating(), "{action}");
         }
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_never_printed() {
+    fn debug_output_redacts_passwords() {
         let call = Call::iam("CreateLoginProfile")
             .with("UserName", "u")
             .with("Password", "hunter2-Hunter2")
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_parameter_is_named_as_aws_names_it() {
+    fn missing_parameter_error_names_the_field() {
         let error = Call::iam("TagUser").required("UserName").unwrap_err();
         assert!(error.message.contains("Value null at 'userName'"), "{error}");
     }

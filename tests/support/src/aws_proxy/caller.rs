@@ -1,11 +1,11 @@
-//! Where a call goes and who makes it.
+//! The account that a call addresses, and the identity that makes it.
 
-/// One IAM name space: an account in a partition.
+/// An account in a partition: one IAM namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AccountRef {
-    /// `aws`, `aws-cn`, `aws-us-gov`, ...
+    /// Partition, for example `aws`, `aws-cn` or `aws-us-gov`.
     pub partition: &'static str,
-    /// Twelve digits.
+    /// Account id of 12 digits.
     pub account: String,
 }
 
@@ -16,7 +16,7 @@ impl AccountRef {
         Self { partition: "aws", account: account.into() }
     }
 
-    /// The same account id seen from a region: the region decides on the partition.
+    /// The same account id in the partition of this region.
     #[must_use]
     pub fn in_region(&self, region: &str) -> Self {
         const PARTITIONS: [(&str, &str); 4] =
@@ -26,7 +26,7 @@ impl AccountRef {
         Self { partition, account: self.account.clone() }
     }
 
-    /// The region where the partition keeps its IAM.
+    /// The region that hosts IAM in this partition.
     #[must_use]
     pub fn iam_region(&self) -> &'static str {
         match self.partition {
@@ -45,39 +45,39 @@ impl AccountRef {
     }
 }
 
-/// Who made a call, after the signature was checked.
+/// The authenticated caller of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// The access key id; none for unsigned calls.
+    /// The access key id; `None` for unsigned calls.
     pub key_id: Option<String>,
-    /// The account and partition the call goes to.
+    /// The account and partition that the call addresses.
     pub account_ref: AccountRef,
-    /// Who that is.
+    /// The identity behind the key.
     pub identity: Identity,
 }
 
-/// The kinds of callers.
+/// Kinds of identities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
-    /// A key the account was told to trust: the operator under test.
+    /// A key registered with [`Account::trust`](super::Account::trust): the operator under test.
     Trusted,
-    /// An IAM user, by a key that was made through a proxy of this account.
+    /// The IAM user of a key created through a proxy of this account.
     User(String),
-    /// A session from `AssumeRole` and its kin.
+    /// A session from `AssumeRole` or another STS action that issues credentials.
     Session {
         /// ARN of the assumed role.
         arn: String,
         /// `AROA...:session`.
         id: String,
     },
-    /// Nobody: `AssumeRoleWithWebIdentity` carries its proof in the call.
+    /// An unsigned call: `AssumeRoleWithWebIdentity` carries its token as a parameter.
     Anonymous,
-    /// A person with the console open: the test itself, see [`super::ManualChanges`].
+    /// An administrator with all rights: the test itself, see [`super::ManualChanges`].
     Administrator,
 }
 
 impl Caller {
-    /// The IAM user behind the call, if it is one.
+    /// The name of the calling IAM user; `None` for other identities.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         match &self.identity {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_region_decides_on_the_partition() {
+    fn region_determines_the_partition() {
         let home = AccountRef::aws("123456789012");
         for (region, partition) in [
             ("us-east-1", "aws"),

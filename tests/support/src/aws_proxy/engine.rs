@@ -1,4 +1,4 @@
-//! The way of a call: log, rules before, signature, permission, AWS, rules after, answer.
+//! Processes a call: log, fault rules before, signature, permissions, AWS, fault rules after, response.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,36 +12,36 @@ use super::caller::{AccountRef, Caller, Identity};
 use super::log::CallLog;
 use super::pause::HoldOutcome;
 use super::response::{AwsError, AwsResponse};
-use super::rules::{Effect, Flags, Phase, Rewrite, RuleId, Rules, Seen};
+use super::rules::{Effect, Flags, MatchInput, Phase, Rewrite, RuleId, Rules};
 use super::sigv4::Authorization;
 use super::strict::Aws;
 
-/// What goes back over the wire.
+/// The reply to a request.
 pub(super) enum Reply {
-    /// This answer, dated by AWS's clock.
+    /// A response, dated by the clock of AWS.
     Send(AwsResponse, Timestamp),
-    /// Nothing: the connection is closed.
+    /// No response: the connection is closed.
     Drop,
 }
 
-/// One proxy without its listener.
+/// The proxy without its listener.
 pub(super) struct Engine {
     pub(super) aws: Aws,
     pub(super) log: CallLog,
     pub(super) rules: Rules,
-    // The last answer of each read, by question, for rules that serve stale ones.
+    // The last response of each read, by request key, for rules that serve stale reads.
     previous: Mutex<HashMap<String, (Instant, AwsResponse)>>,
 }
 
-/// How the rules of one phase ended.
-enum Struck {
-    Passed,
+/// Result of the fault rules of one phase.
+enum RuleOutcome {
+    Continue,
     Respond(AwsResponse),
     Drop,
 }
 
-/// What the rules know of a call, and what they have made of it so far.
-struct Course<'a> {
+/// What rules match on, and what the matching rules have requested so far.
+struct CallContext<'a> {
     call: &'a Call,
     user: Option<String>,
     access_key: Option<String>,
@@ -51,9 +51,9 @@ struct Course<'a> {
     rules: Vec<RuleId>,
 }
 
-impl Course<'_> {
-    fn seen(&self) -> Seen<'_> {
-        Seen {
+impl CallContext<'_> {
+    fn match_input(&self) -> MatchInput<'_> {
+        MatchInput {
             call: self.call,
             user: self.user.as_deref(),
             access_key: self.access_key.as_deref(),
@@ -71,14 +71,14 @@ impl Engine {
         &self.aws.account
     }
 
-    /// Works on one request to its end, whatever becomes of the connection it came on.
+    /// Processes one request.
     pub(super) async fn serve(&self, request: Request) -> Reply {
-        let authorization = Authorization::of(&request);
+        let authorization = Authorization::from_request(&request);
         let region = authorization.as_ref().map(|authorization| authorization.region.as_str());
         let call = match Call::parse(&request, region) {
             Ok(call) => call,
             Err(error) => {
-                // Logged too: a client that speaks another protocol would otherwise be invisible.
+                // Logged too: otherwise a test would not see a client that uses another protocol.
                 let call = Call::iam("Unparsable");
                 self.log.open(&call, None, None).answered(error.status, Some(error.code.clone()));
                 return Reply::Send(AwsResponse::error(Service::Iam, &error), Timestamp::now());
@@ -89,7 +89,7 @@ impl Engine {
         let owner = || call.access_key_id().and_then(|id| self.account().owner_of(id));
         let user = call.user_name().map(str::to_owned).or_else(owner).or_else(signer);
         let open = self.log.open(&call, user.clone(), key_id.clone());
-        let mut course = Course {
+        let mut context = CallContext {
             call: &call,
             user,
             access_key: call.access_key_id().map(str::to_owned),
@@ -99,126 +99,125 @@ impl Engine {
             rules: Vec::new(),
         };
 
-        let mut struck = self.strike(Phase::Before, &mut course).await;
-        if matches!(struck, Struck::Passed) {
-            let answer = self.perform(&request, &mut course).await;
-            let success = answer.is_success();
-            open.note(|record| {
-                // Not so if the emulator failed us halfway: then nobody knows, and status 502 says so.
+        let mut outcome = self.apply_rules(Phase::Before, &mut context).await;
+        if matches!(outcome, RuleOutcome::Continue) {
+            let response = self.perform(&request, &mut context).await;
+            let success = response.is_success();
+            open.update(|record| {
+                // If the connection to the emulator breaks, the outcome is unknown: the status is 502.
                 record.committed = success && record.mutating;
-                record.access_key.clone_from(&course.access_key);
+                record.access_key.clone_from(&context.access_key);
             });
-            struck = Struck::Respond(answer);
+            outcome = RuleOutcome::Respond(response);
             if success {
-                match self.strike(Phase::AfterCommit, &mut course).await {
-                    Struck::Passed => {}
-                    instead => struck = instead,
+                match self.apply_rules(Phase::AfterCommit, &mut context).await {
+                    RuleOutcome::Continue => {}
+                    overriding => outcome = overriding,
                 }
             }
         }
-        open.note(|record| record.rules = course.rules.iter().map(|id| id.0).collect());
-        match struck {
-            Struck::Respond(mut answer) => {
-                for rewrite in &course.rewrites {
-                    rewrite(&call, &mut answer);
+        open.update(|record| record.rules = context.rules.iter().map(|id| id.0).collect());
+        match outcome {
+            RuleOutcome::Respond(mut response) => {
+                for rewrite in &context.rewrites {
+                    rewrite(&call, &mut response);
                 }
-                open.answered(answer.status, answer.error_code());
-                Reply::Send(answer, Self::now(&course))
+                open.answered(response.status, response.error_code());
+                Reply::Send(response, Self::now(&context))
             }
-            // The record ends as dropped.
-            Struck::Passed | Struck::Drop => Reply::Drop,
+            // Dropping `open` records the call as dropped.
+            RuleOutcome::Continue | RuleOutcome::Drop => Reply::Drop,
         }
     }
 
-    async fn strike(&self, phase: Phase, course: &mut Course<'_>) -> Struck {
-        let effects = self.rules.consult(phase, course.seen());
-        for (id, effect) in effects {
-            if !course.rules.contains(&id) {
-                course.rules.push(id);
+    async fn apply_rules(&self, phase: Phase, context: &mut CallContext<'_>) -> RuleOutcome {
+        for (id, effect) in self.rules.consult(phase, context.match_input()) {
+            if !context.rules.contains(&id) {
+                context.rules.push(id);
             }
-            let call = course.call;
+            let call = context.call;
             match effect {
-                Effect::Drop => return Struck::Drop,
+                Effect::Drop => return RuleOutcome::Drop,
                 Effect::Delay(time) => tokio::time::sleep(time).await,
-                Effect::Respond(error) => return Struck::Respond(AwsResponse::error(call.service, &error)),
-                Effect::Deny => return Struck::Respond(AwsResponse::error(call.service, &self.denial(course))),
-                Effect::Html500 => return Struck::Respond(AwsResponse::html_500()),
+                Effect::Respond(error) => return RuleOutcome::Respond(AwsResponse::error(call.service, &error)),
+                Effect::Deny => return RuleOutcome::Respond(AwsResponse::error(call.service, &self.denial(context))),
+                Effect::Html500 => return RuleOutcome::Respond(AwsResponse::html_500()),
                 Effect::Pause(pause) => match pause.hold().await {
                     HoldOutcome::Proceed => {}
-                    HoldOutcome::Abort => return Struck::Drop,
+                    HoldOutcome::Abort => return RuleOutcome::Drop,
                 },
-                Effect::Rewrite(rewrite) => course.rewrites.push(rewrite),
-                Effect::StaleRead(lag) => course.flags.stale_read = Some(lag),
-                Effect::HideNewKeys(time) => course.flags.hide_new_keys = Some(time),
-                Effect::ClockSkew(skew) => course.flags.clock_skew = skew,
-                Effect::AllowThirdKey => course.flags.allow_third_key = true,
+                Effect::Rewrite(rewrite) => context.rewrites.push(rewrite),
+                Effect::StaleRead(lag) => context.flags.stale_read = Some(lag),
+                Effect::HideNewKeys(time) => context.flags.hide_new_keys = Some(time),
+                Effect::ClockSkew(skew) => context.flags.clock_skew = skew,
+                Effect::AllowThirdKey => context.flags.allow_third_key = true,
             }
         }
-        Struck::Passed
+        RuleOutcome::Continue
     }
 
-    fn denial(&self, course: &Course<'_>) -> AwsError {
-        let call = course.call;
-        let key = course.key_id.as_deref().and_then(|id| self.account().key(id));
+    fn denial(&self, context: &CallContext<'_>) -> AwsError {
+        let call = context.call;
+        let key = context.key_id.as_deref().and_then(|id| self.account().key(id));
         let (account_ref, identity) = match key {
             Some(key) => (key.account_ref, key.owner),
             None => (self.account().home().in_region(&call.region), Identity::Trusted),
         };
-        let caller = Caller { key_id: course.key_id.clone(), account_ref, identity };
+        let caller = Caller { key_id: context.key_id.clone(), account_ref, identity };
         let resource = resource_of(call, &caller.account_ref);
         AwsError::access_denied(&self.account().caller_arn(&caller), &call.iam_action(), &resource)
     }
 
-    /// AWS's clock, as this call is to see it.
-    fn now(course: &Course<'_>) -> Timestamp {
+    /// The clock of AWS for this call, including a clock skew.
+    fn now(context: &CallContext<'_>) -> Timestamp {
         let now = Timestamp::now();
-        // A skew out of all range is none.
-        now.checked_add(course.flags.clock_skew).unwrap_or(now)
+        // Ignore a skew that is out of the range of timestamps.
+        now.checked_add(context.flags.clock_skew).unwrap_or(now)
     }
 
-    async fn perform(&self, request: &Request, course: &mut Course<'_>) -> AwsResponse {
-        let call = course.call;
-        let aws_now = Self::now(course);
+    async fn perform(&self, request: &Request, context: &mut CallContext<'_>) -> AwsResponse {
+        let call = context.call;
+        let aws_now = Self::now(context);
         let result = async {
             let caller = self.account().authenticate(request, call, aws_now)?;
             self.account().authorize(&caller, call).await?;
-            let question =
-                format!("{}/{} {}", caller.account_ref.partition, caller.account_ref.account, call.question());
+            let request_key =
+                format!("{}/{} {}", caller.account_ref.partition, caller.account_ref.account, call.request_key());
             let is_read = !call.is_mutating() && call.service == Service::Iam;
-            if let Some(lag) = course.flags.stale_read.filter(|_| is_read) {
+            if let Some(lag) = context.flags.stale_read.filter(|_| is_read) {
                 let previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some((_, answer)) = previous.get(&question).filter(|(at, _)| at.elapsed() < lag) {
-                    return Ok(answer.clone());
+                if let Some((_, response)) = previous.get(&request_key).filter(|(at, _)| at.elapsed() < lag) {
+                    return Ok(response.clone());
                 }
             }
-            let answer = self.aws.perform(call, &caller, course.flags).await?;
-            // "Absent" is an answer too: a read that lags behind CreateUser says so. Later pages are not kept, as no
-            // marker is used twice.
-            let is_answer = answer.is_success() || answer.status == 404;
-            if is_read && is_answer && call.param("Marker").is_none() {
-                self.remember(question, &answer);
+            let response = self.aws.perform(call, &caller, context.flags).await?;
+            // Cache NoSuchEntity too: a stale read after CreateUser returns it. Later pages are not cached, as a marker
+            // is never used twice.
+            let is_cacheable = response.is_success() || response.status == 404;
+            if is_read && is_cacheable && call.param("Marker").is_none() {
+                self.cache_response(request_key, &response);
             }
-            Ok(answer)
+            Ok(response)
         };
-        let answer = result.await.unwrap_or_else(|error| AwsResponse::error(call.service, &error));
-        if call.action == "CreateAccessKey" && answer.is_success() {
-            course.access_key = super::xml::text_in(&answer.body, "AccessKeyId");
+        let response = result.await.unwrap_or_else(|error| AwsResponse::error(call.service, &error));
+        if call.action == "CreateAccessKey" && response.is_success() {
+            context.access_key = super::xml::text_in(&response.body, "AccessKeyId");
         }
-        answer
+        response
     }
 
-    fn remember(&self, question: String, answer: &AwsResponse) {
-        // Enough for every read of 5,000 users; what is beyond cannot be served stale, that is all.
-        const QUESTIONS: usize = 50_000;
+    fn cache_response(&self, request_key: String, response: &AwsResponse) {
+        // Enough for every read of 5,000 users; reads beyond are never served stale.
+        const MAX_CACHED_RESPONSES: usize = 50_000;
         let mut previous = self.previous.lock().unwrap_or_else(PoisonError::into_inner);
-        if previous.len() < QUESTIONS || previous.contains_key(&question) {
-            previous.insert(question, (Instant::now(), answer.clone()));
+        if previous.len() < MAX_CACHED_RESPONSES || previous.contains_key(&request_key) {
+            previous.insert(request_key, (Instant::now(), response.clone()));
         }
     }
 }
 
-/// The resource that `AccessDenied` names. Paths are left out: the proxy does not know them before the call.
-pub(super) fn resource_of(call: &Call, account_ref: &AccountRef) -> String {
+/// The resource that `AccessDenied` names, without the path: the call does not contain the path of an existing user.
+fn resource_of(call: &Call, account_ref: &AccountRef) -> String {
     if let Some(arn) = call.param("RoleArn") {
         return arn.to_owned();
     }

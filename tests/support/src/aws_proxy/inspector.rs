@@ -1,5 +1,6 @@
-//! Reads what is so in AWS: for auditors and for the assertions of tests. Past rules, log and pages, so a truth never
-//! lags and never shows up as traffic.
+//! Reads the actual state of AWS for the auditor and for assertions.
+//!
+//! Reads bypass fault rules, the call log and paging, so that a snapshot is never stale and never counts as traffic.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,38 +14,38 @@ use super::response::AwsError;
 use super::strict::{Aws, decode_document};
 use super::xml;
 
-/// One access key.
+/// An access key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeySnapshot {
-    /// `AKIA...`
+    /// Access key id, `AKIA...`.
     pub id: String,
-    /// Active or Inactive, as IAM lists it.
+    /// State as IAM lists it.
     pub state: KeyState,
-    /// When it was made.
+    /// Creation date.
     pub created: Timestamp,
-    /// Whether a request signed with it passes right now: state and delays together.
+    /// Whether a request signed with the key is accepted now, propagation delays included.
     pub accepted: bool,
 }
 
-/// A console password, without the password.
+/// A login profile, without the password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginProfileSnapshot {
-    /// Whether the next sign-in must change it.
+    /// Whether the next sign-in must change the password.
     pub password_reset_required: bool,
 }
 
-/// One user with all that hangs on it.
+/// A user with its tags, policies, groups, keys and credentials.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserSnapshot {
-    /// Name, in the case it was made with.
+    /// Name, in the case of its creation.
     pub name: String,
-    /// `AIDA...`; another one after the user was deleted and made again.
+    /// User id, `AIDA...`; a recreated user has another one.
     pub id: String,
-    /// ARN, with the path.
+    /// ARN, including the path.
     pub arn: String,
     /// Path.
     pub path: String,
-    /// When it was made.
+    /// Creation date.
     pub created: Timestamp,
     /// Tags.
     pub tags: BTreeMap<String, String>,
@@ -65,27 +66,27 @@ pub struct UserSnapshot {
 }
 
 impl UserSnapshot {
-    /// One of its keys.
+    /// The key with this id.
     #[must_use]
     pub fn key(&self, id: &str) -> Option<&KeySnapshot> {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// The ids of its active keys.
+    /// The ids of the active keys.
     #[must_use]
     pub fn active_keys(&self) -> Vec<&str> {
         self.keys.iter().filter(|key| key.state == KeyState::Active).map(|key| key.id.as_str()).collect()
     }
 }
 
-/// What a policy may ask of a user.
-pub(super) struct Standing {
+/// The facts about a user that condition keys of policies refer to.
+pub(super) struct AuthorizationFacts {
     pub(super) arn: String,
     pub(super) boundary: Option<String>,
     pub(super) tags: Vec<(String, String)>,
 }
 
-/// The reader; see the module.
+/// Reads the actual state; see the module.
 #[derive(Clone, Debug)]
 pub struct Inspector {
     aws: Aws,
@@ -98,7 +99,7 @@ impl Inspector {
         Self { aws, account_ref }
     }
 
-    /// The truth of another account or partition.
+    /// Reads another account or partition.
     #[must_use]
     pub fn in_account(mut self, account_ref: AccountRef) -> Self {
         self.account_ref = account_ref;
@@ -107,25 +108,25 @@ impl Inspector {
 
     /// The names of all users.
     pub async fn user_names(&self) -> Result<Vec<String>, AwsError> {
-        Ok(xml::texts_in(&self.ask(&Call::iam("ListUsers")).await?, "UserName"))
+        Ok(xml::texts_in(&self.query(&Call::iam("ListUsers")).await?, "UserName"))
     }
 
-    /// All users with all that hangs on them.
+    /// Snapshots of all users.
     pub async fn users(&self) -> Result<Vec<UserSnapshot>, AwsError> {
         let mut users = Vec::new();
         for name in self.user_names().await? {
-            // Gone in between is not there.
+            // A user deleted since the list was read is skipped.
             users.extend(self.user(&name).await?);
         }
         Ok(users)
     }
 
-    /// One user; `None` if there is none of that name.
+    /// Snapshot of a user; `None` if there is no user of that name.
     pub async fn user(&self, name: &str) -> Result<Option<UserSnapshot>, AwsError> {
-        none_if_absent(self.read_user(name).await)
+        none_if_not_found(self.read_user(name).await)
     }
 
-    /// The access keys of a user, oldest first; none if there is no such user.
+    /// The access keys of a user, oldest first; empty if there is no such user.
     pub async fn keys(&self, user: &str) -> Result<Vec<KeySnapshot>, AwsError> {
         match self.read_keys(user).await {
             Err(error) if error.code == "NoSuchEntity" => Ok(Vec::new()),
@@ -133,51 +134,51 @@ impl Inspector {
         }
     }
 
-    /// The part of the truth that authorisation depends on; `None` if there is no such user.
-    pub(super) async fn standing(&self, name: &str) -> Result<Option<Standing>, AwsError> {
+    /// The facts that authorization depends on; `None` if there is no such user.
+    pub(super) async fn authorization_facts(&self, name: &str) -> Result<Option<AuthorizationFacts>, AwsError> {
         let about = |action: &str| Call::iam(action).with("UserName", name);
         let read = async {
-            let arn = xml::text_in(&self.ask(&about("GetUser")).await?, "Arn").ok_or_else(|| unreadable("a user"))?;
-            let tags = super::strict::read_tags(&self.ask(&about("ListUserTags")).await?);
-            Ok(Standing { arn, boundary: self.aws.account.boundary(&self.account_ref, name), tags })
+            let arn = xml::text_in(&self.query(&about("GetUser")).await?, "Arn").ok_or_else(|| malformed("a user"))?;
+            let tags = super::strict::read_tags(&self.query(&about("ListUserTags")).await?);
+            Ok(AuthorizationFacts { arn, boundary: self.aws.account.boundary(&self.account_ref, name), tags })
         };
-        none_if_absent(read.await)
+        none_if_not_found(read.await)
     }
 
     /// The ARN of a group; `None` if there is no such group.
     pub(super) async fn group_arn(&self, name: &str) -> Result<Option<String>, AwsError> {
-        let found = self.ask(&Call::iam("GetGroup").with("GroupName", name)).await;
-        Ok(none_if_absent(found)?.and_then(|body| xml::text_in(&body, "Arn")))
+        let found = self.query(&Call::iam("GetGroup").with("GroupName", name)).await;
+        Ok(none_if_not_found(found)?.and_then(|body| xml::text_in(&body, "Arn")))
     }
 
     async fn read_user(&self, name: &str) -> Result<UserSnapshot, AwsError> {
         let about = |action: &str| Call::iam(action).with("UserName", name);
-        let body = self.ask(&about("GetUser")).await?;
+        let body = self.query(&about("GetUser")).await?;
         let document = parse(&body)?;
-        let user = xml::find(&document, "User").ok_or_else(|| unreadable("a user"))?;
+        let user = xml::find(&document, "User").ok_or_else(|| malformed("a user"))?;
         let known = self.aws.account.user(&self.account_ref, name);
 
         let mut inline = BTreeMap::new();
-        for policy in xml::texts_in(&self.ask(&about("ListUserPolicies")).await?, "member") {
-            let body = self.ask(&about("GetUserPolicy").with("PolicyName", &policy)).await?;
+        for policy in xml::texts_in(&self.query(&about("ListUserPolicies")).await?, "member") {
+            let body = self.query(&about("GetUserPolicy").with("PolicyName", &policy)).await?;
             let text = decode_document(&xml::text_in(&body, "PolicyDocument").unwrap_or_default());
-            let document = serde_json::from_str(&text).map_err(|_| unreadable("a policy document"))?;
+            let document = serde_json::from_str(&text).map_err(|_| malformed("a policy document"))?;
             inline.insert(policy, document);
         }
-        let login_profile = match self.ask(&about("GetLoginProfile")).await {
+        let login_profile = match self.query(&about("GetLoginProfile")).await {
             Ok(_) => Some(LoginProfileSnapshot { password_reset_required: known.password_reset_required }),
             Err(error) if error.code == "NoSuchEntity" => None,
             Err(error) => return Err(error),
         };
-        let attached = self.ask(&about("ListAttachedUserPolicies")).await?;
-        let groups = self.ask(&about("ListGroupsForUser")).await?;
+        let attached = self.query(&about("ListAttachedUserPolicies")).await?;
+        let groups = self.query(&about("ListGroupsForUser")).await?;
         Ok(UserSnapshot {
             name: text(user, "UserName")?.to_owned(),
             id: super::strict::user_id(text(user, "UserId")?),
             arn: text(user, "Arn")?.to_owned(),
             path: text(user, "Path")?.to_owned(),
             created: date(user)?,
-            tags: super::strict::read_tags(&self.ask(&about("ListUserTags")).await?).into_iter().collect(),
+            tags: super::strict::read_tags(&self.query(&about("ListUserTags")).await?).into_iter().collect(),
             attached: xml::texts_in(&attached, "PolicyArn").into_iter().collect(),
             inline,
             groups: xml::texts_in(&groups, "GroupName").into_iter().collect(),
@@ -189,9 +190,9 @@ impl Inspector {
     }
 
     async fn read_keys(&self, user: &str) -> Result<Vec<KeySnapshot>, AwsError> {
-        let body = self.ask(&Call::iam("ListAccessKeys").with("UserName", user)).await?;
+        let body = self.query(&Call::iam("ListAccessKeys").with("UserName", user)).await?;
         let document = parse(&body)?;
-        let list = xml::find(&document, "AccessKeyMetadata").ok_or_else(|| unreadable("a list of keys"))?;
+        let list = xml::find(&document, "AccessKeyMetadata").ok_or_else(|| malformed("a list of keys"))?;
         let mut keys = Vec::new();
         for key in xml::members(list) {
             let id = text(key, "AccessKeyId")?.to_owned();
@@ -205,12 +206,12 @@ impl Inspector {
         Ok(keys)
     }
 
-    async fn ask(&self, call: &Call) -> Result<String, AwsError> {
-        self.aws.ask(&self.account_ref, call).await
+    async fn query(&self, call: &Call) -> Result<String, AwsError> {
+        self.aws.query(&self.account_ref, call).await
     }
 }
 
-fn none_if_absent<T>(found: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
+fn none_if_not_found<T>(found: Result<T, AwsError>) -> Result<Option<T>, AwsError> {
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.code == "NoSuchEntity" => Ok(None),
@@ -218,18 +219,18 @@ fn none_if_absent<T>(found: Result<T, AwsError>) -> Result<Option<T>, AwsError> 
     }
 }
 
-fn unreadable(what: &str) -> AwsError {
-    AwsError::upstream(&format!("{what} that cannot be read"))
+fn malformed(what: &str) -> AwsError {
+    AwsError::upstream(&format!("{what} is malformed"))
 }
 
 fn parse(body: &str) -> Result<Document<'_>, AwsError> {
-    Document::parse(body).map_err(|_| unreadable("XML"))
+    Document::parse(body).map_err(|_| malformed("XML"))
 }
 
 fn text<'a>(node: Node<'a, '_>, name: &str) -> Result<&'a str, AwsError> {
-    xml::child_text(node, name).ok_or_else(|| unreadable(name))
+    xml::child_text(node, name).ok_or_else(|| malformed(name))
 }
 
 fn date(node: Node<'_, '_>) -> Result<Timestamp, AwsError> {
-    text(node, "CreateDate")?.parse().map_err(|_| unreadable("a date"))
+    text(node, "CreateDate")?.parse().map_err(|_| malformed("a date"))
 }

@@ -1,4 +1,4 @@
-//! Access keys and session credentials: their secrets, their states, and how late AWS hears of changes.
+//! Access keys and session credentials: secret, state history, propagation delay and last use.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,18 +9,16 @@ use jiff::Timestamp;
 use super::caller::{AccountRef, Identity};
 use super::settings::Settings;
 
-/// A secret in memory. Never printed.
+/// Secret key material. `Debug` does not print it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Secret(String);
 
 impl Secret {
-    /// Takes a secret in.
     #[must_use]
     pub(super) fn new(secret: impl Into<String>) -> Self {
         Self(secret.into())
     }
 
-    /// Hands it out, to sign or to compare.
     #[must_use]
     pub(super) fn expose(&self) -> &str {
         &self.0
@@ -33,42 +31,42 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The state of an access key.
+/// State of an access key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It signs.
+    /// Requests signed with the key are accepted.
     Active,
-    /// It exists and does not sign.
+    /// The key exists; requests signed with it are rejected.
     Inactive,
-    /// It is gone.
+    /// The key does not exist any more.
     Deleted,
 }
 
-/// A credential that was handed out through a proxy.
+/// A credential created through a proxy of this account.
 #[derive(Clone, Debug)]
 pub(super) struct Key {
     pub(super) account_ref: AccountRef,
     pub(super) owner: Identity,
     pub(super) secret: Secret,
-    /// Only sessions have one.
+    /// Session token; `None` for access keys of users.
     pub(super) token: Option<Secret>,
     pub(super) expires: Option<Timestamp>,
     pub(super) created: Instant,
     pub(super) changes: Vec<(Instant, KeyState)>,
     pub(super) uses: VecDeque<KeyUse>,
-    /// Set for keys that the emulator does not hold: those beyond its quota of two.
+    /// Creation date of a key beyond the quota of two, which the emulator cannot store.
     pub(super) beyond_quota: Option<Timestamp>,
 }
 
 /// One recorded use of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyUse {
-    pub(super) seen: Instant,
-    /// When, on AWS's clock.
+    pub(super) observed: Instant,
+    /// Time of the use, on the clock of AWS.
     pub at: Timestamp,
-    /// `iam`, `sts`, ...
+    /// Service name, for example `iam` or `sts`.
     pub service: String,
-    /// Region.
+    /// Region of the credential scope.
     pub region: String,
 }
 
@@ -87,48 +85,48 @@ impl Key {
         }
     }
 
-    /// What IAM's own list says.
+    /// The state that IAM lists, without propagation delay.
     pub(super) fn state(&self) -> KeyState {
         self.changes.last().map_or(KeyState::Deleted, |(_, state)| *state)
     }
 
-    /// Whether the services that check signatures have heard of it yet: each change arrives late, by the delay of its
-    /// kind.
+    /// Whether a signature check accepts the key. A change takes effect after the activation or the revocation delay:
+    /// IAM is eventually consistent.
     pub(super) fn is_accepted(&self, settings: &Settings, now: Instant) -> bool {
-        let arrived = self.changes.iter().rev().find(|(at, state)| {
+        let effective = self.changes.iter().rev().find(|(at, state)| {
             let delay = match state {
                 KeyState::Active => settings.activation_delay,
                 KeyState::Inactive | KeyState::Deleted => settings.revocation_lag,
             };
             now.duration_since(*at) >= delay
         });
-        matches!(arrived, Some((_, KeyState::Active)))
+        matches!(effective, Some((_, KeyState::Active)))
     }
 
-    /// Lets the change that made it accepted have come long ago.
-    pub(super) fn stay_accepted(&mut self, settings: &Settings, now: Instant) {
+    /// Backdates the activation, so that a longer activation delay does not reject a key that is accepted already.
+    pub(super) fn keep_accepted(&mut self, settings: &Settings, now: Instant) {
         if let Some((at, KeyState::Active)) = self.changes.last_mut()
-            && let Some(long_ago) = now.checked_sub(settings.activation_delay)
+            && let Some(latest) = now.checked_sub(settings.activation_delay)
         {
-            *at = long_ago.min(*at);
+            *at = latest.min(*at);
         }
     }
 
-    pub(super) fn used(&mut self, settings: &Settings, now: Instant, service: &str, region: &str) {
-        let too_soon = |last: &KeyUse| now.duration_since(last.seen) < settings.last_used_granularity;
+    pub(super) fn record_use(&mut self, settings: &Settings, now: Instant, service: &str, region: &str) {
+        let too_soon = |last: &KeyUse| now.duration_since(last.observed) < settings.last_used_granularity;
         if self.uses.back().is_some_and(too_soon) {
             return;
         }
         let at = Timestamp::now();
-        self.uses.push_back(KeyUse { seen: now, at, service: service.to_owned(), region: region.to_owned() });
-        // Only the newest use that has arrived matters, and those still on their way.
-        while self.uses.get(1).is_some_and(|next| now.duration_since(next.seen) >= settings.last_used_lag) {
+        self.uses.push_back(KeyUse { observed: now, at, service: service.to_owned(), region: region.to_owned() });
+        // Keep the newest reported use and those that are not reported yet.
+        while self.uses.get(1).is_some_and(|next| now.duration_since(next.observed) >= settings.last_used_lag) {
             self.uses.pop_front();
         }
     }
 
     pub(super) fn last_used(&self, settings: &Settings, now: Instant) -> Option<&KeyUse> {
-        self.uses.iter().rev().find(|used| now.duration_since(used.seen) >= settings.last_used_lag)
+        self.uses.iter().rev().find(|used| now.duration_since(used.observed) >= settings.last_used_lag)
     }
 }
 
@@ -142,7 +140,7 @@ mod tests {
     const SEC: Duration = Duration::from_secs(1);
 
     #[test]
-    fn changes_of_a_key_arrive_late_each_by_its_own_delay() {
+    fn key_changes_take_effect_after_their_delay() {
         let settings = Settings { activation_delay: 10 * SEC, revocation_lag: 4 * SEC, ..Settings::default() };
         let start = Instant::now();
         let mut key = Key::new(AccountRef::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
@@ -159,26 +157,26 @@ mod tests {
     }
 
     #[test]
-    fn last_use_is_reported_late_and_by_the_quarter_hour() {
+    fn last_use_is_delayed_and_has_a_granularity() {
         let settings = Settings { last_used_lag: 60 * SEC, last_used_granularity: 900 * SEC, ..Settings::default() };
         let start = Instant::now();
         let mut key = Key::new(AccountRef::aws("1"), Identity::User("u".to_owned()), Secret::new(SECRET), start);
-        let seen = |key: &Key, second: u32| {
-            key.last_used(&settings, start + second * SEC).map(|used| used.seen.duration_since(start).as_secs())
+        let last_used_second = |key: &Key, second: u32| {
+            key.last_used(&settings, start + second * SEC).map(|used| used.observed.duration_since(start).as_secs())
         };
-        assert_eq!(seen(&key, 0), None);
-        key.used(&settings, start, "sts", "us-east-1");
-        key.used(&settings, start + 100 * SEC, "sts", "us-east-1");
-        assert_eq!(seen(&key, 59), None);
-        assert_eq!(seen(&key, 60), Some(0));
-        assert_eq!(seen(&key, 800), Some(0), "the second use fell into the same quarter of an hour");
-        key.used(&settings, start + 900 * SEC, "sts", "us-east-1");
-        assert_eq!(seen(&key, 959), Some(0));
-        assert_eq!(seen(&key, 960), Some(900));
+        assert_eq!(last_used_second(&key, 0), None);
+        key.record_use(&settings, start, "sts", "us-east-1");
+        key.record_use(&settings, start + 100 * SEC, "sts", "us-east-1");
+        assert_eq!(last_used_second(&key, 59), None);
+        assert_eq!(last_used_second(&key, 60), Some(0));
+        assert_eq!(last_used_second(&key, 800), Some(0), "the second use is within the same 15 minutes");
+        key.record_use(&settings, start + 900 * SEC, "sts", "us-east-1");
+        assert_eq!(last_used_second(&key, 959), Some(0));
+        assert_eq!(last_used_second(&key, 960), Some(900));
     }
 
     #[test]
-    fn a_secret_does_not_print() {
+    fn debug_output_contains_no_secret() {
         let key = Key::new(AccountRef::aws("1"), Identity::Trusted, Secret::new(SECRET), Instant::now());
         assert!(!format!("{key:?}").contains(SECRET));
     }

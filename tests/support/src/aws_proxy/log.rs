@@ -1,7 +1,7 @@
-//! The call log: what was asked of AWS, in order, and what came of it.
+//! The call log: every call with its outcome, in the order of arrival.
 //!
-//! It holds names, ids and codes. Secrets, passwords and signatures never get in: parameters pass through
-//! [`Call::public_params`], answers leave only their status and error code here.
+//! It contains names, ids and codes, never secrets, passwords or signatures: parameters are redacted by
+//! [`Call::public_params`], and of a response only status and error code are logged.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -14,66 +14,67 @@ use tokio::sync::watch;
 
 use super::call::Call;
 
-/// A place in the log. Calls that came in later have a higher sequence number.
+/// A position in the log: the sequence number of the newest call at that time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LogPosition(u64);
 
-/// How a call ended for the caller.
+/// Outcome of a call for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallOutcome {
-    /// It is still being worked on, or held by a rule.
+    /// The call is being processed, or held by a rule.
     Pending,
-    /// An answer was sent.
+    /// A response was sent.
     Answered,
-    /// The connection was closed without an answer.
+    /// The connection was closed without a response.
     Dropped,
 }
 
-/// One call.
+/// A logged call.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallRecord {
-    /// 1 for the first call of this proxy.
+    /// Sequence number; 1 for the first call of this proxy.
     pub seq: u64,
-    /// When it came in.
+    /// Time of arrival.
     pub started: Timestamp,
-    /// From the last byte of the request to the answer, faults included.
+    /// Time from the last byte of the request to the response, including injected delays.
     pub latency: Option<Duration>,
-    /// `iam` or `sts`.
+    /// Service name, `iam` or `sts`.
     pub service: &'static str,
     /// The `Action`.
     pub action: String,
-    /// The user it is about: named in the call, or the caller where the call names none.
+    /// The user named in the call, or the owner of the named key, or the calling user.
     pub user: Option<String>,
-    /// The access key it is about; for `CreateAccessKey` the one it made.
+    /// The access key named in the call; for `CreateAccessKey` the created one.
     pub access_key: Option<String>,
-    /// The key id that signed it; none for unsigned calls.
+    /// The access key id of the signature; `None` for unsigned calls.
     pub caller_key: Option<String>,
     /// Whether the action changes IAM.
     pub mutating: bool,
-    /// Whether it did: it reached AWS and succeeded there, whatever the caller was told.
+    /// Whether AWS performed the change, whatever response the caller got.
     pub committed: bool,
-    /// How it ended for the caller.
+    /// Outcome for the caller.
     pub outcome: CallOutcome,
-    /// HTTP status sent to the caller.
+    /// HTTP status of the response.
     pub status: Option<u16>,
-    /// Error code sent to the caller.
+    /// Error code of the response.
     pub error: Option<String>,
-    /// Ids of the fault rules that acted on it.
+    /// Ids of the fault rules that acted on the call.
     pub rules: Vec<u64>,
-    /// Its parameters, without secrets.
+    /// Parameters, with sensitive values redacted.
     pub params: BTreeMap<String, String>,
 }
 
 impl CallRecord {
-    /// Whether it asks what users may do: one of them, or all of the account together. Every look at policies has one of these.
+    /// Whether the call reads the attached policies of one user or of all users. Every drift check starts with such a
+    /// call.
     #[must_use]
     pub fn reads_policies(&self) -> bool {
         self.lists_all_users() || self.action == "ListAttachedUserPolicies"
     }
 
-    /// Whether it asks about all users of the account together.
+    /// Whether the call reads all users of the account.
     #[must_use]
     pub fn lists_all_users(&self) -> bool {
         self.action == "GetAccountAuthorizationDetails"
@@ -100,7 +101,7 @@ impl fmt::Display for CallRecord {
     }
 }
 
-/// What was waited for did not come in time. Says what came instead.
+/// The expected call did not arrive in time. The message lists the last calls.
 #[derive(Debug, thiserror::Error)]
 #[error("waited {waited:?} for {expected}; the calls so far:{seen}")]
 pub struct WaitError {
@@ -109,7 +110,7 @@ pub struct WaitError {
     seen: String,
 }
 
-/// The log of one proxy. Clones share it.
+/// The call log of one proxy. Clones share it.
 #[derive(Clone, Debug)]
 pub struct CallLog {
     inner: Arc<Inner>,
@@ -118,7 +119,7 @@ pub struct CallLog {
 #[derive(Debug)]
 struct Inner {
     calls: Mutex<Calls>,
-    // Counts changes, so that a waiter can neither miss one nor has to poll.
+    // Incremented on every change, so that a waiter misses none and does not poll.
     version: watch::Sender<u64>,
 }
 
@@ -129,14 +130,14 @@ struct Calls {
 }
 
 impl Calls {
-    fn since(&self, mark: LogPosition) -> &[CallRecord] {
-        behind(&self.records, mark)
+    fn since(&self, position: LogPosition) -> &[CallRecord] {
+        after(&self.records, position)
     }
 }
 
-/// The calls behind a place; logs grow long and are in order.
-fn behind(calls: &[CallRecord], mark: LogPosition) -> &[CallRecord] {
-    &calls[calls.partition_point(|call| call.seq <= mark.0)..]
+/// The calls after a position, by binary search: the records are ordered by sequence number.
+fn after(calls: &[CallRecord], position: LogPosition) -> &[CallRecord] {
+    &calls[calls.partition_point(|call| call.seq <= position.0)..]
 }
 
 impl Default for CallLog {
@@ -146,7 +147,7 @@ impl Default for CallLog {
 }
 
 impl CallLog {
-    /// Every call, in the order they came in.
+    /// All calls in the order of arrival.
     #[must_use]
     pub fn calls(&self) -> Vec<CallRecord> {
         self.lock().records.clone()
@@ -164,45 +165,45 @@ impl CallLog {
         self.select(|call| call.user.as_deref() == Some(user))
     }
 
-    /// The calls that a condition picks.
+    /// The calls that match a predicate.
     pub fn select(&self, pick: impl Fn(&CallRecord) -> bool) -> Vec<CallRecord> {
         self.lock().records.iter().filter(|call| pick(call)).cloned().collect()
     }
 
-    /// The place behind the newest call.
+    /// The current end of the log.
     #[must_use]
     pub fn position(&self) -> LogPosition {
         LogPosition(self.lock().newest)
     }
 
-    /// The calls behind a place.
+    /// The calls after a position.
     #[must_use]
-    pub fn calls_since(&self, mark: LogPosition) -> Vec<CallRecord> {
-        self.lock().since(mark).to_vec()
+    pub fn calls_since(&self, position: LogPosition) -> Vec<CallRecord> {
+        self.lock().since(position).to_vec()
     }
 
-    /// The calls behind a place that would change IAM, whether they did or not.
+    /// The calls of mutating actions after a position, committed or not.
     #[must_use]
-    pub fn mutating_calls_since(&self, mark: LogPosition) -> Vec<CallRecord> {
-        self.lock().since(mark).iter().filter(|call| call.mutating).cloned().collect()
+    pub fn mutating_calls_since(&self, position: LogPosition) -> Vec<CallRecord> {
+        self.lock().since(position).iter().filter(|call| call.mutating).cloned().collect()
     }
 
-    /// How often each action was called.
+    /// Number of calls by action.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<String, usize> {
         self.counts_since(LogPosition::default())
     }
 
-    /// How often each action was called behind a place.
+    /// Number of calls by action after a position.
     #[must_use]
-    pub fn counts_since(&self, mark: LogPosition) -> BTreeMap<String, usize> {
-        self.lock().since(mark).iter().fold(BTreeMap::new(), |mut counts, call| {
+    pub fn counts_since(&self, position: LogPosition) -> BTreeMap<String, usize> {
+        self.lock().since(position).iter().fold(BTreeMap::new(), |mut counts, call| {
             *counts.entry(call.action.clone()).or_default() += 1;
             counts
         })
     }
 
-    /// Waits until `n` calls of an action have ended, and returns the n-th.
+    /// Waits until `n` calls of an action have ended and returns the n-th.
     pub async fn wait_for_call(&self, action: &str, n: usize, within: Duration) -> Result<CallRecord, WaitError> {
         self.wait_for(&format!("call {n} of {action}"), within, |calls| {
             calls
@@ -214,21 +215,21 @@ impl CallLog {
         .await
     }
 
-    /// Waits until a call behind a place has ended that a condition picks, and returns it.
+    /// Waits until a call after a position that matches the predicate has ended and returns it.
     pub async fn wait_since(
         &self,
-        mark: LogPosition,
+        position: LogPosition,
         expected: &str,
         within: Duration,
         pick: impl Fn(&CallRecord) -> bool,
     ) -> Result<CallRecord, WaitError> {
         self.wait_for(expected, within, |calls| {
-            behind(calls, mark).iter().find(|call| call.outcome != CallOutcome::Pending && pick(call)).cloned()
+            after(calls, position).iter().find(|call| call.outcome != CallOutcome::Pending && pick(call)).cloned()
         })
         .await
     }
 
-    /// Waits until `found` finds something in the log.
+    /// Waits until `found` returns a value for the log.
     pub async fn wait_for<T>(
         &self,
         expected: &str,
@@ -242,7 +243,7 @@ impl CallLog {
                 if let Some(result) = found(&self.lock().records) {
                     return result;
                 }
-                // The sender lives in self, so this cannot fail while we are here.
+                // Cannot fail: `self` owns the sender.
                 let _ = changes.changed().await;
             }
         };
@@ -252,12 +253,12 @@ impl CallLog {
         }
     }
 
-    /// The last calls, a line each, for failure messages.
+    /// The last calls, one per line, for failure messages.
     #[must_use]
     pub fn transcript(&self) -> String {
-        const LINES: usize = 60;
+        const MAX_TRANSCRIPT_LINES: usize = 60;
         let calls = &self.lock().records;
-        let skipped = calls.len().saturating_sub(LINES);
+        let skipped = calls.len().saturating_sub(MAX_TRANSCRIPT_LINES);
         let mut out = String::new();
         if skipped > 0 {
             let _ = write!(out, "\n  ({skipped} earlier)");
@@ -268,12 +269,12 @@ impl CallLog {
         out
     }
 
-    /// Forgets all calls. Sequence numbers go on, so marks stay valid.
+    /// Removes all calls. Sequence numbers continue, so positions remain valid.
     pub fn clear(&self) {
         self.lock().records.clear();
     }
 
-    /// Writes down a call that just came in.
+    /// Logs a new call.
     pub(super) fn open(&self, call: &Call, user: Option<String>, caller_key: Option<String>) -> OpenCall {
         let mut calls = self.lock();
         calls.newest += 1;
@@ -309,7 +310,7 @@ impl CallLog {
     }
 }
 
-/// The record of a call that has not ended. Dropped without an end, it counts as dropped: the worker died.
+/// The record of a pending call. Dropping it before [`OpenCall::answered`] records the call as dropped.
 pub(super) struct OpenCall {
     log: CallLog,
     seq: u64,
@@ -317,8 +318,7 @@ pub(super) struct OpenCall {
 }
 
 impl OpenCall {
-    /// Changes the record.
-    pub(super) fn note(&self, change: impl FnOnce(&mut CallRecord)) {
+    pub(super) fn update(&self, change: impl FnOnce(&mut CallRecord)) {
         let mut calls = self.log.lock();
         if let Some(call) = calls.records.iter_mut().rev().find(|call| call.seq == self.seq) {
             change(call);
@@ -327,10 +327,10 @@ impl OpenCall {
         self.log.changed();
     }
 
-    /// An answer goes out.
+    /// Records the response.
     pub(super) fn answered(self, status: u16, error: Option<String>) {
         let latency = self.started.elapsed();
-        self.note(|call| {
+        self.update(|call| {
             call.latency = Some(latency);
             call.outcome = CallOutcome::Answered;
             call.status = Some(status);
@@ -342,7 +342,7 @@ impl OpenCall {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let latency = self.started.elapsed();
-        self.note(|call| {
+        self.update(|call| {
             if call.outcome == CallOutcome::Pending {
                 call.latency = Some(latency);
                 call.outcome = CallOutcome::Dropped;
@@ -355,7 +355,7 @@ impl Drop for OpenCall {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_millis(50);
+    const TIMEOUT: Duration = Duration::from_millis(50);
 
     fn create_user(log: &CallLog, user: &str) -> OpenCall {
         let call = Call::iam("CreateUser").with("UserName", user);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_open_then_answered() {
+    fn call_is_pending_until_answered() {
         let log = CallLog::default();
         let open = create_user(&log, "u");
         assert_eq!(log.calls()[0].outcome, CallOutcome::Pending);
@@ -378,30 +378,30 @@ mod tests {
     }
 
     #[test]
-    fn a_call_whose_worker_is_gone_counts_as_dropped() {
+    fn unfinished_call_is_recorded_as_dropped() {
         let log = CallLog::default();
         drop(create_user(&log, "u"));
         assert_eq!(log.calls()[0].outcome, CallOutcome::Dropped);
     }
 
     #[test]
-    fn marks_count_only_what_comes_later() {
+    fn position_excludes_earlier_calls() {
         let log = CallLog::default();
         create_user(&log, "a").answered(200, None);
-        let mark = log.position();
+        let position = log.position();
         create_user(&log, "b").answered(200, None);
         log.open(&Call::iam("GetUser"), None, None).answered(200, None);
-        assert_eq!(log.mutating_calls_since(mark).len(), 1);
-        assert_eq!(log.calls_since(mark).len(), 2);
+        assert_eq!(log.mutating_calls_since(position).len(), 1);
+        assert_eq!(log.calls_since(position).len(), 2);
         assert_eq!(log.counts()["CreateUser"], 2);
-        assert_eq!(log.counts_since(mark)["CreateUser"], 1);
+        assert_eq!(log.counts_since(position)["CreateUser"], 1);
         log.clear();
         create_user(&log, "c").answered(200, None);
-        assert_eq!(log.mutating_calls_since(mark).len(), 1, "sequence numbers go on after a clear");
+        assert_eq!(log.mutating_calls_since(position).len(), 1, "sequence numbers continue after clear()");
     }
 
     #[tokio::test]
-    async fn waiting_ends_with_the_call_and_says_what_came_instead() {
+    async fn wait_returns_the_ended_call_or_the_transcript() {
         let log = CallLog::default();
         let waiter = tokio::spawn({
             let log = log.clone();
@@ -410,11 +410,11 @@ mod tests {
         create_user(&log, "a").answered(200, None);
         let second = create_user(&log, "b");
         tokio::task::yield_now().await;
-        assert!(!waiter.is_finished(), "an open call is not a call yet");
+        assert!(!waiter.is_finished(), "a pending call does not count");
         second.answered(200, None);
         assert_eq!(waiter.await.unwrap().unwrap().user.as_deref(), Some("b"));
 
-        let error = log.wait_for_call("DeleteUser", 1, SOON).await.unwrap_err().to_string();
+        let error = log.wait_for_call("DeleteUser", 1, TIMEOUT).await.unwrap_err().to_string();
         assert!(error.contains("DeleteUser") && error.contains("#2 iam:CreateUser b -> 200"), "{error}");
     }
 }

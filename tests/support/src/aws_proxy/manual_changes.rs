@@ -1,5 +1,6 @@
-//! A person at the AWS console, or any other program with rights in the account: what happens behind the operator's
-//! back. By AWS's rules, but past the rules, the log and the signature check of any proxy.
+//! Changes made outside the operator: by a person in the AWS console or by another program.
+//!
+//! The AWS rules apply to these calls; fault rules, the call log and the signature check do not.
 
 use std::fmt;
 
@@ -10,12 +11,12 @@ use super::rules::Flags;
 use super::strict::Aws;
 use super::xml;
 
-/// An access key with its secret, as `CreateAccessKey` answered it.
+/// An access key with its secret, as `CreateAccessKey` returns it.
 #[derive(Clone)]
 pub struct CreatedKey {
-    /// `AKIA...`
+    /// Access key id, `AKIA...`.
     pub id: String,
-    /// Forty characters.
+    /// Secret access key.
     pub secret: String,
 }
 
@@ -25,7 +26,7 @@ impl fmt::Debug for CreatedKey {
     }
 }
 
-/// Somebody with all rights in an account; see the module.
+/// Makes changes with all rights in an account; see the module.
 #[derive(Clone, Debug)]
 pub struct ManualChanges {
     aws: Aws,
@@ -39,19 +40,19 @@ impl ManualChanges {
         Self { aws, account_ref, flags: Flags::default() }
     }
 
-    /// The same person in another account or partition.
+    /// Makes the changes in another account or partition.
     #[must_use]
     pub fn in_account(mut self, account_ref: AccountRef) -> Self {
         self.account_ref = account_ref;
         self
     }
 
-    /// Any call. An error answer is an `Err`.
+    /// Sends any call. An error response is an `Err`.
     pub async fn call(&self, call: &Call) -> Result<AwsResponse, AwsError> {
         let caller = Caller { key_id: None, account_ref: self.account_ref.clone(), identity: Identity::Administrator };
-        let answer = self.aws.perform(call, &caller, self.flags).await?;
-        match answer.as_error() {
-            None => Ok(answer),
+        let response = self.aws.perform(call, &caller, self.flags).await?;
+        match response.as_error() {
+            None => Ok(response),
             Some(error) => Err(error),
         }
     }
@@ -60,7 +61,7 @@ impl ManualChanges {
         self.call(&call).await.map(drop)
     }
 
-    /// The texts of an element in all pages of a list.
+    /// The values of an element in all pages of a list.
     async fn list(&self, call: &Call, element: &str) -> Result<Vec<String>, AwsError> {
         let mut texts = Vec::new();
         let mut next = call.clone();
@@ -74,26 +75,26 @@ impl ManualChanges {
         }
     }
 
-    /// Makes a user that is nobody's.
+    /// Creates a user without tags, so without an owner.
     pub async fn create_user(&self, user: &str) -> Result<(), AwsError> {
         self.act(on("CreateUser", user)).await
     }
 
-    /// Makes a user with tags, so that it looks like somebody's.
+    /// Creates a user with tags, for example ownership tags.
     pub async fn create_tagged_user(&self, user: &str, tags: &[(&str, &str)]) -> Result<(), AwsError> {
         self.act(on("CreateUser", user).with_tags(tags.iter().copied())).await
     }
 
-    /// Deletes a user that has nothing left.
+    /// Deletes a user without deletion blockers.
     pub async fn delete_user(&self, user: &str) -> Result<(), AwsError> {
         self.act(on("DeleteUser", user)).await
     }
 
-    /// Deletes a user and all that hangs on it, as the console does with one click. To another program that is many
-    /// calls, and it may put something back in between: then this starts over.
+    /// Deletes a user with its keys, policies, groups and credentials, as the console does in one step. Retries on
+    /// `DeleteConflict`: the operator may create something between these calls.
     pub async fn purge_user(&self, user: &str) -> Result<(), AwsError> {
-        const TRIES: usize = 5;
-        for _ in 1..TRIES {
+        const MAX_ATTEMPTS: usize = 5;
+        for _ in 1..MAX_ATTEMPTS {
             match self.try_purge(user).await {
                 Err(error) if error.code == "DeleteConflict" => {}
                 done => return done,
@@ -130,21 +131,21 @@ impl ManualChanges {
         self.delete_user(user).await
     }
 
-    /// Makes an access key that the operator has not asked for.
+    /// Creates an access key.
     pub async fn create_key(&self, user: &str) -> Result<CreatedKey, AwsError> {
-        let answer = self.call(&on("CreateAccessKey", user)).await?;
+        let response = self.call(&on("CreateAccessKey", user)).await?;
         let text = |name: &str| {
-            xml::text_in(&answer.body, name).ok_or_else(|| AwsError::upstream(&format!("an answer without {name}")))
+            xml::text_in(&response.body, name).ok_or_else(|| AwsError::upstream(&format!("a response without {name}")))
         };
         Ok(CreatedKey { id: text("AccessKeyId")?, secret: text("SecretAccessKey")? })
     }
 
-    /// Switches a key off.
+    /// Sets a key to Inactive.
     pub async fn deactivate_key(&self, user: &str, key_id: &str) -> Result<(), AwsError> {
         self.act(on("UpdateAccessKey", user).with("AccessKeyId", key_id).with("Status", "Inactive")).await
     }
 
-    /// Switches a key on again.
+    /// Sets a key to Active.
     pub async fn activate_key(&self, user: &str, key_id: &str) -> Result<(), AwsError> {
         self.act(on("UpdateAccessKey", user).with("AccessKeyId", key_id).with("Status", "Active")).await
     }
@@ -154,7 +155,7 @@ impl ManualChanges {
         self.act(on("DeleteAccessKey", user).with("AccessKeyId", key_id)).await
     }
 
-    /// Attaches a managed policy. With `AWSCompromisedKeyQuarantineV3` this is AWS itself.
+    /// Attaches a managed policy. AWS itself does so with `AWSCompromisedKeyQuarantineV3`.
     pub async fn attach(&self, user: &str, policy_arn: &str) -> Result<(), AwsError> {
         self.act(on("AttachUserPolicy", user).with("PolicyArn", policy_arn)).await
     }
@@ -164,7 +165,7 @@ impl ManualChanges {
         self.act(on("DetachUserPolicy", user).with("PolicyArn", policy_arn)).await
     }
 
-    /// Writes an inline policy.
+    /// Creates or replaces an inline policy.
     pub async fn put_inline(&self, user: &str, name: &str, document: &str) -> Result<(), AwsError> {
         self.act(on("PutUserPolicy", user).with("PolicyName", name).with("PolicyDocument", document)).await
     }
@@ -174,7 +175,7 @@ impl ManualChanges {
         self.act(on("DeleteUserPolicy", user).with("PolicyName", name)).await
     }
 
-    /// Writes tags.
+    /// Sets tags.
     pub async fn tag(&self, user: &str, tags: &[(&str, &str)]) -> Result<(), AwsError> {
         self.act(on("TagUser", user).with_tags(tags.iter().copied())).await
     }
@@ -188,7 +189,7 @@ impl ManualChanges {
         self.act(call).await
     }
 
-    /// Sets the boundary of a user, or takes it away.
+    /// Sets the permissions boundary of a user; `None` removes it.
     pub async fn set_boundary(&self, user: &str, policy_arn: Option<&str>) -> Result<(), AwsError> {
         match policy_arn {
             Some(arn) => self.act(on("PutUserPermissionsBoundary", user).with("PermissionsBoundary", arn)).await,
@@ -196,24 +197,24 @@ impl ManualChanges {
         }
     }
 
-    /// Makes a managed policy of the account and returns its ARN.
+    /// Creates a customer managed policy and returns its ARN.
     pub async fn create_policy(&self, name: &str, document: &str) -> Result<String, AwsError> {
         let call = Call::iam("CreatePolicy").with("PolicyName", name).with("PolicyDocument", document);
-        let answer = self.call(&call).await?;
-        xml::text_in(&answer.body, "Arn").ok_or_else(|| AwsError::upstream("a policy without an ARN"))
+        let response = self.call(&call).await?;
+        xml::text_in(&response.body, "Arn").ok_or_else(|| AwsError::upstream("a policy without an ARN"))
     }
 
-    /// Makes a group.
+    /// Creates a group.
     pub async fn create_group(&self, group: &str) -> Result<(), AwsError> {
         self.act(Call::iam("CreateGroup").with("GroupName", group)).await
     }
 
-    /// Puts a user into a group.
+    /// Adds a user to a group.
     pub async fn add_to_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
         self.act(on("AddUserToGroup", user).with("GroupName", group)).await
     }
 
-    /// Gives a user a password.
+    /// Creates a console password.
     pub async fn create_login_profile(&self, user: &str, password: &str) -> Result<(), AwsError> {
         self.act(on("CreateLoginProfile", user).with("Password", password)).await
     }

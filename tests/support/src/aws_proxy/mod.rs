@@ -1,24 +1,23 @@
-//! The strict AWS: what our tests take for AWS.
+//! A strict AWS proxy for tests.
 //!
-//! An HTTP/1.1 server in front of the moto emulator (IAM and STS, query protocol) that passes calls on, writes each
-//! one down, and behaves like AWS where the emulator is too kind for us: keys are checked, names collide ignoring
-//! case, quotas hold, users with something attached cannot be deleted, lists come in pages. On top of that it goes
-//! wrong on request: see [`Rule`].
+//! An HTTP/1.1 server in front of the moto emulator (IAM and STS, query protocol). It forwards and logs every call, and
+//! enforces the AWS rules that the emulator does not: it verifies signatures, compares user names ignoring case,
+//! enforces quotas, rejects the deletion of users with attachments and returns lists in pages. [`Rule`]s inject faults.
 //!
 //! ```text
-//! operator --SigV4--> StrictAws --(log, rules, signature, strictness, rules)--> moto
-//! auditor  ---------> Inspector ------------------------------------------------/
-//! the test ---------> ManualChanges --(strictness)---------------------------------/
+//! operator --SigV4--> StrictAws --(log, fault rules, signature, AWS rules, fault rules)--> moto
+//! auditor  ---------> Inspector ----------------------------------------------------------/
+//! the test ---------> ManualChanges --(AWS rules)----------------------------------------/
 //! ```
 //!
-//! - [`StrictAws`]: the listener with its log and its rules. Cheap; each test starts its own.
-//! - [`Account`]: what AWS knows beyond the emulator. Proxies in front of one emulator that are to see the same AWS
-//!   share one; [`Account::unique`] gives a test an AWS account of its own on a shared emulator.
-//! - [`PolicyAuthorizer`]: the operator's own IAM policy, in force ([`StrictAws::enforce_policies`]). Without it the operator may do anything.
-//! - [`Inspector`]: reads what is so. [`ManualChanges`]: what a person does at the console meanwhile.
+//! - [`StrictAws`]: the listener with its log and its fault rules. Cheap to start; each test starts its own.
+//! - [`Account`]: the AWS state that the emulator does not keep. Proxies that must see the same AWS share one;
+//!   [`Account::unique`] gives a test its own AWS account on a shared emulator.
+//! - [`PolicyAuthorizer`]: enforces the operator's IAM policy ([`StrictAws::enforce_policies`]). Without it every call
+//!   is allowed.
+//! - [`Inspector`]: reads the actual state. [`ManualChanges`]: changes made outside the operator, as in the console.
 //!
-//! One file per subject; one file per strictness below `strict/`, each naming the AWS rule it enforces and where that
-//! is known from.
+//! Each file below `strict/` enforces one group of AWS rules and names their source.
 
 mod account;
 mod admin;

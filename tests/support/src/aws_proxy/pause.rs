@@ -1,14 +1,14 @@
-//! Holding a call on its way.
+//! Holds calls, so that a test can act meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-/// Holds calls at a point of their way, so that a test can act while one is there: kill the operator, read the truth,
-/// let another replica run. Clones are the same pause.
+/// Holds calls at one point of their processing, so that a test can act meanwhile: kill the operator, inspect AWS, run
+/// another replica. Clones share the state.
 ///
-/// Letting go is for good: calls that come later pass.
+/// After [`Pause::release`] or [`Pause::abort`] later calls are not held.
 #[derive(Clone)]
 pub struct Pause {
     state: Arc<watch::Sender<PauseState>>,
@@ -21,12 +21,12 @@ struct PauseState {
     outcome: Option<HoldOutcome>,
 }
 
-/// What becomes of a held call.
+/// How a held call continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HoldOutcome {
-    /// It goes on.
+    /// The call is processed.
     Proceed,
-    /// The connection is closed; held before AWS, it never happens.
+    /// The connection is closed. A call held before the commit never reaches AWS.
     Abort,
 }
 
@@ -37,33 +37,33 @@ impl Default for Pause {
 }
 
 impl Pause {
-    /// Waits until a call has been held, now or before. Whether one was, within the time.
+    /// Waits until a call is or was held; `false` after the time limit.
     pub async fn wait_until_held(&self, within: Duration) -> bool {
         let mut changes = self.state.subscribe();
         let arrived = changes.wait_for(|state| state.arrived > 0);
         matches!(tokio::time::timeout(within, arrived).await, Ok(Ok(_)))
     }
 
-    /// Calls held right now.
+    /// Number of calls held now.
     #[must_use]
     pub fn held(&self) -> usize {
         self.state.borrow().held
     }
 
-    /// Lets held calls go on, and later ones pass.
+    /// Continues held calls; later calls are not held.
     pub fn release(&self) {
         self.state.send_modify(|state| state.outcome = Some(HoldOutcome::Proceed));
     }
 
-    /// Closes the connections of held calls. What was held before AWS never happens; later calls pass.
+    /// Closes the connections of held calls; later calls are not held.
     pub fn abort(&self) {
         self.state.send_modify(|state| {
-            // Later calls must pass, so with nothing held there is nothing to abort.
+            // Later calls must not be aborted.
             state.outcome = Some(if state.held > 0 { HoldOutcome::Abort } else { HoldOutcome::Proceed });
         });
     }
 
-    /// Holds the calling task until the outcome.
+    /// Holds the calling task until the call is released or aborted.
     pub(crate) async fn hold(&self) -> HoldOutcome {
         if self.state.borrow().outcome.is_some() {
             return HoldOutcome::Proceed;
@@ -86,10 +86,10 @@ impl Pause {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     #[tokio::test]
-    async fn a_pause_holds_until_the_verdict_and_later_calls_pass() {
+    async fn pause_holds_calls_until_released_or_aborted() {
         for (outcome, settle) in
             [(HoldOutcome::Proceed, Pause::release as fn(&Pause)), (HoldOutcome::Abort, Pause::abort)]
         {
@@ -99,7 +99,7 @@ mod tests {
                 let pause = pause.clone();
                 async move { pause.hold().await }
             });
-            assert!(pause.wait_until_held(SOON).await);
+            assert!(pause.wait_until_held(TIMEOUT).await);
             assert_eq!(pause.held(), 1);
             assert!(!held.is_finished());
             settle(&pause);

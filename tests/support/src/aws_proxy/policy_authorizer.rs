@@ -1,5 +1,5 @@
-//! The IAM policy of a caller, in force: the emulator knows no permissions, so this asks
-//! [`iam_policy`](crate::iam_policy) about each call of the operator, on what is so in AWS at that moment.
+//! Enforces the IAM policies of the operator. The emulator does not check permissions, so [`PolicyAuthorizer`]
+//! evaluates each call with [`iam_policy`](crate::iam_policy), using the actual tags and boundaries of the user.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,29 +17,29 @@ use crate::iam_policy::authorization_reference::{
 };
 use crate::iam_policy::{Decision, Policy, Request, evaluate};
 
-/// The permissions of the operator in an account: of the keys that the account was told to trust, and of the roles that
-/// these assume. IAM users and people are not asked. [`PolicyAuthorizer::enforce`] changes the policies at any time.
+/// Checks the permissions of the trusted keys of an account and of the roles that they assume. Calls of IAM users and
+/// administrators are not checked. [`PolicyAuthorizer::enforce`] replaces the policies at any time.
 pub struct PolicyAuthorizer {
     account: Arc<Account>,
-    truth: Inspector,
+    inspector: Inspector,
     policies: RwLock<Vec<Policy>>,
-    /// Of the roles in other accounts, by account id.
-    abroad: RwLock<HashMap<String, Vec<Policy>>>,
+    /// Policies of roles in other accounts, by account id.
+    policies_by_account: RwLock<HashMap<String, Vec<Policy>>>,
 }
 
 impl PolicyAuthorizer {
-    pub(super) fn new(account: Arc<Account>, truth: Inspector) -> Self {
-        Self { account, truth, policies: RwLock::default(), abroad: RwLock::default() }
+    pub(super) fn new(account: Arc<Account>, inspector: Inspector) -> Self {
+        Self { account, inspector, policies: RwLock::default(), policies_by_account: RwLock::default() }
     }
 
-    /// From now on these policies hold for sessions in this account, and no others.
+    /// Replaces the policies for sessions in this account. The error says what is wrong with a document.
     pub fn enforce_in<'a>(&self, account: &str, documents: impl IntoIterator<Item = &'a Value>) -> Result<(), String> {
         let policies = documents.into_iter().map(Policy::parse).collect::<Result<_, _>>()?;
-        self.abroad.write().unwrap_or_else(PoisonError::into_inner).insert(account.to_owned(), policies);
+        self.policies_by_account.write().unwrap_or_else(PoisonError::into_inner).insert(account.to_owned(), policies);
         Ok(())
     }
 
-    /// From now on these policies hold, and no others, but in accounts that have policies of their own. The error says what
+    /// Replaces the policies for all accounts without their own ([`PolicyAuthorizer::enforce_in`]). The error says what
     /// is wrong with a document.
     pub fn enforce<'a>(&self, documents: impl IntoIterator<Item = &'a Value>) -> Result<(), String> {
         let policies = documents.into_iter().map(Policy::parse).collect::<Result<_, _>>()?;
@@ -47,52 +47,53 @@ impl PolicyAuthorizer {
         Ok(())
     }
 
-    async fn ask(&self, caller: &Caller, call: &Call) -> Result<(), AwsError> {
-        let asked = match &caller.identity {
+    async fn authorize(&self, caller: &Caller, call: &Call) -> Result<(), AwsError> {
+        let is_checked = match &caller.identity {
             Identity::Trusted | Identity::Session { .. } => true,
             Identity::User(_) | Identity::Anonymous | Identity::Administrator => false,
         };
-        // It needs no permission, and cannot even be denied.
-        let free = call.service == Service::Sts && call.action == "GetCallerIdentity";
-        if !asked || free {
+        // GetCallerIdentity needs no permission and cannot be denied.
+        let needs_no_permission = call.service == Service::Sts && call.action == "GetCallerIdentity";
+        if !is_checked || needs_no_permission {
             return Ok(());
         }
         let name = call.iam_action();
-        let who = self.account.caller_arn(caller);
-        let unknown =
-            |error: String| AwsError::new(403, "AccessDenied", format!("the test rig cannot weigh it: {error}"));
-        let kind = authorization_reference::action(&name)
-            .ok_or_else(|| unknown(format!("the action {name} is not known")))?
+        let caller_arn = self.account.caller_arn(caller);
+        let unknown = |error: String| {
+            AwsError::new(403, "AccessDenied", format!("the policy authorizer cannot evaluate the call: {error}"))
+        };
+        let resource_type = authorization_reference::action(&name)
+            .ok_or_else(|| unknown(format!("the action {name} is not supported")))?
             .resource;
-        let (resource, context) = self.facts(caller, call, kind).await?;
+        let (resource, context) = self.resource_and_context(caller, call, resource_type).await?;
         let context = context.iter().map(|(key, values)| (key.as_str(), values.clone()));
         let request = Request::new(&name, &resource, context).map_err(unknown)?;
         let is_session = matches!(caller.identity, Identity::Session { .. });
-        let abroad = self.abroad.read().unwrap_or_else(PoisonError::into_inner);
-        let decision = match abroad.get(&caller.account_ref.account).filter(|_| is_session) {
+        let policies_by_account = self.policies_by_account.read().unwrap_or_else(PoisonError::into_inner);
+        let decision = match policies_by_account.get(&caller.account_ref.account).filter(|_| is_session) {
             Some(policies) => evaluate(policies, &request),
             None => evaluate(&self.policies.read().unwrap_or_else(PoisonError::into_inner), &request),
         };
-        drop(abroad);
+        drop(policies_by_account);
         match decision {
             Decision::Allowed => Ok(()),
-            Decision::ImplicitDeny => Err(AwsError::access_denied(&who, &name, &resource)),
-            Decision::ExplicitDeny(_) => Err(AwsError::explicitly_denied(&who, &name, &resource)),
+            Decision::ImplicitDeny => Err(AwsError::access_denied(&caller_arn, &name, &resource)),
+            Decision::ExplicitDeny(_) => Err(AwsError::explicitly_denied(&caller_arn, &name, &resource)),
         }
     }
 
-    /// The ARN that the call is authorised on, and its condition keys.
-    async fn facts(
+    /// The ARN that the call is authorized on, and its condition keys.
+    async fn resource_and_context(
         &self,
         caller: &Caller,
         call: &Call,
-        kind: Resource,
+        resource_type: Resource,
     ) -> Result<(String, Vec<(String, Vec<String>)>), AwsError> {
         let account_ref = &caller.account_ref;
         let param = |name: &str| call.param(name).map(str::to_owned);
         let named = |name: &str| param(name).unwrap_or_default();
         let mut context = request_context(call);
-        let resource = match kind {
+        let resource = match resource_type {
             Resource::Any => "*".to_owned(),
             Resource::Role => {
                 param("RoleArn").unwrap_or_else(|| account_ref.arn("iam", &format!("role/{}", named("RoleName"))))
@@ -100,15 +101,16 @@ impl PolicyAuthorizer {
             Resource::Policy => named("PolicyArn"),
             Resource::Mfa => named("SerialNumber"),
             Resource::Group => {
-                let found = self.truth.clone().in_account(account_ref.clone()).group_arn(&named("GroupName")).await?;
+                let found =
+                    self.inspector.clone().in_account(account_ref.clone()).group_arn(&named("GroupName")).await?;
                 found.unwrap_or_else(|| account_ref.arn("iam", &format!("group/{}", named("GroupName"))))
             }
-            Resource::User => self.user(account_ref, caller, call, &mut context).await?,
+            Resource::User => self.user_arn(account_ref, caller, call, &mut context).await?,
         };
         Ok((resource, context))
     }
 
-    async fn user(
+    async fn user_arn(
         &self,
         account_ref: &AccountRef,
         caller: &Caller,
@@ -122,27 +124,28 @@ impl PolicyAuthorizer {
             let path = call.param("Path").unwrap_or("/");
             return Ok(account_ref.arn("iam", &format!("user{path}{name}")));
         }
-        let Some(standing) = self.truth.clone().in_account(account_ref.clone()).standing(&name).await? else {
-            // Who is not there has no path.
+        let Some(facts) = self.inspector.clone().in_account(account_ref.clone()).authorization_facts(&name).await?
+        else {
+            // A missing user has no path.
             return Ok(account_ref.arn("iam", &format!("user/{name}")));
         };
         if call.action != "PutUserPermissionsBoundary" {
-            context.extend(standing.boundary.map(|arn| (BOUNDARY.to_owned(), vec![arn])));
+            context.extend(facts.boundary.map(|arn| (BOUNDARY.to_owned(), vec![arn])));
         }
-        for (key, value) in standing.tags {
+        for (key, value) in facts.tags {
             context.extend(RESOURCE_TAG.map(|prefix| (format!("{prefix}{key}"), vec![value.clone()])));
         }
-        Ok(standing.arn)
+        Ok(facts.arn)
     }
 }
 
 impl Authorizer for PolicyAuthorizer {
     fn check<'a>(&'a self, caller: &'a Caller, call: &'a Call) -> BoxFuture<'a, Result<(), AwsError>> {
-        Box::pin(self.ask(caller, call))
+        Box::pin(self.authorize(caller, call))
     }
 }
 
-/// What a request says of itself.
+/// The condition keys taken from the request parameters.
 fn request_context(call: &Call) -> Vec<(String, Vec<String>)> {
     let (tags, untag) = (call.tags(), call.list("TagKeys"));
     let keys: Vec<String> = tags.iter().map(|(key, _)| *key).chain(untag).map(str::to_owned).collect();

@@ -1,39 +1,41 @@
-//! What the proxy says: answers in the form of the AWS query protocol, and the errors of IAM and STS.
+//! Responses of the AWS query protocol, and the errors of IAM and STS.
 
 use std::collections::hash_map::RandomState;
 use std::fmt::Write as _;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::call::Service;
-use super::xml;
+use roxmltree::Document;
 
-/// An error as IAM or STS would give it.
+use super::call::Service;
+use super::xml::{self, Edits};
+
+/// An error response of IAM or STS.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code} ({status}): {message}")]
 pub struct AwsError {
     /// HTTP status.
     pub status: u16,
-    /// The `Code` element, which is what SDKs decode the error by.
+    /// The `Code` element, by which SDKs classify the error.
     pub code: String,
     /// The `Message` element.
     pub message: String,
 }
 
 impl AwsError {
-    /// Any error.
+    /// An error with any status and code.
     #[must_use]
     pub fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { status, code: code.into(), message: message.into() }
     }
 
-    /// What IAM answers when a bucket is empty. Unlike most services it uses status 400 and no `Exception` suffix.
+    /// The request is throttled. Unlike most services, IAM uses status 400 and no `Exception` suffix.
     #[must_use]
     pub fn throttling() -> Self {
         Self::new(400, "Throttling", "Rate exceeded")
     }
 
-    /// A refusal by policy.
+    /// An implicit deny: no policy allows the action.
     #[must_use]
     pub fn access_denied(caller: &str, action: &str, resource: &str) -> Self {
         Self::new(
@@ -46,7 +48,7 @@ impl AwsError {
         )
     }
 
-    /// A refusal by a statement that denies.
+    /// An explicit deny: a statement denies the action.
     #[must_use]
     pub fn explicitly_denied(caller: &str, action: &str, resource: &str) -> Self {
         Self::new(
@@ -59,13 +61,13 @@ impl AwsError {
         )
     }
 
-    /// The unknown key id of STS and IAM; EC2 and S3 have other codes for it.
+    /// The access key id is unknown. EC2 and S3 use other codes.
     #[must_use]
     pub fn invalid_client_token() -> Self {
         Self::new(403, "InvalidClientTokenId", "The security token included in the request is invalid.")
     }
 
-    /// The id is known, the signature was not made with its secret.
+    /// The access key id is known, but the signature was made with another secret.
     #[must_use]
     pub fn signature_does_not_match() -> Self {
         Self::new(
@@ -76,8 +78,8 @@ impl AwsError {
         )
     }
 
-    /// The clock of the caller and the clock of AWS are more than 15 minutes apart. IAM and STS have no own code for
-    /// it, the message tells it apart from a wrong secret.
+    /// The clocks of caller and AWS are more than 15 minutes apart. IAM and STS use the code of a wrong secret; only
+    /// the message differs.
     #[must_use]
     pub fn signature_expired(signed_at: &str, now: &str) -> Self {
         let order = if signed_at < now { "Signature expired" } else { "Signature not yet current" };
@@ -85,13 +87,13 @@ impl AwsError {
         Self::new(403, "SignatureDoesNotMatch", format!("{order}: {signed_at} is now {relation} than {now} (15 min.)"))
     }
 
-    /// The common error of the query protocol for a stale request.
+    /// The common error of the query protocol for an expired request.
     #[must_use]
     pub fn request_expired() -> Self {
         Self::new(400, "RequestExpired", "Request has expired.")
     }
 
-    /// 404, the only error that means "absent".
+    /// 404: the entity does not exist.
     #[must_use]
     pub fn no_such_entity(message: impl Into<String>) -> Self {
         Self::new(404, "NoSuchEntity", message)
@@ -109,19 +111,19 @@ impl AwsError {
         Self::new(409, "EntityAlreadyExists", message)
     }
 
-    /// 409: something still hangs on it.
+    /// 409: the entity has deletion blockers.
     #[must_use]
     pub fn delete_conflict(message: impl Into<String>) -> Self {
         Self::new(409, "DeleteConflict", message)
     }
 
-    /// 409: a quota is used up.
+    /// 409: a quota is exceeded.
     #[must_use]
     pub fn limit_exceeded(message: impl Into<String>) -> Self {
         Self::new(409, "LimitExceeded", message)
     }
 
-    /// 409: the name was deleted a moment ago and made again.
+    /// 409: an entity of this name was deleted and recreated recently.
     #[must_use]
     pub fn entity_temporarily_unmodifiable() -> Self {
         Self::new(
@@ -131,7 +133,7 @@ impl AwsError {
         )
     }
 
-    /// 409: two writes to one user at once.
+    /// 409: concurrent writes to one user.
     #[must_use]
     pub fn concurrent_modification() -> Self {
         Self::new(
@@ -153,13 +155,13 @@ impl AwsError {
         Self::new(503, "ServiceUnavailable", "Service is unavailable.")
     }
 
-    /// 400: a parameter breaks the model of the API.
+    /// 400: a parameter violates the API model.
     #[must_use]
     pub fn validation(message: impl Into<String>) -> Self {
         Self::new(400, "ValidationError", message)
     }
 
-    /// 400: one constraint of the API model, in the words that every AWS service uses.
+    /// 400: one constraint of the API model, in the format that all AWS services share.
     #[must_use]
     pub fn constraint(value: &str, field: &str, constraint: &str) -> Self {
         Self::validation(format!(
@@ -168,21 +170,21 @@ impl AwsError {
         ))
     }
 
-    /// 400: the parameters do not go together.
+    /// 400: the parameters are not valid together.
     #[must_use]
     pub fn invalid_input(message: impl Into<String>) -> Self {
         Self::new(400, "InvalidInput", message)
     }
 
-    /// The emulator could not be reached or answered something that is not HTTP. Never sent by AWS: a test that sees
-    /// it has a broken rig.
+    /// The emulator is unreachable or its response is malformed. AWS never sends this error: it means that the test
+    /// setup is broken.
     #[must_use]
     pub fn upstream(detail: &str) -> Self {
-        Self::new(502, "BadGateway", format!("the emulator did not answer: {detail}"))
+        Self::new(502, "BadGateway", format!("no valid response from the emulator: {detail}"))
     }
 }
 
-/// One answer, ready to be sent.
+/// An HTTP response of IAM or STS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsResponse {
     /// HTTP status.
@@ -191,12 +193,12 @@ pub struct AwsResponse {
     pub content_type: String,
     /// `x-amzn-requestid`.
     pub request_id: String,
-    /// The body, as text: the query protocol answers in XML, the emulator's own failures are HTML.
+    /// The body: XML in the query protocol, HTML for failures of the emulator.
     pub body: String,
 }
 
 impl AwsResponse {
-    /// A success with these elements inside `<ActionResult>`; none for actions that only say done.
+    /// A success with these elements in `<ActionResult>`, which is omitted if `result` is empty.
     #[must_use]
     pub fn success(service: Service, action: &str, result: &str) -> Self {
         let request_id = request_id();
@@ -209,7 +211,7 @@ impl AwsResponse {
         Self { status: 200, content_type: "text/xml".to_owned(), request_id, body }
     }
 
-    /// An error of the service.
+    /// An error response in XML.
     #[must_use]
     pub fn error(service: Service, error: &AwsError) -> Self {
         let request_id = request_id();
@@ -224,8 +226,8 @@ impl AwsResponse {
         Self { status: error.status, content_type: "text/xml".to_owned(), request_id, body }
     }
 
-    /// What a load balancer says when nothing behind it does: a body that no SDK can decode, so the outcome of the
-    /// call is unknown to the caller.
+    /// The HTML page of a load balancer without a backend. No SDK can decode it, so the caller does not know the
+    /// outcome of the call.
     #[must_use]
     pub fn html_500() -> Self {
         Self {
@@ -238,19 +240,32 @@ impl AwsResponse {
         }
     }
 
-    /// 2xx.
+    /// Edits the XML body; a body that is not XML is unchanged.
+    pub(super) fn edit_xml(mut self, edit: impl FnOnce(&Document<'_>, &mut Edits<'_>)) -> Self {
+        let edited = Document::parse(&self.body).ok().map(|document| {
+            let mut edits = Edits::new(&self.body);
+            edit(&document, &mut edits);
+            edits.finish()
+        });
+        if let Some(body) = edited {
+            self.body = body;
+        }
+        self
+    }
+
+    /// Whether the status is 2xx.
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// The error code, if this is an error in XML.
+    /// The error code of an error in XML.
     #[must_use]
     pub fn error_code(&self) -> Option<String> {
         if self.is_success() { None } else { xml::text_in(&self.body, "Code") }
     }
 
-    /// This answer as an error, if it is one.
+    /// The error; `None` for a success.
     #[must_use]
     pub fn as_error(&self) -> Option<AwsError> {
         if self.is_success() {
@@ -264,19 +279,18 @@ impl AwsResponse {
     }
 }
 
-/// A request id in the shape of AWS's: a UUID, new on every call.
+/// A new request id in the format of AWS: a UUID.
 pub(super) fn request_id() -> String {
     let hex = random_hex(32);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// Hexadecimal digits that differ on every call. Good enough for ids and for the secrets of a test double; nothing
-/// here guards anything.
+/// Random hexadecimal digits. Not cryptographically secure: the ids and secrets of a test double protect nothing.
 pub(super) fn random_hex(digits: usize) -> String {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let mut out = String::with_capacity(digits + 16);
     while out.len() < digits {
-        // Each RandomState is seeded apart by the standard library, from the operating system's randomness.
+        // The standard library seeds each RandomState from the random numbers of the operating system.
         let mut hasher = RandomState::new().build_hasher();
         hasher.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
         let _ = write!(out, "{:016x}", hasher.finish());
@@ -290,30 +304,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_reads_back() {
+    fn error_response_round_trips() {
         let error = AwsError::no_such_entity("no <such> thing & co");
-        let answer = AwsResponse::error(Service::Iam, &error);
-        assert_eq!(answer.status, 404);
-        assert_eq!(answer.as_error(), Some(error));
-        assert!(answer.body.contains("<Type>Sender</Type>"));
+        let response = AwsResponse::error(Service::Iam, &error);
+        assert_eq!(response.status, 404);
+        assert_eq!(response.as_error(), Some(error));
+        assert!(response.body.contains("<Type>Sender</Type>"));
         assert!(AwsResponse::error(Service::Iam, &AwsError::service_failure()).body.contains("<Type>Receiver</Type>"));
     }
 
     #[test]
-    fn a_success_has_its_result_and_a_request_id() {
-        let answer = AwsResponse::success(Service::Sts, "GetCallerIdentity", "<Account>1</Account>");
-        assert_eq!(xml::text_in(&answer.body, "Account").as_deref(), Some("1"));
-        assert_eq!(xml::text_in(&answer.body, "RequestId"), Some(answer.request_id));
+    fn success_contains_result_and_request_id() {
+        let response = AwsResponse::success(Service::Sts, "GetCallerIdentity", "<Account>1</Account>");
+        assert_eq!(xml::text_in(&response.body, "Account").as_deref(), Some("1"));
+        assert_eq!(xml::text_in(&response.body, "RequestId"), Some(response.request_id));
         assert!(!AwsResponse::success(Service::Iam, "DeleteUser", "").body.contains("Result"));
     }
 
     #[test]
-    fn html_is_no_aws_error() {
+    fn html_response_has_no_error_code() {
         assert_eq!(AwsResponse::html_500().error_code(), None);
     }
 
     #[test]
-    fn request_ids_differ() {
+    fn request_ids_are_unique() {
         assert_ne!(request_id(), request_id());
         assert_eq!(request_id().len(), 36);
     }

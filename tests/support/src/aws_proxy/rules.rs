@@ -1,8 +1,8 @@
-//! Fault rules: which call, when, and what goes wrong.
+//! Fault rules: the calls that they match, the phase, and the injected fault.
 //!
-//! The language is that of the test rig as a whole: match by action, user, key, caller and the n-th time; before the
-//! call reaches AWS or after AWS has committed it; then one or more effects. A new effect is a variant of [`Effect`],
-//! a method of [`Rule`] and, where it changes how the call is worked on, a field of [`Flags`].
+//! A rule matches by action, user, key, caller and occurrence, acts before the call reaches AWS or after AWS has
+//! committed it, and has one or more effects. A new effect is a variant of [`Effect`], a method of [`Rule`] and, if it
+//! changes how the call is processed, a field of [`Flags`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,16 +18,16 @@ use super::call::Call;
 use super::pause::Pause;
 use super::response::{AwsError, AwsResponse};
 
-/// Names a rule of one proxy.
+/// Identifies a rule of one proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct RuleId(pub u64);
 
-/// On which side of the commit a rule acts.
+/// Whether a rule acts before or after the commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// AWS never hears of the call.
+    /// Before the call reaches AWS.
     Before,
-    /// AWS has done it; only the answer is affected. Calls that AWS refused do not match.
+    /// After AWS has performed the call; only the response is affected. Calls that AWS rejected do not match.
     AfterCommit,
 }
 
@@ -53,10 +53,10 @@ impl Occurrence {
     }
 }
 
-/// Changes an answer in any way.
+/// Modifies a response.
 pub type Rewrite = Arc<dyn Fn(&Call, &mut AwsResponse) + Send + Sync>;
 
-/// What goes wrong.
+/// The injected fault.
 #[derive(Clone)]
 pub(super) enum Effect {
     Drop,
@@ -77,20 +77,20 @@ impl fmt::Debug for Effect {
         match self {
             Self::Drop => f.write_str("drop the connection"),
             Self::Delay(time) => write!(f, "delay by {time:?}"),
-            Self::Respond(error) => write!(f, "answer {} {}", error.status, error.code),
-            Self::Deny => f.write_str("answer AccessDenied"),
-            Self::Html500 => f.write_str("answer 500 in HTML"),
-            Self::Pause(_) => f.write_str("hold"),
-            Self::Rewrite(_) => f.write_str("rewrite the answer"),
-            Self::StaleRead(time) => write!(f, "serve the previous answer if it is younger than {time:?}"),
+            Self::Respond(error) => write!(f, "respond with {} {}", error.status, error.code),
+            Self::Deny => f.write_str("respond with AccessDenied"),
+            Self::Html500 => f.write_str("respond with 500 in HTML"),
+            Self::Pause(_) => f.write_str("hold the call"),
+            Self::Rewrite(_) => f.write_str("rewrite the response"),
+            Self::StaleRead(time) => write!(f, "repeat the previous response if it is younger than {time:?}"),
             Self::HideNewKeys(time) => write!(f, "hide keys younger than {time:?}"),
-            Self::ClockSkew(skew) => write!(f, "show a clock that is off by {skew:?}"),
+            Self::ClockSkew(skew) => write!(f, "skew the clock by {skew:?}"),
             Self::AllowThirdKey => f.write_str("allow a third access key"),
         }
     }
 }
 
-/// How a call is worked on, as the rules that match it want it.
+/// Effects of the matching rules that change how a call is processed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flags {
     pub(super) stale_read: Option<Duration>,
@@ -100,13 +100,13 @@ pub(super) struct Flags {
 }
 
 impl Effect {
-    /// Whether it shapes how the call is worked on, rather than what happens around it.
+    /// Whether the effect sets a field of [`Flags`].
     fn is_flag(&self) -> bool {
         matches!(self, Self::StaleRead(_) | Self::HideNewKeys(_) | Self::ClockSkew(_) | Self::AllowThirdKey)
     }
 }
 
-/// One rule. Starts with what it matches and ends with an effect:
+/// A fault rule, built from a matcher and effects:
 /// `Rule::on("CreateAccessKey").nth(1).after_commit().drop_connection()`.
 #[derive(Clone, Debug)]
 #[must_use = "a rule does nothing until it is added to the rules of a proxy"]
@@ -150,65 +150,65 @@ impl Rule {
         Self::matching(Vec::new(), None)
     }
 
-    /// Matches every call that changes IAM.
+    /// Matches every mutating call.
     pub fn on_mutating() -> Self {
         Self::matching(Vec::new(), Some(true))
     }
 
-    /// Matches every call that changes nothing.
+    /// Matches every read.
     pub fn on_reads() -> Self {
         Self::matching(Vec::new(), Some(false))
     }
 
-    /// Only calls about this user.
+    /// Restricts the rule to calls about this user.
     pub fn user(mut self, name: &str) -> Self {
         self.user = Some(name.to_owned());
         self
     }
 
-    /// Only calls about this access key.
+    /// Restricts the rule to calls about this access key.
     pub fn access_key(mut self, id: &str) -> Self {
         self.access_key = Some(id.to_owned());
         self
     }
 
-    /// Only calls signed with this key.
+    /// Restricts the rule to calls signed with this key.
     pub fn caller(mut self, key_id: &str) -> Self {
         self.caller = Some(key_id.to_owned());
         self
     }
 
-    /// Only the n-th matching call, counted from 1 and from the moment the rule is added.
+    /// Acts on the n-th matching call only, counted from 1 since the rule was added.
     pub fn nth(mut self, n: u64) -> Self {
         self.occurrence = Occurrence::Nth(n);
         self
     }
 
-    /// Only the first n matching calls.
+    /// Acts on the first n matching calls only.
     pub fn first(mut self, n: u64) -> Self {
         self.occurrence = Occurrence::First(n);
         self
     }
 
-    /// The n-th matching call and all later ones.
+    /// Acts on the n-th matching call and all later ones.
     pub fn from(mut self, n: u64) -> Self {
         self.occurrence = Occurrence::From(n);
         self
     }
 
-    /// Every n-th matching call: 2 makes half of them fail, evenly and repeatably.
+    /// Acts on every n-th matching call.
     pub fn every(mut self, n: u64) -> Self {
         self.occurrence = Occurrence::Every(n);
         self
     }
 
-    /// Acts before AWS hears of the call. The default.
+    /// Acts before the call reaches AWS. The default.
     pub fn before(mut self) -> Self {
         self.phase = Phase::Before;
         self
     }
 
-    /// Acts after AWS has done what was asked; the caller cannot know.
+    /// Acts after AWS has performed the call.
     pub fn after_commit(mut self) -> Self {
         self.phase = Phase::AfterCommit;
         self
@@ -219,78 +219,87 @@ impl Rule {
         self
     }
 
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     pub fn drop_connection(self) -> Self {
         self.effect(Effect::Drop)
     }
 
-    /// Lets time pass, then goes on with the next effect or the call.
+    /// Waits before the next effect or the call.
     pub fn delay(self, time: Duration) -> Self {
         self.effect(Effect::Delay(time))
     }
 
-    /// Answers with this error.
+    /// Responds with this error.
     pub fn respond_with(self, error: AwsError) -> Self {
         self.effect(Effect::Respond(error))
     }
 
-    /// Answers `Throttling`.
+    /// Responds with `Throttling`.
     pub fn throttle(self) -> Self {
         self.respond_with(AwsError::throttling())
     }
 
-    /// Answers `AccessDenied` in AWS's words for the call at hand.
+    /// Responds with `AccessDenied` and the message of AWS for the call.
     pub fn deny(self) -> Self {
         self.effect(Effect::Deny)
     }
 
-    /// Answers an HTML page with status 500, as what stands in front of a service does.
+    /// Responds with an HTML page and status 500, as a load balancer does.
     pub fn html_500(self) -> Self {
         self.effect(Effect::Html500)
     }
 
-    /// Answers `RequestExpired`.
+    /// Responds with `RequestExpired`.
     pub fn request_expired(self) -> Self {
         self.respond_with(AwsError::request_expired())
     }
 
-    /// Holds the call; see [`Pause`]. Most tests want [`Rules::pause`], which also returns the handle.
+    /// Holds the call; see [`Pause`]. [`Rules::pause`] creates the handle too.
     pub fn pause(self, pause: &Pause) -> Self {
         self.effect(Effect::Pause(pause.clone()))
     }
 
-    /// Changes the answer in a way that no other effect does. Runs on whatever answer would have been sent; with
-    /// [`Rule::after_commit`] on successes only.
+    /// Modifies the response before it is sent, whether a success or an error; with [`Rule::after_commit`] successes
+    /// only.
     pub fn rewrite(self, change: impl Fn(&Call, &mut AwsResponse) + Send + Sync + 'static) -> Self {
         self.effect(Effect::Rewrite(Arc::new(change)))
     }
 
-    // The effects below shape how a call is worked on. With `after_commit` they come too late and do nothing.
+    // The effects below change how a call is processed, so they do nothing with `after_commit`.
 
-    /// Serves a read with the answer that the same read got last time, as a replica that lags by at most this does.
+    /// Repeats the previous response to the same read if it is younger than `lag`, as an eventually consistent replica
+    /// does.
     pub fn stale_read(self, lag: Duration) -> Self {
         self.effect(Effect::StaleRead(lag))
     }
 
-    /// Leaves keys younger than this out of `ListAccessKeys`.
+    /// Omits keys younger than this from `ListAccessKeys`.
     pub fn hide_new_keys(self, younger_than: Duration) -> Self {
         self.effect(Effect::HideNewKeys(younger_than))
     }
 
-    /// Shows AWS's clock off by this much: the `Date` header, the dates in answers, and the age of signatures.
+    /// Skews the clock of AWS: the `Date` header, the dates in responses, and the age of signatures.
     pub fn clock_skew(self, skew: SignedDuration) -> Self {
         self.effect(Effect::ClockSkew(skew))
     }
 
-    /// Lets `CreateAccessKey` go past the quota of two, as races on real accounts have done
-    /// (hashicorp/terraform-provider-aws#39693 saw eight keys).
+    /// Lets `CreateAccessKey` exceed the quota of two, as concurrent calls on real accounts do
+    /// (hashicorp/terraform-provider-aws#39693 reports eight keys).
     pub fn allow_third_key(self) -> Self {
         self.effect(Effect::AllowThirdKey)
     }
 
-    fn matches(&self, call: &Seen<'_>) -> bool {
-        fn same(wanted: Option<&String>, found: Option<&str>) -> bool {
-            wanted.is_none_or(|wanted| Some(wanted.as_str()) == found)
+    fn for_each_pause(&self, act: fn(&Pause)) {
+        for effect in &self.effects {
+            if let Effect::Pause(pause) = effect {
+                act(pause);
+            }
+        }
+    }
+
+    fn matches(&self, call: &MatchInput<'_>) -> bool {
+        fn same(expected: Option<&String>, found: Option<&str>) -> bool {
+            expected.is_none_or(|expected| Some(expected.as_str()) == found)
         }
         (self.actions.is_empty() || self.actions.contains(&call.call.action))
             && self.mutating.is_none_or(|mutating| mutating == call.call.is_mutating())
@@ -300,21 +309,21 @@ impl Rule {
     }
 }
 
-/// What rules match on.
+/// The facts that rules match on.
 #[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
+pub(super) struct MatchInput<'a> {
     pub(super) call: &'a Call,
     pub(super) user: Option<&'a str>,
     pub(super) access_key: Option<&'a str>,
     pub(super) caller: Option<&'a str>,
 }
 
-/// How often a rule matched and acted.
+/// Hit counts of a rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Hits {
-    /// Calls that matched.
+    /// Number of matching calls.
     pub matched: u64,
-    /// Calls it acted on: those whose turn it was.
+    /// Number of calls that the rule acted on: the matching calls of its occurrence.
     pub acted: u64,
 }
 
@@ -332,7 +341,7 @@ pub struct Rules {
 
 struct Inner {
     entries: Mutex<Vec<Entry>>,
-    // Rules that are gone keep their counts: a test removes a fault and then asks whether it struck.
+    // Counts of removed rules: tests remove a fault and then check that it was injected.
     retired: Mutex<HashMap<RuleId, Hits>>,
     next: AtomicU64,
     version: watch::Sender<u64>,
@@ -352,24 +361,24 @@ impl Default for Rules {
 }
 
 impl Rules {
-    /// Adds a rule behind the others; it holds until it is removed.
-    #[allow(clippy::must_use_candidate, reason = "most tests never ask whether the fault struck")]
+    /// Adds a rule after the others. It remains in effect until it is removed.
+    #[allow(clippy::must_use_candidate, reason = "most tests do not check the hit count")]
     pub fn add(&self, rule: Rule) -> RuleId {
         let id = RuleId(self.inner.next.fetch_add(1, Ordering::Relaxed));
         self.lock().push(Entry { id, rule, hits: Hits::default() });
         id
     }
 
-    /// Adds a rule that holds the calls it matches, and returns the handle to wait for them and to let them go.
-    #[must_use = "a held call stays held until the handle lets it go"]
+    /// Adds a rule that holds matching calls, and returns the handle to wait for them and to release them.
+    #[must_use = "a call is held until the handle releases it"]
     pub fn pause(&self, rule: Rule) -> Pause {
         let pause = Pause::default();
         self.add(rule.pause(&pause));
         pause
     }
 
-    /// Takes a rule away. Whether it was there.
-    #[allow(clippy::must_use_candidate, reason = "removing twice is no mistake")]
+    /// Removes a rule. Returns whether it existed.
+    #[allow(clippy::must_use_candidate, reason = "removing a rule twice is not an error")]
     pub fn remove(&self, id: RuleId) -> bool {
         let mut entries = self.lock();
         let Some(index) = entries.iter().position(|entry| entry.id == id) else { return false };
@@ -378,12 +387,12 @@ impl Rules {
         true
     }
 
-    /// Takes all rules away and lets go what they hold.
+    /// Removes all rules and releases held calls.
     pub fn clear(&self) {
         self.retire_all(Pause::release);
     }
 
-    /// Takes all rules away and closes the connections they hold.
+    /// Removes all rules and closes the connections of held calls.
     pub(super) fn abort_all(&self) {
         self.retire_all(Pause::abort);
     }
@@ -391,34 +400,26 @@ impl Rules {
     fn retire_all(&self, settle: fn(&Pause)) {
         for entry in self.lock().drain(..) {
             self.retired().insert(entry.id, entry.hits);
-            for effect in &entry.rule.effects {
-                if let Effect::Pause(pause) = effect {
-                    settle(pause);
-                }
-            }
+            entry.rule.for_each_pause(settle);
         }
     }
 
-    /// Settles what a rule holds. Whether it was there.
+    /// Releases or aborts the calls that a rule holds. Returns whether the rule exists.
     pub(super) fn settle(&self, id: RuleId, settle: fn(&Pause)) -> bool {
         let entries = self.lock();
         let Some(entry) = entries.iter().find(|entry| entry.id == id) else { return false };
-        for effect in &entry.rule.effects {
-            if let Effect::Pause(pause) = effect {
-                settle(pause);
-            }
-        }
+        entry.rule.for_each_pause(settle);
         true
     }
 
-    /// How often a rule matched and acted, also after it was removed.
+    /// Hit counts of a rule, also after its removal.
     #[must_use]
     pub fn hits(&self, id: RuleId) -> Hits {
         let live = self.lock().iter().find(|entry| entry.id == id).map(|entry| entry.hits);
         live.or_else(|| self.retired().get(&id).copied()).unwrap_or_default()
     }
 
-    /// Waits until a rule has acted `n` times. Whether it has.
+    /// Waits until a rule has acted `n` times; `false` after the time limit.
     pub async fn wait_for_hits(&self, id: RuleId, n: u64, within: Duration) -> bool {
         let mut changes = self.inner.version.subscribe();
         let wait = async {
@@ -433,14 +434,14 @@ impl Rules {
         tokio::time::timeout(within, wait).await.is_ok()
     }
 
-    /// The rules in words, with their counts.
+    /// The rules with their debug output and hit counts.
     #[must_use]
     pub fn list(&self) -> Vec<(RuleId, String, Hits)> {
         self.lock().iter().map(|entry| (entry.id, format!("{:?}", entry.rule), entry.hits)).collect()
     }
 
-    /// Counts this call for every rule that matches it, and returns the effects of those whose turn it is.
-    pub(super) fn consult(&self, phase: Phase, seen: Seen<'_>) -> Vec<(RuleId, Effect)> {
+    /// Counts this call for every matching rule, and returns the effects of the rules that act on it.
+    pub(super) fn consult(&self, phase: Phase, seen: MatchInput<'_>) -> Vec<(RuleId, Effect)> {
         let mut effects = Vec::new();
         let mut acted = false;
         for entry in self.lock().iter_mut().filter(|entry| entry.rule.phase == phase) {
@@ -454,7 +455,7 @@ impl Rules {
                 effects.extend(entry.rule.effects.iter().map(|effect| (entry.id, effect.clone())));
             }
         }
-        // A clock that is off is off for an answer by another rule too.
+        // Set flags first: a clock skew applies to the response of another rule too.
         effects.sort_by_key(|(_, effect)| !effect.is_flag());
         if acted {
             self.inner.version.send_modify(|version| *version += 1);
@@ -475,10 +476,11 @@ impl Rules {
 mod tests {
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn consult(rules: &Rules, phase: Phase, call: &Call) -> usize {
-        let seen = Seen { call, user: call.user_name(), access_key: call.access_key_id(), caller: Some("testing") };
+        let seen =
+            MatchInput { call, user: call.user_name(), access_key: call.access_key_id(), caller: Some("testing") };
         rules.consult(phase, seen).len()
     }
 
@@ -489,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_match_what_they_name_and_nothing_else() {
+    fn rules_match_only_the_named_calls() {
         let create = Call::iam("CreateAccessKey").with("UserName", "u");
         let other_user = Call::iam("CreateAccessKey").with("UserName", "v");
         let update = Call::iam("UpdateAccessKey").with("UserName", "u").with("AccessKeyId", "AKIA1");
@@ -505,13 +507,13 @@ mod tests {
             (Rule::on_all().caller("AKIA9"), [false, false, false, false]),
             (Rule::on_all().caller("testing"), [true, true, true, true]),
         ] {
-            let words = format!("{rule:?}");
-            assert_eq!(acted_on(rule.drop_connection(), &calls), expected, "{words}");
+            let description = format!("{rule:?}");
+            assert_eq!(acted_on(rule.drop_connection(), &calls), expected, "{description}");
         }
     }
 
     #[test]
-    fn turns_count_matching_calls_only() {
+    fn occurrences_count_matching_calls_only() {
         let hit = Call::iam("GetUser");
         let miss = Call::iam("ListUsers");
         let calls = [&hit, &miss, &hit, &hit, &hit];
@@ -521,13 +523,13 @@ mod tests {
             (Rule::on("GetUser").from(3), [false, false, false, true, true]),
             (Rule::on("GetUser").every(2), [false, false, true, false, true]),
         ] {
-            let words = format!("{rule:?}");
-            assert_eq!(acted_on(rule.throttle(), &calls), expected, "{words}");
+            let description = format!("{rule:?}");
+            assert_eq!(acted_on(rule.throttle(), &calls), expected, "{description}");
         }
     }
 
     #[test]
-    fn before_and_after_commit_are_apart_and_hits_outlive_the_rule() {
+    fn phases_are_distinct_and_hits_outlive_the_rule() {
         let rules = Rules::default();
         let call = Call::iam("CreateUser");
         let id = rules.add(Rule::on("CreateUser").after_commit().drop_connection());
@@ -540,11 +542,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hits_can_be_waited_for() {
+    async fn wait_for_hits_returns_after_the_rule_acted() {
         let rules = Rules::default();
         let id = rules.add(Rule::on_all().throttle());
         assert!(!rules.wait_for_hits(id, 1, Duration::from_millis(10)).await);
         consult(&rules, Phase::Before, &Call::iam("GetUser"));
-        assert!(rules.wait_for_hits(id, 1, SOON).await);
+        assert!(rules.wait_for_hits(id, 1, TIMEOUT).await);
     }
 }

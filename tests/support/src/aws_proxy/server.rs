@@ -1,4 +1,4 @@
-//! The listener: HTTP/1.1 with connections kept alive, on a free loopback port.
+//! The listener: HTTP/1.1 with keep-alive on a free loopback port.
 
 use std::fmt;
 use std::future::Future;
@@ -31,10 +31,10 @@ use super::strict::Aws;
 use super::upstream::Upstream;
 use crate::ports;
 
-/// Far above any real call; the largest is a policy of 6 KB.
-const BODY_LIMIT: usize = 1 << 20;
+/// Upper limit of a request body in bytes. The largest real call carries a policy of 6 KB.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// A strict AWS: a listener in front of an emulator. Stops when dropped.
+/// The strict AWS proxy: a listener in front of an emulator. Stops when dropped.
 pub struct StrictAws {
     engine: Arc<Engine>,
     address: SocketAddr,
@@ -48,15 +48,14 @@ impl fmt::Debug for StrictAws {
 }
 
 impl StrictAws {
-    /// Starts on a free loopback port, in front of the emulator at `upstream`. Proxies that are given the same
-    /// account share its keys, boundaries and names; log and rules are each proxy's own.
+    /// Starts on a free loopback port, in front of the emulator at `upstream`. Proxies with the same [`Account`] share
+    /// keys, boundaries and user names; call log and fault rules are per proxy.
     pub async fn start(upstream: SocketAddr, account: Arc<Account>) -> io::Result<Self> {
-        // A port that no outgoing connection takes while AWS is away.
+        // Not an ephemeral port: an outgoing connection could take it while the proxy does not listen.
         Self::start_on(ports::reserve()?, upstream, account).await
     }
 
-    /// Starts on an address of the caller's choosing, which must be a loopback one: the proxy has an unguarded admin
-    /// interface.
+    /// Starts on the given address, which must be a loopback address: the admin API has no authentication.
     pub async fn start_on(listen: SocketAddr, upstream: SocketAddr, account: Arc<Account>) -> io::Result<Self> {
         if !listen.ip().is_loopback() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the strict proxy listens on loopback only"));
@@ -69,62 +68,63 @@ impl StrictAws {
         Ok(Self { engine, address, accepting: Mutex::new(Some(accepting)) })
     }
 
-    /// The address it listens on.
+    /// The address of the listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// For `AWS_ENDPOINT_URL`, which must hold for IAM and STS alike.
+    /// The endpoint URL of IAM and STS, for `AWS_ENDPOINT_URL`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// What was asked of it.
+    /// The call log.
     #[must_use]
     pub fn log(&self) -> &CallLog {
         &self.engine.log
     }
 
-    /// What goes wrong in it.
+    /// The fault rules.
     #[must_use]
     pub fn rules(&self) -> &Rules {
         &self.engine.rules
     }
 
-    /// The AWS behind it.
+    /// The AWS account behind the proxy.
     #[must_use]
     pub fn account(&self) -> &Arc<Account> {
         self.engine.account()
     }
 
-    /// Reads what is so, past all rules and past the log.
+    /// Reads the actual state, bypassing fault rules and log.
     #[must_use]
     pub fn inspector(&self) -> Inspector {
         Inspector::new(self.engine.aws.clone())
     }
 
-    /// From now on the operator may do only what IAM policies allow: none, until [`PolicyAuthorizer::enforce`] names some.
+    /// Starts to enforce IAM policies for the operator. Every call is denied until [`PolicyAuthorizer::enforce`] sets
+    /// policies.
     #[must_use]
     pub fn enforce_policies(&self) -> Arc<PolicyAuthorizer> {
-        let guard = Arc::new(PolicyAuthorizer::new(self.account().clone(), self.inspector()));
-        self.account().authorize_with(guard.clone());
-        guard
+        let authorizer = Arc::new(PolicyAuthorizer::new(self.account().clone(), self.inspector()));
+        self.account().authorize_with(authorizer.clone());
+        authorizer
     }
 
-    /// Acts as a person at the console: past rules, signatures and the log, but by AWS's rules.
+    /// Interface for changes outside the operator: AWS rules apply, but no fault rules, signature check or log.
     #[must_use]
     pub fn manual_changes(&self) -> ManualChanges {
         ManualChanges::new(self.engine.aws.clone())
     }
 
-    /// Closes the port and every connection: connects are refused until [`StrictAws::resume_listening`].
+    /// Closes the port and all connections. New connections are refused until [`StrictAws::resume_listening`].
     pub async fn stop_listening(&self) {
         let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(accepting) = accepting {
             accepting.abort();
-            // The port is closed once the task is gone, and with it the copies of starting child processes.
+            // The port closes when the task has ended and no child process inherits the socket any more.
             let _ = accepting.await;
             ports::wait_until_closed(self.address).await;
         }
@@ -147,21 +147,21 @@ impl Drop for StrictAws {
         if let Some(accepting) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
             accepting.abort();
         }
-        // Nobody is left to let held calls go, and what was held before AWS must not happen after the test.
+        // A call held before the commit must not reach AWS after the test.
         self.engine.rules.abort_all();
     }
 }
 
 async fn accept(listener: TcpListener, engine: Arc<Engine>) {
-    // Connections live in this set, so they end with the task.
+    // Dropping the set aborts the connections when the task is aborted.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, engine.clone()));
+                    connections.spawn(serve_connection(stream, engine.clone()));
                 }
-                // Out of descriptors, or the peer was gone already: the listener itself is fine.
+                // Out of descriptors or aborted by the peer: the listener itself still works.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -169,29 +169,29 @@ async fn accept(listener: TcpListener, engine: Arc<Engine>) {
     }
 }
 
-async fn converse(stream: TcpStream, engine: Arc<Engine>) {
-    // Answers are small and awaited; the delay of Nagle's algorithm would show in every latency.
+async fn serve_connection(stream: TcpStream, engine: Arc<Engine>) {
+    // Nagle's algorithm would delay the small responses.
     let _ = stream.set_nodelay(true);
-    // An error here is a client that went away, or a rule that dropped the connection. The log has it.
+    // Ignore errors: the client disconnected, or a rule dropped the connection, which is logged.
     let _ = hyper::server::conn::http1::Builder::new()
         .keep_alive(true)
-        // The header is AWS's clock and ours to set.
+        // The proxy sets the header from the clock of AWS.
         .auto_date_header(false)
         .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), Front { engine })
+        .serve_connection(TokioIo::new(stream), HttpService { engine })
         .await;
 }
 
-/// The connection is to be closed without an answer.
+/// Closes the connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("dropped by a rule")]
 struct Dropped;
 
-struct Front {
+struct HttpService {
     engine: Arc<Engine>,
 }
 
-impl Service<hyper::Request<Incoming>> for Front {
+impl Service<hyper::Request<Incoming>> for HttpService {
     type Response = Response<Full<Bytes>>;
     type Error = Dropped;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Dropped>> + Send>>;
@@ -199,38 +199,38 @@ impl Service<hyper::Request<Incoming>> for Front {
     fn call(&self, request: hyper::Request<Incoming>) -> Self::Future {
         let engine = self.engine.clone();
         Box::pin(async move {
-            let request = match read(request).await {
+            let request = match read_request(request).await {
                 Ok(request) => request,
-                Err(Unreadable::TooLong) => {
+                Err(ReadError::TooLarge) => {
                     let error = AwsError::new(413, "RequestEntityTooLarge", "The request is too large.");
-                    return Ok(write(AwsResponse::error(call::Service::Iam, &error), Timestamp::now()));
+                    return Ok(http_response(AwsResponse::error(call::Service::Iam, &error), Timestamp::now()));
                 }
-                Err(Unreadable::BrokenOff) => return Err(Dropped),
+                Err(ReadError::Incomplete) => return Err(Dropped),
             };
             if let Some(path) = request.path.strip_prefix(admin::PREFIX) {
                 return Ok(admin::serve(&engine, path, &request));
             }
-            // A task of its own: a client that goes away must not stop a call that AWS has taken on.
+            // A separate task: a client disconnect must not cancel a call that may have reached AWS.
             match tokio::spawn(async move { engine.serve(request).await }).await {
-                Ok(Reply::Send(answer, now)) => Ok(write(answer, now)),
+                Ok(Reply::Send(response, now)) => Ok(http_response(response, now)),
                 Ok(Reply::Drop) | Err(_) => Err(Dropped),
             }
         })
     }
 }
 
-/// A request that did not arrive whole.
-enum Unreadable {
-    TooLong,
-    BrokenOff,
+/// Why a request could not be read.
+enum ReadError {
+    TooLarge,
+    Incomplete,
 }
 
-async fn read(request: hyper::Request<Incoming>) -> Result<call::Request, Unreadable> {
+async fn read_request(request: hyper::Request<Incoming>) -> Result<call::Request, ReadError> {
     let (head, body) = request.into_parts();
-    let body = match Limited::new(body, BODY_LIMIT).collect().await {
+    let body = match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(body) => body.to_bytes().to_vec(),
-        Err(error) if error.is::<LengthLimitError>() => return Err(Unreadable::TooLong),
-        Err(_) => return Err(Unreadable::BrokenOff),
+        Err(error) if error.is::<LengthLimitError>() => return Err(ReadError::TooLarge),
+        Err(_) => return Err(ReadError::Incomplete),
     };
     Ok(call::Request {
         method: head.method.to_string(),
@@ -241,18 +241,18 @@ async fn read(request: hyper::Request<Incoming>) -> Result<call::Request, Unread
     })
 }
 
-fn write(answer: AwsResponse, now: Timestamp) -> Response<Full<Bytes>> {
+fn http_response(response: AwsResponse, now: Timestamp) -> Response<Full<Bytes>> {
     Response::builder()
-        .status(StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
-        .header("content-type", answer.content_type)
-        .header("x-amzn-requestid", answer.request_id)
+        .status(StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+        .header("content-type", response.content_type)
+        .header("x-amzn-requestid", response.request_id)
         .header("date", http_date(now))
-        .body(Full::from(answer.body))
-        // A rewrite rule may have put in what no header can carry.
+        .body(Full::from(response.body))
+        // A rewrite rule may have set an invalid header value.
         .unwrap_or_else(|_| Response::new(Full::default()))
 }
 
-/// The format of RFC 9110, always in GMT.
+/// IMF-fixdate of RFC 9110.
 fn http_date(at: Timestamp) -> String {
     at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
@@ -262,14 +262,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_in_the_format_of_http() {
+    fn date_header_has_the_format_of_rfc_9110() {
         assert_eq!(http_date("2026-11-01T08:09:37.9Z".parse().unwrap()), "Sun, 01 Nov 2026 08:09:37 GMT");
     }
 
     #[tokio::test]
-    async fn only_loopback_will_do() {
-        let everywhere = "0.0.0.0:0".parse().unwrap();
-        let error = StrictAws::start_on(everywhere, everywhere, Account::new()).await.unwrap_err();
+    async fn non_loopback_address_is_rejected() {
+        let unspecified = "0.0.0.0:0".parse().unwrap();
+        let error = StrictAws::start_on(unspecified, unspecified, Account::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 }

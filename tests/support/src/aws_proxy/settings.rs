@@ -1,10 +1,10 @@
-//! The knobs of AWS's behaviour.
+//! Settings of the simulated AWS.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How pages are cut; AWS may return fewer items than asked for "even when there are more results available".
+/// The sizes of list pages. AWS may return fewer items than requested "even when there are more results available".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PageShape {
@@ -17,33 +17,32 @@ pub enum PageShape {
     WithEmpty,
 }
 
-/// The knobs of AWS's behaviour. Defaults are AWS's rules with every delay at zero.
+/// Settings of the simulated AWS. The defaults are the quotas of AWS with every delay at zero.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Settings {
-    /// How long a new or re-activated key is still refused. Real keys took 5 to 15 seconds in the field reports
-    /// (hashicorp/vault#687, 99designs/aws-vault#170, aws/aws-sdk-js#559).
+    /// Time until a new or re-activated key is accepted. Reports for AWS name 5 to 15 seconds (hashicorp/vault#687,
+    /// 99designs/aws-vault#170, aws/aws-sdk-js#559).
     pub activation_delay: Duration,
-    /// How long a deactivated or deleted key is still accepted; about 4 s were measured on AWS.
+    /// Time until a deactivated or deleted key is rejected; about 4 s in measurements on AWS.
     pub revocation_lag: Duration,
-    /// At most this many items on a page, whatever the caller asks for. Without it a page has 100, and with `MaxItems`
-    /// up to 1,000.
+    /// Upper limit of items per page. A page has 100 items by default and up to 1,000 with `MaxItems`.
     pub page_size: usize,
-    /// How pages are cut.
+    /// Sizes of list pages.
     pub page_shape: PageShape,
-    /// How late `GetAccessKeyLastUsed` hears of a use. Until then it says `N/A`.
+    /// Time until `GetAccessKeyLastUsed` reports a use; `N/A` until then.
     pub last_used_lag: Duration,
-    /// Only the first use within this time is recorded; 15 minutes on AWS, zero here so that tests see each use.
+    /// Only the first use within this time is recorded: 15 minutes on AWS, zero by default so that tests see each use.
     pub last_used_granularity: Duration,
-    /// Users in an account; 5,000, not adjustable.
+    /// Users per account; AWS: 5,000, not adjustable.
     pub users_quota: usize,
-    /// Managed policies on a user; 10, which AWS raises to 20 on request.
+    /// Managed policies per user; AWS: 10, adjustable up to 20.
     pub attached_policies_quota: usize,
-    /// Minimum password length of the account.
+    /// Minimum password length of the account's password policy.
     pub password_min_length: usize,
-    /// Who the trusted keys are, as `GetCallerIdentity` and `AccessDenied` say. Default: a role of the home account.
+    /// ARN of the trusted keys in `GetCallerIdentity` and `AccessDenied`. Default: a role of the home account.
     pub operator_arn: Option<String>,
-    /// Whether a request must be signed within 15 minutes of AWS's clock.
+    /// Whether the signature must be within 15 minutes of the clock of AWS.
     pub check_signature_age: bool,
 }
 

@@ -1,7 +1,7 @@
-//! Signature Version 4, recomputed from the request.
+//! Verification of Signature Version 4.
 //!
-//! Written against the public description of the algorithm and not with the SDK's signing crate: a verifier that
-//! shares code with the signer would agree with its mistakes. The unit test holds it against AWS's published vector.
+//! Implements the public specification instead of using the SDK's signing crate: a verifier that shares code with the
+//! signer cannot detect its errors. A unit test checks the published example of AWS.
 
 use std::fmt::Write as _;
 
@@ -11,12 +11,12 @@ use sha2::{Digest as _, Sha256};
 
 use super::call::Request;
 
-/// RFC 3986's unreserved characters stay, everything else is encoded.
+/// All characters except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The parts of an `Authorization: AWS4-HMAC-SHA256 ...` header.
 ///
-/// The signature is kept apart from everything that is printed: no `Debug`.
+/// No `Debug`, so that the signature cannot be logged.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Authorization {
     /// The access key id.
@@ -27,24 +27,24 @@ pub(super) struct Authorization {
     pub(super) region: String,
     /// Service of the credential scope.
     pub(super) service: String,
-    /// The headers that were signed, in the order given.
+    /// Names of the signed headers, in the given order.
     pub(super) signed_headers: Vec<String>,
     signature: String,
 }
 
 impl Authorization {
-    /// Reads the header of a request. `None` without one, or if it is not `SigV4`.
+    /// Parses the header of a request; `None` if it is missing or not `SigV4`.
     #[must_use]
-    pub(super) fn of(request: &Request) -> Option<Self> {
+    pub(super) fn from_request(request: &Request) -> Option<Self> {
         Self::parse(request.headers.get("authorization")?.to_str().ok()?)
     }
 
-    /// Reads a header value.
+    /// Parses a header value.
     #[must_use]
     pub(super) fn parse(header: &str) -> Option<Self> {
         let fields = header.trim().strip_prefix("AWS4-HMAC-SHA256")?;
         let field = |name: &str| fields.split(',').find_map(|field| field.trim().strip_prefix(name)?.strip_prefix('='));
-        // From the right: the scope always has four parts, whatever the key id holds.
+        // Split from the right: the scope has four parts, and the key id may contain slashes.
         let mut scope = field("Credential")?.rsplitn(5, '/');
         let (Some("aws4_request"), Some(service), Some(region), Some(date), Some(access_key_id)) =
             (scope.next(), scope.next(), scope.next(), scope.next(), scope.next())
@@ -63,15 +63,15 @@ impl Authorization {
 
     /// Whether the request was signed with this secret.
     #[must_use]
-    pub(super) fn was_made_with(&self, secret: &str, request: &Request) -> bool {
-        // Host and date unsigned would make the signature good for another server or another day.
+    pub(super) fn is_made_with(&self, secret: &str, request: &Request) -> bool {
+        // A signature without host and date could be replayed on another server or another day.
         let signs = |name: &str| self.signed_headers.iter().any(|header| header == name);
         let timestamp = request.headers.get("x-amz-date").and_then(|value| value.to_str().ok());
         let Some(timestamp) = timestamp else { return false };
         if !signs("host") || !signs("x-amz-date") || !timestamp.starts_with(&self.date) {
             return false;
         }
-        // A test double has no timing to hide, so a plain comparison does.
+        // A test double needs no constant-time comparison.
         self.signature_with(secret, timestamp, request) == self.signature
     }
 
@@ -86,10 +86,10 @@ impl Authorization {
     }
 }
 
-/// Signs a request as a client would and adds the headers for it; for tests of the proxy that need no SDK.
+/// Signs a request as a client does, for tests of the proxy without the SDK.
 ///
-/// `timestamp` is `YYYYMMDDTHHMMSSZ`. Header values that HTTP cannot carry are left out, and the signature then
-/// simply does not match.
+/// `timestamp` is `YYYYMMDDTHHMMSSZ`. A header value that is not valid in HTTP is omitted, and the signature then does
+/// not match.
 #[cfg(test)]
 pub(super) fn sign(
     request: &mut Request,
@@ -127,7 +127,7 @@ pub(super) fn sign(
 }
 
 fn canonical_request(request: &Request, signed_headers: &[String]) -> String {
-    // Every segment is encoded once more than it was sent; S3 alone does not.
+    // SigV4 encodes every path segment a second time, except for S3.
     let path: Vec<String> =
         request.path.split('/').map(|segment| utf8_percent_encode(segment, RESERVED).to_string()).collect();
     let mut query: Vec<(String, String)> = request
@@ -168,7 +168,7 @@ fn reencode(text: &str) -> String {
 }
 
 fn hmac(key: &[u8], data: &[u8]) -> Vec<u8> {
-    // HMAC hashes keys that are too long and pads short ones: there is no length it refuses.
+    // Cannot fail: HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return Vec::new() };
     mac.update(data);
     mac.finalize().into_bytes().to_vec()
@@ -214,51 +214,51 @@ mod tests {
         Signature=5d672d79c15b13162d9279b0855cfba6789a8edb4c82c400e06b5924a6f2b5d7";
 
     #[test]
-    fn the_published_example_of_aws_verifies() {
+    fn published_aws_example_verifies() {
         let authorization = Authorization::parse(AWS_HEADER).unwrap();
         assert_eq!(authorization.access_key_id, "AKIDEXAMPLE");
         assert_eq!((authorization.region.as_str(), authorization.service.as_str()), ("us-east-1", "iam"));
-        assert!(authorization.was_made_with(SECRET, &aws_example()));
+        assert!(authorization.is_made_with(SECRET, &aws_example()));
     }
 
     #[test]
-    fn another_secret_body_host_or_day_does_not() {
+    fn other_secret_body_host_or_date_does_not_verify() {
         let authorization = Authorization::parse(AWS_HEADER).unwrap();
-        assert!(!authorization.was_made_with("another", &aws_example()));
+        assert!(!authorization.is_made_with("another", &aws_example()));
         let mut body = aws_example();
         body.body = b"x".to_vec();
-        assert!(!authorization.was_made_with(SECRET, &body));
+        assert!(!authorization.is_made_with(SECRET, &body));
         let mut host = aws_example();
         host.headers.insert("host", "elsewhere".parse().unwrap());
-        assert!(!authorization.was_made_with(SECRET, &host));
+        assert!(!authorization.is_made_with(SECRET, &host));
         let mut day = aws_example();
         day.headers.insert("x-amz-date", "20150831T123600Z".parse().unwrap());
-        assert!(!authorization.was_made_with(SECRET, &day));
+        assert!(!authorization.is_made_with(SECRET, &day));
     }
 
     #[test]
-    fn a_signature_that_leaves_out_the_host_counts_for_nothing() {
+    fn signature_without_signed_host_is_rejected() {
         let mut request = aws_example();
         request.headers.remove("host");
         sign(&mut request, "AKIDEXAMPLE", SECRET, "us-east-1", "iam", "20150830T123600Z");
-        let authorization = Authorization::of(&request).unwrap();
-        assert!(!authorization.was_made_with(SECRET, &request));
+        let authorization = Authorization::from_request(&request).unwrap();
+        assert!(!authorization.is_made_with(SECRET, &request));
     }
 
     #[test]
-    fn what_we_sign_verifies() {
+    fn signed_request_verifies() {
         let mut request = aws_example();
         request.method = "POST".to_owned();
         request.query = "b=%2F&a=1+1".to_owned();
         request.body = b"Action=ListUsers".to_vec();
         sign(&mut request, "AKIAX", "s", "eu-central-1", "sts", "20261121T220000Z");
-        let authorization = Authorization::of(&request).unwrap();
-        assert!(authorization.was_made_with("s", &request));
-        assert!(!authorization.was_made_with("t", &request));
+        let authorization = Authorization::from_request(&request).unwrap();
+        assert!(authorization.is_made_with("s", &request));
+        assert!(!authorization.is_made_with("t", &request));
     }
 
     #[test]
-    fn other_headers_are_no_signature() {
+    fn other_authorization_headers_are_not_parsed() {
         for header in ["", "Bearer x", "AWS4-HMAC-SHA256 Credential=AKIA/20150830", "AWS4-HMAC-SHA256"] {
             assert!(Authorization::parse(header).is_none(), "{header}");
         }

@@ -7,10 +7,10 @@ use super::call::{Call, Service};
 use super::caller::AccountRef;
 use super::response::{AwsError, AwsResponse, request_id};
 
-/// How long the emulator may take for one call. Its slowest is a list of all users at 5,000 users: about a second.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Time limit of one emulator call. The slowest, a list of 5,000 users, takes about a second.
+const EMULATOR_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Speaks to the emulator, plain HTTP. Clones share one client.
+/// HTTP client of the emulator. Clones share the connection pool.
 #[derive(Clone, Debug)]
 pub(super) struct Upstream {
     address: SocketAddr,
@@ -18,21 +18,20 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// An emulator that listens there.
     pub(super) fn new(address: SocketAddr) -> Result<Self, reqwest::Error> {
         let http = reqwest::Client::builder()
-            // The emulator closes each connection; one kept in a pool would only break the next call.
+            // The emulator closes each connection; reusing one would fail the next call.
             .pool_max_idle_per_host(0)
-            // A retry here would hide from the log what reached the emulator.
+            // With retries the call log would not show every call that reaches the emulator.
             .retry(reqwest::retry::never())
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
-            .timeout(PATIENCE)
+            .timeout(EMULATOR_TIMEOUT)
             .build()?;
         Ok(Self { address, http })
     }
 
-    /// Passes a call on. An answer of any status is `Ok`; `Err` means that there was none, so the outcome is unknown.
+    /// Forwards a call. A response of any status is `Ok`; `Err` means that there was none, so the outcome is unknown.
     pub(super) async fn send(
         &self,
         account_ref: &AccountRef,
@@ -40,8 +39,7 @@ impl Upstream {
         key_id: Option<&str>,
     ) -> Result<AwsResponse, AwsError> {
         let url = format!("http://{}/", self.address);
-        // The emulator reads service, region and caller from here and checks nothing, so the real signature stays
-        // with us.
+        // The emulator takes service, region and caller from this header and verifies no signature.
         let region = match call.service {
             Service::Iam => account_ref.iam_region(),
             Service::Sts => call.region.as_str(),

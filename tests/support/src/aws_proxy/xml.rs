@@ -1,13 +1,13 @@
-//! The little XML this proxy needs: build an answer, read one, and edit one in place.
+//! XML helpers: build, read and edit responses.
 //!
-//! Answers are edited by byte range instead of being parsed into a tree and printed again, so whatever the
-//! emulator says about things we do not know passes through untouched.
+//! Edits replace byte ranges instead of serializing a parsed tree, so that elements of the emulator that the proxy does
+//! not know are passed through unchanged.
 
 use std::ops::Range;
 
 use roxmltree::{Document, Node};
 
-/// Text as it may stand between two tags.
+/// Escapes text content.
 #[must_use]
 pub(super) fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -17,7 +17,7 @@ pub(super) fn escape(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
-            // A bare CR would come back as LF: XML normalises line ends.
+            // XML parsers normalize a bare CR to LF.
             '\r' => out.push_str("&#xD;"),
             _ => out.push(c),
         }
@@ -25,31 +25,31 @@ pub(super) fn escape(text: &str) -> String {
     out
 }
 
-/// `<name>value</name>`, the value escaped.
+/// `<name>value</name>` with an escaped value.
 #[must_use]
 pub(super) fn leaf(name: &str, value: &str) -> String {
     format!("<{name}>{}</{name}>", escape(value))
 }
 
-/// `<name>inner</name>`, where `inner` is XML already.
+/// `<name>inner</name>`, where `inner` is XML.
 #[must_use]
 pub(super) fn wrap(name: &str, inner: &str) -> String {
     format!("<{name}>{inner}</{name}>")
 }
 
-/// The first element of that name, at any depth; namespaces are ignored.
+/// The first element of this name at any depth; namespaces are ignored.
 #[must_use]
 pub(super) fn find<'a, 'i>(document: &'a Document<'i>, name: &str) -> Option<Node<'a, 'i>> {
     document.descendants().find(|node| node.is_element() && node.tag_name().name() == name)
 }
 
-/// The first direct child element of that name.
+/// The first child element of this name.
 #[must_use]
 pub(super) fn child<'a, 'i>(node: Node<'a, 'i>, name: &str) -> Option<Node<'a, 'i>> {
     node.children().find(|node| node.is_element() && node.tag_name().name() == name)
 }
 
-/// The text of the direct child of that name.
+/// The text of the first child element of this name.
 #[must_use]
 pub(super) fn child_text<'a>(node: Node<'a, '_>, name: &str) -> Option<&'a str> {
     child(node, name).map(|node| node.text().unwrap_or(""))
@@ -60,14 +60,14 @@ pub(super) fn members<'a, 'i>(list: Node<'a, 'i>) -> impl Iterator<Item = Node<'
     list.children().filter(|node| node.is_element() && node.tag_name().name() == "member")
 }
 
-/// The text of the first element of that name in an answer, if the answer is XML and has one.
+/// The text of the first element of this name in a response; `None` if there is none or the body is not XML.
 #[must_use]
 pub(super) fn text_in(body: &str, name: &str) -> Option<String> {
     let document = Document::parse(body).ok()?;
     find(&document, name).map(|node| node.text().unwrap_or("").to_owned())
 }
 
-/// The text of every element of that name in an answer.
+/// The text of every element of this name in a response.
 #[must_use]
 pub(super) fn texts_in(body: &str, name: &str) -> Vec<String> {
     let Ok(document) = Document::parse(body) else {
@@ -80,7 +80,7 @@ pub(super) fn texts_in(body: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Edits of one XML text, collected while its document is being read and carried out together.
+/// Edits of one XML text, collected while its document is borrowed and applied together.
 #[derive(Debug)]
 pub(super) struct Edits<'s> {
     source: &'s str,
@@ -88,28 +88,27 @@ pub(super) struct Edits<'s> {
 }
 
 impl<'s> Edits<'s> {
-    /// No edit yet of this text.
     #[must_use]
-    pub(super) fn of(source: &'s str) -> Self {
+    pub(super) fn new(source: &'s str) -> Self {
         Self { source, cuts: Vec::new() }
     }
 
-    /// Puts `xml` where this element is.
+    /// Replaces this element by `xml`.
     pub(super) fn replace(&mut self, node: Node<'_, '_>, xml: impl Into<String>) {
         self.cuts.push((node.range(), xml.into()));
     }
 
-    /// Takes this element out.
+    /// Removes this element.
     pub(super) fn remove(&mut self, node: Node<'_, '_>) {
         self.replace(node, "");
     }
 
-    /// Gives an element without attributes another text.
+    /// Replaces the text of this element, which must not have attributes.
     pub(super) fn set_text(&mut self, node: Node<'_, '_>, text: &str) {
         self.replace(node, leaf(node.tag_name().name(), text));
     }
 
-    /// Puts `xml` behind the last child of this element.
+    /// Appends `xml` after the last child of this element.
     pub(super) fn append(&mut self, node: Node<'_, '_>, xml: &str) {
         let range = node.range();
         let outer = &self.source[range.clone()];
@@ -118,12 +117,12 @@ impl<'s> Edits<'s> {
                 let at = range.start + close;
                 self.cuts.push((at..at, xml.to_owned()));
             }
-            // `<Tags/>` has no inside yet.
+            // An empty element such as `<Tags/>`.
             _ => self.replace(node, wrap(node.tag_name().name(), xml)),
         }
     }
 
-    /// The text with every edit done. Edits that overlap an earlier one in the text are dropped.
+    /// Applies all edits. Edits that overlap an earlier one in the text are dropped.
     #[must_use]
     pub(super) fn finish(mut self) -> String {
         if self.cuts.is_empty() {
@@ -152,23 +151,23 @@ mod tests {
     const USERS: &str = r#"<R xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Users><member><UserName>a</UserName></member><member><UserName>b &amp; c</UserName></member></Users><Tags/></R>"#;
 
     #[test]
-    fn escaping_survives_a_parser() {
+    fn escaped_text_round_trips() {
         let text = "a<b>&\"'\r\n\u{e9}";
         let xml = leaf("T", text);
         assert_eq!(text_in(&xml, "T").as_deref(), Some(text));
     }
 
     #[test]
-    fn reading_ignores_the_namespace_and_decodes() {
+    fn reading_ignores_namespaces_and_unescapes() {
         assert_eq!(texts_in(USERS, "UserName"), ["a", "b & c"]);
         assert_eq!(text_in(USERS, "Absent"), None);
         assert_eq!(text_in("<!doctype html><p>not xml", "p"), None);
     }
 
     #[test]
-    fn edits_leave_the_rest_of_the_text_alone() {
+    fn edits_keep_all_other_text() {
         let document = Document::parse(USERS).unwrap();
-        let mut edits = Edits::of(USERS);
+        let mut edits = Edits::new(USERS);
         let first = find(&document, "member").unwrap();
         edits.append(first, "<X/>");
         edits.append(find(&document, "Tags").unwrap(), "<member/>");
@@ -181,9 +180,9 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_inside_a_removed_element_is_dropped() {
+    fn edit_inside_a_removed_element_is_dropped() {
         let document = Document::parse(USERS).unwrap();
-        let mut edits = Edits::of(USERS);
+        let mut edits = Edits::new(USERS);
         edits.set_text(find(&document, "UserName").unwrap(), "z");
         edits.remove(find(&document, "Users").unwrap());
         assert_eq!(edits.finish(), r#"<R xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Tags/></R>"#);

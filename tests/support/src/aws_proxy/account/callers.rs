@@ -1,4 +1,4 @@
-//! Who calls, and whether they may: signatures, sessions, permission checks.
+//! Authentication and authorization of callers: signatures, sessions, permission checks.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
@@ -13,14 +13,14 @@ use crate::aws_proxy::key::Secret;
 use crate::aws_proxy::response::AwsError;
 use crate::aws_proxy::sigv4::Authorization;
 
-/// A check of a caller's permission, consulted before a call is worked on: the seam for a policy evaluator.
+/// Checks the permission of a caller before a call is processed.
 pub trait Authorizer: Send + Sync {
-    /// `Err` is what the caller gets to see; use [`AwsError::access_denied`].
+    /// The error is sent to the caller; use [`AwsError::access_denied`].
     fn check<'a>(&'a self, caller: &'a Caller, call: &'a Call) -> BoxFuture<'a, Result<(), AwsError>>;
 }
 
 impl Account {
-    /// Trusts a key id that AWS did not make, with this secret or, for `None`, with any.
+    /// Trusts a key id that was not created through a proxy, with this secret or, for `None`, with any secret.
     pub fn trust(&self, key_id: &str, secret: Option<&str>) {
         self.state().trusted.insert(key_id.to_owned(), secret.map(Secret::new));
     }
@@ -35,15 +35,15 @@ impl Account {
         self.authorizers.write().unwrap_or_else(PoisonError::into_inner).push(authorizer);
     }
 
-    /// Finds out who signed a request, or how AWS refuses it. `aws_now` is AWS's clock.
+    /// Authenticates the signer of a request, or returns the error of AWS. `aws_now` is the time on the clock of AWS.
     pub(in crate::aws_proxy) fn authenticate(
         &self,
         request: &Request,
         call: &Call,
         aws_now: Timestamp,
     ) -> Result<Caller, AwsError> {
-        let Some(authorization) = Authorization::of(request) else {
-            // These carry their proof in a parameter and are unsigned by design.
+        let Some(authorization) = Authorization::from_request(request) else {
+            // These actions are unsigned: they carry a token as a parameter.
             if matches!(call.action.as_str(), "AssumeRoleWithWebIdentity" | "AssumeRoleWithSAML") {
                 let account_ref = self.home().in_region(&call.region);
                 return Ok(Caller { key_id: None, account_ref, identity: Identity::Anonymous });
@@ -60,7 +60,7 @@ impl Account {
             let Some(key) = state.keys.get(&key_id) else {
                 return Err(AwsError::invalid_client_token());
             };
-            // A session without its token, and a user's key with one, are as good as unknown.
+            // AWS treats a session without its token, and an access key with a token, as unknown.
             let token = request.headers.get("x-amz-security-token").and_then(|value| value.to_str().ok());
             if !key.is_accepted(&settings, now) || key.token.as_ref().map(Secret::expose) != token {
                 return Err(AwsError::invalid_client_token());
@@ -82,7 +82,7 @@ impl Account {
             ));
         }
         if let Some(secret) = secret
-            && !authorization.was_made_with(secret.expose(), request)
+            && !authorization.is_made_with(secret.expose(), request)
         {
             return Err(AwsError::signature_does_not_match());
         }
@@ -90,7 +90,7 @@ impl Account {
             check_age(request, aws_now)?;
         }
         if let Some(key) = state.keys.get_mut(&key_id) {
-            key.used(&settings, now, &authorization.service, &authorization.region);
+            key.record_use(&settings, now, &authorization.service, &authorization.region);
         }
         let account_ref = match identity {
             Identity::Trusted => account_ref.in_region(&authorization.region),
@@ -108,7 +108,7 @@ impl Account {
         Ok(())
     }
 
-    /// The caller's ARN, as error messages name it.
+    /// The ARN of the caller, as in error messages.
     pub(in crate::aws_proxy) fn caller_arn(&self, caller: &Caller) -> String {
         match &caller.identity {
             Identity::User(name) => caller.account_ref.arn("iam", &format!("user/{name}")),
@@ -178,40 +178,40 @@ mod tests {
             .map_err(|error| error.code)
     }
 
-    fn refused(code: &str) -> Result<Identity, String> {
+    fn rejected(code: &str) -> Result<Identity, String> {
         Err(code.to_owned())
     }
 
     #[test]
-    fn only_keys_that_were_handed_out_sign_and_only_with_their_secret() {
+    fn known_keys_authenticate_with_their_secret_only() {
         let account = Account::new();
         account.import_key(account.home(), "u", "AKIA1", SECRET);
         assert_eq!(identity(&account, "AKIA1", SECRET), Ok(Identity::User("u".to_owned())));
-        assert_eq!(identity(&account, "AKIA1", "wrong"), refused("SignatureDoesNotMatch"));
-        assert_eq!(identity(&account, "AKIA2", SECRET), refused("InvalidClientTokenId"));
+        assert_eq!(identity(&account, "AKIA1", "wrong"), rejected("SignatureDoesNotMatch"));
+        assert_eq!(identity(&account, "AKIA2", SECRET), rejected("InvalidClientTokenId"));
         assert_eq!(identity(&account, "testing", "anything"), Ok(Identity::Trusted));
         account.trust("operator", Some("its-secret"));
         assert_eq!(identity(&account, "operator", "its-secret"), Ok(Identity::Trusted));
-        assert_eq!(identity(&account, "operator", "another"), refused("SignatureDoesNotMatch"));
+        assert_eq!(identity(&account, "operator", "another"), rejected("SignatureDoesNotMatch"));
         account.distrust("testing");
-        assert_eq!(identity(&account, "testing", "anything"), refused("InvalidClientTokenId"));
+        assert_eq!(identity(&account, "testing", "anything"), rejected("InvalidClientTokenId"));
     }
 
     #[test]
-    fn inactive_and_deleted_keys_are_refused_and_come_back() {
+    fn inactive_and_deleted_keys_are_rejected() {
         let account = Account::new();
         account.import_key(account.home(), "u", "AKIA1", SECRET);
-        account.key_changed("AKIA1", KeyState::Inactive);
-        assert_eq!(identity(&account, "AKIA1", SECRET), refused("InvalidClientTokenId"));
-        account.key_changed("AKIA1", KeyState::Active);
+        account.record_key_state("AKIA1", KeyState::Inactive);
+        assert_eq!(identity(&account, "AKIA1", SECRET), rejected("InvalidClientTokenId"));
+        account.record_key_state("AKIA1", KeyState::Active);
         assert!(identity(&account, "AKIA1", SECRET).is_ok());
-        account.key_changed("AKIA1", KeyState::Deleted);
-        assert_eq!(identity(&account, "AKIA1", SECRET), refused("InvalidClientTokenId"));
+        account.record_key_state("AKIA1", KeyState::Deleted);
+        assert_eq!(identity(&account, "AKIA1", SECRET), rejected("InvalidClientTokenId"));
         assert_eq!(account.key_state("AKIA1"), Some(KeyState::Deleted));
     }
 
     #[test]
-    fn a_signature_is_good_for_fifteen_minutes_of_aws_time() {
+    fn signature_is_valid_for_15_minutes_of_aws_time() {
         let account = Account::new();
         let call = Call::iam("GetUser");
         let signed_at = Timestamp::now();
@@ -220,15 +220,15 @@ mod tests {
         for n in [-14, 0, 14] {
             assert!(account.authenticate(&request, &call, minutes(n)).is_ok(), "{n}");
         }
-        for (n, words) in [(-16, "not yet current"), (16, "expired")] {
+        for (n, message) in [(-16, "not yet current"), (16, "expired")] {
             let error = account.authenticate(&request, &call, minutes(n)).unwrap_err();
             assert_eq!(error.code, "SignatureDoesNotMatch");
-            assert!(error.message.contains(words), "{error}");
+            assert!(error.message.contains(message), "{error}");
         }
     }
 
     #[test]
-    fn a_signature_for_another_service_and_no_signature_are_refused() {
+    fn missing_signature_or_other_service_is_rejected() {
         let account = Account::new();
         let now = Timestamp::now();
         let call = Call::iam("GetUser");
@@ -242,11 +242,11 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends() {
+    fn session_needs_its_token_and_expires() {
         let account = Account::new();
         let expires = Timestamp::now() + jiff::SignedDuration::from_mins(1);
         account.configure(|settings| settings.activation_delay = 60 * SEC);
-        account.session_made(NewSession {
+        account.record_session(NewSession {
             account_ref: AccountRef::aws("444455556666"),
             key_id: "ASIA1".to_owned(),
             secret: SECRET.to_owned(),

@@ -1,4 +1,4 @@
-//! Access keys and sessions: which there are, whether they work by now, and when they were used.
+//! Access keys and sessions: existence, acceptance and last use.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::Account;
 use crate::aws_proxy::caller::{AccountRef, Identity};
 use crate::aws_proxy::key::{Key, KeyState, KeyUse, Secret};
 
-/// What an answer of `AssumeRole` and its kin hands out.
+/// The credentials in a response of `AssumeRole` or another STS action.
 pub(in crate::aws_proxy) struct NewSession {
     pub(in crate::aws_proxy) account_ref: AccountRef,
     pub(in crate::aws_proxy) key_id: String,
@@ -20,13 +20,13 @@ pub(in crate::aws_proxy) struct NewSession {
 }
 
 impl Account {
-    /// The state of a key as IAM lists it; `None` if no proxy of this account made it.
+    /// The state of a key as IAM lists it; `None` if it was not created through a proxy of this account.
     #[must_use]
     pub fn key_state(&self, key_id: &str) -> Option<KeyState> {
         self.state().keys.get(key_id).map(Key::state)
     }
 
-    /// Whether a request signed with this key right now would pass.
+    /// Whether a request signed with this key now is accepted.
     #[must_use]
     pub fn accepts(&self, key_id: &str) -> bool {
         let settings = self.settings();
@@ -35,14 +35,14 @@ impl Account {
             || state.keys.get(key_id).is_some_and(|key| key.is_accepted(&settings, Instant::now()))
     }
 
-    /// Whether this is the secret of that key: lets an auditor check a published credential without having kept it.
+    /// Whether `secret` is the secret of the key. The auditor checks published credentials without storing them.
     #[must_use]
     pub fn secret_matches(&self, key_id: &str, secret: &str) -> bool {
         self.state().keys.get(key_id).is_some_and(|key| key.secret.expose() == secret)
     }
 
-    /// The ids of the keys whose secret, or session token stands in `text`, plainly, as base64 or
-    /// percent-encoded: lets a leak scanner look for what it must never hold.
+    /// The ids of the keys whose secret or session token occurs in `text`, in plain text, base64 or percent-encoded. A
+    /// leak scanner needs no copy of the secrets.
     #[must_use]
     pub fn leaks_in(&self, text: &str) -> Vec<String> {
         let state = self.state();
@@ -59,20 +59,20 @@ impl Account {
             .collect()
     }
 
-    /// Takes in a key that was made behind the proxies' back, as after a restart of the test rig.
+    /// Registers a key that was not created through a proxy of this account, as after a restart of the test rig.
     pub fn import_key(&self, account_ref: AccountRef, user: &str, key_id: &str, secret: &str) {
         let key = Key::new(account_ref, Identity::User(user.to_owned()), Secret::new(secret), Instant::now());
         self.state().keys.insert(key_id.to_owned(), key);
     }
 
-    /// Puts a use of a key at a time of the test's choosing, as if it had been reported just now.
+    /// Sets the reported last use of a key.
     pub fn set_last_used(&self, key_id: &str, at: Timestamp, service: &str, region: &str) {
         let lag = self.settings().last_used_lag;
         let now = Instant::now();
         if let Some(key) = self.state().keys.get_mut(key_id) {
             key.uses.clear();
             key.uses.push_back(KeyUse {
-                seen: now.checked_sub(lag).unwrap_or(now),
+                observed: now.checked_sub(lag).unwrap_or(now),
                 at,
                 service: service.to_owned(),
                 region: region.to_owned(),
@@ -80,14 +80,14 @@ impl Account {
         }
     }
 
-    /// The last use of a key that has been reported by now.
+    /// The last reported use of a key.
     #[must_use]
     pub fn last_used(&self, key_id: &str) -> Option<KeyUse> {
         let settings = self.settings();
         self.state().keys.get(key_id).and_then(|key| key.last_used(&settings, Instant::now())).cloned()
     }
 
-    /// The user that owns a key, and where.
+    /// The user that owns a key; `None` for sessions.
     pub(in crate::aws_proxy) fn owner_of(&self, key_id: &str) -> Option<String> {
         match &self.state().keys.get(key_id)?.owner {
             Identity::User(name) => Some(name.clone()),
@@ -99,12 +99,12 @@ impl Account {
         self.state().keys.get(key_id).cloned()
     }
 
-    pub(in crate::aws_proxy) fn key_made(&self, account_ref: &AccountRef, user: &str, key_id: &str, secret: &str) {
+    pub(in crate::aws_proxy) fn record_key(&self, account_ref: &AccountRef, user: &str, key_id: &str, secret: &str) {
         self.import_key(account_ref.clone(), user, key_id, secret);
     }
 
-    /// A key that only we hold.
-    pub(in crate::aws_proxy) fn key_made_beyond_quota(
+    /// Registers a key beyond the quota, which the emulator cannot store.
+    pub(in crate::aws_proxy) fn record_key_beyond_quota(
         &self,
         account_ref: &AccountRef,
         user: &str,
@@ -118,7 +118,7 @@ impl Account {
         self.state().keys.insert(key_id.to_owned(), key);
     }
 
-    /// The keys of a user that only we hold and that are not deleted, oldest first.
+    /// The keys of a user beyond the quota that are not deleted, oldest first.
     pub(in crate::aws_proxy) fn keys_beyond_quota(
         &self,
         account_ref: &AccountRef,
@@ -129,7 +129,7 @@ impl Account {
             .state()
             .keys
             .iter()
-            // First the test that nearly all keys fail: this runs over thousands of them.
+            // Filter by this field first: nearly all of thousands of keys fail it.
             .filter_map(|(id, key)| Some((id, key, key.beyond_quota?)))
             .filter(|(_, key, _)| {
                 key.account_ref == *account_ref && key.owner == owner && key.state() != KeyState::Deleted
@@ -140,7 +140,7 @@ impl Account {
         keys
     }
 
-    pub(in crate::aws_proxy) fn key_changed(&self, key_id: &str, to: KeyState) {
+    pub(in crate::aws_proxy) fn record_key_state(&self, key_id: &str, to: KeyState) {
         let now = Instant::now();
         if let Some(key) = self.state().keys.get_mut(key_id)
             && key.state() != to
@@ -149,9 +149,9 @@ impl Account {
         }
     }
 
-    pub(in crate::aws_proxy) fn session_made(&self, session: NewSession) {
+    pub(in crate::aws_proxy) fn record_session(&self, session: NewSession) {
         let owner = Identity::Session { arn: session.arn, id: session.id };
-        // A session is good at once: only users' keys travel slowly.
+        // A session is accepted at once: only access keys of users have an activation delay.
         let mut key = Key::new(session.account_ref, owner, Secret::new(session.secret), Instant::now());
         key.changes = vec![(
             Instant::now().checked_sub(self.settings().activation_delay).unwrap_or(key.created),
@@ -170,7 +170,7 @@ mod tests {
     const SECRET: &str = "a-secret";
 
     #[test]
-    fn secrets_do_not_print() {
+    fn debug_output_contains_no_secret() {
         let account = Account::new();
         account.import_key(account.home(), "u", "AKIA1", SECRET);
         let printed = format!("{account:?} {:?}", account.key("AKIA1"));

@@ -1,12 +1,12 @@
-//! What AWS knows beyond what the emulator keeps: the state that all proxies in front of one emulator share.
+//! The AWS state that the emulator does not keep, shared by all proxies in front of one emulator.
 //!
-//! The emulator stays the store of users, policies, tags and keys. Here is only what it lacks (secrets it does not
-//! check, boundaries, password flags, service-specific credentials), and what makes IAM an eventually consistent
-//! service (since when a key works, until when a dead one still does).
+//! The emulator stores users, policies, tags and keys. An [`Account`] adds what the emulator lacks (secrets for the
+//! signature check, permissions boundaries, password flags, service-specific credentials) and the propagation delays of
+//! an eventually consistent IAM.
 //!
-//! One `Account` stands for the home account of the operator and for every account reached from there by
-//! `AssumeRole`; a [`AccountRef`] tells them apart. Accounts with different ids share one emulator without seeing each
-//! other, so each test can have its own.
+//! One `Account` represents the home account of the operator and every account reached from it by `AssumeRole`,
+//! distinguished by [`AccountRef`]. Accounts with different ids are isolated on one emulator, so each test can use its
+//! own.
 
 mod callers;
 mod keys;
@@ -30,8 +30,8 @@ use super::settings::Settings;
 /// The id of the emulator's default account.
 pub const DEFAULT_ACCOUNT_ID: &str = "123456789012";
 
-/// Keys that are trusted from the start: the emulator's customary one with any secret, and the administrator's of the
-/// test rig, which is the example of AWS's documentation.
+/// Keys that are trusted initially: the customary key of the emulator with any secret, and the administrator key of the
+/// test rig, which is the example of the AWS documentation.
 const TRUSTED: [(&str, Option<&str>); 2] =
     [("testing", None), ("AKIAIOSFODNN7EXAMPLE", Some("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"))];
 
@@ -40,19 +40,19 @@ struct State {
     keys: HashMap<String, Key>,
     trusted: HashMap<String, Option<Secret>>,
     users: HashMap<(AccountRef, String), User>,
-    names_known: HashSet<AccountRef>,
+    names_imported: HashSet<AccountRef>,
     listings: VecDeque<(String, Arc<Listing>)>,
 }
 
 type UserLock = Arc<tokio::sync::Mutex<()>>;
 
-/// The truth of AWS behind one emulator; see the module.
+/// The AWS state behind one emulator; see the module.
 pub struct Account {
     id: String,
     settings: RwLock<Settings>,
     state: Mutex<State>,
     authorizers: RwLock<Vec<Arc<dyn Authorizer>>>,
-    // One lock per user for calls that check and then act: IAM never half-does a change.
+    // One lock per user for check-then-act calls: changes in IAM are atomic.
     user_locks: Mutex<HashMap<(AccountRef, String), UserLock>>,
 }
 
@@ -63,14 +63,14 @@ impl fmt::Debug for Account {
 }
 
 impl Account {
-    /// The emulator's default account. It trusts the key id `testing` with any secret, and the administrator's key of
-    /// the test rig.
+    /// The default account of the emulator. It trusts the key id `testing` with any secret, and the administrator key
+    /// of the test rig.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Self::with_id(DEFAULT_ACCOUNT_ID)
     }
 
-    /// An account of its own: nothing in it is seen from an account with another id on the same emulator.
+    /// An account that is isolated from accounts with other ids on the same emulator.
     #[must_use]
     pub fn with_id(id: &str) -> Arc<Self> {
         let trusted = TRUSTED.map(|(id, secret)| (id.to_owned(), secret.map(Secret::new)));
@@ -84,12 +84,12 @@ impl Account {
         })
     }
 
-    /// An account with an id that no other account of this process has.
+    /// An account whose id is unique in this process.
     #[must_use]
     pub fn unique() -> Arc<Self> {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // The process id keeps apart the runs that share a long-lived emulator.
+        // The process id separates test runs that share a long-lived emulator.
         let run = u64::from(std::process::id()) % 1_000_000;
         let id = 200_000_000_000 + run * 10_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
         Self::with_id(&id.to_string())
@@ -107,24 +107,24 @@ impl Account {
         AccountRef::aws(&self.id)
     }
 
-    /// The knobs as they are now.
+    /// The current settings.
     #[must_use]
     pub fn settings(&self) -> Settings {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Turns knobs; calls that start afterwards see it. A key that is accepted stays so: a longer delay is one for keys
-    /// to come.
+    /// Changes settings for later calls. A key that is accepted remains accepted: a longer activation delay applies to
+    /// later activations.
     pub fn configure(&self, change: impl FnOnce(&mut Settings)) {
         let before = self.settings();
         change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner));
         let (after, now) = (self.settings(), Instant::now());
         for key in self.state().keys.values_mut().filter(|key| key.is_accepted(&before, now)) {
-            key.stay_accepted(&after, now);
+            key.keep_accepted(&after, now);
         }
     }
 
-    /// Forgets everything but settings and trusted keys; for use with a reset of the emulator.
+    /// Clears all state except settings and trusted keys; for use with a reset of the emulator.
     pub fn reset(&self) {
         let mut state = self.state();
         let trusted = std::mem::take(&mut state.trusted);

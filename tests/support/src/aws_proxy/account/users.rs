@@ -1,4 +1,4 @@
-//! What is known of users beyond the emulator, and their names.
+//! User attributes that the emulator does not keep, and the index of user names.
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::Account;
 use crate::aws_proxy::caller::{AccountRef, Identity};
 
-/// What is known of a user beyond the emulator.
+/// Attributes of a user that the emulator does not keep.
 #[derive(Clone, Debug, Default)]
 pub(in crate::aws_proxy) struct User {
     pub(in crate::aws_proxy) name: String,
@@ -22,32 +22,31 @@ pub(in crate::aws_proxy) struct User {
 /// A service-specific credential, as git over HTTPS to `CodeCommit` uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::aws_proxy) struct ServiceCredential {
-    /// `ACCA...`
+    /// Credential id, `ACCA...`.
     pub(in crate::aws_proxy) id: String,
-    /// For example `codecommit.amazonaws.com`.
+    /// Service name, for example `codecommit.amazonaws.com`.
     pub(in crate::aws_proxy) service: String,
     /// The user name for that service.
     pub(in crate::aws_proxy) service_user_name: String,
-    /// Active or not.
     pub(in crate::aws_proxy) active: bool,
-    /// When it was made.
+    /// Creation date.
     pub(in crate::aws_proxy) created: Timestamp,
 }
 
 impl Account {
-    /// The boundary of a user.
+    /// The permissions boundary of a user.
     #[must_use]
     pub fn boundary(&self, account_ref: &AccountRef, user: &str) -> Option<String> {
         self.user(account_ref, user).boundary
     }
 
-    /// What is known of a user; the default for one we have not heard of.
+    /// The attributes of a user; the defaults for an unknown user.
     pub(in crate::aws_proxy) fn user(&self, account_ref: &AccountRef, name: &str) -> User {
         let known = self.state().users.get(&(account_ref.clone(), name.to_lowercase())).cloned();
         known.unwrap_or_else(|| User { name: name.to_owned(), ..User::default() })
     }
 
-    /// Changes what is known of a user.
+    /// Changes the attributes of a user.
     pub(in crate::aws_proxy) fn change_user<T>(
         &self,
         account_ref: &AccountRef,
@@ -62,16 +61,16 @@ impl Account {
         change(user)
     }
 
-    pub(in crate::aws_proxy) fn user_made(&self, account_ref: &AccountRef, name: &str, boundary: Option<String>) {
+    pub(in crate::aws_proxy) fn record_user(&self, account_ref: &AccountRef, name: &str, boundary: Option<String>) {
         let user = User { name: name.to_owned(), boundary, ..User::default() };
         self.state().users.insert((account_ref.clone(), name.to_lowercase()), user);
     }
 
-    pub(in crate::aws_proxy) fn user_gone(&self, account_ref: &AccountRef, name: &str) {
+    pub(in crate::aws_proxy) fn remove_user(&self, account_ref: &AccountRef, name: &str) {
         self.state().users.remove(&(account_ref.clone(), name.to_lowercase()));
     }
 
-    pub(in crate::aws_proxy) fn user_renamed(&self, account_ref: &AccountRef, from: &str, to: &str) {
+    pub(in crate::aws_proxy) fn rename_user(&self, account_ref: &AccountRef, from: &str, to: &str) {
         let mut state = self.state();
         if let Some(mut user) = state.users.remove(&(account_ref.clone(), from.to_lowercase())) {
             to.clone_into(&mut user.name);
@@ -83,22 +82,22 @@ impl Account {
         }
     }
 
-    /// The user whose name is this one but for its case, if IAM has one.
-    pub(in crate::aws_proxy) fn same_name_ignoring_case(&self, account_ref: &AccountRef, name: &str) -> Option<String> {
+    /// The user with this name ignoring case.
+    pub(in crate::aws_proxy) fn find_user_ignoring_case(&self, account_ref: &AccountRef, name: &str) -> Option<String> {
         self.state().users.get(&(account_ref.clone(), name.to_lowercase())).map(|user| user.name.clone())
     }
 
-    /// How many users there are.
-    pub(in crate::aws_proxy) fn user_count(&self, account_ref: &AccountRef) -> usize {
+    /// Number of users in the account.
+    pub(in crate::aws_proxy) fn count_users(&self, account_ref: &AccountRef) -> usize {
         self.state().users.keys().filter(|(of, _)| of == account_ref).count()
     }
 
-    /// Whether the names that were in the emulator before us have been taken in.
-    pub(in crate::aws_proxy) fn knows_names(&self, account_ref: &AccountRef) -> bool {
-        self.state().names_known.contains(account_ref)
+    /// Whether the users that existed before this account state are in the index.
+    pub(in crate::aws_proxy) fn has_imported_names(&self, account_ref: &AccountRef) -> bool {
+        self.state().names_imported.contains(account_ref)
     }
 
-    pub(in crate::aws_proxy) fn learn_names(&self, account_ref: &AccountRef, names: Vec<String>) {
+    pub(in crate::aws_proxy) fn import_names(&self, account_ref: &AccountRef, names: Vec<String>) {
         let mut state = self.state();
         for name in names {
             state
@@ -106,7 +105,7 @@ impl Account {
                 .entry((account_ref.clone(), name.to_lowercase()))
                 .or_insert_with(|| User { name, ..User::default() });
         }
-        state.names_known.insert(account_ref.clone());
+        state.names_imported.insert(account_ref.clone());
     }
 
     /// Users with a boundary, by name.
@@ -120,7 +119,7 @@ impl Account {
             .collect()
     }
 
-    /// Makes check-then-act on one user atomic among all proxies of this account.
+    /// Serializes check-then-act calls on one user across all proxies of this account.
     pub(in crate::aws_proxy) async fn lock_user(&self, account_ref: &AccountRef, name: &str) -> OwnedMutexGuard<()> {
         let lock = self
             .user_locks
@@ -138,13 +137,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accounts_and_partitions_are_name_spaces_of_their_own() {
+    fn accounts_and_partitions_have_separate_user_names() {
         let account = Account::new();
         let home = account.home();
-        account.user_made(&home, "Deploy-A", None);
-        assert_eq!(account.same_name_ignoring_case(&home, "deploy-a").as_deref(), Some("Deploy-A"));
-        assert_eq!(account.same_name_ignoring_case(&home.in_region("cn-north-1"), "deploy-a"), None);
-        assert_eq!(account.same_name_ignoring_case(&AccountRef::aws("999999999999"), "deploy-a"), None);
+        account.record_user(&home, "Deploy-A", None);
+        assert_eq!(account.find_user_ignoring_case(&home, "deploy-a").as_deref(), Some("Deploy-A"));
+        assert_eq!(account.find_user_ignoring_case(&home.in_region("cn-north-1"), "deploy-a"), None);
+        assert_eq!(account.find_user_ignoring_case(&AccountRef::aws("999999999999"), "deploy-a"), None);
         assert_ne!(Account::unique().id(), Account::unique().id());
         assert_eq!(Account::unique().id().len(), 12);
     }

@@ -1,95 +1,80 @@
-//! Permissions boundaries, which the emulator drops on `CreateUser` and does not implement otherwise. They are kept in
-//! the account state and put into the answers that AWS shows them in: `CreateUser`, `GetUser` and
-//! `GetAccountAuthorizationDetails`; `ListUsers` never has them.
+//! Permissions boundaries, which the emulator does not implement. The account state stores them, and this module adds
+//! them to the responses in which AWS shows them: `CreateUser`, `GetUser` and `GetAccountAuthorizationDetails`, but not
+//! `ListUsers`.
 
-use roxmltree::Document;
-
-use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse};
-use super::super::xml::{self, Edits};
-use super::{Work, paging, users};
+use super::super::xml;
+use super::{Operation, paging, policies, users};
 
 /// `PutUserPermissionsBoundary`.
-pub(super) async fn put(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.call.required("UserName")?;
-    let arn = work.call.required("PermissionsBoundary")?;
-    work.user_exists(user).await?;
-    check_exists(work, arn).await?;
-    work.account().change_user(work.account_ref(), user, |user| user.boundary = Some(arn.to_owned()));
-    Ok(work.success(""))
+pub(super) async fn put(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.call.required("UserName")?;
+    let arn = operation.call.required("PermissionsBoundary")?;
+    operation.check_user_exists(user).await?;
+    check_exists(operation, arn).await?;
+    operation.account().change_user(operation.account_ref(), user, |user| user.boundary = Some(arn.to_owned()));
+    Ok(operation.success(""))
 }
 
 /// `DeleteUserPermissionsBoundary`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.call.required("UserName")?;
-    work.user_exists(user).await?;
-    match work.account().change_user(work.account_ref(), user, |user| user.boundary.take()) {
-        Some(_) => Ok(work.success("")),
+pub(super) async fn delete(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.call.required("UserName")?;
+    operation.check_user_exists(user).await?;
+    match operation.account().change_user(operation.account_ref(), user, |user| user.boundary.take()) {
+        Some(_) => Ok(operation.success("")),
         None => Err(AwsError::no_such_entity(format!("User {user} has no permissions boundary."))),
     }
 }
 
-/// A boundary must be a managed policy that exists.
-pub(super) async fn check_exists(work: &Work<'_>, arn: &str) -> Result<(), AwsError> {
-    if arn.len() < 20 || !arn.starts_with("arn:") || !arn.contains(":policy/") {
-        return Err(AwsError::invalid_input(format!("ARN {arn} is not valid.")));
-    }
-    match work.ask(&Call::iam("GetPolicy").with("PolicyArn", arn)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code == "NoSuchEntity" => {
-            Err(AwsError::no_such_entity(format!("Scope ARN: {arn} does not exist or is not attachable.")))
-        }
-        Err(error) => Err(error),
-    }
+/// Checks that the boundary is an existing managed policy.
+pub(super) async fn check_exists(operation: &Operation<'_>, arn: &str) -> Result<(), AwsError> {
+    policies::check_arn(arn)?;
+    policies::check_exists(operation, arn, "Scope ARN:").await
 }
 
-/// `GetAccountAuthorizationDetails`, with boundaries and in pages.
-pub(super) async fn in_account_details(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    paging::list_after(work, |answer| inject_all(work, answer)).await
+/// `GetAccountAuthorizationDetails`, in pages and with boundaries.
+pub(super) async fn in_account_details(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    paging::list_after(operation, |response| inject_all(operation, response)).await
 }
 
-/// Puts the boundary into the one user of an answer.
-pub(super) fn inject(work: &Work<'_>, answer: AwsResponse, element: &str) -> AwsResponse {
-    if !answer.is_success() {
-        return answer;
+/// Adds the boundary to a response with a single user.
+pub(super) fn inject(operation: &Operation<'_>, response: AwsResponse, element: &str) -> AwsResponse {
+    if !response.is_success() {
+        return response;
     }
-    let Some(name) = xml::text_in(&answer.body, "UserName") else { return answer };
-    let Some(arn) = work.account().boundary(work.account_ref(), &name) else { return answer };
-    edit(answer, element, |_| Some(arn.clone()))
+    let Some(name) = xml::text_in(&response.body, "UserName") else { return response };
+    let Some(arn) = operation.account().boundary(operation.account_ref(), &name) else { return response };
+    edit(response, element, |_| Some(arn.clone()))
 }
 
-fn inject_all(work: &Work<'_>, answer: AwsResponse) -> AwsResponse {
-    let boundaries = work.account().boundaries(work.account_ref());
+fn inject_all(operation: &Operation<'_>, response: AwsResponse) -> AwsResponse {
+    let boundaries = operation.account().boundaries(operation.account_ref());
     if boundaries.is_empty() {
-        return answer;
+        return response;
     }
-    edit(answer, "member", |name| boundaries.get(name).cloned())
+    edit(response, "member", |name| boundaries.get(name).cloned())
 }
 
-fn edit(mut answer: AwsResponse, element: &str, boundary_of: impl Fn(&str) -> Option<String>) -> AwsResponse {
-    let edited = Document::parse(&answer.body).ok().map(|document| {
-        let mut edits = Edits::of(&answer.body);
-        for (user, name) in users::user_elements(&document, element) {
+fn edit(response: AwsResponse, element: &str, boundary_of: impl Fn(&str) -> Option<String>) -> AwsResponse {
+    response.edit_xml(|document, edits| {
+        for (user, name) in users::user_elements(document, element) {
             if let Some(arn) = boundary_of(name) {
                 let inner = xml::leaf("PermissionsBoundaryType", "Policy") + &xml::leaf("PermissionsBoundaryArn", &arn);
                 edits.append(user, &xml::wrap("PermissionsBoundary", &inner));
             }
         }
-        edits.finish()
-    });
-    if let Some(edited) = edited {
-        answer.body = edited;
-    }
-    answer
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use roxmltree::Document;
+
     use super::*;
     use crate::aws_proxy::call::Service;
 
     #[test]
-    fn the_boundary_stands_in_the_user_it_belongs_to() {
+    fn boundary_is_added_to_its_user_only() {
         let member = |name: &str| {
             format!(
                 "<member>{}{}<Tags><member><Key>k</Key></member></Tags></member>",
@@ -98,8 +83,8 @@ mod tests {
             )
         };
         let list = xml::wrap("UserDetailList", &(member("u") + &member("v")));
-        let answer = AwsResponse::success(Service::Iam, "GetAccountAuthorizationDetails", &list);
-        let edited = edit(answer, "member", |name| (name == "v").then(|| "arn:b".to_owned()));
+        let response = AwsResponse::success(Service::Iam, "GetAccountAuthorizationDetails", &list);
+        let edited = edit(response, "member", |name| (name == "v").then(|| "arn:b".to_owned()));
         let document = Document::parse(&edited.body).unwrap();
         let boundaries: Vec<_> =
             document.descendants().filter(|node| node.tag_name().name() == "PermissionsBoundary").collect();

@@ -1,20 +1,19 @@
-//! `DeleteUser` fails while anything hangs on the user. The emulator only looks at policies.
+//! `DeleteUser` fails while the user has deletion blockers. The emulator checks policies only.
 //!
-//! The list is the one of the API reference (password, access keys, inline and attached policies, groups, MFA devices,
-//! SSH keys, signing certificates, service-specific credentials); the messages are those that AWS has been seen to
-//! send (rebuy-de/aws-nuke#281, cloud-custodian#1663, mozilla-services/userplex#17, ucopacme/aws-orgs#69). Which of
-//! them comes for SSH keys, certificates and service-specific credentials was not found and is assumed, as is the
-//! order in which AWS looks.
+//! The blockers are those of the API reference (password, access keys, inline and attached policies, groups, MFA
+//! devices, SSH keys, signing certificates, service-specific credentials). The messages are those observed on AWS
+//! (rebuy-de/aws-nuke#281, cloud-custodian#1663, mozilla-services/userplex#17, ucopacme/aws-orgs#69). The message for
+//! SSH keys, certificates and service-specific credentials, and the order of the checks, are assumptions.
 
 use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
-use super::{Work, users};
+use super::{Operation, users};
 
-/// What blocks, how it is found, and what AWS says.
+/// A deletion blocker: the call that lists it, and the error message of AWS.
 struct Blocker {
     action: &'static str,
-    /// An element that is there once for each thing found.
+    /// The element that occurs once per listed item.
     element: &'static str,
     message: &'static str,
 }
@@ -63,32 +62,32 @@ const BLOCKERS: [Blocker; 8] = [
 ];
 
 /// `DeleteUser`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    let _lock = work.account().lock_user(work.account_ref(), user).await;
-    work.user_exists(user).await?;
-    // A list of names that is taken while a name goes would keep it for ever.
-    users::learn_names(work).await?;
-    let checks = BLOCKERS.iter().map(|blocker| blocks(work, user, blocker));
+pub(super) async fn delete(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    operation.check_user_exists(user).await?;
+    // Import names first: an import during the deletion would keep the name in the index.
+    users::import_names(operation).await?;
+    let checks = BLOCKERS.iter().map(|blocker| blocks(operation, user, blocker));
     futures::future::try_join_all(checks).await?;
-    if !work.account().keys_beyond_quota(work.account_ref(), user).is_empty() {
+    if !operation.account().keys_beyond_quota(operation.account_ref(), user).is_empty() {
         return Err(AwsError::delete_conflict("Cannot delete entity, must delete access keys first."));
     }
-    if !work.account().user(work.account_ref(), user).service_credentials.is_empty() {
+    if !operation.account().user(operation.account_ref(), user).service_credentials.is_empty() {
         return Err(AwsError::delete_conflict("Cannot delete entity, must remove referenced objects first."));
     }
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    if answer.is_success() {
-        work.account().user_gone(work.account_ref(), user);
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    if response.is_success() {
+        operation.account().remove_user(operation.account_ref(), user);
     }
-    Ok(answer)
+    Ok(response)
 }
 
-async fn blocks(work: &Work<'_>, user: &str, blocker: &Blocker) -> Result<(), AwsError> {
-    match work.ask(&Call::iam(blocker.action).with("UserName", user)).await {
+async fn blocks(operation: &Operation<'_>, user: &str, blocker: &Blocker) -> Result<(), AwsError> {
+    match operation.query(&Call::iam(blocker.action).with("UserName", user)).await {
         Ok(found) if xml::texts_in(&found, blocker.element).is_empty() => Ok(()),
         Ok(_) => Err(AwsError::delete_conflict(blocker.message)),
-        // No login profile.
+        // The user has no login profile.
         Err(error) if error.code == "NoSuchEntity" => Ok(()),
         Err(error) => Err(error),
     }

@@ -1,19 +1,19 @@
-//! `GetCallerIdentity`, answered from the signature check. The emulator takes any key it does not know for
-//! `user/moto`, so that a dead key would look alive.
+//! `GetCallerIdentity`, answered from the result of the signature check. The emulator maps every unknown key to
+//! `user/moto`, so that a deleted key would seem valid.
 
 use super::super::call::Call;
 use super::super::caller::Identity;
 use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
-use super::Work;
+use super::Operation;
 
-/// `GetCallerIdentity`: needs no permission and works even under an explicit deny.
-pub(super) async fn get_caller_identity(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let (id, arn) = match &work.caller.identity {
+/// `GetCallerIdentity`.
+pub(super) async fn get_caller_identity(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let (id, arn) = match &operation.caller.identity {
         Identity::User(name) => {
-            let user = match work.ask(&Call::iam("GetUser").with("UserName", name)).await {
+            let user = match operation.query(&Call::iam("GetUser").with("UserName", name)).await {
                 Ok(user) => user,
-                // Deleted behind our back, keys and all.
+                // The user was deleted in the emulator without the proxy, and with it its keys.
                 Err(error) if error.code == "NoSuchEntity" => return Err(AwsError::invalid_client_token()),
                 Err(error) => return Err(error),
             };
@@ -21,10 +21,10 @@ pub(super) async fn get_caller_identity(work: &Work<'_>) -> Result<AwsResponse, 
         }
         Identity::Session { arn, id } => (id.clone(), arn.clone()),
         Identity::Trusted | Identity::Anonymous | Identity::Administrator => {
-            ("AROAOPERATOROPERATOR0:operator".to_owned(), work.account().caller_arn(work.caller))
+            ("AROAOPERATOROPERATOR0:operator".to_owned(), operation.account().caller_arn(operation.caller))
         }
     };
-    Ok(work.success(
-        &(xml::leaf("UserId", &id) + &xml::leaf("Account", &work.account_ref().account) + &xml::leaf("Arn", &arn)),
+    Ok(operation.success(
+        &(xml::leaf("UserId", &id) + &xml::leaf("Account", &operation.account_ref().account) + &xml::leaf("Arn", &arn)),
     ))
 }

@@ -1,105 +1,103 @@
-//! Access keys: what was minted is remembered, so that the signature check knows it; the status is one of two words;
-//! `ListAccessKeys` may lag; and, on request, the quota of two can be passed.
+//! Access keys: created keys are registered for the signature check, the status is validated, `ListAccessKeys` may omit
+//! new keys, and a rule may allow more than two keys.
 
 use jiff::Timestamp;
-use roxmltree::Document;
 
 use super::super::key::KeyState;
 use super::super::response::{AwsError, AwsResponse, random_hex};
-use super::super::xml::{self, Edits};
-use super::{Work, names, paging};
+use super::super::xml;
+use super::{Operation, names, paging};
 
 const STATUSES: [&str; 2] = ["Active", "Inactive"];
 
-fn word(state: KeyState) -> &'static str {
+fn status_name(state: KeyState) -> &'static str {
     if state == KeyState::Active { "Active" } else { "Inactive" }
 }
 
 /// `CreateAccessKey`.
-pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    let _lock = work.account().lock_user(work.account_ref(), user).await;
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    if answer.is_success() {
-        let id = xml::text_in(&answer.body, "AccessKeyId");
-        let secret = xml::text_in(&answer.body, "SecretAccessKey");
+pub(super) async fn create(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    if response.is_success() {
+        let id = xml::text_in(&response.body, "AccessKeyId");
+        let secret = xml::text_in(&response.body, "SecretAccessKey");
         if let (Some(id), Some(secret)) = (id, secret) {
-            work.account().key_made(work.account_ref(), user, &id, &secret);
+            operation.account().record_key(operation.account_ref(), user, &id, &secret);
         }
-        return Ok(answer);
+        return Ok(response);
     }
-    if work.flags.allow_third_key && answer.error_code().as_deref() == Some("LimitExceeded") {
-        return Ok(create_beyond_quota(work, user));
+    if operation.flags.allow_third_key && response.error_code().as_deref() == Some("LimitExceeded") {
+        return Ok(create_beyond_quota(operation, user));
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// The emulator will not hold a third key, so we do.
-fn create_beyond_quota(work: &Work<'_>, user: &str) -> AwsResponse {
+/// Creates a key in the account state: the emulator does not store a third key.
+fn create_beyond_quota(operation: &Operation<'_>, user: &str) -> AwsResponse {
     let id = format!("AKIA{}", random_hex(16).to_uppercase());
     let secret = random_hex(40);
     let now = Timestamp::now();
-    work.account().key_made_beyond_quota(work.account_ref(), user, &id, &secret, now);
+    operation.account().record_key_beyond_quota(operation.account_ref(), user, &id, &secret, now);
     let key = xml::leaf("UserName", user)
         + &xml::leaf("AccessKeyId", &id)
         + &xml::leaf("Status", "Active")
         + &xml::leaf("SecretAccessKey", &secret)
         + &xml::leaf("CreateDate", &now.to_string());
-    work.success(&xml::wrap("AccessKey", &key))
+    operation.success(&xml::wrap("AccessKey", &key))
 }
 
 /// `UpdateAccessKey`.
-pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let id = work.call.required("AccessKeyId")?;
+pub(super) async fn update(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let id = operation.call.required("AccessKeyId")?;
     names::check_access_key_id(id)?;
-    let status = work.call.required("Status")?;
+    let status = operation.call.required("Status")?;
     names::check_enum("status", status, &STATUSES)?;
     let to = if status == "Active" { KeyState::Active } else { KeyState::Inactive };
-    change(work, id, to).await
+    change(operation, id, to).await
 }
 
-/// `DeleteAccessKey`. An active key may go too; only the console asks for it to be deactivated first.
-pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let id = work.call.required("AccessKeyId")?;
+/// `DeleteAccessKey`. AWS deletes active keys too; only the console requires deactivation first.
+pub(super) async fn delete(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let id = operation.call.required("AccessKeyId")?;
     names::check_access_key_id(id)?;
-    change(work, id, KeyState::Deleted).await
+    change(operation, id, KeyState::Deleted).await
 }
 
-async fn change(work: &Work<'_>, id: &str, to: KeyState) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    let _lock = work.account().lock_user(work.account_ref(), user).await;
-    if is_beyond_quota(work, user, id) {
-        work.account().key_changed(id, to);
-        return Ok(work.success(""));
+async fn change(operation: &Operation<'_>, id: &str, to: KeyState) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    if is_beyond_quota(operation, user, id) {
+        operation.account().record_key_state(id, to);
+        return Ok(operation.success(""));
     }
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    if answer.is_success() {
-        work.account().key_changed(id, to);
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    if response.is_success() {
+        operation.account().record_key_state(id, to);
     }
-    Ok(answer)
+    Ok(response)
 }
 
-fn is_beyond_quota(work: &Work<'_>, user: &str, id: &str) -> bool {
-    work.account().keys_beyond_quota(work.account_ref(), user).iter().any(|(held, ..)| held == id)
+fn is_beyond_quota(operation: &Operation<'_>, user: &str, id: &str) -> bool {
+    operation.account().keys_beyond_quota(operation.account_ref(), user).iter().any(|(key_id, ..)| key_id == id)
 }
 
 /// `ListAccessKeys`.
-pub(super) async fn list(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?.to_owned();
-    paging::list_after(work, |answer| rewrite(work, &user, answer)).await
+pub(super) async fn list(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?.to_owned();
+    paging::list_after(operation, |response| rewrite(operation, &user, response)).await
 }
 
-fn rewrite(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse {
-    let extra = work.account().keys_beyond_quota(work.account_ref(), user);
+fn rewrite(operation: &Operation<'_>, user: &str, response: AwsResponse) -> AwsResponse {
+    let extra = operation.account().keys_beyond_quota(operation.account_ref(), user);
     let hidden = |id: &str| {
-        let age = work.account().key(id).map(|key| key.created.elapsed());
-        matches!((age, work.flags.hide_new_keys), (Some(age), Some(young)) if age < young)
+        let age = operation.account().key(id).map(|key| key.created.elapsed());
+        matches!((age, operation.flags.hide_new_keys), (Some(age), Some(young)) if age < young)
     };
-    let edited = Document::parse(&answer.body).ok().and_then(|document| {
-        let mut edits = Edits::of(&answer.body);
-        let list = xml::find(&document, "AccessKeyMetadata")?;
+    response.edit_xml(|document, edits| {
+        let Some(list) = xml::find(document, "AccessKeyMetadata") else { return };
         for key in xml::members(list) {
-            // The emulator stamps the name that the user had when the key was made.
+            // The emulator keeps the user name of the time of creation.
             if let Some(name) = xml::child(key, "UserName") {
                 edits.set_text(name, user);
             }
@@ -113,7 +111,7 @@ fn rewrite(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse 
             .map(|(id, state, created)| {
                 let key = xml::leaf("UserName", user)
                     + &xml::leaf("AccessKeyId", id)
-                    + &xml::leaf("Status", word(*state))
+                    + &xml::leaf("Status", status_name(*state))
                     + &xml::leaf("CreateDate", &created.to_string());
                 xml::wrap("member", &key)
             })
@@ -121,10 +119,5 @@ fn rewrite(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse 
         if !extra.is_empty() {
             edits.append(list, &extra);
         }
-        Some(edits.finish())
-    });
-    if let Some(edited) = edited {
-        answer.body = edited;
-    }
-    answer
+    })
 }

@@ -1,21 +1,20 @@
-//! Console passwords: the account's password policy is enforced, `PasswordResetRequired` is kept, and the creation
-//! date is that of the password. The emulator drops all three.
+//! Console passwords: enforces the password policy of the account, stores `PasswordResetRequired` and the creation date
+//! of the password. The emulator does none of it.
 
 use jiff::Timestamp;
-use roxmltree::Document;
 
 use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse};
-use super::super::xml::{self, Edits};
-use super::Work;
+use super::super::xml;
+use super::Operation;
 
-/// AWS's default policy: a minimum length, three of four kinds of characters, and not the account's name. The wire
-/// takes 1 to 128 characters of U+0020 to U+00FF.
+/// Checks the default policy of AWS, a minimum length and three of four character classes, and the API model, 1 to 128
+/// characters of U+0020 to U+00FF.
 fn check(password: &str, min_length: usize) -> Result<(), AwsError> {
     let length = password.chars().count();
     if !(1..=128).contains(&length) || !password.chars().all(|c| matches!(c, '\u{20}'..='\u{ff}' | '\t' | '\r' | '\n'))
     {
-        // Without the value: this error is printed.
+        // Without the value: the error is logged.
         return Err(AwsError::validation(
             "1 validation error detected: Value at 'password' failed to satisfy constraint",
         ));
@@ -39,73 +38,72 @@ fn check(password: &str, min_length: usize) -> Result<(), AwsError> {
     Ok(())
 }
 
-fn reset_required(work: &Work<'_>) -> Option<bool> {
-    work.call.param("PasswordResetRequired").map(|value| value == "true")
+fn reset_required(operation: &Operation<'_>) -> Option<bool> {
+    operation.call.param("PasswordResetRequired").map(|value| value == "true")
 }
 
 /// `CreateLoginProfile`.
-pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    check(work.call.required("Password")?, work.account().settings().password_min_length)?;
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    if answer.is_success() {
-        work.account().change_user(work.account_ref(), user, |user| {
-            user.password_reset_required = reset_required(work).unwrap_or(false);
+pub(super) async fn create(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    check(operation.call.required("Password")?, operation.account().settings().password_min_length)?;
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    if response.is_success() {
+        operation.account().change_user(operation.account_ref(), user, |user| {
+            user.password_reset_required = reset_required(operation).unwrap_or(false);
             user.password_set = Some(Timestamp::now());
         });
     }
-    Ok(inject(work, user, answer))
+    Ok(inject(operation, user, response))
 }
 
-/// `UpdateLoginProfile`: what is left out stays as it is.
-pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.call.required("UserName")?;
-    if let Some(password) = work.call.param("Password") {
-        check(password, work.account().settings().password_min_length)?;
+/// `UpdateLoginProfile`; omitted parameters are unchanged.
+pub(super) async fn update(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.call.required("UserName")?;
+    if let Some(password) = operation.call.param("Password") {
+        check(password, operation.account().settings().password_min_length)?;
     }
-    let answer = if work.call.param("Password").is_some() {
-        work.forward().await?
+    let response = if operation.call.param("Password").is_some() {
+        operation.forward().await?
     } else {
-        // The emulator would take the missing password for an empty one and forget the profile.
-        work.ask(&Call::iam("GetLoginProfile").with("UserName", user)).await?;
-        work.success("")
+        // The emulator would treat the missing password as empty and lose the profile.
+        operation.query(&Call::iam("GetLoginProfile").with("UserName", user)).await?;
+        operation.success("")
     };
-    if answer.is_success()
-        && let Some(required) = reset_required(work)
+    if response.is_success()
+        && let Some(required) = reset_required(operation)
     {
-        work.account().change_user(work.account_ref(), user, |user| user.password_reset_required = required);
+        operation.account().change_user(operation.account_ref(), user, |user| user.password_reset_required = required);
     }
-    Ok(answer)
+    Ok(response)
 }
 
 /// `GetLoginProfile`.
-pub(super) async fn get(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    Ok(inject(work, user, answer))
+pub(super) async fn get(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    Ok(inject(operation, user, response))
 }
 
 /// `DeleteLoginProfile`.
-pub(super) async fn delete(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    if answer.is_success() {
-        work.account().change_user(work.account_ref(), user, |user| {
+pub(super) async fn delete(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    if response.is_success() {
+        operation.account().change_user(operation.account_ref(), user, |user| {
             user.password_reset_required = false;
             user.password_set = None;
         });
     }
-    Ok(answer)
+    Ok(response)
 }
 
-fn inject(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse {
-    if !answer.is_success() {
-        return answer;
+fn inject(operation: &Operation<'_>, user: &str, response: AwsResponse) -> AwsResponse {
+    if !response.is_success() {
+        return response;
     }
-    let known = work.account().user(work.account_ref(), user);
-    let edited = Document::parse(&answer.body).ok().and_then(|document| {
-        let profile = xml::find(&document, "LoginProfile")?;
-        let mut edits = Edits::of(&answer.body);
+    let known = operation.account().user(operation.account_ref(), user);
+    response.edit_xml(|document, edits| {
+        let Some(profile) = xml::find(document, "LoginProfile") else { return };
         let flag = if known.password_reset_required { "true" } else { "false" };
         match xml::child(profile, "PasswordResetRequired") {
             Some(element) => edits.set_text(element, flag),
@@ -114,12 +112,7 @@ fn inject(work: &Work<'_>, user: &str, mut answer: AwsResponse) -> AwsResponse {
         if let (Some(element), Some(set)) = (xml::child(profile, "CreateDate"), known.password_set) {
             edits.set_text(element, &set.to_string());
         }
-        Some(edits.finish())
-    });
-    if let Some(edited) = edited {
-        answer.body = edited;
-    }
-    answer
+    })
 }
 
 #[cfg(test)]
@@ -127,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_password_policy() {
+    fn default_password_policy_is_enforced() {
         for good in ["abcdefG1", "abcdef1!", "ABCDEF1!", "Abcdefg!"] {
             assert!(check(good, 8).is_ok(), "{good}");
         }

@@ -1,4 +1,4 @@
-//! AWS's rules, one file each, and the table that says which action passes through which.
+//! The AWS rules that the emulator does not enforce, one file per group, and the table of actions that they apply to.
 
 mod boundary;
 mod delete_user;
@@ -29,15 +29,15 @@ pub(super) use normalize::shown_user_id as user_id;
 pub(super) use policies::decode as decode_document;
 pub(super) use tags::read as read_tags;
 
-/// AWS as far as it is not the network: the emulator, and what is known beyond it.
+/// The AWS behind a proxy: the emulator and the account state.
 #[derive(Clone, Debug)]
 pub(super) struct Aws {
     pub(super) account: Arc<Account>,
     pub(super) upstream: Upstream,
 }
 
-/// One call being worked on.
-struct Work<'a> {
+/// A call being processed.
+struct Operation<'a> {
     aws: &'a Aws,
     call: &'a Call,
     caller: &'a Caller,
@@ -45,30 +45,29 @@ struct Work<'a> {
 }
 
 impl Aws {
-    /// Does what a call asks for, by AWS's rules. `Err` and an answer with an error status mean the same: nothing
-    /// was changed.
+    /// Performs a call under the AWS rules. `Err` and an error response both mean that nothing was changed.
     pub(super) async fn perform(&self, call: &Call, caller: &Caller, flags: Flags) -> Result<AwsResponse, AwsError> {
-        let work = Work { aws: self, call, caller, flags };
-        let answer = work.perform().await?;
-        Ok(normalize::normalize(answer, call, flags.clock_skew))
+        let operation = Operation { aws: self, call, caller, flags };
+        let response = operation.perform().await?;
+        Ok(normalize::normalize(response, call, flags.clock_skew))
     }
 
-    /// Asks the emulator something on our own account. An error of the emulator is an `Err`.
-    pub(super) async fn ask(&self, account_ref: &AccountRef, call: &Call) -> Result<String, AwsError> {
-        let answer = self.upstream.send(account_ref, call, None).await?;
-        match answer.as_error() {
-            None => Ok(answer.body),
+    /// Reads from the emulator on behalf of the proxy, not of the caller. An error response is an `Err`.
+    pub(super) async fn query(&self, account_ref: &AccountRef, call: &Call) -> Result<String, AwsError> {
+        let response = self.upstream.send(account_ref, call, None).await?;
+        match response.as_error() {
+            None => Ok(response.body),
             Some(error) => Err(error),
         }
     }
 }
 
-impl Work<'_> {
+impl Operation<'_> {
     async fn perform(&self) -> Result<AwsResponse, AwsError> {
         match (self.call.service, self.call.action.as_str()) {
             (Service::Sts, "GetCallerIdentity") => identity::get_caller_identity(self).await,
             (Service::Sts, "AssumeRole" | "AssumeRoleWithWebIdentity" | "AssumeRoleWithSAML" | "GetSessionToken") => {
-                sessions::hand_out(self).await
+                sessions::issue_credentials(self).await
             }
             (Service::Sts, _) => self.forward().await,
 
@@ -120,7 +119,7 @@ impl Work<'_> {
         &self.caller.account_ref
     }
 
-    /// The user the call is about: the one it names, or the one who makes it.
+    /// The user named in the call, or the calling user.
     fn user(&self) -> Result<&str, AwsError> {
         match self.call.user_name().or_else(|| self.caller.user()) {
             Some(user) => {
@@ -131,27 +130,27 @@ impl Work<'_> {
         }
     }
 
-    /// Passes the call on as it is.
+    /// Forwards the call unchanged.
     async fn forward(&self) -> Result<AwsResponse, AwsError> {
         self.forward_as(self.call).await
     }
 
-    /// Passes the call on in another form.
+    /// Forwards a modified call.
     async fn forward_as(&self, call: &Call) -> Result<AwsResponse, AwsError> {
         self.aws.upstream.send(self.account_ref(), call, self.caller.key_id.as_deref()).await
     }
 
-    /// Asks the emulator something on our own account.
-    async fn ask(&self, call: &Call) -> Result<String, AwsError> {
-        self.aws.ask(self.account_ref(), call).await
+    /// Reads from the emulator on behalf of the proxy.
+    async fn query(&self, call: &Call) -> Result<String, AwsError> {
+        self.aws.query(self.account_ref(), call).await
     }
 
-    /// Fails with `NoSuchEntity` unless the user is there.
-    async fn user_exists(&self, user: &str) -> Result<(), AwsError> {
-        self.ask(&Call::iam("GetUser").with("UserName", user)).await.map(drop)
+    /// Fails with `NoSuchEntity` unless the user exists.
+    async fn check_user_exists(&self, user: &str) -> Result<(), AwsError> {
+        self.query(&Call::iam("GetUser").with("UserName", user)).await.map(drop)
     }
 
-    /// A success of this action.
+    /// A success response of this action.
     fn success(&self, result: &str) -> AwsResponse {
         AwsResponse::success(self.call.service, &self.call.action, result)
     }

@@ -1,5 +1,6 @@
-//! Names and paths, as the API model bounds them: user names 1-64 of `[\w+=,.@-]` when they are made and 128 when
-//! they are only mentioned, paths 1-512 of printable ASCII between slashes, policy names 1-128.
+//! Limits of the API model for names and paths: user names of `[\w+=,.@-]` with 1 to 64 characters on creation and up
+//! to 128 in other calls, paths of 1 to 512 printable ASCII characters between slashes, policy names of 1 to 128
+//! characters.
 
 use super::super::response::AwsError;
 
@@ -17,7 +18,7 @@ fn check(field: &str, name: &str, max: usize) -> Result<(), AwsError> {
         return Err(AwsError::constraint(name, field, &format!("have length less than or equal to {max}")));
     }
     if !name.chars().all(is_name_char) {
-        // AWS keeps these words for the character set and the generic ones for lengths.
+        // AWS uses this message for the character set, and the generic constraint message for lengths.
         return Err(AwsError::validation(format!(
             "The specified value for {field} is invalid. It must contain only alphanumeric characters and/or the \
              following: +=,.@_-"
@@ -26,22 +27,22 @@ fn check(field: &str, name: &str, max: usize) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// The name of a user to be made.
+/// Checks the name of a user to create.
 pub(super) fn check_new_user(name: &str) -> Result<(), AwsError> {
     check("userName", name, 64)
 }
 
-/// The name of a user in any other call.
+/// Checks the name of a user in any other call.
 pub(super) fn check_reference(name: &str) -> Result<(), AwsError> {
     check("userName", name, 128)
 }
 
-/// The name of a policy.
+/// Checks the name of a policy.
 pub(super) fn check_policy(name: &str) -> Result<(), AwsError> {
     check("policyName", name, 128)
 }
 
-/// The path of a user or policy.
+/// Checks the path of a user or policy.
 pub(super) fn check_path(path: &str) -> Result<(), AwsError> {
     if path.is_empty() || path.len() > 512 {
         return Err(AwsError::constraint(path, "path", "have length less than or equal to 512"));
@@ -56,7 +57,7 @@ pub(super) fn check_path(path: &str) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// One of a few words.
+/// Checks the value of an enum parameter.
 pub(super) fn check_enum(field: &str, value: &str, allowed: &[&str]) -> Result<(), AwsError> {
     if allowed.contains(&value) {
         return Ok(());
@@ -64,7 +65,7 @@ pub(super) fn check_enum(field: &str, value: &str, allowed: &[&str]) -> Result<(
     Err(AwsError::constraint(value, field, &format!("satisfy enum value set: [{}]", allowed.join(", "))))
 }
 
-/// An access key id as the model bounds it.
+/// Checks the format of an access key id.
 pub(super) fn check_access_key_id(id: &str) -> Result<(), AwsError> {
     if !(16..=128).contains(&id.len()) {
         return Err(AwsError::constraint(id, "accessKeyId", "have length between 16 and 128"));
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn user_names() {
+    fn user_names_are_validated() {
         for good in ["a", "cycle-prod", "a+b=c,d.e@f_g-H1", &"x".repeat(64)] {
             assert!(check_new_user(good).is_ok(), "{good}");
         }
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn paths() {
+    fn paths_are_validated() {
         for good in ["/", "/a/", "/awsdeploy/team-1/", &format!("/{}/", "x".repeat(510))] {
             assert!(check_path(good).is_ok(), "{good}");
         }
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn key_ids_and_words() {
+    fn key_ids_and_enum_values_are_validated() {
         assert!(check_access_key_id("AKIAIOSFODNN7EXAMPLE").is_ok());
         assert!(check_access_key_id("AKIA").is_err());
         assert!(check_access_key_id("AKIAIOSFODNN7 EXAMPLE").is_err());

@@ -1,40 +1,33 @@
-//! The last strokes on every answer: ids, dates and documents in the form that AWS gives them.
+//! Normalizes ids, dates and documents in every response to the format of AWS.
 //!
-//! - `UserId` is `AIDA` and 17 capitals; the emulator has 20 small letters.
-//! - Dates are whole seconds; the emulator shows microseconds, and a date that is finer than the `Date` header would
-//!   let a comparison of the two succeed here and fail on AWS.
-//! - Policy documents are percent-encoded everywhere; the emulator forgets it in `GetPolicyVersion`.
-//! - The clock of AWS may be off from ours by a rule.
+//! - `UserId` is `AIDA` and 17 upper-case characters; the emulator uses 20 lower-case characters.
+//! - Dates are whole seconds. The emulator sends microseconds, with which a comparison with the `Date` header could
+//!   succeed here and fail on AWS.
+//! - Policy documents are percent-encoded everywhere; the emulator does not encode them in `GetPolicyVersion`.
+//! - A rule may skew the clock of AWS.
 
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use roxmltree::{Document, Node};
+use roxmltree::Node;
 
 use super::super::call::Call;
 use super::super::response::AwsResponse;
-use super::super::xml::Edits;
 
-/// Brings an answer into AWS's form.
-pub(super) fn normalize(mut answer: AwsResponse, call: &Call, clock_skew: SignedDuration) -> AwsResponse {
-    if !answer.is_success() {
-        return answer;
+/// Normalizes a response; errors are unchanged.
+pub(super) fn normalize(response: AwsResponse, call: &Call, clock_skew: SignedDuration) -> AwsResponse {
+    if !response.is_success() {
+        return response;
     }
-    let edited = Document::parse(&answer.body).ok().map(|document| {
-        let mut edits = Edits::of(&answer.body);
+    response.edit_xml(|document, edits| {
         for element in document.descendants().filter(Node::is_element) {
             let Some(text) = element.text() else { continue };
             if let Some(text) = normalized(element.tag_name().name(), text, call, clock_skew) {
                 edits.set_text(element, &text);
             }
         }
-        edits.finish()
-    });
-    if let Some(edited) = edited {
-        answer.body = edited;
-    }
-    answer
+    })
 }
 
 fn normalized(element: &str, text: &str, call: &Call, clock_skew: SignedDuration) -> Option<String> {
@@ -49,15 +42,15 @@ fn normalized(element: &str, text: &str, call: &Call, clock_skew: SignedDuration
     }
 }
 
-/// An id as answers show it.
+/// The user id in the format of AWS.
 pub(crate) fn shown_user_id(id: &str) -> String {
     user_id(id).unwrap_or_else(|| id.to_owned())
 }
 
-/// One id of the emulator always becomes the same id of AWS's shape.
+/// Converts a user id of the emulator, always to the same id; `None` if it has another format.
 fn user_id(id: &str) -> Option<String> {
-    let is_emulators = id.len() == 20 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-    if !is_emulators {
+    let is_emulator_id = id.len() == 20 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if !is_emulator_id {
         return None;
     }
     let mut out = "AIDA".to_owned();
@@ -77,19 +70,19 @@ mod tests {
     use crate::aws_proxy::xml;
 
     fn normalize_one(action: &str, element: &str, text: &str, skew: i64) -> String {
-        let answer = AwsResponse::success(Service::Iam, action, &xml::leaf(element, text));
-        let normalized = normalize(answer, &Call::iam(action), SignedDuration::from_secs(skew));
+        let response = AwsResponse::success(Service::Iam, action, &xml::leaf(element, text));
+        let normalized = normalize(response, &Call::iam(action), SignedDuration::from_secs(skew));
         xml::text_in(&normalized.body, element).unwrap()
     }
 
     #[test]
-    fn user_ids_take_the_shape_of_aws() {
+    fn user_ids_have_the_aws_format() {
         assert_eq!(normalize_one("GetUser", "UserId", "hrt1l661zro80sonjlo0", 0), "AIDAHRT1L661ZRO80SONJ");
         assert_eq!(normalize_one("GetCallerIdentity", "UserId", "AROAX:s", 0), "AROAX:s");
     }
 
     #[test]
-    fn dates_are_whole_seconds_on_the_clock_of_aws() {
+    fn dates_are_whole_seconds_on_the_skewed_clock() {
         let date = "2026-11-21T21:53:20.984234Z";
         assert_eq!(normalize_one("GetUser", "CreateDate", date, 0), "2026-11-21T21:53:20Z");
         assert_eq!(normalize_one("GetUser", "CreateDate", date, -600), "2026-11-21T21:43:20Z");
@@ -104,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_pass_untouched() {
+    fn errors_are_not_changed() {
         let error = AwsResponse::html_500();
         assert_eq!(normalize(error.clone(), &Call::iam("GetUser"), SignedDuration::ZERO), error);
     }

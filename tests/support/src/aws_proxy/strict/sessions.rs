@@ -1,22 +1,22 @@
-//! `AssumeRole` and its kin: the credentials they hand out are remembered, as those of `CreateAccessKey` are.
+//! STS actions that issue credentials: the sessions are registered for the signature check.
 
 use super::super::account::NewSession;
 use super::super::caller::AccountRef;
 use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
-use super::Work;
+use super::Operation;
 
-/// Any action of STS that hands out credentials.
-pub(super) async fn hand_out(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let answer = work.forward().await?;
-    if !answer.is_success() {
-        return Ok(answer);
+/// An STS action that issues credentials.
+pub(super) async fn issue_credentials(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let response = operation.forward().await?;
+    if !response.is_success() {
+        return Ok(response);
     }
-    let text = |name: &str| xml::text_in(&answer.body, name);
+    let text = |name: &str| xml::text_in(&response.body, name);
     if let (Some(key_id), Some(secret)) = (text("AccessKeyId"), text("SecretAccessKey")) {
-        let arn = text("Arn").unwrap_or_else(|| work.account().caller_arn(work.caller));
-        work.account().session_made(NewSession {
-            account_ref: account_ref_of(&arn, work.account_ref()),
+        let arn = text("Arn").unwrap_or_else(|| operation.account().caller_arn(operation.caller));
+        operation.account().record_session(NewSession {
+            account_ref: account_ref_of(&arn, operation.account_ref()),
             key_id,
             secret,
             token: text("SessionToken"),
@@ -25,10 +25,10 @@ pub(super) async fn hand_out(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
             arn,
         });
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// The account an ARN belongs to.
+/// The account in an ARN, or `otherwise`.
 fn account_ref_of(arn: &str, otherwise: &AccountRef) -> AccountRef {
     let account = arn.split(':').nth(4).filter(|account| !account.is_empty());
     AccountRef { partition: otherwise.partition, account: account.unwrap_or(&otherwise.account).to_owned() }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_session_lives_in_the_account_of_its_role() {
+    fn session_belongs_to_the_account_of_its_role() {
         let home = AccountRef::aws("1");
         assert_eq!(
             account_ref_of("arn:aws:sts::444455556666:assumed-role/x/s", &home),

@@ -1,17 +1,17 @@
-//! User tags: at most 50, keys to 128 and values to 256 characters of a fixed set, `aws:` reserved, and keys that
-//! differ only in case are the same key. The emulator checks none of it on users.
+//! User tags: at most 50, keys of up to 128 and values of up to 256 characters of a fixed set, the reserved prefix
+//! `aws:`, and keys compared ignoring case. The emulator checks none of it for users.
 //!
-//! Codes and words for lengths, characters and duplicates are AWS's as the emulator has them for roles; those for the
-//! reserved prefix and for the 51st tag over several calls are assumed from IAM's other quotas.
+//! The errors for lengths, characters and duplicates are those of the emulator for roles; the errors for the reserved
+//! prefix and for the 51st tag over several calls are assumed from other quotas of IAM.
 
 use roxmltree::Document;
 
 use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
-use super::{Work, names};
+use super::{Operation, names};
 
-const QUOTA: usize = 50;
+const MAX_TAGS_PER_USER: usize = 50;
 
 /// `[\p{L}\p{Z}\p{N}_.:/=+\-@]`.
 fn is_tag_char(c: char) -> bool {
@@ -41,13 +41,13 @@ fn check_key(key: &str, field: &str) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// The tags of one request, before they meet those the user has.
+/// Checks the tags of one request, without the existing tags of the user.
 pub(super) fn check_request(tags: &[(&str, &str)]) -> Result<(), AwsError> {
-    if tags.len() > QUOTA {
+    if tags.len() > MAX_TAGS_PER_USER {
         return Err(AwsError::constraint(
             &format!("{} tags", tags.len()),
             "tags",
-            &format!("have length less than or equal to {QUOTA}"),
+            &format!("have length less than or equal to {MAX_TAGS_PER_USER}"),
         ));
     }
     let mut seen = std::collections::HashSet::new();
@@ -64,9 +64,9 @@ pub(super) fn check_request(tags: &[(&str, &str)]) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// The tags in an answer of `ListUserTags`.
-pub(crate) fn read(answer: &str) -> Vec<(String, String)> {
-    let Ok(document) = Document::parse(answer) else { return Vec::new() };
+/// The tags in a response of `ListUserTags`.
+pub(crate) fn read(response: &str) -> Vec<(String, String)> {
+    let Ok(document) = Document::parse(response) else { return Vec::new() };
     let Some(tags) = xml::find(&document, "Tags") else { return Vec::new() };
     xml::members(tags)
         .filter_map(|tag| {
@@ -76,60 +76,60 @@ pub(crate) fn read(answer: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Which keys of `existing` make way for `new` ones that differ from them in case only, and how many there will be.
+/// The keys of `existing` that are replaced by `new` keys with another case, and the resulting number of tags.
 fn merge<'e>(existing: &'e [(String, String)], new: &[(&str, &str)]) -> (Vec<&'e str>, usize) {
     let same = |a: &str, b: &str| a.to_lowercase() == b.to_lowercase();
-    let meets = |key: &str| new.iter().any(|(other, _)| same(key, other));
-    let kept = existing.iter().filter(|(key, _)| !meets(key)).count();
+    let collides = |key: &str| new.iter().any(|(other, _)| same(key, other));
+    let kept = existing.iter().filter(|(key, _)| !collides(key)).count();
     let replaced = existing
         .iter()
         .map(|(key, _)| key.as_str())
-        .filter(|key| meets(key) && !new.iter().any(|(other, _)| other == key))
+        .filter(|key| collides(key) && !new.iter().any(|(other, _)| other == key))
         .collect();
     (replaced, kept + new.len())
 }
 
 /// `TagUser`.
-pub(super) async fn tag_user(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.call.required("UserName")?;
+pub(super) async fn tag_user(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.call.required("UserName")?;
     names::check_reference(user)?;
-    let new = work.call.tags();
+    let new = operation.call.tags();
     if new.is_empty() {
-        work.call.required("Tags")?;
+        operation.call.required("Tags")?;
     }
     check_request(&new)?;
-    let _lock = work.account().lock_user(work.account_ref(), user).await;
-    let existing = read(&work.ask(&Call::iam("ListUserTags").with("UserName", user)).await?);
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    let existing = read(&operation.query(&Call::iam("ListUserTags").with("UserName", user)).await?);
     let (replaced, count) = merge(&existing, &new);
-    if count > QUOTA {
-        return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for TagsPerUser: {QUOTA}")));
+    if count > MAX_TAGS_PER_USER {
+        return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for TagsPerUser: {MAX_TAGS_PER_USER}")));
     }
     if !replaced.is_empty() {
-        work.ask(&untag(user, &replaced)).await?;
+        operation.query(&untag(user, &replaced)).await?;
     }
-    work.forward().await
+    operation.forward().await
 }
 
-/// `UntagUser`: keys are found ignoring case; those that are not there do not matter.
-pub(super) async fn untag_user(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.call.required("UserName")?;
+/// `UntagUser`; keys are matched ignoring case, and missing keys are ignored.
+pub(super) async fn untag_user(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.call.required("UserName")?;
     names::check_reference(user)?;
-    let keys = work.call.list("TagKeys");
+    let keys = operation.call.list("TagKeys");
     if keys.is_empty() {
-        work.call.required("TagKeys")?;
+        operation.call.required("TagKeys")?;
     }
-    if keys.len() > QUOTA {
+    if keys.len() > MAX_TAGS_PER_USER {
         return Err(AwsError::constraint(&keys.len().to_string(), "tagKeys", "have length less than or equal to 50"));
     }
-    let _lock = work.account().lock_user(work.account_ref(), user).await;
-    let existing = read(&work.ask(&Call::iam("ListUserTags").with("UserName", user)).await?);
-    let wanted: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    let existing = read(&operation.query(&Call::iam("ListUserTags").with("UserName", user)).await?);
+    let expected: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
     let found: Vec<&str> =
-        existing.iter().map(|(key, _)| key.as_str()).filter(|key| wanted.contains(&key.to_lowercase())).collect();
+        existing.iter().map(|(key, _)| key.as_str()).filter(|key| expected.contains(&key.to_lowercase())).collect();
     if found.is_empty() {
-        return Ok(work.success(""));
+        return Ok(operation.success(""));
     }
-    work.forward_as(&untag(user, &found)).await
+    operation.forward_as(&untag(user, &found)).await
 }
 
 fn untag(user: &str, keys: &[&str]) -> Call {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_have_limits() {
+    fn tag_keys_and_values_are_validated() {
         let long_key = "k".repeat(129);
         let long_value = "v".repeat(257);
         for good in [
@@ -166,11 +166,11 @@ mod tests {
         for reserved in ["aws:x", "AWS:x", "Aws:"] {
             assert_eq!(code(&[(reserved, "")]), Err("InvalidInput".to_owned()), "{reserved}");
         }
-        assert_eq!(code(&[("awsdeploy.dev/x", "")]), Ok(()), "only the prefix with its colon is reserved");
+        assert_eq!(code(&[("awsdeploy.dev/x", "")]), Ok(()), "the reserved prefix includes the colon");
     }
 
     #[test]
-    fn a_request_has_at_most_fifty_and_none_twice() {
+    fn request_has_at_most_50_tags_without_duplicates() {
         let keys: Vec<String> = (0..51).map(|n| format!("k{n}")).collect();
         let tags: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
         assert_eq!(code(&tags[..50]), Ok(()));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_merge_ignoring_case() {
+    fn tag_keys_merge_ignoring_case() {
         let existing = [("Owner".to_owned(), "a".to_owned()), ("team".to_owned(), "b".to_owned())];
         assert_eq!(merge(&existing, &[("owner", "c")]), (vec!["Owner"], 2));
         assert_eq!(merge(&existing, &[("Owner", "c")]), (vec![], 2));

@@ -1,107 +1,109 @@
-//! Making, reading and renaming users: names are unique ignoring case, tags and boundary come with the creation.
+//! Creation, read and rename of users: names are unique ignoring case, and `CreateUser` sets tags and boundary.
 
 use roxmltree::Document;
 
 use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
-use super::{Work, boundary, names, tags};
+use super::{Operation, boundary, names, tags};
 
-/// `CreateUser`: all or nothing.
-pub(super) async fn create(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let name = work.call.required("UserName")?;
+/// `CreateUser`, which is atomic.
+pub(super) async fn create(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let name = operation.call.required("UserName")?;
     names::check_new_user(name)?;
-    if let Some(path) = work.call.param("Path") {
+    if let Some(path) = operation.call.param("Path") {
         names::check_path(path)?;
     }
-    tags::check_request(&work.call.tags())?;
-    let boundary = work.call.param("PermissionsBoundary");
+    tags::check_request(&operation.call.tags())?;
+    let boundary = operation.call.param("PermissionsBoundary");
     if let Some(arn) = boundary {
-        boundary::check_exists(work, arn).await?;
+        boundary::check_exists(operation, arn).await?;
     }
 
-    let _lock = work.account().lock_user(work.account_ref(), name).await;
-    learn_names(work).await?;
-    // IAM keeps the case of a name and ignores it when it looks for its like. The name in the message is the one asked
-    // for, so it does not say that the case differs.
-    if namesake(work, name).await?.is_some() {
+    let _lock = operation.account().lock_user(operation.account_ref(), name).await;
+    import_names(operation).await?;
+    // IAM preserves the case of a name but compares names ignoring case. The message contains the requested name, not
+    // the existing one.
+    if find_user_of_name(operation, name).await?.is_some() {
         return Err(AwsError::entity_already_exists(format!("User with name {name} already exists.")));
     }
-    let quota = work.account().settings().users_quota;
-    if work.account().user_count(work.account_ref()) >= quota {
+    let quota = operation.account().settings().users_quota;
+    if operation.account().count_users(operation.account_ref()) >= quota {
         return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for UsersPerAccount: {quota}")));
     }
-    let answer = work.forward_as(&work.call.clone().without("PermissionsBoundary")).await?;
-    if answer.is_success() {
-        work.account().user_made(work.account_ref(), name, boundary.map(str::to_owned));
+    let response = operation.forward_as(&operation.call.clone().without("PermissionsBoundary")).await?;
+    if response.is_success() {
+        operation.account().record_user(operation.account_ref(), name, boundary.map(str::to_owned));
     }
-    Ok(boundary::inject(work, answer, "User"))
+    Ok(boundary::inject(operation, response, "User"))
 }
 
-/// `GetUser`, with the boundary.
-pub(super) async fn get(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let user = work.user()?;
-    let answer = work.forward_as(&work.call.clone().with("UserName", user)).await?;
-    Ok(boundary::inject(work, answer, "User"))
+/// `GetUser`.
+pub(super) async fn get(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let user = operation.user()?;
+    let response = operation.forward_as(&operation.call.clone().with("UserName", user)).await?;
+    Ok(boundary::inject(operation, response, "User"))
 }
 
-/// `UpdateUser`: renames keep tags and keys, which the emulator loses.
-pub(super) async fn update(work: &Work<'_>) -> Result<AwsResponse, AwsError> {
-    let name = work.call.required("UserName")?;
+/// `UpdateUser`; keeps tags and keys on a rename, which the emulator loses.
+pub(super) async fn update(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
+    let name = operation.call.required("UserName")?;
     names::check_reference(name)?;
-    if let Some(path) = work.call.param("NewPath") {
+    if let Some(path) = operation.call.param("NewPath") {
         names::check_path(path)?;
     }
-    let new_name = work.call.param("NewUserName").unwrap_or(name);
+    let new_name = operation.call.param("NewUserName").unwrap_or(name);
     names::check_new_user(new_name)?;
-    learn_names(work).await?;
-    let taken = namesake(work, new_name).await?;
-    if taken.is_some_and(|taken| taken != name) {
+    import_names(operation).await?;
+    let existing = find_user_of_name(operation, new_name).await?;
+    if existing.is_some_and(|existing| existing != name) {
         return Err(AwsError::entity_already_exists(format!("User with name {new_name} already exists.")));
     }
-    let tags = work.ask(&Call::iam("ListUserTags").with("UserName", name)).await?;
-    let answer = work.forward().await?;
-    if answer.is_success() {
-        // The emulator files tags under the ARN, which has just changed.
+    let tags = operation.query(&Call::iam("ListUserTags").with("UserName", name)).await?;
+    let response = operation.forward().await?;
+    if response.is_success() {
+        // The emulator stores tags by ARN, which has changed.
         let tags = tags::read(&tags);
         if !tags.is_empty() {
-            work.ask(&Call::iam("TagUser").with("UserName", new_name).with_tags(tags)).await?;
+            operation.query(&Call::iam("TagUser").with("UserName", new_name).with_tags(tags)).await?;
         }
-        work.account().user_renamed(work.account_ref(), name, new_name);
+        operation.account().rename_user(operation.account_ref(), name, new_name);
     }
-    Ok(answer)
+    Ok(response)
 }
 
-/// The user that has this name, whatever the case.
-async fn namesake(work: &Work<'_>, name: &str) -> Result<Option<String>, AwsError> {
-    let Some(taken) = work.account().same_name_ignoring_case(work.account_ref(), name) else { return Ok(None) };
-    match work.user_exists(&taken).await {
-        Ok(()) => Ok(Some(taken)),
-        // Deleted in the emulator behind our back.
+/// The existing user with this name ignoring case.
+async fn find_user_of_name(operation: &Operation<'_>, name: &str) -> Result<Option<String>, AwsError> {
+    let Some(existing) = operation.account().find_user_ignoring_case(operation.account_ref(), name) else {
+        return Ok(None);
+    };
+    match operation.check_user_exists(&existing).await {
+        Ok(()) => Ok(Some(existing)),
+        // The user was deleted in the emulator without the proxy.
         Err(error) if error.code == "NoSuchEntity" => {
-            work.account().user_gone(work.account_ref(), &taken);
+            operation.account().remove_user(operation.account_ref(), &existing);
             Ok(None)
         }
         Err(error) => Err(error),
     }
 }
 
-/// Takes in the users that were in the emulator before us. Once per account: afterwards every change passes here.
-pub(super) async fn learn_names(work: &Work<'_>) -> Result<(), AwsError> {
-    if work.account().knows_names(work.account_ref()) {
+/// Imports the names of users that exist in the emulator. Once per account: the proxy sees all later changes.
+pub(super) async fn import_names(operation: &Operation<'_>) -> Result<(), AwsError> {
+    if operation.account().has_imported_names(operation.account_ref()) {
         return Ok(());
     }
-    // Nobody has the empty name, so this is the lock of the list.
-    let _lock = work.account().lock_user(work.account_ref(), "").await;
-    if work.account().knows_names(work.account_ref()) {
+    // No user has the empty name, so this lock serializes the import.
+    let _lock = operation.account().lock_user(operation.account_ref(), "").await;
+    if operation.account().has_imported_names(operation.account_ref()) {
         return Ok(());
     }
-    let users = work.ask(&Call::iam("ListUsers")).await?;
-    work.account().learn_names(work.account_ref(), xml::texts_in(&users, "UserName"));
+    let users = operation.query(&Call::iam("ListUsers")).await?;
+    operation.account().import_names(operation.account_ref(), xml::texts_in(&users, "UserName"));
     Ok(())
 }
 
-/// The elements of a user in an answer: everything that has a `UserName` and an `Arn`.
+/// The user elements of a response, with their names: elements with a `UserName` and an `Arn`.
 pub(super) fn user_elements<'a, 'i>(
     document: &'a Document<'i>,
     name: &'a str,

@@ -1,4 +1,4 @@
-//! What goes wrong on request, over the wire.
+//! Fault injection over HTTP.
 
 use std::time::Instant;
 
@@ -10,14 +10,14 @@ use crate::aws_proxy::{CallOutcome, Rule};
 const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test]
-async fn a_reply_lost_after_the_commit_leaves_the_key_there() {
+async fn drop_after_commit_keeps_the_created_key() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
     let rule = aws.rules().add(Rule::on("CreateAccessKey").nth(1).after_commit().drop_connection());
     assert!(operator.send(&on("CreateAccessKey", "u")).await.is_err());
     assert_eq!(aws.inspector().keys("u").await.unwrap().len(), 1);
-    let call = aws.log().wait_for_call("CreateAccessKey", 1, PATIENCE).await.unwrap();
+    let call = aws.log().wait_for_call("CreateAccessKey", 1, TIMEOUT).await.unwrap();
     assert_eq!((call.outcome, call.committed, call.status), (CallOutcome::Dropped, true, None));
     assert_eq!(call.access_key, Some(aws.inspector().keys("u").await.unwrap()[0].id.clone()));
     assert_eq!(call.rules, [rule.0]);
@@ -26,19 +26,19 @@ async fn a_reply_lost_after_the_commit_leaves_the_key_there() {
 }
 
 #[tokio::test]
-async fn a_call_dropped_before_aws_never_happened() {
+async fn drop_before_commit_creates_nothing() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     aws.rules().add(Rule::on("CreateUser").user("u").first(1).drop_connection());
     assert!(operator.send(&on("CreateUser", "u")).await.is_err());
     assert!(aws.inspector().user("u").await.unwrap().is_none());
-    let call = aws.log().wait_for_call("CreateUser", 1, PATIENCE).await.unwrap();
+    let call = aws.log().wait_for_call("CreateUser", 1, TIMEOUT).await.unwrap();
     assert!(!call.committed);
     operator.ok(&on("CreateUser", "u")).await;
 }
 
 #[tokio::test]
-async fn errors_come_in_the_words_of_aws() {
+async fn injected_errors_have_the_codes_and_messages_of_aws() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     let id = aws.account().id();
@@ -59,7 +59,7 @@ async fn errors_come_in_the_words_of_aws() {
         (Rule::on("GetUser").request_expired(), (400, "RequestExpired", "Request has expired.".to_owned())),
     ] {
         let rule = aws.rules().add(rule);
-        let (status, code, message) = operator.refused(&on("GetUser", "u")).await;
+        let (status, code, message) = operator.expect_error(&on("GetUser", "u")).await;
         assert_eq!((status, code.as_str(), message), expected);
         aws.rules().remove(rule);
     }
@@ -76,18 +76,18 @@ async fn errors_come_in_the_words_of_aws() {
 }
 
 #[tokio::test]
-async fn an_html_page_may_hide_a_commit() {
+async fn html_500_after_commit_hides_a_success() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     aws.rules().add(Rule::on("CreateUser").after_commit().html_500());
-    let (answer, _) = operator.send(&on("CreateUser", "u")).await.unwrap();
-    assert_eq!((answer.status, answer.error_code()), (500, None));
-    assert!(answer.body.starts_with("<!doctype html>"));
+    let (response, _) = operator.send(&on("CreateUser", "u")).await.unwrap();
+    assert_eq!((response.status, response.error_code()), (500, None));
+    assert!(response.body.starts_with("<!doctype html>"));
     assert!(aws.inspector().user("u").await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn half_of_the_calls_can_be_throttled() {
+async fn every_second_read_can_be_throttled() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     aws.rules().add(Rule::on_reads().every(2).throttle());
@@ -99,7 +99,7 @@ async fn half_of_the_calls_can_be_throttled() {
 }
 
 #[tokio::test]
-async fn a_pause_holds_a_call_on_either_side_of_the_commit() {
+async fn pause_holds_a_call_before_or_after_the_commit() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     for (user, after, exists) in [("before", false, false), ("after", true, true)] {
@@ -109,7 +109,7 @@ async fn a_pause_holds_a_call_on_either_side_of_the_commit() {
             let operator = operator.clone();
             async move { operator.send(&on("CreateUser", user)).await }
         });
-        assert!(pause.wait_until_held(PATIENCE).await);
+        assert!(pause.wait_until_held(TIMEOUT).await);
         assert_eq!(aws.inspector().user(user).await.unwrap().is_some(), exists);
         assert!(!call.is_finished());
         pause.release();
@@ -119,17 +119,17 @@ async fn a_pause_holds_a_call_on_either_side_of_the_commit() {
 }
 
 #[tokio::test]
-async fn a_held_call_of_a_dead_client_can_be_stopped_or_go_through() {
+async fn held_call_of_a_dead_client_is_aborted_or_completed() {
     let aws = aws().await;
-    for (user, goes_on) in [("stopped", false), ("through", true)] {
+    for (user, is_released) in [("aborted", false), ("released", true)] {
         let operator = Client::operator(&aws);
         let pause = aws.rules().pause(Rule::on("CreateUser").user(user));
         let client = tokio::spawn(async move { operator.send(&on("CreateUser", user)).await });
-        assert!(pause.wait_until_held(PATIENCE).await);
+        assert!(pause.wait_until_held(TIMEOUT).await);
         client.abort();
         let _ = client.await;
-        let mark = aws.log().position();
-        if goes_on {
+        let position = aws.log().position();
+        if is_released {
             pause.release();
         } else {
             pause.abort();
@@ -138,14 +138,14 @@ async fn a_held_call_of_a_dead_client_can_be_stopped_or_go_through() {
             let call = calls.iter().find(|call| call.user.as_deref() == Some(user))?;
             (call.outcome != CallOutcome::Pending).then(|| call.clone())
         };
-        let call = aws.log().wait_for("the held call", PATIENCE, ended).await.unwrap();
-        assert_eq!(call.committed, goes_on, "the mark is {mark:?}");
-        assert_eq!(aws.inspector().user(user).await.unwrap().is_some(), goes_on);
+        let call = aws.log().wait_for("the held call", TIMEOUT, ended).await.unwrap();
+        assert_eq!(call.committed, is_released, "log position {position:?}");
+        assert_eq!(aws.inspector().user(user).await.unwrap().is_some(), is_released);
     }
 }
 
 #[tokio::test]
-async fn a_delay_takes_its_time_and_shows_in_the_log() {
+async fn delay_is_part_of_the_logged_latency() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     let time = Duration::from_millis(120);
@@ -157,7 +157,7 @@ async fn a_delay_takes_its_time_and_shows_in_the_log() {
 }
 
 #[tokio::test]
-async fn stale_reads_serve_the_previous_answer_until_the_rule_goes() {
+async fn stale_read_repeats_the_previous_response() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
@@ -170,20 +170,20 @@ async fn stale_reads_serve_the_previous_answer_until_the_rule_goes() {
     aws.rules().remove(rule);
     assert_eq!(ids().await, [key.id]);
 
-    assert_eq!(operator.code(&on("GetUser", "v")).await, "NoSuchEntity");
+    assert_eq!(operator.error_code(&on("GetUser", "v")).await, "NoSuchEntity");
     let rule = aws.rules().add(Rule::on("GetUser").user("v").first(1).stale_read(HOUR));
     operator.ok(&on("CreateUser", "v")).await;
-    assert_eq!(operator.code(&on("GetUser", "v")).await, "NoSuchEntity", "a read that lags behind a creation");
+    assert_eq!(operator.error_code(&on("GetUser", "v")).await, "NoSuchEntity", "a stale read after the creation");
     operator.ok(&on("GetUser", "v")).await;
     assert_eq!(aws.rules().hits(rule).acted, 1);
     aws.rules().add(Rule::on("GetUser").user("w").stale_read(Duration::ZERO));
-    assert_eq!(operator.code(&on("GetUser", "w")).await, "NoSuchEntity");
+    assert_eq!(operator.error_code(&on("GetUser", "w")).await, "NoSuchEntity");
     operator.ok(&on("CreateUser", "w")).await;
     operator.ok(&on("GetUser", "w")).await;
 }
 
 #[tokio::test]
-async fn new_keys_can_be_hidden_from_the_list_but_work() {
+async fn hidden_new_keys_are_not_listed_but_accepted() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
@@ -191,66 +191,66 @@ async fn new_keys_can_be_hidden_from_the_list_but_work() {
     let key = operator.create_key("u").await;
     let ids = async || texts(&operator.ok(&on("ListAccessKeys", "u")).await, "AccessKeyId");
     assert!(ids().await.is_empty());
-    assert!(Client::with_key(&aws, &key).who_am_i().await.is_ok());
+    assert!(Client::with_key(&aws, &key).caller_identity().await.is_ok());
     aws.rules().remove(rule);
     aws.rules().add(Rule::on("ListAccessKeys").hide_new_keys(Duration::ZERO));
     assert_eq!(ids().await, [key.id]);
 }
 
 #[tokio::test]
-async fn a_skewed_clock_shows_in_header_and_dates_and_past_15_minutes_refuses() {
+async fn clock_skew_changes_dates_and_expires_signatures() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     let rule = aws.rules().add(Rule::on_all().clock_skew(SignedDuration::from_mins(-10)));
-    let (answer, headers) = operator.send(&on("CreateUser", "u")).await.unwrap();
+    let (response, headers) = operator.send(&on("CreateUser", "u")).await.unwrap();
     let shown = jiff::fmt::rfc2822::parse(headers["date"].to_str().unwrap()).unwrap().timestamp();
     let off = |time: Timestamp| (Timestamp::now().duration_since(time) - SignedDuration::from_mins(10)).as_secs().abs();
     assert!(off(shown) < 60, "{shown}");
-    let created: Timestamp = text(&answer.body, "CreateDate").parse().unwrap();
+    let created: Timestamp = text(&response.body, "CreateDate").parse().unwrap();
     assert!(off(created) < 60, "{created}");
-    assert!(created <= shown, "what AWS made is not newer than its answer");
+    assert!(created <= shown, "the creation date is not after the Date header");
     aws.rules().remove(rule);
     aws.rules().add(Rule::on_all().clock_skew(SignedDuration::from_mins(20)));
-    let (_, code, message) = operator.refused(&on("GetUser", "u")).await;
+    let (_, code, message) = operator.expect_error(&on("GetUser", "u")).await;
     assert_eq!(code, "SignatureDoesNotMatch");
     assert!(message.starts_with("Signature expired"), "{message}");
 }
 
 #[tokio::test]
-async fn a_skewed_clock_is_skewed_for_the_errors_of_other_rules_too() {
+async fn clock_skew_applies_to_errors_of_other_rules() {
     let aws = aws().await;
     aws.rules().add(Rule::on_all().throttle());
     aws.rules().add(Rule::on_all().clock_skew(SignedDuration::from_hours(1)));
-    let (answer, headers) = Client::operator(&aws).send(&Call::iam("ListUsers")).await.unwrap();
-    assert_eq!(answer.error_code().as_deref(), Some("Throttling"));
+    let (response, headers) = Client::operator(&aws).send(&Call::iam("ListUsers")).await.unwrap();
+    assert_eq!(response.error_code().as_deref(), Some("Throttling"));
     let shown = jiff::fmt::rfc2822::parse(headers["date"].to_str().unwrap()).unwrap().timestamp();
     assert!(shown.duration_since(Timestamp::now()) > SignedDuration::from_mins(59), "{shown}");
 }
 
 #[tokio::test]
-async fn an_answer_can_be_rewritten() {
+async fn rewrite_changes_the_response() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
-    let rule = Rule::on("GetUser").after_commit().rewrite(|_, answer| answer.body.truncate(40));
+    let rule = Rule::on("GetUser").after_commit().rewrite(|_, response| response.body.truncate(40));
     aws.rules().add(rule);
-    let (answer, _) = operator.send(&on("GetUser", "u")).await.unwrap();
-    assert_eq!((answer.status, answer.body.len()), (200, 40));
+    let (response, _) = operator.send(&on("GetUser", "u")).await.unwrap();
+    assert_eq!((response.status, response.body.len()), (200, 40));
 }
 
 #[tokio::test]
-async fn a_flapping_key_and_one_that_is_never_accepted() {
+async fn rules_by_caller_reject_a_key_sometimes_or_always() {
     let aws = aws().await;
     aws.manual_changes().create_user("u").await.unwrap();
     let key = aws.manual_changes().create_key("u").await.unwrap();
     let user = Client::with_key(&aws, &key);
     let flap = Rule::on("GetCallerIdentity").caller(&key.id).every(2).respond_with(AwsError::invalid_client_token());
     let flap = aws.rules().add(flap);
-    assert!(user.who_am_i().await.is_ok());
-    assert!(user.who_am_i().await.is_err());
-    assert!(user.who_am_i().await.is_ok());
+    assert!(user.caller_identity().await.is_ok());
+    assert!(user.caller_identity().await.is_err());
+    assert!(user.caller_identity().await.is_ok());
     aws.rules().remove(flap);
     aws.rules().add(Rule::on_all().caller(&key.id).respond_with(AwsError::invalid_client_token()));
-    assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert!(Client::operator(&aws).who_am_i().await.is_ok());
+    assert_eq!(user.caller_identity().await.unwrap_err(), "InvalidClientTokenId");
+    assert!(Client::operator(&aws).caller_identity().await.is_ok());
 }

@@ -1,4 +1,4 @@
-//! Who may sign: keys, secrets, delays, last use.
+//! Access keys: signatures, propagation delays, quota, last use, sessions.
 
 use std::time::Duration;
 
@@ -6,28 +6,28 @@ use super::*;
 use crate::aws_proxy::{AccountRef, KeyState, Rule};
 
 #[tokio::test]
-async fn a_new_key_signs_as_its_user() {
+async fn new_key_authenticates_as_its_user() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u").with("Path", "/deploy/")).await;
     let key = operator.create_key("u").await;
-    let arn = Client::with_key(&aws, &key).who_am_i().await.unwrap();
+    let arn = Client::with_key(&aws, &key).caller_identity().await.unwrap();
     assert_eq!(arn, format!("arn:aws:iam::{}:user/deploy/u", aws.account().id()));
 }
 
 #[tokio::test]
-async fn the_operator_is_a_role_of_the_home_account_unless_told_otherwise() {
+async fn operator_arn_is_a_role_of_the_home_account_by_default() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     let role = format!("arn:aws:sts::{}:assumed-role/deploy-users/operator", aws.account().id());
-    assert_eq!(operator.who_am_i().await.unwrap(), role);
+    assert_eq!(operator.caller_identity().await.unwrap(), role);
     let other = "arn:aws:iam::123456789012:user/operator";
     aws.account().configure(|settings| settings.operator_arn = Some(other.to_owned()));
-    assert_eq!(operator.who_am_i().await.unwrap(), other);
+    assert_eq!(operator.caller_identity().await.unwrap(), other);
 }
 
 #[tokio::test]
-async fn unknown_inactive_deleted_and_wrongly_signed_are_refused() {
+async fn unknown_inactive_deleted_and_forged_keys_are_rejected() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
@@ -35,68 +35,68 @@ async fn unknown_inactive_deleted_and_wrongly_signed_are_refused() {
     let user = Client::with_key(&aws, &key);
     let update = on("UpdateAccessKey", "u").with("AccessKeyId", &key.id);
 
-    let stranger = Client::with(&aws, "AKIAIOSFODNN7STRANGE", "x");
-    let (status, code, message) = stranger.refused(&Call::sts("GetCallerIdentity")).await;
+    let unknown = Client::with(&aws, "AKIAIOSFODNN7STRANGE", "x");
+    let (status, code, message) = unknown.expect_error(&Call::sts("GetCallerIdentity")).await;
     assert_eq!((status, code.as_str()), (403, "InvalidClientTokenId"));
     assert_eq!(message, "The security token included in the request is invalid.");
-    assert_eq!(stranger.code(&Call::iam("ListUsers")).await, "InvalidClientTokenId");
+    assert_eq!(unknown.error_code(&Call::iam("ListUsers")).await, "InvalidClientTokenId");
 
     let forger = Client::with(&aws, &key.id, "not-the-secret");
-    assert_eq!(forger.who_am_i().await.unwrap_err(), "SignatureDoesNotMatch");
+    assert_eq!(forger.caller_identity().await.unwrap_err(), "SignatureDoesNotMatch");
 
     operator.ok(&update.clone().with("Status", "Inactive")).await;
-    assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert_eq!(user.code(&Call::iam("ListAccessKeys")).await, "InvalidClientTokenId");
+    assert_eq!(user.caller_identity().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(user.error_code(&Call::iam("ListAccessKeys")).await, "InvalidClientTokenId");
     operator.ok(&update.clone().with("Status", "Active")).await;
-    assert!(user.who_am_i().await.is_ok());
+    assert!(user.caller_identity().await.is_ok());
     operator.ok(&on("DeleteAccessKey", "u").with("AccessKeyId", &key.id)).await;
-    assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(user.caller_identity().await.unwrap_err(), "InvalidClientTokenId");
 }
 
 #[tokio::test]
-async fn proxies_of_one_account_know_each_others_keys_and_other_accounts_do_not() {
+async fn proxies_of_one_account_share_keys() {
     let first = aws().await;
     let second = aws_for(first.account().clone()).await;
-    let stranger = aws().await;
+    let other = aws().await;
     Client::operator(&first).ok(&on("CreateUser", "u")).await;
     let key = Client::operator(&first).create_key("u").await;
-    assert!(Client::with_key(&second, &key).who_am_i().await.is_ok());
-    assert_eq!(Client::with_key(&stranger, &key).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert!(stranger.inspector().user("u").await.unwrap().is_none());
+    assert!(Client::with_key(&second, &key).caller_identity().await.is_ok());
+    assert_eq!(Client::with_key(&other, &key).caller_identity().await.unwrap_err(), "InvalidClientTokenId");
+    assert!(other.inspector().user("u").await.unwrap().is_none());
     second.manual_changes().deactivate_key("u", &key.id).await.unwrap();
-    assert_eq!(Client::with_key(&first, &key).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(Client::with_key(&first, &key).caller_identity().await.unwrap_err(), "InvalidClientTokenId");
 }
 
 #[tokio::test]
-async fn a_new_key_is_refused_until_it_has_travelled_and_a_dead_one_lingers() {
+async fn activation_and_revocation_take_effect_after_their_delay() {
     let aws = aws().await;
     aws.manual_changes().create_user("u").await.unwrap();
     aws.account().configure(|settings| settings.activation_delay = Duration::from_hours(1));
     let key = aws.manual_changes().create_key("u").await.unwrap();
     let user = Client::with_key(&aws, &key);
-    assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(user.caller_identity().await.unwrap_err(), "InvalidClientTokenId");
     assert!(!aws.inspector().user("u").await.unwrap().unwrap().keys[0].accepted);
     aws.account().configure(|settings| settings.activation_delay = Duration::ZERO);
-    assert!(user.who_am_i().await.is_ok());
+    assert!(user.caller_identity().await.is_ok());
     aws.account().configure(|settings| settings.activation_delay = Duration::from_mins(1));
-    assert!(user.who_am_i().await.is_ok(), "a key that works goes on working");
+    assert!(user.caller_identity().await.is_ok(), "an accepted key remains accepted");
 
     aws.account().configure(|settings| settings.revocation_lag = Duration::from_hours(1));
     aws.manual_changes().delete_key("u", &key.id).await.unwrap();
-    assert!(user.who_am_i().await.is_ok());
+    assert!(user.caller_identity().await.is_ok());
     aws.account().configure(|settings| settings.revocation_lag = Duration::ZERO);
-    assert_eq!(user.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(user.caller_identity().await.unwrap_err(), "InvalidClientTokenId");
 }
 
 #[tokio::test]
-async fn two_keys_are_the_limit_also_with_an_inactive_one_unless_a_rule_says_so() {
+async fn third_key_is_rejected_unless_a_rule_allows_it() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
     let first = operator.create_key("u").await;
     operator.create_key("u").await;
     operator.ok(&on("UpdateAccessKey", "u").with("AccessKeyId", &first.id).with("Status", "Inactive")).await;
-    let (status, code, message) = operator.refused(&on("CreateAccessKey", "u")).await;
+    let (status, code, message) = operator.expect_error(&on("CreateAccessKey", "u")).await;
     assert_eq!((status, code.as_str()), (409, "LimitExceeded"));
     assert_eq!(message, "Cannot exceed quota for AccessKeysPerUser: 2");
 
@@ -106,33 +106,37 @@ async fn two_keys_are_the_limit_also_with_an_inactive_one_unless_a_rule_says_so(
     assert_eq!(listed.len(), 3);
     assert!(listed.contains(&third.id));
     assert_eq!(aws.inspector().keys("u").await.unwrap().len(), 3);
-    assert!(Client::with_key(&aws, &third).who_am_i().await.unwrap().ends_with(":user/u"));
+    assert!(Client::with_key(&aws, &third).caller_identity().await.unwrap().ends_with(":user/u"));
     let about = |action: &str| on(action, "u").with("AccessKeyId", &third.id);
     operator.ok(&about("UpdateAccessKey").with("Status", "Inactive")).await;
-    assert_eq!(Client::with_key(&aws, &third).who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert_eq!(operator.code(&on("DeleteUser", "u")).await, "DeleteConflict");
+    assert_eq!(Client::with_key(&aws, &third).caller_identity().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(operator.error_code(&on("DeleteUser", "u")).await, "DeleteConflict");
     operator.ok(&about("DeleteAccessKey")).await;
-    assert_eq!(operator.code(&about("DeleteAccessKey")).await, "NoSuchEntity");
+    assert_eq!(operator.error_code(&about("DeleteAccessKey")).await, "NoSuchEntity");
     assert_eq!(aws.inspector().keys("u").await.unwrap().len(), 2);
 }
 
 #[tokio::test]
-async fn a_key_status_is_one_of_two_words_and_a_repeat_is_no_such_entity() {
+async fn key_status_is_validated_and_deletion_is_not_idempotent() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
     let key = operator.create_key("u").await;
     let about = |action: &str| on(action, "u").with("AccessKeyId", &key.id);
     for bad in ["Bogus", "active", ""] {
-        assert_eq!(operator.code(&about("UpdateAccessKey").with("Status", bad)).await, "ValidationError", "{bad}");
+        assert_eq!(
+            operator.error_code(&about("UpdateAccessKey").with("Status", bad)).await,
+            "ValidationError",
+            "{bad}"
+        );
     }
     assert_eq!(aws.account().key_state(&key.id), Some(KeyState::Active));
     operator.ok(&about("DeleteAccessKey")).await;
-    assert_eq!(operator.code(&about("DeleteAccessKey")).await, "NoSuchEntity");
+    assert_eq!(operator.error_code(&about("DeleteAccessKey")).await, "NoSuchEntity");
 }
 
 #[tokio::test]
-async fn last_use_is_na_until_it_has_arrived_and_refused_calls_are_no_use() {
+async fn last_use_is_delayed_and_ignores_rejected_calls() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     operator.ok(&on("CreateUser", "u")).await;
@@ -142,11 +146,11 @@ async fn last_use_is_na_until_it_has_arrived_and_refused_calls_are_no_use() {
     assert_eq!((text(&never, "ServiceName"), texts(&never, "LastUsedDate")), ("N/A".to_owned(), vec![]));
     assert_eq!(text(&never, "UserName"), "u");
 
-    let _ = Client::with(&aws, &key.id, "forged").who_am_i().await;
+    let _ = Client::with(&aws, &key.id, "forged").caller_identity().await;
     assert_eq!(text(&operator.ok(&last_used).await, "ServiceName"), "N/A");
 
     aws.account().configure(|settings| settings.last_used_lag = Duration::from_hours(1));
-    Client::with_key(&aws, &key).who_am_i().await.unwrap();
+    Client::with_key(&aws, &key).caller_identity().await.unwrap();
     assert_eq!(text(&operator.ok(&last_used).await, "ServiceName"), "N/A");
     aws.account().configure(|settings| settings.last_used_lag = Duration::ZERO);
     let used = operator.ok(&last_used).await;
@@ -156,12 +160,12 @@ async fn last_use_is_na_until_it_has_arrived_and_refused_calls_are_no_use() {
     let then: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
     aws.account().set_last_used(&key.id, then, "s3", "eu-central-1");
     assert_eq!(text(&operator.ok(&last_used).await, "LastUsedDate"), "2026-01-02T03:04:05Z");
-    let stranger = Call::iam("GetAccessKeyLastUsed").with("AccessKeyId", "AKIAIOSFODNN7STRANGE");
-    assert_eq!(operator.code(&stranger).await, "AccessDenied");
+    let unknown = Call::iam("GetAccessKeyLastUsed").with("AccessKeyId", "AKIAIOSFODNN7STRANGE");
+    assert_eq!(operator.error_code(&unknown).await, "AccessDenied");
 }
 
 #[tokio::test]
-async fn an_assumed_role_acts_in_its_own_account() {
+async fn assumed_role_acts_in_its_own_account() {
     let aws = aws().await;
     let other = Account::unique().id().to_owned();
     let assume = Call::sts("AssumeRole")
@@ -170,22 +174,25 @@ async fn an_assumed_role_acts_in_its_own_account() {
     let session = Client::operator(&aws).ok(&assume).await;
     let session = Client::with_session(&aws, &session);
     let without_token = Client { token: None, ..session.clone() };
-    assert_eq!(without_token.who_am_i().await.unwrap_err(), "InvalidClientTokenId");
-    assert_eq!(session.who_am_i().await.unwrap(), format!("arn:aws:sts::{other}:assumed-role/deploy-users/operator"));
+    assert_eq!(without_token.caller_identity().await.unwrap_err(), "InvalidClientTokenId");
+    assert_eq!(
+        session.caller_identity().await.unwrap(),
+        format!("arn:aws:sts::{other}:assumed-role/deploy-users/operator")
+    );
     session.ok(&on("CreateUser", "u")).await;
     assert!(aws.inspector().user("u").await.unwrap().is_none());
     let there = aws.inspector().in_account(AccountRef::aws(&other)).user("u").await.unwrap().unwrap();
     assert_eq!(there.arn, format!("arn:aws:iam::{other}:user/u"));
     let key = session.create_key("u").await;
-    assert_eq!(Client::with_key(&aws, &key).who_am_i().await.unwrap(), there.arn);
+    assert_eq!(Client::with_key(&aws, &key).caller_identity().await.unwrap(), there.arn);
 }
 
 #[tokio::test]
-async fn a_user_may_list_its_own_keys_without_saying_its_name() {
+async fn list_access_keys_defaults_to_the_calling_user() {
     let aws = aws().await;
     aws.manual_changes().create_user("u").await.unwrap();
     let key = aws.manual_changes().create_key("u").await.unwrap();
     let own = Client::with_key(&aws, &key).ok(&Call::iam("ListAccessKeys")).await;
     assert_eq!(texts(&own, "AccessKeyId"), [key.id]);
-    assert_eq!(Client::operator(&aws).code(&Call::iam("ListAccessKeys")).await, "ValidationError");
+    assert_eq!(Client::operator(&aws).error_code(&Call::iam("ListAccessKeys")).await, "ValidationError");
 }

@@ -1,13 +1,13 @@
-//! The proxy as its clients see it: over HTTP, in front of a real emulator.
+//! Tests of the proxy over HTTP, in front of a real emulator.
 //!
-//! One emulator serves all tests of this process; each test has an AWS account of its own in it. There is no way to
-//! skip these: without an emulator they fail.
+//! One emulator serves all tests of this process; each test has its own AWS account. Without an emulator the tests
+//! fail, as skipped tests would go unnoticed.
 
 mod faults;
+mod http;
 mod keys;
-mod lists;
+mod paging;
 mod users;
-mod wire;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -21,8 +21,8 @@ use crate::emulator::Emulator;
 use crate::run_dir::RunDir;
 use crate::tools::Tools;
 
-/// Long enough that only a hang reaches it.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Only a hanging call reaches this limit.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 const ADMIN: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 const READ_ONLY: &str = "arn:aws:iam::aws:policy/ReadOnlyAccess";
@@ -34,7 +34,7 @@ fn emulator() -> SocketAddr {
     static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
     *ADDRESS.get_or_init(|| {
         let (send, receive) = std::sync::mpsc::channel();
-        // The emulator ends with the thread that started it, so that thread has to outlive every test.
+        // The emulator ends with the thread that started it, so the thread must outlive all tests.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
@@ -59,7 +59,7 @@ async fn aws_for(account: Arc<Account>) -> StrictAws {
     StrictAws::start(upstream, account).await.unwrap()
 }
 
-/// A client that signs.
+/// A client that signs its calls.
 #[derive(Clone)]
 struct Client {
     http: reqwest::Client,
@@ -69,7 +69,7 @@ struct Client {
     token: Option<String>,
 }
 
-/// An answer with its headers, or the error of a connection that ended without one.
+/// A response with its headers, or the error of a connection closed without a response.
 type Received = Result<(AwsResponse, reqwest::header::HeaderMap), reqwest::Error>;
 
 impl Client {
@@ -91,13 +91,13 @@ impl Client {
         }
     }
 
-    /// With the credentials of an answer of `AssumeRole`.
+    /// A client with the credentials of an `AssumeRole` response.
     fn with_session(aws: &StrictAws, session: &str) -> Self {
         let plain = Self::with(aws, &text(session, "AccessKeyId"), &text(session, "SecretAccessKey"));
         Self { token: Some(text(session, "SessionToken")), ..plain }
     }
 
-    /// Sends a call, whatever comes back.
+    /// Sends a call.
     async fn send(&self, call: &Call) -> Received {
         let mut headers = hyper::HeaderMap::new();
         headers.insert("host", self.endpoint.strip_prefix("http://").unwrap().parse().unwrap());
@@ -114,23 +114,23 @@ impl Client {
         };
         let now = Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
         sigv4::sign(&mut request, &self.key_id, &self.secret, &call.region, call.service.name(), &now);
-        let response = self.http.post(&self.endpoint).headers(request.headers).body(request.body).send().await?;
-        let status = response.status().as_u16();
-        let headers = response.headers().clone();
-        let answer = AwsResponse {
+        let http_response = self.http.post(&self.endpoint).headers(request.headers).body(request.body).send().await?;
+        let status = http_response.status().as_u16();
+        let headers = http_response.headers().clone();
+        let response = AwsResponse {
             status,
             content_type: headers["content-type"].to_str().unwrap().to_owned(),
             request_id: headers["x-amzn-requestid"].to_str().unwrap().to_owned(),
-            body: response.text().await?,
+            body: http_response.text().await?,
         };
-        Ok((answer, headers))
+        Ok((response, headers))
     }
 
-    /// Sends a call that gets an answer: the body of a success, or the error.
+    /// Sends a call that must get a response. Returns the body of a success, or the error.
     async fn call(&self, call: &Call) -> Result<String, AwsError> {
-        let (answer, _) = self.send(call).await.expect("an answer");
-        match answer.as_error() {
-            None => Ok(answer.body),
+        let (response, _) = self.send(call).await.expect("a response");
+        match response.as_error() {
+            None => Ok(response.body),
             Some(error) => Err(error),
         }
     }
@@ -140,17 +140,17 @@ impl Client {
         self.call(call).await.unwrap_or_else(|error| panic!("{call:?}: {error}"))
     }
 
-    /// Sends a call that must be refused, and returns status, code and message.
-    async fn refused(&self, call: &Call) -> (u16, String, String) {
+    /// Sends a call that must be rejected. Returns status, code and message.
+    async fn expect_error(&self, call: &Call) -> (u16, String, String) {
         match self.call(call).await {
-            Ok(body) => panic!("{call:?} should have been refused: {body}"),
+            Ok(body) => panic!("{call:?} was not rejected: {body}"),
             Err(error) => (error.status, error.code, error.message),
         }
     }
 
-    /// Sends a call that must be refused, and returns the code.
-    async fn code(&self, call: &Call) -> String {
-        self.refused(call).await.1
+    /// Sends a call that must be rejected. Returns the error code.
+    async fn error_code(&self, call: &Call) -> String {
+        self.expect_error(call).await.1
     }
 
     async fn create_key(&self, user: &str) -> CreatedKey {
@@ -158,8 +158,8 @@ impl Client {
         CreatedKey { id: text(&body, "AccessKeyId"), secret: text(&body, "SecretAccessKey") }
     }
 
-    /// The ARN behind the key, or the code of the refusal.
-    async fn who_am_i(&self) -> Result<String, String> {
+    /// The ARN of the key, or the error code.
+    async fn caller_identity(&self) -> Result<String, String> {
         let identity = self.call(&Call::sts("GetCallerIdentity")).await.map_err(|error| error.code)?;
         Ok(text(&identity, "Arn"))
     }

@@ -1,9 +1,9 @@
-//! Lists in pages.
+//! Paging of lists.
 
 use super::*;
 use crate::aws_proxy::PageShape;
 
-/// Reads a list to its end and returns the texts of an element, page by page.
+/// Reads all pages of a list and returns the texts of an element, page by page.
 async fn pages(client: &Client, call: &Call, element: &str) -> Vec<Vec<String>> {
     let mut pages = Vec::new();
     let mut next = call.clone();
@@ -14,12 +14,12 @@ async fn pages(client: &Client, call: &Call, element: &str) -> Vec<Vec<String>> 
             "true" => next = call.clone().with("Marker", text(&body, "Marker")),
             _ => return pages,
         }
-        assert!(pages.len() < 50, "a list without an end");
+        assert!(pages.len() < 50, "the list does not end");
     }
 }
 
 #[tokio::test]
-async fn every_list_of_a_user_comes_in_pages_and_loses_nothing() {
+async fn paged_lists_are_complete() {
     let aws = aws().await;
     let manual_changes = aws.manual_changes();
     let operator = Client::operator(&aws);
@@ -55,7 +55,7 @@ async fn every_list_of_a_user_comes_in_pages_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn pages_may_be_short_or_empty_and_max_items_counts() {
+async fn page_shape_and_max_items_determine_page_sizes() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     let tags: Vec<String> = (0..20).map(|n| format!("t{n:02}")).collect();
@@ -72,12 +72,12 @@ async fn pages_may_be_short_or_empty_and_max_items_counts() {
     assert_eq!(lengths(&list).await, [6, 3, 6, 3, 2]);
     aws.account().configure(|settings| settings.page_shape = PageShape::WithEmpty);
     assert_eq!(lengths(&list.clone().with("MaxItems", "1000")).await, [6, 3, 0, 3, 6, 0, 2]);
-    assert_eq!(operator.code(&list.clone().with("MaxItems", "0")).await, "ValidationError");
-    assert_eq!(operator.code(&list.clone().with("Marker", "made-up")).await, "ValidationError");
+    assert_eq!(operator.error_code(&list.clone().with("MaxItems", "0")).await, "ValidationError");
+    assert_eq!(operator.error_code(&list.clone().with("Marker", "made-up")).await, "ValidationError");
 }
 
 #[tokio::test]
-async fn a_marker_belongs_to_its_question() {
+async fn marker_of_another_list_is_rejected() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     for user in ["u", "v"] {
@@ -85,13 +85,13 @@ async fn a_marker_belongs_to_its_question() {
     }
     let first = operator.ok(&on("ListUserTags", "u").with("MaxItems", "1")).await;
     let elsewhere = on("ListUserTags", "v").with("Marker", text(&first, "Marker"));
-    assert_eq!(operator.code(&elsewhere).await, "ValidationError");
+    assert_eq!(operator.error_code(&elsewhere).await, "ValidationError");
     let beyond = text(&first, "Marker").replace(".2.1", ".2.99");
-    assert_eq!(operator.code(&on("ListUserTags", "u").with("Marker", beyond)).await, "ValidationError");
+    assert_eq!(operator.error_code(&on("ListUserTags", "u").with("Marker", beyond)).await, "ValidationError");
 }
 
 #[tokio::test]
-async fn a_page_has_a_hundred_by_default_and_a_thousand_at_most() {
+async fn default_page_size_is_100() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
     let users: Vec<String> = (0..101).map(|n| format!("u{n:03}")).collect();
