@@ -1,4 +1,4 @@
-"""The chart as its tests see it: values in, objects out."""
+"""Renders the chart for tests."""
 
 import functools
 import json
@@ -15,8 +15,8 @@ NAME = "aws-deploy-user-operator"
 NAMESPACE = "operators"
 
 
-class Refused(Exception):
-    """helm says no; the message is helm's."""
+class HelmError(Exception):
+    """helm failed; the message is from helm."""
 
 
 def values():
@@ -37,7 +37,7 @@ def helm(*arguments, given=None):
         timeout=120,
     )
     if done.returncode != 0:
-        raise Refused(done.stderr)
+        raise HelmError(done.stderr)
     return done.stdout
 
 
@@ -55,12 +55,12 @@ def notes(given=None):
 
 
 def kubernetes_versions():
-    """The versions of Kubernetes that objects are held to."""
+    """Kubernetes versions whose schemas objects are validated against."""
     return sorted(path.name for path in pathlib.Path(os.environ["SCHEMAS"]).iterdir())
 
 
-def misfits(files, versions=None):
-    """What kubeconform refuses of these documents, as lines; `files` is name -> text or documents."""
+def schema_errors(files, versions=None):
+    """Errors of kubeconform for these documents, one per line; `files` maps names to text or documents."""
     found = []
     with tempfile.TemporaryDirectory() as directory:
         for name, content in files.items():
@@ -83,7 +83,7 @@ def misfits(files, versions=None):
 
 
 class Objects(list):
-    """Rendered objects, found by kind and the end of their name."""
+    """Rendered objects, selected by kind and name suffix."""
 
     def __init__(self, given=None, release=NAME):
         super().__init__(document for document in yaml.safe_load_all(text(given, release)) if document)

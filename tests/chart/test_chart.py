@@ -1,13 +1,13 @@
-"""Claims about the chart, each checked on what helm makes of it."""
+"""Tests of the rendered chart."""
 
 import copy
 import re
 import unittest
 
 import yaml
-from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, notes, schema, text, values
+from chart import CHART, NAME, NAMESPACE, ROOT, Objects, HelmError, notes, schema, text, values
 
-# One value per setting that differs from the default; together with what else it needs to be seen.
+# A non-default value per setting, with other values that it requires to have an effect.
 SAMPLES = {
     "nameOverride": "other",
     "fullnameOverride": "other",
@@ -173,7 +173,7 @@ SECRET_VERBS = ["get", "create", "update", "delete"]
 
 
 def leaves(node, path=""):
-    """Paths of all values that have no named values below them."""
+    """Paths of all values without nested values."""
     if isinstance(node, dict) and node:
         for key, below in node.items():
             yield from leaves(below, f"{path}.{key}" if path else key)
@@ -197,19 +197,19 @@ def at(path, value):
 class Values(unittest.TestCase):
     """values.yaml and its schema."""
 
-    def test_every_value_has_an_effect(self):
-        self.assertEqual(sorted(leaves(values())), sorted(SAMPLES), "SAMPLES names every value of values.yaml, and no other")
+    def test_every_value_changes_the_output(self):
+        self.assertEqual(sorted(leaves(values())), sorted(SAMPLES), "SAMPLES must contain exactly the values of values.yaml")
         for path, sample in SAMPLES.items():
             value, needed = sample if isinstance(sample, tuple) else (sample, {})
             with self.subTest(path):
                 self.assertNotEqual(text(needed), text(merged(needed, at(path, value))))
 
-    def test_schema_and_values_name_the_same(self):
+    def test_schema_and_values_have_the_same_keys(self):
         def compare(node, given, path):
             named = set(node.get("properties", {})) - ({"global"} if not path else set())
             if node.get("additionalProperties") is not False or not given:
                 return
-            # Optional parts of Kubernetes' own structures have no default.
+            # Optional fields of Kubernetes structures have no default.
             missing = set(given) - named
             self.assertFalse(missing, f"{path}: not in the schema")
             if path.rsplit(".", 1)[-1] not in OPTIONAL:
@@ -221,8 +221,8 @@ class Values(unittest.TestCase):
         OPTIONAL = {"podSecurityContext", "securityContext", "capabilities", "seccompProfile", "resources"}
         compare(schema(), values(), "")
 
-    def test_every_object_of_the_schema_refuses_what_it_does_not_know(self):
-        # Structures of Kubernetes that the API server checks, and Helm's own.
+    def test_every_schema_object_rejects_unknown_keys(self):
+        # Kubernetes structures that the API server validates, and Helm's global.
         checked_elsewhere = {
             "nodeAffinity", "podAffinity", "podAntiAffinity", "podSelector", "namespaceSelector", "labelSelector",
             "valueFrom", "extraVolumes[]", "extraObjects[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
@@ -240,7 +240,7 @@ class Values(unittest.TestCase):
 
         walk(schema(), "")
 
-    def test_a_misspelled_value_is_refused_wherever_it_stands(self):
+    def test_unknown_values_are_rejected_at_every_level(self):
         def objects(node, path):
             yield path
             for key, below in node.items():
@@ -256,10 +256,10 @@ class Values(unittest.TestCase):
         paths = list(objects(values(), []))
         self.assertGreater(len(paths), 15)
         for path in paths:
-            with self.subTest(".".join(path)), self.assertRaisesRegex(Refused, "misspelled"):
+            with self.subTest(".".join(path)), self.assertRaisesRegex(HelmError, "misspelled"):
                 text(at(".".join([*path, "misspelled"]), 1))
 
-    def test_what_cannot_work_is_refused_with_the_reason(self):
+    def test_invalid_values_are_rejected_with_a_reason(self):
         for given, reason in [
             ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicas": "1"}, "replicas"),
@@ -272,7 +272,7 @@ class Values(unittest.TestCase):
             ({"presets": {"cycle": {"enabled": True, "namespaces": ["a"], "externalId": "ab"}}}, "roleArn, which is missing"),
             (
                 {"presets": {"cycle": {"enabled": True, "namespaces": ["a"], "account": "1" * 12, "roleArn": f"arn:aws:iam::{'2' * 12}:role/a"}}},
-                "is a role of account 222222222222 and not of",
+                "is a role of account 222222222222, but",
             ),
             ({"secretAccess": {"namespaces": "deploy"}}, "namespaces"),
             ({"secretAccess": {"namespaces": ["*"]}}, "namespaces"),
@@ -317,10 +317,10 @@ class Values(unittest.TestCase):
             ({"metrics": {"prometheusRule": {"disabled": ["AwsDeployFine"]}}}, "AwsDeployOperatorDown"),
             ({"metrics": {"prometheusRule": {"alertLabels": {"severity": "page"}}}}, "severity"),
         ]:
-            with self.subTest(str(given)), self.assertRaisesRegex(Refused, reason):
+            with self.subTest(str(given)), self.assertRaisesRegex(HelmError, reason):
                 text(given)
 
-    def test_every_value_is_described(self):
+    def test_every_value_has_a_description(self):
         def walk(node, path):
             for key, below in node.get("properties", {}).items():
                 self.assertTrue(path.count(".") > 2 or "description" in below or "enum" in below or path, f"{path}.{key}")
@@ -331,11 +331,11 @@ class Values(unittest.TestCase):
         walk(schema(), "")
 
 
-    def test_the_readme_has_every_value_once_with_what_it_says(self):
+    def test_readme_lists_every_value_once(self):
         table = (CHART / "README.md").read_text().split("\n## Values\n")[1]
         rows = re.findall(r"^\| `([^`]+)` \| (.*?) \| (.*) \|$", table, re.MULTILINE)
-        for path, default, said in rows:
-            self.assertGreater(len(said), 9, f"values.yaml says nothing of {path}")
+        for path, default, description in rows:
+            self.assertGreater(len(description), 9, f"{path} has no description in values.yaml")
             self.assertNotIn("nil", default, path)
         named = [path for path, _, _ in rows]
         self.assertEqual(len(named), len(set(named)))
@@ -347,7 +347,7 @@ class Values(unittest.TestCase):
 class Operator(unittest.TestCase):
     """The pod."""
 
-    def test_without_values_the_operator_is_told_no_more_than_it_must(self):
+    def test_default_arguments_are_minimal(self):
         self.assertEqual(
             Objects().arguments, ["--metrics-bind-address=0.0.0.0:8080", *ROLES, *LEADS]
         )
@@ -372,8 +372,8 @@ class Operator(unittest.TestCase):
         )
         self.assertEqual(objects.container["envFrom"], [{"secretRef": {"name": "emulator"}}])
 
-    def test_values_and_flags_of_the_operator_are_the_same(self):
-        """Every flag has its value, and values.yaml tells the default that the flag has."""
+    def test_values_match_the_flags_of_the_operator(self):
+        """Every flag has a value, and values.yaml documents the default of the flag."""
         source = (ROOT / "src" / "operator" / "settings.rs").read_text().split("#[cfg(test)]")[0]
         flags = {}
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
@@ -387,22 +387,22 @@ class Operator(unittest.TestCase):
 
         lines = (CHART / "values.yaml").read_text().split("\nsettings:\n")[1].split("\n\n")[0]
         for comment, setting in re.findall(r"((?:  #.*\n)+)  (\w+): null", lines + "\n"):
-            told = re.search(r"Default: (\S+)\n", comment)
-            # Of LogFormat::Text the last part; on the command line it is text, or Text where the enum says so.
+            documented = re.search(r"Default: (\S+)\n", comment)
+            # LogFormat::Text is `text` on the command line.
             default = (flags[setting] or "none").removesuffix(".0").rsplit("::", 1)[-1].lower()
-            self.assertEqual(told and told[1].lower(), default, setting) if setting != "clusterId" else None
+            self.assertEqual(documented and documented[1].lower(), default, setting) if setting != "clusterId" else None
 
-    def test_numbers_are_written_as_people_write_them(self):
+    def test_numbers_have_no_exponent(self):
         self.assertIn("--concurrency=1000", Objects({"settings": {"concurrency": 1000}}).arguments)
         self.assertIn("--metrics-bind-address=0.0.0.0:65535", Objects({"metrics": {"port": 65535}}).arguments)
 
-    def test_an_ipv6_address_is_put_in_brackets(self):
+    def test_ipv6_address_is_bracketed(self):
         self.assertIn("--metrics-bind-address=[::]:8080", Objects({"metrics": {"address": "::"}}).arguments)
 
-    def test_namespaces_are_one_flag(self):
+    def test_watch_namespaces_become_one_flag(self):
         self.assertIn("--watch-namespaces=a,b", Objects({"watchNamespaces": ["a", "b"]}).arguments)
 
-    def test_two_operators_run_at_a_time_only_when_one_of_them_leads(self):
+    def test_several_replicas_require_leader_election(self):
         alone = Objects({"replicas": 1, "leaderElection": {"enabled": False}})
         self.assertEqual(alone.one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
         self.assertFalse([argument for argument in alone.arguments if "lea" in argument])
@@ -416,7 +416,7 @@ class Operator(unittest.TestCase):
         self.assertEqual(rules[0]["verbs"], ["create"])
         self.assertEqual(Objects({"replicas": 0}).one("Deployment")["spec"]["replicas"], 0)
 
-    def test_the_pod_is_restricted_with_any_values(self):
+    def test_pod_is_restricted_with_all_ci_values(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
             with self.subTest(file.name):
                 objects = Objects(yaml.safe_load(file.read_text()))
@@ -430,11 +430,11 @@ class Operator(unittest.TestCase):
                 self.assertIs(objects.pod["automountServiceAccountToken"], True)
                 self.assertIn("memory", objects.container["resources"]["limits"])
 
-    def test_user_ids_can_be_left_to_the_platform(self):
+    def test_user_ids_can_be_assigned_by_the_platform(self):
         pod = Objects({"podSecurityContext": {"runAsUser": None, "runAsGroup": None}}).pod["securityContext"]
         self.assertEqual(set(pod), {"runAsNonRoot", "seccompProfile"})
 
-    def test_images_are_named_by_tag_and_digest(self):
+    def test_image_reference_has_tag_and_digest(self):
         digest = "sha256:" + "0" * 64
         for image, name in [
             ({}, f"{NAME}:0.1.0"),
@@ -443,37 +443,37 @@ class Operator(unittest.TestCase):
         ]:
             self.assertEqual(Objects({"image": image}).container["image"], name)
 
-    def test_replicas_are_spread_over_nodes_by_their_own_labels(self):
+    def test_replicas_are_spread_over_nodes(self):
         (constraint,) = Objects({"podLabels": {"a": "b"}}).pod["topologySpreadConstraints"]
         self.assertEqual(constraint["topologyKey"], "kubernetes.io/hostname")
-        self.assertEqual(constraint["whenUnsatisfiable"], "ScheduleAnyway", "one node is enough")
+        self.assertEqual(constraint["whenUnsatisfiable"], "ScheduleAnyway", "a single node must be sufficient")
         selector = Objects().one("Deployment")["spec"]["selector"]
         self.assertEqual(constraint["labelSelector"], selector)
         given = [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"a": "b"}}}]
         self.assertEqual(Objects({"topologySpreadConstraints": given}).pod["topologySpreadConstraints"], given)
         self.assertNotIn("topologySpreadConstraints", Objects({"topologySpreadConstraints": []}).pod)
 
-    def test_more_objects_may_name_what_the_release_is_called(self):
+    def test_extra_objects_are_rendered_as_templates(self):
         given = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}, "data": {"a": "1"}}
         self.assertEqual(Objects({"extraObjects": [given]}).one("ConfigMap", "-more")["metadata"], {"name": f"{NAME}-more"})
 
-    def test_the_selector_does_not_move_with_labels(self):
+    def test_selectors_do_not_depend_on_labels(self):
         selector = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/instance": NAME}
         objects = Objects({"commonLabels": {"a": "1"}, "podLabels": {"a": "2"}})
         deployment = objects.one("Deployment")
         self.assertEqual(deployment["spec"]["selector"]["matchLabels"], selector)
         labels = deployment["spec"]["template"]["metadata"]["labels"]
-        self.assertEqual(labels | selector | {"a": "2"}, labels, "a label of the pod wins over one of all objects")
+        self.assertEqual(labels | selector | {"a": "2"}, labels, "podLabels take precedence over commonLabels")
         self.assertEqual(objects.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"], selector)
         self.assertEqual(objects.one("Service")["spec"]["selector"], selector)
 
-    def test_probes_reach_the_server(self):
+    def test_probes_use_the_metrics_port(self):
         container = Objects({"metrics": {"port": 9090}}).container
         self.assertEqual(container["ports"], [{"name": "http", "containerPort": 9090, "protocol": "TCP"}])
         for probe, path in (("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
             self.assertEqual(container[probe]["httpGet"], {"path": path, "port": "http"})
 
-    def test_traces_are_sent_only_where_that_is_asked_for(self):
+    def test_tracing_is_configured_only_with_an_endpoint(self):
         self.assertFalse([found for found in [*Objects().arguments, *Objects().environment] if "otel" in found.lower() or "otlp" in found])
         otlp = {"endpoint": "http://collector.observability:4318", "headersSecret": "collector", "ratio": 0.25}
         objects = Objects({"tracing": {"otlp": otlp}})
@@ -482,13 +482,13 @@ class Operator(unittest.TestCase):
         self.assertEqual(given["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"], {"secretKeyRef": {"name": "collector", "key": "headers"}})
         self.assertEqual(given["OTEL_TRACES_SAMPLER"]["value"], "parentbased_traceidratio")
         self.assertEqual(given["OTEL_TRACES_SAMPLER_ARG"]["value"], "0.25")
-        who = given["OTEL_RESOURCE_ATTRIBUTES"]["value"]
-        self.assertEqual(who, f"k8s.pod.name=$(POD_NAME),k8s.namespace.name={NAMESPACE},k8s.deployment.name={NAME}")
+        attributes = given["OTEL_RESOURCE_ATTRIBUTES"]["value"]
+        self.assertEqual(attributes, f"k8s.pod.name=$(POD_NAME),k8s.namespace.name={NAMESPACE},k8s.deployment.name={NAME}")
         self.assertEqual(given["POD_NAME"]["valueFrom"], {"fieldRef": {"fieldPath": "metadata.name"}})
         names = list(given)
-        self.assertLess(names.index("POD_NAME"), names.index("OTEL_RESOURCE_ATTRIBUTES"), "or it is not filled in")
+        self.assertLess(names.index("POD_NAME"), names.index("OTEL_RESOURCE_ATTRIBUTES"), "POD_NAME must be defined before it is referenced")
 
-    def test_with_a_certificate_everybody_speaks_tls(self):
+    def test_tls_secret_enables_https_for_server_and_probes(self):
         extra = {"extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}], "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}]}
         for given, secret in [
             ({"secretName": "own"}, "own"),
@@ -496,12 +496,12 @@ class Operator(unittest.TestCase):
             ({"secretName": "own", "certManager": {"enabled": True, "issuerRef": {"name": "ca"}}}, "own"),
         ]:
             objects = Objects({"metrics": {"tls": given}} | extra)
-            place = "/etc/aws-deploy-user-operator/tls"
-            for argument in (f"--metrics-tls-cert={place}/tls.crt", f"--metrics-tls-key={place}/tls.key"):
+            directory = "/etc/aws-deploy-user-operator/tls"
+            for argument in (f"--metrics-tls-cert={directory}/tls.crt", f"--metrics-tls-key={directory}/tls.key"):
                 self.assertIn(argument, objects.arguments)
             mounts, volumes = objects.container["volumeMounts"], objects.pod["volumes"]
-            # A directory: the kubelet does not renew files that are mounted one by one.
-            self.assertEqual(mounts[0], {"name": "tls", "mountPath": place, "readOnly": True})
+            # A directory, because the kubelet does not update subPath mounts.
+            self.assertEqual(mounts[0], {"name": "tls", "mountPath": directory, "readOnly": True})
             self.assertEqual(volumes[0]["secret"]["secretName"], secret)
             self.assertEqual([item["key"] for item in volumes[0]["secret"]["items"]], ["tls.crt", "tls.key"])
             self.assertEqual(([mounts[1]], [volumes[1]]), (extra["extraVolumeMounts"], extra["extraVolumes"]))
@@ -510,7 +510,7 @@ class Operator(unittest.TestCase):
         self.assertFalse([argument for argument in Objects().arguments if "tls" in argument])
         self.assertNotIn("volumes", Objects().pod)
 
-    def test_cert_manager_is_asked_for_the_names_by_which_monitors_know_the_operator(self):
+    def test_certificate_contains_the_server_name_of_monitors(self):
         issuer = {"name": "ca", "kind": "ClusterIssuer"}
         for tls, monitor in [({}, "ServiceMonitor"), ({}, "PodMonitor"), ({"serverName": "operator.example.com"}, "PodMonitor")]:
             tls = tls | {"certManager": {"enabled": True, "issuerRef": issuer}}
@@ -531,7 +531,7 @@ class Operator(unittest.TestCase):
         )
         self.assertEqual(Objects({"metrics": {"tls": {"secretName": "own"}}}).kind("Certificate"), [])
 
-    def test_long_names_fit(self):
+    def test_long_names_are_truncated(self):
         release = "r" * 53
         for found in Objects(release=release):
             name = found["metadata"]["name"]
@@ -546,7 +546,7 @@ class Rights(unittest.TestCase):
     def rules(self, objects, *ends):
         return [rule for end in ends for rule in objects.one("ClusterRole", end)["rules"]]
 
-    def test_the_operator_has_these_rights_and_no_other(self):
+    def test_operator_has_exactly_these_rules(self):
         objects = Objects()
         self.assertEqual(
             self.rules(objects, "", "-classes", "-cluster-id", "-secrets", "-restarts"),
@@ -568,7 +568,7 @@ class Rights(unittest.TestCase):
         )
         self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease"])
 
-    def test_secrets_are_never_bound_in_the_whole_cluster(self):
+    def test_secrets_role_is_never_bound_cluster_wide(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
             with self.subTest(file.name):
                 objects = Objects(yaml.safe_load(file.read_text()))
@@ -581,7 +581,7 @@ class Rights(unittest.TestCase):
                 for binding in objects.kind("ClusterRoleBinding"):
                     self.assertNotIn(binding["roleRef"]["name"], of_secrets)
 
-    def test_secrets_are_bound_where_they_are_named(self):
+    def test_secrets_role_is_bound_in_listed_namespaces(self):
         objects = Objects({"secretAccess": {"namespaces": ["deploy", "ci"]}})
         bindings = [binding for binding in objects.kind("RoleBinding") if binding["roleRef"]["kind"] == "ClusterRole"]
         self.assertEqual([binding["metadata"]["namespace"] for binding in bindings], ["deploy", "ci"])
@@ -589,7 +589,7 @@ class Rights(unittest.TestCase):
             self.assertEqual(binding["roleRef"]["name"], f"{NAME}-secrets")
             self.assertEqual(binding["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
 
-    def test_workloads_are_bound_where_they_are_named_and_never_in_the_whole_cluster(self):
+    def test_restarts_role_is_bound_in_listed_namespaces_only(self):
         objects = Objects({"restartAccess": {"namespaces": ["deploy", "ci"]}})
         bindings = [binding for binding in objects.kind("RoleBinding") if binding["roleRef"]["name"] == f"{NAME}-restarts"]
         self.assertEqual([binding["metadata"]["namespace"] for binding in bindings], ["deploy", "ci"])
@@ -598,7 +598,7 @@ class Rights(unittest.TestCase):
         whole = {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")}
         self.assertNotIn(f"{NAME}-restarts", whole)
 
-    def test_metrics_can_be_kept_for_those_who_may_read_them(self):
+    def test_metrics_auth_creates_review_and_reader_roles(self):
         names = {role["metadata"]["name"] for role in Objects().kind("ClusterRole")}
         self.assertEqual([name for name in names if "-metrics" in name], [])
         self.assertNotIn("--metrics-auth", Objects().arguments)
@@ -615,7 +615,7 @@ class Rights(unittest.TestCase):
         bound = objects.one("ClusterRoleBinding", "-metrics-auth")
         self.assertEqual(bound["subjects"], [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}])
 
-    def test_monitors_show_a_token_where_one_is_asked_for(self):
+    def test_monitors_send_a_token_with_metrics_auth(self):
         def endpoint(kind, **auth):
             spec = Objects({"metrics": {"auth": {"enabled": True, **auth}, kind: {"enabled": True}}}).one(kind[0].upper() + kind[1:])["spec"]
             return (spec.get("endpoints") or spec["podMetricsEndpoints"])[0]
@@ -625,7 +625,7 @@ class Rights(unittest.TestCase):
             shown = endpoint(kind, tokenSecret="prometheus")
             self.assertEqual(shown["authorization"], {"type": "Bearer", "credentials": {"name": "prometheus", "key": "token"}})
             self.assertNotIn("bearerTokenFile", shown)
-        with self.assertRaisesRegex(Refused, "metrics.auth.tokenSecret"):
+        with self.assertRaisesRegex(HelmError, "metrics.auth.tokenSecret"):
             endpoint("podMonitor")
 
     def test_no_rule_has_a_wildcard(self):
@@ -633,9 +633,9 @@ class Rights(unittest.TestCase):
             for rule in role["rules"]:
                 self.assertNotIn("*", [*rule["apiGroups"], *rule["resources"], *rule["verbs"]])
 
-    def test_watched_namespaces_are_the_end_of_the_operators_rights(self):
+    def test_watch_namespaces_limit_the_permissions(self):
         objects = Objects({"watchNamespaces": ["a", "b"]})
-        # Classes and labels of namespaces are not in any namespace.
+        # Classes and namespaces are cluster-scoped.
         self.assertEqual(
             {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
             {f"{NAME}-classes", f"{NAME}-cluster-id"},
@@ -645,11 +645,11 @@ class Rights(unittest.TestCase):
             [(NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
         )
 
-    def test_a_given_cluster_id_needs_no_right_to_read_it(self):
+    def test_explicit_cluster_id_needs_no_namespace_read(self):
         roles = [role["metadata"]["name"] for role in Objects({"settings": {"clusterId": "x"}}).kind("ClusterRole")]
         self.assertNotIn(f"{NAME}-cluster-id", roles)
 
-    def test_bindings_name_the_service_account_that_the_pod_has(self):
+    def test_bindings_use_the_service_account_of_the_pod(self):
         for account in ({}, {"name": "other"}, {"create": False, "name": "other"}):
             objects = Objects({"serviceAccount": account, "secretAccess": {"namespaces": ["a"]}})
             name = account.get("name", NAME)
@@ -658,13 +658,13 @@ class Rights(unittest.TestCase):
             for binding in objects.kind("RoleBinding") + objects.kind("ClusterRoleBinding"):
                 self.assertEqual([subject["name"] for subject in binding["subjects"]], [name])
 
-    def test_people_are_given_rights_only_as_told(self):
+    def test_user_roles_are_aggregated_only_on_request(self):
         for viewer, editor in ((True, False), (False, True)):
             objects = Objects({"rbac": {"aggregateViewer": viewer, "aggregateEditor": editor}})
             aggregate = "rbac.authorization.k8s.io/aggregate-to-"
             self.assertEqual(f"{aggregate}view" in objects.one("ClusterRole", "-view")["metadata"]["labels"], viewer)
             self.assertEqual(f"{aggregate}edit" in objects.one("ClusterRole", "-edit")["metadata"]["labels"], editor)
-            # Who may write a class may have everything.
+            # Write access to classes would allow any permission.
             for suffix in ("-view", "-edit"):
                 for rule in objects.one("ClusterRole", suffix)["rules"]:
                     if any(resource.startswith("awsdeployuserclasses") for resource in rule["resources"]):
@@ -675,14 +675,14 @@ class Network(unittest.TestCase):
     """NetworkPolicy and metrics."""
 
     def egress(self, given=None):
-        """Port -> where to."""
+        """Maps ports to allowed CIDRs."""
         reached = {}
         for rule in Objects(given).one("NetworkPolicy")["spec"]["egress"]:
             for port in rule.get("ports", []):
                 reached[port["port"]] = [peer["ipBlock"]["cidr"] for peer in rule.get("to", [])]
         return reached
 
-    def test_all_that_is_not_named_is_denied(self):
+    def test_network_policy_denies_by_default(self):
         policy = Objects().one("NetworkPolicy")["spec"]
         self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
         self.assertEqual(policy["ingress"], [{"ports": [{"port": 8080, "protocol": "TCP"}]}])
@@ -690,17 +690,17 @@ class Network(unittest.TestCase):
             self.egress(), {53: [], 5353: [], 443: [], 6443: [], 80: ["169.254.170.23/32", "fd00:ec2::23/128"]}
         )
 
-    def test_the_port_of_the_endpoint_is_open(self):
+    def test_aws_endpoint_port_is_allowed(self):
         for url, port in (("http://moto.aws:5000", 5000), ("http://moto.aws/", 80), ("https://[fd00::1]:8443", 8443)):
             given = {"aws": {"endpointUrl": url}, "networkPolicy": {"podIdentity": False}}
             self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, port})
         self.assertEqual(set(self.egress({"aws": {"endpointUrl": "https://a.b"}})), {53, 5353, 443, 6443, 80})
 
-    def test_the_port_of_the_collector_is_open(self):
+    def test_collector_port_is_allowed(self):
         given = {"tracing": {"otlp": {"endpoint": "http://collector.observability:4318"}}, "networkPolicy": {"podIdentity": False}}
         self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, 4318})
 
-    def test_instance_metadata_is_reached_only_as_told(self):
+    def test_instance_metadata_is_allowed_only_on_request(self):
         self.assertNotIn("169.254.169.254", text())
         given = {"aws": {"instanceMetadata": True}, "networkPolicy": {"podIdentity": False}}
         self.assertEqual(self.egress(given)[80], ["169.254.169.254/32", "fd00:ec2::254/128"])
@@ -712,7 +712,7 @@ class Crds(unittest.TestCase):
 
     SOURCES = sorted((CHART / "crd-files").glob("*.yaml"))
 
-    def test_crds_are_the_generated_ones_and_stay(self):
+    def test_crds_match_the_generated_files_and_are_kept(self):
         rendered = {crd["metadata"]["name"]: crd for crd in Objects().kind("CustomResourceDefinition")}
         self.assertEqual(len(rendered), len(self.SOURCES))
         self.assertTrue(self.SOURCES)
@@ -722,66 +722,66 @@ class Crds(unittest.TestCase):
             self.assertEqual(crd["metadata"]["annotations"], {"helm.sh/resource-policy": "keep"})
             self.assertEqual(crd["spec"], source["spec"])
 
-    def test_the_charts_copy_is_the_generated_file(self):
+    def test_crd_copies_match_the_generated_files(self):
         for file in self.SOURCES:
             generated = ROOT / "crds" / file.name
             if not generated.exists():
                 self.skipTest(f"crds/{file.name} is not generated yet")
             self.assertEqual(file.read_text(), generated.read_text(), f"run: make generate ({file.name})")
 
-    def test_crds_can_be_left_out_or_left_to_helm(self):
+    def test_crds_can_be_omitted_or_not_kept(self):
         self.assertEqual(Objects({"crds": {"enabled": False}}).kind("CustomResourceDefinition"), [])
         for crd in Objects({"crds": {"keep": False}}).kind("CustomResourceDefinition"):
             self.assertNotIn("annotations", crd["metadata"])
 
 
 class Notes(unittest.TestCase):
-    """What a person reads after the installation."""
+    """NOTES.txt."""
 
-    def test_what_is_closed_is_said_with_the_way_to_open_it(self):
-        said = notes()
-        for part in ("NOTHING IS ALLOWED WITHOUT A CLASS", "kubectl get awsdeployuserclasses", "NO ACCESS TO SECRETS YET",
-                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "NEEDS AWS CREDENTIALS", "wait --for=condition=Ready"):
-            self.assertIn(part, said)
+    def test_notes_show_missing_settings_and_how_to_set_them(self):
+        output = notes()
+        for part in ("NOTHING IS ALLOWED WITHOUT A CLASS", "kubectl get awsdeployuserclasses", "NO ACCESS TO SECRETS",
+                     "secretAccess.namespaces={deploy}", "fallback", "OIDC", "AWS CREDENTIALS ARE MISSING", "wait --for=condition=Ready"):
+            self.assertIn(part, output)
 
-    def test_what_is_open_is_said_too(self):
-        said = notes({
+    def test_notes_show_configured_settings(self):
+        output = notes({
             "secretAccess": {"namespaces": ["ci", "deploy"]}, "crds": {"keep": False},
             "aws": {"credentialsSecret": "aws"},
         })
         for part in ("Secrets in: ci, deploy", "BEFORE you uninstall", "rotate it", "namespace: ci"):
-            self.assertIn(part, said)
-        self.assertNotRegex(said, "YET|NEEDS AWS")
+            self.assertIn(part, output)
+        self.assertNotRegex(output, "NO ACCESS TO SECRETS|ARE MISSING")
 
-    def test_the_first_commands_wait_long_enough_and_say_what_a_refusal_means(self):
-        # kubectl waits half a minute, which a first user may take.
-        said = notes()
-        self.assertRegex(said, r"wait --for=condition=Ready adu/example --timeout=3m\n")
+    def test_notes_wait_three_minutes_and_explain_rejections(self):
+        # kubectl waits 30 s by default, which may be too short for a first user.
+        output = notes()
+        self.assertRegex(output, r"wait --for=condition=Ready adu/example --timeout=3m\n")
         for part in ("paramKind", "no params found", "Apply it again"):
-            self.assertIn(part, said)
+            self.assertIn(part, output)
         self.assertNotIn("no params found", notes({"admission": {"classes": False}}))
 
-    def test_the_classes_of_presets_are_spoken_of(self):
+    def test_notes_mention_preset_classes(self):
         role = "arn:aws:iam::123456789012:role/deploy-users"
-        said = notes({
+        output = notes({
             "secretAccess": {"namespaces": ["ci"]},
             "presets": {"cycle": {"enabled": True, "namespaces": ["deploy"], "roleArn": role}},
         })
-        for part in ("BUT NOT in deploy", "Class cycle works in account 123456789012", "className: cycle", "adu,secret cycle"):
-            self.assertIn(part, said)
-        self.assertNotIn("AwsDeployUserClass\n", said)
+        for part in ("BUT NOT in deploy", "Class cycle uses a role in account 123456789012", "className: cycle", "adu,secret cycle"):
+            self.assertIn(part, output)
+        self.assertNotIn("AwsDeployUserClass\n", output)
         closed = notes({"presets": {"cycle": {"enabled": True, "namespaces": ["a", "b"]}}})
         self.assertIn("secretAccess.namespaces={a,b}", closed)
 
-    def test_the_policy_is_asked_for_in_the_account_and_the_partition_of_the_role(self):
+    def test_notes_print_the_policy_for_the_role_account(self):
         self.assertIn("iam-policy --account 123456789012\n", notes())
         annotations = {"eks.amazonaws.com/role-arn": "arn:aws-cn:iam::111122223333:role/x"}
-        said = notes({"serviceAccount": {"annotations": annotations}})
-        self.assertIn("iam-policy --account 111122223333 --partition aws-cn\n", said)
-        self.assertNotIn("123456789012", said)
-        self.assertNotIn(" exec ", notes({"replicas": 0}), "there is no pod to ask")
+        output = notes({"serviceAccount": {"annotations": annotations}})
+        self.assertIn("iam-policy --account 111122223333 --partition aws-cn\n", output)
+        self.assertNotIn("123456789012", output)
+        self.assertNotIn(" exec ", notes({"replicas": 0}), "without a pod, exec is not possible")
 
-    def test_tokens_without_tls_are_warned_of(self):
+    def test_notes_warn_about_tokens_without_tls(self):
         auth = {"auth": {"enabled": True}}
         self.assertIn("WITHOUT TLS", notes({"metrics": auth}))
         self.assertNotIn("WITHOUT TLS", notes({"metrics": auth | {"tls": {"secretName": "own"}}}))
@@ -794,9 +794,9 @@ class Notes(unittest.TestCase):
 
 
 class Presets(unittest.TestCase):
-    """Classes that come with the chart."""
+    """Preset classes."""
 
-    def test_a_preset_is_a_class_and_none_is_there_unasked(self):
+    def test_presets_are_classes_and_disabled_by_default(self):
         self.assertEqual(Objects().kind("AwsDeployUserClass"), [])
         policy = "arn:aws:iam::123456789012:policy/cdk"
         given = {preset: {"enabled": True, "namespaces": ["deploy"]} for preset in ("cycle", "defang", "cdk")}
@@ -805,14 +805,14 @@ class Presets(unittest.TestCase):
         self.assertEqual(set(classes), {"cycle", "defang", "cdk"})
         for found in classes.values():
             self.assertEqual(found["spec"]["namespaces"], {"names": ["deploy"]})
-            # A class that were deleted before it is made again would take its users with it.
+            # Deleting and recreating a class would revoke the keys of its users.
             self.assertEqual(found["metadata"]["annotations"]["helm.sh/hook-delete-policy"], "hook-failed")
         self.assertEqual(classes["cycle"]["spec"]["policies"]["allowed"], ["AmazonEC2FullAccess"])
         self.assertEqual(classes["cdk"]["spec"]["policies"]["allowed"], [policy])
         acknowledged = [name for name, found in classes.items() if found["spec"].get("acknowledgeAdminEquivalent")]
         self.assertEqual(acknowledged, ["defang"])
 
-    def test_a_preset_leads_to_the_account_of_its_role(self):
+    def test_preset_uses_the_account_of_its_role(self):
         role = "arn:aws:iam::123456789012:role/deploy-users"
         for preset in ("cycle", "defang", "cdk"):
             given = {"enabled": True, "namespaces": ["deploy"]} | ({"policy": "arn:aws:iam::123456789012:policy/cdk"} if preset == "cdk" else {})
@@ -829,14 +829,14 @@ class Presets(unittest.TestCase):
 
 
 class Examples(unittest.TestCase):
-    """examples/, beside what the schemas say of them."""
+    """examples/, in addition to test_schemas."""
 
     def manifests(self):
         for file in sorted((ROOT / "examples").glob("*.yaml")):
             for manifest in yaml.safe_load_all(file.read_text()):
                 yield file.name, manifest
 
-    def test_every_example_has_the_class_that_it_names(self):
+    def test_every_example_has_its_class(self):
         classes = {}
         for file in sorted((ROOT / "examples" / "classes").glob("*.yaml")):
             manifest = yaml.safe_load(file.read_text())
@@ -846,8 +846,8 @@ class Examples(unittest.TestCase):
                 served = classes[manifest["spec"]["className"]]["namespaces"]["names"]
                 self.assertIn(manifest["metadata"]["namespace"], served, name)
 
-    def test_no_class_leaves_the_api_server_a_default_to_write_into_a_list(self):
-        # What is compared by lists, as Argo CD does, would show it as drift for ever.
+    def test_manifests_set_all_defaults_within_lists(self):
+        # Argo CD compares lists as a whole and would always show a defaulted field as drift.
         def absent(node, given, path, listed):
             for key, below in node.get("properties", {}).items():
                 if listed and "default" in below and key not in given:
@@ -869,7 +869,7 @@ class Examples(unittest.TestCase):
                 with self.subTest(manifest["metadata"]["name"]):
                     self.assertEqual(list(absent(schemas[manifest["kind"]], manifest, "", False)), [])
 
-    def test_pods_mount_a_secret_of_the_examples_as_a_directory(self):
+    def test_example_pods_mount_the_secret_as_a_directory(self):
         secrets = {
             manifest["spec"].get("accessKey", {}).get("secret", {}).get("name", manifest["metadata"]["name"])
             for _, manifest in self.manifests()
@@ -890,25 +890,25 @@ class Examples(unittest.TestCase):
 
 
 class Image(unittest.TestCase):
-    """The Dockerfile and the versions that stand in more than one place."""
+    """The Dockerfile and duplicated versions."""
 
     DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
-    def test_the_toolchain_is_the_one_of_the_repository(self):
+    def test_dockerfile_uses_the_toolchain_of_the_repository(self):
         channel = re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text()).group(1)
         self.assertIn(f"ARG RUST_VERSION={channel}\n", self.DOCKERFILE)
 
-    def test_chart_image_and_crate_have_one_version(self):
+    def test_chart_image_and_crate_versions_match(self):
         version = re.search(r'^version = "(.+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE).group(1)
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
         self.assertEqual((chart["appVersion"], chart["version"]), (version, version))
         self.assertIn(f"ARG VERSION={version}\n", self.DOCKERFILE)
 
-    def test_the_image_runs_as_the_user_that_the_chart_names(self):
+    def test_image_user_matches_the_chart(self):
         user = values()["podSecurityContext"]["runAsUser"]
         self.assertIn(f"USER {user}:{user}\n", self.DOCKERFILE)
 
-    def test_every_crate_of_the_workspace_reaches_the_build(self):
+    def test_dockerignore_includes_every_workspace_crate(self):
         allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
         cargo = (ROOT / "Cargo.toml").read_text()
         members = re.findall(r'"([^"]+)"', re.search(r"members = \[(.*?)\]", cargo, re.DOTALL).group(1))

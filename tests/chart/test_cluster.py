@@ -1,7 +1,6 @@
-"""The chart in a real cluster: what the API server says to its objects, what the operator may and may not do there, and what
-upgrade, rollback and uninstall leave.
+"""Tests of the chart in a real cluster: server-side validation, effective permissions, upgrade, rollback and uninstall.
 
-Installs with no pod and removes all that it made. Only for a cluster that nobody needs.
+Installs without a pod and removes all objects that it created. Use only a disposable cluster.
 """
 
 import functools
@@ -15,7 +14,7 @@ import time
 import unittest
 
 import yaml
-from chart import CHART, NAME, NAMESPACE, ROOT, Objects, Refused, helm, notes
+from chart import CHART, NAME, NAMESPACE, ROOT, Objects, HelmError, helm, notes
 
 SERVED, OTHER = "deploy", "other"
 NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging", "velero")
@@ -42,8 +41,8 @@ def install(given):
 
 
 def may(*questions):
-    """What RBAC says to each (verb, group:resource/name, namespace, subresource), asked as the API server asks it: with the
-    namespace of a namespace set to itself. One answer is one, several are a list."""
+    """Whether RBAC allows each (verb, group:resource/name, namespace, subresource); a list for several questions. For a namespace
+    object, the API server sets the namespace to the name of the object."""
     reviews = []
     for verb, what, namespace, subresource in ((*question, None, None)[:4] for question in questions):
         group, _, rest = what.partition(":")
@@ -66,7 +65,7 @@ def may(*questions):
     assert [answer["spec"] for answer in answers] == [
         {**review["spec"], "resourceAttributes": {k: v for k, v in review["spec"]["resourceAttributes"].items() if v}}
         for review in reviews
-    ], "the answers are to these questions"
+    ], "the reviews must be in the order of the questions"
     answers = [answer["status"].get("allowed", False) for answer in answers]
     return answers if len(answers) > 1 else answers[0]
 
@@ -77,15 +76,15 @@ def kinds():
 
 
 def of_the_release():
-    """(kind, name) of everything that carries the release's label."""
+    """(kind, name) of all objects with the label of the release."""
     found = kubectl("get", ",".join(kinds()), "--all-namespaces", "-l", f"app.kubernetes.io/instance={NAME}", "-o", "json").stdout
     return {(item["kind"], item["metadata"]["name"]) for item in json.loads(found)["items"]}
 
 
-def eventually(claim, seconds=90):
-    """What the claim says, once that is so. The API server learns of bindings and policies by watches of its own."""
+def eventually(condition, seconds=90):
+    """Polls until the condition holds. The API server loads bindings and policies asynchronously."""
     end = time.monotonic() + seconds
-    while not (held := claim()) and time.monotonic() < end:
+    while not (held := condition()) and time.monotonic() < end:
         time.sleep(0.2)
     return held
 
@@ -98,7 +97,7 @@ def setUpModule():
 
 
 class Release(unittest.TestCase):
-    """One release, used by all tests of a class; each of them finds it with VALUES."""
+    """One release per test class; each test starts with VALUES."""
 
     changed = False
 
@@ -121,12 +120,12 @@ class Release(unittest.TestCase):
             Release.changed = False
 
     def change(self, given):
-        """Other values until the end of the test."""
+        """Installs other values until the end of the test."""
         Release.changed = True
         install(given)
 
     def make_user(self):
-        """Applies the example, in a moment when the CRD is known; returns it."""
+        """Applies the example as soon as the CRD is established; returns it."""
         user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
         self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle", "--ignore-not-found")
         made = eventually(lambda: (done := kubectl("apply", "-o", "json", "-f", "-", given=user, check=False)).stdout and done)
@@ -134,15 +133,15 @@ class Release(unittest.TestCase):
 
 
 class Rights(Release):
-    """What the operator and what people may do, and what the API server says to what they write."""
+    """Permissions of the operator and of users, and server-side validation."""
 
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        # The CRD is known a moment later.
+        # The CRD is established asynchronously.
         eventually(lambda: kubectl("apply", "-f", str(ROOT / "examples" / "classes"), check=False).returncode == 0)
 
-    def test_the_operator_may_do_what_it_does(self):
+    def test_operator_is_allowed_what_it_needs(self):
         users, classes = "awsdeploy.dev:awsdeployusers", "awsdeploy.dev:awsdeployuserclasses"
         questions = [
             *((verb, users, namespace) for verb in ("get", "list", "watch", "patch") for namespace in (None, SERVED, OTHER)),
@@ -160,7 +159,7 @@ class Rights(Release):
 
         self.assertTrue(eventually(lambda: not refused()), refused())
 
-    def test_the_operator_may_do_nothing_else(self):
+    def test_operator_is_allowed_nothing_else(self):
         questions = [
             (verb, ":secrets", namespace)
             for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
@@ -190,10 +189,10 @@ class Rights(Release):
 
         self.assertTrue(eventually(lambda: not allowed()), allowed())
 
-    def test_the_operator_itself_gets_the_same_answers(self):
-        """With its own token, over the wire; the rights that every account has are among them."""
+    def test_operator_token_has_the_expected_permissions(self):
+        """Uses the token of the operator, which includes the permissions of all service accounts."""
         token = kubectl("-n", NAMESPACE, "create", "token", NAME).stdout.strip()
-        # A client certificate would win over the token.
+        # A client certificate would take precedence over the token.
         access = yaml.safe_load(pathlib.Path(os.environ["KUBECONFIG"]).read_text())
         for user in access["users"]:
             user["user"] = {"token": token}
@@ -216,11 +215,11 @@ class Rights(Release):
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}}
 
         def refusal():
-            # Nothing is made while the policy is not in force yet.
+            # A dry run, because the policy may not be active yet.
             dry = kubectl(me, "-n", SERVED, "create", "--dry-run=server", "-f", "-", given=secret, check=False)
             return dry.stderr
 
-        self.assertTrue(eventually(lambda: "belong to an AwsDeployUser" in refusal()), refusal())
+        self.assertTrue(eventually(lambda: "not owned by an AwsDeployUser" in refusal()), refusal())
         secret["metadata"]["ownerReferences"] = [owner]
         for namespace, allowed in ((SERVED, True), (OTHER, False)):
             done = kubectl(me, "-n", namespace, "create", "-f", "-", given=secret, check=False)
@@ -230,23 +229,23 @@ class Rights(Release):
         self.assertIn("cannot list resource", refused.stderr)
         kubectl(me, "-n", SERVED, "delete", "secret", "a")
 
-    def test_watched_namespaces_are_the_end_of_the_operators_rights(self):
+    def test_watch_namespaces_limit_the_permissions(self):
         self.change({**VALUES, "watchNamespaces": [SERVED]})
         lists = [("list", "awsdeploy.dev:awsdeployusers", namespace) for namespace in (SERVED, None, OTHER)]
         questions = [*lists, ("create", "events.k8s.io:events", SERVED)]
         self.assertTrue(eventually(lambda: may(*questions) == [True, False, False, True]), may(*questions))
 
-    def test_the_command_that_the_operator_names_grants_the_same(self):
+    def test_manual_role_binding_grants_secret_access(self):
         self.change({"replicas": 0})
         closed = eventually(lambda: not may(("get", ":secrets", SERVED)))
-        self.assertTrue(closed, "a namespace that is no longer named is closed")
+        self.assertTrue(closed, "access to a removed namespace is revoked")
         role = f"{NAME}-secrets"
-        kubectl("-n", SERVED, "create", "rolebinding", "by-hand", f"--clusterrole={role}", f"--serviceaccount={NAMESPACE}:{NAME}")
-        self.addCleanup(kubectl, "-n", SERVED, "delete", "rolebinding", "by-hand")
+        kubectl("-n", SERVED, "create", "rolebinding", "manual", f"--clusterrole={role}", f"--serviceaccount={NAMESPACE}:{NAME}")
+        self.addCleanup(kubectl, "-n", SERVED, "delete", "rolebinding", "manual")
         questions = [(verb, ":secrets", SERVED) for verb in ("get", "create", "update", "delete")]
         self.assertTrue(eventually(lambda: may(*questions) == [True] * 4), may(*questions))
 
-    def test_people_get_rights_by_aggregation(self):
+    def test_user_roles_are_aggregated(self):
         def aggregated(role):
             rules = json.loads(kubectl("get", "clusterrole", role, "-o", "json").stdout)["rules"] or []
             return {verb for rule in rules if "awsdeployusers" in rule.get("resources", []) for verb in rule["verbs"]}
@@ -257,19 +256,19 @@ class Rights(Release):
         self.assertTrue(eventually(lambda: "create" in aggregated("edit") and "create" in aggregated("admin")))
         self.assertTrue(eventually(lambda: not aggregated("view")))
 
-    def test_the_pod_is_admitted_where_only_restricted_ones_are(self):
+    def test_pod_is_admitted_by_restricted_namespace(self):
         pod = Objects().one("Deployment")["spec"]["template"]
         pod |= {"apiVersion": "v1", "kind": "Pod"}
         pod["metadata"] |= {"name": "trial", "namespace": NAMESPACE}
         kubectl("create", "--dry-run=server", "--validate=strict", "-f", "-", given=pod)
         pod["spec"]["containers"][0]["securityContext"]["capabilities"] = {}
         refused = kubectl("create", "--dry-run=server", "-f", "-", given=pod, check=False)
-        self.assertIn("violates PodSecurity", refused.stderr, "else the claim above says nothing")
+        self.assertIn("violates PodSecurity", refused.stderr, "the namespace must reject an unrestricted pod")
 
-    def test_the_api_server_takes_what_the_chart_makes(self):
+    def test_api_server_accepts_all_rendered_objects(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
             objects = Objects(yaml.safe_load(file.read_text()))
-            # The CRDs of others are not ours to install.
+            # CRDs of third parties are not installed.
             ours = [found for found in objects if not found["apiVersion"].startswith(("monitoring.coreos.com/", "cert-manager.io/"))]
             with self.subTest(file.name):
                 kubectl(
@@ -277,7 +276,7 @@ class Rights(Release):
                     given={"apiVersion": "v1", "kind": "List", "items": ours},
                 )
 
-    def test_examples_are_taken(self):
+    def test_api_server_accepts_all_examples(self):
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples"))
         manifests = [found for file in (ROOT / "examples").glob("*.yaml") for found in yaml.safe_load_all(file.read_text())]
         self.assertEqual(len(done.stdout.splitlines()), len(manifests))
@@ -285,9 +284,9 @@ class Rights(Release):
         done = kubectl("apply", "--dry-run=server", "--validate=strict", "-f", str(ROOT / "examples" / "classes"))
         self.assertEqual(done.stderr, "", "warnings")
 
-    def test_the_commands_of_the_notes_print_the_policy_of_the_operator(self):
-        """Run outside of the pod that there is not."""
-        # The last of the two asks for what the classes allow.
+    def test_notes_commands_print_the_iam_policy(self):
+        """Runs the command locally, because there is no pod."""
+        # The second command is for what the classes allow.
         lines = re.findall(r"^ +aws-deploy-user-operator (iam-policy .*)$", notes(VALUES | {"replicas": 1}), re.MULTILINE)
         classes = kubectl("get", CLASSES, "-o", "yaml").stdout
         actions = []
@@ -300,40 +299,40 @@ class Rights(Release):
         self.assertIn("iam:CreateAccessKey", what_classes_allow)
         self.assertLessEqual(what_classes_allow, everything)
 
-    def test_a_second_release_does_not_take_what_is_anothers(self):
+    def test_second_release_does_not_adopt_objects(self):
         self.addCleanup(helm, "uninstall", "another", "--ignore-not-found")
-        with self.assertRaisesRegex(Refused, "(?i)ownership|exists"):
+        with self.assertRaisesRegex(HelmError, "(?i)ownership|exists"):
             helm("upgrade", "another", str(CHART), "--install", given=VALUES)
 
 
 class Life(Release):
-    """The release from its first installation to its end."""
+    """Installation, upgrade, rollback and uninstall."""
 
     def uid(self):
-        """The class of the preset, or nothing."""
+        """UID of the preset class; empty if there is none."""
         return kubectl("get", CLASSES, "cycle", "--ignore-not-found", "-o", "jsonpath={.metadata.uid}").stdout
 
-    def test_the_class_of_a_preset_is_one_object_from_the_first_installation_on(self):
+    def test_preset_class_is_never_recreated(self):
         helm("uninstall", NAME)
         kubectl("delete", "crd", USERS, CLASSES)
         self.change(PRESET)
         first = self.uid()
-        self.assertTrue(first, "CRD and class come with one installation")
+        self.assertTrue(first, "the first installation must create CRD and class")
         account = json.loads(kubectl("get", CLASSES, "cycle", "-o", "json").stdout)["spec"]["account"]
         self.assertEqual(account, {"id": "444455556666", "roleArn": ROLE, "externalId": "cluster-1"})
         install(PRESET)
         self.assertIn("kind: AwsDeployUserClass\n", helm("get", "manifest", NAME))
-        self.assertEqual(self.uid(), first, "a class that were made anew would take its users with it")
+        self.assertEqual(self.uid(), first, "recreating the class would revoke the keys of its users")
         install(VALUES)
-        self.assertEqual(self.uid(), first, "a preset that is switched off takes no keys with it")
+        self.assertEqual(self.uid(), first, "disabling a preset must keep the class")
         helm("rollback", NAME)
         self.assertEqual(self.uid(), first)
         helm("uninstall", NAME, "--wait")
-        self.assertEqual(self.uid(), first, "nor does the release, whose pods are still there for a while")
+        self.assertEqual(self.uid(), first, "uninstalling must keep the class")
         self.change(PRESET)
         self.assertEqual(self.uid(), first)
 
-    def test_a_rollback_takes_back_what_the_upgrade_brought(self):
+    def test_rollback_reverts_the_upgrade(self):
         before = of_the_release()
         secrets = [("get", ":secrets", SERVED), ("get", ":secrets", OTHER)]
         self.change({"replicas": 0, "secretAccess": {"namespaces": [OTHER]}, "metrics": {"dashboard": {"enabled": True}}})
@@ -343,19 +342,19 @@ class Life(Release):
         self.assertTrue(eventually(lambda: may(*secrets) == [True, False]), may(*secrets))
         self.assertEqual(of_the_release(), before)
 
-    def test_an_uninstall_leaves_the_crds_and_what_people_made(self):
+    def test_uninstall_keeps_crds_and_resources(self):
         self.change(PRESET)
         self.make_user()
-        # As the operator marks it, who is not there.
-        mark = {"metadata": {"finalizers": ["awsdeploy.dev/iam-user"]}}
-        kubectl("-n", SERVED, "patch", "adu", "cycle", "--type", "merge", "-p", json.dumps(mark))
+        # Set the finalizer, because no operator runs.
+        finalizer = {"metadata": {"finalizers": ["awsdeploy.dev/iam-user"]}}
+        kubectl("-n", SERVED, "patch", "adu", "cycle", "--type", "merge", "-p", json.dumps(finalizer))
         self.assertGreater(len(of_the_release()), 20)
         helm("uninstall", NAME, "--wait")
         kept = {("CustomResourceDefinition", USERS), ("CustomResourceDefinition", CLASSES), ("AwsDeployUserClass", "cycle")}
         self.assertEqual(of_the_release(), kept)
         self.assertTrue(eventually(lambda: not may(("get", ":secrets", SERVED))))
 
-        # What hangs, and the way out that docs/operations.md gives.
+        # A pending deletion, and the command of docs/operations.md that completes it.
         kubectl("-n", SERVED, "delete", "adu", "cycle", "--wait=false")
         self.assertIn("cycle", kubectl("-n", SERVED, "get", "adu").stdout)
         uninstall = (ROOT / "docs" / "operations.md").read_text().split("\n## Uninstall\n")[1]

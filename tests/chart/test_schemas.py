@@ -1,7 +1,6 @@
-"""Claims about every manifest of the repository: it fits the schemas of Kubernetes, of those whose kinds the chart makes, and of
-our own CRDs.
+"""Tests that every manifest of the repository matches the schemas of Kubernetes, of third-party kinds and of our CRDs.
 
-Held against the oldest Kubernetes that the chart allows, and against the one that the tests run.
+Validated against the oldest Kubernetes version that the chart supports, and against the version that the tests run.
 """
 
 import copy
@@ -9,7 +8,7 @@ import re
 import unittest
 
 import yaml
-from chart import CHART, ROOT, Objects, kubernetes_versions, misfits, notes, text
+from chart import CHART, ROOT, Objects, kubernetes_versions, schema_errors, notes, text
 from test_chart import SAMPLES, at, merged
 
 ALL_ON = {
@@ -30,30 +29,30 @@ ALL_ON = {
 
 
 class Chart(unittest.TestCase):
-    """What helm makes of the chart."""
+    """Rendered objects of the chart."""
 
-    def test_the_schemas_are_those_of_the_oldest_kubernetes_of_the_chart_and_of_the_tests(self):
+    def test_schemas_cover_oldest_and_tested_kubernetes(self):
         oldest = re.search(r'kubeVersion: ">=1\.(\d+)\.0-0"', (CHART / "Chart.yaml").read_text()).group(1)
         newest = re.search(r"k8s.io/kubernetes (v1\.\S+)", (ROOT / "tests" / "cluster" / "go.mod").read_text()).group(1)
         self.assertEqual([version.split(".")[1] for version in kubernetes_versions()], [oldest, newest.split(".")[1]])
         self.assertEqual(kubernetes_versions()[-1], newest)
 
-    def test_objects_of_every_value_fit(self):
+    def test_rendered_objects_match_the_schemas(self):
         files = {path.stem: text(yaml.safe_load(path.read_text())) for path in (CHART / "ci").glob("*-values.yaml")}
         for path, sample in SAMPLES.items():
             value, needed = sample if isinstance(sample, tuple) else (sample, {})
             files[path] = text(merged(needed, at(path, value)))
         everything = "".join(files.values())
         for template in (CHART / "templates").glob("*.yaml"):
-            self.assertIn(f"/templates/{template.name}\n", everything, "a template that no value brings forth")
-        self.assertEqual(misfits(files), [])
+            self.assertIn(f"/templates/{template.name}\n", everything, "no values render this template")
+        self.assertEqual(schema_errors(files), [])
 
-    def test_what_does_not_fit_is_refused(self):
-        """Else the claims here say nothing: each of these is what a slip in a template makes."""
-        fitting = {found["kind"]: found for found in Objects(ALL_ON)}
-        fitting["PodMonitor"] = Objects({"metrics": {"podMonitor": {"enabled": True}}}).one("PodMonitor")
-        self.assertEqual(misfits({kind: [found] for kind, found in fitting.items()}), [])
-        doctored = {
+    def test_invalid_objects_are_rejected(self):
+        """Verifies that the schemas detect typical template mistakes."""
+        valid = {found["kind"]: found for found in Objects(ALL_ON)}
+        valid["PodMonitor"] = Objects({"metrics": {"podMonitor": {"enabled": True}}}).one("PodMonitor")
+        self.assertEqual(schema_errors({kind: [found] for kind, found in valid.items()}), [])
+        invalid = {
             ("Deployment", "spec", "template", "spec", "containers", 0, "imagePullPolic"): ("Always", "additional properties"),
             ("Deployment", "spec", "template", "spec", "containers", 0, "ports", 0, "containerPort"): ("8080", "want integer"),
             ("Deployment", "spec", "template", "spec", "containers", 0, "resources", "limits", "memory"): ("1 GB", "pattern"),
@@ -77,8 +76,8 @@ class Chart(unittest.TestCase):
             ("Role", "kind"): ("Rolle", "could not find schema"),
         }
         files = {}
-        for number, ((kind, *path), (value, _)) in enumerate(doctored.items()):
-            wrong = copy.deepcopy(fitting[kind])
+        for number, ((kind, *path), (value, _)) in enumerate(invalid.items()):
+            wrong = copy.deepcopy(valid[kind])
             parent = wrong
             for key in path[:-1]:
                 parent = parent[key]
@@ -87,37 +86,37 @@ class Chart(unittest.TestCase):
             else:
                 parent[path[-1]] = value
             files[str(number)] = [wrong]
-        refused = misfits(files)
-        for number, (path, (_, reason)) in enumerate(doctored.items()):
+        errors = schema_errors(files)
+        for number, (path, (_, reason)) in enumerate(invalid.items()):
             for version in kubernetes_versions():
                 with self.subTest(f"{path} {version}"):
-                    said = [line for line in refused if line.startswith(f"{number}: ") and f" in {version}: " in line]
-                    self.assertEqual(len(said), 1)
-                    self.assertIn(reason, said[0])
-        twice = misfits({"twice": "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nmetadata: {name: b}\n"})
+                    matching = [line for line in errors if line.startswith(f"{number}: ") and f" in {version}: " in line]
+                    self.assertEqual(len(matching), 1)
+                    self.assertIn(reason, matching[0])
+        twice = schema_errors({"twice": "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\nmetadata: {name: b}\n"})
         self.assertRegex(twice[0], "already set|duplicate")
 
 
 class Manifests(unittest.TestCase):
-    """What people are given to copy."""
+    """Manifests for users to copy."""
 
-    def test_examples_and_their_classes_fit(self):
+    def test_examples_match_the_schemas(self):
         files = {file.stem: file.read_text() for file in (ROOT / "examples").glob("*.yaml")}
         files |= {f"class-{file.stem}": file.read_text() for file in (ROOT / "examples" / "classes").glob("*.yaml")}
         self.assertGreater(len(files), 10)
-        self.assertEqual(misfits(files), [])
+        self.assertEqual(schema_errors(files), [])
 
-    def test_the_example_of_artifact_hub_fits(self):
+    def test_artifact_hub_examples_match_the_schemas(self):
         annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
-        self.assertEqual(misfits({"Chart": yaml.safe_load(annotations["artifacthub.io/crdsExamples"])}), [])
+        self.assertEqual(schema_errors({"Chart": yaml.safe_load(annotations["artifacthub.io/crdsExamples"])}), [])
 
-    def test_the_next_command_of_the_notes_fits(self):
+    def test_manifest_in_notes_matches_the_schemas(self):
         for given in ({}, ALL_ON, {"secretAccess": {"namespaces": ["ci"]}}):
-            # Not indented, so that the shell finds the END of what was copied.
+            # Not indented, so that the shell finds END after pasting.
             (manifest,) = re.findall(r"^kubectl apply -f - <<'END'\n(.*?)^END$", notes(given), re.DOTALL | re.MULTILINE)
-            self.assertEqual(misfits({"notes": manifest}), [])
+            self.assertEqual(schema_errors({"notes": manifest}), [])
 
-    def test_manifests_of_the_documentation_fit(self):
+    def test_manifests_in_docs_match_the_schemas(self):
         files = {}
         for file in [ROOT / "README.md", CHART / "README.md", *(ROOT / "docs").rglob("*.md")]:
             for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```$", file.read_text(), re.DOTALL | re.MULTILINE)):
@@ -125,4 +124,4 @@ class Manifests(unittest.TestCase):
                 if all(isinstance(document, dict) and "kind" in document for document in documents):
                     files[f"{file.stem}-{number}"] = block
         self.assertGreaterEqual(len(files), 3)
-        self.assertEqual(misfits(files), [])
+        self.assertEqual(schema_errors(files), [])

@@ -338,7 +338,7 @@ pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
     eventually("a refusal", in_force, String::new).await;
     let told =
         operator.create(&PostParams::default(), &secret("own", "Opaque")).await.expect_err("refused").to_string();
-    assert!(told.contains("belong to an AwsDeployUser"), "{told}");
+    assert!(told.contains("not owned by an AwsDeployUser"), "{told}");
     let mut token = secret("token", "kubernetes.io/service-account-token");
     token.metadata.annotations = Some([("kubernetes.io/service-account.name".to_owned(), "default".to_owned())].into());
     let told = operator.create(&PostParams::default(), &token).await.expect_err("refused").to_string();
@@ -351,7 +351,7 @@ pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
         .expect("an owner"),
     ]);
     let told = operator.replace("theirs", &PostParams::default(), &theirs).await.expect_err("refused").to_string();
-    assert!(told.contains("belong to an AwsDeployUser"), "no Secret is taken over: {told}");
+    assert!(told.contains("not owned by an AwsDeployUser"), "no Secret is taken over: {told}");
     assert!(operator.delete("theirs", &DeleteParams::default()).await.is_err());
     env.secrets().delete("theirs", &DeleteParams::default()).await.expect("its owner may");
 

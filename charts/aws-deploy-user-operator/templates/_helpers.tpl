@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 54 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 54 characters: with "-metrics" it is the name of a Service, which may have 63. */}}
+{{/* At most 54 characters: with the suffix "-metrics" it is the name of a Service, which may have 63. */}}
 {{- define "operator.fullname" -}}
 {{- $name := include "operator.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "operator.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.create is false: name the ServiceAccount in serviceAccount.name; the operator's rights must not go to the namespace's default account" .Values.serviceAccount.name -}}
+{{- required "serviceAccount.create is false but serviceAccount.name is empty: set it, because the operator's RBAC must not be granted to the default ServiceAccount of the namespace" .Values.serviceAccount.name -}}
 {{- end -}}
 {{- end -}}
 
@@ -43,13 +43,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with .Values.image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* The Secret with the certificate of /metrics, or nothing: no TLS. */}}
+{{/* The Secret with the certificate of /metrics; empty if there is no TLS. */}}
 {{- define "operator.tlsSecret" -}}
-{{- $made := ternary (printf "%s-metrics-tls" (include "operator.fullname" .)) "" .Values.metrics.tls.certManager.enabled -}}
-{{- default $made .Values.metrics.tls.secretName -}}
+{{- $issued := ternary (printf "%s-metrics-tls" (include "operator.fullname" .)) "" .Values.metrics.tls.certManager.enabled -}}
+{{- default $issued .Values.metrics.tls.secretName -}}
 {{- end -}}
 
-{{/* How monitors get to /metrics by TLS. */}}
+{{/* TLS settings of monitors for /metrics. */}}
 {{- define "operator.scrapeTls" -}}
 {{- with include "operator.tlsSecret" . -}}
 scheme: https
@@ -64,7 +64,7 @@ tlsConfig:
 {{- end -}}
 {{- end -}}
 
-{{/* The port of a URL, or nothing. */}}
+{{/* The port of a URL; empty without a URL. */}}
 {{- define "operator.urlPort" -}}
 {{- with . -}}
 {{- $url := urlParse . -}}
@@ -73,19 +73,19 @@ tlsConfig:
 {{- end -}}
 {{- end -}}
 
-{{/* The `account` of a preset's class as JSON, or nothing. */}}
+{{/* spec.account of the class of a preset as JSON; empty if there is none. */}}
 {{- define "operator.presetAccount" -}}
 {{- $account := dict -}}
 {{- with .preset -}}
-{{- $there := "" -}}
-{{- with .roleArn }}{{ $there = index (splitList ":" .) 4 }}{{ end -}}
-{{- if and .account $there (ne .account $there) -}}
-{{- fail (printf "presets.%s.roleArn is a role of account %s and not of presets.%s.account, %s" $.name $there $.name .account) -}}
+{{- $roleAccount := "" -}}
+{{- with .roleArn }}{{ $roleAccount = index (splitList ":" .) 4 }}{{ end -}}
+{{- if and .account $roleAccount (ne .account $roleAccount) -}}
+{{- fail (printf "presets.%s.roleArn is a role of account %s, but presets.%s.account is %s: set both to the same account" $.name $roleAccount $.name .account) -}}
 {{- end -}}
 {{- if and .externalId (not .roleArn) -}}
-{{- fail (printf "presets.%s.externalId is for presets.%s.roleArn, which is missing" $.name $.name) -}}
+{{- fail (printf "presets.%s.externalId requires presets.%s.roleArn, which is missing: set it" $.name $.name) -}}
 {{- end -}}
-{{- with default $there .account }}{{ $account = set $account "id" . }}{{ end -}}
+{{- with default $roleAccount .account }}{{ $account = set $account "id" . }}{{ end -}}
 {{- with .roleArn }}{{ $account = set $account "roleArn" . }}{{ end -}}
 {{- with .externalId }}{{ $account = set $account "externalId" . }}{{ end -}}
 {{- end -}}

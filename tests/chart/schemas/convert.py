@@ -1,10 +1,10 @@
-"""Makes strict JSON schemas of what Kubernetes publishes, each in a file that kubeconform looks for: deployment-apps-v1.json.
+"""Converts OpenAPI and CRDs to strict JSON schemas, in files named for kubeconform, such as deployment-apps-v1.json.
 
-    convert.py kubernetes DIRECTORY SWAGGER    makes the directory, with all kinds of the OpenAPI of Kubernetes
-    convert.py crds DIRECTORY FILE...          adds the kinds of CustomResourceDefinitions to it
+    convert.py kubernetes DIRECTORY SWAGGER    creates the directory with all kinds of the OpenAPI of Kubernetes
+    convert.py crds DIRECTORY FILE...          adds the kinds of CustomResourceDefinitions
 
-A field that there is not is refused, as `kubectl apply --validate=strict` does it. So is null, since a template that leaves a
-field empty was hardly meant to. Rules in CEL are left to the API server.
+Unknown fields are rejected, as with `kubectl apply --validate=strict`. Null is rejected too, because it is usually an empty value
+in a template. CEL rules are not evaluated.
 """
 
 import json
@@ -15,12 +15,12 @@ import yaml
 
 META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 SCHEMA = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
-# All that kinds refer to, for those that come later; no name of a kind.
+# Shared definitions, for kinds that are added later; not the name of a kind.
 DEFINITIONS = "_definitions.json"
 INT_OR_STRING = {"type": ["integer", "string"]}
 NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
-# What the OpenAPI does not tell of types that have a form of their own in JSON.
-OWN_FORM = {
+# Types whose JSON form is not described by the OpenAPI.
+SPECIAL_FORMS = {
     "io.k8s.apimachinery.pkg.util.intstr.IntOrString": INT_OR_STRING,
     "io.k8s.apimachinery.pkg.api.resource.Quantity": {
         "type": ["number", "string"],
@@ -35,56 +35,56 @@ OWN_FORM = {
         "anyOf": [{"$ref": f"#/definitions/{SCHEMA}JSONSchemaProps"}, {"type": "array", "items": {"type": "string"}}]
     },
 }
-# Any JSON, by name.
-OPEN = {"io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", "io.k8s.apimachinery.pkg.runtime.RawExtension"}
-# PyYAML takes a lone `=` for something else than text, and matchers have such.
+# Types that allow any JSON.
+ANY_JSON = {"io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", "io.k8s.apimachinery.pkg.runtime.RawExtension"}
+# PyYAML does not parse a bare `=` as text, and matchers use it.
 yaml.CSafeLoader.add_constructor("tag:yaml.org,2002:value", lambda loader, node: node.value)
 CHECKED = {
     "type", "enum", "pattern", "format", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
     "minLength", "maxLength", "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties", "$ref",
-    # In structural schemas these name values, and no fields that are not named beside them.
+    # In structural schemas these only constrain fields that are declared elsewhere.
     "allOf", "anyOf", "oneOf", "not",
 }
 
 
 def strict(node):
-    """A schema of OpenAPI, as one of JSON that knows no field but its own."""
-    made = {key: value for key, value in node.items() if key in CHECKED}
+    """Converts an OpenAPI schema to a JSON schema that rejects unknown fields."""
+    result = {key: value for key, value in node.items() if key in CHECKED}
     if node.get("format") == "int32":
-        made = {"minimum": -(2**31), "maximum": 2**31 - 1} | made
+        result = {"minimum": -(2**31), "maximum": 2**31 - 1} | result
     for key in ("exclusiveMinimum", "exclusiveMaximum"):
         # A flag in OpenAPI 3.0, a number in JSON schemas.
-        if made.pop(key, False):
-            made[key] = made.pop(key.removeprefix("exclusive").lower())
+        if result.pop(key, False):
+            result[key] = result.pop(key.removeprefix("exclusive").lower())
     if "items" in node:
-        made["items"] = strict(node["items"])
+        result["items"] = strict(node["items"])
     properties = {name: strict(below) for name, below in node.get("properties", {}).items()}
     if node.get("x-kubernetes-embedded-resource"):
         embedded = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}, "metadata": {"$ref": f"#/definitions/{META}"}}
         properties = embedded | properties
     if properties:
-        made["properties"] = properties
+        result["properties"] = properties
     more = node.get("additionalProperties")
     if isinstance(more, dict):
-        made["additionalProperties"] = strict(more)
+        result["additionalProperties"] = strict(more)
     elif node.get("type") == "object" and not more and not node.get("x-kubernetes-preserve-unknown-fields"):
-        made["additionalProperties"] = False
+        result["additionalProperties"] = False
     if node.get("x-kubernetes-int-or-string"):
-        made = {key: value for key, value in made.items() if key not in ("anyOf", "oneOf", "allOf")} | INT_OR_STRING
+        result = {key: value for key, value in result.items() if key not in ("anyOf", "oneOf", "allOf")} | INT_OR_STRING
     if node.get("nullable"):
-        made = {"anyOf": [{"type": "null"}, made]}
-    return made
+        result = {"anyOf": [{"type": "null"}, result]}
+    return result
 
 
 def standalone(root, definitions):
-    """The schema, with all that it refers to."""
+    """The schema with all referenced definitions."""
     needed, found = {}, [root]
     while found:
         node = found.pop()
         if isinstance(node, list):
             found.extend(node)
         elif isinstance(node, dict):
-            # A field may have this name too: schemas are described by one.
+            # A field may also be named $ref, in the schema of schemas.
             name = node.get("$ref")
             if isinstance(name, str) and (name := name.removeprefix("#/definitions/")) not in needed:
                 needed[name] = definitions[name]
@@ -96,7 +96,7 @@ def standalone(root, definitions):
 def kinds_of_kubernetes(definitions, published):
     for name, node in published.items():
         for which in node.get("x-kubernetes-group-version-kind", []):
-            # DeleteOptions and WatchEvent belong to every group, and are no objects.
+            # DeleteOptions and WatchEvent are in every group but are not objects.
             if "metadata" in node.get("properties", {}):
                 yield which["group"], which["version"], which["kind"], standalone({"$ref": f"#/definitions/{name}"}, definitions)
 
@@ -113,7 +113,7 @@ def kinds_of_crd(definitions, crd):
 def write(directory, kinds):
     for group, version, kind, schema in kinds:
         parts = [kind.lower(), *([group.split(".")[0]] if group else []), version]
-        # Two kinds of one name would hide each other.
+        # Mode x fails on duplicate kinds.
         with (directory / f"{'-'.join(parts)}.json").open("x") as file:
             json.dump(schema, file)
 
@@ -121,7 +121,7 @@ def write(directory, kinds):
 def kubernetes(directory, swagger):
     published = json.loads(pathlib.Path(swagger).read_text())["definitions"]
     definitions = {
-        name: OWN_FORM.get(name) or ({} if name in OPEN or "type" not in node else strict(node))
+        name: SPECIAL_FORMS.get(name) or ({} if name in ANY_JSON or "type" not in node else strict(node))
         for name, node in published.items()
     }
     directory.mkdir()
