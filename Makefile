@@ -1,5 +1,5 @@
-# `make` says what there is. Everything that is built or downloaded goes to one cache outside of the work tree, which all
-# clones share, and cargo is always asked for the whole workspace, so that no crate is compiled with two sets of features.
+# `make` lists the targets. Everything that is built or downloaded goes to one cache outside of the work tree, shared by all
+# clones. Cargo always builds the whole workspace, so that no crate is compiled twice with different features.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -16,29 +16,29 @@ CRDS := awsdeployusers awsdeployuserclasses
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files
 METRICS := docs/metrics.md
 README := charts/aws-deploy-user-operator/README.md
-# What was a test's last word, and of which test program.
-CLOSING := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
+# Lines of the summary: test programs and their results.
+SUMMARY := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
-help: ## What there is
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Cache: $(AWSDEPLOY_CACHE) (AWSDEPLOY_CACHE; can be removed at any time)"
+	@echo "Cache: $(AWSDEPLOY_CACHE) (set AWSDEPLOY_CACHE to change it; safe to delete)"
 
 .PHONY: demo
-demo: cluster build ## The main job on a real Kubernetes API and an AWS emulator, step by step; 2 minutes when built
+demo: cluster build ## Demo on a real Kubernetes API server and an AWS emulator, step by step (2 minutes)
 	@demo/run
 
 .PHONY: test
-test: cluster build check-generated lint ## All tests, and all checks of lint and check-generated
+test: cluster build check-generated lint ## Run all tests, lint and check-generated
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=''; \
 	cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$$log" || failed='cargo test'; \
 	tests/chart/run --control-plane 2>&1 | tee -a "$$log" || failed+=' tests/chart/run'; \
-	printf '\n== In short\n'; grep -E '$(CLOSING)' "$$log" || true; \
+	printf '\n== Summary\n'; grep -E '$(SUMMARY)' "$$log" || true; \
 	if [ -n "$$failed" ]; then echo "make test: failed: $$failed"; exit 1; fi; \
 	echo 'make test: ok'
 
 .PHONY: lint
-lint: preflight ## Formatting, clippy with no warning allowed, shellcheck if there is one
+lint: preflight ## Check formatting, clippy (warnings are errors), and shellcheck if installed
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v shellcheck >/dev/null; then \
@@ -47,7 +47,7 @@ lint: preflight ## Formatting, clippy with no warning allowed, shellcheck if the
 	else echo 'shellcheck: not on PATH, skipped'; fi
 
 .PHONY: generate
-generate: build ## Write the files that follow from others: the CRDs, the chart's copy of them, the reference of metrics, the chart's README
+generate: build ## Generate CRDs, their copy in the chart, docs/metrics.md and the chart README
 	@for kind in $(CRDS); do \
 		file=awsdeploy.dev_$$kind.yaml; \
 		$(OPERATOR) crds $$kind >crds/$$file.new; mv crds/$$file.new crds/$$file; cp crds/$$file $(CHART_CRDS)/; \
@@ -61,27 +61,27 @@ generate: build ## Write the files that follow from others: the CRDs, the chart'
 	@echo 'wrote $(README)'
 
 .PHONY: check-generated
-check-generated: build ## Fail if these files are not what `make generate` would write
+check-generated: build ## Fail if the generated files are out of date
 	@for kind in $(CRDS); do for folder in crds $(CHART_CRDS); do \
 		file=$$folder/awsdeploy.dev_$$kind.yaml; \
-		diff -u "$$file" <($(OPERATOR) crds $$kind) || { echo "$$file does not follow from the code: run make generate"; exit 1; }; \
+		diff -u "$$file" <($(OPERATOR) crds $$kind) || { echo "$$file is out of date: run make generate"; exit 1; }; \
 	done; done
-	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) does not follow from the code: run make generate'; exit 1; }
+	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) is out of date: run make generate'; exit 1; }
 	@readme=$$(mktemp); trap 'rm -f "$$readme"' EXIT; tests/chart/readme >"$$readme"; \
-	diff -u $(README) "$$readme" || { echo '$(README) does not follow from values.yaml and README.md.gotmpl: run make generate'; exit 1; }
+	diff -u $(README) "$$readme" || { echo '$(README) is out of date: run make generate'; exit 1; }
 	@echo 'generated files: up to date'
 
-# Cargo tells the crates of two clones that share a target directory apart by nothing but the age of their files, and would
-# take the one clone's build for the other's. So a clone that was not the last one to build makes its sources young.
+# With a shared target directory, cargo distinguishes the crates of two clones only by file timestamps and would reuse the build
+# of the wrong clone. A clone that was not the last to build therefore touches its sources.
 .PHONY: build
-build: preflight ## Operator, test rig and tests
+build: preflight ## Build the operator, the test kit and the tests
 	@last='$(CARGO_TARGET_DIR)/last-clone'; \
 	if [ "$$(cat "$$last" 2>/dev/null)" != '$(CURDIR)' ]; then \
 		git ls-files -z '*.rs' | xargs -0 touch; mkdir -p '$(CARGO_TARGET_DIR)'; echo '$(CURDIR)' >"$$last"; fi
 	cargo build --workspace --all-targets --locked
 
 .PHONY: cluster
-cluster: preflight ## Kubernetes, etcd, helm and the AWS emulator: found, or built once
+cluster: preflight ## Find or build Kubernetes, etcd, helm and the AWS emulator
 	@tests/cluster/build >/dev/null
 
 .PHONY: preflight
@@ -90,12 +90,12 @@ preflight:
 	need() { command -v "$$1" >/dev/null || missing+=("$$1: $$2"); }; \
 	need git 'Debian and Ubuntu: apt-get install git'; \
 	need cc 'a C compiler; Debian and Ubuntu: apt-get install build-essential'; \
-	need cargo "Rust $$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml), best by rustup (https://rustup.rs)"; \
+	need cargo "Rust $$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml), preferably with rustup (https://rustup.rs)"; \
 	need python3 '3.11 or later; Debian and Ubuntu: apt-get install python3 python3-venv'; \
 	if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
 		missing+=('python3-venv: Debian and Ubuntu: apt-get install python3-venv'); fi; \
 	if ! compgen -G '$(AWSDEPLOY_CACHE)/cluster/set-*/env' >/dev/null && [ -z "$${KUBEBUILDER_ASSETS:-}" ]; then \
-		need go "$$(sed -n 's/^go //p' tests/cluster/go.mod) or later, builds Kubernetes once (https://go.dev/dl)"; fi; \
+		need go "$$(sed -n 's/^go //p' tests/cluster/go.mod) or later, to build Kubernetes once (https://go.dev/dl)"; fi; \
 	if [ "$${#missing[@]}" -gt 0 ]; then \
 		echo 'These tools are missing:' >&2; printf '  %s\n' "$${missing[@]}" >&2; exit 1; fi
 

@@ -1,4 +1,4 @@
-# The dashboard with the data of a real Prometheus: every panel's query is asked, and the picture in the docs is drawn.
+# Evaluates every query of the dashboard on a real Prometheus and renders the image in the docs.
 .PHONY: dashboard
-dashboard: cluster build ## Every query of the dashboard and the alerts in a real Prometheus, and docs/dashboard.png; 5 minutes
+dashboard: cluster build ## Evaluate all dashboard and alert queries on a real Prometheus, render docs/dashboard.png (5 minutes)
 	@tests/dashboard/run

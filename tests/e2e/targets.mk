@@ -1,4 +1,4 @@
-# Real pods on a real node. It needs root and Linux, and says what else.
+# Real pods on a real node. Requires root and Linux; tests/e2e/run --check lists what is missing.
 .PHONY: e2e
-e2e: build ## The image, the chart and a pod that mounts the Secret, on a real node; needs root, Linux, runc, buildah
+e2e: build ## Test image, chart and pods on a real node (requires root, Linux, runc, buildah)
 	@tests/e2e/run
