@@ -1,4 +1,4 @@
-//! The Helm chart, rendered and installed by the real helm.
+//! Renders and installs the Helm chart with the helm binary.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,15 +15,15 @@ use crate::{
     tools::{Tools, repository},
 };
 
-/// How long one run of helm may take.
-const LIMIT: Duration = Duration::from_mins(2);
+/// Limit of one helm command.
+const HELM_LIMIT: Duration = Duration::from_mins(2);
 
 /// A release of the chart: its name, its namespace and its values.
 #[derive(Clone, Debug)]
 pub struct Chart {
     helm: PathBuf,
     source: PathBuf,
-    /// For values, output and log, and as the home of helm, so that the machine's own set-up of helm has no say.
+    /// Holds values, output and log, and helm's home, so that the user's helm configuration is not used.
     directory: PathBuf,
     release: String,
     namespace: String,
@@ -31,8 +31,8 @@ pub struct Chart {
 }
 
 impl Chart {
-    /// The chart of this repository as `release` in `namespace`, with its default values. Files of the runs of helm go
-    /// to `directory`.
+    /// The chart of this repository as `release` in `namespace`, with its default values. Files of helm are written to
+    /// `directory`.
     pub fn new(
         tools: &Tools,
         directory: impl Into<PathBuf>,
@@ -49,38 +49,38 @@ impl Chart {
         }
     }
 
-    /// Another chart, packed or in a directory.
+    /// Uses another chart, packed or in a directory.
     #[must_use]
     pub fn source(mut self, source: impl Into<PathBuf>) -> Self {
         self.source = source.into();
         self
     }
 
-    /// The values, in place of those set before.
+    /// Replaces the values.
     #[must_use]
     pub fn values(mut self, values: Value) -> Self {
         self.values = values;
         self
     }
 
-    /// The objects that the chart makes of these values, its CRDs among them, in the order of `helm template`.
+    /// Renders the objects of the chart, CRDs included, in the order of `helm template`.
     pub async fn template(&self) -> Result<Vec<DynamicObject>> {
         let text = self.helm(["template", &self.release], None).await?;
         let documents: Vec<Option<DynamicObject>> = serde_saphyr::from_multiple(&text)
-            .map_err(|error| Error::Unexpected(format!("helm template wrote what is no list of objects: {error}")))?;
+            .map_err(|error| Error::Unexpected(format!("helm template did not print a list of objects: {error}")))?;
         Ok(documents.into_iter().flatten().collect())
     }
 
-    /// Installs the release, or upgrades it to these values; returns what helm tells the person who ran it. The namespace
-    /// is created if missing. Does not wait for pods: without a node there are none.
+    /// Installs or upgrades the release and returns the output of helm. Creates the namespace if it is missing. Does
+    /// not wait for pods, because they stay pending without a node.
     pub async fn install(&self, kubeconfig: &Path) -> Result<String> {
         self.helm(["upgrade", &self.release, "--install", "--create-namespace"], Some(kubeconfig)).await
     }
 
-    /// Uninstalls the release. CRDs stay, as helm leaves them.
+    /// Uninstalls the release. helm keeps the CRDs.
     pub async fn uninstall(&self, kubeconfig: &Path) -> Result<String> {
         let spec = self.spec("uninstall").arguments(["uninstall", &self.release, "--wait"]);
-        Process::run(self.in_namespace(spec, Some(kubeconfig)), LIMIT).await
+        Process::run(self.in_namespace(spec, Some(kubeconfig)), HELM_LIMIT).await
     }
 
     async fn helm<const N: usize>(&self, arguments: [&str; N], kubeconfig: Option<&Path>) -> Result<String> {
@@ -89,16 +89,16 @@ impl Chart {
         let spec = self.spec(arguments[0]).arguments(arguments);
         let spec = if kubeconfig.is_none() { spec.argument("--include-crds") } else { spec };
         let spec = spec.argument(&self.source).argument("--values").argument(&values);
-        Process::run(self.in_namespace(spec, kubeconfig), LIMIT).await
+        Process::run(self.in_namespace(spec, kubeconfig), HELM_LIMIT).await
     }
 
     fn spec(&self, verb: &str) -> ProcessSpec {
         let file = |end: &str| self.directory.join(format!("{}.helm-{verb}.{end}", self.release));
         let mut spec = ProcessSpec::new(format!("helm {verb}"), &self.helm, file("log")).output(file("out"));
-        for (variable, place) in
+        for (variable, folder) in
             [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
         {
-            spec = spec.variable(variable, self.directory.join("helm").join(place));
+            spec = spec.variable(variable, self.directory.join("helm").join(folder));
         }
         spec
     }

@@ -1,4 +1,4 @@
-//! A collector of traces: takes what the operator sends by OTLP and keeps every byte of it.
+//! An OTLP trace collector that records every request.
 
 use std::{
     collections::BTreeMap,
@@ -26,45 +26,45 @@ use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::{Result, error::Context as _, pki::Identity, ports, tls::TlsServer, wait::eventually};
 
-/// A span as it was received.
+/// A received span.
 #[derive(Clone, Debug)]
 pub struct CollectedSpan {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// Id of the trace.
+    /// Trace ID.
     pub trace_id: Vec<u8>,
-    /// Id of the span.
+    /// Span ID.
     pub span_id: Vec<u8>,
-    /// Id of the span that it is a part of; empty for the root of a trace.
+    /// Parent span ID; empty for the root span.
     pub parent_span_id: Vec<u8>,
-    /// Its attributes, as text.
+    /// Attributes, as text.
     pub attributes: BTreeMap<String, String>,
-    /// What is said of its failure, if it is marked as failed.
+    /// Status message, if the status is an error.
     pub error: Option<String>,
-    /// Attributes of who has sent it.
+    /// Resource attributes.
     pub resource: BTreeMap<String, String>,
 }
 
 impl CollectedSpan {
-    /// An attribute, or nothing.
+    /// The value of an attribute; empty if it is not set.
     #[must_use]
     pub fn attribute(&self, name: &str) -> &str {
         self.attributes.get(name).map_or("", String::as_str)
     }
 }
 
-/// How a collector answers.
+/// How a collector responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CollectorBehavior {
-    /// Takes spans.
+    /// Accepts spans.
     Accepts,
-    /// Refuses them with a status.
+    /// Responds with an error status.
     Rejects(u16),
-    /// Never answers.
+    /// Never responds.
     Hangs,
 }
 
-/// A running collector. Dropping it ends it.
+/// A running collector. Stops when dropped.
 pub struct Collector {
     endpoint: String,
     shared: Arc<Shared>,
@@ -88,13 +88,13 @@ impl Drop for Collector {
 }
 
 impl Collector {
-    /// Starts one on loopback.
+    /// Starts a collector on loopback.
     pub async fn start(behavior: CollectorBehavior) -> Result<Self> {
         let (address, listener) = listen().await?;
         Ok(Self::serve(format!("http://{address}"), listener, behavior))
     }
 
-    /// Starts one on loopback that speaks TLS and shows this certificate.
+    /// Starts a collector with TLS on loopback.
     pub async fn start_with_tls(behavior: CollectorBehavior, identity: &Identity) -> Result<Self> {
         let (address, listener) = listen().await?;
         Ok(Self::serve(format!("https://{address}"), TlsServer::new(listener, identity)?, behavior))
@@ -106,31 +106,31 @@ impl Collector {
         L::Addr: Debug,
     {
         let shared = Arc::new(Shared { behavior: Mutex::new(behavior), requests: Mutex::default() });
-        let router = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&shared));
+        let router = Router::new().route("/v1/traces", post(receive)).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
         Self { endpoint, shared, server }
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` has to be.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Answers otherwise from now on.
+    /// Changes how the collector responds.
     pub fn set_behavior(&self, behavior: CollectorBehavior) {
         *lock(&self.shared.behavior) = behavior;
     }
 
-    /// How often it was asked.
+    /// Number of requests received.
     #[must_use]
     pub fn requests(&self) -> usize {
         lock(&self.shared.requests).len()
     }
 
-    /// The values of a header of all requests.
+    /// The values of a header in all requests.
     #[must_use]
     pub fn header(&self, name: &str) -> Vec<String> {
         let requests = lock(&self.shared.requests);
@@ -138,7 +138,7 @@ impl Collector {
         values.map(str::to_owned).collect()
     }
 
-    /// All that was received, for a search: strings stand in protobuf as they are.
+    /// All headers and bodies, for text searches: protobuf does not encode strings.
     #[must_use]
     pub fn text(&self) -> String {
         let requests = lock(&self.shared.requests);
@@ -147,7 +147,7 @@ impl Collector {
         })
     }
 
-    /// Every span that was received, those too that it has refused.
+    /// All received spans, including rejected ones.
     #[must_use]
     pub fn spans(&self) -> Vec<CollectedSpan> {
         let requests = lock(&self.shared.requests);
@@ -155,7 +155,7 @@ impl Collector {
         decoded.flat_map(|request| request.resource_spans).flat_map(spans_of).collect()
     }
 
-    /// Waits until the spans that were received answer a question.
+    /// Waits until `found` returns a value for the received spans.
     pub async fn wait_for<T>(
         &self,
         what: &str,
@@ -167,12 +167,12 @@ impl Collector {
 }
 
 async fn listen() -> Result<(SocketAddr, TcpListener)> {
-    let what = || "start a collector of traces".to_owned();
+    let what = || "start an OTLP collector".to_owned();
     let address = ports::reserve().context(what)?;
     Ok((address, TcpListener::bind(address).await.context(what)?))
 }
 
-async fn take(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     lock(&shared.requests).push(Request { headers, body });
     let behavior = *lock(&shared.behavior);
     match behavior {

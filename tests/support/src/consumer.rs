@@ -1,5 +1,5 @@
-//! A workload that uses the published key all the time: every 100 ms it reads the mounted `credentials` file anew, signs
-//! `sts:GetCallerIdentity` with what it finds, and counts the answers. Rotation without an outage means: none refused.
+//! A workload that uses the published key continuously: every 100 ms it reads the mounted `credentials` file, signs
+//! `sts:GetCallerIdentity` with it, and counts the results. A rotation without an outage has no refused call.
 
 use std::{
     collections::BTreeMap,
@@ -24,36 +24,36 @@ use tokio::{
 
 use crate::{Error, Result};
 
-/// The file in the mount that is read.
-const FILE: &str = "credentials";
-/// The profile in it.
+/// File in the mount.
+const CREDENTIALS_FILE: &str = "credentials";
+/// Profile in that file.
 const PROFILE: &str = "default";
-/// How many refusals a report tells in full.
-const DETAILS: usize = 100;
-/// A call without an answer for so long has none. Far longer than a busy machine needs for one.
-const CALL_LIMIT: Duration = Duration::from_secs(30);
-/// How often a read is tried again that met the very moment of a switch of the mount.
-const READS: usize = 5;
+/// Number of refused calls that a report lists.
+const MAX_REFUSALS: usize = 100;
+/// Timeout of a call. Generous, because tests run on busy machines.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Attempts to read the file while the mount is being updated.
+const READ_ATTEMPTS: usize = 5;
 
-/// What to do, where, how often and until when.
+/// Options of a [`Consumer`].
 #[derive(Clone, Debug)]
 pub struct ConsumerOptions {
     /// The mounted Secret.
     pub mount: PathBuf,
     /// The endpoint URL of AWS.
     pub endpoint: String,
-    /// The region to sign for.
+    /// The region of the signature.
     pub region: String,
-    /// The ARN that AWS must answer with. An answer that names another is refused, whatever its status.
+    /// The expected caller identity. A response with another ARN counts as refused.
     pub expected_arn: String,
-    /// The time from one call to the next.
+    /// Time between two calls.
     pub interval: Duration,
-    /// It stops by itself after this long.
+    /// The consumer stops after this time.
     pub max_duration: Duration,
 }
 
 impl ConsumerOptions {
-    /// A call every 100 ms in `us-east-1`, for an hour at most.
+    /// A call every 100 ms in `us-east-1`, for at most one hour.
     pub fn new(mount: impl Into<PathBuf>, endpoint: impl Into<String>, expected_arn: impl Into<String>) -> Self {
         Self {
             mount: mount.into(),
@@ -66,21 +66,21 @@ impl ConsumerOptions {
     }
 }
 
-/// What a consumer has seen so far. Holds key ids, never secrets.
+/// Counters of a consumer. Contains key IDs, but no secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerReport {
-    /// Calls that AWS answered with the expected ARN.
+    /// Calls whose response has the expected ARN.
     pub accepted: u64,
-    /// Calls that AWS refused, or answered with another ARN, and files that hold no key or could not be read.
+    /// Calls that AWS refused or answered with another ARN, and files without a key or that could not be read.
     pub refused: u64,
-    /// Calls that got no answer, or one of a server that is out of order (5xx). The network's or AWS's fault, not the key's.
+    /// Calls without a response or with a 5xx response, which are not caused by the key.
     pub unanswered: u64,
-    /// Times when there was no file yet.
+    /// Attempts before the file existed.
     pub missing_file: u64,
-    /// How many calls each key was accepted for, by key id.
+    /// Accepted calls by key ID.
     pub keys: BTreeMap<String, u64>,
-    /// The first refusals.
+    /// The first refused calls.
     pub refusals: Vec<RefusedCall>,
 }
 
@@ -88,11 +88,11 @@ pub struct ConsumerReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedCall {
-    /// When, by our clock.
+    /// Time of the call, by the local clock.
     pub at: Timestamp,
-    /// The error code of AWS, or `WrongIdentity`, `MalformedFile`, `UnreadableFile`.
+    /// AWS error code, or `WrongIdentity`, `MalformedFile`, `UnreadableFile`.
     pub code: String,
-    /// The key that signed; empty if the file holds none.
+    /// ID of the key that signed; empty if the file has no key.
     pub key_id: String,
 }
 
@@ -101,7 +101,7 @@ impl fmt::Display for ConsumerReport {
         let Self { accepted, refused, unanswered, missing_file, keys, refusals } = self;
         write!(
             formatter,
-            "{accepted} calls accepted with {} keys, {refused} refused, {unanswered} unanswered, {missing_file} before there was a key",
+            "{accepted} calls accepted with {} keys, {refused} refused, {unanswered} unanswered, {missing_file} before the first key",
             keys.len()
         )?;
         for RefusedCall { at, code, key_id } in refusals {
@@ -111,7 +111,7 @@ impl fmt::Display for ConsumerReport {
     }
 }
 
-/// A running consumer. Dropping it stops it.
+/// A running consumer. Stops when dropped.
 #[derive(Debug)]
 pub struct Consumer {
     reports: watch::Receiver<ConsumerReport>,
@@ -120,7 +120,7 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// Starts it.
+    /// Starts a consumer.
     #[must_use]
     pub fn start(options: ConsumerOptions) -> Self {
         let (sender, reports) = watch::channel(ConsumerReport::default());
@@ -129,19 +129,19 @@ impl Consumer {
         Self { reports, stop, task }
     }
 
-    /// What it has seen so far.
+    /// The current counters.
     #[must_use]
     pub fn report(&self) -> ConsumerReport {
         self.reports.borrow().clone()
     }
 
-    /// The report as it grows, to await something in it.
+    /// The counters as a channel, to wait for changes.
     #[must_use]
     pub fn reports(&self) -> watch::Receiver<ConsumerReport> {
         self.reports.clone()
     }
 
-    /// Waits until the report is as `wanted`, at most for `limit`; `what` names that in the error.
+    /// Waits up to `limit` until `wanted` holds for the report; `what` describes it in the error.
     pub async fn wait_for(
         &self,
         what: &str,
@@ -151,23 +151,23 @@ impl Consumer {
         let mut reports = self.reports.clone();
         let ended = match tokio::time::timeout(limit, reports.wait_for(wanted)).await {
             Ok(Ok(report)) => return Ok(report.clone()),
-            Ok(Err(_)) => "; the consumer had ended",
+            Ok(Err(_)) => "; the consumer has stopped",
             Err(_) => "",
         };
-        let tail = format!("; it has seen: {}{ended}", self.report());
+        let tail = format!("; report: {}{ended}", self.report());
         Err(Error::TimedOut { what: what.into(), limit, tail })
     }
 
-    /// Waits until it has stopped by itself, its time being over.
+    /// Waits until the consumer stops at its maximum duration.
     pub async fn ended(&self) {
         let mut reports = self.reports.clone();
         while reports.changed().await.is_ok() {}
     }
 
-    /// Lets the call under way finish, stops, and returns the report.
+    /// Finishes the current call, stops, and returns the report.
     pub async fn stop(mut self) -> ConsumerReport {
         self.stop.send_replace(true);
-        // A consumer that panicked has still reported all up to then.
+        // A consumer that panicked has reported all calls before the panic.
         let _ = (&mut self.task).await;
         self.report()
     }
@@ -186,8 +186,8 @@ async fn consume(options: ConsumerOptions, report: watch::Sender<ConsumerReport>
         .region(Region::new(options.region.clone()))
         // A retry would hide a refusal.
         .retry_config(RetryConfig::disabled())
-        // The SDK's own limit for a connection is three seconds.
-        .timeout_config(TimeoutConfig::builder().connect_timeout(CALL_LIMIT).operation_timeout(CALL_LIMIT).build())
+        // The SDK's default connect timeout is three seconds.
+        .timeout_config(TimeoutConfig::builder().connect_timeout(CALL_TIMEOUT).operation_timeout(CALL_TIMEOUT).build())
         .build();
     let client = Client::from_conf(config);
     let end = Instant::now() + options.max_duration;
@@ -204,7 +204,7 @@ async fn consume(options: ConsumerOptions, report: watch::Sender<ConsumerReport>
     }
 }
 
-/// What one call came to.
+/// Result of one call.
 enum Outcome {
     Accepted { key_id: String },
     Refused(RefusedCall),
@@ -221,7 +221,7 @@ impl ConsumerReport {
             }
             Outcome::Refused(refusal) => {
                 self.refused += 1;
-                if self.refusals.len() < DETAILS {
+                if self.refusals.len() < MAX_REFUSALS {
                     self.refusals.push(refusal);
                 }
             }
@@ -249,7 +249,7 @@ async fn attempt(client: &Client, options: &ConsumerOptions) -> Outcome {
     match client.get_caller_identity().customize().config_override(signer).send().await {
         Ok(identity) if identity.arn() == Some(&options.expected_arn) => Outcome::Accepted { key_id },
         Ok(_) => refused("WrongIdentity", &key_id),
-        // An AWS that is out of order has not looked at the key.
+        // A 5xx response does not depend on the key.
         Err(SdkError::ServiceError(error)) if error.raw().status().is_server_error() => Outcome::Unanswered,
         Err(SdkError::ServiceError(error)) => refused(error.err().code().unwrap_or("NoCode"), &key_id),
         Err(_) => Outcome::Unanswered,
@@ -258,12 +258,12 @@ async fn attempt(client: &Client, options: &ConsumerOptions) -> Outcome {
 
 /// The file's content; `None` while there is no such file.
 fn read(mount: &Path) -> io::Result<Option<String>> {
-    let file = mount.join(FILE);
-    for _ in 0..READS {
+    let file = mount.join(CREDENTIALS_FILE);
+    for _ in 0..READ_ATTEMPTS {
         match std::fs::read_to_string(&file) {
             Ok(text) => return Ok(Some(text)),
-            // Without a link there is no such file. With one, the version that it named was removed before it could be
-            // opened, and the link names another by now.
+            // Without the link the file does not exist yet. With it, the mount was updated between resolving and
+            // opening the link, so a retry opens the new version.
             Err(error) if error.kind() == io::ErrorKind::NotFound && file.symlink_metadata().is_err() => {
                 return Ok(None);
             }
@@ -311,9 +311,12 @@ mod tests {
     const ARN: &str = "arn:aws:iam::123456789012:user/deploy";
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// An STS that knows which key is whose, and refuses all others. It does not check signatures.
+    /// A mock STS that maps key IDs to ARNs and rejects unknown keys. Does not verify signatures.
     async fn sts(keys: &[(&str, &str)]) -> io::Result<String> {
-        async fn answer(State(keys): State<Arc<BTreeMap<String, String>>>, headers: HeaderMap) -> (StatusCode, String) {
+        async fn respond(
+            State(keys): State<Arc<BTreeMap<String, String>>>,
+            headers: HeaderMap,
+        ) -> (StatusCode, String) {
             let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             let key = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split('/').next());
             match key.and_then(|key| keys.get(key)) {
@@ -333,7 +336,7 @@ mod tests {
             }
         }
         let keys = keys.iter().map(|(key, arn)| ((*key).to_owned(), (*arn).to_owned())).collect();
-        let router = Router::new().route("/", post(answer)).with_state(Arc::new(keys));
+        let router = Router::new().route("/", post(respond)).with_state(Arc::new(keys));
         let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -341,7 +344,7 @@ mod tests {
     }
 
     fn publish(volume: &mut AtomicDirectory, content: &str) -> io::Result<bool> {
-        volume.write(&[(FILE.to_owned(), content.as_bytes().to_vec())].into())
+        volume.write(&[(CREDENTIALS_FILE.to_owned(), content.as_bytes().to_vec())].into())
     }
 
     fn file_of(key: &str) -> String {
@@ -354,14 +357,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn follows_a_rotation_and_counts_a_refusal() -> Result<(), Box<dyn std::error::Error>> {
+    async fn consumer_follows_rotations_and_counts_refused_calls() -> Result<(), Box<dyn std::error::Error>> {
         let endpoint =
             sts(&[("FIRST", ARN), ("SECOND", ARN), ("OTHERS", "arn:aws:iam::123456789012:user/other")]).await?;
         let directory = tempfile::tempdir()?;
         let mut volume = AtomicDirectory::new(directory.path())?;
         let consumer = Consumer::start(quick(directory.path(), &endpoint));
 
-        consumer.wait_for("a look at the empty mount", LIMIT, |report| report.missing_file > 0).await?;
+        consumer.wait_for("a read of the empty mount", LIMIT, |report| report.missing_file > 0).await?;
         for key in ["FIRST", "SECOND"] {
             publish(&mut volume, &file_of(key))?;
             consumer.wait_for(key, LIMIT, |report| report.keys.get(key).is_some_and(|calls| *calls > 2)).await?;
@@ -374,9 +377,9 @@ mod tests {
             ("[default]\naws_access_key_id = FIRST\n".to_owned(), "MalformedFile", ""),
         ] {
             publish(&mut volume, &content)?;
-            let told =
+            let refused =
                 |report: &ConsumerReport| report.refusals.iter().any(|one| one.code == code && one.key_id == key_id);
-            consumer.wait_for(code, LIMIT, told).await?;
+            consumer.wait_for(code, LIMIT, refused).await?;
         }
         let report = consumer.stop().await;
         assert_eq!(report.accepted, report.keys.values().sum::<u64>());
@@ -386,7 +389,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_absent_aws_refuses_nothing_and_the_time_is_bounded() -> Result<(), Box<dyn std::error::Error>> {
+    async fn unreachable_aws_counts_as_unanswered() -> Result<(), Box<dyn std::error::Error>> {
         let directory = tempfile::tempdir()?;
         publish(&mut AtomicDirectory::new(directory.path())?, &file_of("FIRST"))?;
         let endpoint = format!("http://{}", crate::ports::reserve()?);
@@ -400,19 +403,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_aws_that_is_out_of_order_has_refused_nothing() -> Result<(), Box<dyn std::error::Error>> {
+    async fn server_errors_count_as_unanswered() -> Result<(), Box<dyn std::error::Error>> {
         let endpoint = sts(&[("FIRST", "")]).await?;
         let directory = tempfile::tempdir()?;
         publish(&mut AtomicDirectory::new(directory.path())?, &file_of("FIRST"))?;
         let consumer = Consumer::start(quick(directory.path(), &endpoint));
-        consumer.wait_for("an answer of 500", LIMIT, |report| report.unanswered + report.refused > 2).await?;
+        consumer.wait_for("a response with status 500", LIMIT, |report| report.unanswered + report.refused > 2).await?;
         let report = consumer.stop().await;
         assert!(report.unanswered > 2 && report.refused == 0 && report.accepted == 0, "{report}");
         Ok(())
     }
 
     #[test]
-    fn only_the_default_profile_counts() {
+    fn only_the_default_profile_is_read() {
         let text = "[other]\naws_access_key_id=NO\naws_secret_access_key=x\n[ default ]\n aws_secret_access_key = a=b/c+d \naws_access_key_id=YES\n";
         let credentials = parse(text);
         assert_eq!(credentials.as_ref().map(Credentials::access_key_id), Some("YES"));

@@ -1,5 +1,5 @@
-//! A real Kubernetes control plane on loopback: etcd, kube-apiserver and kube-controller-manager. No node, so pods stay
-//! pending; all else is as in production: RBAC, admission policies, garbage collection, service account tokens.
+//! A real Kubernetes control plane on loopback: etcd, kube-apiserver and kube-controller-manager. Without a node, pods
+//! stay pending; RBAC, admission policies, garbage collection and service account tokens work as in production.
 
 use std::{
     fs,
@@ -22,13 +22,13 @@ use crate::{
     tools::Tools,
 };
 
-/// The kubeconfig of a running cluster to test against. Nothing is started then.
+/// Kubeconfig of an existing cluster to use instead of starting a control plane.
 pub const KUBECONFIG_VARIABLE: &str = "AWSDEPLOY_TEST_KUBECONFIG";
 
-/// How long the control plane may take to be ready. It takes seconds; a machine busy with a build takes longer.
+/// Limit for the control plane to become ready. Usually seconds, but longer on a machine that is busy with a build.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// Who called what, for the writes that concern the operator. Metadata only: no Secret ever gets into this log.
+/// Logs writes of the resources of the operator. Level Metadata, so that no Secret data is logged.
 const AUDIT_POLICY: &str = "\
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -46,16 +46,16 @@ rules:
   - level: None
 ";
 
-/// A control plane: one of our own, or a running cluster.
+/// A control plane: started by the test kit, or an existing cluster.
 pub struct ControlPlane {
     kubeconfig: PathBuf,
     client: Client,
-    own: Option<Own>,
+    owned: Option<Owned>,
 }
 
-/// What we started ourselves.
-struct Own {
-    // In this order they are dropped, so stopped.
+/// A control plane that the test kit started.
+struct Owned {
+    // Dropped, and so stopped, in this order.
     controller_manager: Process,
     api_server: Process,
     etcd: Process,
@@ -66,23 +66,23 @@ struct Own {
 }
 
 impl ControlPlane {
-    /// Starts a control plane with its data, certificates and logs in `directory`, and returns when it is ready; or
-    /// connects to the cluster that [`KUBECONFIG_VARIABLE`] names.
+    /// Starts a control plane with its data, certificates and logs in `directory` and waits until it is ready, or
+    /// connects to the cluster of [`KUBECONFIG_VARIABLE`].
     pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
         match std::env::var_os(KUBECONFIG_VARIABLE) {
             Some(file) if !file.is_empty() => Self::connect(Path::new(&file)).await,
-            _ => Self::start_own(tools, directory).await,
+            _ => Self::start_owned(tools, directory).await,
         }
     }
 
-    /// Uses a running cluster.
+    /// Connects to an existing cluster.
     pub async fn connect(file: &Path) -> Result<Self> {
         let client = kubeconfig::client(file).await?;
         client.apiserver_version().await.context(|| format!("reach the cluster of {}", file.display()))?;
-        Ok(Self { kubeconfig: file.to_owned(), client, own: None })
+        Ok(Self { kubeconfig: file.to_owned(), client, owned: None })
     }
 
-    async fn start_own(tools: &Tools, directory: &Path) -> Result<Self> {
+    async fn start_owned(tools: &Tools, directory: &Path) -> Result<Self> {
         let directory = directory.join("control-plane");
         fs::create_dir_all(&directory).context(|| format!("create {}", directory.display()))?;
         let authority = CertificateAuthority::new()?;
@@ -103,96 +103,96 @@ impl ControlPlane {
         }
         write_server_files(&directory, &authority)?;
 
-        // The API server waits for etcd. The controller manager waits for the API server for ten seconds and then gives
-        // up, so it starts when that is ready.
+        // The API server waits for etcd. The controller manager exits if the API server is not ready within ten
+        // seconds, so start it last.
         let (etcd, etcd_url) = start_etcd(tools, &directory)?;
         let api_server = Process::start(api_server(tools, &directory, address.port(), &etcd_url))?;
         let client = kubeconfig::client(&kubeconfig).await?;
-        until_serving(&api_server, &etcd, &client).await?;
+        wait_until_serving(&api_server, &etcd, &client).await?;
         let controller_manager = Process::start(controller_manager_spec(tools, &directory, &controller_manager))?;
-        let own = Own { controller_manager, api_server, etcd, server, address, authority, directory };
-        own.wait_until_ready(&client).await?;
-        Ok(Self { kubeconfig, client, own: Some(own) })
+        let owned = Owned { controller_manager, api_server, etcd, server, address, authority, directory };
+        owned.wait_until_ready(&client).await?;
+        Ok(Self { kubeconfig, client, owned: Some(owned) })
     }
 
-    /// The kubeconfig of an administrator.
+    /// The kubeconfig of a cluster admin.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
 
-    /// A client with an administrator's rights.
+    /// A client with cluster-admin permissions.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
     }
 
-    /// Writes to `file` a kubeconfig for a user with a certificate: a person, or a component such as a kubelet.
+    /// Writes a kubeconfig with a client certificate to `file`, for a user or a component such as a kubelet.
     pub fn write_user_kubeconfig(&self, user: &str, group: Option<&str>, file: &Path) -> Result<()> {
-        let own = self.own()?;
-        let identity = own.authority.issue_client_certificate(user, group)?;
-        kubeconfig::write_for_certificate(file, &own.server, own.authority.certificate(), &identity)
+        let owned = self.owned()?;
+        let identity = owned.authority.issue_client_certificate(user, group)?;
+        kubeconfig::write_for_certificate(file, &owned.server, owned.authority.certificate(), &identity)
     }
 
-    /// Where the API server listens on loopback.
+    /// The loopback address of the API server.
     pub fn api_server_address(&self) -> Result<SocketAddr> {
-        Ok(self.own()?.address)
+        Ok(self.owned()?.address)
     }
 
-    /// Writes to `file` a kubeconfig for a `ServiceAccount`.
+    /// Writes a kubeconfig of a `ServiceAccount` to `file`.
     pub async fn write_service_account_kubeconfig(&self, namespace: &str, name: &str, file: &Path) -> Result<()> {
         kubeconfig::write_for_service_account(&self.kubeconfig, namespace, name, file).await
     }
 
-    /// The API server's audit log: one JSON object per line and write, without bodies.
+    /// The audit log of the API server: one JSON object per line, without bodies.
     pub fn audit_log(&self) -> Result<PathBuf> {
-        Ok(self.own()?.directory.join("audit.log"))
+        Ok(self.owned()?.directory.join("audit.log"))
     }
 
-    /// The API server, for a test that pauses it.
+    /// The API server, for tests that pause it.
     pub fn api_server(&self) -> Result<&Process> {
-        Ok(&self.own()?.api_server)
+        Ok(&self.owned()?.api_server)
     }
 
-    /// The controller manager, for a test that does without garbage collection for a while.
+    /// The controller manager, for tests that suspend garbage collection.
     pub fn controller_manager(&self) -> Result<&Process> {
-        Ok(&self.own()?.controller_manager)
+        Ok(&self.owned()?.controller_manager)
     }
 
-    /// Kills the API server and starts it again on the same port and data; returns when it is ready.
+    /// Kills the API server, restarts it with the same port and data, and waits until it is ready.
     pub async fn restart_api_server(&mut self) -> Result<()> {
         let client = self.client.clone();
-        let own = self.own.as_mut().ok_or_else(foreign)?;
-        own.api_server.restart().await?;
-        own.wait_until_ready(&client).await
+        let owned = self.owned.as_mut().ok_or_else(external_cluster)?;
+        owned.api_server.restart().await?;
+        owned.wait_until_ready(&client).await
     }
 
-    /// Ends all of it. No grace: the data goes with it.
+    /// Kills all processes. No grace period, because the data is discarded.
     pub async fn stop(self) {
-        if let Some(own) = self.own {
-            own.stop().await;
+        if let Some(owned) = self.owned {
+            owned.stop().await;
         }
     }
 
-    /// Whether this is a running cluster that the rig has not started.
+    /// Whether this is an existing cluster that the test kit did not start.
     #[must_use]
     pub fn is_external(&self) -> bool {
-        self.own.is_none()
+        self.owned.is_none()
     }
 
-    fn own(&self) -> Result<&Own> {
-        self.own.as_ref().ok_or_else(foreign)
+    fn owned(&self) -> Result<&Owned> {
+        self.owned.as_ref().ok_or_else(external_cluster)
     }
 }
 
-fn foreign() -> Error {
-    Error::Unexpected(format!("not possible with a cluster given by {KUBECONFIG_VARIABLE}"))
+fn external_cluster() -> Error {
+    Error::Unexpected(format!("not supported with an existing cluster; unset {KUBECONFIG_VARIABLE}"))
 }
 
-impl Own {
-    /// Ready: the API server says so, and the controller manager works, since it made the first service account.
+impl Owned {
+    /// Waits for /readyz, and for the default service account, which shows that the controller manager works.
     async fn wait_until_ready(&self, client: &Client) -> Result<()> {
-        until_serving(&self.api_server, &self.etcd, client).await?;
+        wait_until_serving(&self.api_server, &self.etcd, client).await?;
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "default");
         let account = async || accounts.get_opt("default").await.is_ok_and(|account| account.is_some());
         self.controller_manager.wait_until_ready(START_LIMIT, account).await
@@ -203,13 +203,13 @@ impl Own {
     }
 }
 
-/// Waits until the API server says that it is ready. Fails at once if it ends, or the etcd that it needs.
-async fn until_serving(api_server: &Process, etcd: &Process, client: &Client) -> Result<()> {
-    let says_so = async || match Request::get("/readyz").body(Vec::new()) {
+/// Waits for /readyz of the API server. Fails immediately if the API server or etcd exits.
+async fn wait_until_serving(api_server: &Process, etcd: &Process, client: &Client) -> Result<()> {
+    let is_ready = async || match Request::get("/readyz").body(Vec::new()) {
         Ok(request) => client.request_text(request).await.is_ok(),
         Err(_) => false,
     };
-    let serving = api_server.wait_until_ready(START_LIMIT, says_so);
+    let serving = api_server.wait_until_ready(START_LIMIT, is_ready);
     tokio::select! {
         biased;
         served = serving => served,

@@ -1,6 +1,6 @@
-//! The AWS emulator: moto's server with IAM and STS, and with the managed policies that AWS has.
+//! The AWS emulator: moto server with IAM, STS and the AWS managed policies.
 //!
-//! It is kinder than AWS. Tests talk to [`crate::aws_proxy`] in front of it.
+//! It is more lenient than AWS, so tests use [`crate::aws_proxy`] in front of it.
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
@@ -14,22 +14,22 @@ use crate::{
 
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// Where AWS is and who asks.
+/// Endpoint and credentials of AWS.
 #[derive(Clone)]
 pub struct AwsAccess {
     /// The endpoint URL of every service.
     pub endpoint: String,
-    /// The id of the access key.
+    /// The access key ID.
     pub access_key_id: String,
-    /// Its secret.
+    /// The secret access key.
     pub secret_access_key: String,
     /// The region.
     pub region: String,
 }
 
 impl AwsAccess {
-    /// The administrator of the test account behind an AWS at `address`, with the key that AWS's own documentation uses
-    /// for examples. Every [`crate::aws_proxy::Account`] trusts it.
+    /// The administrator of the test account at `address`, with the example key of the AWS documentation, which every
+    /// [`crate::aws_proxy::Account`] accepts.
     #[must_use]
     pub fn administrator(address: SocketAddr) -> Self {
         Self {
@@ -40,7 +40,7 @@ impl AwsAccess {
         }
     }
 
-    /// The environment variables that tell it to an AWS SDK or CLI, and keep it from the machine's own AWS set-up.
+    /// Environment variables for an AWS SDK or CLI, which also disable the user's AWS configuration.
     #[must_use]
     pub fn variables(&self) -> [(&'static str, &str); 8] {
         [
@@ -65,7 +65,7 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Starts it with its log in `directory`, and returns when it answers.
+    /// Starts it with its log in `directory` and waits until it responds.
     pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
         let address = ports::reserve().context(|| "find a port for the AWS emulator".into())?;
         let spec = ProcessSpec::new("moto_server", tools.program("moto_server"), directory.join("moto.log"))
@@ -79,25 +79,25 @@ impl Emulator {
         Ok(emulator)
     }
 
-    /// Where it listens.
+    /// The address of the server.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Forgets everything: every account is empty again.
+    /// Deletes the state of all accounts.
     pub async fn reset(&self) -> Result<()> {
         let answer = self.http.post(self.url("reset")).send().await;
         answer.and_then(reqwest::Response::error_for_status).map(drop).context(|| "reset the AWS emulator".into())
     }
 
-    /// The server itself, for a test that takes AWS away.
+    /// The server process, for tests that pause or kill it.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// Ends it. No grace: it has nothing to save.
+    /// Kills it. No grace period, because the state is discarded.
     pub async fn stop(self) {
         self.process.kill().await;
     }

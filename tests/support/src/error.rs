@@ -1,63 +1,63 @@
-//! What can go wrong in the rig. Messages name the process and show the end of its log: a failing test must explain
-//! itself without a second run.
+//! Errors of the test kit. Messages name the process and include the last lines of its log, so that a failed test can
+//! be diagnosed without a second run.
 
 use std::{fmt, io, path::PathBuf, process::ExitStatus, time::Duration};
 
-/// The result of everything that the rig does.
+/// Result with the error of the test kit.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure of the rig itself, never of what is under test.
+/// A failure of the test kit itself, never of the system under test.
 #[derive(thiserror::Error)]
 pub enum Error {
     /// A file, directory or socket.
     #[error("failed to {what}")]
     Io {
-        /// What was tried, after "failed to".
+        /// The operation, after "failed to".
         what: String,
         /// The cause.
         #[source]
         source: io::Error,
     },
 
-    /// The binaries are not there and could not be built.
+    /// The test binaries could not be found or built.
     #[error("the test binaries are not ready: {0}")]
     Tools(String),
 
-    /// A process ended that should have gone on, or failed at its task.
-    #[error("{name} ended: {status}; its log {} ends:\n{tail}", log.display())]
+    /// A process exited unexpectedly or failed.
+    #[error("{name} exited: {status}; last lines of its log {}:\n{tail}", log.display())]
     ProcessEnded {
         /// The process.
         name: String,
-        /// How it ended.
+        /// Exit status.
         status: ExitStatus,
-        /// Its whole log.
+        /// The log file.
         log: PathBuf,
         /// The last lines of the log.
         tail: String,
     },
 
-    /// Something awaited did not happen in time.
+    /// A wait timed out.
     #[error("waited {limit:?} for {what}{tail}")]
     TimedOut {
-        /// What was awaited.
+        /// The condition.
         what: String,
-        /// How long.
+        /// The timeout.
         limit: Duration,
-        /// The last lines of a log, where one can explain it, else empty.
+        /// The last lines of a related log; empty if there is none.
         tail: String,
     },
 
-    /// A call to the Kubernetes API.
+    /// A call to the Kubernetes API failed.
     #[error("failed to {what}")]
     Kubernetes {
-        /// What was tried, after "failed to".
+        /// The operation, after "failed to".
         what: String,
         /// The cause.
         #[source]
         source: Box<kube::Error>,
     },
 
-    /// A kubeconfig that cannot be used.
+    /// A kubeconfig is invalid.
     #[error("failed to use kubeconfig {}", path.display())]
     Kubeconfig {
         /// The file.
@@ -67,33 +67,33 @@ pub enum Error {
         source: Box<kube::config::KubeconfigError>,
     },
 
-    /// A certificate could not be made.
-    #[error("failed to make a certificate")]
+    /// A certificate could not be issued.
+    #[error("failed to issue a certificate")]
     Certificate(#[from] rcgen::Error),
 
-    /// A plain HTTP request on loopback.
+    /// A plain HTTP request on loopback failed.
     #[error("failed to {what}")]
     Http {
-        /// What was tried, after "failed to".
+        /// The operation, after "failed to".
         what: String,
         /// The cause.
         #[source]
         source: reqwest::Error,
     },
 
-    /// Something was read that is not what it should be.
+    /// Unexpected output or state.
     #[error("{0}")]
     Unexpected(String),
 }
 
-/// As a person reads it, since a test shows its failure by `Debug`: the end of a log on lines of its own.
+/// Formats like `Display` with causes, because tests print errors with `Debug` and the log lines must stay readable.
 impl fmt::Debug for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&format_chain(self))
     }
 }
 
-/// Adds to a foreign error what was tried.
+/// Adds the operation to an external error.
 pub(crate) trait Context<T> {
     /// Wraps the error; `what` completes "failed to ...".
     fn context(self, what: impl FnOnce() -> String) -> Result<T>;
@@ -117,7 +117,7 @@ impl<T> Context<T> for std::result::Result<T, reqwest::Error> {
     }
 }
 
-/// An error with its causes, one after the other, as a person reads it.
+/// Formats an error with its causes, separated by colons.
 pub fn format_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

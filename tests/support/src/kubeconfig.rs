@@ -1,4 +1,4 @@
-//! Kubeconfigs: of an administrator, of a certificate's user, of a `ServiceAccount`.
+//! Kubeconfigs with a client certificate or the token of a `ServiceAccount`.
 
 use std::path::Path;
 
@@ -23,23 +23,23 @@ use crate::{
     pki::{Identity, write_private},
 };
 
-/// How long a token is asked for: longer than any run.
+/// Lifetime of requested tokens: longer than any test run.
 const TOKEN_SECONDS: i64 = 24 * 60 * 60;
 
-/// The name of the only cluster, user and context in the kubeconfigs written here.
+/// Name of the cluster, user and context in generated kubeconfigs.
 const NAME: &str = "awsdeploy-test";
 
-/// A client that connects as this kubeconfig says.
+/// Creates a client from a kubeconfig.
 pub async fn client(file: &Path) -> Result<Client> {
     install_crypto_provider();
     let config = Config::from_custom_kubeconfig(read(file)?, &KubeConfigOptions::default())
         .await
-        .map_err(|source| wrong(file, source))?;
+        .map_err(|source| invalid(file, source))?;
     Client::try_from(config).context(|| format!("make a client of {}", file.display()))
 }
 
-/// Writes to `file` a kubeconfig for the `ServiceAccount` `name` in `namespace`, with a token that is valid for a day. It
-/// reaches the cluster as the kubeconfig `admin` does, whose rights are used to ask for the token.
+/// Writes a kubeconfig of the `ServiceAccount` `name` in `namespace` to `file`, with a token that is valid for a day.
+/// Requests the token with the kubeconfig `admin` and copies its cluster.
 pub async fn write_for_service_account(admin: &Path, namespace: &str, name: &str, file: &Path) -> Result<()> {
     let accounts: Api<ServiceAccount> = Api::namespaced(client(admin).await?, namespace);
     let request = TokenRequest {
@@ -69,7 +69,7 @@ pub async fn write_for_service_account(admin: &Path, namespace: &str, name: &str
     write(file, &cluster, &json!({ "token": token }), namespace)
 }
 
-/// Writes to `file` a kubeconfig for a client with a certificate.
+/// Writes a kubeconfig with a client certificate to `file`.
 pub(crate) fn write_for_certificate(file: &Path, server: &str, authority: &str, identity: &Identity) -> Result<()> {
     let data = |pem: &str| ByteString(pem.as_bytes().to_vec());
     let cluster = json!({ "server": server, "certificate-authority-data": data(authority) });
@@ -81,14 +81,14 @@ pub(crate) fn write_for_certificate(file: &Path, server: &str, authority: &str, 
 }
 
 fn read(file: &Path) -> Result<Kubeconfig> {
-    Kubeconfig::read_from(file).map_err(|source| wrong(file, source))
+    Kubeconfig::read_from(file).map_err(|source| invalid(file, source))
 }
 
-fn wrong(file: &Path, source: kube::config::KubeconfigError) -> Error {
+fn invalid(file: &Path, source: kube::config::KubeconfigError) -> Error {
     Error::Kubeconfig { path: file.to_owned(), source: Box::new(source) }
 }
 
-/// JSON is YAML.
+/// Writes a kubeconfig as JSON, which is valid YAML.
 fn write(file: &Path, cluster: &Value, user: &Value, namespace: &str) -> Result<()> {
     let kubeconfig = json!({
         "apiVersion": "v1",
@@ -101,7 +101,7 @@ fn write(file: &Path, cluster: &Value, user: &Value, namespace: &str) -> Result<
     write_private(file, &format!("{kubeconfig:#}\n"))
 }
 
-/// Writes to `file` a kubeconfig for a server that asks for no credentials.
+/// Writes a kubeconfig for a server without authentication to `file`.
 pub(crate) fn write_for_plain_http(file: &Path, server: &str) -> Result<()> {
     write(file, &json!({ "server": server }), &json!({}), "default")
 }

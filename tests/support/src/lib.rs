@@ -1,10 +1,10 @@
-//! The test rig of `aws-deploy-user-operator`: a real Kubernetes control plane, an AWS that behaves like AWS, the
-//! operator as a process, and consumers that read a secret_mount Secret as a pod would.
+//! Test kit of `aws-deploy-user-operator`: a real Kubernetes control plane, an AWS emulator behind a strict proxy, the
+//! operator as a child process, and consumers that read a mounted Secret like a pod.
 //!
-//! Everything listens on loopback only, lives in one directory per run, and ends with the process that started it:
-//! by [`Drop`], and if that process is killed, by the kernel (see [`process`]).
+//! All servers listen on loopback only, keep their files in one directory per run, and end with the process that
+//! started them: through [`Drop`], or through the kernel if that process is killed (see [`process`]).
 //!
-//! [`rig::Rig`] starts what every test needs. The binary `testkit` offers the same to shell scripts.
+//! [`rig::Rig`] starts the parts that every test needs. The binary `testkit` provides the same for shell scripts.
 
 pub mod auditor;
 pub mod aws_proxy;
@@ -30,8 +30,8 @@ pub mod wait;
 
 pub use error::{Error, Result};
 
-/// Makes aws-lc-rs the cryptography of this process. Every client of the rig needs it; calling it twice is harmless.
+/// Installs aws-lc-rs as the crypto provider of this process. Every TLS client of the test kit requires it. Idempotent.
 pub fn install_crypto_provider() {
-    // An error means that a provider is installed already: nothing left to do.
+    // An error means that a provider is installed already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }

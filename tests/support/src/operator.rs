@@ -1,4 +1,4 @@
-//! The operator as a process of its own, outside of the cluster: with the chart's rights, but within reach of SIGKILL and
+//! The operator as a child process outside of the cluster: with the RBAC of the chart, but accessible for SIGKILL and
 //! SIGSTOP.
 
 use std::{
@@ -18,17 +18,16 @@ use crate::{
     tls::TlsClient,
 };
 
-/// How long the operator may take until it says that it is ready. It takes a moment; on a machine that is busy with
-/// other tests it may take far longer.
+/// Limit for the operator to become ready. Generous, because tests share a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
-/// How long one question to its HTTP server may take. Generous, since a question is asked once and must be answered.
-const ASK_LIMIT: Duration = Duration::from_mins(1);
+/// Timeout of a single HTTP request. Generous, because it is not retried.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How long one question may take that is asked again: one that is lost does not use up the time for all of them.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);
+/// Timeout of a readiness probe, which is retried.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How to start an operator.
+/// Options of an [`Operator`].
 #[derive(Clone)]
 pub struct OperatorOptions {
     name: String,
@@ -42,8 +41,9 @@ pub struct OperatorOptions {
 }
 
 impl OperatorOptions {
-    /// The operator at `binary`, which reaches Kubernetes as `kubeconfig` says and AWS as `aws` says. Its log is
-    /// `operator.log` in `directory`.
+    /// The operator at `binary`, connected to Kubernetes with `kubeconfig` and to AWS with `aws`. It logs to
+    /// `operator.log` in
+    /// `directory`.
     pub fn new(
         binary: impl Into<PathBuf>,
         kubeconfig: impl Into<PathBuf>,
@@ -62,7 +62,7 @@ impl OperatorOptions {
         }
     }
 
-    /// The name in errors and of the log file, where a test runs more than one.
+    /// Sets the name for errors and the log file, for tests with several operators.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -83,7 +83,7 @@ impl OperatorOptions {
         self
     }
 
-    /// Its HTTP server is asked by TLS.
+    /// Uses TLS for requests to its HTTP server.
     #[must_use]
     pub fn tls(mut self, client: TlsClient) -> Self {
         self.tls = Some(client);
@@ -102,7 +102,7 @@ impl OperatorOptions {
     }
 }
 
-/// A running operator. Dropping it kills it.
+/// A running operator. Killed when dropped.
 #[derive(Debug)]
 pub struct Operator {
     process: Process,
@@ -112,19 +112,19 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts it and returns when it says that it is ready.
+    /// Starts the operator and waits until it is ready.
     pub async fn start(options: OperatorOptions) -> Result<Self> {
         let operator = Self::spawn(options)?;
         operator.wait_until_ready(START_LIMIT).await?;
         Ok(operator)
     }
 
-    /// Starts it and does not wait.
+    /// Starts the operator without waiting.
     pub fn spawn(options: OperatorOptions) -> Result<Self> {
         let metrics = ports::reserve().context(|| "find a port for the operator's metrics".into())?;
         let http = reqwest::Client::builder()
-            // A connection for each question: the operator closes those that are idle for some time, and a question
-            // that is sent at that very moment gets no answer.
+            // One connection per request: the operator closes idle connections, and a request sent at that moment would
+            // get no response.
             .pool_max_idle_per_host(0)
             .build()
             .context(|| "make a client for the operator's metrics".into())?;
@@ -132,86 +132,87 @@ impl Operator {
         Ok(Self { process: Process::start(options.spec(metrics))?, metrics, http, tls })
     }
 
-    /// Waits until its `/readyz` says yes. Fails with the end of its log if it ends instead, or takes too long.
+    /// Waits until `/readyz` succeeds. If the operator exits or `limit` passes, the error contains the last lines of
+    /// its log.
     pub async fn wait_until_ready(&self, limit: Duration) -> Result<()> {
-        let ready = async || self.get("/readyz", None, PROBE_LIMIT).await.is_ok_and(|(status, _)| status == 200);
+        let ready = async || self.get("/readyz", None, PROBE_TIMEOUT).await.is_ok_and(|(status, _)| status == 200);
         self.process.wait_until_ready(limit, ready).await
     }
 
-    /// What its `/metrics` says.
+    /// The body of `/metrics`.
     pub async fn metrics(&self) -> Result<String> {
-        match self.get("/metrics", None, ASK_LIMIT).await? {
+        match self.get("/metrics", None, REQUEST_TIMEOUT).await? {
             (200, text) => Ok(text),
-            (status, text) => Err(Error::Unexpected(format!("/metrics answers {status}: {text}"))),
+            (status, text) => Err(Error::Unexpected(format!("/metrics responded with {status}: {text}"))),
         }
     }
 
-    /// What its `/metrics` says to the bearer of this token: status and body.
+    /// Status and body of `/metrics` for a bearer token.
     pub async fn metrics_with_token(&self, token: Option<&str>) -> Result<(u16, String)> {
-        self.get("/metrics", token, ASK_LIMIT).await
+        self.get("/metrics", token, REQUEST_TIMEOUT).await
     }
 
-    /// Asks its HTTP server for a path, as the bearer of a token, and waits this long: status and body.
+    /// Sends a GET request to its HTTP server; returns status and body.
     async fn get(&self, path: &str, token: Option<&str>, limit: Duration) -> Result<(u16, String)> {
         let what = || format!("get {path} of {}", self.process.name());
         if let Some(tls) = &self.tls {
-            let asked = async { tls.connect(self.metrics).await?.get(path, token).await };
-            let asked = tokio::time::timeout(limit, asked).await;
-            return asked.unwrap_or_else(|_| Err(Error::Unexpected(format!("no answer in time: {}", what()))));
+            let request = async { tls.connect(self.metrics).await?.get(path, token).await };
+            let response = tokio::time::timeout(limit, request).await;
+            return response.unwrap_or_else(|_| Err(Error::Unexpected(format!("no response in time: {}", what()))));
         }
         let mut request = self.http.get(format!("http://{}{path}", self.metrics)).timeout(limit);
         if let Some(token) = token {
             request = request.bearer_auth(token);
         }
-        let answer = request.send().await.context(what)?;
-        Ok((answer.status().as_u16(), answer.text().await.context(what)?))
+        let response = request.send().await.context(what)?;
+        Ok((response.status().as_u16(), response.text().await.context(what)?))
     }
 
-    /// Where its HTTP server listens.
+    /// The address of its HTTP server.
     #[must_use]
     pub fn metrics_address(&self) -> SocketAddr {
         self.metrics
     }
 
-    /// All that it has written so far, over all of its restarts.
+    /// Its log, including all restarts.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// The file of its log.
+    /// The log file.
     #[must_use]
     pub fn log_file(&self) -> &Path {
         self.process.log_file()
     }
 
-    /// Its process, to pause it, to resume it, or to wait for its end.
+    /// Its process.
     #[must_use]
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// SIGSTOP: it holds its leases and connections and does nothing.
+    /// Sends SIGSTOP: the process keeps its Lease and connections but does not run.
     pub fn pause(&self) {
         self.process.pause();
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     pub fn resume(&self) {
         self.process.resume();
     }
 
-    /// SIGKILL: it dies where it stands. Start it again with [`restart`](Self::restart).
+    /// Sends SIGKILL and waits for the exit.
     pub async fn kill(&self) -> ExitStatus {
         self.process.kill().await
     }
 
-    /// SIGTERM, as Kubernetes ends a pod; SIGKILL after `grace`.
+    /// Sends SIGTERM, like Kubernetes, and SIGKILL after `grace`.
     pub async fn stop(&self, grace: Duration) -> ExitStatus {
         self.process.stop(grace).await
     }
 
-    /// Starts it again with the same arguments, killing it first if it runs, and returns when it is ready.
+    /// Kills the operator if it runs, starts it with the same arguments, and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.restart().await?;
         self.wait_until_ready(START_LIMIT).await
@@ -223,7 +224,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn is_told_where_to_find_things_and_explains_its_early_end() {
+    async fn operator_gets_its_settings_and_early_exit_shows_the_log() {
         let directory = tempfile::tempdir().unwrap();
         let binary = directory.path().join("fake");
         let script = "#!/bin/sh\necho \"args: $*; endpoint: $AWS_ENDPOINT_URL; kubeconfig: $KUBECONFIG; extra: $EXTRA\"; exit 7\n";
@@ -234,7 +235,7 @@ mod tests {
             .arguments(["--leader-elect", "false"])
             .variable("EXTRA", "yes");
         let error = Operator::start(options).await.unwrap_err().to_string();
-        assert!(error.starts_with("first ended: exit status: 7"), "{error}");
+        assert!(error.starts_with("first exited: exit status: 7"), "{error}");
         assert!(error.contains("args: --leader-elect false --metrics-bind-address 127.0.0.1:"), "{error}");
         assert!(error.contains("endpoint: http://127.0.0.1:4566; kubeconfig: /kube/config; extra: yes"), "{error}");
         assert!(directory.path().join("first.log").is_file());

@@ -1,4 +1,4 @@
-//! Certificate authorities that live no longer than a run.
+//! Certificate authority of a test run.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -8,12 +8,12 @@ use rcgen::{
 
 use crate::{Result, error::Context as _};
 
-/// The address of the `kubernetes` Service, the first of [`SERVICE_RANGE`].
+/// Address of the `kubernetes` Service, the first of [`SERVICE_RANGE`].
 const SERVICE_ADDRESS: &str = "10.0.0.1";
-/// The range of Service addresses.
+/// Range of Service addresses.
 pub(crate) const SERVICE_RANGE: &str = "10.0.0.0/24";
 
-/// The names under which the API server is reached: on loopback, and from inside pods.
+/// Names of the API server on loopback and inside pods.
 const SERVER_NAMES: [&str; 7] = [
     "127.0.0.1",
     "localhost",
@@ -24,7 +24,7 @@ const SERVER_NAMES: [&str; 7] = [
     SERVICE_ADDRESS,
 ];
 
-/// A certificate authority that signs servers and clients.
+/// A certificate authority for server and client certificates.
 pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
@@ -32,16 +32,16 @@ pub struct CertificateAuthority {
 
 /// A certificate and its private key, both PEM.
 pub struct Identity {
-    /// The certificate.
+    /// Certificate.
     pub certificate: String,
-    /// Its private key.
+    /// Private key.
     pub key: String,
 }
 
 impl CertificateAuthority {
-    /// A new one.
+    /// Creates a CA with a new key.
     pub fn new() -> Result<Self> {
-        let mut parameters = named("awsdeploy-test-ca", None);
+        let mut parameters = with_subject("awsdeploy-test-ca", None);
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate()?;
@@ -49,27 +49,27 @@ impl CertificateAuthority {
         Ok(Self { issuer: Issuer::new(parameters, key), certificate })
     }
 
-    /// The authority's own certificate, PEM.
+    /// The CA certificate, PEM.
     #[must_use]
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// For the API server.
+    /// Issues the certificate of the API server.
     pub(crate) fn issue_api_server_certificate(&self) -> Result<Identity> {
         self.issue_server_certificate(SERVER_NAMES)
     }
 
-    /// For a server with these names: host names and addresses.
+    /// Issues a server certificate for host names and addresses.
     pub fn issue_server_certificate<const N: usize>(&self, names: [&str; N]) -> Result<Identity> {
         let mut parameters = CertificateParams::new(names.map(String::from))?;
         parameters.distinguished_name.push(DnType::CommonName, "server");
         self.sign(parameters, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
-    /// For a client that Kubernetes knows as `user`, a member of `group`.
+    /// Issues a client certificate for the Kubernetes user `user` in `group`.
     pub(crate) fn issue_client_certificate(&self, user: &str, group: Option<&str>) -> Result<Identity> {
-        self.sign(named(user, group), ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(with_subject(user, group), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     fn sign(&self, mut parameters: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Identity> {
@@ -81,21 +81,21 @@ impl CertificateAuthority {
     }
 }
 
-/// A new key for the signatures of service account tokens: the private and the public one, both PEM.
+/// Generates a key pair for service account tokens: private and public key, both PEM.
 pub(crate) fn generate_signing_key() -> Result<(String, String)> {
     let key = KeyPair::generate()?;
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
-/// Writes a file that only its owner can read.
+/// Writes a file with mode 0600.
 pub(crate) fn write_private(file: &Path, content: &str) -> Result<()> {
     fs::write(file, content)
         .and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o600)))
         .context(|| format!("write {}", file.display()))
 }
 
-/// The subject as Kubernetes reads it: the common name is the user, the organization a group.
-fn named(user: &str, group: Option<&str>) -> CertificateParams {
+/// Kubernetes maps the common name to the user and the organization to a group.
+fn with_subject(user: &str, group: Option<&str>) -> CertificateParams {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = rcgen::DistinguishedName::new();
     parameters.distinguished_name.push(DnType::CommonName, user);

@@ -1,4 +1,4 @@
-//! Free TCP ports on loopback, for servers that must be told their port.
+//! Reserves free TCP ports on loopback, for servers that need a fixed port.
 
 use std::{
     collections::BTreeMap,
@@ -10,68 +10,69 @@ use std::{
 
 use tokio::{net::TcpListener, time::Instant};
 
-/// Where ports are taken from. Below the range from which Linux takes the ports of outgoing connections (32768 and up):
-/// nothing but another server can take one between our look and the start of the server.
+/// Range of reserved ports. Below the ephemeral ports of Linux (32768 and up), so that no outgoing connection can take
+/// a port between the check and the start of the server.
 const RANGE: std::ops::Range<u16> = 15_000..30_000;
 
-/// How long a connection on loopback may take; only a listener whose queue is full lets one wait.
-const LOOK: Duration = Duration::from_secs(1);
+/// Connect timeout on loopback; only a listener with a full backlog delays a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a starting child process may hold a copy of a listener.
-const COPIES_GONE: Duration = Duration::from_secs(10);
+/// Limit for starting child processes to close inherited copies of a listener.
+const INHERITED_CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Ports handed out by this process. None is given twice, even before its server listens. A UDP socket of the same number
-/// keeps each from other programs of this kind, also while its server is down: a server that comes back finds its port.
-static TAKEN: Mutex<BTreeMap<u16, UdpSocket>> = Mutex::new(BTreeMap::new());
+/// Ports reserved by this process. Each is reserved once, even before its server listens. A UDP socket on the same
+/// number reserves it against other processes of the test kit, also while its server is stopped, so that a server can
+/// be restarted.
+static RESERVED: Mutex<BTreeMap<u16, UdpSocket>> = Mutex::new(BTreeMap::new());
 
-/// A loopback address whose port nobody listens on.
+/// Reserves a loopback address on which no process listens.
 pub fn reserve() -> io::Result<SocketAddr> {
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut reserved = RESERVED.lock().unwrap_or_else(PoisonError::into_inner);
     let size = RANGE.end - RANGE.start;
-    // Processes that start at the same time begin at different places.
+    // Start at a different port in each process, because test processes start concurrently.
     let start = u16::try_from(std::process::id().wrapping_mul(7_919) % u32::from(size)).unwrap_or_default();
     for step in 0..size {
         let port = RANGE.start + (start + step) % size;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if taken.contains_key(&port) {
+        if reserved.contains_key(&port) {
             continue;
         }
-        if let Ok(claim) = UdpSocket::bind(address)
-            && is_quiet(address)
+        if let Ok(reservation) = UdpSocket::bind(address)
+            && is_closed(address)
         {
-            taken.insert(port, claim);
+            reserved.insert(port, reservation);
             return Ok(address);
         }
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port on loopback"))
 }
 
-/// Whether nobody listens there. It is asked by a connection: a listener of ours would outlive the look in every child
-/// process that starts meanwhile, which holds a copy of each descriptor until it runs its program, and the server that the
-/// port is for would find it in use.
-fn is_quiet(address: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&address, LOOK).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+/// Whether no process listens on the address. Checks with a connection instead of binding: every child process that
+/// starts meanwhile would inherit the listener until exec, and the port would be in use when its server starts.
+fn is_closed(address: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)
+        .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Waits until nobody listens where a listener of this process was closed just now, at most as long as [`rebind`]
-/// would: until then connections are taken by the copy that a starting child process holds.
+/// Waits after closing a listener until no process listens on its address, at most as long as [`rebind`]: a starting
+/// child process may hold an inherited copy that still accepts connections.
 pub(crate) async fn wait_until_closed(address: SocketAddr) {
     let begun = Instant::now();
-    while !is_quiet(address) && begun.elapsed() < COPIES_GONE {
+    while !is_closed(address) && begun.elapsed() < INHERITED_CLOSE_LIMIT {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Listens where a listener of this process was closed just now. A child process that was starting at that moment holds a
-/// copy of that one until it runs its program; nothing tells when it does.
+/// Binds an address whose listener this process has just closed. A child process that was starting at that moment holds
+/// an inherited copy until exec, so binding is retried.
 ///
 /// # Errors
-/// What binding says; for an address in use, only after ten seconds.
+/// The error of binding; for an address in use, only after ten seconds.
 pub(crate) async fn rebind(address: SocketAddr) -> io::Result<TcpListener> {
     let begun = Instant::now();
     loop {
         match TcpListener::bind(address).await {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < COPIES_GONE => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < INHERITED_CLOSE_LIMIT => {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             bound => return bound,
@@ -93,21 +94,21 @@ mod tests {
 
     use super::*;
 
-    /// Child processes that start and end without pause until it is dropped.
+    /// Starts child processes continuously until dropped.
     struct Children(Arc<AtomicBool>);
 
     impl Children {
         fn start() -> Self {
-            let over = Arc::new(AtomicBool::new(false));
+            let stop = Arc::new(AtomicBool::new(false));
             for _ in 0..2 {
-                let over = Arc::clone(&over);
+                let stop = Arc::clone(&stop);
                 thread::spawn(move || {
-                    while !over.load(Ordering::Relaxed) {
+                    while !stop.load(Ordering::Relaxed) {
                         Command::new("true").status().expect("a child");
                     }
                 });
             }
-            Self(over)
+            Self(stop)
         }
     }
 
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_free_port_can_be_listened_on_while_children_start() -> io::Result<()> {
+    async fn reserved_port_can_be_bound_while_children_start() -> io::Result<()> {
         let _children = Children::start();
         for _ in 0..200 {
             TcpListener::bind(reserve()?).await?;
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_closed_port_opens_again_while_children_start() -> io::Result<()> {
+    async fn closed_port_can_be_rebound_while_children_start() -> io::Result<()> {
         let _children = Children::start();
         let address = reserve()?;
         let mut listener = TcpListener::bind(address).await?;
@@ -139,14 +140,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_port_is_given_twice_nor_one_in_use() -> io::Result<()> {
+    async fn ports_are_reserved_once_and_never_in_use() -> io::Result<()> {
         let first = reserve()?;
         let listener = TcpListener::bind(first).await?;
         let others: BTreeSet<_> = (0..50).map(|_| reserve()).collect::<Result<_, _>>()?;
         assert_eq!(others.len(), 50);
         assert!(!others.contains(&listener.local_addr()?));
-        assert!(!is_quiet(first), "somebody listens there");
-        assert!(UdpSocket::bind(first).is_err(), "other programs see that it is taken");
+        assert!(!is_closed(first), "a listener is bound");
+        assert!(UdpSocket::bind(first).is_err(), "other processes see the reservation");
         Ok(())
     }
 }

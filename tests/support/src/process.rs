@@ -1,12 +1,12 @@
-//! Child processes that never outlive the run.
+//! Child processes that never outlive the test run.
 //!
-//! Four things end a child: [`Process::stop`], [`Process::kill`], [`Drop`] (so also a panic), and the death of our own
-//! process, however it comes (on Linux: the parent-death signal). Each child is in a process group of its own: Ctrl-C in
-//! a terminal reaches only us, and we end the children in order.
+//! A child is ended by [`Process::stop`], [`Process::kill`], [`Drop`] (also on panic), and by the death of the test
+//! process (on Linux: the parent-death signal). Each child has its own process group, so that Ctrl-C in a terminal
+//! reaches only the test process, which stops its children in order.
 //!
-//! A child has a thread that starts it, waits for it and reaps it. The parent-death signal is bound to the thread that
-//! forked, so it must be one that lives as long as the child; and since only that thread reaps, under a lock that every
-//! signal takes too, no signal can ever hit a stranger that got the same process id.
+//! A dedicated thread starts, waits for and reaps each child. The parent-death signal is bound to the forking thread,
+//! which must therefore live as long as the child. Reaping and signalling share a lock, so that no signal can reach an
+//! unrelated process with a recycled process ID.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -24,13 +24,14 @@ use tokio::{sync::watch, time::timeout};
 
 use crate::{Error, Result, error::Context as _, wait::eventually};
 
-/// What a child keeps of our environment. All else would make tests depend on the machine: AWS profiles, proxies.
-const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "LLVM_PROFILE_FILE"];
+/// Environment variables that children inherit. Others, such as AWS profiles or proxies, would make tests depend on the
+/// machine.
+const INHERITED_VARIABLES: [&str; 5] = ["PATH", "HOME", "TMPDIR", "LANG", "LLVM_PROFILE_FILE"];
 
-/// How many lines of a log an error shows.
+/// Number of log lines in errors.
 const TAIL_LINES: usize = 25;
 
-/// What to run.
+/// Command, environment and log of a child process.
 #[derive(Clone, Debug)]
 pub struct ProcessSpec {
     name: String,
@@ -42,8 +43,7 @@ pub struct ProcessSpec {
 }
 
 impl ProcessSpec {
-    /// The program at `program`, called `name` in errors, with its standard output and error appended to the file
-    /// `log`.
+    /// Runs `program`, called `name` in errors, and appends its standard output and error to `log`.
     pub fn new(name: impl Into<String>, program: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
         Self {
             name: name.into(),
@@ -69,7 +69,7 @@ impl ProcessSpec {
         self
     }
 
-    /// Sets an environment variable. Of our own environment a child sees next to nothing.
+    /// Sets an environment variable. Only `PATH` and a few others are inherited.
     #[must_use]
     pub fn variable(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.variables.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
@@ -82,14 +82,14 @@ impl ProcessSpec {
         variables.into_iter().fold(self, |spec, (name, value)| spec.variable(name, value))
     }
 
-    /// Writes standard output to this file instead of the log, from its beginning.
+    /// Redirects standard output to this file, which is truncated, instead of the log.
     #[must_use]
     pub fn output(mut self, file: impl Into<PathBuf>) -> Self {
         self.output = Some(file.into());
         self
     }
 
-    /// Starts it, tied to the calling thread.
+    /// Starts the process, bound to the calling thread.
     fn spawn(&self) -> Result<Child> {
         let log = OpenOptions::new()
             .append(true)
@@ -104,28 +104,28 @@ impl ProcessSpec {
         command
             .args(&self.arguments)
             .env_clear()
-            .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+            .envs(INHERITED_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output)
             .stderr(log)
             .process_group(0);
-        end_with_this_thread(&mut command);
+        kill_with_current_thread(&mut command);
         command.spawn().context(|| format!("start {} ({})", self.name, self.program.display()))
     }
 }
 
-/// Has the kernel kill the child when the calling thread ends, with its process or before. So call it on the thread that
-/// starts the child and waits for it.
+/// Makes the kernel kill the child when the calling thread ends. Must be called on the thread that starts the child and
+/// waits for it.
 #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only Linux has the signal"))]
 #[allow(unsafe_code)] // pre_exec, see below
-pub(crate) fn end_with_this_thread(command: &mut Command) {
+pub(crate) fn kill_with_current_thread(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
         let parent = rustix::process::getpid();
         let tie = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // Gone before the kernel knew that it matters.
+            // The parent died before the signal was set.
             if rustix::process::getppid() != Some(parent) {
                 return Err(rustix::io::Errno::SRCH.into());
             }
@@ -139,46 +139,46 @@ pub(crate) fn end_with_this_thread(command: &mut Command) {
     }
 }
 
-/// The process id until the child is reaped. A signal is sent under this lock or not at all.
-type Alive = Mutex<Option<Pid>>;
+/// Process ID until the child is reaped. Signals are sent only under this lock.
+type UnreapedPid = Mutex<Option<Pid>>;
 
-/// A running child, or one that has ended. Dropping it kills it and waits until it is gone.
+/// A running or exited child. Dropping it kills the child and waits for the exit.
 #[derive(Debug)]
 pub struct Process {
     spec: ProcessSpec,
     id: u32,
-    alive: Arc<Alive>,
+    unreaped: Arc<UnreapedPid>,
     status: watch::Receiver<Option<ExitStatus>>,
     waiter: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts it and returns as soon as the program is loaded.
+    /// Starts the process and returns after exec.
     pub fn start(spec: ProcessSpec) -> Result<Self> {
         let (status_sender, status) = watch::channel(None);
         let (started_sender, started) = mpsc::sync_channel(1);
-        let alive = Arc::new(Alive::new(None));
+        let unreaped = Arc::new(UnreapedPid::new(None));
 
         let thread = std::thread::Builder::new().name(format!("wait:{}", spec.name));
         let body = {
-            let (spec, alive) = (spec.clone(), Arc::clone(&alive));
+            let (spec, unreaped) = (spec.clone(), Arc::clone(&unreaped));
             move || match spec.spawn() {
                 Err(error) => drop(started_sender.send(Err(error))),
                 Ok(child) => {
-                    *alive.lock().unwrap_or_else(PoisonError::into_inner) = pid(&child);
+                    *unreaped.lock().unwrap_or_else(PoisonError::into_inner) = pid(&child);
                     let _ = started_sender.send(Ok(child.id()));
-                    status_sender.send_replace(Some(reap(child, &alive)));
+                    status_sender.send_replace(Some(reap(child, &unreaped)));
                 }
             }
         };
         let waiter = thread.spawn(body).context(|| format!("start a thread for {}", spec.name))?;
         let id =
-            started.recv().map_err(|_| Error::Unexpected(format!("the thread of {} died", spec.name))).flatten()?;
-        Ok(Self { spec, id, alive, status, waiter: Some(waiter) })
+            started.recv().map_err(|_| Error::Unexpected(format!("the thread of {} panicked", spec.name))).flatten()?;
+        Ok(Self { spec, id, unreaped, status, waiter: Some(waiter) })
     }
 
-    /// Runs it to its end, at most for `limit`, and returns its standard output if it succeeds ([`ProcessSpec::output`] must
-    /// be set, otherwise it is in the log).
+    /// Runs the process to completion within `limit` and returns its standard output, if [`ProcessSpec::output`] is
+    /// set.
     pub async fn run(spec: ProcessSpec, limit: Duration) -> Result<String> {
         let process = Self::start(spec)?;
         let Ok(status) = timeout(limit, process.wait()).await else {
@@ -189,7 +189,7 @@ impl Process {
             });
         };
         if !status.success() {
-            return Err(process.ended(status));
+            return Err(process.exited(status));
         }
         match &process.spec.output {
             None => Ok(String::new()),
@@ -197,45 +197,46 @@ impl Process {
         }
     }
 
-    /// Its name in errors.
+    /// The name in errors.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.spec.name
     }
 
-    /// Its process id.
+    /// The process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.id
     }
 
-    /// The file that its output goes to.
+    /// The log file.
     #[must_use]
     pub fn log_file(&self) -> &Path {
         &self.spec.log
     }
 
-    /// All that it has written so far, over all of its restarts.
+    /// The log, including all restarts.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.spec.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
-    /// How it ended; `None` while it runs.
+    /// The exit status; `None` while running.
     #[must_use]
     pub fn exit_status(&self) -> Option<ExitStatus> {
         *self.status.borrow()
     }
 
-    /// Waits for its end, however long that takes.
+    /// Waits for the exit without a limit.
     pub async fn wait(&self) -> ExitStatus {
         let mut status = self.status.clone();
         let ended = status.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        // The sender goes only after it has sent.
+        // The sender is dropped only after it has sent the status.
         ended.unwrap_or_default()
     }
 
-    /// Asks `probe` until it says yes, at most for `limit`. Fails at once, with the end of the log, if the process ends.
+    /// Polls `probe` until it returns true, at most for `limit`. If the process exits, fails immediately with the last
+    /// lines of its log.
     pub async fn wait_until_ready<F, Fut>(&self, limit: Duration, mut probe: F) -> Result<()>
     where
         F: FnMut() -> Fut,
@@ -248,7 +249,7 @@ impl Process {
         });
         tokio::select! {
             biased;
-            status = self.wait() => Err(self.ended(status)),
+            status = self.wait() => Err(self.exited(status)),
             ready = ready => match ready {
                 Err(Error::TimedOut { what, limit, .. }) => Err(Error::TimedOut { what, limit, tail: self.tail_for_error() }),
                 other => other,
@@ -256,25 +257,23 @@ impl Process {
         }
     }
 
-    /// Stops it in its tracks (SIGSTOP): it keeps its sockets and memory and does nothing, like a paused virtual machine
-    /// or a long garbage collection.
+    /// Sends SIGSTOP: the process keeps its sockets and memory but does not run, like a paused virtual machine.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
     }
 
-    /// Lets it go on (SIGCONT) after [`pause`](Self::pause).
+    /// Sends SIGCONT, after [`pause`](Self::pause).
     pub fn resume(&self) {
         self.signal(Signal::CONT);
     }
 
-    /// Ends it like a crash of the machine (SIGKILL) and waits until it is gone.
+    /// Sends SIGKILL and waits for the exit.
     pub async fn kill(&self) -> ExitStatus {
         self.signal(Signal::KILL);
         self.wait().await
     }
 
-    /// Ends it as Kubernetes would: SIGTERM, and SIGKILL to one that has not ended after `grace`. A paused process is
-    /// resumed to receive it.
+    /// Sends SIGTERM, and SIGKILL after `grace`, like Kubernetes. Resumes a paused process, so that it handles SIGTERM.
     pub async fn stop(&self, grace: Duration) -> ExitStatus {
         self.signal(Signal::TERM);
         self.signal(Signal::CONT);
@@ -284,27 +283,27 @@ impl Process {
         }
     }
 
-    /// Starts it anew with the same arguments and the same log. What still runs is killed first.
+    /// Kills the process if it runs and starts it with the same arguments and log.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await;
         *self = Self::start(self.spec.clone())?;
         Ok(())
     }
 
-    /// Sends a signal, if the process has not ended.
+    /// Sends a signal unless the process has exited.
     fn signal(&self, signal: Signal) {
-        if let Some(pid) = *self.alive.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The only possible failure is "no such process", which the lock excludes.
+        if let Some(pid) = *self.unreaped.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The only possible error is "no such process", which the lock prevents.
             let _ = kill_process(pid, signal);
         }
     }
 
-    fn ended(&self, status: ExitStatus) -> Error {
+    fn exited(&self, status: ExitStatus) -> Error {
         Error::ProcessEnded { name: self.spec.name.clone(), status, log: self.spec.log.clone(), tail: self.tail() }
     }
 
     fn tail_for_error(&self) -> String {
-        format!("; its log {} ends:\n{}", self.spec.log.display(), self.tail())
+        format!("; last lines of its log {}:\n{}", self.spec.log.display(), self.tail())
     }
 
     fn tail(&self) -> String {
@@ -327,17 +326,17 @@ fn pid(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Waits for the end of the child, then takes its process id out of circulation before the system may give it away.
-fn reap(mut child: Child, alive: &Alive) -> ExitStatus {
+/// Waits for the exit of the child and clears its process ID before the kernel can reuse it.
+fn reap(mut child: Child, unreaped: &UnreapedPid) -> ExitStatus {
     if let Some(pid) = pid(&child) {
-        // Leaves the dead child unreaped, so that its id is still its own.
+        // NOWAIT leaves the child unreaped, so that its process ID is not reused yet.
         while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
         {
         }
     }
-    let mut alive = alive.lock().unwrap_or_else(PoisonError::into_inner);
-    *alive = None;
-    // It cannot fail: the child is ours and was not waited for.
+    let mut unreaped = unreaped.lock().unwrap_or_else(PoisonError::into_inner);
+    *unreaped = None;
+    // Cannot fail: this is our child, and it was not reaped.
     child.wait().unwrap_or_default()
 }
 
@@ -358,7 +357,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_process_is_gone() -> Result<()> {
+    async fn dropped_process_is_killed() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
         let process = Process::start(shell(directory.path(), "trap '' TERM; while :; do sleep 60; done"))?;
         let id = process.id();
@@ -369,24 +368,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stop_lets_it_finish_and_kills_it_only_after_the_grace_period() -> Result<()> {
+    async fn stop_sends_sigkill_only_after_the_grace_period() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
-        let polite = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done";
-        let process = Process::start(shell(directory.path(), polite))?;
+        let graceful = "trap 'echo bye; exit 3' TERM; echo up; while :; do sleep 0.01; done";
+        let process = Process::start(shell(directory.path(), graceful))?;
         process.wait_until_ready(LIMIT, async || process.log().contains("up")).await?;
         process.pause();
         assert_eq!(process.stop(LIMIT).await.code(), Some(3));
         assert_eq!(process.log(), "up\nbye\n");
 
-        let stubborn = "trap '' TERM; echo deaf; while :; do sleep 0.01; done";
-        let process = Process::start(shell(directory.path(), stubborn))?;
-        process.wait_until_ready(LIMIT, async || process.log().contains("deaf")).await?;
+        let unresponsive = "trap '' TERM; echo started; while :; do sleep 0.01; done";
+        let process = Process::start(shell(directory.path(), unresponsive))?;
+        process.wait_until_ready(LIMIT, async || process.log().contains("started")).await?;
         assert_eq!(process.stop(Duration::from_millis(50)).await.code(), None);
         Ok(())
     }
 
     #[tokio::test]
-    async fn a_process_that_dies_while_awaited_explains_itself() -> Result<()> {
+    async fn exit_while_waiting_returns_the_log() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
         let process = Process::start(shell(directory.path(), "echo no such flag >&2; exit 2"))?;
         let error = process.wait_until_ready(LIMIT, async || false).await.unwrap_err().to_string();
@@ -395,7 +394,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_restart_is_a_new_process_with_the_same_log() -> Result<()> {
+    async fn restarted_process_appends_to_the_same_log() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
         let mut process = Process::start(shell(directory.path(), "echo here; exec sleep 60"))?;
         process.wait_until_ready(LIMIT, async || process.log() == "here\n").await?;
@@ -407,7 +406,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_sees_none_of_our_environment() -> Result<()> {
+    async fn child_does_not_inherit_the_environment() -> Result<()> {
         let directory = tempfile::tempdir().context(String::new)?;
         let spec = shell(directory.path(), "env").variable("GIVEN", "yes").output(directory.path().join("out"));
         let seen = Process::run(spec, LIMIT).await?;
@@ -417,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn missing_program_is_named_in_the_error() {
         let error = Process::start(ProcessSpec::new("ghost", "/nonexistent/ghost", "/dev/null")).unwrap_err();
         assert_eq!(error.to_string(), "failed to start ghost (/nonexistent/ghost)");
     }

@@ -1,4 +1,4 @@
-//! All that a test against a real cluster needs, started at once.
+//! The shared environment of tests against a real cluster.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,9 +16,9 @@ use crate::{
     tools::Tools,
 };
 
-/// A control plane, and the emulator behind every AWS.
+/// A control plane and the AWS emulator.
 pub struct Rig {
-    // In this order they are dropped, so stopped.
+    // Dropped, and so stopped, in this order.
     control_plane: ControlPlane,
     emulator: Emulator,
     tools: Tools,
@@ -26,12 +26,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts everything in a new directory that goes with the run.
+    /// Starts both in a temporary directory.
     pub async fn start() -> Result<Self> {
         Self::start_in(RunDir::create()?).await
     }
 
-    /// Starts everything in this directory.
+    /// Starts both in `directory`.
     pub async fn start_in(directory: RunDir) -> Result<Self> {
         let tools = Tools::locate().await?;
         let (control_plane, emulator) = tokio::try_join!(
@@ -41,7 +41,7 @@ impl Rig {
         Ok(Self { control_plane, emulator, tools, directory })
     }
 
-    /// The cluster.
+    /// The control plane.
     #[must_use]
     pub fn control_plane(&self) -> &ControlPlane {
         &self.control_plane
@@ -53,21 +53,21 @@ impl Rig {
         &self.emulator
     }
 
-    /// Starts an AWS in front of the emulator, with this account. Each test starts its own, most with
-    /// [`Account::unique`]: what one breaks, others do not see.
+    /// Starts a strict AWS proxy with `account` in front of the emulator. Each test has its own proxy, most with
+    /// [`Account::unique`], so that faults of one test do not affect others.
     pub async fn strict_aws(&self, account: Arc<Account>) -> Result<StrictAws> {
-        // A port that no outgoing connection can take while AWS is away.
-        let listen = ports::reserve().context(|| "find a port for AWS".into())?;
-        StrictAws::start_on(listen, self.emulator.address(), account).await.context(|| "start the strict AWS".into())
+        // A reserved port, which no outgoing connection can take while the proxy is stopped.
+        let listen = ports::reserve().context(|| "find a port for the AWS proxy".into())?;
+        StrictAws::start_on(listen, self.emulator.address(), account).await.context(|| "start the AWS proxy".into())
     }
 
-    /// The programs of Kubernetes, etcd, helm and AWS.
+    /// The binaries of Kubernetes, etcd, helm and AWS.
     #[must_use]
     pub fn tools(&self) -> &Tools {
         &self.tools
     }
 
-    /// The directory of the run: logs, kubeconfigs.
+    /// The directory of the run, with logs and kubeconfigs.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -79,7 +79,7 @@ impl Rig {
         self.directory().join(name)
     }
 
-    /// Ends everything.
+    /// Stops both.
     pub async fn stop(self) {
         tokio::join!(self.control_plane.stop(), self.emulator.stop());
     }

@@ -1,8 +1,8 @@
-//! A Secret as a pod sees it: a directory of files that a kubelet keeps up to date.
+//! A mounted Secret: a directory of files that is updated like a volume of the kubelet.
 //!
-//! A kubelet never changes a file in place. It writes a new directory named after the time, turns the link `..data`
-//! to it in one rename, and removes the old directory; `credentials` is a link to `..data/credentials`. A reader that
-//! opens one file gets all of the old or all of the new content. [`AtomicDirectory`] does the same.
+//! The kubelet never changes a file in place. It writes a new directory named after the time, replaces the symlink
+//! `..data` with an atomic rename, and removes the old directory; `credentials` is a symlink to `..data/credentials`. A
+//! reader that opens a file gets either the old or the new content. [`AtomicDirectory`] does the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,15 +22,15 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{Error, Result, error::Context as _};
 
-/// The link to the current version.
+/// Symlink to the current version.
 const DATA: &str = "..data";
-/// The link that is about to become [`DATA`].
+/// Symlink that will replace [`DATA`].
 const NEW_DATA: &str = "..data_tmp";
 
-/// The files of a volume, by name.
+/// Files of a volume by name.
 pub type VolumeFiles = BTreeMap<String, Vec<u8>>;
 
-/// A directory whose files change all at once or not at all.
+/// A directory whose files are replaced atomically.
 #[derive(Debug)]
 pub struct AtomicDirectory {
     path: PathBuf,
@@ -38,14 +38,14 @@ pub struct AtomicDirectory {
 }
 
 impl AtomicDirectory {
-    /// Takes over `path`, created if missing. What is in it stays until the first [`write`](Self::write).
+    /// Uses `path`, which is created if missing. Existing content is kept until the first [`write`](Self::write).
     pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         fs::create_dir_all(&path)?;
         Ok(Self { path, versions: 0 })
     }
 
-    /// Makes `files` the content of the directory. Returns whether that changed anything.
+    /// Replaces the content with `files`. Returns whether it changed.
     pub fn write(&mut self, files: &VolumeFiles) -> io::Result<bool> {
         let old = self.current()?;
         if let Some(old) = &old
@@ -55,9 +55,9 @@ impl AtomicDirectory {
         }
 
         let new = self.write_version(files)?;
-        // The switch. All before it is invisible, all after it is tidying up.
+        // This rename is the atomic switch.
         let next = self.path.join(NEW_DATA);
-        remove_if_there(fs::remove_file(&next))?;
+        ignore_not_found(fs::remove_file(&next))?;
         symlink(&new, &next)?;
         fs::rename(&next, self.path.join(DATA))?;
 
@@ -77,7 +77,7 @@ impl AtomicDirectory {
         }
     }
 
-    /// A new directory with these files, still unused. Its name is relative, as the link needs it.
+    /// Writes a new version directory and returns its name, relative for the symlink.
     fn write_version(&mut self, files: &VolumeFiles) -> io::Result<String> {
         loop {
             self.versions += 1;
@@ -96,13 +96,13 @@ impl AtomicDirectory {
         }
     }
 
-    /// One link per file, `name` to `..data/name`; none for a file that is no more.
+    /// Creates a symlink `name` to `..data/name` per file and removes those of removed files.
     fn link_names(&self, files: &VolumeFiles) -> io::Result<()> {
         let mut missing: BTreeSet<&str> = files.keys().map(String::as_str).collect();
         for entry in fs::read_dir(&self.path)? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
-            // Keys of a Secret never begin like this; the names of the volume's own entries do.
+            // Internal entries start with `..`, which Secret keys cannot.
             if !name.starts_with("..") && !missing.remove(name.as_ref()) {
                 fs::remove_file(self.path.join(name.as_ref()))?;
             }
@@ -123,14 +123,14 @@ fn read_files(directory: &Path) -> io::Result<VolumeFiles> {
         .collect()
 }
 
-fn remove_if_there(removed: io::Result<()>) -> io::Result<()> {
+fn ignore_not_found(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-/// A mounted Secret. Dropping it stops the updates and leaves the files, as a stopped kubelet does.
+/// A mounted Secret. Dropping it stops the updates and keeps the files, like a stopped kubelet.
 #[derive(Debug)]
 pub struct SecretMount {
     directory: PathBuf,
@@ -139,8 +139,8 @@ pub struct SecretMount {
 }
 
 impl SecretMount {
-    /// Mounts the Secret `name` in `namespace` at `directory` and keeps the files as they are in the cluster. As in a
-    /// pod: until the Secret exists the directory is empty, and after its deletion the last files stay.
+    /// Mounts the Secret `name` in `namespace` at `directory` and updates the files from a watch. As in a pod, the
+    /// directory is empty until the Secret exists, and the last files are kept after its deletion.
     pub fn start(client: Client, namespace: &str, name: &str, directory: impl Into<PathBuf>) -> Result<Self> {
         let directory = directory.into();
         let mut volume =
@@ -148,14 +148,14 @@ impl SecretMount {
         let (sender, versions) = watch::channel(0);
         let secrets: Api<Secret> = Api::namespaced(client, namespace);
         let updates = watch_object(secrets, name).default_backoff();
-        let place = directory.clone();
+        let path = directory.clone();
         let task = tokio::spawn(async move {
             pin_mut!(updates);
             while let Some(update) = updates.next().await {
-                // Errors of the watch are for its back-off; the files stay as they are meanwhile.
+                // The watch backs off after errors; the files are kept.
                 let Ok(Some(secret)) = update else { continue };
                 let files = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
-                if volume.write(&files).context(|| format!("write the mount {}", place.display()))? {
+                if volume.write(&files).context(|| format!("write the mount {}", path.display()))? {
                     sender.send_modify(|versions| *versions += 1);
                 }
             }
@@ -164,24 +164,24 @@ impl SecretMount {
         Ok(Self { directory, versions, task })
     }
 
-    /// Where the files are.
+    /// The directory of the files.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// How many versions of the files there have been. Await a change of it to await an update of the files.
+    /// Number of versions written so far, as a channel to wait for updates.
     #[must_use]
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.versions.clone()
     }
 
-    /// Waits for as long as the files are kept up to date; returns the failure that ended it.
+    /// Waits until updates stop and returns the error.
     pub async fn wait_for_failure(&mut self) -> Error {
         match (&mut self.task).await {
             Ok(Err(error)) => error,
             Ok(Ok(())) => Error::Unexpected(format!("the watch of {} ended", self.directory.display())),
-            Err(error) => Error::Unexpected(format!("the mount of {} died: {error}", self.directory.display())),
+            Err(error) => Error::Unexpected(format!("the mount of {} panicked: {error}", self.directory.display())),
         }
     }
 }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_follow_the_keys_and_only_one_version_stays() -> io::Result<()> {
+    fn names_match_the_keys_and_old_versions_are_removed() -> io::Result<()> {
         let directory = tempfile::tempdir()?;
         let mut volume = AtomicDirectory::new(directory.path().join("mount"))?;
         assert!(volume.write(&files(&[("a", "1"), ("b", "2")]))?);
@@ -221,10 +221,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_taken_over_from_before_goes_on() -> io::Result<()> {
+    fn interrupted_update_is_completed_by_the_next_write() -> io::Result<()> {
         let directory = tempfile::tempdir()?;
         AtomicDirectory::new(directory.path())?.write(&files(&[("a", "1")]))?;
-        // A kubelet that died between the two steps of the switch.
+        // A kubelet that died between creating the symlink and the rename.
         symlink("..gone", directory.path().join(NEW_DATA))?;
         let mut volume = AtomicDirectory::new(directory.path())?;
         assert!(volume.write(&files(&[("a", "2")]))?);
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_whole_versions_only_while_files_change() -> io::Result<()> {
+    fn readers_see_only_complete_versions() -> io::Result<()> {
         const VERSIONS: usize = 300;
         let directory = tempfile::tempdir()?;
         let mut volume = AtomicDirectory::new(directory.path())?;
@@ -248,7 +248,7 @@ mod tests {
                     let text = fs::read_to_string(directory.path().join("credentials"));
                     match text {
                         Ok(text) => assert_eq!(text, text[..8].repeat(4096)),
-                        // Resolved `..data` just before it was turned and the old version removed. With a kubelet too.
+                        // The old version was removed after `..data` was resolved. This can happen with a kubelet too.
                         Err(error) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
                     }
                     reads += 1;

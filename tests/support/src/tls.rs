@@ -1,4 +1,4 @@
-//! HTTPS on loopback: a client that sees what certificate it is shown, and a server with a certificate of the run.
+//! HTTPS on loopback: a client that exposes the server certificate, and a TLS listener.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, server::TlsStream};
 
 use crate::{Result, error::Context as _, pki::Identity};
 
-/// Trusts one authority and expects one name.
+/// A client that trusts one CA and verifies one server name.
 #[derive(Clone)]
 pub struct TlsClient {
     connector: TlsConnector,
@@ -27,7 +27,7 @@ impl std::fmt::Debug for TlsClient {
     }
 }
 
-/// A connection that stands, for any number of questions.
+/// A persistent connection for any number of requests.
 pub struct TlsConnection {
     sender: http1::SendRequest<Empty<Bytes>>,
     name: ServerName<'static>,
@@ -35,9 +35,9 @@ pub struct TlsConnection {
 }
 
 impl TlsClient {
-    /// Trusts the authority with this certificate (PEM) and expects the server to prove this name.
+    /// Trusts the CA certificate `authority` (PEM) and verifies the server name `name`.
     pub fn new(authority: &str, name: &str) -> Result<Self> {
-        let what = || "trust an authority".to_owned();
+        let what = || "configure the CA".to_owned();
         let mut roots = RootCertStore::empty();
         let authority = CertificateDer::from_pem_slice(authority.as_bytes()).map_err(io::Error::other).context(what)?;
         roots.add(authority).map_err(io::Error::other).context(what)?;
@@ -52,13 +52,13 @@ impl TlsClient {
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), name })
     }
 
-    /// Connects, and fails unless the server proves its name.
+    /// Connects and verifies the server certificate.
     pub async fn connect(&self, address: SocketAddr) -> Result<TlsConnection> {
-        let what = || format!("connect to {address} by TLS");
+        let what = || format!("connect to {address} over TLS");
         let tcp = TcpStream::connect(address).await.context(what)?;
         let stream = self.connector.connect(self.name.clone(), tcp).await.context(what)?;
-        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let certificate = shown.map(|certificate| certificate.to_vec()).unwrap_or_default();
+        let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let certificate = peer.map(|certificate| certificate.to_vec()).unwrap_or_default();
         let (sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other).context(what)?;
         tokio::spawn(connection);
@@ -67,37 +67,37 @@ impl TlsClient {
 }
 
 impl TlsConnection {
-    /// The certificate that the server has shown, DER.
+    /// The server certificate, DER.
     #[must_use]
     pub fn certificate(&self) -> &[u8] {
         &self.certificate
     }
 
-    /// Asks for a path, as the bearer of a token: status and body.
+    /// Sends a GET request with an optional bearer token; returns status and body.
     pub async fn get(&mut self, path: &str, token: Option<&str>) -> Result<(u16, String)> {
-        let what = || format!("get {path} by TLS");
+        let what = || format!("get {path} over TLS");
         let mut request = Request::get(path).header(header::HOST, self.name.to_str().as_ref());
         if let Some(token) = token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Empty::new()).map_err(io::Error::other).context(what)?;
-        let answer = self.sender.send_request(request).await.map_err(io::Error::other).context(what)?;
-        let status = answer.status().as_u16();
-        let body = answer.into_body().collect().await.map_err(io::Error::other).context(what)?.to_bytes();
+        let response = self.sender.send_request(request).await.map_err(io::Error::other).context(what)?;
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.map_err(io::Error::other).context(what)?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 }
 
-/// A listener of connections that have a certificate shown; those that do not like it are forgotten.
+/// A TLS listener that drops failed handshakes.
 pub(crate) struct TlsServer {
     listener: TcpListener,
     acceptor: TlsAcceptor,
 }
 
 impl TlsServer {
-    /// Shows this certificate on a listener.
+    /// Serves `identity` on `listener`.
     pub(crate) fn new(listener: TcpListener, identity: &Identity) -> Result<Self> {
-        let what = || "show a certificate".to_owned();
+        let what = || "configure the server certificate".to_owned();
         let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes());
         let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes());
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -122,7 +122,7 @@ impl axum::serve::Listener for TlsServer {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
-            // One after the other: the only guest is the operator.
+            // Handshakes are sequential, because the operator is the only client.
             if let Ok((stream, address)) = self.listener.accept().await
                 && let Ok(stream) = self.acceptor.accept(stream).await
             {

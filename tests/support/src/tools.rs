@@ -1,37 +1,37 @@
-//! Where the programs are that the rig runs.
+//! Locates the binaries of the test kit.
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::{Error, Result, error::Context as _, process::end_with_this_thread};
+use crate::{Error, Result, error::Context as _, process::kill_with_current_thread};
 
-/// A directory to take the binaries from instead of asking `tests/cluster/build`: one that it printed, or one that
-/// holds kube-apiserver, kube-controller-manager, etcd, kubectl, helm, aws and `moto_server` itself.
+/// Directory of the binaries, instead of running `tests/cluster/build`: one that it printed, or one that contains
+/// kube-apiserver, kube-controller-manager, etcd, kubectl, helm, aws and `moto_server`.
 pub const DIRECTORY_VARIABLE: &str = "AWSDEPLOY_TEST_BIN";
 
 /// The root of the repository.
 #[must_use]
 pub fn repository() -> &'static Path {
-    // tests/support is two levels below.
+    // tests/support is two levels below the root.
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap_or(here)
 }
 
-/// The programs of Kubernetes, etcd, helm and AWS, in one directory.
+/// The binaries of Kubernetes, etcd, helm and AWS.
 #[derive(Clone, Debug)]
 pub struct Tools {
     directory: PathBuf,
 }
 
 impl Tools {
-    /// Finds them, and builds what is missing: the first time that takes minutes, later no time. Progress goes to
-    /// standard error.
+    /// Finds the binaries and builds missing ones, which takes minutes the first time. Progress is written to standard
+    /// error.
     pub async fn locate() -> Result<Self> {
         tokio::task::spawn_blocking(Self::locate_blocking)
             .await
-            .map_err(|error| Error::Tools(format!("the search for them died: {error}")))?
+            .map_err(|error| Error::Tools(format!("the search panicked: {error}")))?
     }
 
     fn locate_blocking() -> Result<Self> {
@@ -45,10 +45,10 @@ impl Tools {
         let script = repository().join("tests/cluster/build");
         let mut command = Command::new(&script);
         command.stdin(Stdio::null()).stderr(Stdio::inherit());
-        end_with_this_thread(&mut command);
+        kill_with_current_thread(&mut command);
         let output = command.output().context(|| format!("run {}", script.display()))?;
         if !output.status.success() {
-            return Err(Error::Tools(format!("{}: {}; it says why above", script.display(), output.status)));
+            return Err(Error::Tools(format!("{}: {}; see its output above", script.display(), output.status)));
         }
         let printed = String::from_utf8_lossy(&output.stdout);
         let directory = printed.trim();
@@ -58,10 +58,10 @@ impl Tools {
         Ok(Self::in_directory(Path::new(directory)))
     }
 
-    /// A directory of the build script has `bin` inside; any other holds the programs itself.
+    /// A directory of the build script has a folder `bin`; any other contains the binaries itself.
     fn in_directory(directory: &Path) -> Self {
-        let is_set = directory.join("env").is_file();
-        Self { directory: if is_set { directory.join("bin") } else { directory.to_owned() } }
+        let is_built = directory.join("env").is_file();
+        Self { directory: if is_built { directory.join("bin") } else { directory.to_owned() } }
     }
 
     /// The path of one of kube-apiserver, kube-controller-manager, etcd, kubectl, helm, aws, `moto_server`.
@@ -70,7 +70,7 @@ impl Tools {
         self.directory.join(name)
     }
 
-    /// The directory of the programs, to be put in front of `PATH`.
+    /// The directory of the binaries, for `PATH`.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_of_the_build_script_is_told_from_a_plain_one() -> std::io::Result<()> {
+    fn build_directory_has_its_binaries_in_bin() -> std::io::Result<()> {
         let directory = tempfile::tempdir()?;
         let plain = Tools::in_directory(directory.path());
         assert_eq!(plain.program("etcd"), directory.path().join("etcd"));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_is_where_its_lock_file_is() {
+    fn repository_contains_the_lock_file() {
         assert!(repository().join("Cargo.lock").is_file());
     }
 }

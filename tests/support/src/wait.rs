@@ -18,16 +18,16 @@ where
     Fut: Future<Output = Option<T>>,
 {
     let deadline = Instant::now() + limit;
-    let asking = async {
+    let polling = async {
         loop {
             let next = Instant::now() + INTERVAL;
-            if let Some(answer) = probe().await {
-                return answer;
+            if let Some(value) = probe().await {
+                return value;
             }
             sleep_until(next).await;
         }
     };
-    timeout_at(deadline, asking).await.map_err(|_| Error::TimedOut { what: what.into(), limit, tail: String::new() })
+    timeout_at(deadline, polling).await.map_err(|_| Error::TimedOut { what: what.into(), limit, tail: String::new() })
 }
 
 #[cfg(test)]
@@ -35,17 +35,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn answers_at_once_when_it_is_so_already() {
+    async fn first_success_returns_without_delay() {
         let before = Instant::now();
         assert_eq!(eventually("it", Duration::from_secs(1), async || Some(7)).await.ok(), Some(7));
         assert_eq!(before.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gives_up_at_the_deadline_even_if_the_probe_hangs() {
+    async fn hanging_probe_times_out_at_the_deadline() {
         let before = Instant::now();
-        let error = eventually::<(), _, _>("godot", Duration::from_secs(3), std::future::pending).await.unwrap_err();
-        assert_eq!(error.to_string(), "waited 3s for godot");
+        let error =
+            eventually::<(), _, _>("a condition", Duration::from_secs(3), std::future::pending).await.unwrap_err();
+        assert_eq!(error.to_string(), "waited 3s for a condition");
         assert_eq!(before.elapsed(), Duration::from_secs(3));
     }
 }

@@ -1,4 +1,4 @@
-//! The rig against the real thing: a control plane that comes up, works, and leaves nothing behind.
+//! Tests of the test kit with a real control plane: it starts, works, and leaves no process or file behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 
@@ -32,9 +32,9 @@ use serde_json::json;
 
 const LIMIT: Duration = Duration::from_mins(2);
 
-/// One control plane for all of it: the start is what takes time.
+/// One control plane for all checks, because starting it takes time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_control_plane_works_and_leaves_nothing() {
+async fn control_plane_works_and_is_removed_completely() {
     let rig = Rig::start().await.unwrap();
     let client = rig.control_plane().client();
     let directory = rig.directory().to_owned();
@@ -43,15 +43,15 @@ async fn a_control_plane_works_and_leaves_nothing() {
 
     service_account_tokens_work(&rig).await;
     owned_objects_are_collected(&rig).await;
-    a_mount_follows_its_secret(&rig).await;
-    a_chart_is_rendered_and_installed(&rig).await;
+    mount_is_updated_with_its_secret(&rig).await;
+    chart_is_rendered_and_installed(&rig).await;
     writes_are_audited(&rig);
-    aws_answers_its_administrator(&rig).await;
+    aws_accepts_the_administrator(&rig).await;
 
     rig.stop().await;
     assert!(!directory.exists());
     for id in processes {
-        assert!(!runs(id), "process {id} is still there");
+        assert!(!runs(id), "process {id} is still running");
     }
     drop(client);
 }
@@ -84,11 +84,11 @@ async fn owned_objects_are_collected(rig: &Rig) {
     dependent.metadata.owner_references = Some(vec![owner.owner_ref(&()).unwrap()]);
     maps.create(&PostParams::default(), &dependent).await.unwrap();
     maps.delete("owner", &DeleteParams::background()).await.unwrap();
-    let gone = async || maps.get_opt("dependent").await.unwrap().is_none().then_some(());
-    eventually("the dependent ConfigMap to be collected", LIMIT, gone).await.unwrap();
+    let deleted = async || maps.get_opt("dependent").await.unwrap().is_none().then_some(());
+    eventually("the dependent ConfigMap to be collected", LIMIT, deleted).await.unwrap();
 }
 
-async fn a_mount_follows_its_secret(rig: &Rig) {
+async fn mount_is_updated_with_its_secret(rig: &Rig) {
     let directory = rig.file("mount");
     let mounted = SecretMount::start(rig.control_plane().client(), "default", "mounted", &directory).unwrap();
     let mut versions = mounted.versions();
@@ -107,7 +107,7 @@ async fn a_mount_follows_its_secret(rig: &Rig) {
     }
 }
 
-async fn a_chart_is_rendered_and_installed(rig: &Rig) {
+async fn chart_is_rendered_and_installed(rig: &Rig) {
     let source = rig.file("chart");
     fs::create_dir_all(source.join("templates")).unwrap();
     fs::write(source.join("Chart.yaml"), "apiVersion: v2\nname: sample\nversion: 1.2.3\n").unwrap();
@@ -132,8 +132,8 @@ async fn a_chart_is_rendered_and_installed(rig: &Rig) {
 
     let namespaces: Api<Namespace> = Api::all(rig.control_plane().client());
     namespaces.delete("charted", &DeleteParams::default()).await.unwrap();
-    let gone = async || namespaces.get_opt("charted").await.unwrap().is_none().then_some(());
-    eventually("the namespace to be gone", LIMIT, gone).await.unwrap();
+    let deleted = async || namespaces.get_opt("charted").await.unwrap().is_none().then_some(());
+    eventually("the namespace to be deleted", LIMIT, deleted).await.unwrap();
 }
 
 fn writes_are_audited(rig: &Rig) {
@@ -143,7 +143,7 @@ fn writes_are_audited(rig: &Rig) {
     assert!(!log.contains("second"), "a Secret's value is in the audit log");
 }
 
-async fn aws_answers_its_administrator(rig: &Rig) {
+async fn aws_accepts_the_administrator(rig: &Rig) {
     let aws = rig.strict_aws(Account::unique()).await.unwrap();
     let spec = ProcessSpec::new("aws", rig.tools().program("aws"), rig.file("aws.log"))
         .arguments(["sts", "get-caller-identity", "--query", "Account", "--output", "text"])
@@ -153,7 +153,7 @@ async fn aws_answers_its_administrator(rig: &Rig) {
 }
 
 #[test]
-fn a_killed_testkit_takes_everything_with_it() {
+fn killed_testkit_leaves_no_child_process() {
     let directory = tempfile::tempdir().unwrap();
     let mut testkit = Command::new(env!("CARGO_BIN_EXE_testkit"))
         .args(["up", "--dir"])
@@ -176,13 +176,13 @@ fn a_killed_testkit_takes_everything_with_it() {
     testkit.wait().unwrap();
     let deadline = std::time::Instant::now() + LIMIT;
     while processes.iter().any(|id| runs(*id)) {
-        assert!(std::time::Instant::now() < deadline, "still there: {processes:?}");
+        assert!(std::time::Instant::now() < deadline, "still running: {processes:?}");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn a_testkit_ends_with_its_standard_input() {
+fn testkit_exits_on_eof_of_standard_input() {
     let directory = tempfile::tempdir().unwrap();
     let mut testkit = Command::new(env!("CARGO_BIN_EXE_testkit"))
         .args(["up", "--dir"])
@@ -202,7 +202,7 @@ fn named(name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
 }
 
-/// The processes that `parent` has started and not yet reaped.
+/// Children of `parent` that are not reaped yet.
 fn children_of(parent: u32) -> BTreeSet<u32> {
     let tasks = fs::read_dir(format!("/proc/{parent}/task")).unwrap();
     tasks
@@ -212,7 +212,7 @@ fn children_of(parent: u32) -> BTreeSet<u32> {
         .collect()
 }
 
-/// Whether the process exists and is not just waiting to be reaped by a parent that is none of ours.
+/// Whether the process exists and is not a zombie.
 fn runs(id: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))

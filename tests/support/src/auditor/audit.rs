@@ -1,4 +1,4 @@
-//! The judgement at the end of a run, over what was written down. Reads nothing: the same evidence leads to the same verdict.
+//! Evaluates the invariants over the evidence of a run. Pure: the same evidence gives the same violations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,72 +16,72 @@ use crate::{
 
 const KEY_TAG: &str = "awsdeploy.dev/key/";
 const JOURNAL: &str = ".awsdeploy-journal";
-/// Times in annotations have whole seconds, and the two clocks of a log and a watch are not read at once.
-const SLACK: SignedDuration = SignedDuration::from_secs(1);
+/// Annotations have times in whole seconds, and log and watch record their times independently.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
 /// One version of an object.
 #[derive(Clone)]
-pub(super) struct Seen {
+pub(super) struct ObservedVersion {
     pub(super) at: Timestamp,
-    pub(super) gone: bool,
+    pub(super) deleted: bool,
     pub(super) name: String,
     pub(super) object: Value,
 }
 
 #[derive(Default)]
-pub(super) struct Notes {
-    pub(super) secrets: Vec<Seen>,
-    pub(super) users: Vec<Seen>,
-    pub(super) excused: BTreeSet<String>,
-    /// Users that an AWS admin has handed over.
-    pub(super) consented: BTreeSet<String>,
+pub(super) struct Observations {
+    pub(super) secrets: Vec<ObservedVersion>,
+    pub(super) users: Vec<ObservedVersion>,
+    pub(super) ignored_keys: BTreeSet<String>,
+    /// Users that an AWS admin tagged for adoption.
+    pub(super) adoptable_users: BTreeSet<String>,
     pub(super) violations: Vec<Violation>,
 }
 
-impl Notes {
-    /// The published keys of now: Secret -> key id.
+impl Observations {
+    /// The currently published keys: Secret -> key ID.
     pub(super) fn published(&self) -> BTreeMap<&str, &str> {
         let mut published = BTreeMap::new();
         for seen in &self.secrets {
             match key_id(&seen.object) {
-                Some(id) if !seen.gone => published.insert(seen.name.as_str(), id),
+                Some(id) if !seen.deleted => published.insert(seen.name.as_str(), id),
                 _ => published.remove(seen.name.as_str()),
             };
         }
         published
     }
 
-    /// S1 at this moment: published keys that IAM does not have as Active, each with its Secret.
-    pub(super) fn dead(&self, account: &Account) -> Vec<(String, String)> {
-        if self.revoked(Timestamp::MAX) {
+    /// Published keys that are not Active in IAM, each with its Secret.
+    pub(super) fn inactive_published_keys(&self, account: &Account) -> Vec<(String, String)> {
+        if self.is_revoked(Timestamp::MAX) {
             return Vec::new();
         }
-        let dead = |id: &str| !self.excused.contains(id) && account.key_state(id) != Some(KeyState::Active);
-        let published = self.published().into_iter().filter(|(_, id)| dead(id));
+        let inactive = |id: &str| !self.ignored_keys.contains(id) && account.key_state(id) != Some(KeyState::Active);
+        let published = self.published().into_iter().filter(|(_, id)| inactive(id));
         published.map(|(secret, id)| (secret.to_owned(), id.to_owned())).collect()
     }
 
-    /// Whether keys may be switched off on purpose: the resource is suspended or leaves.
-    pub(super) fn revoked(&self, until: Timestamp) -> bool {
-        self.users.iter().filter(|seen| seen.at - SLACK <= until).any(|seen| {
-            seen.gone
+    /// Whether keys may be deactivated on purpose, because the resource is suspended or deleted.
+    pub(super) fn is_revoked(&self, until: Timestamp) -> bool {
+        self.users.iter().filter(|seen| seen.at - CLOCK_TOLERANCE <= until).any(|seen| {
+            seen.deleted
                 || seen.object["metadata"]["deletionTimestamp"].is_string()
                 || seen.object["spec"]["suspend"] == Value::Bool(true)
         })
     }
 }
 
-/// All that a verdict is based on.
+/// Evidence of a run.
 pub(super) struct Audit<'a> {
-    /// What was seen while it went on.
-    pub(super) notes: &'a Notes,
+    /// Versions observed during the run.
+    pub(super) observations: &'a Observations,
     /// The namespace of the run.
     pub(super) namespace: &'a str,
-    /// What AWS knows of keys.
+    /// Knows the key material of the AWS account.
     pub(super) account: &'a Account,
-    /// What was asked of AWS.
+    /// Calls to AWS.
     pub(super) calls: Vec<CallRecord>,
-    /// What was asked of Kubernetes, if that was listened to.
+    /// Calls to Kubernetes, if they were recorded.
     pub(super) kube: Vec<KubeRecord>,
     /// The Secrets at the end.
     pub(super) secrets: Vec<Value>,
@@ -89,23 +89,23 @@ pub(super) struct Audit<'a> {
     pub(super) users: Vec<Value>,
     /// The users in AWS at the end.
     pub(super) truths: Vec<UserSnapshot>,
-    /// Texts to search for secrets, with a name each.
+    /// Named texts to search for secrets.
     pub(super) texts: Vec<(String, String)>,
-    /// What was found.
+    /// Violations found so far.
     pub(super) violations: Vec<Violation>,
 }
 
 impl Audit<'_> {
-    /// The verdict. `ambiguities` is how many creations of keys the injected faults account for.
-    pub(super) fn judge(mut self, ambiguities: usize) -> Vec<Violation> {
-        self.published_keys_work();
-        self.secrets_are_consistent();
-        self.nothing_dies_early();
-        self.only_ours_is_written();
-        self.keys_are_counted(ambiguities);
-        self.nothing_leaks();
-        self.what_is_gone_is_gone();
-        self.ready_means_so();
+    /// Evaluates all invariants. `ambiguities` is the number of key creations that the injected faults account for.
+    pub(super) fn evaluate(mut self, ambiguities: usize) -> Vec<Violation> {
+        self.check_published_keys();
+        self.check_secret_consistency();
+        self.check_key_retirement();
+        self.check_write_ownership();
+        self.check_key_count(ambiguities);
+        self.check_leaks();
+        self.check_deletion();
+        self.check_ready();
         self.violations
     }
 
@@ -113,8 +113,8 @@ impl Audit<'_> {
         self.violations.push(Violation { invariant, detail });
     }
 
-    fn published_keys_work(&mut self) {
-        if self.notes.revoked(Timestamp::MAX) {
+    fn check_published_keys(&mut self) {
+        if self.observations.is_revoked(Timestamp::MAX) {
             return;
         }
         for secret in self.secrets.clone() {
@@ -126,11 +126,11 @@ impl Audit<'_> {
         }
     }
 
-    fn secrets_are_consistent(&mut self) {
-        let versions: Vec<Value> = self.notes.secrets.iter().map(|seen| seen.object.clone()).collect();
+    fn check_secret_consistency(&mut self) {
+        let versions: Vec<Value> = self.observations.secrets.iter().map(|seen| seen.object.clone()).collect();
         for secret in versions.iter().chain(&self.secrets.clone()) {
             let Some(id) = key_id(secret) else { continue };
-            if self.notes.excused.contains(id) {
+            if self.observations.ignored_keys.contains(id) {
                 continue;
             }
             let forms = forms(secret);
@@ -142,18 +142,15 @@ impl Audit<'_> {
                     self.report("S2", format!("{form} of a Secret annotated with {id} holds {held}"));
                 }
                 if !self.account.secret_matches(&held, &value) {
-                    self.report(
-                        "S2",
-                        format!("the secret beside {held} in {form} is not the one that AWS made for it"),
-                    );
+                    self.report("S2", format!("the secret of {held} in {form} does not match AWS"));
                 }
             }
         }
     }
 
-    fn nothing_dies_early(&mut self) {
+    fn check_key_retirement(&mut self) {
         let overlap = self
-            .notes
+            .observations
             .users
             .iter()
             .map(|seen| {
@@ -162,16 +159,16 @@ impl Audit<'_> {
             .min()
             .unwrap_or(DEFAULT_OVERLAP);
         for call in self.calls.clone() {
-            let off = call.action == "DeleteAccessKey"
+            let retires = call.action == "DeleteAccessKey"
                 || (call.action == "UpdateAccessKey" && call.params.get("Status").is_some_and(|to| to == "Inactive"));
-            let Some(id) = call.access_key.clone().filter(|_| off && call.committed) else { continue };
-            if self.notes.excused.contains(&id) || self.notes.revoked(call.started) {
+            let Some(id) = call.access_key.clone().filter(|_| retires && call.committed) else { continue };
+            if self.observations.ignored_keys.contains(&id) || self.observations.is_revoked(call.started) {
                 continue;
             }
             let mut current: BTreeMap<&str, (&str, Timestamp)> = BTreeMap::new();
             let mut superseded: Option<Timestamp> = None;
-            for seen in self.notes.secrets.iter().filter(|seen| seen.at - SLACK <= call.started) {
-                match key_id(&seen.object).filter(|_| !seen.gone) {
+            for seen in self.observations.secrets.iter().filter(|seen| seen.at - CLOCK_TOLERANCE <= call.started) {
+                match key_id(&seen.object).filter(|_| !seen.deleted) {
                     Some(now) => {
                         let since = published_at(&seen.object).unwrap_or(seen.at).min(seen.at);
                         let before = current.insert(&seen.name, (now, since));
@@ -183,21 +180,18 @@ impl Audit<'_> {
                 }
             }
             if current.values().any(|(now, _)| *now == id) {
-                self.report("S3", format!("{call} hit the published key"));
+                self.report("S3", format!("{call} changed the published key"));
             }
             if let Some(since) = superseded
-                && call.started + SLACK < since + overlap
+                && call.started + CLOCK_TOLERANCE < since + overlap
             {
-                self.report(
-                    "S3",
-                    format!("{call} came before the overlap of {overlap} was over, counted from {since}"),
-                );
+                self.report("S3", format!("{call} was within the overlap of {overlap} since {since}"));
             }
         }
     }
 
-    fn only_ours_is_written(&mut self) {
-        let (mut users, mut keys) = (self.notes.consented.clone(), BTreeSet::new());
+    fn check_write_ownership(&mut self) {
+        let (mut users, mut keys) = (self.observations.adoptable_users.clone(), BTreeSet::new());
         for call in self.calls.clone().into_iter().filter(|call| call.mutating && call.committed) {
             let user = call.user.clone().unwrap_or_default();
             let key = call.access_key.clone().unwrap_or_default();
@@ -209,12 +203,12 @@ impl Audit<'_> {
                     keys.insert(key);
                 }
                 "UpdateAccessKey" | "DeleteAccessKey" if !keys.contains(&key) => {
-                    self.report("S5", format!("{call} wrote to a key that the operator has not made"));
+                    self.report("S5", format!("{call} wrote to a key that the operator did not create"));
                 }
                 _ => {}
             }
             if !users.contains(&user) {
-                self.report("S4", format!("{call} wrote to a user that the operator has not made"));
+                self.report("S4", format!("{call} wrote to a user that the operator did not create"));
             }
         }
         let mut made = BTreeSet::new();
@@ -226,39 +220,43 @@ impl Audit<'_> {
                 if call.verb == "create" {
                     made.insert(call.name.clone());
                 } else if !made.contains(&call.name) {
-                    self.report("S4", format!("{call} wrote to a Secret that the operator has not made"));
+                    self.report("S4", format!("{call} wrote to a Secret that the operator did not create"));
                 }
             }
         }
     }
 
-    fn keys_are_counted(&mut self, ambiguities: usize) {
-        let published: BTreeSet<&str> = self.notes.secrets.iter().filter_map(|seen| key_id(&seen.object)).collect();
+    fn check_key_count(&mut self, ambiguities: usize) {
+        let published: BTreeSet<&str> =
+            self.observations.secrets.iter().filter_map(|seen| key_id(&seen.object)).collect();
         let created = self.calls.iter().filter(|call| call.action == "CreateAccessKey" && call.committed).count();
         if created > published.len() + ambiguities {
             let published = published.len();
             self.report(
                 "S6",
-                format!("{created} keys were made for {published} publications and {ambiguities} injected ambiguities"),
+                format!(
+                    "{created} keys were created for {published} publications and {ambiguities} injected ambiguities"
+                ),
             );
         }
         for user in self.truths.clone() {
-            if user.keys.len() > 2 && user.keys.iter().filter(|key| self.minted(&key.id)).count() > 2 {
+            if user.keys.len() > 2 && user.keys.iter().filter(|key| self.created_by_operator(&key.id)).count() > 2 {
                 self.report("S6", format!("user {} has {} keys", user.name, user.keys.len()));
             }
         }
     }
 
-    fn minted(&self, key_id: &str) -> bool {
+    fn created_by_operator(&self, key_id: &str) -> bool {
         self.calls.iter().any(|call| {
             call.action == "CreateAccessKey" && call.committed && call.access_key.as_deref() == Some(key_id)
         })
     }
 
-    fn nothing_leaks(&mut self) {
+    fn check_leaks(&mut self) {
         let all = |values: &[Value]| Value::from(values.to_vec()).to_string();
-        let versions: Vec<Value> = self.notes.users.iter().map(|seen| seen.object.clone()).collect();
-        let metadata: Vec<Value> = self.notes.secrets.iter().map(|seen| seen.object["metadata"].clone()).collect();
+        let versions: Vec<Value> = self.observations.users.iter().map(|seen| seen.object.clone()).collect();
+        let metadata: Vec<Value> =
+            self.observations.secrets.iter().map(|seen| seen.object["metadata"].clone()).collect();
         let mut texts = std::mem::take(&mut self.texts);
         texts.extend([
             ("resources".to_owned(), all(&self.users)),
@@ -269,36 +267,37 @@ impl Audit<'_> {
         ]);
         for (name, text) in texts {
             for id in self.account.leaks_in(&text) {
-                self.report("S7", format!("the secret of {id} stands in {name}"));
+                self.report("S7", format!("the secret of {id} is in {name}"));
             }
         }
     }
 
-    fn what_is_gone_is_gone(&mut self) {
-        let mut last: BTreeMap<&str, &Seen> = BTreeMap::new();
-        for seen in &self.notes.users {
+    fn check_deletion(&mut self) {
+        let mut last: BTreeMap<&str, &ObservedVersion> = BTreeMap::new();
+        for seen in &self.observations.users {
             last.insert(&seen.name, seen);
         }
-        let gone: Vec<Value> = last.values().filter(|seen| seen.gone).map(|seen| seen.object.clone()).collect();
-        for object in gone {
+        let deleted: Vec<Value> = last.values().filter(|seen| seen.deleted).map(|seen| seen.object.clone()).collect();
+        for object in deleted {
             let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-            let left: Vec<String> = self
+            let remaining: Vec<String> = self
                 .truths
                 .iter()
                 .filter(|user| user.tags.get("awsdeploy.dev/uid") == Some(&uid))
                 .map(|user| user.name.clone())
                 .collect();
-            for user in left {
-                self.report("S8", format!("the resource is gone and user {user} still carries its marks"));
+            for user in remaining {
+                self.report("S8", format!("the resource is deleted, but user {user} still has its ownership tags"));
             }
         }
     }
 
-    fn ready_means_so(&mut self) {
+    fn check_ready(&mut self) {
         for resource in self.users.clone() {
             let name = resource["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let uid = resource["metadata"]["uid"].as_str().unwrap_or_default();
-            let truth = self.truths.iter().find(|user| user.tags.get("awsdeploy.dev/uid").is_some_and(|of| of == uid));
+            let truth =
+                self.truths.iter().find(|user| user.tags.get("awsdeploy.dev/uid").is_some_and(|owner| owner == uid));
             let ready = resource["status"]["conditions"].as_array().into_iter().flatten().any(|condition| {
                 condition["type"] == "Ready"
                     && condition["status"] == "True"
@@ -308,36 +307,43 @@ impl Audit<'_> {
                 continue;
             }
             let Some(truth) = truth.cloned() else {
-                self.report("S9", format!("{name} is Ready and IAM has no user of it"));
+                self.report("S9", format!("{name} is Ready, but IAM has no user for it"));
                 continue;
             };
             for difference in differences(&resource["spec"], &truth) {
-                self.report("S9", format!("{name} is Ready, and {difference}"));
+                self.report("S9", format!("{name} is Ready, but {difference}"));
             }
             let journal = self.secrets.iter().any(|secret| {
                 secret["metadata"]["name"].as_str().is_some_and(|secret| secret == format!("{name}{JOURNAL}"))
             });
             let published: BTreeSet<String> = self.secrets.iter().filter_map(key_id).map(str::to_owned).collect();
-            for key in
-                truth.keys.iter().filter(|key| self.minted(&key.id)).map(|key| key.id.clone()).collect::<Vec<_>>()
+            for key in truth
+                .keys
+                .iter()
+                .filter(|key| self.created_by_operator(&key.id))
+                .map(|key| key.id.clone())
+                .collect::<Vec<_>>()
             {
                 let tagged = truth.tags.keys().any(|tag| tag.eq_ignore_ascii_case(&format!("{KEY_TAG}{key}")));
                 if !tagged && !published.contains(&key) && !journal {
-                    self.report("S9", format!("key {key} of user {} is known to nobody", truth.name));
+                    self.report(
+                        "S9",
+                        format!("key {key} of user {} is not tagged, published or in a journal", truth.name),
+                    );
                 }
             }
         }
     }
 }
 
-/// S10: what was written while there was nothing to do.
-pub(super) fn loud(aws: &[CallRecord], kube: &[KubeRecord]) -> Vec<Violation> {
+/// S10: writes while nothing was due.
+pub(super) fn idle_writes(aws: &[CallRecord], kube: &[KubeRecord]) -> Vec<Violation> {
     let violation = |detail| Violation { invariant: "S10", detail };
-    let aws = aws.iter().map(|call| violation(format!("a quiet look wrote to AWS: {call}")));
-    aws.chain(kube.iter().map(|call| violation(format!("a quiet look wrote to Kubernetes: {call}")))).collect()
+    let aws = aws.iter().map(|call| violation(format!("wrote to AWS while idle: {call}")));
+    aws.chain(kube.iter().map(|call| violation(format!("wrote to Kubernetes while idle: {call}")))).collect()
 }
 
-/// What IAM has otherwise than declared.
+/// Differences between the spec and IAM.
 fn differences(spec: &Value, truth: &UserSnapshot) -> Vec<String> {
     let mut differences = Vec::new();
     let managed: BTreeSet<String> = spec["policies"]["managed"]
@@ -350,7 +356,7 @@ fn differences(spec: &Value, truth: &UserSnapshot) -> Vec<String> {
     let attached: BTreeSet<String> =
         truth.attached.iter().filter(|arn| !arn.contains("AWSCompromisedKeyQuarantine")).cloned().collect();
     if managed != attached {
-        differences.push(format!("declared are {managed:?}, attached {attached:?}"));
+        differences.push(format!("the declared policies are {managed:?}, attached are {attached:?}"));
     }
     let inline: BTreeMap<String, &Value> = spec["policies"]["inline"]
         .as_array()
@@ -364,7 +370,7 @@ fn differences(spec: &Value, truth: &UserSnapshot) -> Vec<String> {
     let groups: BTreeSet<String> =
         spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
     if groups != truth.groups {
-        differences.push(format!("declared groups are {groups:?}, the user is in {:?}", truth.groups));
+        differences.push(format!("the declared groups are {groups:?}, the user is in {:?}", truth.groups));
     }
     if spec["console"].is_object() != truth.login_profile.is_some() {
         differences.push("console access differs".to_owned());

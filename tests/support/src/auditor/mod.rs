@@ -1,20 +1,20 @@
-//! The auditor: watches a run from outside and says at its end which promises were broken.
+//! Auditor: observes a test run from outside and reports violated invariants at its end.
 //!
-//! It shares no code with the product. What it knows it has from the API server as plain JSON, from [`Inspector`] and from
-//! the logs of both proxies; names of annotations and tags are spelled out here a second time on purpose.
+//! It shares no code with the product. Its evidence is plain JSON from the API server, [`AwsInspector`] and the logs of
+//! both proxies; names of annotations and tags are duplicated here on purpose.
 //!
-//! | invariant | what is checked |
+//! | invariant | check |
 //! |---|---|
-//! | S1 | the published key is Active: ten times a second, and accepted by AWS at the end |
-//! | S2 | id, secret and files of every version of a Secret belong together, and AWS knows that pair |
-//! | S3 | no key is deactivated or deleted while it is published, or before its overlap is over |
-//! | S4 | nothing is written to a user or Secret that the operator has not made |
-//! | S5 | no access key is written to that the operator has not made |
-//! | S6 | two keys at most, and no more creations than publications plus what the faults account for |
+//! | S1 | the published key is Active: sampled ten times a second, and accepted by AWS at the end |
+//! | S2 | ID, secret and files of every version of a Secret belong together, and AWS knows that pair |
+//! | S3 | no key is deactivated or deleted while it is published or within its overlap |
+//! | S4 | no write to a user or Secret that the operator did not create |
+//! | S5 | no write to an access key that the operator did not create |
+//! | S6 | at most two keys, and no more creations than publications plus what the injected faults account for |
 //! | S7 | no secret in any log, Event, status, metric or error |
-//! | S8 | a resource is gone only when its user is |
-//! | S9 | Ready at the present generation means that IAM is as declared; no key is left that nobody knows |
-//! | S10 | when all is well, a look at everything writes nothing on either side ([`Auditor::check_idle`]) |
+//! | S8 | a resource is deleted only after its user |
+//! | S9 | Ready at the current generation means that IAM equals the spec; no unknown key of the operator remains |
+//! | S10 | without changes or faults, a full comparison writes nothing to AWS or Kubernetes ([`Auditor::check_idle`]) |
 
 mod audit;
 mod objects;
@@ -37,7 +37,7 @@ use kube::{
 };
 use tokio::task::JoinHandle;
 
-use audit::{Audit, Notes, Seen};
+use audit::{Audit, Observations, ObservedVersion};
 pub(crate) use objects::base64;
 use objects::{json, key_id};
 
@@ -48,15 +48,15 @@ use crate::{
     kube_proxy::KubeLog,
 };
 
-/// How often the published key is looked at.
-const SAMPLE: Duration = Duration::from_millis(100);
+/// Sampling interval of the published key.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A broken invariant.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// `S1` to `S10`.
     pub invariant: &'static str,
-    /// What was found.
+    /// What violates it.
     pub detail: String,
 }
 
@@ -66,27 +66,27 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What to look at.
+/// Sources of evidence of one run.
 #[derive(Clone)]
 pub struct AuditTarget {
-    /// A client with every right.
+    /// A client with cluster-admin permissions.
     pub client: Client,
     /// The namespace of the run.
     pub namespace: String,
-    /// What is so in AWS.
+    /// Reads the state of IAM.
     pub inspector: Inspector,
-    /// What AWS knows of keys.
+    /// Knows the key material of the AWS account.
     pub account: Arc<Account>,
-    /// What the operator has asked of AWS.
+    /// Calls of the operator to AWS.
     pub aws: CallLog,
-    /// What it has asked of Kubernetes, if it went through a proxy.
+    /// Its calls to Kubernetes, if it used a proxy.
     pub kube: Option<KubeLog>,
 }
 
 /// A running auditor.
 pub struct Auditor {
-    audited: AuditTarget,
-    notes: Arc<Mutex<Notes>>,
+    target: AuditTarget,
+    observations: Arc<Mutex<Observations>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -99,124 +99,123 @@ impl Drop for Auditor {
 }
 
 impl Auditor {
-    /// Begins to watch.
+    /// Starts the watches and the sampling.
     #[must_use]
-    pub fn start(audited: AuditTarget) -> Self {
-        let notes = Arc::new(Mutex::new(Notes::default()));
+    pub fn start(target: AuditTarget) -> Self {
+        let observations = Arc::new(Mutex::new(Observations::default()));
         let tasks = vec![
-            tokio::spawn(follow(secrets(&audited), Arc::clone(&notes), |notes| &mut notes.secrets)),
-            tokio::spawn(follow(users(&audited), Arc::clone(&notes), |notes| &mut notes.users)),
-            tokio::spawn(sample(audited.clone(), Arc::clone(&notes))),
+            tokio::spawn(follow(secrets(&target), Arc::clone(&observations), |observations| &mut observations.secrets)),
+            tokio::spawn(follow(users(&target), Arc::clone(&observations), |observations| &mut observations.users)),
+            tokio::spawn(sample(target.clone(), Arc::clone(&observations))),
         ];
-        Self { audited, notes, tasks }
+        Self { target, observations, tasks }
     }
 
-    /// A person has switched this key off, or has taken the Secret that held it: that it stops working is no fault of
-    /// the operator.
+    /// Excludes a key from S1 to S3, because the test deactivates it or deletes its Secret.
     pub fn expect_key_failure(&self, key_id: &str) {
-        self.notes().excused.insert(key_id.to_owned());
+        self.observations().ignored_keys.insert(key_id.to_owned());
     }
 
-    /// An AWS admin has handed this user over: the operator may write to it although it has not made it.
+    /// Allows writes to an existing user that an AWS admin tagged for adoption.
     pub fn allow_adoption(&self, user: &str) {
-        self.notes().consented.insert(user.to_owned());
+        self.observations().adoptable_users.insert(user.to_owned());
     }
 
-    /// S10: when no failure is being waited out any more, and after two looks at policies, which may finish what the end of a fault
-    /// has left, two more write nothing on either side.
+    /// Checks S10: waits until no resource backs off, then until two comparisons of policies have completed recovery,
+    /// and expects no write to AWS or Kubernetes during two further comparisons.
     pub async fn check_idle(&self, within: Duration) -> Vec<Violation> {
-        if let Err(violation) = self.no_failure_is_open(within).await {
+        if let Err(violation) = self.wait_until_no_resource_fails(within).await {
             return vec![violation];
         }
-        let mut marks = (self.audited.aws.position(), None);
-        let (mut looks, mut all_together) = (0, false);
-        while looks < 4 {
-            let from = self.audited.aws.position();
-            if looks < 3 {
-                marks = (from, self.audited.kube.as_ref().map(KubeLog::position));
+        let mut positions = (self.target.aws.position(), None);
+        let (mut comparisons, mut was_bulk) = (0, false);
+        while comparisons < 4 {
+            let from = self.target.aws.position();
+            if comparisons < 3 {
+                positions = (from, self.target.kube.as_ref().map(KubeLog::position));
             }
-            let looked = CallRecord::reads_policies;
-            match self.audited.aws.wait_since(from, "a look at policies", within, looked).await {
+            let compared = CallRecord::reads_policies;
+            match self.target.aws.wait_since(from, "a comparison of policies", within, compared).await {
                 Ok(call) => {
-                    // What all users together show is looked at anew before it is mended: that is the same look.
-                    looks += u32::from(call.lists_all_users() || !all_together);
-                    all_together = call.lists_all_users();
+                    // Drift in a bulk read is confirmed by a read of the user, which is part of the same comparison.
+                    comparisons += u32::from(call.lists_all_users() || !was_bulk);
+                    was_bulk = call.lists_all_users();
                 }
                 Err(error) => {
-                    let detail = format!("no look at IAM after {looks} of them: {error}");
+                    let detail = format!("IAM was not read again after {comparisons} comparisons: {error}");
                     return vec![Violation { invariant: "S10", detail }];
                 }
             }
         }
-        let (mark, kube_mark) = marks;
-        let kube = self.audited.kube.as_ref().zip(kube_mark).map(|(log, mark)| log.mutating_since(mark));
-        audit::loud(&self.audited.aws.mutating_calls_since(mark), &kube.unwrap_or_default())
+        let (position, kube_position) = positions;
+        let kube = self.target.kube.as_ref().zip(kube_position).map(|(log, position)| log.mutating_since(position));
+        audit::idle_writes(&self.target.aws.mutating_calls_since(position), &kube.unwrap_or_default())
     }
 
-    /// A back-off ends with a status that says so, which is no write out of nothing.
-    async fn no_failure_is_open(&self, within: Duration) -> std::result::Result<(), Violation> {
-        let open = async || {
-            let users = users(&self.audited).list(&ListParams::default()).await.ok()?;
+    /// A back-off ends with a status write, which must not count as a write while idle.
+    async fn wait_until_no_resource_fails(&self, within: Duration) -> std::result::Result<(), Violation> {
+        let recovered = async || {
+            let users = users(&self.target).list(&ListParams::default()).await.ok()?;
             let failing = |user: &DynamicObject| json(user)["status"]["failedAttempts"].as_i64().unwrap_or(0) > 0;
             (!users.items.iter().any(failing)).then_some(())
         };
-        let asked = async {
-            while open().await.is_none() {
-                tokio::time::sleep(SAMPLE).await;
+        let waiting = async {
+            while recovered().await.is_none() {
+                tokio::time::sleep(SAMPLE_INTERVAL).await;
             }
         };
-        tokio::time::timeout(within, asked)
+        tokio::time::timeout(within, waiting)
             .await
             .map_err(|_| Violation { invariant: "liveness", detail: format!("still failing after {within:?}") })
     }
 
-    /// Ends the watch and judges the run. `ambiguities` is how many creations the injected faults account for;
-    /// `evidence` are the texts to search for secrets, with a name each.
+    /// Ends the watches and returns all violations. `ambiguities` is the number of key creations that the injected
+    /// faults account for; `evidence` are named texts to search for secrets.
     pub async fn finish(self, ambiguities: usize, evidence: &[(&str, String)]) -> Result<Vec<Violation>> {
-        let what = || "read the end of the run".to_owned();
-        let secrets_now = secrets(&self.audited).list(&ListParams::default()).await.context(what)?;
-        let users_now = users(&self.audited).list(&ListParams::default()).await.context(what)?;
+        let what = || "read the final state of the run".to_owned();
+        let secrets_now = secrets(&self.target).list(&ListParams::default()).await.context(what)?;
+        let users_now = users(&self.target).list(&ListParams::default()).await.context(what)?;
         let events: Api<DynamicObject> = Api::namespaced_with(
-            self.audited.client.clone(),
-            &self.audited.namespace,
+            self.target.client.clone(),
+            &self.target.namespace,
             &resource("events.k8s.io", "v1", "Event", "events"),
         );
         let events = events.list(&ListParams::default()).await.context(what)?;
         let truths =
-            self.audited.inspector.users().await.map_err(|error| crate::Error::Unexpected(error.to_string()))?;
+            self.target.inspector.users().await.map_err(|error| crate::Error::Unexpected(error.to_string()))?;
 
-        let notes = self.notes();
+        let observations = self.observations();
         let mut texts: Vec<(String, String)> =
             evidence.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
         let events: Vec<_> = events.items.iter().map(json).collect();
         texts.push(("Events".to_owned(), serde_json::to_string(&events).unwrap_or_default()));
         let audit = Audit {
-            notes: &notes,
-            namespace: &self.audited.namespace,
-            account: &self.audited.account,
-            calls: self.audited.aws.calls(),
-            kube: self.audited.kube.as_ref().map(KubeLog::calls).unwrap_or_default(),
+            observations: &observations,
+            namespace: &self.target.namespace,
+            account: &self.target.account,
+            calls: self.target.aws.calls(),
+            kube: self.target.kube.as_ref().map(KubeLog::calls).unwrap_or_default(),
             secrets: secrets_now.items.iter().map(json).collect(),
             users: users_now.items.iter().map(json).collect(),
             truths,
             texts,
-            violations: notes.violations.clone(),
+            violations: observations.violations.clone(),
         };
-        Ok(audit.judge(ambiguities))
+        Ok(audit.evaluate(ambiguities))
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
-        lock(&self.notes)
+    fn observations(&self) -> MutexGuard<'_, Observations> {
+        lock(&self.observations)
     }
 }
 
-fn secrets(audited: &AuditTarget) -> Api<DynamicObject> {
-    Api::namespaced_with(audited.client.clone(), &audited.namespace, &resource("", "v1", "Secret", "secrets"))
+fn secrets(target: &AuditTarget) -> Api<DynamicObject> {
+    Api::namespaced_with(target.client.clone(), &target.namespace, &resource("", "v1", "Secret", "secrets"))
 }
 
-fn users(audited: &AuditTarget) -> Api<DynamicObject> {
+fn users(target: &AuditTarget) -> Api<DynamicObject> {
     let resource = resource("awsdeploy.dev", "v1alpha1", "AwsDeployUser", "awsdeployusers");
-    Api::namespaced_with(audited.client.clone(), &audited.namespace, &resource)
+    Api::namespaced_with(target.client.clone(), &target.namespace, &resource)
 }
 
 fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
@@ -229,44 +228,49 @@ fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource
     }
 }
 
-/// Writes down every version of every object.
-async fn follow(api: Api<DynamicObject>, notes: Arc<Mutex<Notes>>, list: fn(&mut Notes) -> &mut Vec<Seen>) {
+/// Records every version of every object.
+async fn follow(
+    api: Api<DynamicObject>,
+    observations: Arc<Mutex<Observations>>,
+    list: fn(&mut Observations) -> &mut Vec<ObservedVersion>,
+) {
     let events = watcher::watcher(api, watcher::Config::default());
     pin_mut!(events);
     while let Some(event) = events.next().await {
-        let (object, gone) = match event {
+        let (object, deleted) = match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => (object, false),
             Ok(Event::Delete(object)) => (object, true),
-            // The watch mends itself.
+            // The watcher recovers from errors.
             Ok(Event::Init | Event::InitDone) | Err(_) => continue,
         };
         let name = object.metadata.name.clone().unwrap_or_default();
-        let seen = Seen { at: Timestamp::now(), gone, name, object: json(&object) };
-        list(&mut lock(&notes)).push(seen);
+        let seen = ObservedVersion { at: Timestamp::now(), deleted, name, object: json(&object) };
+        list(&mut lock(&observations)).push(seen);
     }
 }
 
-/// S1, ten times a second.
-async fn sample(audited: AuditTarget, notes: Arc<Mutex<Notes>>) {
-    let secrets = secrets(&audited);
-    let mut told = BTreeSet::new();
+/// Checks S1 ten times a second.
+async fn sample(target: AuditTarget, observations: Arc<Mutex<Observations>>) {
+    let secrets = secrets(&target);
+    let mut reported = BTreeSet::new();
     loop {
-        tokio::time::sleep(SAMPLE).await;
-        let dead = lock(&notes).dead(&audited.account);
-        for (secret, id) in dead {
-            // The watch may lag: asked again, of the API server itself.
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
+        let inactive = lock(&observations).inactive_published_keys(&target.account);
+        for (secret, id) in inactive {
+            // The watch may lag, so read the Secret from the API server.
             let Ok(Some(now)) = secrets.get_opt(&secret).await else { continue };
-            let mut notes = lock(&notes);
-            let still =
-                key_id(&json(&now)) == Some(&id) && !notes.excused.contains(&id) && !notes.revoked(Timestamp::MAX);
-            if still && told.insert(id.clone()) {
+            let mut observations = lock(&observations);
+            let still_published = key_id(&json(&now)) == Some(&id)
+                && !observations.ignored_keys.contains(&id)
+                && !observations.is_revoked(Timestamp::MAX);
+            if still_published && reported.insert(id.clone()) {
                 let detail = format!("Secret {secret} holds {id}, which is not Active in IAM");
-                notes.violations.push(Violation { invariant: "S1", detail });
+                observations.violations.push(Violation { invariant: "S1", detail });
             }
         }
     }
 }
 
-fn lock(notes: &Mutex<Notes>) -> MutexGuard<'_, Notes> {
-    notes.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(observations: &Mutex<Observations>) -> MutexGuard<'_, Observations> {
+    observations.lock().unwrap_or_else(PoisonError::into_inner)
 }

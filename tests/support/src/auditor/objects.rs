@@ -1,4 +1,5 @@
-//! What the auditor reads out of plain JSON objects. Spelled out a second time on purpose: nothing here is the product's.
+//! Reads fields of plain JSON objects for the auditor. Deliberately duplicates the product's formats instead of using
+//! its code.
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::DynamicObject;
@@ -21,13 +22,13 @@ pub(super) fn published_at(secret: &Value) -> Option<Timestamp> {
     secret["metadata"]["annotations"][PUBLISHED_AT].as_str()?.parse().ok()
 }
 
-/// Every form in which a Secret holds its key, with the id and the secret that stand there: name of the data key, id, secret.
+/// Every format in which a Secret holds its key: name of the data key, key ID, secret access key.
 pub(super) fn forms(secret: &Value) -> Vec<(&'static str, String, String)> {
     let text = |name: &str| {
         let data = secret["data"][name].as_str()?;
         Some(String::from_utf8_lossy(&unbase64(data)).into_owned())
     };
-    let word = |place: Option<&str>| place.unwrap_or_default().trim().to_owned();
+    let trimmed = |text: Option<&str>| text.unwrap_or_default().trim().to_owned();
     let mut forms = Vec::new();
     let (id, value) = (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY"));
     if id.is_some() || value.is_some() {
@@ -36,21 +37,21 @@ pub(super) fn forms(secret: &Value) -> Vec<(&'static str, String, String)> {
     if let Some(file) = text("credentials") {
         let field = |name: &str| {
             let line = file.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| key.trim() == name);
-            word(line.map(|(_, value)| value))
+            trimmed(line.map(|(_, value)| value))
         };
         forms.push(("credentials", field("aws_access_key_id"), field("aws_secret_access_key")));
     }
-    // In both the id and the secret are the last two fields of the second line.
+    // In both formats the last two fields of the second line are the key ID and the secret.
     for name in ["accessKeys.csv", "configure-import.csv"] {
         if let Some(table) = text(name) {
             let mut fields = table.lines().nth(1).unwrap_or_default().rsplit(',');
-            let value = word(fields.next());
-            forms.push((name, word(fields.next()), value));
+            let value = trimmed(fields.next());
+            forms.push((name, trimmed(fields.next()), value));
         }
     }
     if let Some(json) = text("credentials.json") {
         let json: Value = serde_json::from_str(&json).unwrap_or_default();
-        let field = |name: &str| word(json[name].as_str());
+        let field = |name: &str| trimmed(json[name].as_str());
         forms.push(("credentials.json", field("AccessKeyId"), field("SecretAccessKey")));
     }
     forms
@@ -71,14 +72,16 @@ pub(super) fn duration(text: &str) -> SignedDuration {
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// Base64 without padding, so that it is found in a longer one too.
+/// Base64 without padding, so that it also matches within a longer encoded text.
 pub(crate) fn base64(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.chunks(3) {
-        let word =
-            chunk.iter().enumerate().fold(0_usize, |word, (place, byte)| word | usize::from(*byte) << (16 - 8 * place));
-        for place in 0..=chunk.len() {
-            text.push(char::from(ALPHABET[(word >> (18 - 6 * place)) & 63]));
+        let group = chunk
+            .iter()
+            .enumerate()
+            .fold(0_usize, |group, (index, byte)| group | usize::from(*byte) << (16 - 8 * index));
+        for index in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[(group >> (18 - 6 * index)) & 63]));
         }
     }
     text
@@ -89,9 +92,9 @@ pub(super) fn unbase64(text: &str) -> Vec<u8> {
     let digits: Vec<usize> =
         text.bytes().filter_map(|digit| ALPHABET.iter().position(|known| *known == digit)).collect();
     for chunk in digits.chunks(4) {
-        let word = chunk.iter().enumerate().fold(0_usize, |word, (place, digit)| word | digit << (18 - 6 * place));
-        for place in 0..chunk.len().saturating_sub(1) {
-            bytes.push(u8::try_from((word >> (16 - 8 * place)) & 255).unwrap_or_default());
+        let group = chunk.iter().enumerate().fold(0_usize, |group, (index, digit)| group | digit << (18 - 6 * index));
+        for index in 0..chunk.len().saturating_sub(1) {
+            bytes.push(u8::try_from((group >> (16 - 8 * index)) & 255).unwrap_or_default());
         }
     }
     bytes

@@ -1,4 +1,4 @@
-//! Planted violations: an auditor that finds nothing anywhere would be content with everything.
+//! Each test plants a violation, so that an auditor that detects nothing fails.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::{
-    audit::{Audit, Notes, Seen, loud},
+    audit::{Audit, Observations, ObservedVersion, idle_writes},
     objects::{DEFAULT_OVERLAP, base64, duration, unbase64},
 };
 use crate::{
@@ -17,10 +17,10 @@ use crate::{
 const OLD: &str = "AKIAOLD0000000000001";
 const NEW: &str = "AKIANEW0000000000002";
 
-/// A run in which a key was made, published, replaced and retired after its overlap: all promises were kept.
+/// A run without violations, in which a key was created, published, replaced and retired after its overlap.
 struct Run {
     account: Arc<Account>,
-    notes: Notes,
+    observations: Observations,
     calls: Vec<CallRecord>,
     kube: Vec<KubeRecord>,
     secrets: Vec<Value>,
@@ -81,8 +81,8 @@ fn kube(seq: u64, verb: &'static str, name: &str, namespace: &str) -> KubeRecord
     }
 }
 
-fn seen(second: i64, object: &Value) -> Seen {
-    Seen { at: at(second), gone: false, name: "x".to_owned(), object: object.clone() }
+fn seen(second: i64, object: &Value) -> ObservedVersion {
+    ObservedVersion { at: at(second), deleted: false, name: "x".to_owned(), object: object.clone() }
 }
 
 fn key(id: &str, state: KeyState) -> KeySnapshot {
@@ -90,7 +90,7 @@ fn key(id: &str, state: KeyState) -> KeySnapshot {
 }
 
 impl Run {
-    fn fine() -> Self {
+    fn correct() -> Self {
         let account = Account::new();
         for id in [OLD, NEW] {
             account.import_key(AccountRef::aws("123456789012"), "u", id, &material(id));
@@ -101,9 +101,9 @@ impl Run {
                      "accessKey": {"rotation": {"overlap": "30s"}}},
             "status": {"conditions": [{"type": "Ready", "status": "True", "observedGeneration": 1}]},
         });
-        let mut notes = Notes::default();
-        notes.users.push(seen(0, &resource));
-        notes.secrets.extend([seen(5, &secret(OLD, 5)), seen(20, &secret(NEW, 20))]);
+        let mut observations = Observations::default();
+        observations.users.push(seen(0, &resource));
+        observations.secrets.extend([seen(5, &secret(OLD, 5)), seen(20, &secret(NEW, 20))]);
         let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let truth = UserSnapshot {
             name: "u".to_owned(),
@@ -127,7 +127,7 @@ impl Run {
         };
         Self {
             account,
-            notes,
+            observations,
             calls: vec![
                 aws(1, "CreateUser", None),
                 aws(3, "CreateAccessKey", Some(OLD)),
@@ -143,9 +143,9 @@ impl Run {
         }
     }
 
-    fn promises_broken(self) -> Vec<&'static str> {
+    fn violated_invariants(self) -> Vec<&'static str> {
         let audit = Audit {
-            notes: &self.notes,
+            observations: &self.observations,
             namespace: "deploy",
             account: &self.account,
             calls: self.calls,
@@ -156,17 +156,17 @@ impl Run {
             texts: self.texts,
             violations: Vec::new(),
         };
-        let mut promises: Vec<_> = audit.judge(0).into_iter().map(|violation| violation.invariant).collect();
-        promises.dedup();
-        promises
+        let mut invariants: Vec<_> = audit.evaluate(0).into_iter().map(|violation| violation.invariant).collect();
+        invariants.dedup();
+        invariants
     }
 }
 
-/// Breaks a run that is fine and tells which promises that breaks.
-fn broken(how: impl FnOnce(&mut Run)) -> Vec<&'static str> {
-    let mut run = Run::fine();
-    how(&mut run);
-    run.promises_broken()
+/// Changes a correct run and returns the violated invariants.
+fn violated(change: impl FnOnce(&mut Run)) -> Vec<&'static str> {
+    let mut run = Run::correct();
+    change(&mut run);
+    run.violated_invariants()
 }
 
 fn coded(text: &str) -> Value {
@@ -174,21 +174,24 @@ fn coded(text: &str) -> Value {
 }
 
 #[test]
-fn a_run_that_keeps_all_promises_is_left_in_peace() {
-    assert!(Run::fine().promises_broken().is_empty());
-    assert!(Run::fine().notes.dead(&Run::fine().account).is_empty());
-    assert!(loud(&[], &[]).is_empty());
+fn correct_run_has_no_violations() {
+    assert!(Run::correct().violated_invariants().is_empty());
+    assert!(Run::correct().observations.inactive_published_keys(&Run::correct().account).is_empty());
+    assert!(idle_writes(&[], &[]).is_empty());
 }
 
 #[test]
-fn s1_a_published_key_that_does_not_work_is_found_while_it_lasts_and_at_the_end() {
-    // An account that never heard of the key.
-    assert_eq!(Run::fine().notes.dead(&Account::new()), [("x".to_owned(), NEW.to_owned())]);
-    let mut excused = Run::fine().notes;
-    excused.excused.insert(NEW.to_owned());
-    assert!(excused.dead(&Account::new()).is_empty(), "a person has switched it off");
-    let at_the_end = broken(|run| {
-        run.notes.secrets.clear();
+fn s1_detects_inactive_published_key_during_run_and_at_end() {
+    // An account without the key.
+    assert_eq!(
+        Run::correct().observations.inactive_published_keys(&Account::new()),
+        [("x".to_owned(), NEW.to_owned())]
+    );
+    let mut ignoring = Run::correct().observations;
+    ignoring.ignored_keys.insert(NEW.to_owned());
+    assert!(ignoring.inactive_published_keys(&Account::new()).is_empty(), "the test deactivated it");
+    let at_the_end = violated(|run| {
+        run.observations.secrets.clear();
         run.secrets = vec![secret("AKIAUNKNOWN000000003", 20)];
         run.calls.retain(|call| call.action != "UpdateAccessKey" && call.action != "DeleteAccessKey");
     });
@@ -197,13 +200,13 @@ fn s1_a_published_key_that_does_not_work_is_found_while_it_lasts_and_at_the_end(
 
 #[test]
 fn s2_an_id_a_secret_or_a_file_of_another_key_is_found() {
-    assert_eq!(broken(|run| run.secrets[0]["data"]["AWS_ACCESS_KEY_ID"] = coded(OLD)), ["S2"]);
-    assert_eq!(broken(|run| run.secrets[0]["data"]["AWS_SECRET_ACCESS_KEY"] = coded(&material(OLD))), ["S2"]);
+    assert_eq!(violated(|run| run.secrets[0]["data"]["AWS_ACCESS_KEY_ID"] = coded(OLD)), ["S2"]);
+    assert_eq!(violated(|run| run.secrets[0]["data"]["AWS_SECRET_ACCESS_KEY"] = coded(&material(OLD))), ["S2"]);
     assert_eq!(
-        broken(|run| run.secrets[0]["data"]["credentials"] = coded(&format!("{OLD} {}", material(OLD)))),
+        violated(|run| run.secrets[0]["data"]["credentials"] = coded(&format!("{OLD} {}", material(OLD)))),
         ["S2"]
     );
-    let form = |name: &'static str, text: String| broken(|run| run.secrets[0]["data"][name] = coded(&text));
+    let form = |name: &'static str, text: String| violated(|run| run.secrets[0]["data"][name] = coded(&text));
     for (id, of, found) in [(NEW, NEW, vec![]), (OLD, OLD, vec!["S2"]), (NEW, OLD, vec!["S2"])] {
         let value = material(of);
         assert_eq!(
@@ -215,41 +218,46 @@ fn s2_an_id_a_secret_or_a_file_of_another_key_is_found() {
         assert_eq!(form("credentials.json", json.to_string()), found);
     }
     let empty = |run: &mut Run| run.secrets[0]["data"] = serde_json::json!({});
-    assert_eq!(broken(empty), ["S2"]);
-    let in_passing = |run: &mut Run| run.notes.secrets[0].object["data"]["AWS_SECRET_ACCESS_KEY"] = coded("half");
-    assert_eq!(broken(in_passing), ["S2"], "one version of many");
+    assert_eq!(violated(empty), ["S2"]);
+    let in_passing =
+        |run: &mut Run| run.observations.secrets[0].object["data"]["AWS_SECRET_ACCESS_KEY"] = coded("half");
+    assert_eq!(violated(in_passing), ["S2"], "one version of many");
 }
 
 #[test]
 fn s3_a_key_that_dies_while_published_or_in_its_overlap_is_found() {
-    assert_eq!(broken(|run| run.calls[3] = aws(18, "UpdateAccessKey", Some(OLD))), ["S3"], "still published");
-    assert_eq!(broken(|run| run.calls[3] = aws(40, "UpdateAccessKey", Some(OLD))), ["S3"], "20 s after its successor");
-    assert_eq!(broken(|run| run.calls.push(aws(61, "DeleteAccessKey", Some(NEW)))), ["S3"]);
+    assert_eq!(violated(|run| run.calls[3] = aws(18, "UpdateAccessKey", Some(OLD))), ["S3"], "still published");
+    assert_eq!(
+        violated(|run| run.calls[3] = aws(40, "UpdateAccessKey", Some(OLD))),
+        ["S3"],
+        "20 s after its successor"
+    );
+    assert_eq!(violated(|run| run.calls.push(aws(61, "DeleteAccessKey", Some(NEW)))), ["S3"]);
 }
 
 #[test]
 fn s4_a_write_to_what_is_not_ours_is_found_on_either_side() {
-    let stranger = CallRecord { user: Some("somebody".to_owned()), ..aws(30, "AttachUserPolicy", None) };
-    assert_eq!(broken(|run| run.calls.push(stranger.clone())), ["S4"]);
-    let handed_over = |run: &mut Run| {
+    let stranger = CallRecord { user: Some("foreign".to_owned()), ..aws(30, "AttachUserPolicy", None) };
+    assert_eq!(violated(|run| run.calls.push(stranger.clone())), ["S4"]);
+    let adopted = |run: &mut Run| {
         run.calls.push(stranger);
-        run.notes.consented.insert("somebody".to_owned());
+        run.observations.adoptable_users.insert("foreign".to_owned());
     };
-    assert!(broken(handed_over).is_empty(), "its owner has agreed");
-    assert_eq!(broken(|run| run.kube.push(kube(3, "update", "theirs", "deploy"))), ["S4"]);
-    assert_eq!(broken(|run| run.kube.push(kube(3, "create", "x", "elsewhere"))), ["S4"]);
-    let in_vain = KubeRecord { committed: false, ..kube(3, "delete", "theirs", "deploy") };
-    assert!(broken(|run| run.kube.push(in_vain)).is_empty(), "it was refused");
+    assert!(violated(adopted).is_empty(), "the user is tagged for adoption");
+    assert_eq!(violated(|run| run.kube.push(kube(3, "update", "theirs", "deploy"))), ["S4"]);
+    assert_eq!(violated(|run| run.kube.push(kube(3, "create", "x", "elsewhere"))), ["S4"]);
+    let refused = KubeRecord { committed: false, ..kube(3, "delete", "theirs", "deploy") };
+    assert!(violated(|run| run.kube.push(refused)).is_empty(), "the call was refused");
 }
 
 #[test]
-fn s5_a_write_to_a_key_of_others_is_found() {
-    assert_eq!(broken(|run| run.calls.push(aws(62, "DeleteAccessKey", Some("AKIAFOREIGN000000004")))), ["S5"]);
+fn s5_detects_write_to_foreign_key() {
+    assert_eq!(violated(|run| run.calls.push(aws(62, "DeleteAccessKey", Some("AKIAFOREIGN000000004")))), ["S5"]);
 }
 
 #[test]
-fn s6_a_key_too_many_is_found() {
-    assert_eq!(broken(|run| run.calls.push(aws(30, "CreateAccessKey", Some("AKIATHIRD00000000005")))), ["S6"]);
+fn s6_detects_too_many_keys() {
+    assert_eq!(violated(|run| run.calls.push(aws(30, "CreateAccessKey", Some("AKIATHIRD00000000005")))), ["S6"]);
     let three = |run: &mut Run| {
         for id in [OLD, "AKIATHIRD00000000005"] {
             run.calls.push(aws(30, "CreateAccessKey", Some(id)));
@@ -257,39 +265,39 @@ fn s6_a_key_too_many_is_found() {
             run.truths[0].tags.insert(format!("awsdeploy.dev/key/{id}"), "then".to_owned());
         }
     };
-    assert_eq!(broken(three), ["S6"]);
+    assert_eq!(violated(three), ["S6"]);
 }
 
 #[test]
-fn s7_a_secret_anywhere_is_found() {
+fn s7_detects_leaked_secret_in_every_source() {
     let places: [fn(&mut Run); 5] = [
         |run| run.texts.push(("a log".to_owned(), format!("made {}", material(NEW)))),
         |run| run.texts.push(("an Event".to_owned(), base64(material(OLD).as_bytes()))),
         |run| run.users[0]["status"]["conditions"][0]["message"] = Value::from(material(NEW)),
-        |run| run.notes.secrets[0].object["metadata"]["annotations"]["note"] = Value::from(material(OLD)),
+        |run| run.observations.secrets[0].object["metadata"]["annotations"]["note"] = Value::from(material(OLD)),
         |run| drop(run.calls[0].params.insert("Note".to_owned(), material(NEW))),
     ];
     for (number, place) in places.into_iter().enumerate() {
-        assert_eq!(broken(place), ["S7"], "place {number}");
+        assert_eq!(violated(place), ["S7"], "place {number}");
     }
 }
 
 #[test]
-fn s8_a_user_that_outlives_its_resource_is_found() {
+fn s8_detects_user_that_outlives_its_resource() {
     let gone = |run: &mut Run| {
         let object = run.users.pop().expect("the resource");
-        run.notes.users.push(Seen { gone: true, ..seen(70, &object) });
+        run.observations.users.push(ObservedVersion { deleted: true, ..seen(70, &object) });
     };
-    assert_eq!(broken(gone), ["S8"]);
+    assert_eq!(violated(gone), ["S8"]);
     let with_the_user = |run: &mut Run| {
         gone(run);
         run.truths.clear();
     };
-    assert!(broken(with_the_user).is_empty());
+    assert!(violated(with_the_user).is_empty());
 }
 
 #[test]
-fn s9_ready_over_something_else_than_declared_is_found() {
+fn s9_detects_ready_with_drift() {
     let differences: [fn(&mut Run); 7] = [
         |run| run.truths[0].attached.clear(),
         |run| run.truths[0].attached.extend(["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]),
@@ -297,36 +305,36 @@ fn s9_ready_over_something_else_than_declared_is_found() {
         |run| drop(run.truths[0].tags.insert("team".to_owned(), "other".to_owned())),
         |run| run.truths[0].groups.clear(),
         |run| run.users[0]["spec"]["console"] = json!({}),
-        // A key of ours that is not tagged, not published and in no journal: nobody knows it.
+        // A key of the operator that is not tagged, not published and in no journal.
         |run| run.truths[0].keys.push(key(OLD, KeyState::Active)),
     ];
     for (number, difference) in differences.into_iter().enumerate() {
-        assert_eq!(broken(difference), ["S9"], "difference {number}");
+        assert_eq!(violated(difference), ["S9"], "difference {number}");
     }
     let not_ready = |run: &mut Run| {
         run.users[0]["status"]["conditions"][0]["status"] = Value::from("False");
         run.truths[0].attached.clear();
     };
-    assert!(broken(not_ready).is_empty(), "it does not say that it is ready");
+    assert!(violated(not_ready).is_empty(), "the resource is not Ready");
     let another_generation = |run: &mut Run| {
         run.users[0]["metadata"]["generation"] = Value::from(2);
         run.truths[0].attached.clear();
     };
-    assert!(broken(another_generation).is_empty(), "it speaks of what was declared before");
-    assert_eq!(broken(|run| run.truths.clear()), ["S9"], "no user at all");
+    assert!(violated(another_generation).is_empty(), "the condition is of an older generation");
+    assert_eq!(violated(|run| run.truths.clear()), ["S9"], "the user does not exist");
 }
 
 #[test]
-fn s10_a_write_in_a_quiet_time_is_found_on_either_side() {
-    let promises = |aws: &[CallRecord], kube: &[KubeRecord]| -> Vec<_> {
-        loud(aws, kube).into_iter().map(|violation| violation.invariant).collect()
+fn s10_detects_idle_writes_to_aws_and_kubernetes() {
+    let invariants = |aws: &[CallRecord], kube: &[KubeRecord]| -> Vec<_> {
+        idle_writes(aws, kube).into_iter().map(|violation| violation.invariant).collect()
     };
-    assert_eq!(promises(&[aws(1, "TagUser", None)], &[]), ["S10"]);
-    assert_eq!(promises(&[], &[kube(1, "update", "x", "deploy")]), ["S10"]);
+    assert_eq!(invariants(&[aws(1, "TagUser", None)], &[]), ["S10"]);
+    assert_eq!(invariants(&[], &[kube(1, "update", "x", "deploy")]), ["S10"]);
 }
 
 #[test]
-fn base64_goes_both_ways() {
+fn base64_round_trips() {
     for (plain, coded) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob+/", "Zm9vYisv")] {
         assert_eq!(base64(plain.as_bytes()), coded);
         assert_eq!(unbase64(coded), plain.as_bytes());
@@ -335,7 +343,7 @@ fn base64_goes_both_ways() {
 }
 
 #[test]
-fn a_leak_is_found_in_every_disguise_and_nothing_else_is() {
+fn leaks_are_found_in_every_encoding() {
     let account = Account::new();
     account.import_key(AccountRef::aws("123456789012"), "u", "AKIA1", "abc/def+ghi");
     for text in ["key=abc/def+ghi!", "YWJjL2RlZitnaGk", "body=abc%2Fdef%2Bghi&x"] {
@@ -345,7 +353,7 @@ fn a_leak_is_found_in_every_disguise_and_nothing_else_is() {
 }
 
 #[test]
-fn durations_are_read_as_declared() {
+fn durations_are_parsed() {
     assert_eq!(duration("2s"), SignedDuration::from_secs(2));
     assert_eq!(duration("12h"), SignedDuration::from_hours(12));
     assert_eq!(duration("soon"), DEFAULT_OVERLAP);

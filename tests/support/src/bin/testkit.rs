@@ -1,4 +1,4 @@
-//! The test rig for shell scripts: a control plane with AWS, and what reads a mounted Secret as a pod would.
+//! The test kit for shell scripts: control plane, AWS emulator, mounted Secrets and consumers.
 
 use std::{
     fmt::Write as _,
@@ -27,7 +27,7 @@ use tokio::{
     sync::watch,
 };
 
-/// Starts parts of the test rig of aws-deploy-user-operator. Everything listens on loopback only.
+/// Starts parts of the test kit of aws-deploy-user-operator. All servers listen on loopback only.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -37,16 +37,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a Kubernetes control plane and AWS, and keep them until SIGTERM, Ctrl-C, or the end of standard input where
-    /// that is a pipe or a terminal
+    /// Start a Kubernetes control plane and an AWS emulator, and run them until SIGTERM, Ctrl-C, or EOF of standard
+    /// input if it is a pipe or a terminal
     Up {
-        /// Where data and logs go. The file `env` in it, once there, is for a shell to source
+        /// Directory for data and logs. When ready, its file `env` contains variables for a shell to source
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Keep a directory as a kubelet would keep the mount of a Secret
+    /// Mount a Secret in a directory, like a kubelet
     Mount {
-        /// How to reach the cluster
+        /// The kubeconfig of the cluster
         #[arg(long, env = "KUBECONFIG")]
         kubeconfig: PathBuf,
         /// The namespace of the Secret
@@ -55,11 +55,11 @@ enum Command {
         /// The name of the Secret, which need not exist yet
         #[arg(long)]
         secret: String,
-        /// Where the files go
+        /// Directory of the files
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Sign sts:GetCallerIdentity all the time with what a mounted Secret holds, and count the answers
+    /// Call sts:GetCallerIdentity continuously with the key of a mounted Secret, and count the results
     Consume {
         /// The mounted Secret, with a `credentials` file
         #[arg(long)]
@@ -67,24 +67,24 @@ enum Command {
         /// The endpoint URL of AWS
         #[arg(long, env = "AWS_ENDPOINT_URL")]
         endpoint: String,
-        /// The ARN that AWS must answer with
+        /// The expected ARN of the caller identity
         #[arg(long)]
         arn: String,
-        /// Where the counts go as JSON, every second and at the end
+        /// File for the counters as JSON, written every second and at the end
         #[arg(long)]
         report: PathBuf,
-        /// The milliseconds from one call to the next
+        /// Milliseconds between two calls
         #[arg(long, default_value_t = 100)]
         interval_ms: u64,
-        /// Stop by itself after so many seconds
+        /// Stop after this many seconds
         #[arg(long, default_value_t = 3600)]
         max_seconds: u64,
     },
-    /// Do nothing until SIGTERM: what holds the namespaces of a pod, where the testkit is the node's only image
+    /// Do nothing until SIGTERM; used as the sandbox image of a node
     Pause,
-    /// Write a kubeconfig for a service account, with a token for a day
+    /// Write a kubeconfig of a service account, with a token that is valid for a day
     SaKubeconfig {
-        /// The kubeconfig of somebody who may ask for the token
+        /// The kubeconfig that requests the token
         #[arg(long, env = "KUBECONFIG")]
         kubeconfig: PathBuf,
         /// The namespace of the service account
@@ -127,10 +127,10 @@ async fn main() -> ExitCode {
 }
 
 async fn up(directory: &Path) -> Result<()> {
-    let mut end = End::new()?;
+    let mut shutdown = Shutdown::new()?;
     let directory = RunDir::at(directory)?;
     let environment = directory.path().join("env");
-    // A file of an earlier run would name ports of nobody.
+    // The file of an earlier run has outdated ports.
     match fs::remove_file(&environment) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("remove the old env", error)),
         _ => {}
@@ -142,27 +142,27 @@ async fn up(directory: &Path) -> Result<()> {
     };
     let (rig, aws) = tokio::select! {
         started = started => started?,
-        () = end.comes() => return Ok(()),
+        () = shutdown.requested() => return Ok(()),
     };
-    write_whole(&environment, &shell_environment(&rig, &AwsAccess::administrator(aws.address())))?;
-    say(&format!("ready: source {}", environment.display()))?;
-    end.comes().await;
+    write_atomically(&environment, &shell_environment(&rig, &AwsAccess::administrator(aws.address())))?;
+    print_line(&format!("ready: source {}", environment.display()))?;
+    shutdown.requested().await;
     rig.stop().await;
     fs::remove_file(&environment).map_err(|error| failed("remove env", error))
 }
 
 async fn mount(kubeconfig: &Path, namespace: &str, secret: &str, directory: PathBuf) -> Result<()> {
-    let mut end = End::new()?;
+    let mut shutdown = Shutdown::new()?;
     let client = kubeconfig::client(kubeconfig).await?;
     let mut mounted = SecretMount::start(client, namespace, secret, directory)?;
     tokio::select! {
         error = mounted.wait_for_failure() => Err(error),
-        () = end.comes() => Ok(()),
+        () = shutdown.requested() => Ok(()),
     }
 }
 
 async fn consume(options: ConsumerOptions, file: &Path) -> Result<()> {
-    let mut end = End::new()?;
+    let mut shutdown = Shutdown::new()?;
     install_crypto_provider();
     let consumer = Consumer::start(options);
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -170,25 +170,25 @@ async fn consume(options: ConsumerOptions, file: &Path) -> Result<()> {
         write_report(file, &consumer.report())?;
         tokio::select! {
             biased;
-            () = end.comes() => break,
+            () = shutdown.requested() => break,
             () = consumer.ended() => break,
             _ = ticks.tick() => {}
         }
     }
     let report = consumer.stop().await;
     write_report(file, &report)?;
-    say(&report.to_string())
+    print_line(&report.to_string())
 }
 
 async fn pause() -> Result<()> {
-    End::new()?.comes().await;
+    Shutdown::new()?.requested().await;
     Ok(())
 }
 
 fn write_report(file: &Path, report: &ConsumerReport) -> Result<()> {
     let json = serde_json::to_string_pretty(report)
-        .map_err(|error| Error::Unexpected(format!("the report is no JSON: {error}")))?;
-    write_whole(file, &(json + "\n"))
+        .map_err(|error| Error::Unexpected(format!("failed to serialize the report: {error}")))?;
+    write_atomically(file, &(json + "\n"))
 }
 
 /// Assignments that a shell can source.
@@ -197,21 +197,21 @@ fn shell_environment(rig: &Rig, aws: &AwsAccess) -> String {
     let programs = rig.tools().directory().to_string_lossy();
     let mut text = String::new();
     for (name, value) in aws.variables().into_iter().chain([("KUBECONFIG", &*kubeconfig), ("KUBE_BIN", &*programs)]) {
-        let _ = writeln!(text, "export {name}={}", quoted(value));
+        let _ = writeln!(text, "export {name}={}", shell_quoted(value));
     }
-    let _ = writeln!(text, "export PATH={}:\"$PATH\"", quoted(&programs));
+    let _ = writeln!(text, "export PATH={}:\"$PATH\"", shell_quoted(&programs));
     text
 }
 
-/// What asks this program to end.
-struct End {
+/// Sources of a shutdown request.
+struct Shutdown {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
-    /// The end of standard input. `None` where it is /dev/null or a file, as for a job in the background.
+    /// EOF of standard input. `None` if it is /dev/null or a file, as for a background job.
     input: Option<watch::Receiver<bool>>,
 }
 
-impl End {
+impl Shutdown {
     fn new() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|error| failed("listen for signals", error));
         let input = fs::metadata("/dev/stdin").map(|input| input.file_type());
@@ -223,7 +223,7 @@ impl End {
         })
     }
 
-    async fn comes(&mut self) {
+    async fn requested(&mut self) {
         let input = async {
             match &mut self.input {
                 Some(input) => drop(input.wait_for(|ended| *ended).await),
@@ -238,8 +238,8 @@ impl End {
     }
 }
 
-/// Tells when standard input ends. What is typed means nothing. A thread of its own, since no runtime can call off a
-/// read of standard input; it ends with the process.
+/// Reports EOF of standard input and discards its content. Uses a thread, because a runtime cannot cancel a read of
+/// standard input; it ends with the process.
 fn input_end() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     std::thread::spawn(move || {
@@ -249,8 +249,8 @@ fn input_end() -> watch::Receiver<bool> {
     receiver
 }
 
-/// Writes a file so that a reader sees all of it or none.
-fn write_whole(file: &Path, content: &str) -> Result<()> {
+/// Writes a file atomically.
+fn write_atomically(file: &Path, content: &str) -> Result<()> {
     let mut temporary = file.to_owned().into_os_string();
     temporary.push(".new");
     fs::write(&temporary, content)
@@ -258,11 +258,11 @@ fn write_whole(file: &Path, content: &str) -> Result<()> {
         .map_err(|error| failed(&format!("write {}", file.display()), error))
 }
 
-fn quoted(value: &str) -> String {
+fn shell_quoted(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-fn say(line: &str) -> Result<()> {
+fn print_line(line: &str) -> Result<()> {
     writeln!(io::stdout(), "{line}").map_err(|error| failed("write to standard output", error))
 }
 

@@ -1,10 +1,10 @@
-//! What a request asks of the API server.
+//! Parses requests to the API server.
 
 use hyper::Method;
 use serde_json::Value;
 
-/// Asking for an opinion writes nothing, although it is a POST.
-const OPINIONS: [&str; 5] = [
+/// Review resources, whose POST requests store nothing.
+const REVIEWS: [&str; 5] = [
     "selfsubjectaccessreviews",
     "selfsubjectreviews",
     "selfsubjectrulesreviews",
@@ -12,18 +12,18 @@ const OPINIONS: [&str; 5] = [
     "tokenreviews",
 ];
 
-/// One call in the words of RBAC.
+/// One call, in terms of RBAC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KubeCall {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`.
     pub verb: &'static str,
-    /// Plural name of the resource, with the subresource behind a slash.
+    /// Plural resource name, with the subresource after a slash.
     pub resource: String,
     /// Namespace.
     pub namespace: Option<String>,
-    /// Name of the object; for a creation the one in its body.
+    /// Object name; for create, from the body.
     pub name: Option<String>,
-    /// It asks for nothing to be stored.
+    /// Whether it is a dry run.
     pub dry_run: bool,
 }
 
@@ -61,12 +61,12 @@ impl KubeCall {
         Self { verb, resource, namespace, name, dry_run: query.contains("dryRun=") }
     }
 
-    /// Whether it changes what is stored.
+    /// Whether it changes stored objects.
     #[must_use]
     pub fn is_mutating(&self) -> bool {
         matches!(self.verb, "create" | "update" | "patch" | "delete")
             && !self.dry_run
-            && !OPINIONS.contains(&self.resource.as_str())
+            && !REVIEWS.contains(&self.resource.as_str())
     }
 }
 
@@ -80,14 +80,14 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_told_in_the_words_of_rbac() {
-        let words = |verb, resource: &str, namespace: &str, name: &str| {
+    fn requests_are_parsed_into_rbac_terms() {
+        let expected = |verb, resource: &str, namespace: &str, name: &str| {
             (verb, resource.to_owned(), namespace.to_owned(), name.to_owned())
         };
-        assert_eq!(parse(&Method::GET, "/api/v1/namespaces/a/secrets/s", "", ""), words("get", "secrets", "a", "s"));
+        assert_eq!(parse(&Method::GET, "/api/v1/namespaces/a/secrets/s", "", ""), expected("get", "secrets", "a", "s"));
         assert_eq!(
             parse(&Method::POST, "/api/v1/namespaces/a/secrets", "", r#"{"metadata":{"name":"s"}}"#),
-            words("create", "secrets", "a", "s")
+            expected("create", "secrets", "a", "s")
         );
         assert_eq!(
             parse(
@@ -96,20 +96,20 @@ mod tests {
                 "force=true",
                 ""
             ),
-            words("patch", "awsdeployusers/status", "a", "x")
+            expected("patch", "awsdeployusers/status", "a", "x")
         );
         assert_eq!(
             parse(&Method::GET, "/apis/awsdeploy.dev/v1alpha1/awsdeployusers", "watch=true&x=1", ""),
-            words("watch", "awsdeployusers", "", "")
+            expected("watch", "awsdeployusers", "", "")
         );
         assert_eq!(
             parse(&Method::GET, "/api/v1/namespaces/kube-system", "", ""),
-            words("get", "namespaces", "", "kube-system")
+            expected("get", "namespaces", "", "kube-system")
         );
     }
 
     #[test]
-    fn opinions_and_dry_runs_change_nothing() {
+    fn reviews_and_dry_runs_are_not_mutating() {
         let call = |path: &str, query: &str| KubeCall::parse(&Method::POST, path, query, b"").is_mutating();
         assert!(call("/api/v1/namespaces/a/secrets", ""));
         assert!(!call("/api/v1/namespaces/a/secrets", "dryRun=All"));

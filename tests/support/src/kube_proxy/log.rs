@@ -1,4 +1,4 @@
-//! What was asked of the API server, in order. Names and verbs only: bodies hold secrets.
+//! Log of calls to the API server, in order. Without bodies, because they contain secrets.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use super::call::KubeCall;
 pub struct KubeRecord {
     /// 1 for the first call of this proxy.
     pub seq: u64,
-    /// When it came in.
+    /// Time of receipt.
     pub started: Timestamp,
     /// Verb.
     pub verb: &'static str,
@@ -27,11 +27,11 @@ pub struct KubeRecord {
     pub namespace: Option<String>,
     /// Name.
     pub name: Option<String>,
-    /// Whether it asks for a change.
+    /// Whether the call is mutating.
     pub mutating: bool,
-    /// Whether the API server has made the change, whatever the caller was told.
+    /// Whether the API server committed the change, regardless of the response to the caller.
     pub committed: bool,
-    /// Status sent to the caller; `None` if the connection was closed, or the call has not ended.
+    /// Status sent to the caller; `None` if the connection was closed or the call is pending.
     pub status: Option<u16>,
 }
 
@@ -54,7 +54,7 @@ pub struct KubeLog {
 }
 
 impl KubeLog {
-    /// Every call, in the order they came in.
+    /// All calls, in order of receipt.
     #[must_use]
     pub fn calls(&self) -> Vec<KubeRecord> {
         self.lock().clone()
@@ -66,13 +66,13 @@ impl KubeLog {
         self.lock().last().map_or(0, |record| record.seq)
     }
 
-    /// Calls behind a mark that would change something.
+    /// Mutating calls after a position.
     #[must_use]
-    pub fn mutating_since(&self, mark: u64) -> Vec<KubeRecord> {
-        self.lock().iter().filter(|record| record.seq > mark && record.mutating).cloned().collect()
+    pub fn mutating_since(&self, position: u64) -> Vec<KubeRecord> {
+        self.lock().iter().filter(|record| record.seq > position && record.mutating).cloned().collect()
     }
 
-    /// The last calls, a line each.
+    /// The last calls, one per line.
     #[must_use]
     pub fn transcript(&self) -> String {
         const LINES: usize = 60;

@@ -1,13 +1,13 @@
-//! A Kubernetes API server that goes wrong on request: a proxy between the operator and the real one.
+//! A fault-injecting proxy between the operator and the Kubernetes API server.
 //!
 //! ```text
 //! operator --HTTP, loopback--> KubeProxy --(log, rules)--> HTTPS, the operator's own token --> kube-apiserver
 //! auditor  ---------------------------------------------------------------------------------------^
 //! ```
 //!
-//! The rule language is that of [`crate::aws_proxy`]: match by verb, resource, name and the n-th time; before the call
-//! reaches the API server or after it has committed it; then an effect. Watches are streams, so they have switches of
-//! their own: [`KubeProxy::stall_watches`], [`KubeProxy::resume_watches`], [`KubeProxy::expire_watches`].
+//! Rules work like those of [`crate::aws_proxy`]: they match calls by verb, resource, name and occurrence, before the
+//! call reaches the API server or after it was committed, and apply an effect. Watches are streams and have separate
+//! controls: [`KubeProxy::stall_watches`], [`KubeProxy::resume_watches`], [`KubeProxy::expire_watches`].
 
 mod call;
 mod log;

@@ -1,4 +1,4 @@
-//! Fault rules: which call, when, and what goes wrong.
+//! Fault rules: which calls, at which phase, with which effect.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,7 +8,7 @@ use std::{
 use super::call::KubeCall;
 use crate::aws_proxy::{Occurrence, Pause, Phase};
 
-/// What goes wrong.
+/// Effect of a rule.
 #[derive(Clone)]
 pub(super) enum Effect {
     Drop,
@@ -44,7 +44,7 @@ impl KubeRule {
         }
     }
 
-    /// Matches one verb on one resource; a subresource stands behind a slash.
+    /// Matches one verb on one resource; a subresource follows after a slash.
     pub fn on(verb: &str, resource: &str) -> Self {
         Self::matching(Some(verb), Some(resource), None)
     }
@@ -54,7 +54,7 @@ impl KubeRule {
         Self::matching(None, Some(resource), None)
     }
 
-    /// Matches every call that changes something.
+    /// Matches every mutating call.
     pub fn on_mutating() -> Self {
         Self::matching(None, None, Some(true))
     }
@@ -64,7 +64,7 @@ impl KubeRule {
         Self::matching(None, None, None)
     }
 
-    /// Only calls about the object of this name.
+    /// Only calls for the object with this name.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
@@ -88,7 +88,7 @@ impl KubeRule {
         self
     }
 
-    /// Acts once the API server has done what was asked. Calls that it refused do not match.
+    /// Applies after the API server has committed the call. Rejected calls do not match.
     pub fn after_commit(mut self) -> Self {
         self.phase = Phase::AfterCommit;
         self
@@ -99,17 +99,17 @@ impl KubeRule {
         self
     }
 
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     pub fn drop_connection(self) -> Self {
         self.effect(Effect::Drop)
     }
 
-    /// Lets time pass, then goes on.
+    /// Delays the call.
     pub fn delay(self, time: Duration) -> Self {
         self.effect(Effect::Delay(time))
     }
 
-    /// Answers with this status and reason: 409 `Conflict`, 410 `Expired`, 429 `TooManyRequests`, 503
+    /// Responds with this status and reason: 409 `Conflict`, 410 `Expired`, 429 `TooManyRequests`, 503
     /// `ServiceUnavailable`, 504 `Timeout`.
     pub fn respond_with(self, status: u16, reason: &'static str) -> Self {
         self.effect(Effect::Answer(status, reason))
@@ -120,7 +120,7 @@ impl KubeRule {
         self.effect(Effect::Pause(pause.clone()))
     }
 
-    /// Serves a read with the answer that the same read got last time, as an API server that lags does.
+    /// Serves a read with the previous response to the same read, like a lagging API server.
     pub fn stale_read(self) -> Self {
         self.effect(Effect::StaleRead)
     }
@@ -140,30 +140,30 @@ pub struct KubeRules {
 }
 
 impl KubeRules {
-    /// Adds a rule behind the others; it holds until [`KubeRules::clear`].
+    /// Appends a rule, which is active until [`KubeRules::clear`].
     pub fn add(&self, rule: KubeRule) {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push((rule, 0));
     }
 
-    /// Adds a rule that holds the calls it matches, and returns the handle to wait for them and to let them go.
-    #[must_use = "a held call stays held until the handle lets it go"]
+    /// Adds a rule that holds matching calls, and returns the handle to wait for and release them.
+    #[must_use = "a held call is blocked until the handle releases it"]
     pub fn pause(&self, rule: KubeRule) -> Pause {
         let pause = Pause::default();
         self.add(rule.pause(&pause));
         pause
     }
 
-    /// Takes all rules away and lets go what they hold.
+    /// Removes all rules and releases held calls.
     pub fn clear(&self) {
-        self.retire(Pause::release);
+        self.remove_all(Pause::release);
     }
 
-    /// Takes all rules away and closes the connections they hold.
+    /// Removes all rules and closes the connections of held calls.
     pub(super) fn abort(&self) {
-        self.retire(Pause::abort);
+        self.remove_all(Pause::abort);
     }
 
-    fn retire(&self, settle: fn(&Pause)) {
+    fn remove_all(&self, settle: fn(&Pause)) {
         for (rule, _) in self.entries.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             for effect in &rule.effects {
                 if let Effect::Pause(pause) = effect {
@@ -173,7 +173,7 @@ impl KubeRules {
         }
     }
 
-    pub(super) fn consult(&self, phase: Phase, call: &KubeCall) -> Vec<Effect> {
+    pub(super) fn effects_for(&self, phase: Phase, call: &KubeCall) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         for (rule, matched) in entries.iter_mut().filter(|(rule, _)| rule.phase == phase && rule.matches(call)) {

@@ -1,4 +1,4 @@
-//! The listener and the way of a call.
+//! Listener and request handling.
 
 use std::{
     collections::HashMap,
@@ -44,36 +44,36 @@ use crate::{
     kubeconfig, ports,
 };
 
-/// Answers that are kept to be served stale.
-const ANSWERS_KEPT: usize = 1_000;
+/// Responses that are kept for stale reads.
+const MAX_CACHED_RESPONSES: usize = 1_000;
 
 type AnyBody = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Why a call has no answer.
+/// Closes the connection without a response.
 #[derive(Debug)]
 struct Dropped;
 
 impl std::fmt::Display for Dropped {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("the connection is closed on purpose")
+        formatter.write_str("the connection is closed by a fault rule")
     }
 }
 
 impl std::error::Error for Dropped {}
 
-/// What happens to all watches.
+/// State of all watches.
 #[derive(Clone, Copy, Default)]
-struct Streams {
-    frozen: bool,
-    cuts: u64,
+struct WatchControl {
+    stalled: bool,
+    expirations: u64,
 }
 
 struct Engine {
     upstream: Client,
     log: KubeLog,
     rules: KubeRules,
-    streams: watch::Sender<Streams>,
-    answers: Mutex<HashMap<String, (StatusCode, Bytes)>>,
+    watches: watch::Sender<WatchControl>,
+    responses: Mutex<HashMap<String, (StatusCode, Bytes)>>,
 }
 
 /// A proxy in front of the API server. Stops when dropped.
@@ -84,17 +84,17 @@ pub struct KubeProxy {
 }
 
 impl KubeProxy {
-    /// Starts on a free loopback port. It speaks to the API server as `kubeconfig` says, so with the rights of the
-    /// operator, and writes to `file` the kubeconfig that leads to itself.
+    /// Starts on a free loopback port. Connects to the API server with `kubeconfig`, so with the permissions of the
+    /// operator, and writes a kubeconfig for the proxy to `file`.
     pub async fn start(kubeconfig: &Path, file: &Path) -> Result<Self> {
         crate::install_crypto_provider();
-        let what = || format!("make a client of {}", kubeconfig.display());
+        let what = || format!("create a client from {}", kubeconfig.display());
         let read = Kubeconfig::read_from(kubeconfig)
             .map_err(|source| crate::Error::Kubeconfig { path: kubeconfig.to_owned(), source: Box::new(source) })?;
         let mut config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
             .await
             .map_err(|source| crate::Error::Kubeconfig { path: kubeconfig.to_owned(), source: Box::new(source) })?;
-        // A retry here would hide from the log what reached the API server.
+        // A retry here would hide calls from the log.
         config.default_retry = false;
         let upstream = Client::try_from(config).context(what)?;
         let address = ports::reserve().context(|| "find a port for the Kubernetes proxy".into())?;
@@ -103,45 +103,45 @@ impl KubeProxy {
             upstream,
             log: KubeLog::default(),
             rules: KubeRules::default(),
-            streams: watch::Sender::new(Streams::default()),
-            answers: Mutex::default(),
+            watches: watch::Sender::new(WatchControl::default()),
+            responses: Mutex::default(),
         });
         kubeconfig::write_for_plain_http(file, &format!("http://{address}"))?;
         let accepting = tokio::spawn(accept(listener, Arc::clone(&engine)));
         Ok(Self { engine, address, accepting })
     }
 
-    /// Where it listens.
+    /// The address of the proxy.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What was asked of it.
+    /// The log of calls.
     #[must_use]
     pub fn log(&self) -> &KubeLog {
         &self.engine.log
     }
 
-    /// What goes wrong in it.
+    /// The fault rules.
     #[must_use]
     pub fn rules(&self) -> &KubeRules {
         &self.engine.rules
     }
 
-    /// Watches stay open and tell nothing any more, as a network that swallows packets does.
+    /// Keeps watches open without delivering events, like a network that drops packets.
     pub fn stall_watches(&self) {
-        self.engine.streams.send_modify(|streams| streams.frozen = true);
+        self.engine.watches.send_modify(|watches| watches.stalled = true);
     }
 
-    /// Frozen watches go on where they were.
+    /// Resumes stalled watches.
     pub fn resume_watches(&self) {
-        self.engine.streams.send_modify(|streams| streams.frozen = false);
+        self.engine.watches.send_modify(|watches| watches.stalled = false);
     }
 
-    /// Ends every watch with 410 `Expired`: the client has to list anew.
+    /// Ends every watch with 410 `Expired`, which forces clients to list again.
     pub fn expire_watches(&self) {
-        self.engine.streams.send_modify(|streams| streams.cuts += 1);
+        self.engine.watches.send_modify(|watches| watches.expirations += 1);
     }
 }
 
@@ -170,16 +170,16 @@ async fn accept(listener: TcpListener, engine: Arc<Engine>) {
 
 async fn converse(stream: TcpStream, engine: Arc<Engine>) {
     let _ = stream.set_nodelay(true);
-    // An error is a client that went away, or a rule that closed the connection.
+    // Errors are client disconnects, or a rule closed the connection.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), Way(engine))
+        .serve_connection(TokioIo::new(stream), ProxyService(engine))
         .await;
 }
 
-struct Way(Arc<Engine>);
+struct ProxyService(Arc<Engine>);
 
-impl Service<Request<Incoming>> for Way {
+impl Service<Request<Incoming>> for ProxyService {
     type Response = Response<AnyBody>;
     type Error = Dropped;
     type Future = Pin<Box<dyn Future<Output = std::result::Result<Self::Response, Dropped>> + Send>>;
@@ -189,7 +189,7 @@ impl Service<Request<Incoming>> for Way {
         Box::pin(async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map_err(|_| Dropped)?.to_bytes();
-            // A task of its own: a client that goes away must not stop a call that is on its way.
+            // A separate task, so that a client disconnect does not cancel a call that was already sent.
             tokio::spawn(async move { engine.serve(head, body).await }).await.map_err(|_| Dropped)?
         })
     }
@@ -203,10 +203,10 @@ impl Engine {
     ) -> std::result::Result<Response<AnyBody>, Dropped> {
         let call = KubeCall::parse(&head.method, head.uri.path(), head.uri.query().unwrap_or_default(), &body);
         let seq = self.log.open(&call);
-        let question = head.uri.to_string();
-        if let Some(answer) = self.strike(Phase::Before, &call, &question).await? {
-            self.log.note(seq, |record| record.status = Some(answer.status().as_u16()));
-            return Ok(answer);
+        let uri = head.uri.to_string();
+        if let Some(response) = self.apply_rules(Phase::Before, &call, &uri).await? {
+            self.log.note(seq, |record| record.status = Some(response.status().as_u16()));
+            return Ok(response);
         }
         let mut request = Request::new(Body::from(body.to_vec()));
         *request.method_mut() = head.method.clone();
@@ -216,40 +216,40 @@ impl Engine {
                 request.headers_mut().insert(hyper::header::HeaderName::from_static(name), value.clone());
             }
         }
-        let Ok(answer) = self.upstream.send(request).await else {
+        let Ok(response) = self.upstream.send(request).await else {
             return Ok(failure(StatusCode::BAD_GATEWAY, "Unreachable"));
         };
-        let (answer, body) = answer.into_parts();
-        if call.verb == "watch" && answer.status.is_success() {
-            self.log.note(seq, |record| record.status = Some(answer.status.as_u16()));
-            return Ok(Response::from_parts(clean(answer), self.stream(body)));
+        let (response, body) = response.into_parts();
+        if call.verb == "watch" && response.status.is_success() {
+            self.log.note(seq, |record| record.status = Some(response.status.as_u16()));
+            return Ok(Response::from_parts(without_hop_headers(response), self.stream(body)));
         }
         let Ok(body) = body.collect_bytes().await else { return Err(Dropped) };
-        let success = answer.status.is_success();
+        let success = response.status.is_success();
         self.log.note(seq, |record| record.committed = success && record.mutating);
         if success {
             if matches!(call.verb, "get" | "list") {
-                let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-                if answers.len() < ANSWERS_KEPT || answers.contains_key(&question) {
-                    answers.insert(question.clone(), (answer.status, body.clone()));
+                let mut responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+                if responses.len() < MAX_CACHED_RESPONSES || responses.contains_key(&uri) {
+                    responses.insert(uri.clone(), (response.status, body.clone()));
                 }
             }
-            if let Some(instead) = self.strike(Phase::AfterCommit, &call, &question).await? {
-                self.log.note(seq, |record| record.status = Some(instead.status().as_u16()));
-                return Ok(instead);
+            if let Some(replacement) = self.apply_rules(Phase::AfterCommit, &call, &uri).await? {
+                self.log.note(seq, |record| record.status = Some(replacement.status().as_u16()));
+                return Ok(replacement);
             }
         }
-        self.log.note(seq, |record| record.status = Some(answer.status.as_u16()));
-        Ok(Response::from_parts(clean(answer), whole(body)))
+        self.log.note(seq, |record| record.status = Some(response.status.as_u16()));
+        Ok(Response::from_parts(without_hop_headers(response), full_body(body)))
     }
 
-    async fn strike(
+    async fn apply_rules(
         &self,
         phase: Phase,
         call: &KubeCall,
-        question: &str,
+        uri: &str,
     ) -> std::result::Result<Option<Response<AnyBody>>, Dropped> {
-        for effect in self.rules.consult(phase, call) {
+        for effect in self.rules.effects_for(phase, call) {
             match effect {
                 Effect::Drop => return Err(Dropped),
                 Effect::Delay(time) => tokio::time::sleep(time).await,
@@ -263,14 +263,14 @@ impl Engine {
                     }
                 }
                 Effect::StaleRead => {
-                    let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let (Some((status, body)), "get" | "list") = (answers.get(question), call.verb) {
-                        let mut answer = Response::new(whole(body.clone()));
-                        *answer.status_mut() = *status;
-                        answer
+                    let responses = self.responses.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let (Some((status, body)), "get" | "list") = (responses.get(uri), call.verb) {
+                        let mut response = Response::new(full_body(body.clone()));
+                        *response.status_mut() = *status;
+                        response
                             .headers_mut()
                             .insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
-                        return Ok(Some(answer));
+                        return Ok(Some(response));
                     }
                 }
             }
@@ -278,34 +278,34 @@ impl Engine {
         Ok(None)
     }
 
-    /// A watch, event by event, as long as it is neither frozen nor cut.
+    /// Forwards a watch until it is stalled or expired.
     fn stream(&self, body: Body) -> AnyBody {
-        let mut streams = self.streams.subscribe();
-        let cuts = streams.borrow_and_update().cuts;
-        let frames = stream::unfold((body, streams, false), move |(mut body, mut streams, ended)| async move {
+        let mut watches = self.watches.subscribe();
+        let expirations = watches.borrow_and_update().expirations;
+        let frames = stream::unfold((body, watches, false), move |(mut body, mut watches, ended)| async move {
             if ended {
                 return None;
             }
             let mut broken = false;
             let frame = loop {
-                let now = *streams.borrow_and_update();
-                if now.cuts > cuts {
-                    break Some(expired());
+                let now = *watches.borrow_and_update();
+                if now.expirations > expirations {
+                    break Some(expired_event());
                 }
                 tokio::select! {
                     biased;
-                    changed = streams.changed() => if changed.is_err() { break None },
-                    frame = body.frame(), if !now.frozen => match frame {
+                    changed = watches.changed() => if changed.is_err() { break None },
+                    frame = body.frame(), if !now.stalled => match frame {
                         Some(Ok(frame)) => break frame.into_data().ok(),
                         Some(Err(_)) => { broken = true; break None }
                         None => break None,
                     },
                 }
             };
-            let cut = streams.borrow().cuts > cuts;
+            let expired_now = watches.borrow().expirations > expirations;
             match frame {
-                Some(data) => Some((Ok(Frame::data(data)), (body, streams, cut))),
-                None if broken => Some((Err(io::Error::other("the watch broke off")), (body, streams, true))),
+                Some(data) => Some((Ok(Frame::data(data)), (body, watches, expired_now))),
+                None if broken => Some((Err(io::Error::other("the watch was interrupted")), (body, watches, true))),
                 None => None,
             }
         });
@@ -313,8 +313,8 @@ impl Engine {
     }
 }
 
-/// The last word of a watch that has to start anew.
-fn expired() -> Bytes {
+/// The final event of an expired watch.
+fn expired_event() -> Bytes {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired",
         "message": "too old resource version", "code": 410});
     Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": status})))
@@ -323,14 +323,14 @@ fn expired() -> Bytes {
 fn failure(status: StatusCode, reason: &str) -> Response<AnyBody> {
     let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": reason,
         "message": format!("injected: {reason}"), "code": status.as_u16()});
-    let mut answer = Response::new(whole(Bytes::from(body.to_string())));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
-    answer
+    let mut response = Response::new(full_body(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static("application/json"));
+    response
 }
 
-/// Without what holds for the other connection only.
-fn clean(mut head: hyper::http::response::Parts) -> hyper::http::response::Parts {
+/// Removes hop-by-hop headers.
+fn without_hop_headers(mut head: hyper::http::response::Parts) -> hyper::http::response::Parts {
     for name in ["content-length", "transfer-encoding", "connection", "content-encoding"] {
         head.headers.remove(name);
     }
@@ -338,6 +338,6 @@ fn clean(mut head: hyper::http::response::Parts) -> hyper::http::response::Parts
     head
 }
 
-fn whole(body: Bytes) -> AnyBody {
+fn full_body(body: Bytes) -> AnyBody {
     Full::new(body).map_err(|never: Infallible| match never {}).boxed_unsync()
 }
