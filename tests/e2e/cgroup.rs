@@ -1,4 +1,4 @@
-//! Control groups of a run. They belong to no namespace of ours, so they are made under a name of their own and removed.
+//! Control groups of a run. They are shared with the host, so each run creates and removes its own.
 
 use std::{
     fs, io,
@@ -8,8 +8,8 @@ use std::{
 const MOUNTS: &str = "/sys/fs/cgroup";
 const PREFIX: &str = "awsdeploy-e2e-";
 
-/// A group in every hierarchy of the machine, for the kubelet to put its pods in. Dropping it removes it; the processes in
-/// it must have ended.
+/// A control group in every hierarchy, in which the kubelet places its pods. Removed when dropped; its processes must
+/// have exited.
 #[derive(Debug)]
 pub(crate) struct Cgroup {
     name: String,
@@ -17,12 +17,12 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    /// Makes it, named after the directory of the run. Those of runs that were killed go first.
+    /// Creates the group, named after the directory of the run, and removes groups of killed runs.
     pub(crate) fn create(run: &Path) -> io::Result<Self> {
         let run = run.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut cgroup = Self { name: format!("{PREFIX}{run}"), directories: Vec::new() };
         for hierarchy in hierarchies()? {
-            sweep(&hierarchy);
+            remove_stale(&hierarchy);
             let directory = hierarchy.join(&cgroup.name);
             fs::create_dir(&directory)?;
             cgroup.directories.push(directory);
@@ -30,7 +30,7 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Its path in each hierarchy, as the kubelet is told it.
+    /// The path in each hierarchy, for the kubelet.
     pub(crate) fn path(&self) -> String {
         format!("/{}", self.name)
     }
@@ -42,7 +42,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Version 2 has one hierarchy, version 1 one for each controller.
+/// Version 2 has one hierarchy, version 1 one per controller.
 fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let root = PathBuf::from(MOUNTS);
     if root.join("cgroup.controllers").exists() {
@@ -59,8 +59,8 @@ fn hierarchies() -> io::Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// Removes the groups of runs that were killed: nobody is in them any more.
-fn sweep(hierarchy: &Path) {
+/// Removes the groups of killed runs.
+fn remove_stale(hierarchy: &Path) {
     for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(PREFIX) {
             remove(&entry.path());
@@ -68,7 +68,7 @@ fn sweep(hierarchy: &Path) {
     }
 }
 
-/// Removes a group with those in it. One in which a process lives stays: the kernel refuses.
+/// Removes a group and its children. The kernel keeps groups with processes.
 fn remove(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

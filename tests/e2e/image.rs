@@ -1,5 +1,5 @@
-//! The images of the run, made without a registry: the operator's by the Dockerfile as it is, what it would pull replaced
-//! from outside; and one of the testkit, which is the workload and also what holds a pod's namespaces.
+//! Builds the images without a registry: the operator's image with the unchanged Dockerfile, whose base images are
+//! replaced by build contexts; and the testkit's image, which is the workload and the sandbox image.
 
 use std::{
     collections::BTreeSet,
@@ -12,39 +12,39 @@ use serde_json::Value;
 
 use crate::{shell::Shell, version::Version};
 
-/// The operator's repository; the tags are those of the versions.
+/// Repository of the operator; versions are tags.
 pub(crate) const OPERATOR: &str = "localhost/aws-deploy-user-operator";
-/// The workload.
+/// Image of the workload.
 pub(crate) const TESTKIT: &str = "localhost/testkit:e2e";
 
-/// Certificates of public authorities, as distroless has them.
+/// Public CA certificates, as in distroless.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const PASSWD: &str = "root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\nnonroot:x:65532:\n";
 
-/// What was built.
+/// Built images.
 pub(crate) struct Images {
     /// Archives for `ctr images import`.
     pub(crate) archives: Vec<PathBuf>,
-    /// The image of the first version as a registry would keep it: an OCI layout with compressed layers.
+    /// The image of the first version as an OCI layout with compressed layers, as in a registry.
     pub(crate) layout: PathBuf,
 }
 
-/// Builds the images of these versions, and the testkit's.
+/// Builds the images of `versions` and of the testkit.
 pub(crate) async fn build(shell: &Shell, run: &Path, versions: &[&Version], testkit: &Path) -> Result<Images> {
     let directory = run.join("images");
-    let place = |name: &str| directory.join(name).display().to_string();
+    let path = |name: &str| directory.join(name).display().to_string();
     for name in ["base", "testkit"] {
-        make(&directory.join(name))?;
+        create_dir(&directory.join(name))?;
     }
     let kit = directory.join("testkit/testkit");
-    shell.quiet(&format!("strip -o {} {}", kit.display(), testkit.display())).await?;
+    shell.run(&format!("strip -o {} {}", kit.display(), testkit.display())).await?;
     let mut programs = vec![kit];
     for version in versions {
         let out = directory.join(version.tag).join("out");
-        make(&out)?;
+        create_dir(&out)?;
         let program = out.join("aws-deploy-user-operator");
-        shell.quiet(&format!("strip -o {} {}", program.display(), version.program.display())).await?;
+        shell.run(&format!("strip -o {} {}", program.display(), version.program.display())).await?;
         programs.push(program);
     }
     base(shell, &directory.join("base"), &programs).await?;
@@ -53,24 +53,24 @@ pub(crate) async fn build(shell: &Shell, run: &Path, versions: &[&Version], test
         ENTRYPOINT [\"/usr/local/bin/testkit\"]\nCMD [\"pause\"]\n";
     write(&directory.join("testkit.Dockerfile"), testkit)?;
 
-    // A storage of its own: no image of the machine is seen, none is left behind.
+    // Separate storage, so that images of the host are neither used nor changed.
     let buildah = format!(
         "buildah --root {} --runroot {} --storage-driver vfs",
-        place("storage"),
+        path("storage"),
         directory.join("storage-run").display()
     );
     let build = format!("{buildah} bud --isolation chroot --pull-never --tag");
-    shell.quiet(&format!("{build} localhost/base --file {} {}", place("base.Dockerfile"), place("base"))).await?;
-    shell.quiet(&format!("{build} {TESTKIT} --file {} {}", place("testkit.Dockerfile"), place("testkit"))).await?;
+    shell.run(&format!("{build} localhost/base --file {} {}", path("base.Dockerfile"), path("base"))).await?;
+    shell.run(&format!("{build} {TESTKIT} --file {} {}", path("testkit.Dockerfile"), path("testkit"))).await?;
     let mut images = vec![TESTKIT.to_owned()];
     for version in versions {
         let image = format!("{OPERATOR}:{}", version.tag);
         let dockerfile = version.file("Dockerfile");
         shell
-            .quiet(&format!(
+            .run(&format!(
                 "{build} {image} --build-context build={} --build-context {}=container-image://localhost/base --file {} {}",
-                place(version.tag),
-                published_base(&dockerfile)?,
+                path(version.tag),
+                base_image(&dockerfile)?,
                 dockerfile.display(),
                 version.tree.display(),
             ))
@@ -81,51 +81,51 @@ pub(crate) async fn build(shell: &Shell, run: &Path, versions: &[&Version], test
     let mut archives = Vec::new();
     for (number, image) in images.iter().enumerate() {
         let archive = directory.join(format!("{number}.tar"));
-        shell.quiet(&format!("{buildah} push {image} docker-archive:{}:{image}", archive.display())).await?;
+        shell.run(&format!("{buildah} push {image} docker-archive:{}:{image}", archive.display())).await?;
         archives.push(archive);
     }
     let layout = directory.join("layout");
-    shell.quiet(&format!("{buildah} push {} oci:{}:image", images[1], layout.display())).await?;
+    shell.run(&format!("{buildah} push {} oci:{}:image", images[1], layout.display())).await?;
     Ok(Images { archives, layout })
 }
 
-/// The image that the Dockerfile's last stage is made from.
-fn published_base(dockerfile: &Path) -> Result<String> {
+/// The base image of the last stage.
+fn base_image(dockerfile: &Path) -> Result<String> {
     let text = read(dockerfile)?;
     let base = text.lines().rev().find_map(|line| line.strip_prefix("FROM "));
     base.map(|base| base.trim().to_owned())
         .ok_or_else(|| Error::Unexpected(format!("{} has no FROM", dockerfile.display())))
 }
 
-/// What distroless/cc has and these programs need, from the files of this machine: libraries, certificates, users.
+/// Replaces distroless/cc with files of the host: the libraries of `programs`, certificates, users.
 async fn base(shell: &Shell, directory: &Path, programs: &[PathBuf]) -> Result<()> {
     let mut files = BTreeSet::from([PathBuf::from(CERTIFICATES)]);
     for program in programs {
-        let libraries = shell.quiet(&format!("ldd {}", program.display())).await?;
+        let libraries = shell.run(&format!("ldd {}", program.display())).await?;
         // "libc.so.6 => /lib/libc.so.6 (0x...)", and the loader without an arrow.
         let paths = libraries.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
         files.extend(paths.map(PathBuf::from));
     }
     for file in files {
         let target = directory.join(file.strip_prefix("/").unwrap_or(&file));
-        make(target.parent().unwrap_or(directory))?;
+        create_dir(target.parent().unwrap_or(directory))?;
         fs::copy(&file, &target).map_err(|source| failed("copy", &file, source))?;
     }
-    make(&directory.join("etc"))?;
+    create_dir(&directory.join("etc"))?;
     write(&directory.join("etc/passwd"), PASSWD)?;
     write(&directory.join("etc/group"), GROUP)
 }
 
-/// An image in an OCI layout.
-pub(crate) struct Layout {
-    /// Its configuration: user, entry point, labels.
+/// An image as an OCI layout.
+pub(crate) struct OciLayout {
+    /// Configuration: user, entry point, labels.
     pub(crate) config: Value,
-    /// Its layers, the base's first: the blob and its compressed size in bytes.
+    /// Layers, starting with the base: blob and compressed size in bytes.
     pub(crate) layers: Vec<(PathBuf, u64)>,
 }
 
-impl Layout {
-    /// Reads the only image of a layout.
+impl OciLayout {
+    /// Reads the single image of a layout.
     pub(crate) fn read(directory: &Path) -> Result<Self> {
         let blob = |descriptor: &Value| {
             let digest = descriptor["digest"].as_str().unwrap_or_default();
@@ -145,7 +145,7 @@ fn json(file: &Path) -> Result<Value> {
     serde_json::from_str(&read(file)?).map_err(|error| Error::Unexpected(format!("{}: {error}", file.display())))
 }
 
-fn make(directory: &Path) -> Result<()> {
+fn create_dir(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).map_err(|source| failed("create", directory, source))
 }
 

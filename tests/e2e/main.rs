@@ -1,7 +1,7 @@
-//! The whole of it on a real node: the image, the chart, and a pod that mounts the Secret and signs with it.
+//! End-to-end tests on a real node: the image, the chart, and a pod that mounts the Secret and signs with it.
 //!
-//! One story, told in order, on one cluster: a claim builds on those before it, and the first that fails ends the story.
-//! `make e2e` runs it in namespaces of its own ([`network`] says why); see `run` beside this file.
+//! One ordered scenario on one cluster: each test depends on those before it, and the first failure ends the run.
+//! `make e2e` runs it in separate namespaces (see [`network`] and the script `run`).
 
 #![allow(
     clippy::expect_used,
@@ -9,20 +9,20 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::large_futures,
-    reason = "a claim fails by a panic, tells how far it is, and lives in real time"
+    reason = "tests fail by panic, print their progress, and use the real clock"
 )]
 
 mod cgroup;
+mod environment;
 mod image;
-mod machine;
+mod isolation;
 mod network;
 mod node;
+mod scenario;
 mod shell;
-mod story;
 mod summary;
 mod version;
 mod workload;
-mod world;
 
 use std::{
     future::Future,
@@ -32,116 +32,116 @@ use std::{
     time::{Duration, Instant},
 };
 
+use environment::E2eEnv;
 use futures::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
-use world::World;
 
-/// A claim: its name, and how it is shown.
-type Claim = (&'static str, for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>);
+/// Name and function of a test.
+type Test = (&'static str, for<'a> fn(&'a mut E2eEnv) -> Pin<Box<dyn Future<Output = ()> + 'a>>);
 
-macro_rules! claims {
+macro_rules! tests {
     ($($module:ident: { $($name:ident),+ $(,)? })+) => {
-        &[$($((concat!(stringify!($module), "::", stringify!($name)), |world| Box::pin(story::$module::$name(world)))),+),+]
+        &[$($((concat!(stringify!($module), "::", stringify!($name)), |env| Box::pin(scenario::$module::$name(env)))),+),+]
     };
 }
 
-const CLAIMS: &[Claim] = claims! {
+const TESTS: &[Test] = tests! {
     install: {
-        the_image_holds_one_program_that_runs_as_nobody,
-        the_chart_installs_from_zero_and_gets_ready,
+        image_contains_one_binary_and_runs_as_non_root,
+        chart_installs_and_becomes_ready,
     }
     keys: {
-        the_readme_manifest_gets_ready,
-        an_example_gets_ready_and_is_left_alone,
-        a_pod_signs_with_the_mounted_files,
-        three_rotations_reach_the_mounted_files,
+        readme_manifest_becomes_ready,
+        example_becomes_ready,
+        pod_signs_with_the_mounted_key,
+        three_rotations_update_the_mounted_files,
     }
     release: {
-        an_upgrade_in_the_middle_of_a_rotation_loses_nothing,
-        a_rollback_goes_on_with_the_same_key,
-        the_next_upgrade_takes_new_values_and_keeps_the_key,
-        a_rollback_in_the_middle_of_a_rotation_loses_nothing,
+        upgrade_during_rotation_loses_no_key,
+        rollback_keeps_the_published_key,
+        second_upgrade_applies_values_and_keeps_the_key,
+        rollback_during_rotation_loses_no_key,
     }
     restarts: {
-        a_program_with_the_key_in_its_environment_is_restarted_before_the_old_key_goes,
+        workload_is_restarted_before_previous_key_is_retired,
     }
     faults: {
-        the_standby_takes_over_from_a_deleted_leader_pod,
-        an_operator_killed_on_its_node_leaves_no_key_behind,
-        a_rollout_restart_in_the_middle_of_a_rotation_loses_nothing,
+        standby_takes_over_after_leader_pod_is_deleted,
+        killed_operator_leaves_no_orphaned_key,
+        rollout_restart_during_rotation_loses_no_key,
     }
     release: {
-        an_uninstall_leaves_a_live_resource_working,
+        uninstall_keeps_published_keys_working,
         no_call_of_the_pod_was_refused,
-        a_finalizer_that_is_taken_off_by_hand_leaves_the_iam_user,
-        a_deletion_without_an_operator_waits_and_the_next_one_finishes_it,
-        a_removal_in_the_documented_order_leaves_nothing,
+        manually_removed_finalizer_keeps_the_iam_user,
+        deletion_without_operator_completes_after_reinstall,
+        documented_removal_leaves_no_objects,
     }
 };
 
-/// No claim takes longer, even on a busy machine.
-const LIMIT: Duration = Duration::from_mins(10);
+/// Limit of one test. Generous, because machines are busy.
+const TEST_LIMIT: Duration = Duration::from_mins(10);
 
 fn main() -> ExitCode {
-    // Tools that ask for a list get an empty one.
+    // Test tools list the tests with --list.
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
     if std::env::var_os(version::PROGRAMS_VARIABLE).is_none() || std::process::id() != 1 {
-        println!("e2e: nothing done, since it needs a node of its own: make e2e");
+        println!("e2e: skipped, because it needs a node; run: make e2e");
         return ExitCode::SUCCESS;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be awaited");
         let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be awaited");
-        // What drops here is stopped and removed here: the node, its mounts, its cgroups, its directory.
+        // Dropping the future stops and removes the node, its mounts, its cgroups and its directory.
         tokio::select! {
-            held = tell() => if held { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+            passed = run_scenario() => if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE },
             _ = terminate.recv() => ExitCode::from(143),
             _ = interrupt.recv() => ExitCode::from(130),
         }
     })
 }
 
-/// Sets the stage and tells the story; whether every claim held.
-async fn tell() -> bool {
+/// Starts the environment and runs all tests; returns whether all passed.
+async fn run_scenario() -> bool {
     let begun = Instant::now();
-    println!("== A node");
-    let mut world = match World::set_up().await {
-        Ok(world) => world,
+    println!("== Set-up");
+    let mut env = match E2eEnv::start().await {
+        Ok(env) => env,
         Err(error) => {
-            println!("e2e: the node could not be set up: {error}");
-            println!("0 passed, 0 failed, {} not run", CLAIMS.len());
+            println!("e2e: failed to start the node: {error}");
+            println!("0 passed, 0 failed, {} not run", TESTS.len());
             return false;
         }
     };
     let mut passed = 0;
     let mut failed = 0;
-    for (name, claim) in CLAIMS {
+    for (name, test) in TESTS {
         println!("\n== {name}");
         let started = Instant::now();
-        let shown = AssertUnwindSafe(tokio::time::timeout(LIMIT, claim(&mut world))).catch_unwind().await;
-        let verdict = match shown {
+        let result = AssertUnwindSafe(tokio::time::timeout(TEST_LIMIT, test(&mut env))).catch_unwind().await;
+        let outcome = match result {
             Ok(Ok(())) => "ok",
-            Ok(Err(_)) => "FAILED: it took too long",
+            Ok(Err(_)) => "FAILED: timed out",
             Err(_) => "FAILED",
         };
-        println!("{name}: {verdict} ({:.1} s)", started.elapsed().as_secs_f32());
-        if verdict == "ok" {
+        println!("{name}: {outcome} ({:.1} s)", started.elapsed().as_secs_f32());
+        if outcome == "ok" {
             passed += 1;
         } else {
             failed += 1;
-            world.explain().await;
+            env.print_diagnostics().await;
             break;
         }
     }
     println!("\n== Summary");
-    world.summary.fact("time", format!("{} s", begun.elapsed().as_secs()));
-    print!("{}", world.summary);
-    let left = CLAIMS.len() - passed - failed;
-    let left = if left > 0 { format!(", {left} not run") } else { String::new() };
-    println!("{passed} passed, {failed} failed{left}");
-    world.stop().await;
+    env.summary.add("time", format!("{} s", begun.elapsed().as_secs()));
+    print!("{}", env.summary);
+    let skipped = TESTS.len() - passed - failed;
+    let skipped = if skipped > 0 { format!(", {skipped} not run") } else { String::new() };
+    println!("{passed} passed, {failed} failed{skipped}");
+    env.stop().await;
     failed == 0
 }

@@ -1,6 +1,6 @@
-//! A node: containerd with runc, a kubelet, and a scheduler to give it pods.
+//! A node: containerd with runc, a kubelet, and a scheduler.
 //!
-//! What it would change of the machine itself is kept from it: see [`crate::machine`].
+//! [`crate::isolation`] prevents changes of the host.
 
 use std::{
     fs, io,
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::{
     image::TESTKIT,
-    machine::{Machine, data},
+    isolation::{HostIsolation, data},
     network,
     shell::Shell,
 };
@@ -33,38 +33,38 @@ const START_LIMIT: Duration = Duration::from_mins(2);
 pub(crate) struct Node {
     processes: Vec<Process>,
     directory: PathBuf,
-    // Last: removed when nothing runs any more.
-    machine: Machine,
+    // Dropped last, after all processes.
+    isolation: HostIsolation,
 }
 
 impl Node {
-    /// Starts containerd with these images, and the rest; returns when the node is Ready.
+    /// Starts containerd with `images`, scheduler and kubelet, and waits until the node is Ready.
     pub(crate) async fn start(
         tools: &Tools,
         control_plane: &ControlPlane,
-        machine: Machine,
+        isolation: HostIsolation,
         shell: &mut Shell,
         images: &[PathBuf],
     ) -> Result<Self> {
-        let directory = machine.directory().to_owned();
-        let mut node = Self { processes: Vec::new(), directory: directory.clone(), machine };
+        let directory = isolation.directory().to_owned();
+        let mut node = Self { processes: Vec::new(), directory: directory.clone(), isolation };
 
         node.processes.push(Process::start(containerd(tools, &directory)?)?);
         shell.set("CONTAINERD_ADDRESS", socket(&directory));
         shell.set("CONTAINERD_NAMESPACE", "k8s.io");
-        let answers = async || shell.quiet("ctr version").await.is_ok();
-        node.processes[0].wait_until_ready(START_LIMIT, answers).await?;
+        let responds = async || shell.run("ctr version").await.is_ok();
+        node.processes[0].wait_until_ready(START_LIMIT, responds).await?;
         for image in images {
-            shell.quiet(&format!("ctr images import {0} && rm {0}", image.display())).await?;
+            shell.run(&format!("ctr images import {0} && rm {0}", image.display())).await?;
         }
 
         node.processes.push(Process::start(scheduler(tools, control_plane, &directory)?)?);
-        node.processes.push(Process::start(kubelet(tools, control_plane, &directory, &node.machine)?)?);
+        node.processes.push(Process::start(kubelet(tools, control_plane, &directory, &node.isolation)?)?);
         node.wait_until_ready(control_plane.client()).await?;
         Ok(node)
     }
 
-    /// Where the kubelet keeps a volume of a pod: what the pod has mounted.
+    /// The directory of a pod's volume on the node.
     pub(crate) fn volume(&self, pod_uid: &str, plugin: &str, name: &str) -> PathBuf {
         let pod = data(&self.directory).join("kubelet/pods").join(pod_uid);
         pod.join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
@@ -89,14 +89,14 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // The kubelet first, so that it does not start anew what ends.
+        // The kubelet first, so that it does not restart containers.
         while let Some(process) = self.processes.pop() {
             drop(process);
         }
     }
 }
 
-fn make(directory: &Path) -> Result<()> {
+fn create_dir(directory: &Path) -> Result<()> {
     fs::create_dir_all(directory).map_err(|source| failed("create", directory, source))
 }
 
@@ -115,13 +115,13 @@ fn socket(directory: &Path) -> String {
 fn containerd(tools: &Tools, directory: &Path) -> Result<ProcessSpec> {
     let runc = which("runc").ok_or_else(|| Error::Tools("runc is not on PATH".into()))?;
     let networks = directory.join("cni");
-    make(&networks)?;
+    create_dir(&networks)?;
     let file = |name: &str| directory.join(name).display().to_string();
     let config = format!(
         r#"version = 3
 root = "{root}"
 state = "{state}"
-# What no pod needs, and what would look for devices and files of the machine.
+# Not needed, and these plugins would access devices and files of the host.
 disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt", "io.containerd.tracing.processor.v1.otlp"]
 
 [grpc]
@@ -131,7 +131,7 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
   sandbox = "{TESTKIT}"
 
 [plugins."io.containerd.cri.v1.runtime"]
-  # Where this process may not lower the OOM score, its containers keep ours.
+  # Containers inherit the OOM score if this process may not lower it.
   restrict_oom_score_adj = true
 
 [plugins."io.containerd.cri.v1.runtime".containerd]
@@ -175,12 +175,12 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.opt",
     let path = std::env::var("PATH").unwrap_or_default();
     Ok(ProcessSpec::new("containerd", tools.program("containerd"), directory.join("containerd.log"))
         .arguments(["--config", &file("containerd.toml")])
-        // Where it finds its shim.
+        // containerd finds its shim on PATH.
         .variable("PATH", format!("{}:{path}", tools.directory().display())))
 }
 
 fn which(program: &str) -> Option<PathBuf> {
-    std::env::split_paths(&std::env::var_os("PATH")?).map(|place| place.join(program)).find(|file| file.is_file())
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
 fn scheduler(tools: &Tools, control_plane: &ControlPlane, directory: &Path) -> Result<ProcessSpec> {
@@ -191,7 +191,12 @@ fn scheduler(tools: &Tools, control_plane: &ControlPlane, directory: &Path) -> R
         .arguments(["--leader-elect=false", "--secure-port=0"]))
 }
 
-fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machine: &Machine) -> Result<ProcessSpec> {
+fn kubelet(
+    tools: &Tools,
+    control_plane: &ControlPlane,
+    directory: &Path,
+    isolation: &HostIsolation,
+) -> Result<ProcessSpec> {
     let file = |name: &str| directory.join(name).display().to_string();
     let kubeconfig = directory.join("kubelet.kubeconfig");
     control_plane.write_user_kubeconfig(&format!("system:node:{NAME}"), Some("system:nodes"), &kubeconfig)?;
@@ -200,7 +205,7 @@ fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machin
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": format!("unix://{}", socket(directory)),
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": machine.cgroup(),
+        "cgroupRoot": isolation.cgroup(),
         "failCgroupV1": false,
         "failSwapOn": false,
         "enforceNodeAllocatable": [],
@@ -210,13 +215,13 @@ fn kubelet(tools: &Tools, control_plane: &ControlPlane, directory: &Path, machin
         "resolvConf": "",
         "podLogsDir": file("pod-logs"),
         "volumePluginDir": file("volume-plugins"),
-        // A full disk is not what is tested.
+        // Disk pressure is not tested.
         "evictionHard": {"nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%"},
         "imageGCHighThresholdPercent": 100,
-        // A changed Secret is in the files within two seconds instead of a minute or two.
+        // Updates Secret volumes within two seconds instead of up to two minutes.
         "configMapAndSecretChangeDetectionStrategy": "Watch",
         "syncFrequency": "1s",
-        // For `kubectl logs`. Nobody outside of the namespace reaches it.
+        // For `kubectl logs`. The port is reachable only within the network namespace.
         "authentication": {"anonymous": {"enabled": true}, "webhook": {"enabled": false}},
         "authorization": {"mode": "AlwaysAllow"},
     });

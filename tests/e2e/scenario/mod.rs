@@ -1,4 +1,4 @@
-//! The story, chapter by chapter. Each function is a claim.
+//! Tests of the scenario, in order of execution: see `TESTS` in main.rs.
 
 pub(crate) mod faults;
 pub(crate) mod install;

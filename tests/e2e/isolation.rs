@@ -1,12 +1,11 @@
-//! What a node would change of the machine, and how the machine is kept from it.
+//! Protects the host from changes by the node.
 //!
-//! - Control groups belong to no namespace of ours: those of the run are made under a name of their own and removed.
-//! - A kubelet writes settings of the kernel that hold for the whole machine. It is shown files instead that say already
-//!   what it wants to read.
-//! - Some directories have fixed places. They are covered, for this run, by empty ones.
+//! - Control groups are shared with the host: the run creates and removes its own.
+//! - The kubelet writes kernel settings of the whole host. It sees files that already contain the values that it wants.
+//! - Some directories have fixed paths. They are covered by empty ones during the run.
 //!
-//! What containerd and the kubelet keep is in memory: they wait for the disk at every step, and on a busy machine that is
-//! most of their time.
+//! The data of containerd and the kubelet is in memory, because they sync each step to disk, which is slow on a busy
+//! machine.
 
 use std::{
     fs,
@@ -19,8 +18,8 @@ use awsdeploy_testkit::{Error, Result};
 
 use crate::{cgroup::Cgroup, shell::Shell};
 
-/// Settings of the whole machine that a kubelet writes unless they are so already.
-const SETTINGS: [(&str, &str); 6] = [
+/// Kernel settings that the kubelet writes unless they already have these values.
+const KERNEL_SETTINGS: [(&str, &str); 6] = [
     ("vm/overcommit_memory", "1"),
     ("vm/panic_on_oom", "0"),
     ("kernel/panic", "10"),
@@ -29,8 +28,8 @@ const SETTINGS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Directories whose places nobody can choose.
-const PLACES: [&str; 6] = [
+/// Directories with fixed paths.
+const COVERED_DIRECTORIES: [&str; 6] = [
     "/run/containerd",
     "/var/lib/cni",
     "/var/lib/containerd",
@@ -39,53 +38,53 @@ const PLACES: [&str; 6] = [
     "/var/log/containers",
 ];
 
-/// Where containerd and the kubelet of the node in this directory keep their data.
+/// Data directory of containerd and the kubelet.
 pub(crate) fn data(directory: &Path) -> PathBuf {
     directory.join("data")
 }
 
-/// How long killed processes may take to be gone.
+/// Limit for killed processes to exit.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// The machine, shielded. Dropping it ends every container that is left and undoes what was done.
-pub(crate) struct Machine {
+/// Isolation of the host. Dropping it kills remaining containers and reverts all changes.
+pub(crate) struct HostIsolation {
     directory: PathBuf,
-    made: Vec<PathBuf>,
+    created: Vec<PathBuf>,
     covered: Vec<PathBuf>,
     cgroup: Cgroup,
 }
 
-impl Machine {
-    /// Shields it; `directory` is that of the node, and [`data`] in it is in memory.
-    pub(crate) async fn shield(directory: &Path, shell: &Shell) -> Result<Self> {
+impl HostIsolation {
+    /// Isolates the host; `directory` is the directory of the node, whose [`data`] is in memory.
+    pub(crate) async fn apply(directory: &Path, shell: &Shell) -> Result<Self> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |source| Error::Io { what, source }
         };
         let run = directory.parent().unwrap_or(directory);
-        let cgroup = Cgroup::create(run).map_err(failed("make a control group"))?;
-        let mut machine = Self { directory: directory.to_owned(), made: Vec::new(), covered: Vec::new(), cgroup };
+        let cgroup = Cgroup::create(run).map_err(failed("create a control group"))?;
+        let mut isolation = Self { directory: directory.to_owned(), created: Vec::new(), covered: Vec::new(), cgroup };
 
         let files = directory.join("kernel");
         fs::create_dir_all(&files).map_err(failed("create a directory"))?;
-        for (name, value) in SETTINGS {
+        for (name, value) in KERNEL_SETTINGS {
             let (setting, file) = (Path::new("/proc/sys").join(name), files.join(name.replace('/', ".")));
             if setting.exists() {
                 fs::write(&file, format!("{value}\n")).map_err(failed("write a setting"))?;
-                shell.quiet(&format!("mount --bind {} {}", file.display(), setting.display())).await?;
-                machine.covered.push(setting);
+                shell.run(&format!("mount --bind {} {}", file.display(), setting.display())).await?;
+                isolation.covered.push(setting);
             }
         }
         fs::create_dir_all(data(directory)).map_err(failed("create a directory"))?;
-        for place in PLACES.map(PathBuf::from).into_iter().chain([data(directory)]) {
-            if !place.exists() {
-                fs::create_dir(&place).map_err(failed("create a directory"))?;
-                machine.made.push(place.clone());
+        for path in COVERED_DIRECTORIES.map(PathBuf::from).into_iter().chain([data(directory)]) {
+            if !path.exists() {
+                fs::create_dir(&path).map_err(failed("create a directory"))?;
+                isolation.created.push(path.clone());
             }
-            shell.quiet(&format!("mount -t tmpfs e2e {}", place.display())).await?;
-            machine.covered.push(place);
+            shell.run(&format!("mount -t tmpfs e2e {}", path.display())).await?;
+            isolation.covered.push(path);
         }
-        Ok(machine)
+        Ok(isolation)
     }
 
     /// The directory of the node.
@@ -93,17 +92,17 @@ impl Machine {
         &self.directory
     }
 
-    /// The control group of the run, as the kubelet is told it.
+    /// The path of the control group, for the kubelet.
     pub(crate) fn cgroup(&self) -> String {
         self.cgroup.path()
     }
 
-    /// Kills what runs in the control group, and the shims of containers: they name the directory in their arguments.
-    fn end_containers(&self) {
+    /// Kills all processes in the control group, and containerd shims, whose arguments contain the directory.
+    fn kill_containers(&self) {
         let own = std::process::id().to_string();
         let begun = Instant::now();
         loop {
-            let mut left = 0;
+            let mut remaining = 0;
             for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
                 if name == own || !name.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -112,20 +111,20 @@ impl Machine {
                 let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
                 let contained = String::from_utf8_lossy(&read("cgroup")).contains(&self.cgroup());
                 let shim = String::from_utf8_lossy(&read("cmdline")).contains(&*self.directory.to_string_lossy());
-                // A zombie has no memory map any more.
+                // A zombie has no memory map.
                 if (contained || shim) && !read("maps").is_empty() {
-                    left += 1;
+                    remaining += 1;
                     let _ = Command::new("kill").args(["-9", &name]).stderr(Stdio::null()).status();
                 }
             }
-            if left == 0 || begun.elapsed() > END_LIMIT {
+            if remaining == 0 || begun.elapsed() > END_LIMIT {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Takes mounts below the directory away, the innermost first.
+    /// Unmounts everything below the directory, innermost first.
     fn unmount(&self) {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mounts = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
@@ -136,12 +135,12 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for HostIsolation {
     fn drop(&mut self) {
-        self.end_containers();
+        self.kill_containers();
         self.unmount();
-        for place in self.made.iter().rev() {
-            let _ = fs::remove_dir(place);
+        for path in self.created.iter().rev() {
+            let _ = fs::remove_dir(path);
         }
     }
 }

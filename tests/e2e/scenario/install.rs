@@ -1,4 +1,4 @@
-//! From nothing to an operator that is ready.
+//! Image and installation.
 
 use std::{
     fs,
@@ -10,19 +10,19 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use crate::{
-    image::{self, Layout},
+    environment::{E2eEnv, NAMESPACE, RELEASE},
+    image::{self, OciLayout},
     summary::{megabytes, seconds},
     version::{Version, profile},
-    world::{NAMESPACE, RELEASE, World},
 };
 
-/// Both namespaces refuse pods that are not as the strictest Pod Security Standard wants them.
+/// Both namespaces enforce the Pod Security Standard `restricted`.
 const RESTRICTED: &str = "pod-security.kubernetes.io/enforce=restricted";
 
-pub(crate) async fn the_image_holds_one_program_that_runs_as_nobody(world: &mut World) {
-    let image = Layout::read(&world.images.layout).expect("the image can be read");
+pub(crate) async fn image_contains_one_binary_and_runs_as_non_root(env: &mut E2eEnv) {
+    let image = OciLayout::read(&env.images.layout).expect("the image can be read");
     println!("config: {:#}", image.config);
-    assert_eq!(image.config["User"], "65532:65532", "a number, which Kubernetes can check");
+    assert_eq!(image.config["User"], "65532:65532", "numeric, so that Kubernetes can verify runAsNonRoot");
     assert_eq!(image.config["Entrypoint"], json!(["/usr/local/bin/aws-deploy-user-operator"]));
     for label in ["title", "description", "licenses", "version", "revision"] {
         let label = format!("org.opencontainers.image.{label}");
@@ -33,102 +33,104 @@ pub(crate) async fn the_image_holds_one_program_that_runs_as_nobody(world: &mut 
     println!("base layer {}: {}", base.display(), megabytes(*base_size));
     let mut files = Vec::new();
     for (layer, _) in own {
-        let list = world.shell.word(&format!("tar --list --gzip --verbose --file {}", layer.display())).await;
+        let list = env.shell.output_of(&format!("tar --list --gzip --verbose --file {}", layer.display())).await;
         files.extend(list.lines().filter(|line| !line.starts_with('d')).map(str::to_owned));
     }
-    assert_eq!(files.len(), 1, "one file beside the base's: {files:#?}");
+    assert_eq!(files.len(), 1, "one file in addition to the base image: {files:#?}");
     assert!(files[0].ends_with("usr/local/bin/aws-deploy-user-operator"), "{files:?}");
 
     let own: u64 = own.iter().map(|(_, size)| size).sum();
     let sizes = format!(
-        "{} ({} build {}, base of this machine's Debian files {})",
+        "{} ({} build {}, base of Debian files of the host {})",
         megabytes(own + base_size),
         profile(),
         megabytes(own),
         megabytes(*base_size)
     );
-    world.summary.fact("image, compressed", sizes);
+    env.summary.add("image, compressed", sizes);
 }
 
-pub(crate) async fn the_chart_installs_from_zero_and_gets_ready(world: &mut World) {
+pub(crate) async fn chart_installs_and_becomes_ready(env: &mut E2eEnv) {
     for namespace in [NAMESPACE, RELEASE] {
-        world.shell.shown(&format!("kubectl create namespace {namespace}")).await;
-        world.shell.shown(&format!("kubectl label namespace {namespace} {RESTRICTED}")).await;
+        env.shell.run_printed(&format!("kubectl create namespace {namespace}")).await;
+        env.shell.run_printed(&format!("kubectl label namespace {namespace} {RESTRICTED}")).await;
     }
-    // In a file: no secret is an argument.
-    let administrator = world.administrator();
-    let file = world.directory().join("administrator.env");
+    // Passed as a file, so that no secret is a command-line argument.
+    let administrator = env.administrator();
+    let file = env.directory().join("administrator.env");
     let text = format!(
         "AWS_ACCESS_KEY_ID={}\nAWS_SECRET_ACCESS_KEY={}\n",
         administrator.access_key_id, administrator.secret_access_key
     );
     fs::write(&file, text).expect("a file");
     let credentials = "kubectl create secret generic administrator --from-env-file=$RUN/administrator.env";
-    world.shell.shown(&format!("{credentials} --namespace {RELEASE}")).await;
+    env.shell.run_printed(&format!("{credentials} --namespace {RELEASE}")).await;
 
-    let took = install(world, &world.first().clone()).await;
-    world.shell.shown(&format!("kubectl --namespace {RELEASE} get pods,lease")).await;
-    let memory = idle(world).await;
-    if world.before.is_none() {
-        world.summary.fact("helm install to ready", seconds(took));
-        world.summary.fact("memory, idle", memory);
+    let took = install(env, &env.first().clone()).await;
+    env.shell.run_printed(&format!("kubectl --namespace {RELEASE} get pods,lease")).await;
+    let memory = idle_memory(env).await;
+    if env.previous.is_none() {
+        env.summary.add("helm install until ready", seconds(took));
+        env.summary.add("idle memory", memory);
     }
 }
 
-/// What the pods take when there is little to do, one leader and one that stands by. They run with no rights.
-pub(super) async fn idle(world: &World) -> String {
-    let leader = world.leader().await;
-    let mut idle = Vec::new();
-    for pod in world.operator_pods().await {
-        let process = world.process_of(&pod).await;
-        runs_with_no_rights(process);
+/// Memory of leader and standby while idle. Also asserts that both are unprivileged.
+pub(super) async fn idle_memory(env: &E2eEnv) -> String {
+    let leader = env.leader().await;
+    let mut memory = Vec::new();
+    for pod in env.operator_pods().await {
+        let process = env.process_of(&pod).await;
+        assert_unprivileged(process);
         let what = if pod.name_any() == leader.name_any() { "leader" } else { "standby" };
-        idle.push(format!("{what} {} MiB", resident_kib(process) / 1024));
+        memory.push(format!("{what} {} MiB", resident_kib(process) / 1024));
     }
-    assert_eq!(idle.len(), 2, "one leads, one stands by");
-    format!("{} (resident, {} build)", idle.join(", "), profile())
+    assert_eq!(memory.len(), 2, "one leader and one standby");
+    format!("{} (resident, {} build)", memory.join(", "), profile())
 }
 
-/// The values that a cluster without roles for pods would use, as far as the chart of this version knows them.
-pub(super) fn values(world: &World, version: &Version) -> Value {
-    version.known(json!({
+/// Values for a cluster without pod roles, limited to those that the chart of `version` supports.
+pub(super) fn values(env: &E2eEnv, version: &Version) -> Value {
+    version.supported_values(json!({
         "image": {"repository": image::OPERATOR, "tag": version.tag, "pullPolicy": "Never"},
-        "aws": {"region": "us-east-1", "endpointUrl": world.endpoint, "credentialsSecret": "administrator"},
+        "aws": {"region": "us-east-1", "endpointUrl": env.endpoint, "credentialsSecret": "administrator"},
         "secretAccess": {"namespaces": [NAMESPACE]},
         "restartAccess": {"namespaces": [NAMESPACE]},
-        // As short as the story needs it; the defaults are 1h, 60s and 10m.
+        // Short for the test; the defaults are 1h, 60s and 10m.
         "settings": {"minRotationInterval": "10s", "recoveryDelay": "5s", "deletionDelay": "3s"},
     }))
 }
 
 /// Writes the values of a version to `$RUN/values.json`.
-pub(super) fn write_values(world: &World, version: &Version) {
-    let values = values(world, version);
-    fs::write(world.directory().join("values.json"), values.to_string()).expect("a file");
+pub(super) fn write_values(env: &E2eEnv, version: &Version) {
+    let values = values(env, version);
+    fs::write(env.directory().join("values.json"), values.to_string()).expect("a file");
     println!("{values:#}");
 }
 
-/// Installs a version from its chart; how long it took until that was ready.
-pub(super) async fn install(world: &World, version: &Version) -> Duration {
-    write_values(world, version);
+/// Installs a version from its chart; returns the time until it is ready.
+pub(super) async fn install(env: &E2eEnv, version: &Version) -> Duration {
+    write_values(env, version);
     let begun = Instant::now();
     let command = format!(
         "helm install {RELEASE} {} --namespace {RELEASE} --values $RUN/values.json --wait --timeout 4m",
         version.chart()
     );
-    world.shell.shown(&command).await;
+    env.shell.run_printed(&command).await;
     let took = begun.elapsed();
-    apply_classes(world, version).await;
+    apply_classes(env, version).await;
     took
 }
 
-/// The classes that the examples of a version name, and one by which what names none is allowed all.
-pub(super) async fn apply_classes(world: &World, version: &Version) {
-    fs::write(world.directory().join("class.json"), open_class().to_string()).expect("a file");
-    world.shell.shown(&format!("kubectl apply -f {} -f $RUN/class.json", version.named("examples/classes"))).await;
+/// Applies the example classes of a version, and a default class that allows everything.
+pub(super) async fn apply_classes(env: &E2eEnv, version: &Version) {
+    fs::write(env.directory().join("class.json"), open_class().to_string()).expect("a file");
+    env.shell
+        .run_printed(&format!("kubectl apply -f {} -f $RUN/class.json", version.path_of("examples/classes")))
+        .await;
 }
 
-/// A class by which every resource of the story is allowed what it asks for.
+/// A default class that allows everything.
 fn open_class() -> Value {
     json!({
         "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass",
@@ -140,8 +142,8 @@ fn open_class() -> Value {
     })
 }
 
-/// What the kernel says of the process: whatever image and chart promise comes down to this.
-fn runs_with_no_rights(process: u32) {
+/// Asserts the privileges of the process as reported by the kernel.
+fn assert_unprivileged(process: u32) {
     let status = proc_file(process, "status");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -149,7 +151,7 @@ fn runs_with_no_rights(process: u32) {
     };
     assert_eq!(field("Uid"), "65532");
     assert_eq!(field("CapEff"), "0000000000000000", "no capability");
-    assert_eq!(field("CapBnd"), "0000000000000000", "and none to be had");
+    assert_eq!(field("CapBnd"), "0000000000000000", "no capability can be gained");
     assert_eq!(field("NoNewPrivs"), "1");
     assert_eq!(field("Seccomp"), "2", "system calls are filtered");
     let mounts = proc_file(process, "mountinfo");

@@ -1,4 +1,4 @@
-//! What the story is told about: a cluster with a node, an AWS, and the operator in pods.
+//! Environment of the scenario: a cluster with a node, an AWS emulator, and the operator in pods.
 
 use std::{
     path::Path,
@@ -22,7 +22,7 @@ use kube::{Api, Client, ResourceExt as _, api::ListParams, runtime::wait::await_
 
 use crate::{
     image::{self, Images},
-    machine::Machine,
+    isolation::HostIsolation,
     network,
     node::Node,
     shell::Shell,
@@ -31,63 +31,63 @@ use crate::{
     workload::Workload,
 };
 
-/// The release, and the namespace it is in.
+/// Name of the release and of its namespace.
 pub(crate) const RELEASE: &str = "aws-deploy-user-operator";
-/// The namespace of the deploy users.
+/// Namespace of the deploy users.
 pub(crate) const NAMESPACE: &str = "deploy";
-/// The resource of the README.
+/// Resource of the README.
 pub(crate) const USER: &str = "cycle";
 /// Its IAM user.
 pub(crate) const IAM_USER: &str = "cycle-prod";
 /// Its Secret.
 pub(crate) const SECRET: &str = "cycle-aws";
 
-/// How long anything that should happen may take. Generous: the machines are slow and shared.
-pub(crate) const SOON: Duration = Duration::from_secs(90);
+/// Timeout of waits. Generous, because machines are slow and shared.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// All of it. Dropping it ends it.
-pub(crate) struct World {
+/// The environment. Stops when dropped.
+pub(crate) struct E2eEnv {
     pub(crate) summary: Summary,
     pub(crate) shell: Shell,
     pub(crate) client: Client,
     pub(crate) aws: StrictAws,
-    /// Where pods reach AWS.
+    /// Endpoint of AWS for pods.
     pub(crate) endpoint: String,
     pub(crate) images: Images,
-    pub(crate) today: Version,
-    /// The release before, which is installed first and upgraded.
-    pub(crate) before: Option<Version>,
+    pub(crate) current: Version,
+    /// The previous release, which is installed first and then upgraded.
+    pub(crate) previous: Option<Version>,
     pub(crate) workload: Option<Workload>,
-    /// From then on nothing is to be written for the resource that is left alone.
-    pub(crate) peaceful_since: LogPosition,
+    /// Log position after which no write for the unchanged resource is expected.
+    pub(crate) unchanged_since: LogPosition,
     requests: u32,
-    // In this order they are dropped, so stopped.
+    // Dropped, and so stopped, in this order.
     pub(crate) node: Node,
     rig: Rig,
 }
 
-/// How a new key came to the pod.
-pub(crate) struct Arrival {
-    /// The key.
+/// Propagation of a new key to the pod.
+pub(crate) struct KeyUpdate {
+    /// Key ID.
     pub(crate) key: String,
-    /// From the write of the Secret, or the beginning of the wait if that was later, to the changed file.
+    /// Time from the write of the Secret (or the start of the wait, if later) to the updated file.
     pub(crate) in_file: Duration,
 }
 
-impl World {
-    /// Builds the images and starts everything but the operator.
-    pub(crate) async fn set_up() -> Result<Self> {
+impl E2eEnv {
+    /// Builds the images and starts everything except the operator.
+    pub(crate) async fn start() -> Result<Self> {
         awsdeploy_testkit::install_crypto_provider();
         let begun = Instant::now();
-        let (today, before) = (Version::of_today(), Version::before());
+        let (current, previous) = (Version::current(), Version::previous());
         let tools = Tools::locate().await?;
         let directory = RunDir::create()?;
         let run = directory.path().to_owned();
         let mut shell = Shell::new(&run, tools.directory())?;
-        network::set_up(&shell).await?;
-        let machine = Machine::shield(&run.join("node"), &shell).await?;
+        network::start(&shell).await?;
+        let isolation = HostIsolation::apply(&run.join("node"), &shell).await?;
 
-        let (versions, testkit): (Vec<_>, _) = ([&today].into_iter().chain(&before).collect(), version::testkit());
+        let (versions, testkit): (Vec<_>, _) = ([&current].into_iter().chain(&previous).collect(), version::testkit());
         let (rig, images) =
             tokio::try_join!(Rig::start_in(directory), image::build(&shell, &run, &versions, &testkit))?;
         println!("control plane and images: ready after {:.1} s", begun.elapsed().as_secs_f32());
@@ -98,10 +98,12 @@ impl World {
             let what = what.to_owned();
             move |source| Error::Io { what, source }
         };
-        network::serve_api(control_plane.api_server_address()?).await.map_err(io("serve the API server to pods"))?;
+        network::forward_api_server(control_plane.api_server_address()?)
+            .await
+            .map_err(io("forward the API server to pods"))?;
         let aws = rig.strict_aws(Account::new()).await?;
-        let endpoint = network::expose(aws.address()).await.map_err(io("serve AWS to pods"))?;
-        let node = Node::start(&tools, control_plane, machine, &mut shell, &images.archives).await?;
+        let endpoint = network::forward_to_pods(aws.address()).await.map_err(io("forward AWS to pods"))?;
+        let node = Node::start(&tools, control_plane, isolation, &mut shell, &images.archives).await?;
         println!("node: ready after {:.1} s", begun.elapsed().as_secs_f32());
         Ok(Self {
             summary: Summary::default(),
@@ -110,22 +112,22 @@ impl World {
             shell,
             aws,
             images,
-            today,
-            before,
+            current,
+            previous,
             workload: None,
-            peaceful_since: LogPosition::default(),
+            unchanged_since: LogPosition::default(),
             requests: 0,
             node,
             rig,
         })
     }
 
-    /// What is installed at the beginning.
+    /// The version that is installed first.
     pub(crate) fn first(&self) -> &Version {
-        self.before.as_ref().unwrap_or(&self.today)
+        self.previous.as_ref().unwrap_or(&self.current)
     }
 
-    /// Ends it in order.
+    /// Stops everything in order.
     pub(crate) async fn stop(self) {
         drop(self.node);
         self.rig.stop().await;
@@ -136,13 +138,13 @@ impl World {
         self.rig.directory()
     }
 
-    /// The administrator of the AWS account, as pods reach it.
+    /// Credentials of the administrator of the AWS account.
     pub(crate) fn administrator(&self) -> AwsAccess {
         AwsAccess::administrator(self.aws.address())
     }
 
-    /// What a person would look at after a failure.
-    pub(crate) async fn explain(&self) {
+    /// Prints diagnostics after a failure.
+    pub(crate) async fn print_diagnostics(&self) {
         for command in [
             "kubectl get nodes,pods --all-namespaces --output wide",
             "kubectl get events --all-namespaces --sort-by .metadata.creationTimestamp | tail -n 40",
@@ -151,15 +153,15 @@ impl World {
             "for log in node/kubelet node/containerd; do echo \"-- $log.log\"; tail -n 25 $RUN/$log.log | cut -c -300; done",
         ] {
             println!("\n-- {command}");
-            match self.shell.quiet(command).await {
+            match self.shell.run(command).await {
                 Ok(output) => print!("{output}"),
                 Err(error) => println!("{error}"),
             }
         }
-        println!("\n-- calls to AWS\n{}", self.aws.log().transcript());
+        println!("\n-- AWS calls\n{}", self.aws.log().transcript());
     }
 
-    /// The pods of the operator that are not about to go.
+    /// Pods of the operator that are not terminating.
     pub(crate) async fn operator_pods(&self) -> Vec<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), RELEASE);
         let wanted = ListParams::default().labels("app.kubernetes.io/name=aws-deploy-user-operator");
@@ -167,32 +169,32 @@ impl World {
         pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect()
     }
 
-    /// The process id of a pod's only container.
+    /// Process ID of a pod's container.
     pub(crate) async fn process_of(&self, pod: &Pod) -> u32 {
         let mut statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         let id = statuses.find_map(|status| status.container_id.as_deref()?.strip_prefix("containerd://"));
         let id = id.unwrap_or_else(|| panic!("{} has no container", pod.name_any()));
-        let pid = self.shell.word(&format!("ctr tasks list | awk '$1 == \"{id}\" {{ print $2 }}'")).await;
+        let pid = self.shell.output_of(&format!("ctr tasks list | awk '$1 == \"{id}\" {{ print $2 }}'")).await;
         pid.parse().unwrap_or_else(|_| panic!("the container {id} has no process: {pid:?}"))
     }
 
-    /// The pod that leads.
+    /// The leader pod.
     pub(crate) async fn leader(&self) -> Pod {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), RELEASE);
         let probe = async || {
             let holder = leases.get_opt(RELEASE).await.ok()??.spec?.holder_identity?;
             self.operator_pods().await.into_iter().find(|pod| holder.starts_with(&pod.name_any()))
         };
-        eventually("a leader", SOON, probe).await.unwrap_or_else(|error| panic!("{error}"))
+        eventually("a leader", TIMEOUT, probe).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The key id that is published.
+    /// The published key ID.
     pub(crate) async fn published(&self) -> String {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         key_of(&secrets.get(SECRET).await.expect("the Secret is there")).expect("the Secret holds a key")
     }
 
-    /// What is so in AWS.
+    /// The IAM user.
     pub(crate) async fn iam(&self) -> Option<UserSnapshot> {
         self.aws.inspector().user(IAM_USER).await.expect("the truth can be read")
     }
@@ -202,43 +204,43 @@ impl World {
         self.workload.as_ref().expect("the pod runs")
     }
 
-    /// Asks for a new key, as the README says.
-    pub(crate) async fn ask_for_a_key(&mut self) {
+    /// Requests a rotation, as described in the README.
+    pub(crate) async fn request_rotation(&mut self) {
         self.requests += 1;
         let value = self.requests;
         let command =
             format!("kubectl -n {NAMESPACE} annotate adu {USER} --overwrite awsdeploy.dev/rotate=request-{value}");
-        self.shell.shown(&command).await;
+        self.shell.run_printed(&command).await;
     }
 
-    /// Waits until another key than this one is published, then in the pod's files, then in use there.
-    pub(crate) async fn until_another_key_is_used(&self, than: &str) -> Arrival {
+    /// Waits until a key other than `than` is published, then mounted in the pod, then used.
+    pub(crate) async fn wait_for_new_key_in_use(&self, than: &str) -> KeyUpdate {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         let other = |secret: Option<&Secret>| secret.and_then(key_of).is_some_and(|key| key != than);
-        let published = tokio::time::timeout(SOON, await_condition(secrets, SECRET, other)).await;
+        let published = tokio::time::timeout(TIMEOUT, await_condition(secrets, SECRET, other)).await;
         let at = Instant::now();
-        assert!(matches!(published, Ok(Ok(Some(_)))), "no other key than {than} is published after {SOON:?}");
-        // Asked anew each time: the next rotation may be faster than the file, and then its key is waited for.
+        assert!(matches!(published, Ok(Ok(Some(_)))), "no new key was published within {TIMEOUT:?}, still {than}");
+        // Read the published key on each poll: if the next rotation is faster than the mount, wait for its key.
         let in_file = async || {
             let key = self.published().await;
             (key != than && self.workload().mounted_key()? == key).then(|| (key, at.elapsed()))
         };
-        let in_file = eventually("the new key in the pod's file", SOON, in_file);
+        let in_file = eventually("the new key to be mounted", TIMEOUT, in_file);
         let (key, in_file) = in_file.await.unwrap_or_else(|error| panic!("{error}"));
         let used = async || self.workload().report().keys.contains_key(&key).then_some(());
-        eventually("a call with the new key", SOON, used).await.unwrap_or_else(|error| panic!("{error}"));
-        println!("{key} is published, in the pod's file, and in use");
-        Arrival { key, in_file }
+        eventually("a call with the new key", TIMEOUT, used).await.unwrap_or_else(|error| panic!("{error}"));
+        println!("{key} is published, mounted and in use");
+        KeyUpdate { key, in_file }
     }
 
-    /// Waits until the published key is the only one.
-    pub(crate) async fn until_one_key_is_left(&self) {
+    /// Waits until the published key is the only key.
+    pub(crate) async fn wait_for_single_key(&self) {
         let alone = async || {
             let keys = self.iam().await?.keys;
             let published = self.published().await;
             (keys.len() == 1 && keys[0].id == published && keys[0].accepted).then_some(())
         };
-        let alone = eventually("the published key to be the only one", SOON, alone).await;
+        let alone = eventually("the published key to be the only one", TIMEOUT, alone).await;
         alone.unwrap_or_else(|error| panic!("{error}"));
     }
 }
