@@ -1,7 +1,7 @@
-//! What many resources cost: time, memory, and calls to AWS. A measurement and no test: nothing fails for being slow.
+//! Measures time, memory and AWS calls with many resources. It has no pass criteria.
 //!
-//! `make bench` makes a thousand users, each with a policy and a key, then starts the operator anew with all of them in
-//! place, and then lets an hour pass in which nothing happens. `BENCH=<n>` makes it another number.
+//! `make bench` creates 1,000 users, each with a policy and a key, restarts the operator, and then measures an hour without
+//! changes. `BENCH=<n>` sets another number.
 
 #![allow(
     clippy::expect_used,
@@ -9,7 +9,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::large_futures,
-    reason = "a measurement ends by a panic if it cannot be made, tells how far it is, and lives in real time"
+    reason = "measurements fail by panic, print their progress, and use the real clock"
 )]
 
 #[path = "../test_env/mod.rs"]
@@ -28,15 +28,15 @@ use kube::api::ListParams;
 use serde_json::json;
 use test_env::TestEnv;
 
-/// Time without a change after which there is nothing to wait for any more.
-const STANDSTILL: Duration = Duration::from_mins(3);
-/// An hour of the operator's intervals.
-const HOUR: Duration = Duration::from_mins(6);
+/// Maximum time without progress.
+const MAX_STALL: Duration = Duration::from_mins(3);
+/// One hour at the shortened intervals.
+const SCALED_HOUR: Duration = Duration::from_mins(6);
 
 fn main() {
     let wanted = std::env::var("BENCH").ok().and_then(|number| number.parse().ok());
     let Some(resources) = wanted.filter(|_| !std::env::args().any(|argument| argument == "--list")) else {
-        println!("bench: nothing measured, since nobody asked for it: make bench");
+        println!("bench: skipped; run: make bench");
         return;
     };
     test_env::block_on(measure(resources));
@@ -44,13 +44,12 @@ fn main() {
 }
 
 async fn measure(resources: usize) {
-    // As after an installation, but for AWS's pace, which an account of its own would set.
-    // Intervals of a tenth: an hour of them passes in six minutes.
+    // The defaults, except a higher AWS rate and intervals scaled to a tenth, so that an hour takes six minutes.
     let arguments = ["--resync=1m", "--key-check=6m", "--secret-check=1m", "--aws-rate=500", "--verify-interval=1s"];
     let mut env = TestEnv::with_arguments(&arguments).await;
     println!("operator without resources: {}", memory(&env));
 
-    let (begun, mark) = (Instant::now(), env.aws.log().position());
+    let (begun, position) = (Instant::now(), env.aws.log().position());
     let apply = |number: usize| {
         let spec = json!({
             "policies": {"managed": ["AmazonEC2FullAccess"]},
@@ -69,44 +68,44 @@ async fn measure(resources: usize) {
         };
         all.iter().filter(is_ready).count()
     };
-    until(resources, "Ready", ready).await;
-    println!("all Ready after {:.0} s: {}; {}", begun.elapsed().as_secs_f32(), memory(&env), calls(&env, mark));
+    wait_until(resources, "Ready", ready).await;
+    println!("all Ready after {:.0} s: {}; {}", begun.elapsed().as_secs_f32(), memory(&env), calls(&env, position));
 
-    let (begun, mark) = (Instant::now(), env.aws.log().position());
+    let (begun, position) = (Instant::now(), env.aws.log().position());
     env.operator.restart().await.expect("the operator restarts");
-    let looked = async || {
-        let passes = env.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
-        usize::try_from(passes).unwrap_or(usize::MAX).min(resources)
+    let reconciled = async || {
+        let reconciles = env.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
+        usize::try_from(reconciles).unwrap_or(usize::MAX).min(resources)
     };
-    until(resources, "looked at", looked).await;
+    wait_until(resources, "reconciled", reconciled).await;
     let took = begun.elapsed().as_secs_f32();
-    println!("started anew, all looked at after {took:.0} s: {}; {}", memory(&env), calls(&env, mark));
+    println!("restarted, all reconciled after {took:.0} s: {}; {}", memory(&env), calls(&env, position));
 
-    let mark = env.aws.log().position();
-    tokio::time::sleep(HOUR).await;
-    let calls = env.aws.log().calls_since(mark);
+    let position = env.aws.log().position();
+    tokio::time::sleep(SCALED_HOUR).await;
+    let calls = env.aws.log().calls_since(position);
     #[allow(clippy::cast_precision_loss, reason = "thousands")]
     let each = calls.len() as f32 / resources as f32;
-    println!("an hour in which nothing happens, at ten times the pace: {each:.2} calls each; {:?}", by_action(&calls));
+    println!("one hour without changes, scaled to six minutes: {each:.2} calls per resource; {:?}", by_action(&calls));
 }
 
-/// Waits until so many are; ends where nothing moves any more.
-async fn until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
-    let (mut last, mut moved) = (0, Instant::now());
+/// Waits until `count` reaches `wanted`; fails after [`MAX_STALL`] without progress.
+async fn wait_until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
+    let (mut last, mut progress) = (0, Instant::now());
     loop {
         let now = count().await;
         if now >= wanted {
             return;
         }
         if now != last {
-            (last, moved) = (now, Instant::now());
+            (last, progress) = (now, Instant::now());
         }
-        assert!(moved.elapsed() < STANDSTILL, "{last} of {wanted} are {what}, and no more for {STANDSTILL:?}");
+        assert!(progress.elapsed() < MAX_STALL, "{last} of {wanted} are {what}, without progress for {MAX_STALL:?}");
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }
 
-/// Memory that is resident, now and at most, as the kernel tells it.
+/// Current and peak resident memory of the operator.
 fn memory(env: &TestEnv) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", env.operator.process().id())).unwrap_or_default();
     let field = |name: &str| {
@@ -114,7 +113,7 @@ fn memory(env: &TestEnv) -> String {
             status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
         kilobytes.map_or_else(|| "?".to_owned(), |kilobytes: u64| (kilobytes / 1024).to_string())
     };
-    format!("{} MiB resident, {} MiB at most", field("VmRSS:"), field("VmHWM:"))
+    format!("{} MiB resident, {} MiB peak", field("VmRSS:"), field("VmHWM:"))
 }
 
 fn by_action(calls: &[CallRecord]) -> BTreeMap<&str, usize> {
@@ -125,8 +124,8 @@ fn by_action(calls: &[CallRecord]) -> BTreeMap<&str, usize> {
     counts
 }
 
-fn calls(env: &TestEnv, mark: LogPosition) -> String {
-    let calls = env.aws.log().calls_since(mark);
+fn calls(env: &TestEnv, position: LogPosition) -> String {
+    let calls = env.aws.log().calls_since(position);
     let writes = calls.iter().filter(|call| call.mutating).count();
-    format!("{} calls to AWS, {writes} of them writes", calls.len())
+    format!("{} AWS calls, {writes} of them writes", calls.len())
 }

@@ -1,4 +1,4 @@
-"""The dashboard as a picture: each panel at its place, with its title, values, units and legend."""
+"""Renders the dashboard as an image: each panel at its position, with title, values, units and legend."""
 
 import datetime
 import io
@@ -9,12 +9,12 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.dates  # noqa: E402
 import matplotlib.pyplot as plt  # noqa: E402
-from grafana import known  # noqa: E402
+from grafana import require  # noqa: E402
 from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: E402
 from PIL import Image  # noqa: E402
 
 NAMED = {"green": "#2e8540", "red": "#c9252d", "orange": "#d9730d", "yellow": "#c9a400", "blue": "#2a6fbb", "purple": "#7d4fa8", "text": "#24292f"}
-# For series without a colour of their own: apart from each other also for most who see fewer colours (Okabe and Ito), then darker.
+# Colors of series without a fixed color: the color-blind-safe palette of Okabe and Ito, then darker ones.
 CYCLE = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d00", "#444444", "#7a3e9d", "#00594f", "#9b1c31", "#4f6d7a"]
 WIDTH, ROW, GAP, TOP, BOTTOM = 1600, 26, 6, 34, 8
 DPI = 100
@@ -22,7 +22,7 @@ DPI = 100
 
 def draw(panels, title, caption, start, end, file):
     plt.rcParams.update({"font.size": 7.5, "axes.linewidth": 0.6, "font.family": "DejaVu Sans"})
-    rows = max(panel.place["y"] + panel.place["h"] for panel in panels)
+    rows = max(panel.position["y"] + panel.position["h"] for panel in panels)
     height = rows * ROW + TOP + BOTTOM
     figure = plt.figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="#eef0f2")
     canvas = Canvas(figure, height, start, end)
@@ -33,7 +33,7 @@ def draw(panels, title, caption, start, end, file):
     picture = io.BytesIO()
     figure.savefig(picture, format="png")
     plt.close(figure)
-    # Few colours make a small file.
+    # A palette keeps the file small.
     Image.open(picture).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
@@ -43,14 +43,14 @@ class Canvas:
         self.span = [datetime.datetime.fromtimestamp(at, datetime.UTC) for at in (start, end)]
 
     def box(self, place, left=0, right=0, top=0, bottom=0):
-        """Axes at a place of the grid, this many pixels inside of it."""
+        """Axes at a grid position, with margins in pixels."""
         cell = (WIDTH - GAP) / 24
         x, y = GAP + place["x"] * cell + left, TOP + place["y"] * ROW + top
         w, h = place["w"] * cell - GAP - left - right, place["h"] * ROW - GAP - top - bottom
         return self.figure.add_axes((x / WIDTH, 1 - (y + h) / self.height, w / WIDTH, h / self.height))
 
     def frame(self, panel):
-        axes = self.box(panel.place)
+        axes = self.box(panel.position)
         axes.set(xticks=[], yticks=[], facecolor="white", xlim=(0, 1), ylim=(0, 1))
         for spine in axes.spines.values():
             spine.set_color("#d0d7de")
@@ -58,7 +58,7 @@ class Canvas:
         return axes
 
     def row(self, panel):
-        axes = self.box(panel.place)
+        axes = self.box(panel.position)
         axes.axis("off")
         axes.text(0, 0.45, panel.title, size=9.5, weight="bold", va="center", transform=axes.transAxes)
 
@@ -82,7 +82,7 @@ class Canvas:
         for row in rows:
             y -= line
             if y < line:
-                axes.text(0.994, 0.03, "and more, to scroll to", ha="right", color="#57606a", style="italic")
+                axes.text(0.994, 0.03, "more rows below", ha="right", color="#57606a", style="italic")
                 break
             for x, (text, colour) in zip(places, row, strict=True):
                 axes.text(x, y, text, va="center", color=NAMED[colour])
@@ -90,7 +90,7 @@ class Canvas:
     def timeseries(self, panel):
         frame = self.frame(panel)
         legend = panel.options["legend"]
-        right = known("legend placement", legend["placement"], "right", "bottom") == "right"
+        right = require("legend placement", legend["placement"], "right", "bottom") == "right"
         field = panel.field()
         lines = [(name, [datetime.datetime.fromtimestamp(at, datetime.UTC) for at, _ in points], [value for _, value in points])
                  for name, points in panel.lines]
@@ -99,7 +99,7 @@ class Canvas:
             colours[name] = NAMED[own] if (own := panel.field(name).colour) else next(free)
         entries = [(name, self.calculated(field, legend["calcs"], values)) for name, _, values in lines]
         below = 0 if right else self.legend_below(frame, entries, colours)
-        axes = self.box(panel.place, left=62, right=frame.bbox.width * 0.42 if right else 12, top=26, bottom=24 + below)
+        axes = self.box(panel.position, left=62, right=frame.bbox.width * 0.42 if right else 12, top=26, bottom=24 + below)
         if right:
             self.legend_right(frame, entries, colours, legend["calcs"])
         self.plot(axes, field, panel.interval, lines, colours)
@@ -116,7 +116,7 @@ class Canvas:
             spine.set_visible(False)
 
     def ticks(self):
-        """Round times, six at the most."""
+        """At most six round times."""
         start, end = (at.timestamp() for at in self.span)
         step = next(step for step in (15, 30, 60, 120, 300, 600, 3600) if (end - start) / step <= 6)
         first = int(start // step + 1) * step
@@ -124,20 +124,20 @@ class Canvas:
 
     @staticmethod
     def plot(axes, field, interval, lines, colours):
-        style = known("draw style", field.custom["drawStyle"], "line", "bars", "points")
+        style = require("draw style", field.custom["drawStyle"], "line", "bars", "points")
         heights = {}
         for name, times, values in lines:
             colour = colours[name]
             if style == "bars":
-                known("stacking", field.custom["stacking"]["mode"], "normal")
+                require("stacking", field.custom["stacking"]["mode"], "normal")
                 base = [heights.get(at, 0) for at in times]
                 axes.bar(times, values, datetime.timedelta(seconds=interval * 0.8), bottom=base, color=colour)
                 heights |= {at: low + value for at, low, value in zip(times, base, values, strict=True)}
             elif style == "points":
                 axes.plot(times, values, "o", markersize=field.custom["pointSize"] * 0.8, color=colour, alpha=0.8)
             else:
-                steps = known("interpolation", field.custom.get("lineInterpolation", "linear"), "linear", "stepAfter") == "stepAfter"
-                # Where there is no value there is no line.
+                steps = require("interpolation", field.custom.get("lineInterpolation", "linear"), "linear", "stepAfter") == "stepAfter"
+                # Interrupt the line where values are missing.
                 whole = []
                 for at, value in zip(times, values, strict=True):
                     if whole and (at - whole[-1][0]).total_seconds() > interval * 1.5:
@@ -153,7 +153,7 @@ class Canvas:
         return [field.text(made[calc](values)) for calc in calcs]
 
     def legend_below(self, frame, entries, colours):
-        """Entries side by side, in as many lines as it takes; returns how many pixels they take."""
+        """Draws entries side by side, wrapped into lines; returns the height in pixels."""
         lines, x = [[]], 12
         limit = frame.bbox.width - 12
         for name, _ in entries:
@@ -179,10 +179,10 @@ class Canvas:
         for number, (name, values) in enumerate(entries):
             y -= 14
             if y < 20 and number < len(entries) - 1:
-                frame.annotate(f"and {len(entries) - number} more, to scroll to", (left, y), xycoords="axes pixels", va="center", color="#57606a", size=7, style="italic")
+                frame.annotate(f"and {len(entries) - number} more below", (left, y), xycoords="axes pixels", va="center", color="#57606a", size=7, style="italic")
                 break
-            room = int(((columns[0] - 60 if columns else width) - left - 14) / 4.9)
-            self.entry(frame, left, y, textwrap.shorten(name, room, placeholder="…") if " " in name else name[:room], colours[name])
+            max_length = int(((columns[0] - 60 if columns else width) - left - 14) / 4.9)
+            self.entry(frame, left, y, textwrap.shorten(name, max_length, placeholder="…") if " " in name else name[:max_length], colours[name])
             for x, value in zip(columns, values, strict=True):
                 frame.annotate(value, (x, y), xycoords="axes pixels", ha="right", va="center", size=7)
 

@@ -1,29 +1,29 @@
-"""What Grafana makes of the dashboard: which queries it asks, how it shows a value. Only what our dashboard uses; all else is
-refused, so that nothing is drawn that Grafana would show otherwise."""
+"""Emulates how Grafana evaluates and formats the dashboard. Supports only features that the dashboard uses and raises
+UnsupportedFeature for others, so that the image does not differ from Grafana."""
 
 import json
 import math
 import re
 
-# Milliseconds: up to here, this interval (Grafana's rounding of intervals).
+# (limit, interval) in milliseconds: how Grafana rounds intervals.
 INTERVALS = [
     (1500, 1000), (3500, 2000), (7500, 5000), (12500, 10000), (17500, 15000), (25000, 20000), (45000, 30000), (90000, 60000),
     (210000, 120000), (450000, 300000), (750000, 600000), (1050000, 900000), (1500000, 1200000), (2700000, 1800000), (5400000, 3600000),
 ]
 
 
-class Unknown(Exception):
-    """The dashboard uses something that this module does not know."""
+class UnsupportedFeature(Exception):
+    """The dashboard uses a feature that this module does not support."""
 
 
-def known(what, value, *allowed):
+def require(what, value, *allowed):
     if value not in allowed:
-        raise Unknown(f"{what}: {value!r}, known are {allowed}")
+        raise UnsupportedFeature(f"{what}: {value!r} is not supported, only {allowed}")
     return value
 
 
 def intervals(seconds, points, scrape):
-    """$__interval and $__rate_interval in seconds, of a range that is drawn with at most so many points."""
+    """$__interval and $__rate_interval in seconds for a range with at most `points` data points."""
     wanted = seconds * 1000 / points
     rounded = next((interval for limit, interval in INTERVALS if wanted < limit), 86_400_000) / 1000
     interval = max(rounded, scrape)
@@ -53,8 +53,8 @@ COUNTS = [(1, ""), (1e3, " K"), (1e6, " Mil")]
 
 
 def shown(value, unit="none", decimals=None):
-    """A value with its unit."""
-    match known("unit", unit, "none", "short", "s", "reqps", "ops"):
+    """Formats a value with its unit."""
+    match require("unit", unit, "none", "short", "s", "reqps", "ops"):
         case "none":
             return significant(value, decimals)
         case "short":
@@ -68,32 +68,32 @@ def shown(value, unit="none", decimals=None):
 
 
 class Field:
-    """How a value is shown: defaults of the panel, and what overrides say of its name."""
+    """Display settings of a field: panel defaults and overrides by name."""
 
     def __init__(self, config, name=""):
         self.settings = {key: value for key, value in config["defaults"].items() if key != "custom"}
         self.custom = dict(config["defaults"].get("custom", {}))
         for override in config["overrides"]:
-            known("matcher", override["matcher"]["id"], "byName")
+            require("matcher", override["matcher"]["id"], "byName")
             if override["matcher"]["options"] == name:
                 for given in override["properties"]:
                     where = self.custom if given["id"].startswith("custom.") else self.settings
                     where[given["id"].removeprefix("custom.")] = given["value"]
         for setting in self.settings:
-            known("field setting", setting, "unit", "decimals", "min", "thresholds", "mappings", "color")
+            require("field setting", setting, "unit", "decimals", "min", "thresholds", "mappings", "color")
 
     def text(self, value):
         for mapping in self.settings.get("mappings", []):
-            known("mapping", mapping["type"], "value")
+            require("mapping", mapping["type"], "value")
             if (option := mapping["options"].get(f"{value:g}")) is not None:
                 return option["text"]
         return shown(value, self.settings.get("unit", "none"), self.settings.get("decimals"))
 
     def threshold(self, value):
-        """The colour of the highest step that the value reaches."""
+        """Color of the highest threshold that the value reaches."""
         colour = "text"
         if (thresholds := self.settings.get("thresholds")) is not None:
-            known("thresholds", thresholds["mode"], "absolute")
+            require("thresholds", thresholds["mode"], "absolute")
             for step in thresholds["steps"]:
                 if step["value"] is None or value >= step["value"]:
                     colour = step["color"]
@@ -101,19 +101,19 @@ class Field:
 
     @property
     def colour(self):
-        """The colour that is set, or None."""
+        """The fixed color, or None."""
         if (colour := self.settings.get("color")) is None:
             return None
-        known("color mode", colour["mode"], "fixed")
+        require("color mode", colour["mode"], "fixed")
         return colour["fixedColor"]
 
 
 class Panel:
     def __init__(self, given):
         self.given = given
-        self.type = known("panel", given["type"], "row", "stat", "timeseries", "table")
+        self.type = require("panel", given["type"], "row", "stat", "timeseries", "table")
         self.title = given["title"]
-        self.place = given["gridPos"]
+        self.position = given["gridPos"]
         self.targets = given.get("targets", [])
         self.options = given.get("options", {})
         self.results = []
@@ -123,34 +123,34 @@ class Panel:
         return Field(self.given["fieldConfig"], name)
 
     def substituted(self, expression, span, scrape):
-        self.interval, rate = intervals(span, self.given.get("maxDataPoints", 40 * self.place["w"]), scrape)
+        self.interval, rate = intervals(span, self.given.get("maxDataPoints", 40 * self.position["w"]), scrape)
         expression = expression.replace("$__rate_interval", f"{rate:g}s").replace("$__range", f"{span:.0f}s")
         # "All" of a variable with an allValue.
         expression = re.sub(r"\$(namespace|account)\b", ".*", expression)
         if "$" in expression:
-            raise Unknown(f"variable in {expression}")
+            raise UnsupportedFeature(f"variable in {expression}")
         return expression
 
     def evaluate(self, prometheus, start, end):
-        """Asks every query, and returns in words what is wrong. A query with a fallback has to bring more than that."""
-        wrong = []
+        """Runs all queries and returns a description of each problem. The fallback `or vector(0)` alone counts as no data."""
+        problems = []
         self.results = []
         for target in self.targets:
             expression = self.substituted(target["expr"], end - start, prometheus.SCRAPE_SECONDS)
-            told = expression.removesuffix(" or vector(0)")
+            without_fallback = expression.removesuffix(" or vector(0)")
             if self.type == "timeseries":
                 step = max(self.interval, prometheus.SCRAPE_SECONDS)
                 result = prometheus.range(expression, math.floor(start / step) * step, end, step)
                 values = result
             else:
                 if not target.get("instant") or target.get("range"):
-                    raise Unknown(f"{self.title}: a query that is not instant")
+                    raise UnsupportedFeature(f"{self.title}: a query that is not instant")
                 result = prometheus.instant(expression, end)
-                values = [value for _, value in prometheus.instant(told, end)]
-            if not values or (told != expression and not any(values)):
-                wrong.append(f"{self.title}: nothing is shown for {target['expr']}")
+                values = [value for _, value in prometheus.instant(without_fallback, end)]
+            if not values or (without_fallback != expression and not any(values)):
+                problems.append(f"{self.title}: no data for {target['expr']}")
             self.results.append(result)
-        return wrong
+        return problems
 
     def legend(self, target, labels):
         return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), target["legendFormat"])
@@ -167,8 +167,8 @@ class Panel:
     @property
     def stats(self):
         """[(text, colour)] of a stat."""
-        known("reduction", self.options["reduceOptions"]["calcs"], ["lastNotNull"])
-        by_name = known("text mode", self.options.get("textMode", "auto"), "auto", "name") == "name"
+        require("reduction", self.options["reduceOptions"]["calcs"], ["lastNotNull"])
+        by_name = require("text mode", self.options.get("textMode", "auto"), "auto", "name") == "name"
         return [
             (self.legend(target, labels) if by_name else self.field().text(value), self.field().threshold(value))
             for target, result in zip(self.targets, self.results, strict=True)
@@ -177,25 +177,25 @@ class Panel:
 
     @property
     def table(self):
-        """Names of columns, and rows of (text, colour): tables of all queries merged by their labels, columns in order."""
+        """Column names and rows of (text, color): the results of all queries, merged by labels."""
         merge, organize = self.given["transformations"]
-        known("transformation", merge["id"], "merge")
-        known("transformation", organize["id"], "organize")
+        require("transformation", merge["id"], "merge")
+        require("transformation", organize["id"], "organize")
         rows = {}
         for target, result in zip(self.targets, self.results, strict=True):
-            known("format", target["format"], "table")
+            require("format", target["format"], "table")
             for labels, value in result:
                 row = rows.setdefault(tuple(sorted(labels.items())), dict(labels))
                 row[f"Value #{target['refId']}" if len(self.targets) > 1 else "Value"] = value
         order, names = organize["options"]["indexByName"], organize["options"]["renameByName"]
-        there = {column for row in rows.values() for column in row}
-        if there - set(order):
-            raise Unknown(f"{self.title}: columns without a place: {there - set(order)}")
-        columns = sorted(there, key=order.get)
+        present = {column for row in rows.values() for column in row}
+        if present - set(order):
+            raise UnsupportedFeature(f"{self.title}: columns without a position: {present - set(order)}")
+        columns = sorted(present, key=order.get)
         (sort,) = self.options["sortBy"]
         by = next(column for column in columns if names[column] == sort["displayName"])
         cells = []
-        # What is missing comes last.
+        # Missing values are last.
         for row in sorted(rows.values(), key=lambda row: -row.get(by, -math.inf) if sort["desc"] else row.get(by, math.inf)):
             cells.append([])
             for column in columns:

@@ -1,4 +1,4 @@
-"""What runs beside the story, and how it ends with it: each process by its id, however the story ends."""
+"""Background processes that always end with the scenario."""
 
 import os
 import pathlib
@@ -8,16 +8,16 @@ import subprocess
 import sys
 import time
 
-# Told of each process that begins and ends. When the story is gone without a word, it ends those that are left.
+# Reads started and ended process IDs from standard input. On EOF, kills the remaining processes.
 GUARD = """
-declare -A left
+declare -A running
 while read -r sign pid; do
     case $sign in
-    +) left[$pid]=1 ;;
-    -) unset "left[$pid]" ;;
+    +) running[$pid]=1 ;;
+    -) unset "running[$pid]" ;;
     esac
 done
-for pid in "${!left[@]}"; do kill -KILL "$pid"; done
+for pid in "${!running[@]}"; do kill -KILL "$pid"; done
 """
 
 
@@ -28,19 +28,19 @@ def free_port():
 
 
 def until(what, test, within=60.0, alive=lambda: None):
-    """Waits for something that is no event, and returns it. `alive` raises if there is nothing left to wait for."""
+    """Polls until `test` returns a true value, and returns it. `alive` raises if waiting is pointless."""
     limit = time.monotonic() + within
     while True:
         if found := test():
             return found
         alive()
         if time.monotonic() > limit:
-            raise SystemExit(f"dashboard: not within {within:.0f} s: {what}")
+            raise SystemExit(f"dashboard: timed out after {within:.0f} s: {what}")
         time.sleep(0.2)
 
 
 class Processes:
-    """Context manager; ends what it has started, the youngest first."""
+    """Context manager that ends its processes in reverse order of their start."""
 
     def __init__(self, logs: pathlib.Path):
         self.logs = logs
@@ -49,7 +49,7 @@ class Processes:
     def __enter__(self):
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda number, _frame: sys.exit(128 + number))
-        # In a session of its own, so that Ctrl-C does not end it before its time.
+        # A separate session, so that Ctrl-C does not end it first.
         self.guard = subprocess.Popen(
             ["bash", "-c", GUARD], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True, text=True,
@@ -67,20 +67,20 @@ class Processes:
             for log in sorted(self.logs.glob("*.log")):
                 lines = log.read_text(errors="replace").splitlines()[-15:]
                 if lines:
-                    print(f"\n-- the end of {log.name}", *lines, sep="\n", file=sys.stderr)
+                    print(f"\n-- last lines of {log.name}", *lines, sep="\n", file=sys.stderr)
 
     def start(self, name, command, environment=None):
-        """In the background; its standard input is a pipe that only the story holds open."""
+        """Starts a background process whose standard input is a pipe that only this process holds open."""
         with (self.logs / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True,
                 env=os.environ | (environment or {}),
             )
         self.running[name] = process
-        self.tell("+", process)
+        self.notify_guard("+", process)
         return process
 
-    def tell(self, sign, process):
+    def notify_guard(self, sign, process):
         self.guard.stdin.write(f"{sign} {process.pid}\n")
         self.guard.stdin.flush()
 
@@ -94,9 +94,9 @@ class Processes:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        self.tell("-", process)
+        self.notify_guard("-", process)
 
     def all_alive(self):
         for name, process in self.running.items():
             if (code := process.poll()) is not None:
-                raise SystemExit(f"dashboard: {name} has ended, exit code {code}")
+                raise SystemExit(f"dashboard: {name} exited with code {code}")

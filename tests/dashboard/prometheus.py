@@ -1,4 +1,4 @@
-"""A real Prometheus, asked by its HTTP API."""
+"""A real Prometheus, queried through its HTTP API."""
 
 import json
 import math
@@ -10,12 +10,12 @@ import urllib.request
 
 from processes import Processes, free_port, until
 
-# Loopback, whatever proxy the machine uses.
+# Without a proxy, because all requests are to loopback.
 open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 
 
-class Refused(Exception):
-    """Prometheus cannot answer this; the message is its own."""
+class PrometheusError(Exception):
+    """A query failed; the message is from Prometheus."""
 
 
 class Prometheus:
@@ -31,7 +31,7 @@ class Prometheus:
             "scrape_configs": [
                 {
                     "job_name": "aws-deploy-user-operator",
-                    # As the chart's monitors have it: `namespace` and `name` of a metric are those of a resource.
+                    # As in the monitors of the chart: the labels `namespace` and `name` are those of a resource.
                     "honor_labels": True,
                     "static_configs": [{"targets": [address], "labels": labels} for address, labels in targets.items()],
                 }
@@ -40,7 +40,7 @@ class Prometheus:
         # JSON is YAML.
         (directory / "prometheus.yml").write_text(json.dumps(configuration))
         for name, spec in rules.items():
-            # Both sets have alerts of the same names; a label keeps their series apart.
+            # Both sets have the same alert names; a label distinguishes their series.
             groups = [group | {"labels": {"rules": name}} for group in spec["groups"]]
             (directory / f"{name}.rules.json").write_text(json.dumps({"groups": groups}))
         self.processes = processes
@@ -54,33 +54,33 @@ class Prometheus:
 
     def is_ready(self):
         try:
-            with open_url(f"http://{self.address}/-/ready", timeout=5) as answer:
-                return answer.status == 200
+            with open_url(f"http://{self.address}/-/ready", timeout=5) as reply:
+                return reply.status == 200
         except OSError:
             return False
 
-    def ask(self, path, **parameters):
+    def query(self, path, **parameters):
         body = urllib.parse.urlencode(parameters).encode() or None
         try:
-            with open_url(f"http://{self.address}/api/v1/{path}", body, timeout=30) as answer:
-                told = json.load(answer)
+            with open_url(f"http://{self.address}/api/v1/{path}", body, timeout=30) as reply:
+                response = json.load(reply)
         except urllib.error.HTTPError as error:
-            raise Refused(json.load(error).get("error", str(error))) from error
-        if told["status"] != "success" or told.get("warnings"):
-            raise Refused(told.get("error") or told["warnings"])
-        return told["data"]
+            raise PrometheusError(json.load(error).get("error", str(error))) from error
+        if response["status"] != "success" or response.get("warnings"):
+            raise PrometheusError(response.get("error") or response["warnings"])
+        return response["data"]
 
     def instant(self, expression, at=None):
-        """[(labels, value)] in the order of Prometheus, without what is no number."""
-        data = self.ask("query", query=expression, **({} if at is None else {"time": at}))
+        """[(labels, value)] in the order of Prometheus, without NaN."""
+        data = self.query("query", query=expression, **({} if at is None else {"time": at}))
         if data["resultType"] == "scalar":
             return [({}, float(data["result"][1]))]
         found = [(series["metric"], float(series["value"][1])) for series in data["result"]]
         return [(labels, value) for labels, value in found if not math.isnan(value)]
 
     def range(self, expression, start, end, step):
-        """[(labels, [(time, value)])]; what is no number is left out, and so is a series of nothing else."""
-        data = self.ask("query_range", query=expression, start=start, end=end, step=step)
+        """[(labels, [(time, value)])] without non-finite values and empty series."""
+        data = self.query("query_range", query=expression, start=start, end=end, step=step)
         found = []
         for series in data["result"]:
             points = [(time, float(value)) for time, value in series["values"] if math.isfinite(float(value))]
@@ -93,14 +93,14 @@ class Prometheus:
         return until(expression, lambda: self.instant(expression), within, self.processes.all_alive)
 
     def rules(self):
-        """(file, alert) -> the rule as Prometheus knows it."""
+        """Maps (file, alert) to the state of the rule."""
         return {
             (pathlib.Path(group["file"]).name.split(".")[0], rule["name"]): rule
-            for group in self.ask("rules")["groups"]
+            for group in self.query("rules")["groups"]
             for rule in group["rules"]
         }
 
 
 def metrics_of(expression):
-    """The names of the operator's metrics that an expression asks for."""
+    """Names of the operator's metrics in an expression."""
     return set(re.findall(r"\bawsdeploy_\w+", expression))

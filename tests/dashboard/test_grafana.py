@@ -1,4 +1,4 @@
-"""Claims about how the dashboard is read, so that the picture shows what Grafana would."""
+"""Tests of the emulation of Grafana."""
 
 import pathlib
 import unittest
@@ -8,8 +8,8 @@ import grafana
 FILE = pathlib.Path(__file__).resolve().parents[2] / "charts/aws-deploy-user-operator/dashboards/aws-deploy-user-operator.json"
 
 
-class Answers:
-    """In place of Prometheus."""
+class FakePrometheus:
+    """Returns fixed results."""
 
     SCRAPE_SECONDS = 1
 
@@ -24,7 +24,7 @@ class Answers:
 
 
 class Grafana(unittest.TestCase):
-    def test_intervals_are_rounded_and_rates_see_four_scrapes(self):
+    def test_intervals_are_rounded_and_rates_span_four_scrapes(self):
         day = 24 * 3600
         for given, wanted in (
             ((day, 60, 30), (1200, 1230)),
@@ -35,17 +35,17 @@ class Grafana(unittest.TestCase):
         ):
             self.assertEqual(grafana.intervals(*given), wanted, given)
 
-    def test_values_have_their_units(self):
+    def test_values_are_formatted_with_units(self):
         for given, wanted in (
             ((0.0312, "s"), "31.2 ms"), ((0, "s"), "0 s"), ((90, "s", 1), "1.5 min"), ((-90, "s", 1), "-1.5 min"),
             ((30 * 86400, "s", 1), "4.3 weeks"), ((2.5, "reqps"), "2.5 req/s"), ((0.25, "ops"), "0.25 ops/s"),
             ((1234, "short"), "1.23 K"), ((3.2, "short", 0), "3"), ((7, "none"), "7"),
         ):
             self.assertEqual(grafana.shown(*given), wanted, given)
-        with self.assertRaises(grafana.Unknown):
+        with self.assertRaises(grafana.UnsupportedFeature):
             grafana.shown(1, "furlongs")
 
-    def test_all_that_the_dashboard_uses_is_known(self):
+    def test_all_dashboard_features_are_supported(self):
         panels = grafana.read(FILE)
         self.assertTrue(panels)
         for panel in panels:
@@ -57,25 +57,25 @@ class Grafana(unittest.TestCase):
                 for target in panel.targets:
                     self.assertNotIn("$", panel.substituted(target["expr"], 86400, 30))
 
-    def test_a_panel_that_shows_nothing_is_told(self):
+    def test_empty_panels_are_reported(self):
         for panel in grafana.read(FILE):
             if panel.type == "row":
                 continue
             with self.subTest(panel.title):
-                self.assertEqual(len(panel.evaluate(Answers(), 0, 240)), len(panel.targets))
-                something = Answers([({}, 1.0)], [({}, [(0, 1.0)])])
+                self.assertEqual(len(panel.evaluate(FakePrometheus(), 0, 240)), len(panel.targets))
+                something = FakePrometheus([({}, 1.0)], [({}, [(0, 1.0)])])
                 self.assertEqual(panel.evaluate(something, 0, 240), [])
 
-    def test_a_fallback_to_zero_is_nothing_to_show(self):
+    def test_fallback_to_zero_counts_as_empty(self):
         (panel,) = (panel for panel in grafana.read(FILE) if panel.title == "Quarantined")
         self.assertTrue(panel.targets[0]["expr"].endswith(" or vector(0)"))
-        self.assertTrue(panel.evaluate(Answers([({}, 0.0)]), 0, 240))
+        self.assertTrue(panel.evaluate(FakePrometheus([({}, 0.0)]), 0, 240))
 
-    def test_one_row_of_the_table_is_one_resource_and_those_that_are_not_ready_come_first(self):
+    def test_table_has_one_row_per_resource_not_ready_first(self):
         (panel,) = (panel for panel in grafana.read(FILE) if panel.type == "table" and panel.title == "AwsDeployUsers")
-        well, ill = {"namespace": "deploy", "name": "well"}, {"namespace": "deploy", "name": "ill"}
-        panel.results = [[(well, 1.0), (ill, 0.0)], [], [], [(well, 90.0)], [(well, -60.0)]]
+        ready, failing = {"namespace": "deploy", "name": "ready"}, {"namespace": "deploy", "name": "failing"}
+        panel.results = [[(ready, 1.0), (failing, 0.0)], [], [], [(ready, 90.0)], [(ready, -60.0)]]
         columns, rows = panel.table
         self.assertEqual(columns, ["Namespace", "Name", "Ready", "Key age", "Next rotation in"])
-        self.assertEqual(rows[0], [("deploy", "text"), ("ill", "text"), ("no", "red"), ("", "text"), ("", "text")])
+        self.assertEqual(rows[0], [("deploy", "text"), ("failing", "text"), ("no", "red"), ("", "text"), ("", "text")])
         self.assertEqual(rows[1][2:], [("yes", "green"), ("1.5 min", "text"), ("-1.0 min", "red")])
