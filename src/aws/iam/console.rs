@@ -1,12 +1,12 @@
-//! Console access: passwords, and what the account asks of them.
+//! Console access of a user: password, password policy and alias of the account.
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{AwsError, IamClient, convert::optional};
-use crate::domain::console::PasswordPolicy;
+use super::{IamClient, convert::optional};
+use crate::{aws::AwsError, domain::console::PasswordPolicy};
 
 impl IamClient {
-    /// What the account asks of passwords; asked once. AWS's default when it has no policy of its own.
+    /// Reads the password policy of the account once; AWS's default policy when the account has none.
     pub async fn get_password_policy(&self) -> Result<&PasswordPolicy, AwsError> {
         self.password_policy
             .get_or_try_init(|| async {
@@ -25,7 +25,7 @@ impl IamClient {
             .await
     }
 
-    /// The account's alias, if it has one.
+    /// Reads the alias of the account, of which there is at most one.
     pub async fn get_account_alias(&self) -> Result<Option<String>, AwsError> {
         let answer = self.call("ListAccountAliases", self.iam.list_account_aliases().send()).await?;
         Ok(answer.account_aliases().first().cloned())
@@ -37,21 +37,21 @@ impl IamClient {
         Ok(optional(answer)?.is_some())
     }
 
-    /// Gives the user a password. `EntityAlreadyExists` when it has one.
+    /// Sets the first password. Not idempotent: `EntityAlreadyExists` when the user has one.
     pub async fn create_login_profile(&self, user: &str, password: &SecretString, reset: bool) -> Result<(), AwsError> {
         let request = self.iam.create_login_profile().user_name(user).password(password.expose_secret());
         self.call("CreateLoginProfile", request.password_reset_required(reset).send()).await.map(drop)
     }
 
-    /// Changes the password. Can be repeated.
+    /// Changes the password. `NoSuchEntity` when the user has none.
     pub async fn update_login_profile(&self, user: &str, password: &SecretString, reset: bool) -> Result<(), AwsError> {
         let request = self.iam.update_login_profile().user_name(user).password(password.expose_secret());
         self.call("UpdateLoginProfile", request.password_reset_required(reset).send()).await.map(drop)
     }
 
-    /// Takes the password away. Can be repeated.
+    /// Deletes the password. A user that has none is no error.
     pub async fn delete_login_profile(&self, user: &str) -> Result<(), AwsError> {
-        optional(self.call("DeleteLoginProfile", self.iam.delete_login_profile().user_name(user).send()).await)
-            .map(drop)
+        let request = self.iam.delete_login_profile().user_name(user);
+        optional(self.call("DeleteLoginProfile", request.send()).await).map(drop)
     }
 }

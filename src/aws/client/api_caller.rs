@@ -1,4 +1,4 @@
-//! The line to an account: its pace, and who is told of what goes over it.
+//! Makes calls to one account: rate limit, metrics, spans.
 
 use std::{
     error::Error as StdError,
@@ -17,46 +17,46 @@ use aws_smithy_runtime_api::{
     },
 };
 use aws_smithy_types::{config_bag::ConfigBag, error::metadata::ProvideErrorMetadata};
-
 use tracing::{Instrument, Span};
 
-use super::{AwsError, CallObserver, bucket::Bucket};
+use super::{CallObserver, error::AwsError, token_bucket::TokenBucket};
 use crate::trace;
 
-/// The account before AWS has told it.
-const UNKNOWN: &str = "unknown";
+/// Account id in metrics and spans before the caller identity is known.
+const UNKNOWN_ACCOUNT: &str = "unknown";
+/// Label of [`super::error::AwsErrorKind::Throttled`].
+const THROTTLED: &str = "Throttled";
 
 /// What all calls with the same credentials share.
-pub(super) struct ApiCaller {
-    bucket: Arc<Bucket>,
+pub(crate) struct ApiCaller {
+    bucket: Arc<TokenBucket>,
     observer: Arc<dyn CallObserver>,
     account: OnceLock<String>,
 }
 
 impl ApiCaller {
-    /// A line to an account, or to the one that AWS will tell.
-    pub(super) fn new(bucket: Arc<Bucket>, observer: Arc<dyn CallObserver>, account: Option<&str>) -> Self {
+    /// `account` is `None` until the caller identity is known.
+    pub(crate) fn new(bucket: Arc<TokenBucket>, observer: Arc<dyn CallObserver>, account: Option<&str>) -> Self {
         let known = account.map_or_else(OnceLock::new, |account| OnceLock::from(account.to_owned()));
         Self { bucket, observer, account: known }
     }
 
     /// The account id, once it is known.
-    pub(super) fn account(&self) -> Option<&str> {
+    pub(crate) fn account(&self) -> Option<&str> {
         self.account.get().map(String::as_str)
     }
 
-    /// AWS has told the account.
+    /// Sets the account id. Only the first one has an effect: a metric series must not change its labels.
     pub(super) fn set_account(&self, account: &str) {
-        // The first answer stays: a series of metrics does not change its name.
         let _ = self.account.set(account.to_owned());
     }
 
-    /// The pace, for another line to the same account.
-    pub(super) fn bucket(&self) -> Arc<Bucket> {
+    /// The rate limit, to be shared with another caller of the same account.
+    pub(crate) fn bucket(&self) -> Arc<TokenBucket> {
         Arc::clone(&self.bucket)
     }
 
-    /// Makes a call when it is its turn, and tells how it ended.
+    /// Waits for the rate limit, makes the call in a span of its own, and records how it ended.
     pub(super) async fn call<T, E>(
         &self,
         operation: &'static str,
@@ -66,10 +66,10 @@ impl ApiCaller {
         E: ProvideErrorMetadata + StdError + 'static,
     {
         let span = trace::aws_call_span(operation);
-        self.make(operation, request, &span).instrument(span.clone()).await
+        self.call_in_span(operation, request, &span).instrument(span.clone()).await
     }
 
-    async fn make<T, E>(
+    async fn call_in_span<T, E>(
         &self,
         operation: &'static str,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
@@ -82,32 +82,29 @@ impl ApiCaller {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let called = Instant::now();
-        let answer = request.await.map_err(|error| AwsError::of(operation, &error));
-        let code = answer.as_ref().err().map_or("OK", AwsError::label);
+        let started_at = Instant::now();
+        let result = request.await.map_err(|error| AwsError::from_sdk(operation, &error));
+        let code = result.as_ref().err().map_or("OK", AwsError::label);
         if code != THROTTLED {
-            self.bucket.answered();
+            self.bucket.recover();
         }
-        let account = self.account().unwrap_or(UNKNOWN);
-        self.observer.record_call(account, operation, code, called.elapsed());
+        let account = self.account().unwrap_or(UNKNOWN_ACCOUNT);
+        self.observer.record_call(account, operation, code, started_at.elapsed());
         span.record("cloud.account.id", account).record("code", code);
-        if let Err(error) = &answer {
+        if let Err(error) = &result {
             trace::record_failure(span, code, error);
         }
-        tracing::debug!(account, operation, code, waited = ?wait, took = ?called.elapsed(), "AWS call");
-        answer
+        tracing::debug!(account, operation, code, waited = ?wait, took = ?started_at.elapsed(), "called AWS");
+        result
     }
 
-    fn throttled(&self) {
-        self.bucket.throttled(Instant::now());
-        self.observer.record_throttle(self.account().unwrap_or(UNKNOWN));
+    fn slow_down(&self) {
+        self.bucket.slow_down(Instant::now());
+        self.observer.record_throttle(self.account().unwrap_or(UNKNOWN_ACCOUNT));
     }
 }
 
-/// Our label of a request to slow down.
-const THROTTLED: &str = "Throttled";
-
-/// Hears every request to slow down, those too after which the SDK tries again by itself.
+/// Observes throttling of every attempt, including attempts that the SDK retries by itself.
 pub(super) struct ThrottleInterceptor(pub(super) Arc<ApiCaller>);
 
 impl std::fmt::Debug for ThrottleInterceptor {
@@ -130,15 +127,15 @@ impl Intercept for ThrottleInterceptor {
     ) -> Result<(), BoxError> {
         let response = context.response();
         let status = response.status().as_u16();
-        if status >= 400 && asks_to_slow_down(status, response.body().bytes().unwrap_or_default()) {
-            self.0.throttled();
+        if status >= 400 && is_throttling(status, response.body().bytes().unwrap_or_default()) {
+            self.0.slow_down();
         }
         Ok(())
     }
 }
 
-/// Errors of the query protocol are small documents with one `Code`; their types are lost here.
-fn asks_to_slow_down(status: u16, body: &[u8]) -> bool {
+/// Reads the `Code` of an error of the query protocol: the typed error of the operation is not available to an interceptor.
+fn is_throttling(status: u16, body: &[u8]) -> bool {
     let text = String::from_utf8_lossy(body);
     let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code.trim());
     AwsError::is_throttling(code.unwrap_or_default(), status)
@@ -149,20 +146,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_to_slow_down_is_known_by_its_code() {
-        let answer = |code: &str| {
+    fn throttling_is_recognized_by_code_or_status() {
+        let body = |code: &str| {
             format!("<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code></Error></ErrorResponse>")
         };
-        for (status, body, slow) in [
-            (400, answer("Throttling"), true),
-            (400, answer("ThrottlingException"), true),
-            (503, answer("RequestLimitExceeded"), true),
-            (409, answer("LimitExceeded"), false),
-            (403, answer("AccessDenied"), false),
+        for (status, body, throttling) in [
+            (400, body("Throttling"), true),
+            (400, body("ThrottlingException"), true),
+            (503, body("RequestLimitExceeded"), true),
+            (409, body("LimitExceeded"), false),
+            (403, body("AccessDenied"), false),
             (429, "<html>".to_owned(), true),
             (500, String::new(), false),
         ] {
-            assert_eq!(asks_to_slow_down(status, body.as_bytes()), slow, "{status} {body}");
+            assert_eq!(is_throttling(status, body.as_bytes()), throttling, "{status} {body}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Errors of AWS, told apart by what they mean for us.
+//! Errors of AWS, classified by what they mean for the operator.
 
 use std::error::Error as StdError;
 
@@ -6,64 +6,64 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::{client::result::SdkError, http::Response};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-/// The operation that takes the role of another account.
+/// The operation of STS that assumes a role.
 pub const ASSUME_ROLE: &str = "AssumeRole";
 
-/// A call to AWS that did not succeed. Holds AWS's message and request id, never a body.
+/// A failed AWS call. Holds the message and the request id of AWS, never a body, which may contain key material.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{operation}: {message}{}", self.request_id.as_ref().map(|id| format!(" (AWS request id {id})")).unwrap_or_default())]
 pub struct AwsError {
-    /// The operation, in IAM's spelling.
+    /// Name of the operation, such as `CreateUser`.
     pub operation: &'static str,
-    /// What it means.
+    /// Classification.
     pub kind: AwsErrorKind,
-    /// AWS's own message, or ours for faults on the way.
+    /// Message of AWS, or of the operator for a transport error.
     pub message: String,
-    /// AWS's request id, for its support and for `CloudTrail`.
+    /// Request id of AWS, for its support and for `CloudTrail`.
     pub request_id: Option<String>,
 }
 
-/// What an error of AWS means.
+/// Classification of a failed AWS call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AwsErrorKind {
-    /// 404: it does not exist. The only proof of absence.
+    /// 404: the entity does not exist. The only proof of absence.
     NoSuchEntity,
     /// 409: the name is taken.
     EntityAlreadyExists,
-    /// 409: something still hangs on what is to be deleted.
+    /// 409: the entity to delete still has subordinate entities.
     DeleteConflict,
-    /// 409: a quota is used up.
+    /// 409: a quota is exhausted.
     LimitExceeded,
-    /// 400: not a policy document.
+    /// 400: the policy document is invalid.
     MalformedPolicyDocument,
-    /// 400: a policy that users cannot have.
+    /// 400: the managed policy cannot be attached to users.
     PolicyNotAttachable,
-    /// 400: the request itself is wrong.
+    /// 400: the request is invalid.
     InvalidInput,
-    /// 403: the operator may not do this.
+    /// 403: the operator lacks a permission.
     AccessDenied,
-    /// 403: AWS does not know the credentials, or there are none.
+    /// 403: AWS rejects the credentials, or the operator has none.
     Credentials,
-    /// The clocks are too far apart for signatures.
+    /// The clocks of AWS and of this machine are too far apart to sign requests.
     ClockSkew,
-    /// AWS asks to slow down.
+    /// AWS throttles.
     Throttled,
-    /// 409: just deleted and created again, or changed by somebody at the same moment.
+    /// 409: just deleted and created again, or changed concurrently.
     Busy,
-    /// 5xx, or an answer that is not one of IAM. The call may have had its effect.
+    /// 5xx, or a response that is not from IAM. The call may have had its effect.
     Service,
-    /// No answer: refused, cut off, timed out. The call may have had its effect.
+    /// No response: connection refused or reset, time-out. The call may have had its effect.
     Unreachable,
 }
 
 impl AwsErrorKind {
-    /// Whether AWS has said no: the call certainly had no effect.
+    /// Whether AWS rejected the call, so that it certainly had no effect.
     #[must_use]
     pub fn is_definite(self) -> bool {
         !matches!(self, Self::Service | Self::Unreachable)
     }
 
-    fn of_code(code: &str, message: &str) -> Option<Self> {
+    fn from_code(code: &str, message: &str) -> Option<Self> {
         Some(match code {
             "NoSuchEntity" => Self::NoSuchEntity,
             "EntityAlreadyExists" => Self::EntityAlreadyExists,
@@ -98,7 +98,7 @@ impl AwsErrorKind {
 }
 
 impl AwsError {
-    /// AWS's code, or our name of a fault on the way, for metrics.
+    /// Name of the kind, as metrics and spans show it.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self.kind {
@@ -119,12 +119,13 @@ impl AwsError {
         }
     }
 
-    /// Whether an answer with this code and HTTP status is a request to slow down.
+    /// Whether a response with this code and HTTP status means throttling.
     pub(super) fn is_throttling(code: &str, status: u16) -> bool {
-        AwsErrorKind::of_code(code, "").unwrap_or_else(|| unknown_code(Some(status))) == AwsErrorKind::Throttled
+        AwsErrorKind::from_code(code, "").unwrap_or_else(|| kind_of_unknown_code(Some(status)))
+            == AwsErrorKind::Throttled
     }
 
-    pub(super) fn of<E>(operation: &'static str, error: &SdkError<E, Response>) -> Self
+    pub(super) fn from_sdk<E>(operation: &'static str, error: &SdkError<E, Response>) -> Self
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
@@ -132,22 +133,25 @@ impl AwsError {
             error.raw_response().and_then(|response| response.headers().get("x-amzn-requestid")).map(str::to_owned);
         let status = error.raw_response().map(|response| response.status().as_u16());
         let (kind, message) = match error {
-            SdkError::ServiceError(answer) => {
+            SdkError::ServiceError(response) => {
                 let (code, message) =
-                    (answer.err().code().unwrap_or_default(), answer.err().message().unwrap_or_default());
-                match AwsErrorKind::of_code(code, message) {
-                    Some(kind) => (kind, said(code, message)),
-                    None => (unknown_code(status), said(if code.is_empty() { "no code" } else { code }, message)),
+                    (response.err().code().unwrap_or_default(), response.err().message().unwrap_or_default());
+                match AwsErrorKind::from_code(code, message) {
+                    Some(kind) => (kind, with_code(code, message)),
+                    None => (
+                        kind_of_unknown_code(status),
+                        with_code(if code.is_empty() { "no code" } else { code }, message),
+                    ),
                 }
             }
             SdkError::TimeoutError(_) => (AwsErrorKind::Unreachable, "AWS did not answer in time".to_owned()),
-            // Half an answer or one that is no answer of IAM: an HTML page of something in between, say.
+            // A truncated response, or one that is not from AWS: the HTML page of a proxy, for example.
             SdkError::ResponseError(_) => {
                 let status = status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
-                (AwsErrorKind::Service, format!("AWS gave an answer that cannot be read{status}"))
+                (AwsErrorKind::Service, format!("the response of AWS cannot be parsed{status}"))
             }
-            other => match credentials_fault(other) {
-                Some(why) => (AwsErrorKind::Credentials, format!("the operator has no AWS credentials: {why}")),
+            other => match credentials_error(other) {
+                Some(cause) => (AwsErrorKind::Credentials, format!("the operator has no AWS credentials: {cause}")),
                 None => (AwsErrorKind::Unreachable, format!("AWS cannot be reached: {}", root_cause(other))),
             },
         };
@@ -155,12 +159,12 @@ impl AwsError {
     }
 }
 
-fn said(code: &str, message: &str) -> String {
+fn with_code(code: &str, message: &str) -> String {
     if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") }
 }
 
-/// A code we do not know: below 500 AWS has said no to the request, above it may have done it.
-fn unknown_code(status: Option<u16>) -> AwsErrorKind {
+/// An unknown code: below 500 AWS has rejected the request, from 500 on it may have executed it.
+fn kind_of_unknown_code(status: Option<u16>) -> AwsErrorKind {
     match status {
         Some(403) => AwsErrorKind::AccessDenied,
         Some(429) => AwsErrorKind::Throttled,
@@ -173,7 +177,7 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
     std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| (*error).source())
 }
 
-fn credentials_fault(error: &(dyn StdError + 'static)) -> Option<String> {
+fn credentials_error(error: &(dyn StdError + 'static)) -> Option<String> {
     causes(error).any(<dyn std::error::Error + 'static>::is::<CredentialsError>).then(|| root_cause(error))
 }
 

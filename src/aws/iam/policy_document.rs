@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-/// A policy document as IAM returns it: percent-encoded, or plain where an emulator forgets to.
-/// What is no JSON is kept as text, so that it differs from anything declared.
-pub(super) fn document(text: &str) -> Value {
+/// Decodes a policy document: percent-encoded as IAM returns it, or plain JSON as emulators do. Text that is no JSON is kept as
+/// a string, so that it differs from every declared document.
+pub(super) fn decode_document(text: &str) -> Value {
     serde_json::from_str(text)
         .ok()
         .filter(Value::is_object)
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
     use crate::domain::policy;
 
-    /// A value or a list of values, as policies have them; with characters that an encoding may trip over.
+    /// One or more values of a policy element, with characters that need an encoding.
     fn values() -> impl Strategy<Value = Vec<String>> {
         proptest::collection::vec("[a-z:*/%+ \"\\\\{}ü-]{1,12}", 1..4)
     }
@@ -42,8 +42,8 @@ mod tests {
             .prop_map(|(actions, resources, condition, allow)| Statement { actions, resources, condition, allow })
     }
 
-    /// How a document is written: each bit chooses one of two forms that mean the same.
-    fn written(statements: &[Statement], form: u32) -> Value {
+    /// Renders a document: each bit of `form` chooses one of two equivalent forms.
+    fn render(statements: &[Statement], form: u32) -> Value {
         let bit = |number: u32| form >> number & 1 == 1;
         let set = |values: &[String], at: u32| {
             let mut values = values.to_vec();
@@ -78,17 +78,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_its_form_a_document_comes_back_as_what_was_declared(
+        fn equivalent_forms_of_a_document_are_equal(
             statements in proptest::collection::vec(statement(), 1..4), declared: u32, returned: u32, encoding in 0..4
         ) {
-            let (declared, returned) = (written(&statements, declared), written(&statements, returned));
+            let (declared, returned) = (render(&statements, declared), render(&statements, returned));
             let text = if encoding & 1 == 0 { returned.to_string() } else { format!("{returned:#}\n") };
             let text = if encoding & 2 == 0 { text } else { utf8_percent_encode(&text, NON_ALPHANUMERIC).to_string() };
-            prop_assert!(policy::is_equivalent(&document(&text), &declared), "{} is not {}", text, declared);
+            prop_assert!(policy::is_equivalent(&decode_document(&text), &declared), "{} is not {}", text, declared);
         }
 
         #[test]
-        fn a_document_that_means_something_else_never_passes_for_the_declared_one(
+        fn changed_document_differs_from_the_declared_one(
             statements in proptest::collection::vec(statement(), 1..4), form: u32, other: u32, change in 0..5
         ) {
             let mut changed = statements.clone();
@@ -101,14 +101,14 @@ mod tests {
                     actions: vec!["iam:*".to_owned()], resources: vec!["*".to_owned()], condition: None, allow: true,
                 }),
             }
-            prop_assert!(!policy::is_equivalent(&document(&written(&changed, other).to_string()), &written(&statements, form)));
+            prop_assert!(!policy::is_equivalent(&decode_document(&render(&changed, other).to_string()), &render(&statements, form)));
         }
     }
 
     #[test]
-    fn what_is_no_document_differs_from_every_declared_one() {
+    fn invalid_document_differs_from_every_declared_one() {
         for text in ["", "not json", "%7B%22", "[]", "\"{}\"", "null"] {
-            assert!(!policy::is_equivalent(&document(text), &json!({})), "{text:?}");
+            assert!(!policy::is_equivalent(&decode_document(text), &json!({})), "{text:?}");
         }
     }
 }

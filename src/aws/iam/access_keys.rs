@@ -1,0 +1,77 @@
+//! Access keys of a user.
+
+use aws_config::retry::RetryConfig;
+use aws_sdk_iam::types::{AccessKeyMetadata, StatusType};
+use jiff::Timestamp;
+
+use super::{
+    IamClient,
+    convert::{optional, paginate, timestamp},
+};
+use crate::{
+    aws::{AwsError, AwsErrorKind},
+    domain::{current_state::AccessKey, secret::KeyMaterial},
+};
+
+const CREATE_ACCESS_KEY: &str = "CreateAccessKey";
+
+impl IamClient {
+    /// Lists the access keys of the user. `NoSuchEntity` when there is no such user.
+    pub async fn list_access_keys(&self, user: &str) -> Result<Vec<AccessKey>, AwsError> {
+        let request = self.iam.list_access_keys().user_name(user);
+        paginate!(self, "ListAccessKeys", request, access_key_metadata, access_key)
+    }
+
+    /// Reads when a key was last used. `None` if never, before AWS began to record it, or if the key does not exist.
+    pub async fn get_last_used(&self, key_id: &str) -> Result<Option<Timestamp>, AwsError> {
+        let request = self.iam.get_access_key_last_used().access_key_id(key_id);
+        let answer = self.call("GetAccessKeyLastUsed", request.send()).await;
+        Ok(optional(answer)?
+            .and_then(|answer| answer.access_key_last_used)
+            .and_then(|used| used.last_used_date)
+            .map(|date| timestamp(&date)))
+    }
+
+    /// Creates an access key and returns it with its creation time. **Not idempotent**: IAM returns the secret once and
+    /// takes no client token, so a retry would leave a second key whose secret is lost. This is the only attempt: the SDK's
+    /// retries are disabled.
+    ///
+    /// # Errors
+    /// Unless [`AwsErrorKind::is_definite`], a key may have been created.
+    pub async fn create_access_key(&self, user: &str) -> Result<(KeyMaterial, Timestamp), AwsError> {
+        let once = aws_sdk_iam::config::Builder::new().retry_config(RetryConfig::disabled());
+        let request = self.iam.create_access_key().user_name(user).customize().config_override(once);
+        let answer = self.call(CREATE_ACCESS_KEY, request.send()).await?;
+        let key = answer.access_key.ok_or_else(|| AwsError {
+            operation: CREATE_ACCESS_KEY,
+            kind: AwsErrorKind::Service,
+            message: "the response of AWS has no key".to_owned(),
+            request_id: None,
+        })?;
+        let created_at = key.create_date().map_or_else(|| self.clock().now(), timestamp);
+        let aws_sdk_iam::types::AccessKey { access_key_id, secret_access_key, .. } = key;
+        Ok((KeyMaterial { id: access_key_id, secret: secret_access_key.into() }, created_at))
+    }
+
+    /// Sets a key Inactive; false when it does not exist, which is no error.
+    pub async fn deactivate_access_key(&self, user: &str, id: &str) -> Result<bool, AwsError> {
+        let request = self.iam.update_access_key().user_name(user).access_key_id(id).status(StatusType::Inactive);
+        Ok(optional(self.call("UpdateAccessKey", request.send()).await)?.is_some())
+    }
+
+    /// Deletes a key. One that does not exist is no error.
+    pub async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), AwsError> {
+        let request = self.iam.delete_access_key().user_name(user).access_key_id(id);
+        optional(self.call("DeleteAccessKey", request.send()).await).map(drop)
+    }
+}
+
+/// `None` for an entry without an id.
+fn access_key(key: &AccessKeyMetadata) -> Option<AccessKey> {
+    Some(AccessKey {
+        id: key.access_key_id()?.to_owned(),
+        // An unknown status counts as active: the key may work.
+        active: key.status() != Some(&StatusType::Inactive),
+        created_at: key.create_date().map(timestamp).unwrap_or_default(),
+    })
+}

@@ -1,0 +1,243 @@
+//! All of the operator's users of an account in one read, which replaces the calls that compare each user by itself.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_sdk_iam::types::{EntityType, UserDetail};
+use tokio::time::timeout;
+
+use super::{
+    IamClient,
+    convert::{boundary_arn, next_marker, tags_to_map},
+    policy_document::decode_document,
+};
+use crate::{
+    aws::{AwsError, AwsErrorKind},
+    domain::current_state::{Grants, IamUser},
+};
+
+const OPERATION: &str = "GetAccountAuthorizationDetails";
+/// Upper bound; AWS may return smaller pages.
+const PAGE_SIZE: i32 = 1000;
+/// Calls that the details of one user replace: `GetUser`, and three lists of its grants.
+const CALLS_REPLACED_PER_USER: usize = 4;
+/// Limit of all pages together. Callers hold a permit; bound the read.
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
+/// Pause after the pages cost more calls than they replaced: the account has many users of other owners.
+const INEFFICIENT_PAUSE: Duration = Duration::from_hours(1);
+/// Pause after AWS rejected the operation: a policy has to change first.
+const REJECTED_PAUSE: Duration = Duration::from_hours(1);
+/// Pause after a server error, a time-out, or repeated failures to reach the operation.
+const FAILING_PAUSE: Duration = Duration::from_mins(5);
+/// Consecutive unreachable calls after which the operation itself counts as failing, and not the network.
+const MAX_UNREACHABLE: u32 = 3;
+
+/// The operator's users as `GetAccountAuthorizationDetails` returns them: without access keys and console passwords.
+#[derive(Debug)]
+pub struct AccountDetails {
+    read_at: Instant,
+    /// By lower-case name: IAM's names are unique ignoring case.
+    users: HashMap<String, IamUser>,
+}
+
+impl AccountDetails {
+    /// When the read began.
+    #[must_use]
+    pub fn read_at(&self) -> Instant {
+        self.read_at
+    }
+
+    /// The user of this name, if it is one of the operator's.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&IamUser> {
+        self.users.get(&name.to_ascii_lowercase())
+    }
+}
+
+#[derive(Clone)]
+pub(super) enum CachedDetails {
+    Read(Arc<AccountDetails>),
+    UnavailableUntil(Instant),
+}
+
+impl CachedDetails {
+    /// Whether the details were read after `since`, or are known to be unavailable.
+    fn is_valid(&self, since: Instant) -> bool {
+        match self {
+            Self::Read(details) => details.read_at > since,
+            Self::UnavailableUntil(until) => Instant::now() < *until,
+        }
+    }
+
+    fn unavailable_for(pause: Duration) -> Self {
+        Self::UnavailableUntil(Instant::now() + pause)
+    }
+}
+
+impl IamClient {
+    /// Reads the operator's users of the account, not older than `since`; concurrent callers share one read. `None` when
+    /// each user has to be read by itself: AWS rejects the operation or does not offer it, or the account has so many users
+    /// of other owners that their pages cost more calls than they replace.
+    ///
+    /// # Errors
+    /// When AWS throttles, is unreachable or rejects the credentials: reading each user by itself would fail as well.
+    pub async fn get_account_details(
+        &self,
+        since: Instant,
+        is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<Option<Arc<AccountDetails>>, AwsError> {
+        let read = async || {
+            timeout(READ_TIMEOUT, self.read_account_details(is_ours)).await.unwrap_or_else(|_| {
+                tracing::warn!(
+                    limit = ?READ_TIMEOUT, pause = ?FAILING_PAUSE,
+                    "reading account details timed out, comparing users one by one"
+                );
+                Ok(CachedDetails::unavailable_for(FAILING_PAUSE))
+            })
+        };
+        Ok(match self.details.get(|cached| cached.is_valid(since), read).await? {
+            CachedDetails::Read(details) => Some(details),
+            CachedDetails::UnavailableUntil(_) => None,
+        })
+    }
+
+    async fn read_account_details(
+        &self,
+        is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
+    ) -> Result<CachedDetails, AwsError> {
+        let read_at = Instant::now();
+        let (mut users, mut pages, mut marker) = (HashMap::new(), 0, None);
+        loop {
+            let request = self.iam.get_account_authorization_details().filter(EntityType::User).max_items(PAGE_SIZE);
+            let page = match self.call(OPERATION, request.set_marker(marker).send()).await {
+                Ok(page) => {
+                    self.details_unreachable.store(0, Ordering::Relaxed);
+                    page
+                }
+                Err(error) => return unavailable_or_error(error, &self.details_unreachable),
+            };
+            pages += 1;
+            for detail in page.user_detail_list() {
+                let tags = tags_to_map(detail.tags());
+                if is_ours(&tags) {
+                    let user = iam_user(detail, tags);
+                    users.insert(user.name.to_ascii_lowercase(), user);
+                }
+            }
+            marker = next_marker(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                break;
+            }
+        }
+        if pages > CALLS_REPLACED_PER_USER * users.len() {
+            tracing::info!(
+                pages, users = users.len(), pause = ?INEFFICIENT_PAUSE,
+                "account details cost more calls than they replace, comparing users one by one"
+            );
+            return Ok(CachedDetails::unavailable_for(INEFFICIENT_PAUSE));
+        }
+        tracing::debug!(pages, users = users.len(), took = ?read_at.elapsed(), "read account details");
+        Ok(CachedDetails::Read(Arc::new(AccountDetails { read_at, users })))
+    }
+}
+
+/// Whether a failure concerns this operation alone, which other reads can replace, or every call. `unreachable` counts
+/// consecutive calls without a response.
+fn unavailable_or_error(error: AwsError, unreachable: &AtomicU32) -> Result<CachedDetails, AwsError> {
+    match error.kind {
+        // The response of this operation is the largest: it may be the only one that times out.
+        AwsErrorKind::Unreachable
+            if (unreachable.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(MAX_UNREACHABLE) =>
+        {
+            Ok(failing(&error))
+        }
+        AwsErrorKind::Throttled | AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => {
+            Err(error)
+        }
+        AwsErrorKind::Service => Ok(failing(&error)),
+        _ => {
+            tracing::warn!(
+                %error, pause = ?REJECTED_PAUSE,
+                "AWS rejects reading account details, comparing users one by one at five calls each; allow iam:{OPERATION} in the operator's policy as `iam-policy` prints it, or set --account-details=false"
+            );
+            Ok(CachedDetails::unavailable_for(REJECTED_PAUSE))
+        }
+    }
+}
+
+fn failing(error: &AwsError) -> CachedDetails {
+    tracing::warn!(
+        %error, pause = ?FAILING_PAUSE,
+        "failed to read account details, comparing users one by one at five calls each"
+    );
+    CachedDetails::unavailable_for(FAILING_PAUSE)
+}
+
+fn iam_user(detail: &UserDetail, tags: BTreeMap<String, String>) -> IamUser {
+    let inline = detail.user_policy_list().iter().filter_map(|policy| {
+        Some((policy.policy_name()?.to_owned(), decode_document(policy.policy_document().unwrap_or_default())))
+    });
+    IamUser {
+        name: detail.user_name().unwrap_or_default().to_owned(),
+        arn: detail.arn().unwrap_or_default().to_owned(),
+        id: detail.user_id().unwrap_or_default().to_owned(),
+        tags,
+        keys: Vec::new(),
+        boundary: boundary_arn(detail.permissions_boundary()),
+        grants: Some(Grants {
+            attached: detail
+                .attached_managed_policies()
+                .iter()
+                .filter_map(|policy| policy.policy_arn().map(str::to_owned))
+                .collect(),
+            inline: inline.collect(),
+            groups: detail.group_list().iter().cloned().collect(),
+        }),
+        deletion_blockers: None,
+        login_profile: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: AwsErrorKind) -> AwsError {
+        AwsError { operation: OPERATION, kind, message: String::new(), request_id: None }
+    }
+
+    #[test]
+    fn details_are_valid_unless_something_changed_since() {
+        let read_at = Instant::now();
+        let cached = CachedDetails::Read(Arc::new(AccountDetails { read_at, users: HashMap::new() }));
+        assert!(cached.is_valid(read_at.checked_sub(Duration::from_millis(1)).unwrap()));
+        assert!(!cached.is_valid(read_at), "a change of the same moment may be missing");
+        assert!(!cached.is_valid(read_at + Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn only_errors_that_concern_every_call_are_returned() {
+        use AwsErrorKind::*;
+        for kind in [Throttled, Unreachable, Credentials, ClockSkew] {
+            assert_eq!(unavailable_or_error(error(kind), &AtomicU32::new(0)).err(), Some(error(kind)));
+        }
+        for kind in [AccessDenied, InvalidInput, Service, NoSuchEntity] {
+            let cached = unavailable_or_error(error(kind), &AtomicU32::new(0)).unwrap();
+            assert!(matches!(cached, CachedDetails::UnavailableUntil(until) if until > Instant::now()), "{kind:?}");
+            assert!(cached.is_valid(Instant::now()), "{kind:?}: the pause is kept");
+        }
+    }
+
+    #[test]
+    fn third_unreachable_call_in_a_row_pauses_the_operation() {
+        let unreachable = AtomicU32::new(0);
+        let is_paused = || unavailable_or_error(error(AwsErrorKind::Unreachable), &unreachable).is_ok();
+        assert_eq!([is_paused(), is_paused(), is_paused(), is_paused()], [false, false, true, false]);
+    }
+}

@@ -1,0 +1,66 @@
+//! IAM users.
+
+use std::collections::BTreeMap;
+
+use super::{
+    IamClient,
+    convert::{iam_user, map_to_tags, next_marker, optional},
+};
+use crate::{
+    aws::AwsError,
+    domain::current_state::{Grants, IamUser},
+};
+
+const LIST_PAGE_SIZE: i32 = 1000;
+
+impl IamClient {
+    /// Reads the user with its tags, without keys and grants. `None` only when IAM responds `NoSuchEntity`.
+    pub async fn get_user(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        let answer = self.call("GetUser", self.iam.get_user().user_name(name).send()).await;
+        Ok(optional(answer)?.and_then(|answer| answer.user).map(|user| iam_user(&user)))
+    }
+
+    /// Finds a user whose name differs only in case: `CreateUser` rejects the name and does not return the existing user.
+    /// One call per page of users of the account; for messages only.
+    pub async fn find_user_ignoring_case(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        let mut marker = None;
+        loop {
+            let request = self.iam.list_users().set_marker(marker).max_items(LIST_PAGE_SIZE);
+            let page = self.call("ListUsers", request.send()).await?;
+            if let Some(user) = page.users().iter().find(|user| user.user_name().eq_ignore_ascii_case(name)) {
+                // Lists have no tags.
+                return self.get_user(user.user_name()).await;
+            }
+            marker = next_marker(page.is_truncated(), page.marker());
+            if marker.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Creates the user with path, boundary and tags in one call, so that a lost response leaves a user with ownership
+    /// tags. Not idempotent: `EntityAlreadyExists` when there is one.
+    pub async fn create_user(
+        &self,
+        name: &str,
+        path: &str,
+        boundary: Option<&str>,
+        tags: &BTreeMap<String, String>,
+    ) -> Result<IamUser, AwsError> {
+        let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(map_to_tags(tags)));
+        let request = request.set_permissions_boundary(boundary.map(str::to_owned));
+        let answer = self.call("CreateUser", request.send()).await?;
+        let mut user = answer.user.as_ref().map(iam_user).unwrap_or_default();
+        // The response may lack the tags, which this very call has set.
+        user.tags.clone_from(tags);
+        user.boundary = boundary.map(str::to_owned);
+        user.grants = Some(Grants::default());
+        Ok(user)
+    }
+
+    /// Deletes the user; false when there is none. `DeleteConflict` while it has keys, policies, groups or deletion blockers.
+    pub async fn delete_user(&self, name: &str) -> Result<bool, AwsError> {
+        let answer = self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await;
+        optional(answer).map(|deleted| deleted.is_some())
+    }
+}
