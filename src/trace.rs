@@ -1,14 +1,14 @@
-//! Spans of what a pass does, for whoever collects traces: its steps, its effects, its calls. They are in no log line, and
-//! cost nothing while nobody collects them. What is in them may be read by others: names and codes, never key material.
+//! Spans of a reconcile: its steps, effects and calls. They appear in traces only, not in log lines, and cost nothing without a
+//! trace exporter. They carry names and codes, never key material: traces leave the cluster.
 
 use std::fmt::Display;
 
 use tracing::{Span, field::Empty};
 
-/// The target of these spans, by which they are kept out of the logs.
+/// Target of these spans; a filter on it keeps them out of the log.
 pub const TARGET: &str = "awsdeploy_trace";
 
-/// A step of a pass: validate, observe, plan, act, report.
+/// Span of a reconcile step: validate, observe, plan, act, report.
 #[must_use]
 pub fn step_span(name: &'static str) -> Span {
     tracing::info_span!(
@@ -17,7 +17,7 @@ pub fn step_span(name: &'static str) -> Span {
     )
 }
 
-/// What is done in an `act` step, with its subject.
+/// Span of an `act` step, with the effect that it executes.
 #[must_use]
 pub fn effect_span(verb: &'static str, effect: &dyn Display) -> Span {
     tracing::info_span!(
@@ -26,7 +26,7 @@ pub fn effect_span(verb: &'static str, effect: &dyn Display) -> Span {
     )
 }
 
-/// A call to AWS, from its place in the line to its last answer.
+/// Span of an AWS call, including its wait for the rate limit and its retries.
 #[must_use]
 pub fn aws_call_span(operation: &'static str) -> Span {
     tracing::info_span!(
@@ -36,8 +36,8 @@ pub fn aws_call_span(operation: &'static str) -> Span {
     )
 }
 
-/// A request to the API server that belongs to a pass. `resource` is its plural, with a subresource; `name` is empty where the
-/// request names no object.
+/// Span of a request to the API server. `resource` is the plural, with the subresource; `name` is empty for requests to a
+/// collection.
 #[must_use]
 pub fn kubernetes_call_span(verb: &str, resource: &str, namespace: &str, name: &str) -> Span {
     tracing::info_span!(
@@ -48,7 +48,7 @@ pub fn kubernetes_call_span(verb: &str, resource: &str, namespace: &str, name: &
     )
 }
 
-/// Marks a span as failed: with a short name of the failure, and with what is told people of it.
+/// Marks a span as failed. `kind` is a short name of bounded cardinality, `error` the message.
 pub fn record_failure(span: &Span, kind: &str, error: &dyn Display) {
     span.record("otel.status_code", "ERROR");
     span.record("otel.status_description", tracing::field::display(error));

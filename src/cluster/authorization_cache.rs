@@ -1,4 +1,4 @@
-//! Classes and the labels of namespaces, kept by a watch: looking one up asks nothing of the API server.
+//! Cache of classes and namespace labels, filled by watches: a lookup makes no call.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource,
-    api::{ListParams, PostParams},
+    api::ListParams,
     core::{DeserializeGuard, PartialObjectMeta},
     runtime::{
         WatchStreamExt, reflector,
@@ -21,25 +21,24 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::error::ClusterError;
 use crate::{
-    api::{AwsDeployUserClass, AwsDeployUserClassStatus, MANAGER},
+    api::AwsDeployUserClass,
     domain::authorize::{self, ClassEntry},
 };
 
 type GuardedClass = DeserializeGuard<AwsDeployUserClass>;
 type NamespaceMeta = PartialObjectMeta<Namespace>;
 
-/// How long further changes are waited for.
-const MOMENT: Duration = Duration::from_millis(100);
+/// Further changes within this time are part of the same notification.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// Classes as the cluster has them. Hold it as long as what is borrowed from it.
+/// All classes at one moment. Owns them, so that [`ClassEntry`] can borrow.
 pub struct ClassSnapshot(Vec<Arc<GuardedClass>>);
 
 impl ClassSnapshot {
-    /// All classes, also those that cannot be read.
+    /// All classes, including those that fail to deserialize.
     #[must_use]
-    pub fn known(&self) -> Vec<ClassEntry<'_>> {
+    pub fn entries(&self) -> Vec<ClassEntry<'_>> {
         self.0
             .iter()
             .filter_map(|guarded| {
@@ -54,7 +53,7 @@ impl ClassSnapshot {
     }
 }
 
-/// What is watched beside the resources themselves.
+/// What decides about authorization besides the resource itself: classes, and labels of namespaces.
 pub struct AuthorizationCache {
     classes: Store<GuardedClass>,
     namespaces: Store<NamespaceMeta>,
@@ -62,10 +61,10 @@ pub struct AuthorizationCache {
 }
 
 impl AuthorizationCache {
-    /// Looks whether what is watched can be watched.
+    /// Checks that classes and namespaces can be listed.
     ///
     /// # Errors
-    /// The kind that cannot be listed, and why: CRDs or rights are missing.
+    /// The kind that cannot be listed, and why: its CRD or a permission is missing.
     pub async fn check_list_access(client: Client) -> Result<(), (&'static str, kube::Error)> {
         let classes: Api<AwsDeployUserClass> = Api::all(client.clone());
         let namespaces: Api<Namespace> = Api::all(client);
@@ -75,7 +74,7 @@ impl AuthorizationCache {
         Ok(())
     }
 
-    /// Begins to watch. The future has to be run for as long as the rules are used.
+    /// Creates the cache, and the future that fills it and has to run as long as the cache is used.
     pub fn watch(client: Client) -> (Self, impl Future<Output = ()>) {
         let (classes, namespaces) = (Api::all(client.clone()), Api::all(client));
         let (class_store, class_writer) = reflector::store();
@@ -84,88 +83,88 @@ impl AuthorizationCache {
         let config = || watcher::Config::default().any_semantic();
         let classes = reflector(class_writer, watcher(classes, config()).default_backoff());
         let labels = watcher(namespaces, config()).default_backoff().modify(|namespace: &mut NamespaceMeta| {
-            // Of all namespaces of a large cluster only what is looked at is kept.
+            // Only labels are used; the rest of all namespaces of a large cluster takes much memory.
             namespace.metadata.annotations = None;
             namespace.metadata.managed_fields = None;
         });
         let namespaces = reflector(namespace_writer, labels);
-        let rules = Self { classes: class_store, namespaces: namespace_store, changed: Arc::clone(&changed) };
+        let cache = Self { classes: class_store, namespaces: namespace_store, changed: Arc::clone(&changed) };
         let run = async move {
             futures::join!(
-                follow(classes, &changed, "AwsDeployUserClasses", |class: &GuardedClass| {
+                notify_changes(classes, &changed, "AwsDeployUserClasses", |class: &GuardedClass| {
                     let meta = class.meta();
-                    // A class that this operator reports on must not wake everybody.
-                    digest(&(&meta.uid, meta.generation, authorize::is_default(meta.annotations.as_ref())))
+                    // A write of the class status must not start a reconcile of every resource.
+                    hash_of(&(&meta.uid, meta.generation, authorize::is_default(meta.annotations.as_ref())))
                 }),
-                follow(namespaces, &changed, "Namespaces", |namespace: &NamespaceMeta| {
-                    digest(&namespace.metadata.labels)
+                notify_changes(namespaces, &changed, "Namespaces", |namespace: &NamespaceMeta| {
+                    hash_of(&namespace.metadata.labels)
                 }),
             );
         };
-        (rules, run)
+        (cache, run)
     }
 
-    /// Waits until both were listed. Before that an absent class is not known to be absent.
+    /// Waits until classes and namespaces are listed. Before that, a missing class may exist.
     pub async fn wait_until_ready(&self) {
-        // The writers live as long as the future that is run beside this.
+        // Fails only when the writers are dropped; they live as long as the future of `watch`.
         let _ = futures::join!(self.classes.wait_until_ready(), self.namespaces.wait_until_ready());
     }
 
-    /// The classes at this moment.
+    /// A snapshot of all classes.
     #[must_use]
     pub fn classes(&self) -> ClassSnapshot {
         ClassSnapshot(self.classes.state())
     }
 
-    /// Labels of a namespace; `None` if the watch has not shown it yet, which is not a namespace without labels.
+    /// Labels of a namespace. `None` if the watch has not seen the namespace yet, as opposed to one without labels.
     #[must_use]
     pub fn namespace_labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         let found = self.namespaces.get(&ObjectRef::new(namespace))?;
         Some(found.metadata.labels.clone().unwrap_or_default())
     }
 
-    /// Has all resources looked at again, as if a class had changed. Those with nothing to do cost no call.
+    /// Requests a reconcile of all resources, as if a class had changed. Resources with nothing to do make no call.
     pub fn notify(&self) {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Changes whenever a class or the labels of a namespace do.
+    /// Notified when a class or the labels of a namespace change.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// One item for each time that classes or labels have changed. A change is followed by others: a moment is waited
-    /// for them, so that all resources are looked at once.
+    /// One item per change of classes or labels, debounced: an apply of several manifests starts one reconcile of all
+    /// resources.
     pub fn debounced_changes(&self) -> impl Stream<Item = ()> + Send + use<> {
         futures::stream::unfold(self.changes(), async |mut changes| {
             changes.changed().await.ok()?;
-            tokio::time::sleep(MOMENT).await;
+            tokio::time::sleep(DEBOUNCE).await;
             changes.mark_unchanged();
             Some(((), changes))
         })
     }
 }
 
-/// Keeps a store up to date and tells of changes of what `seen` looks at.
-async fn follow<K: Resource<DynamicType = ()>>(
+/// Polls a reflector, and notifies when the `digest` of an object changes.
+async fn notify_changes<K: Resource<DynamicType = ()>>(
     events: impl Stream<Item = Result<watcher::Event<K>, watcher::Error>>,
     changed: &watch::Sender<u64>,
     kind: &str,
-    seen: impl Fn(&K) -> u64,
+    digest: impl Fn(&K) -> u64,
 ) {
     let mut events = std::pin::pin!(events);
     let mut known: HashMap<String, u64> = HashMap::new();
     let mut listed = HashMap::new();
     while let Some(event) = events.next().await {
         let name = |object: &K| object.meta().name.clone().unwrap_or_default();
-        let news = match event {
+        let is_change = match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();
                 false
             }
             Ok(watcher::Event::InitApply(object)) => {
-                listed.insert(name(&object), seen(&object));
+                listed.insert(name(&object), digest(&object));
                 false
             }
             Ok(watcher::Event::InitDone) => {
@@ -173,54 +172,24 @@ async fn follow<K: Resource<DynamicType = ()>>(
                 before != known
             }
             Ok(watcher::Event::Apply(object)) => {
-                let now = seen(&object);
+                let now = digest(&object);
                 known.insert(name(&object), now) != Some(now)
             }
             Ok(watcher::Event::Delete(object)) => known.remove(&name(&object)).is_some(),
-            // The watch mends itself; this tells why nothing happens meanwhile.
+            // The watcher retries by itself; until then changes have no effect.
             Err(error) => {
-                tracing::warn!(%error, kind, "watching");
+                tracing::warn!(%error, kind, "watch failed, retrying");
                 false
             }
         };
-        if news {
+        if is_change {
             changed.send_modify(|count| *count += 1);
         }
     }
 }
 
-fn digest(seen: &impl Hash) -> u64 {
+fn hash_of(value: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
-    seen.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Writes what the operator found about classes.
-pub struct ClassStatusWriter {
-    api: Api<AwsDeployUserClass>,
-}
-
-impl ClassStatusWriter {
-    /// Reports on classes.
-    #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { api: Api::all(client) }
-    }
-
-    /// Writes the status, on condition that the class is as it was read.
-    pub async fn write(
-        &self,
-        class: &AwsDeployUserClass,
-        status: AwsDeployUserClassStatus,
-    ) -> Result<(), ClusterError> {
-        let name = class.metadata.name.clone().unwrap_or_default();
-        let mut class = class.clone();
-        class.metadata.managed_fields = None;
-        class.status = Some(status);
-        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        let written = self.api.replace_status(&name, &params, &class).await;
-        written
-            .map(drop)
-            .map_err(|error| ClusterError::of(format!("update status of AwsDeployUserClass {name}"), &error))
-    }
 }

@@ -1,38 +1,38 @@
-//! Errors of the Kubernetes API, told apart by what they mean for us.
+//! Errors of the Kubernetes API, classified by what they mean for the operator.
 
 use kube::Error;
 
-/// A call to Kubernetes that did not succeed. Never holds content of a Secret.
+/// A failed call to the Kubernetes API. Never holds content of a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{action}: {message}")]
 pub struct ClusterError {
-    /// What was tried: verb, kind and name.
+    /// Verb, kind and name of the call.
     pub action: String,
-    /// What it means.
+    /// Classification.
     pub kind: ClusterErrorKind,
-    /// The API server's message, or ours for faults on the way.
+    /// Message of the API server, or of the operator for a transport error.
     pub message: String,
 }
 
-/// What an error of Kubernetes means.
+/// Classification of a failed call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ClusterErrorKind {
     /// 404.
     NotFound,
     /// 409 on create.
     AlreadyExists,
-    /// 409 on a conditional write: somebody else wrote in between.
+    /// 409 on a conditional write: the object changed since it was read.
     Conflict,
     /// 401 or 403.
     Forbidden,
-    /// The API server refuses the object.
+    /// The API server rejects the object.
     Invalid,
-    /// No answer, or a fault of the server. A write may have had its effect.
+    /// No response, or a server error. A write may have had its effect.
     Unavailable,
 }
 
 impl ClusterErrorKind {
-    /// Whether the API server has said no: the call certainly had no effect.
+    /// Whether the API server rejected the call, so that it certainly had no effect.
     #[must_use]
     pub fn is_definite(self) -> bool {
         self != Self::Unavailable
@@ -40,13 +40,13 @@ impl ClusterErrorKind {
 }
 
 impl ClusterError {
-    /// The error of listing what the operator cannot work without.
+    /// The error of a list of `kind`.
     #[must_use]
-    pub fn listing(kind: &str, error: &Error) -> Self {
-        Self::of(format!("list {kind}"), error)
+    pub fn from_list(kind: &str, error: &Error) -> Self {
+        Self::new(format!("list {kind}"), error)
     }
 
-    pub(super) fn of(action: String, error: &Error) -> Self {
+    pub(super) fn new(action: String, error: &Error) -> Self {
         let (kind, message) = match error {
             Error::Api(status) => {
                 let kind = match (status.code, status.reason.as_str()) {
@@ -60,9 +60,9 @@ impl ClusterError {
                 };
                 (kind, status.message.clone())
             }
-            // The input may be a Secret, and serde quotes what it cannot read.
+            // The input may be a Secret, and serde quotes what it cannot parse.
             Error::SerdeError(_) => {
-                (ClusterErrorKind::Unavailable, "the API server's answer cannot be read".to_owned())
+                (ClusterErrorKind::Unavailable, "the response of the API server cannot be parsed".to_owned())
             }
             other => (ClusterErrorKind::Unavailable, other.to_string()),
         };

@@ -1,4 +1,4 @@
-//! Events: few, at transitions only, in the past tense.
+//! Kubernetes Events: at transitions only, in the past tense.
 
 use kube::{
     Client, Resource,
@@ -7,56 +7,53 @@ use kube::{
 
 use crate::api::{AwsDeployUser, MANAGER, Reason};
 
-/// Notes of Events end at one kilobyte.
-const NOTE_LIMIT: usize = 1024;
+/// Limit of `note` in the Events API.
+const MAX_NOTE_BYTES: usize = 1024;
 
-/// Something to tell.
+/// An Event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingEvent {
-    /// What it is about.
     pub reason: Reason,
-    /// The sentence.
+    /// One sentence in the past tense.
     pub note: String,
-    /// Somebody has to look at it.
+    /// Type `Warning`: needs attention.
     pub warning: bool,
 }
 
-/// Writes Events.
+/// Publishes Events.
 #[derive(Clone)]
 pub struct Events {
     client: Client,
 }
 
 impl Events {
-    /// Events of this operator.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Tells one piece of news. A failure is logged and forgotten: an Event is a courtesy, no record.
-    pub async fn publish(&self, user: &AwsDeployUser, news: &PendingEvent) {
+    /// Publishes an Event. Best effort; failures are logged.
+    pub async fn publish(&self, user: &AwsDeployUser, pending: &PendingEvent) {
         let event = Event {
-            type_: if news.warning { EventType::Warning } else { EventType::Normal },
-            reason: news.reason.as_str().to_owned(),
-            note: Some(clip(&news.note)),
+            type_: if pending.warning { EventType::Warning } else { EventType::Normal },
+            reason: pending.reason.as_str().to_owned(),
+            note: Some(truncate(&pending.note)),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        // A recorder of its own for each piece: one that is kept counts repeats of a reason and drops
-        // their notes, but which key was published is the very point of the second note.
+        // A shared recorder would aggregate Events of the same reason and drop their notes, which differ: they name the key.
         let recorder = Recorder::new(self.client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
         if let Err(error) = recorder.publish(&event, &user.object_ref(&())).await {
-            tracing::debug!(%error, reason = %news.reason, "an Event could not be written");
+            tracing::debug!(%error, reason = %pending.reason, "failed to publish Event");
         }
     }
 }
 
-fn clip(note: &str) -> String {
-    if note.len() <= NOTE_LIMIT {
+fn truncate(note: &str) -> String {
+    if note.len() <= MAX_NOTE_BYTES {
         return note.to_owned();
     }
-    let end = (0..=NOTE_LIMIT - 3).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
+    let end = (0..=MAX_NOTE_BYTES - 3).rev().find(|&end| note.is_char_boundary(end)).unwrap_or(0);
     format!("{}...", &note[..end])
 }
 
@@ -65,9 +62,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_end_at_a_kilobyte_and_never_inside_a_character() {
-        let clipped = clip(&"ü".repeat(1000));
-        assert!(clipped.len() <= NOTE_LIMIT && clipped.ends_with("ü..."));
-        assert_eq!(clip("short"), "short");
+    fn long_note_is_truncated_at_a_character_boundary() {
+        let truncated = truncate(&"ü".repeat(1000));
+        assert!(truncated.len() <= MAX_NOTE_BYTES && truncated.ends_with("ü..."));
+        assert_eq!(truncate("short"), "short");
     }
 }

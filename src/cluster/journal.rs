@@ -1,4 +1,4 @@
-//! The journal Secret: intent, lock, fence and durable next key of one attempt.
+//! The journal Secret: intent, lock, fence and durable storage of the next key of one rotation attempt.
 
 use std::collections::BTreeMap;
 
@@ -24,86 +24,86 @@ use crate::{
 const JOURNAL: &str = "journal";
 const SECRET_ACCESS_KEY: &str = "secretAccessKey";
 
-/// A journal as a pass has read it.
+/// The journal Secret at the time it was read.
 pub struct JournalSnapshot {
-    held: SecretSnapshot,
-    /// What it says, or why it cannot be read.
+    snapshot: SecretSnapshot,
+    /// The decoded journal.
     pub journal: Result<Journal, JournalError>,
 }
 
-/// The journal of one resource.
+/// Reads and writes the journal of one resource.
 pub struct JournalStore<'a> {
     secrets: Secrets,
     target: &'a Target,
 }
 
 impl JournalSnapshot {
-    fn of(held: SecretSnapshot) -> Self {
+    fn from_secret(snapshot: SecretSnapshot) -> Self {
         let journal =
-            held.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
-        Self { held, journal }
+            snapshot.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
+        Self { snapshot, journal }
     }
 
-    /// When the journal Secret was made, by the clock of the API server.
+    /// When the Secret was created, by the clock of the API server.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
-        self.held.created_at()
+        self.snapshot.created_at()
     }
 
-    /// UID of the journal Secret: the name of the attempt.
+    /// UID of the Secret, which identifies the attempt.
     #[must_use]
     pub fn id(&self) -> &str {
-        self.held.uid()
+        self.snapshot.uid()
     }
 
-    /// `None` if it is ours, else whose it is.
+    /// See [`SecretSnapshot::ownership_conflict`].
     #[must_use]
     pub fn ownership_conflict(&self, owner_uid: &str) -> Option<String> {
-        self.held.ownership_conflict(owner_uid)
+        self.snapshot.ownership_conflict(owner_uid)
     }
 
-    /// The staged key with this id, if the journal holds it.
+    /// The staged key with this id, if the journal stores its secret.
     #[must_use]
     pub fn staged_key(&self, key_id: &str) -> Option<KeyMaterial> {
         let secret =
-            self.held.content().data.remove(SECRET_ACCESS_KEY).and_then(|bytes| String::from_utf8(bytes).ok())?;
+            self.snapshot.content().data.remove(SECRET_ACCESS_KEY).and_then(|bytes| String::from_utf8(bytes).ok())?;
         Some(KeyMaterial { id: key_id.to_owned(), secret: secret.into() })
     }
 }
 
 impl<'a> JournalStore<'a> {
-    /// The journal of the resource with these names.
     #[must_use]
     pub fn new(client: Client, target: &'a Target) -> Self {
         Self { secrets: Secrets::new(client, &target.owner.namespace), target }
     }
 
-    /// Reads the journal live.
+    /// Reads the journal from the API server.
     pub async fn get(&self) -> Result<Option<JournalSnapshot>, ClusterError> {
-        Ok(self.secrets.get(&self.target.journal_name).await?.map(JournalSnapshot::of))
+        Ok(self.secrets.get(&self.target.journal_name).await?.map(JournalSnapshot::from_secret))
     }
 
-    /// Begins an attempt. Atomic: whoever comes second gets `AlreadyExists` and starts over.
+    /// Starts an attempt. Not idempotent, which makes it the lock: a concurrent second start gets `AlreadyExists`.
     pub async fn begin(&self, journal: &Journal, owner: OwnerReference) -> Result<JournalSnapshot, ClusterError> {
         self.secrets
             .create(&self.target.journal_name, owner, &self.content(journal, None))
             .await
-            .map(JournalSnapshot::of)
+            .map(JournalSnapshot::from_secret)
     }
 
-    /// Writes the next state, on condition that the journal is as it was read.
+    /// Writes the next state. `Conflict` if the journal changed since it was read.
     pub async fn replace(
         &self,
         attempt: &JournalSnapshot,
         journal: &Journal,
         key: Option<&KeyMaterial>,
     ) -> Result<JournalSnapshot, ClusterError> {
-        self.secrets.replace(&attempt.held, &self.content(journal, key)).await.map(JournalSnapshot::of)
+        self.secrets.replace(&attempt.snapshot, &self.content(journal, key)).await.map(JournalSnapshot::from_secret)
     }
 
-    /// Ends the attempt, on condition that the journal is as it was read.
+    /// Ends the attempt by deleting the journal. `Conflict` if it changed since it was read; one that does not exist is no
+    /// error.
     pub async fn close(&self, attempt: &JournalSnapshot) -> Result<(), ClusterError> {
-        self.secrets.delete(&attempt.held).await
+        self.secrets.delete(&attempt.snapshot).await
     }
 
     fn content(&self, journal: &Journal, key: Option<&KeyMaterial>) -> SecretContent {

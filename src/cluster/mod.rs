@@ -1,7 +1,8 @@
-//! What we read and write in Kubernetes. The only place that knows kube's errors.
+//! Kubernetes access. The only module that classifies errors of kube.
 
 mod access;
-mod classes;
+mod authorization_cache;
+mod class_status;
 mod current_user;
 mod error;
 mod events;
@@ -14,7 +15,8 @@ mod users;
 mod workloads;
 
 pub use access::SecretAccess;
-pub use classes::{AuthorizationCache, ClassSnapshot, ClassStatusWriter};
+pub use authorization_cache::{AuthorizationCache, ClassSnapshot};
+pub use class_status::ClassStatusWriter;
 pub use current_user::{cluster_id, current_user};
 pub use error::{ClusterError, ClusterErrorKind};
 pub use events::{Events, PendingEvent};

@@ -1,4 +1,8 @@
-//! The client of the API server, and the one place that all its requests go through.
+//! Spans of the requests to the API server that belong to a reconcile.
+//!
+//! kube-client has request spans of its own. They are not used for traces: they are named by the method of `Api` and carry the
+//! URL, not the verb and resource of RBAC; they also cover watches and the Lease, each a trace without a reconcile; there is
+//! one per retry; and they mark every 404 as an error.
 
 use std::{
     fmt::Display,
@@ -13,30 +17,30 @@ use tracing::{Instrument, Span};
 
 use crate::trace;
 
-/// A client of the API server. If `traced`, each of its requests in a pass is a span of that pass.
+/// Builds the client of the API server. If `traced`, each request during a reconcile gets a span.
 ///
 /// # Errors
-/// When the configuration has certificates or tokens that cannot be used.
+/// When certificates or tokens of the configuration are invalid.
 pub fn build_client(config: Config, traced: bool) -> kube::Result<Client> {
     if traced {
-        return Ok(ClientBuilder::try_from(config)?.with_layer(&Traces).build());
+        return Ok(ClientBuilder::try_from(config)?.with_layer(&RequestSpanLayer).build());
     }
     Client::try_from(config)
 }
 
-struct Traces;
+struct RequestSpanLayer;
 
-impl<S> Layer<S> for Traces {
-    type Service = Traced<S>;
+impl<S> Layer<S> for RequestSpanLayer {
+    type Service = RequestSpans<S>;
 
-    fn layer(&self, inner: S) -> Traced<S> {
-        Traced(inner)
+    fn layer(&self, inner: S) -> RequestSpans<S> {
+        RequestSpans(inner)
     }
 }
 
-struct Traced<S>(S);
+struct RequestSpans<S>(S);
 
-impl<S, A, B> Service<Request<A>> for Traced<S>
+impl<S, A, B> Service<Request<A>> for RequestSpans<S>
 where
     S: Service<Request<A>, Response = Response<B>>,
     S::Future: Send + 'static,
@@ -51,46 +55,46 @@ where
     }
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
-        // Watches and the Lease belong to no pass.
+        // Watches and the Lease belong to no reconcile.
         let span = if Span::current().is_none() {
             Span::none()
         } else {
-            let call = Call::of(request.method(), request.uri().path());
+            let call = RbacCall::parse(request.method(), request.uri().path());
             trace::kubernetes_call_span(call.verb, &call.resource, call.namespace, call.name)
         };
         let read = request.method() == Method::GET;
-        let answer = self.0.call(request);
+        let response = self.0.call(request);
         async move {
-            let answer = answer.instrument(span.clone()).await;
-            match &answer {
-                Ok(answer) => {
-                    let status = answer.status();
+            let response = response.instrument(span.clone()).await;
+            match &response {
+                Ok(response) => {
+                    let status = response.status();
                     span.record("http.response.status_code", status.as_u16());
-                    // That there is no such object is an answer like others.
+                    // Absence is an expected result of a read.
                     if status.as_u16() >= 400 && !(read && status == StatusCode::NOT_FOUND) {
                         trace::record_failure(&span, status.as_str(), &status);
                     }
                 }
                 Err(error) => trace::record_failure(&span, "transport", error),
             }
-            answer
+            response
         }
         .boxed()
     }
 }
 
-/// What a request asks for, in the words of RBAC.
+/// A request in the terms of RBAC.
 #[derive(Debug, PartialEq, Eq)]
-struct Call<'a> {
+struct RbacCall<'a> {
     verb: &'static str,
     resource: String,
     namespace: &'a str,
     name: &'a str,
 }
 
-impl<'a> Call<'a> {
-    /// Reads `/api/v1/...` and `/apis/<group>/<version>/...`.
-    fn of(method: &Method, path: &'a str) -> Self {
+impl<'a> RbacCall<'a> {
+    /// Parses `/api/v1/...` and `/apis/<group>/<version>/...`.
+    fn parse(method: &Method, path: &'a str) -> Self {
         let mut parts = path.split('/').filter(|part| !part.is_empty());
         let skipped = if parts.next() == Some("apis") { 2 } else { 1 };
         let rest: Vec<&str> = parts.skip(skipped).collect();
@@ -122,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_request_is_named_as_rbac_names_it() {
+    fn request_is_named_in_the_terms_of_rbac() {
         for (method, path, verb, resource, namespace, name) in [
             (Method::GET, "/api/v1/namespaces/deploy/secrets/cycle", "get", "secrets", "deploy", "cycle"),
             (Method::POST, "/api/v1/namespaces/deploy/secrets", "create", "secrets", "deploy", ""),
@@ -148,9 +152,9 @@ mod tests {
                 "",
             ),
         ] {
-            let wanted = Call { verb, resource: resource.to_owned(), namespace, name };
-            assert_eq!(Call::of(&method, path), wanted, "{method} {path}");
+            let expected = RbacCall { verb, resource: resource.to_owned(), namespace, name };
+            assert_eq!(RbacCall::parse(&method, path), expected, "{method} {path}");
         }
-        assert_eq!(Call::of(&Method::GET, "/version").resource, "/version");
+        assert_eq!(RbacCall::parse(&Method::GET, "/version").resource, "/version");
     }
 }

@@ -1,4 +1,4 @@
-//! The published Secret. Created only, never taken over; every write is conditional.
+//! Secrets of the operator. An existing Secret is never taken over; every write is conditional on what was read.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use kube::{
 use super::error::{ClusterError, ClusterErrorKind};
 use crate::{api::MANAGER, domain::secret::SecretContent};
 
-/// A Secret as a pass has read it. No `Debug`: it is what it says.
+/// A Secret at the time it was read. No `Debug`: it would print the content.
 #[derive(Clone)]
 pub struct SecretSnapshot(Secret);
 
@@ -33,32 +33,32 @@ impl SecretSnapshot {
         }
     }
 
-    /// UID of the Secret.
     #[must_use]
     pub fn uid(&self) -> &str {
         self.0.metadata.uid.as_deref().unwrap_or_default()
     }
 
-    /// When it was made, by the clock of the API server.
+    /// When it was created, by the clock of the API server.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
         self.0.metadata.creation_timestamp.as_ref().map(|time| time.0)
     }
 
-    /// Whether somebody made it immutable.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
         self.0.immutable == Some(true)
     }
 
-    /// `None` if the object with this UID owns the Secret, else whose it is, for the message.
+    /// Why the operator must not write the Secret, for a message. `None` if the object with this UID owns it and its type is
+    /// Opaque.
     #[must_use]
     pub fn ownership_conflict(&self, owner_uid: &str) -> Option<String> {
         let owners = self.0.metadata.owner_references.as_deref().unwrap_or_default();
         if owners.iter().any(|owner| owner.uid == owner_uid) {
-            // The type cannot be changed, and what is in it would be checked by the rules of that type.
-            let other = self.0.type_.as_deref().filter(|kind| !matches!(*kind, "" | "Opaque"));
-            return other.map(|kind| format!("its type is {kind}; a Secret of this operator is Opaque. Delete it"));
+            // The type is immutable, and the API server validates the data by the rules of that type.
+            let other_type = self.0.type_.as_deref().filter(|kind| !matches!(*kind, "" | "Opaque"));
+            return other_type
+                .map(|kind| format!("its type is {kind}; a Secret of this operator is Opaque. Delete it"));
         }
         Some(match owners.iter().find(|owner| owner.controller == Some(true)).or_else(|| owners.first()) {
             Some(owner) => format!("it belongs to {} {} (uid {})", owner.kind, owner.name, owner.uid),
@@ -68,13 +68,12 @@ impl SecretSnapshot {
 }
 
 impl Secrets {
-    /// Secrets of `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
     }
 
-    /// Reads a Secret live. `None` only when the API server says that there is none.
+    /// Reads a Secret from the API server. `None` only when the API server responds 404.
     pub async fn get(&self, name: &str) -> Result<Option<SecretSnapshot>, ClusterError> {
         self.api
             .get_opt(name)
@@ -83,7 +82,7 @@ impl Secrets {
             .map_err(|error| self.error("get", name, &error))
     }
 
-    /// Creates a Secret; `AlreadyExists` if anybody was faster.
+    /// Creates a Secret. Not idempotent: `AlreadyExists` when there is one, also after a lost response.
     pub async fn create(
         &self,
         name: &str,
@@ -100,7 +99,7 @@ impl Secrets {
             type_: Some("Opaque".to_owned()),
             ..Secret::default()
         };
-        let secret = filled(secret, content);
+        let secret = with_content(secret, content);
         self.api
             .create(&params(), &secret)
             .await
@@ -108,31 +107,31 @@ impl Secrets {
             .map_err(|error| self.error("create", name, &error))
     }
 
-    /// Replaces a Secret on condition that it is as it was read.
+    /// Replaces the content. `Conflict` if the Secret changed since it was read.
     pub async fn replace(
         &self,
-        held: &SecretSnapshot,
+        snapshot: &SecretSnapshot,
         content: &SecretContent,
     ) -> Result<SecretSnapshot, ClusterError> {
-        self.put(filled(held.0.clone(), content)).await
+        self.put(with_content(snapshot.0.clone(), content)).await
     }
 
-    /// Takes the owner reference off, on condition that the Secret is as it was read.
-    pub async fn release(&self, held: &SecretSnapshot, owner_uid: &str) -> Result<SecretSnapshot, ClusterError> {
-        let mut secret = held.0.clone();
+    /// Removes the owner reference, so that the Secret outlives its owner. `Conflict` if it changed since it was read.
+    pub async fn release(&self, snapshot: &SecretSnapshot, owner_uid: &str) -> Result<SecretSnapshot, ClusterError> {
+        let mut secret = snapshot.0.clone();
         if let Some(owners) = &mut secret.metadata.owner_references {
             owners.retain(|owner| owner.uid != owner_uid);
         }
         self.put(secret).await
     }
 
-    /// Deletes a Secret on condition that it is as it was read. One that is gone counts as done.
-    pub async fn delete(&self, held: &SecretSnapshot) -> Result<(), ClusterError> {
-        let name = held.0.metadata.name.as_deref().unwrap_or_default();
+    /// Deletes a Secret; one that does not exist is no error. `Conflict` if it changed since it was read.
+    pub async fn delete(&self, snapshot: &SecretSnapshot) -> Result<(), ClusterError> {
+        let name = snapshot.0.metadata.name.as_deref().unwrap_or_default();
         let params = DeleteParams {
             preconditions: Some(Preconditions {
-                uid: held.0.metadata.uid.clone(),
-                resource_version: held.0.metadata.resource_version.clone(),
+                uid: snapshot.0.metadata.uid.clone(),
+                resource_version: snapshot.0.metadata.resource_version.clone(),
             }),
             ..DeleteParams::default()
         };
@@ -152,7 +151,7 @@ impl Secrets {
     }
 
     fn error(&self, verb: &str, name: &str, error: &kube::Error) -> ClusterError {
-        ClusterError::of(format!("{verb} Secret {}/{name}", self.namespace), error)
+        ClusterError::new(format!("{verb} Secret {}/{name}", self.namespace), error)
     }
 }
 
@@ -160,14 +159,15 @@ fn params() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
-fn filled(mut secret: Secret, content: &SecretContent) -> Secret {
-    secret.metadata.labels = some(&content.labels);
-    secret.metadata.annotations = some(&content.annotations);
+fn with_content(mut secret: Secret, content: &SecretContent) -> Secret {
+    secret.metadata.labels = non_empty(&content.labels);
+    secret.metadata.annotations = non_empty(&content.annotations);
     secret.metadata.managed_fields = None;
-    secret.data = some(&content.data.iter().map(|(name, bytes)| (name.clone(), ByteString(bytes.clone()))).collect());
+    secret.data =
+        non_empty(&content.data.iter().map(|(name, bytes)| (name.clone(), ByteString(bytes.clone()))).collect());
     secret
 }
 
-fn some<V: Clone>(map: &BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
+fn non_empty<V: Clone>(map: &BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
     (!map.is_empty()).then(|| map.clone())
 }

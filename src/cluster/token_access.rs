@@ -1,4 +1,4 @@
-//! Who asks for metrics: the API server says whose a token is, and whether that one may.
+//! Authentication and authorization of bearer tokens by the API server.
 
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec},
@@ -8,39 +8,38 @@ use kube::{Api, Client, api::PostParams};
 
 use super::error::ClusterError;
 
-/// What the API server says of the bearer of a token.
+/// Whether the bearer of a token may read a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenAccess {
-    /// The token is nobody's, or no longer valid.
+    /// The API server does not authenticate the token.
     Unknown,
-    /// This user may not read the path.
+    /// The user of this name lacks the permission.
     Forbidden(String),
-    /// May read it.
+    /// The user has the permission.
     Allowed,
 }
 
-/// Asks the API server about tokens.
+/// Reviews tokens with the API server.
 #[derive(Clone)]
 pub struct TokenReviewer {
     client: Client,
 }
 
 impl TokenReviewer {
-    /// Asks through this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Whether the bearer of the token may `get` this path, which is no resource. Two calls; neither token nor its
-    /// review is ever part of an error.
+    /// Reviews whether the bearer of the token may `get` a non-resource path: a `TokenReview` and a
+    /// `SubjectAccessReview`. Neither the token nor its review is part of an error.
     pub async fn review(&self, token: &str, path: &str) -> Result<TokenAccess, ClusterError> {
         let review = TokenReview {
             spec: TokenReviewSpec { token: Some(token.to_owned()), audiences: None },
             ..TokenReview::default()
         };
         let reviewed = Api::<TokenReview>::all(self.client.clone()).create(&PostParams::default(), &review).await;
-        let reviewed = reviewed.map_err(|error| ClusterError::of("create TokenReview".to_owned(), &error))?;
+        let reviewed = reviewed.map_err(|error| ClusterError::new("create TokenReview".to_owned(), &error))?;
         let status = reviewed.status.filter(|status| status.authenticated == Some(true));
         let Some(user) = status.and_then(|status| status.user) else { return Ok(TokenAccess::Unknown) };
         let name = user.username.clone().unwrap_or_default();
@@ -60,7 +59,7 @@ impl TokenReviewer {
         };
         let answered =
             Api::<SubjectAccessReview>::all(self.client.clone()).create(&PostParams::default(), &access).await;
-        let answered = answered.map_err(|error| ClusterError::of("create SubjectAccessReview".to_owned(), &error))?;
+        let answered = answered.map_err(|error| ClusterError::new("create SubjectAccessReview".to_owned(), &error))?;
         let allowed = answered.status.is_some_and(|status| status.allowed);
         Ok(if allowed { TokenAccess::Allowed } else { TokenAccess::Forbidden(name) })
     }

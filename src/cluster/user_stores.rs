@@ -1,4 +1,4 @@
-//! The resources themselves, kept by a watch.
+//! Caches of `AwsDeployUser` resources, filled by watches.
 
 use futures::Stream;
 use kube::{
@@ -13,16 +13,15 @@ use kube::{
 
 use crate::api::AwsDeployUser;
 
-/// A resource as it came: one that cannot be read is told of, and stops no other.
+/// A resource that may fail to deserialize: an invalid one is reported and does not stop the watch of the others.
 pub type GuardedUser = DeserializeGuard<AwsDeployUser>;
 
-/// `kubectl apply` keeps a copy of the whole manifest here.
+/// A copy of the whole manifest, which `kubectl apply` adds.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Watches the resources of an API: where they are kept, and each one that is new or has changed.
+/// Watches the resources of an API. Returns their cache, and a stream of added and changed resources.
 ///
-/// Of thousands of resources only what is looked at is kept: who has set which field when is most of an object, and
-/// nothing that is written back needs it.
+/// Managed fields and the last-applied manifest are dropped: they are most of an object, and no write needs them.
 pub fn watch(
     api: Api<GuardedUser>,
 ) -> (Store<GuardedUser>, impl Stream<Item = Result<GuardedUser, watcher::Error>> + Send) {
@@ -40,24 +39,23 @@ pub fn watch(
     (store, reflector(writer, events).applied_objects())
 }
 
-/// The resources that the operator looks after, as its controllers keep them.
+/// The caches of all watched namespaces.
 #[derive(Default)]
 pub struct UserStores(Vec<Store<GuardedUser>>);
 
 impl UserStores {
-    /// The resources of these stores.
     #[must_use]
     pub fn new(stores: Vec<Store<GuardedUser>>) -> Self {
         Self(stores)
     }
 
-    /// How many fit.
-    pub fn count(&self, fits: impl Fn(&AwsDeployUser) -> bool) -> usize {
-        let fits = |guarded: &GuardedUser| guarded.0.as_ref().is_ok_and(&fits);
-        self.0.iter().map(|store| store.state_filter(fits).len()).sum()
+    /// Number of resources that match; resources that fail to deserialize match nothing.
+    pub fn count(&self, matches: impl Fn(&AwsDeployUser) -> bool) -> usize {
+        let matches = |guarded: &GuardedUser| guarded.0.as_ref().is_ok_and(&matches);
+        self.0.iter().map(|store| store.state_filter(matches).len()).sum()
     }
 
-    /// The resource as it is now; `None` when it is gone.
+    /// The current state of the resource; `None` if it was deleted, also if another one of its name exists.
     #[must_use]
     pub fn get(&self, user: &AwsDeployUser) -> Option<AwsDeployUser> {
         let (name, namespace) = (user.metadata.name.as_deref()?, user.metadata.namespace.as_deref()?);
@@ -66,7 +64,7 @@ impl UserStores {
         found.0.as_ref().ok().filter(|found| found.metadata.uid == user.metadata.uid).cloned()
     }
 
-    /// Does something with each.
+    /// Calls `each` with every resource that deserializes.
     pub fn for_each(&self, mut each: impl FnMut(&AwsDeployUser)) {
         for guarded in self.0.iter().flat_map(Store::state) {
             if let Ok(user) = &guarded.0 {

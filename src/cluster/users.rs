@@ -1,4 +1,5 @@
-//! The resource itself: finalizer and status.
+//! Writes to `AwsDeployUser` resources: finalizer and status. Each is conditional: `Conflict` if the resource changed since it
+//! was read.
 
 use kube::{
     Api, Client,
@@ -16,14 +17,13 @@ pub struct DeployUsers {
 }
 
 impl DeployUsers {
-    /// Resources of `namespace`.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
     }
 
-    /// Adds our finalizer with the account of the IAM user, and its name unless the resource sets it, on condition that
-    /// the resource is as it was read.
+    /// Adds the finalizer and, as annotations, the account of the IAM user and its name unless the spec sets it. They are
+    /// recorded before the user is created, so that a lost status does not lose the user.
     pub async fn add_finalizer(
         &self,
         user: &AwsDeployUser,
@@ -39,14 +39,13 @@ impl DeployUsers {
         self.set_finalizers(user, &finalizers, Some(annotations)).await
     }
 
-    /// Removes our finalizer, on condition that the resource is as it was read.
     pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != well_known::FINALIZER);
         self.set_finalizers(user, &finalizers, None).await
     }
 
-    /// Writes the status, on condition that the resource is as it was read.
+    /// Replaces the status.
     pub async fn write_status(
         &self,
         user: &AwsDeployUser,
@@ -83,6 +82,6 @@ impl DeployUsers {
     }
 
     fn error(&self, verb: &str, name: &str, error: &kube::Error) -> ClusterError {
-        ClusterError::of(format!("{verb} AwsDeployUser {}/{name}", self.namespace), error)
+        ClusterError::new(format!("{verb} AwsDeployUser {}/{name}", self.namespace), error)
     }
 }

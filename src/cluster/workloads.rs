@@ -1,4 +1,4 @@
-//! Workloads that are restarted for a new key: read by name, and written in one annotation of their pod template.
+//! Workloads that are restarted for a new key: read by name, restarted by one annotation of their pod template.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -32,21 +32,20 @@ pub struct Workloads {
     annotation: String,
 }
 
-/// A workload as it was read.
+/// A workload at the time it was read.
 pub struct WorkloadSnapshot {
     resource_version: Option<String>,
-    /// What it says.
+    /// What the planner needs of it.
     pub workload: Workload,
 }
 
 impl Workloads {
-    /// Workloads of `namespace` for the resource with this name.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str) -> Self {
         Self { client, namespace: namespace.to_owned(), annotation: restart::pod_template_annotation(name) }
     }
 
-    /// Reads a workload live. `None` only when the API server says that there is none.
+    /// Reads a workload from the API server. `None` only when the API server responds 404.
     pub async fn get(&self, target: &RestartTarget) -> Result<Option<WorkloadSnapshot>, ClusterError> {
         match target.kind {
             WorkloadKind::Deployment => self.get_as::<Deployment>(target).await,
@@ -55,7 +54,8 @@ impl Workloads {
         }
     }
 
-    /// Restarts a workload for this key, on condition that it is as it was read.
+    /// Starts a rollout by setting the annotation to the key id; the same key id starts no second one. `Conflict` if the
+    /// workload changed since it was read.
     pub async fn restart(
         &self,
         target: &RestartTarget,
@@ -69,12 +69,12 @@ impl Workloads {
         }
     }
 
-    async fn get_as<K: Rolling>(&self, target: &RestartTarget) -> Result<Option<WorkloadSnapshot>, ClusterError> {
+    async fn get_as<K: RolloutKind>(&self, target: &RestartTarget) -> Result<Option<WorkloadSnapshot>, ClusterError> {
         let found = self.api::<K>().get_opt(&target.name).await.map_err(|error| self.error("get", target, &error))?;
         Ok(found.map(|found| self.read(&found)))
     }
 
-    async fn restart_as<K: Rolling>(
+    async fn restart_as<K: RolloutKind>(
         &self,
         target: &RestartTarget,
         read: &WorkloadSnapshot,
@@ -89,8 +89,8 @@ impl Workloads {
         restarted.map(|found| self.read(&found)).map_err(|error| self.error("restart", target, &error))
     }
 
-    fn read<K: Rolling>(&self, found: &K) -> WorkloadSnapshot {
-        let mut counts = found.counts();
+    fn read<K: RolloutKind>(&self, found: &K) -> WorkloadSnapshot {
+        let mut counts = found.rollout_counts();
         counts.generation = found.meta().generation.unwrap_or_default();
         let annotations = found.template().and_then(|template| template.metadata.as_ref()?.annotations.as_ref());
         WorkloadSnapshot {
@@ -102,29 +102,29 @@ impl Workloads {
         }
     }
 
-    fn api<K: Rolling>(&self) -> Api<K> {
+    fn api<K: RolloutKind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     fn error(&self, verb: &str, target: &RestartTarget, error: &kube::Error) -> ClusterError {
-        ClusterError::of(format!("{verb} {} {}/{}", target.kind.as_str(), self.namespace, target.name), error)
+        ClusterError::new(format!("{verb} {} {}/{}", target.kind.as_str(), self.namespace, target.name), error)
     }
 }
 
-/// A kind that rolls out its pod template.
-trait Rolling: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug {
+/// A kind with a pod template that its controller rolls out.
+trait RolloutKind: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug {
     fn template(&self) -> Option<&PodTemplateSpec>;
-    fn counts(&self) -> RolloutCounts;
+    fn rollout_counts(&self) -> RolloutCounts;
 }
 
-impl Rolling for Deployment {
+impl RolloutKind for Deployment {
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref().map(|spec| &spec.template)
     }
 
-    fn counts(&self) -> RolloutCounts {
+    fn rollout_counts(&self) -> RolloutCounts {
         let (spec, status) = (self.spec.as_ref(), self.status.clone().unwrap_or_default());
-        let late = |reason: Option<&str>| reason == Some("ProgressDeadlineExceeded");
+        let exceeded = |reason: Option<&str>| reason == Some("ProgressDeadlineExceeded");
         RolloutCounts {
             observed_generation: status.observed_generation.unwrap_or_default(),
             desired: spec.and_then(|spec| spec.replicas).unwrap_or(1),
@@ -137,40 +137,40 @@ impl Rolling for Deployment {
                 .conditions
                 .iter()
                 .flatten()
-                .any(|condition| condition.type_ == "Progressing" && late(condition.reason.as_deref())),
+                .any(|condition| condition.type_ == "Progressing" && exceeded(condition.reason.as_deref())),
             ..RolloutCounts::default()
         }
     }
 }
 
-impl Rolling for StatefulSet {
+impl RolloutKind for StatefulSet {
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref().map(|spec| &spec.template)
     }
 
-    fn counts(&self) -> RolloutCounts {
+    fn rollout_counts(&self) -> RolloutCounts {
         let (spec, status) = (self.spec.as_ref(), self.status.clone().unwrap_or_default());
         let strategy = spec.and_then(|spec| spec.update_strategy.as_ref());
         let partition = strategy.and_then(|strategy| strategy.rolling_update.as_ref()?.partition).unwrap_or_default();
-        let by_hand = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
+        let on_delete = strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete"));
         RolloutCounts {
             observed_generation: status.observed_generation.unwrap_or_default(),
             desired: spec.and_then(|spec| spec.replicas).unwrap_or(1),
             updated: status.updated_replicas.unwrap_or_default(),
             total: status.replicas,
             available: status.ready_replicas.unwrap_or_default(),
-            manual_update: partition > 0 || by_hand,
+            manual_update: partition > 0 || on_delete,
             ..RolloutCounts::default()
         }
     }
 }
 
-impl Rolling for DaemonSet {
+impl RolloutKind for DaemonSet {
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref().map(|spec| &spec.template)
     }
 
-    fn counts(&self) -> RolloutCounts {
+    fn rollout_counts(&self) -> RolloutCounts {
         let strategy = self.spec.as_ref().and_then(|spec| spec.update_strategy.as_ref());
         let status = self.status.clone().unwrap_or_default();
         let updated = status.updated_number_scheduled.unwrap_or_default();
@@ -178,7 +178,7 @@ impl Rolling for DaemonSet {
             observed_generation: status.observed_generation.unwrap_or_default(),
             desired: status.desired_number_scheduled,
             updated,
-            // Pods on nodes that should have none are counted apart, and are on their way out.
+            // Pods on nodes that should run none are not part of `updated`; the DaemonSet controller deletes them.
             total: updated,
             available: status.number_available.unwrap_or_default(),
             manual_update: strategy.is_some_and(|strategy| strategy.type_.as_deref() == Some("OnDelete")),

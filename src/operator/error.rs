@@ -32,7 +32,7 @@ impl RunError {
     pub(super) fn from_first_list(kind: &str, error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code == 404 => Self::Crd(format!("{kind}: {}", status.message)),
-            error => Self::Cluster(ClusterError::listing(kind, &error)),
+            error => Self::Cluster(ClusterError::from_list(kind, &error)),
         }
     }
 }

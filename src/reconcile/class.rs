@@ -60,7 +60,7 @@ pub async fn report_on_classes(context: Arc<Context>) {
 /// All classes that can be read, with the number of their resources.
 fn classes(context: &Context) -> Vec<(AwsDeployUserClass, i64)> {
     let classes = context.rules.classes();
-    let known = classes.known();
+    let known = classes.entries();
     let mut users: HashMap<String, i64> = HashMap::new();
     context.resources.for_each(|user| {
         if let Some(name) = class_name(user, &known) {

@@ -49,7 +49,7 @@ pub(super) enum Decision {
 /// Asks the classes.
 pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) -> ClassDecision {
     let classes = context.rules.classes();
-    let known = classes.known();
+    let known = classes.entries();
     let watched_labels = context.rules.namespace_labels(&target.owner.namespace);
     let namespace_is_unknown = watched_labels.is_none();
     let labels = watched_labels.unwrap_or_default();

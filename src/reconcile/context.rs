@@ -127,7 +127,7 @@ impl Context {
     /// Drops the sessions of roles that no class and no resource names.
     pub fn keep_accounts(&self) {
         let classes = self.rules.classes();
-        let accounts = classes.known().into_iter().filter_map(|known| known.class.ok()?.spec.account.as_ref());
+        let accounts = classes.entries().into_iter().filter_map(|known| known.class.ok()?.spec.account.as_ref());
         let mut wanted: HashSet<Role> = accounts.filter_map(Role::from_class).collect();
         self.resources.for_each(|user| wanted.extend(Role::recorded(user)));
         self.accounts.retain_roles(&wanted);
