@@ -1,7 +1,7 @@
 //! AWS access. The only module that uses the AWS SDK: its types do not leave it.
 //!
 //! `client` holds what every AWS service needs (credentials, caller identity, rate limit, retries, clock, errors), `iam` holds
-//! the operations of IAM. Another service would be a sibling of `iam` on the same [`client::AccountClient`].
+//! the operations of IAM. Another service would be a sibling of `iam` on the same `client::AccountClient`.
 
 mod client;
 mod clients;

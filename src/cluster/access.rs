@@ -25,7 +25,7 @@ impl SecretAccess {
         Self { client, current_user, cluster_role, restarts_cluster_role }
     }
 
-    /// Checks all [`VERBS`] on Secrets in a namespace: one review per verb, concurrently.
+    /// Checks all verbs that the protocol needs on Secrets in a namespace: one review per verb, concurrently.
     ///
     /// # Errors
     /// `Forbidden` with the missing verbs and the command that grants them.

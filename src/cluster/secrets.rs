@@ -62,7 +62,7 @@ impl SecretSnapshot {
         }
         Some(match owners.iter().find(|owner| owner.controller == Some(true)).or_else(|| owners.first()) {
             Some(owner) => format!("it belongs to {} {} (uid {})", owner.kind, owner.name, owner.uid),
-            None => "it exists and was not made by this operator for this resource".to_owned(),
+            None => "it exists and was not created by this operator for this resource".to_owned(),
         })
     }
 }
