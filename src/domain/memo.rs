@@ -1,9 +1,8 @@
 //! Answers that are dear to work out and the same for ever: what a schedule comes to does not depend on when it is asked.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
 
 /// Answers that are kept. Classes and resources of a cluster have few schedules; one that makes up more pays for it with
 /// work, not with memory.
@@ -21,7 +20,7 @@ impl<V> Default for Memo<V> {
 impl<V: Clone> Memo<V> {
     /// The answer that is known, or that is worked out now.
     pub(super) fn get_or(&self, key: String, work_out: impl FnOnce() -> V) -> V {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.0.lock();
         if let Some(known) = lock().get(&key) {
             return known.clone();
         }
@@ -56,7 +55,7 @@ mod tests {
         assert_eq!(worked, 1);
         for number in 0..3 * MOST {
             assert_eq!(memo.get_or(number.to_string(), || number), number);
-            assert!(memo.0.lock().unwrap().len() <= MOST);
+            assert!(memo.0.lock().len() <= MOST);
         }
     }
 }

@@ -4,11 +4,12 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::serve::Listener;
+use parking_lot::{Mutex, MutexGuard};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -98,8 +99,7 @@ impl ServingCertificate {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Replaced as a whole: a panic elsewhere cannot have left it half written.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use parking_lot::Mutex;
 
 use super::{Context, class_decision::class_name, error::ReconcileError};
 use crate::{
@@ -152,7 +153,7 @@ impl Boundaries {
             (Ok(_), _) => {}
         }
         let about = (route.clone(), arn.to_owned());
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&about).cloned();
+        let known = self.0.lock().get(&about).cloned();
         if let Some((asked, answer)) = known {
             let keep = if answer == Ok(true) { context.settings.resync } else { RETRY.min(context.settings.resync) };
             if asked.elapsed() < keep {
@@ -160,7 +161,7 @@ impl Boundaries {
             }
         }
         let answer = iam.policy_exists(arn).await.map_err(note);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(about, (Instant::now(), answer.clone()));
+        self.0.lock().insert(about, (Instant::now(), answer.clone()));
         answer
     }
 }

@@ -1,13 +1,10 @@
 //! What is told of resources: made anew for each scrape out of what the watch holds, so that nothing has to be kept
 //! up to date, and nothing stays of a resource that is gone.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, fmt};
 
 use kube::{core::DeserializeGuard, runtime::reflector::Store};
+use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet},
@@ -43,21 +40,21 @@ impl ResourceCollector {
     /// From now on these are told of.
     pub(super) fn set(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
         if stores.is_empty() {
-            self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            self.quarantined.lock().clear();
         }
-        *self.stores.lock().unwrap_or_else(PoisonError::into_inner) = stores;
+        *self.stores.lock() = stores;
     }
 
     /// AWS quarantines the user of this resource, or no longer does.
     pub(super) fn quarantined(&self, namespace: &str, name: &str, is: bool) {
         let labels = ResourceLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        self.quarantined.lock().unwrap_or_else(PoisonError::into_inner).insert(labels, is);
+        self.quarantined.lock().insert(labels, is);
     }
 }
 
 impl Collector for ResourceCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let stores = self.stores.lock().clone();
         if stores.is_empty() {
             return Ok(());
         }
@@ -69,7 +66,7 @@ impl Collector for ResourceCollector {
                 summary.add(user);
             }
         }
-        let mut quarantined = self.quarantined.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quarantined = self.quarantined.lock();
         quarantined.retain(|labels, _| summary.each.contains_key(labels));
         for (labels, is) in &*quarantined {
             if let Some(each) = summary.each.get_mut(labels) {
