@@ -1,4 +1,4 @@
-//! `AwsDeployUserClass`: what a cluster admin allows. Without a class nobody gets an IAM user.
+//! `AwsDeployUserClass`: what a cluster admin allows. Without a class no IAM user is created.
 
 #![allow(clippy::duplicated_attributes, reason = "every printer column has a type")]
 
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::duration::HumanDuration;
 pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
 
-/// What is allowed to the `AwsDeployUser`s that name this class. Everything that is not mentioned is denied.
+/// What the `AwsDeployUser`s of this class may have. Everything that is not listed is denied.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "awsdeploy.dev",
@@ -24,7 +24,7 @@ pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
     status = "AwsDeployUserClassStatus",
     derive = "Default",
     derive = "PartialEq",
-    doc = "What a cluster admin allows to AwsDeployUsers: where, under which names, with which policies. No class, no user. The class with the annotation awsdeploy.dev/is-default-class: \"true\" is for resources that name none.",
+    doc = "What a cluster admin allows AwsDeployUsers to have: the AWS account, namespaces, user names and policies. Without a class no IAM user is created. The class with the annotation awsdeploy.dev/is-default-class: \"true\" applies to resources without spec.className.",
     printcolumn(
         name = "Default",
         type_ = "string",
@@ -53,26 +53,26 @@ pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.account) == has(oldSelf.account)")
-    .message("account is immutable: users that exist are not moved; make another class"))]
+    .message("account is immutable: existing IAM users are not moved; create another class"))]
 pub struct AwsDeployUserClassSpec {
-    /// The AWS account that the users live in. Absent: the one of the operator's own credentials, whichever it is.
+    /// AWS account of the IAM users. Default: the account of the operator's own credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<ClassAccount>,
 
-    /// The namespaces that the class serves. Absent or empty: none.
+    /// Namespaces that may use the class. Default: none.
     #[serde(default)]
     pub namespaces: ClassNamespaces,
 
-    /// Where the IAM users are, and how they are called.
+    /// Path and names of the IAM users.
     #[serde(default)]
     pub users: ClassUsers,
 
-    /// Policies that users may have.
+    /// Policies that the IAM users may have.
     #[serde(default)]
     pub policies: ClassPolicies,
 
-    /// ARN of the managed policy that limits every user of the class, whatever it is granted. Set in the call that
-    /// makes a user and put back when it is changed. Absent: no limit but the policies themselves.
+    /// ARN of the managed policy that is set as permissions boundary of every IAM user of the class, at most 640
+    /// characters. It is set in the call that creates the user and restored when it drifts. Default: no boundary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 640),
@@ -82,31 +82,33 @@ pub struct AwsDeployUserClassSpec {
     )]
     pub permissions_boundary: Option<String>,
 
-    /// Groups that users may be in, at most 100: names, or patterns in which `*` stands for anything. Absent: none.
+    /// Names of IAM groups that the users may be members of, at most 100 of at most 128 characters. `*` matches any
+    /// characters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_*-]+$")))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
 
-    /// Whether users may have access to the AWS console.
+    /// Whether the IAM users may have a password for the AWS console. Default: `Deny`.
     #[serde(default)]
     pub console: Permission,
 
-    /// Whether IAM users that exist may be taken over, by resources that ask for it (`spec.adoption`). It takes the consent
-    /// of an AWS admin too: a tag on the user that names the resource.
+    /// Whether resources with `spec.adoption: IfTagged` may adopt existing IAM users. Adoption also needs a tag that an AWS
+    /// admin sets on the user and that names the resource. Default: `Deny`.
     #[serde(default)]
     pub adoption: Permission,
 
-    /// Whether resources may have workloads of their namespace restarted when a new key is published
-    /// (`accessKey.restart`).
+    /// Whether resources may restart workloads of their namespace when a new access key is published
+    /// (`accessKey.restart`). Default: `Deny`.
     #[serde(default)]
     pub restart: Permission,
 
-    /// How often access keys are replaced.
+    /// Limits and defaults of the rotation of access keys.
     #[serde(default)]
     pub rotation: ClassRotation,
 
-    /// Tags that every user of the class carries, at most 20. A resource cannot set them to something else.
+    /// Tags of every IAM user of the class, at most 20. A key has at most 128 characters, a value at most 256. A resource
+    /// cannot set these tags to other values. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20), schema_with = "super::user::tags")]
     #[x_kube(validation = Rule::new("self.all(k, k.matches('^[\\\\p{L}\\\\p{Z}\\\\p{N}_.:/=+@-]{1,128}$'))")
@@ -115,39 +117,41 @@ pub struct AwsDeployUserClassSpec {
         .message("tag keys may not start with aws: (reserved by AWS) or awsdeploy.dev/ (used by this operator)"))]
     pub tags: BTreeMap<String, String>,
 
-    /// What happens to a user that has what the class no longer allows, or whose namespace or class is gone.
+    /// What happens to an IAM user that has something the class no longer allows, or whose namespace or class was removed.
+    /// Default: `Freeze`.
     #[serde(default)]
     pub on_revoked: OnRevoked,
 
-    /// What follows when AWS has found an access key of a user in public and attached its quarantine policy
-    /// (`AWSCompromisedKeyQuarantine`...), which is never detached.
+    /// What happens when AWS found an access key of the user in public and attached a quarantine policy
+    /// (`AWSCompromisedKeyQuarantine...`). The operator never detaches that policy. Default: `Alert`.
     #[serde(default)]
     pub on_quarantine: OnQuarantine,
 
-    /// Must be true for policies that make whoever has the key an administrator of the account: `AdministratorAccess`,
-    /// `IAMFullAccess`, `PowerUserAccess` and their like, and inline policies with the same power. Such users belong
-    /// into an account of their own.
+    /// Allows policies that make the holder of the key an administrator of the account: `AdministratorAccess`,
+    /// `IAMFullAccess`, `PowerUserAccess`, `AWSOrganizationsFullAccess`, and inline policies with equivalent permissions.
+    /// Use a separate AWS account for such users. Default: false.
     #[serde(default)]
     pub acknowledge_admin_equivalent: bool,
 }
 
-/// The account of a class.
+/// AWS account of a class.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.roleArn) || self.roleArn.split(':')[4] == self.id")
     .message("account.roleArn must be a role of the account account.id"))]
 #[x_kube(validation = Rule::new("!has(self.externalId) || has(self.roleArn)")
-    .message("account.externalId is for account.roleArn, which is missing"))]
+    .message("account.externalId needs account.roleArn"))]
 pub struct ClassAccount {
-    /// Account id, twelve digits. Immutable. Nothing is written to AWS before its own answer says that this is the account.
+    /// Account id, twelve digits. Immutable. The operator calls STS `GetCallerIdentity` and writes nothing to AWS unless it
+    /// returns this account.
     #[schemars(regex(pattern = r"^[0-9]{12}$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("account.id is immutable: users that exist are not moved; make another class"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("account.id is immutable: existing IAM users are not moved; create another class"))]
     pub id: String,
 
-    /// ARN of the IAM role in that account that the operator takes (`sts:AssumeRole`) for everything it does for the class.
-    /// Its trust policy has to allow the operator to; `aws-deploy-user-operator iam-policy --class` prints all that is
-    /// needed. Can be changed to another role of the account. Absent: the operator's own credentials, which must be of that
-    /// account.
+    /// ARN of the IAM role of this account that the operator assumes (`sts:AssumeRole`) for every call it makes for the
+    /// class, at most 640 characters. `aws-deploy-user-operator iam-policy --class` prints the permissions and the trust
+    /// policy of the role. The ARN may change to another role of the same account. Default: the operator's own
+    /// credentials, which must belong to this account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 640),
@@ -155,18 +159,18 @@ pub struct ClassAccount {
     )]
     pub role_arn: Option<String>,
 
-    /// The external id that the trust policy of the role asks for (`sts:ExternalId`), 2 to 1224 characters. It is no
-    /// secret, but keeps others who may also ask the operator for roles from getting into this one. Absent: none is sent.
+    /// External id that the trust policy of the role requires (`sts:ExternalId`), 2 to 1224 characters. It is not secret;
+    /// it prevents another class from using the operator to assume this role. Default: no external id is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1224), regex(pattern = r"^[A-Za-z0-9_+=,.@:/-]+$"))]
     pub external_id: Option<String>,
 }
 
-/// The namespaces that a class serves: those that are named, and those whose labels fit.
+/// Namespaces that may use a class: those listed by name, and those whose labels match the selector.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassNamespaces {
-    /// Names of namespaces, at most 500. `*` is every namespace.
+    /// Names of namespaces, at most 500. `*` matches every namespace. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 500),
@@ -175,93 +179,96 @@ pub struct ClassNamespaces {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Vec<String>,
 
-    /// Labels of namespaces. Whoever may label a namespace can bring it under the class: prefer names, or labels that
-    /// only admins set. An empty selector fits nothing.
+    /// Labels of namespaces. Everyone who may label a namespace can let it use the class: prefer `names`, or labels that
+    /// only cluster admins can set. An empty selector matches no namespace. Default: empty.
     #[serde(default, skip_serializing_if = "NamespaceSelector::is_empty")]
     pub selector: NamespaceSelector,
 }
 
-/// Labels that a namespace must have: all of them, and all expressions.
+/// Label selector for namespaces. All labels and all expressions must match.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
-    /// Labels with their values, at most 20.
+    /// Labels with exact values, at most 20. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 20))]
     pub match_labels: BTreeMap<String, String>,
 
-    /// Further conditions, at most 20.
+    /// Label expressions, at most 20. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub match_expressions: Vec<LabelExpression>,
 }
 
 impl NamespaceSelector {
-    /// Whether it says nothing. Such a selector fits nothing.
+    /// Whether the selector has no label and no expression. An empty selector matches no namespace.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
 }
 
-/// A condition on one label.
+/// Expression on one label.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
-    .message("In and NotIn need values, Exists and DoesNotExist take none"))]
+    .message("In and NotIn need values; Exists and DoesNotExist take none"))]
 pub struct LabelExpression {
-    /// Name of the label.
+    /// Key of the label, 1 to 317 characters.
     #[schemars(length(min = 1, max = 317))]
     pub key: String,
 
-    /// `In` and `NotIn` compare with `values`, `Exists` and `DoesNotExist` look for the label itself. A namespace without
-    /// the label fits `NotIn`.
+    /// `In` and `NotIn` compare the label with `values`; `Exists` and `DoesNotExist` test whether the label is set. A
+    /// namespace without the label matches `NotIn`.
     pub operator: LabelOperator,
 
-    /// Values, at most 20, for `In` and `NotIn`.
+    /// Values for `In` and `NotIn`, at most 20 of at most 63 characters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 
-/// How a label is looked at.
+/// How a label is compared.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LabelOperator {
-    /// It is there with one of the values.
+    /// The label has one of the values.
     In,
-    /// It is not there, or with another value.
+    /// The label is not set or has none of the values.
     NotIn,
-    /// It is there.
+    /// The label is set.
     Exists,
-    /// It is not there.
+    /// The label is not set.
     DoesNotExist,
 }
 
-/// Where the IAM users of a class are, and how they are called.
+/// Path and names of the IAM users of a class.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassUsers {
-    /// Path of the IAM users. Immutable, because users that exist are not moved. It is the fence of the operator's own
-    /// IAM policy.
+    /// IAM path of the users, at most 512 characters, beginning and ending with `/`. Immutable, because existing IAM users
+    /// are not moved. The operator's own IAM policy is limited to this path. Default: `/awsdeploy/`.
     #[serde(default = "default_path")]
     #[schemars(length(max = 512), regex(pattern = r"^/([\x21-\x2e\x30-\x7e]+/)*$"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("users.path is immutable: users that exist are not moved; make another class"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("users.path is immutable: existing IAM users are not moved; create another class"))]
     pub path: String,
 
-    /// Name of the IAM user of a resource that sets no `userName`: `{namespace}` and `{name}` are those of the resource,
-    /// `{hash}` is eight hexadecimal digits of cluster, namespace and name. Users that exist keep their names.
+    /// Name of the IAM user of a resource without `spec.userName`, at most 128 characters. `{namespace}` and `{name}` are
+    /// replaced by those of the resource, `{hash}` by eight hexadecimal digits derived from cluster id, namespace and name.
+    /// A change does not rename existing users. Default: `{namespace}-{name}`.
     #[serde(default = "default_template")]
     #[schemars(length(max = 128), regex(pattern = r"^([A-Za-z0-9+=,.@_-]|\{namespace\}|\{name\}|\{hash\})+$"))]
     #[x_kube(validation = Rule::new("self.contains('{name}') || self.contains('{hash}')")
-        .message("nameTemplate needs {name} or {hash}, or two resources would claim one user"))]
+        .message("nameTemplate needs {name} or {hash}: without them two resources would share one IAM user name"))]
     pub name_template: String,
 
-    /// Regular expression (RE2) that a user's name must fit as a whole, from the template or from `userName`. Default: any name.
+    /// Regular expression (RE2) that must match the whole IAM user name, from the template or from `spec.userName`, 1 to 256
+    /// characters. Default: `.*`.
     #[serde(default = "default_pattern")]
     #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new("'x'.matches(self) || !'x'.matches(self)").message("namePattern is no regular expression (RE2)"))]
+    #[x_kube(validation = Rule::new("'x'.matches(self) || !'x'.matches(self)").message("namePattern is not a regular expression (RE2)"))]
     pub name_pattern: String,
 
-    /// How many resources of the class a namespace may have. Those that come later wait for one to go. Absent: no limit.
+    /// Largest number of resources of the class in one namespace, 1 to 5000. Further resources wait until one is deleted.
+    /// Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 5000))]
     pub max_per_namespace: Option<u32>,
@@ -290,14 +297,14 @@ fn default_pattern() -> String {
     ".*".to_owned()
 }
 
-/// Policies that users of a class may have.
+/// Policies that the IAM users of a class may have.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassPolicies {
-    /// Managed policies, at most 100: names of AWS managed policies with their path, or ARNs. In the part after
-    /// `policy/`, and in names, `*` stands for anything; a name alone is a policy of AWS, but for `*` alone, which is every
-    /// policy. A pattern that covers policies like `AdministratorAccess` allows
-    /// them only with `acknowledgeAdminEquivalent`. Absent: none.
+    /// Managed policies that may be attached, at most 100: names of AWS managed policies with their path, or ARNs, of at
+    /// most 640 characters. In names, and in ARNs after `policy/`, `*` matches any characters. A name without an ARN is an
+    /// AWS managed policy; `*` alone is every policy. Policies such as `AdministratorAccess` also need
+    /// `acknowledgeAdminEquivalent`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 100),
@@ -309,8 +316,8 @@ pub struct ClassPolicies {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub allowed: Vec<String>,
 
-    /// Managed policies, at most 10, of a resource that declares no policies and no groups: names or ARNs, as in
-    /// `spec.policies.managed` there. They must be allowed too. Absent: such a user has none.
+    /// Managed policies of a resource that declares no policies and no groups, at most 10: names or ARNs of at most 640
+    /// characters. They must also be listed in `allowed`. Default: none.
     #[serde(default, rename = "default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 10),
@@ -324,131 +331,127 @@ pub struct ClassPolicies {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub default: Vec<String>,
 
-    /// Which inline policies resources may have: none (`Deny`), those that `templates` make (`TemplatesOnly`), or any
-    /// (`Allow`). Documents of their own can say anything: allow them only with a permissions boundary, or to people who may
-    /// do everything in the account anyway.
+    /// Which inline policies resources may have: none (`Deny`), only those from `templates` (`TemplatesOnly`), or any
+    /// document (`Allow`). A document can grant any permission: use `Allow` only with a permissions boundary, or for
+    /// tenants who are administrators of the account. Default: `Deny`.
     #[serde(default)]
     pub inline: InlinePermission,
 
-    /// Templates of inline policies, at most 10, that resources fill in (`spec.policies.inline` there). What comes of them is
-    /// weighed like any other document. Absent: none.
+    /// Templates of inline policies, at most 10. Resources use them in `spec.policies.inline`. A rendered template is checked
+    /// like any other document. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub templates: Vec<PolicyTemplate>,
 }
 
-/// Yes or no.
+/// Whether something is allowed.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Permission {
-    /// No.
+    /// Not allowed.
     #[default]
     Deny,
-    /// Yes.
+    /// Allowed.
     Allow,
 }
 
-/// How often access keys of a class are replaced.
+/// Limits and defaults of the rotation of access keys.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassRotation {
-    /// What holds for resources that say nothing of their own.
+    /// Rotation of resources that declare none.
     #[serde(default)]
     pub default: RotationDefault,
 
-    /// Smallest rotation interval of a resource. Absent: the operator's `--min-rotation-interval`, which holds in any case.
+    /// Shortest rotation interval of a resource. The operator's `--min-rotation-interval` applies as well. Default: that flag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_every: Option<HumanDuration>,
 
-    /// Largest rotation interval of a resource; `Never` exceeds every limit. Absent: no limit.
+    /// Longest rotation interval of a resource. `every: Never` exceeds every limit. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_every: Option<HumanDuration>,
 }
 
-/// Rotation of resources that say nothing of their own.
+/// Rotation of resources that declare none.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RotationDefault {
-    /// Interval. Absent: `90d`, or the nearest that `minEvery` and `maxEvery` allow.
+    /// Rotation interval. Default: `90d`, or the nearest value that `minEvery` and `maxEvery` allow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub every: Option<HumanDuration>,
 
-    /// How long an old key stays Active. Absent: `24h`.
+    /// Time for which the previous access key stays Active. Default: `24h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<HumanDuration>,
 }
 
-/// What happens when a user has what its class no longer allows.
+/// What happens when an IAM user has something that its class no longer allows.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnRevoked {
-    /// User and published key stay as they are: nothing more is granted, no new key is made.
+    /// User and published access key are kept as they are: nothing more is granted and no new key is created.
     #[default]
     Freeze,
-    /// All keys that the operator made are set Inactive and a console password is removed; the user stays.
+    /// All access keys of the operator are set Inactive and a console password is removed; the user is kept.
     Deactivate,
-    /// `Deactivate`, then policies, user and Secrets are removed. Keys that others made are never touched: they keep the
-    /// user, without any policy.
+    /// `Deactivate`, then policies, user and Secrets are deleted. Access keys that others created are never changed: with
+    /// such a key the user is kept, without policies.
     Delete,
 }
 
-/// What follows when AWS has found an access key of the user in public and quarantines the user for it.
+/// What happens when AWS quarantines an IAM user because one of its access keys was found in public.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnQuarantine {
-    /// It is told by condition, Event and metric; nothing is done.
+    /// The quarantine is reported by condition, Event and metric; the keys are kept.
     #[default]
     Alert,
-    /// A new key replaces every key of the operator that existed when it was seen, without overlap.
+    /// A new access key replaces every key of the operator that existed when the quarantine was first observed, without
+    /// overlap.
     Rotate,
-    /// All keys of the operator are Inactive and kept until a person has detached the policy.
+    /// All access keys of the operator are set Inactive and kept until an AWS admin detaches the quarantine policy.
     Suspend,
 }
 
-/// What the operator found. A report only.
+/// Observed state of a class. Informational only.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsDeployUserClassStatus {
-    /// `metadata.generation` that this status speaks of.
+    /// `metadata.generation` that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Id of the AWS account that the operator reaches for this class.
+    /// Id of the AWS account that the operator's credentials for this class belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
 
-    /// How many resources belong to the class, in the namespaces that the operator looks after.
+    /// Number of resources of the class in the namespaces that the operator watches.
     #[serde(default)]
     pub users: i64,
 
-    /// `CredentialsValid`: AWS accepts the operator, in the role of the class if it has one. `AccountMatches`: the account is the one of `spec.account.id`.
-    /// `BoundaryExists`: the permissions boundary exists; true without one. `TemplatesValid`: every template of `policies`
-    /// can be used; true without any.
+    /// `CredentialsValid`: AWS accepts the operator's credentials, or those of `spec.account.roleArn`. `AccountMatches`: they
+    /// belong to the account `spec.account.id`. `BoundaryExists`: the permissions boundary exists, or none is set.
+    /// `TemplatesValid`: every template of `spec.policies.templates` is valid, or there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
 }
 
-/// The conditions of a class. All are positive: `True` is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Condition types of a class. `True` is the healthy status of all of them.
+#[derive(strum::IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassCondition {
-    /// AWS accepts the operator.
+    /// AWS accepts the credentials that are used for the class.
     CredentialsValid,
-    /// The account is the one that the class asks for.
+    /// The credentials belong to the account of the class.
     AccountMatches,
-    /// The permissions boundary exists, or there is none.
+    /// The permissions boundary exists, or none is set.
     BoundaryExists,
-    /// Every template of inline policies can be used, or there is none.
+    /// Every template of inline policies is valid, or there is none.
     TemplatesValid,
 }
 
 impl ClassCondition {
-    /// The name in the API.
+    /// Name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::CredentialsValid => "CredentialsValid",
-            Self::AccountMatches => "AccountMatches",
-            Self::BoundaryExists => "BoundaryExists",
-            Self::TemplatesValid => "TemplatesValid",
-        }
+        self.into()
     }
 }

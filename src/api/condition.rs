@@ -1,227 +1,204 @@
-//! Condition types and the closed list of reasons, shared by conditions, Events, logs and metrics.
-
-use std::fmt;
+//! Condition types and reasons of conditions, Events, logs and metrics.
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// The conditions of an `AwsDeployUser`. All are positive: `True` is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Condition types of an `AwsDeployUser`, in the order of the status. `True` is the healthy status of all of them.
+#[derive(
+    strum::Display, strum::IntoStaticStr, strum::VariantArray, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
 pub enum ConditionType {
-    /// Summary: the declared user exists as declared and its Secret holds a working key.
+    /// Summary: the IAM user matches the resource and its Secret holds a valid access key.
     Ready,
-    /// A class allows what the resource asks for.
+    /// A class allows what the resource declares.
     Authorized,
-    /// User, policies and tags in IAM are as declared.
+    /// User, policies, groups and tags in IAM match the resource.
     UserSynced,
-    /// The Secret holds a key that AWS accepts.
+    /// The Secret holds an access key that AWS accepts.
     KeyPublished,
-    /// Nothing stands in the way of the next rotation.
+    /// The next rotation is not blocked.
     RotationHealthy,
 }
 
 impl ConditionType {
-    /// All types, in the order in which they are reported.
-    pub const ALL: [Self; 5] =
-        [Self::Ready, Self::Authorized, Self::UserSynced, Self::KeyPublished, Self::RotationHealthy];
-
-    /// The name in the API.
+    /// Name in the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::Authorized => "Authorized",
-            Self::UserSynced => "UserSynced",
-            Self::KeyPublished => "KeyPublished",
-            Self::RotationHealthy => "RotationHealthy",
-        }
+        self.into()
     }
 }
 
-impl fmt::Display for ConditionType {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
-    }
-}
-
-macro_rules! reasons {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// Why a condition is as it is, or what an Event tells. A closed list: dashboards,
-        /// alerts and scripts may rely on the spelling.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
-
-        impl Reason {
-            /// Every reason there is.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
-
-            /// The name in the API.
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => stringify!($name),)+ }
-            }
-
-            /// The reason of this name.
-            #[must_use]
-            pub fn named(name: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
-            }
-
-            /// One sentence for the reference documentation.
-            #[must_use]
-            pub fn describe(self) -> &'static str {
-                match self { $(Self::$name => concat!($($doc,)+),)+ }
-            }
-        }
-    };
-}
-
-reasons! {
-    // Good.
-    /// All is as declared.
+/// Reason of a condition or an Event. Dashboards, alerts and scripts may rely on the names.
+#[derive(
+    strum::Display,
+    strum::EnumMessage,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+)]
+pub enum Reason {
+    // Healthy.
+    /// Everything matches the resource.
     Reconciled,
-    /// A class allows it.
+    /// A class allows what the resource declares.
     Allowed,
-    /// The Secret holds a key that AWS accepts.
+    /// The Secret holds an access key that AWS accepts.
     Published,
     /// The next rotation is scheduled.
     Scheduled,
     /// `rotation.every` is `Never`: the key is rotated on request only.
     ManualOnly,
-    /// An old key is still valid until its overlap ends.
+    /// The previous key is still valid until its overlap ends.
     Overlap,
-    /// No access key is declared: the user has access to the console only.
+    /// No access key is declared: the user has console access only.
     NotRequested,
-    /// An old key stays valid beyond its overlap, because AWS still sees it used (`rotation.holdWhileUsed`).
+    /// The previous key stays valid after its overlap, because AWS reports it as used (`rotation.holdWhileUsed`).
     StillUsed,
-    /// Workloads of `accessKey.restart` are being rolled out with a new key; the old one stays valid until they are.
+    /// Workloads of `accessKey.restart` are rolled out with a new key; the previous key stays valid meanwhile.
     Restarting,
-    /// A rotation is due and waits for its time: a window, the end of an overlap, a pause after a key made before.
+    /// A rotation is due and waits: for a window, the end of an overlap, or the pause after a recent key.
     RotationPending,
 
-    // Under way.
-    /// The first pass has not come to an end yet.
+    // In progress.
+    /// The first reconcile is not complete.
     Pending,
-    /// A new key was made; AWS is asked until it accepts it everywhere.
+    /// A new key was created; the operator waits until AWS accepts it.
     Verifying,
-    /// A key attempt was cut off; it is being cleaned up after a safe waiting time.
+    /// An attempt to create a key was interrupted; it is cleaned up after the recovery delay.
     Recovering,
     /// The resource is being deleted.
     Deleting,
 
-    // A person has to do something.
-    /// `spec.suspend` is true: all keys of this user are Inactive.
+    // Needs an action by a person.
+    /// `spec.suspend` is true: all access keys of this user are Inactive.
     Suspended,
-    /// AWS has attached its quarantine policy: it found an access key of the user in public.
+    /// AWS has attached a quarantine policy: it found an access key of the user in public.
     Quarantined,
-    /// No class allows what the resource asks for.
+    /// No class allows what the resource declares.
     NotAllowed,
-    /// Not allowed any more: user and published key stay as they are, nothing more is granted.
+    /// The class no longer allows the user: user and published key are kept, nothing more is granted.
     Frozen,
-    /// Not allowed any more: the access keys are Inactive, or the user is removed.
+    /// The class no longer allows the user: its access keys are Inactive, or the user is deleted.
     Revoked,
-    /// The operator's credentials are of another AWS account than the class or the user.
+    /// The operator's credentials belong to another AWS account than the class or the user.
     WrongAccount,
-    /// The resource contradicts itself or a limit of IAM.
+    /// The resource contradicts itself or exceeds a limit of IAM.
     InvalidSpec,
-    /// An IAM user of that name exists and belongs to somebody else.
+    /// An IAM user of that name exists and is owned by another resource or by no resource.
     NotOwned,
-    /// A Secret of that name exists and belongs to somebody else.
+    /// A Secret of that name exists and is owned by another resource or by no resource.
     SecretConflict,
-    /// Both access key slots of the user are in use and at least one key is not ours.
+    /// The user has two access keys, the quota of IAM, and at least one of them was not created by the operator.
     KeyQuotaExceeded,
-    /// Deletion waits: the user has access keys that this operator did not make.
+    /// The deletion is blocked: the user has access keys that this operator did not create.
     ForeignKeys,
-    /// A managed policy that is declared does not exist.
+    /// A declared managed policy does not exist.
     PolicyNotFound,
-    /// A group that is declared does not exist.
+    /// A declared group does not exist.
     GroupNotFound,
     /// The permissions boundary of the class does not exist.
     BoundaryNotFound,
-    /// AWS refuses a policy document.
+    /// AWS rejects a policy document.
     MalformedPolicy,
-    /// A quota of IAM is used up.
+    /// A quota of IAM is exhausted.
     LimitExceeded,
     /// AWS denies the operator an action.
     AccessDenied,
-    /// AWS does not let the operator take the role of the class.
+    /// AWS denies the operator to assume the role of the class.
     AssumeRoleDenied,
-    /// The operator has no AWS credentials or AWS does not accept them.
+    /// The operator has no AWS credentials, or AWS rejects them.
     OperatorCredentials,
     /// The operator may not read or write Secrets in this namespace.
     SecretAccessDenied,
     /// A workload of `accessKey.restart` does not exist, or the operator may not restart it.
     RestartFailed,
-    /// A workload of `accessKey.restart` was restarted and does not come to the end of its rollout.
+    /// A workload of `accessKey.restart` was restarted and its rollout does not complete.
     RolloutStuck,
-    /// The clock of this cluster is too far from the clock of AWS.
+    /// The clocks of this cluster and of AWS differ too much.
     ClockSkew,
     /// The journal was written by a newer version of the operator.
     UnknownJournal,
-    /// The machine has no random numbers to make a password of.
+    /// The machine provides no random numbers for a password.
     NoRandomness,
-    /// AWS refuses a request as invalid.
+    /// AWS rejects a request as invalid.
     InvalidRequest,
 
-    // Goes away by itself.
-    /// AWS asks to slow down.
+    // Resolves without an action.
+    /// AWS throttles requests.
     Throttled,
-    /// AWS cannot be reached or answers with a fault of its own.
+    /// AWS cannot be reached or returns a server error.
     AwsUnavailable,
-    /// The Kubernetes API cannot be reached or answers with a fault of its own.
+    /// The Kubernetes API cannot be reached or returns a server error.
     KubernetesUnavailable,
-    /// Somebody else wrote at the same time; the pass starts over.
+    /// Another client wrote at the same time; the reconcile starts over.
     Conflict,
-    /// AWS has not accepted a new key in time; it was removed and another one will be made.
+    /// AWS did not accept a new key in time; the key was deleted and another one is created.
     KeyNotAccepted,
-    /// An attempt to make a key failed; the next one follows after a pause.
+    /// Creating a key failed; the next attempt follows after a back-off.
     BackingOff,
 
-    // Told as Events.
+    // Events only.
     /// The IAM user was created.
     UserCreated,
     /// The IAM user had been deleted in AWS and was created again.
     UserRecreated,
-    /// An IAM user that exists is about to be taken over; told before anything is changed.
+    /// An existing IAM user is about to be adopted; published before the first change.
     UserAdoptable,
-    /// An IAM user that existed was taken over.
+    /// An existing IAM user was adopted.
     UserAdopted,
     /// The IAM user was deleted.
     UserDeleted,
-    /// The IAM user was left in AWS, without our marks.
+    /// The IAM user was kept in AWS, without the ownership tags of the operator.
     UserRetained,
-    /// Policies, groups, boundary or tags were changed to what is declared.
+    /// Policies, groups, boundary or tags were changed to match the resource.
     UserChanged,
-    /// The user got a console password.
+    /// A console password was set.
     PasswordSet,
-    /// A workload was restarted with a new key.
+    /// A workload was restarted for a new key.
     Restarted,
     /// A superseded access key was set Inactive.
     KeyDeactivated,
     /// An access key was deleted.
     KeyDeleted,
-    /// A key of a cut-off attempt, whose secret nobody holds, was deleted.
+    /// An access key of an interrupted attempt, whose secret was never stored, was deleted.
     OrphanDeleted,
     /// The Secret was written again without a new key.
     SecretRepaired,
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.as_str())
+impl Reason {
+    /// Name in the API.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// One sentence for the reference documentation.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        strum::EnumMessage::get_documentation(&self).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray;
+
     use super::*;
 
     #[test]
-    fn reasons_are_unique_and_fit_the_condition_schema() {
-        let mut seen = std::collections::BTreeSet::new();
-        for reason in Reason::ALL {
-            assert!(seen.insert(reason.as_str()), "{reason} twice");
+    fn reasons_fit_the_condition_schema_and_are_described() {
+        for reason in Reason::VARIANTS {
             assert!(reason.as_str().chars().all(|c| c.is_ascii_alphanumeric()));
-            assert!(reason.describe().trim().ends_with('.'), "{reason}");
+            assert_eq!(reason.as_str().parse(), Ok(*reason));
+            assert!(reason.describe().ends_with('.') && !reason.describe().contains('\n'), "{reason}");
         }
     }
 }

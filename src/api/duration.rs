@@ -1,4 +1,4 @@
-//! Durations as people write them in manifests and flags.
+//! Durations in manifests and flags.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -6,37 +6,35 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A positive span of time of at most ten years (`3650d`): `30d`, `12h`, `90m`, `1h30m`, or Go's form (`720h0m0s`).
-///
-/// A day is 24 hours: a rotation interval is an amount of time, not a calendar entry.
-/// The schema checks the shape; [`HumanDuration::parse`] the value.
+/// Duration greater than zero and at most ten years (`3650d`), with the units `w`, `d`, `h`, `m` and `s`: `30d`, `12h`,
+/// `90m`, `1h30m`, or Go's format `720h0m0s`. A day is 24 hours.
+// The schema checks the format, `HumanDuration::parse` the value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct HumanDuration(
     #[schemars(length(min = 2, max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(w|d|h|m|s))+$"))] pub String,
 );
 
-/// The longest one: nothing of an access key takes longer, and dates that are counted with it stay in the calendar.
-const LONGEST: SignedDuration = SignedDuration::from_hours(3_650 * 24);
+/// Dates that are computed with it stay in the range of `jiff::Timestamp`.
+const MAX_DURATION: SignedDuration = SignedDuration::from_hours(3_650 * 24);
 
-/// What is wrong with a duration.
+/// Error of a text that is not a valid duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration of at most 3650d; write it like 30d, 12h, 90m or 1h30m")]
+#[error("{text:?} is not a duration of at most 3650d; use a format such as 30d, 12h, 90m or 1h30m")]
 pub struct DurationError {
     text: String,
 }
 
 impl HumanDuration {
-    /// The duration as a number.
+    /// Parses the text.
     ///
     /// # Errors
-    /// When the text is not a duration, is zero, negative or longer than ten years.
+    /// If the text is not a duration, or it is zero, negative or longer than ten years.
     pub fn parse(&self) -> Result<SignedDuration, DurationError> {
         parse_span(&self.0)
     }
 }
 
-/// Parses a duration that must be greater than zero.
 fn parse_span(text: &str) -> Result<SignedDuration, DurationError> {
     match parse_span_or_zero(text) {
         Ok(value) if value > SignedDuration::ZERO => Ok(value),
@@ -48,7 +46,7 @@ fn parse_span_or_zero(text: &str) -> Result<SignedDuration, DurationError> {
     let error = || DurationError { text: text.to_owned() };
     let span = Span::from_str(text).map_err(|_| error())?;
     let value = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| error())?;
-    if (SignedDuration::ZERO..=LONGEST).contains(&value) { Ok(value) } else { Err(error()) }
+    if (SignedDuration::ZERO..=MAX_DURATION).contains(&value) { Ok(value) } else { Err(error()) }
 }
 
 impl fmt::Display for HumanDuration {
@@ -63,16 +61,16 @@ impl From<&str> for HumanDuration {
     }
 }
 
-/// For command-line flags: the same spelling as in manifests; `0s` is allowed and means "off".
+/// Parses a command-line flag: the format of manifests, and `0s`, which disables what the flag controls.
 ///
 /// # Errors
-/// When the text is not a duration, negative, or longer than ten years.
+/// If the text is not a duration, or it is negative or longer than ten years.
 pub fn parse_flag(text: &str) -> Result<Duration, DurationError> {
     let value = parse_span_or_zero(text)?;
     Duration::try_from(value).map_err(|_| DurationError { text: text.to_owned() })
 }
 
-/// Writes a duration the way people write it: the two largest units, `41d 3h`, `12m 5s`.
+/// Formats a duration with its two largest units: `41d 3h`, `12m 5s`.
 #[must_use]
 pub fn humanize(value: SignedDuration) -> String {
     let seconds = value.as_secs().unsigned_abs();
@@ -94,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn days_hours_minutes_and_go_form_are_understood() {
+    fn durations_parse_in_every_supported_format() {
         for (text, seconds) in [
             ("30d", 2_592_000),
             ("12h", 43_200),
@@ -109,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_zero_and_negative_are_refused_with_an_example() {
+    fn invalid_zero_and_negative_durations_are_rejected() {
         assert!(HumanDuration::from("3650d").parse().is_ok());
         for text in ["", "30", "d", "0s", "-3h", "1mo", "soon", "3651d", "3000000d"] {
             let refused = HumanDuration::from(text).parse();
@@ -121,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_the_two_largest_units() {
+    fn humanize_prints_the_two_largest_units() {
         assert_eq!(humanize(SignedDuration::from_secs(0)), "0s");
         assert_eq!(humanize(SignedDuration::from_secs(65)), "1m 5s");
         assert_eq!(humanize(SignedDuration::from_secs(2 * 86_400 + 59)), "2d");

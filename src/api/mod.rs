@@ -1,7 +1,9 @@
-//! The custom resources: what people write and what they read back.
+//! The custom resources.
 //!
-//! The doc comments in here are the reference documentation: they become the
-//! descriptions of the CRD and so the output of `kubectl explain`.
+//! The doc comments are the reference documentation: they become the descriptions in the CRDs and the output of
+//! `kubectl explain`.
+
+#![deny(missing_docs)]
 
 pub mod class;
 pub mod condition;
@@ -20,16 +22,16 @@ pub use user::{AwsDeployUser, AwsDeployUserSpec, AwsDeployUserStatus};
 /// API group of both kinds.
 pub const GROUP: &str = "awsdeploy.dev";
 
-/// Field manager, `app.kubernetes.io/managed-by` value and reporting controller.
+/// Field manager, value of `app.kubernetes.io/managed-by`, and reporting controller of Events.
 pub const MANAGER: &str = "aws-deploy-user-operator";
 
-/// Names of Secrets, classes and workloads, as the API server takes them: DNS subdomains.
+/// DNS subdomain: the format of the names of Secrets, classes and workloads.
 const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
-/// The custom resource definitions as YAML: plural name and document of each.
+/// Plural name and YAML document of each custom resource definition.
 ///
 /// # Errors
-/// When they cannot be written as YAML, which would be a defect.
+/// If a definition cannot be serialized, which would be a bug.
 pub fn crds_yaml() -> Result<[(&'static str, String); 2], serde_saphyr::ser::Error> {
     use kube::CustomResourceExt;
     Ok([

@@ -1,4 +1,4 @@
-//! Templates of inline policies: a class has them, a resource names one and gives it values.
+//! Templates of inline policies: a class defines them, a resource selects one and sets its parameters.
 
 use std::collections::BTreeMap;
 
@@ -9,50 +9,51 @@ use serde::{Deserialize, Serialize};
 /// Which inline policies resources may have.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InlinePermission {
-    /// None.
+    /// No inline policies.
     #[default]
     Deny,
-    /// Those that the templates of the class make.
+    /// Only inline policies from the templates of the class.
     TemplatesOnly,
-    /// Documents of their own, and those that the templates of the class make.
+    /// Any document, and inline policies from the templates of the class.
     Allow,
 }
 
-/// An inline policy with gaps that a resource fills.
+/// Inline policy with placeholders for values of the resource.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTemplate {
-    /// Name by which resources ask for it, unique in this class.
+    /// Name of the template, 1 to 63 characters, unique in the class.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
 
-    /// The policy document as an object, as the IAM documentation shows it: `Version` and `Statement`. `{bucket}` stands for
-    /// the parameter of that name; `{namespace}` and `{name}` are those of the resource, `{accountId}` is `account.id`
-    /// of the class. They may stand in `Resource`, in `NotResource` and in the values of a `Condition`, and nowhere else.
-    /// Policy variables of IAM, such as `${aws:username}`, stay as they are.
+    /// Policy document as an object with `Version` and `Statement`, as in the IAM documentation. `{bucket}` is replaced by the
+    /// parameter `bucket`; `{namespace}` and `{name}` are those of the resource, `{accountId}` is the class's `account.id`.
+    /// Placeholders are allowed in `Resource`, `NotResource` and the values of `Condition` only. IAM policy variables such as
+    /// `${aws:username}` are kept.
     #[schemars(schema_with = "super::user::any_object")]
     pub document: serde_json::Value,
 
-    /// What a resource fills in, at most 10. Every one has to stand in the document. Absent: nothing.
+    /// Parameters that a resource sets, at most 10. Each must occur in the document. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub parameters: Vec<TemplateParameter>,
 }
 
-/// A gap of a template.
+/// Parameter of a template.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateParameter {
-    /// Name of the parameter: letters and digits.
+    /// Name of the parameter: a letter followed by letters and digits, at most 63 characters.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z][A-Za-z0-9]*$"))]
     #[x_kube(validation = Rule::new("!(self in ['namespace', 'name', 'accountId'])")
-        .message("namespace, name and accountId are filled in by the operator"))]
+        .message("namespace, name and accountId are set by the operator and cannot be parameters"))]
     pub name: String,
 
-    /// Regular expression (RE2) that a value must fit as a whole. Default: 1 to 64 letters, digits, dots, hyphens and
-    /// underscores. Whatever it says, a value has no `*`, `?` or `$`: wildcards and variables belong to the template.
+    /// Regular expression (RE2) that must match the whole value, 1 to 256 characters. A value never contains `*`, `?` or `$`,
+    /// even if the expression matches them: wildcards and variables belong to the template. Default:
+    /// `[A-Za-z0-9._-]{1,64}`.
     #[serde(default = "default_pattern")]
     #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new("'x'.matches(self) || !'x'.matches(self)").message("pattern is no regular expression (RE2)"))]
+    #[x_kube(validation = Rule::new("'x'.matches(self) || !'x'.matches(self)").message("pattern is not a regular expression (RE2)"))]
     pub pattern: String,
 }
 
@@ -60,7 +61,7 @@ fn default_pattern() -> String {
     "[A-Za-z0-9._-]{1,64}".to_owned()
 }
 
-/// Values of parameters: the schema checks what holds for all of them.
+/// Schema of parameter values, with the limits that apply to all of them.
 pub(super) fn values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
@@ -69,28 +70,29 @@ pub(super) fn values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-/// A policy that exists only in this user: a document of its own, or one that a template of the class makes.
+/// Policy that is embedded in the IAM user: a document, or a template of the class with parameters.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[x_kube(validation = Rule::new("has(self.document) != has(self.template)").message("give either document or template"))]
-#[x_kube(validation = Rule::new("!has(self.parameters) || has(self.template)").message("parameters go with template"))]
+#[x_kube(validation = Rule::new("has(self.document) != has(self.template)").message("set either document or template"))]
+#[x_kube(validation = Rule::new("!has(self.parameters) || has(self.template)").message("parameters needs template"))]
 pub struct InlinePolicy {
-    /// Name of the policy, unique in this user.
+    /// Name of the policy, 1 to 128 characters, unique in the user.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$"))]
     pub name: String,
 
-    /// The policy document as an object, as the IAM documentation shows it: `Version` and `Statement`. The class has to
-    /// allow documents of one's own.
+    /// Policy document as an object with `Version` and `Statement`, as in the IAM documentation. The class must allow it
+    /// (`policies.inline: Allow`). Excludes `template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::user::any_object")]
     pub document: Option<serde_json::Value>,
 
-    /// Name of a template of the class, instead of `document`. When the template changes, so does the policy.
+    /// Name of a template of the class, at most 63 characters. When the template changes, the policy is updated. Excludes
+    /// `document`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub template: Option<String>,
 
-    /// Values for the parameters of the template, by name: all of them, and no others. A value has 1 to 256 letters, digits,
-    /// spaces and `_ . : / = + @ , -`, and fits what the class says of the parameter.
+    /// Values of the parameters of the template, by name, at most 10. Every parameter needs a value of 1 to 256 letters,
+    /// digits, spaces and `_ . : / = + @ , -` that matches the pattern of the class. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values")]
     pub parameters: BTreeMap<String, String>,

@@ -1,4 +1,4 @@
-//! Conditions: how it stands, for people and for tools that wait. Pure.
+//! Conditions of an `AwsDeployUser`.
 
 use jiff::Timestamp;
 
@@ -8,81 +8,69 @@ use super::{
 };
 use crate::api::{Condition, ConditionType, Reason, Time};
 
-/// Three-valued, as conditions are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Status of a condition.
+#[derive(strum::IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConditionStatus {
-    /// It holds.
     True,
-    /// It does not.
     False,
-    /// It cannot be told now.
     Unknown,
 }
 
 impl ConditionStatus {
     fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
+        self.into()
     }
 }
 
-/// One condition before it is dated.
+/// Condition without transition time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvaluatedCondition {
-    /// Which.
     pub kind: ConditionType,
-    /// Whether it holds.
     pub status: ConditionStatus,
-    /// Why.
     pub note: Note,
 }
 
-/// A failure of a pass, as far as conditions are concerned.
+/// Failure of a reconcile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReconcileFailure {
-    /// Which condition it falls upon.
     pub scope: FailureScope,
-    /// What happened.
     pub note: Note,
-    /// It goes away by itself, and what was established before it still holds as far as anybody knows.
+    /// The failure resolves without an action and does not invalidate what earlier reconciles established.
     pub transient: bool,
 }
 
-/// What a failure is about.
+/// What a failure affects, and thereby which conditions report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureScope {
-    /// The cluster's rules or the resource itself.
+    /// The class, or the resource itself.
     Authorization,
-    /// Observation: nothing could be told.
+    /// Reading the current state: nothing is known.
     Observation,
-    /// User, policies, tags.
+    /// User, policies, groups, tags.
     User,
-    /// The key or the Secret.
+    /// Access key or Secret.
     Key,
 }
 
-/// What a pass has found out.
+/// Result of a reconcile.
 #[derive(Clone, Debug)]
 pub struct ReconcileOutcome<'a> {
-    /// The last plan, if the pass came that far.
+    /// Last plan, if one was computed.
     pub plan: Option<&'a Plan>,
-    /// The world after the last effect, if the pass came that far.
+    /// State after the last effect, if it was read.
     pub current: Option<&'a CurrentState>,
-    /// Failures, the first one first.
+    /// Failures in order of time.
     pub failures: &'a [ReconcileFailure],
-    /// Message for `Authorized=True`.
+    /// Reason and message for `Authorized=True`.
     pub authorization: Note,
-    /// The pass stopped with effects left to do in a later pass.
+    /// The reconcile stopped before all effects were executed.
     pub unfinished: bool,
 }
 
-/// The conditions of a resource after a pass.
+/// Evaluates the conditions after a reconcile.
 ///
-/// `was_ready`: the resource was Ready at this very generation before the pass. A fault that
-/// passes does not take that away: what was true a minute ago still is, as far as anybody knows.
+/// `was_ready`: the resource was Ready at this generation before. A transient failure keeps it Ready, because the published
+/// key is still valid.
 #[must_use]
 pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<EvaluatedCondition> {
     let failure = |scope: FailureScope| outcome.failures.iter().find(|failure| failure.scope == scope);
@@ -94,14 +82,14 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
         None => finding(ConditionType::Authorized, ConditionStatus::True, outcome.authorization.clone()),
     };
     let refused = failure(FailureScope::Authorization).is_some();
-    let pending = || Note::new(Reason::Pending, "the pass did not come to this yet");
+    let pending = || Note::new(Reason::Pending, "not evaluated yet");
 
-    // AWS's quarantine does not disappear behind a policy that cannot be attached.
+    // A failure to attach a policy must not hide a quarantine.
     let quarantined =
         outcome.plan.and_then(|plan| plan.user.as_ref()).filter(|note| note.reason == Reason::Quarantined);
     let user = match (failure(FailureScope::User), blind, outcome.plan) {
         (Some(failure), ..) if let Some(note) = quarantined => {
-            let both = format!("{}. Besides: {}", note.message, failure.note.message);
+            let both = format!("{}. In addition: {}", note.message, failure.note.message);
             finding(ConditionType::UserSynced, ConditionStatus::False, Note::new(note.reason, both))
         }
         (Some(failure), ..) => finding(ConditionType::UserSynced, ConditionStatus::False, failure.note.clone()),
@@ -115,7 +103,7 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
             finding(
                 ConditionType::UserSynced,
                 ConditionStatus::True,
-                Note::new(Reason::Reconciled, "user, policies and tags are as declared"),
+                Note::new(Reason::Reconciled, "user, policies, groups and tags match the spec"),
             )
         }
         (None, None, _) => finding(ConditionType::UserSynced, ConditionStatus::Unknown, pending()),
@@ -127,7 +115,7 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
             (Some(note), Some(failure)) if matches!(note.reason, Reason::Pending | Reason::NotRequested) => {
                 finding(ConditionType::KeyPublished, ConditionStatus::False, failure.note.clone())
             }
-            // What nobody asked for is not missing.
+            // A key that is not declared is not missing.
             (Some(note), None) if note.reason == Reason::NotRequested => {
                 finding(ConditionType::KeyPublished, ConditionStatus::True, note.clone())
             }
@@ -151,7 +139,7 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
             finding(ConditionType::RotationHealthy, ConditionStatus::Unknown, failure.note.clone())
         }
         (None, None, Some(plan)) => {
-            finding(ConditionType::RotationHealthy, rotation_state(plan.rotation.reason), plan.rotation.clone())
+            finding(ConditionType::RotationHealthy, rotation_status(plan.rotation.reason), plan.rotation.clone())
         }
         (None, None, None) => finding(ConditionType::RotationHealthy, ConditionStatus::Unknown, pending()),
     };
@@ -160,9 +148,8 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
     vec![ready, authorized, user, key, rotation]
 }
 
-/// Whether this says that the next rotation will come about. Waiting for a time that was asked for is as healthy as
-/// having nothing due; a pause after a failure is not.
-fn rotation_state(reason: Reason) -> ConditionStatus {
+/// Status of `RotationHealthy`. Waiting for a declared time is healthy, a back-off after a failure is not.
+fn rotation_status(reason: Reason) -> ConditionStatus {
     match reason {
         Reason::Scheduled
         | Reason::ManualOnly
@@ -203,11 +190,11 @@ fn ready(
             ConditionStatus::True,
             Note::new(
                 Reason::Reconciled,
-                "as declared when last seen; the present fault does not touch the published key",
+                "the last successful reconcile found everything as declared; the current failure does not affect the published key",
             ),
         );
     }
-    // What a person has to mend comes before what is merely not known yet.
+    // Report failures that need an action before conditions that are unknown.
     let worst = parts
         .iter()
         .find(|part| part.status == ConditionStatus::False)
@@ -216,28 +203,28 @@ fn ready(
         return finding(ConditionStatus::False, part.note.clone());
     }
     let message = if parts.iter().any(|part| part.note.reason == Reason::NotRequested) {
-        "the user is as declared; it has access to the console and no access key"
+        "the user matches the spec; it has console access and no access key"
     } else {
-        "the user is as declared and its key is in the Secret"
+        "the user matches the spec and its key is in the Secret"
     };
     finding(ConditionStatus::True, Note::new(Reason::Reconciled, message))
 }
 
-/// While a pause after a failure lasts, the words are those of the failure: it says what is waited for, and a restart
-/// learns from it how long.
+/// Keeps reason and message of the failure during its back-off: they say what the operator waits for, and a restarted
+/// operator derives the remaining back-off from them.
 pub fn keep_failure_message(findings: &mut [EvaluatedCondition], before: &[Condition]) {
     let kept = |finding: &EvaluatedCondition| {
         let old = before
             .iter()
             .find(|old| old.type_ == finding.kind.as_str() && old.status == ConditionStatus::False.as_str())?;
-        Some(Note::new(Reason::named(&old.reason)?, old.message.clone()))
+        Some(Note::new(old.reason.parse().ok()?, old.message.clone()))
     };
     for finding in findings.iter_mut().filter(|finding| finding.note.reason == Reason::BackingOff) {
         finding.note = kept(finding).unwrap_or_else(|| finding.note.clone());
     }
 }
 
-/// Dates the findings: `lastTransitionTime` moves only when the state flips.
+/// Sets transition times: `lastTransitionTime` changes only when the status changes.
 #[must_use]
 pub fn to_conditions(
     findings: Vec<EvaluatedCondition>,
@@ -245,7 +232,7 @@ pub fn to_conditions(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    // The API carries whole seconds; without this a pass would never equal what it reads back.
+    // The API stores whole seconds: a fraction would differ from the stored status and cause a write in every reconcile.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     findings
         .into_iter()
@@ -267,13 +254,13 @@ pub fn to_conditions(
         .collect()
 }
 
-/// Messages end at 32 KiB in the API; nobody reads more than this.
+/// The API allows 32 KiB; limit messages to a readable length.
 fn clip(message: &str) -> String {
-    const MOST: usize = 2_000;
-    if message.chars().count() <= MOST {
+    const MAX_CHARACTERS: usize = 2_000;
+    if message.chars().count() <= MAX_CHARACTERS {
         return message.to_owned();
     }
-    message.chars().take(MOST).chain("...".chars()).collect()
+    message.chars().take(MAX_CHARACTERS).chain("...".chars()).collect()
 }
 
 #[cfg(test)]
@@ -281,23 +268,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_that_was_asked_for_is_healthy_and_one_after_a_failure_is_not() {
+    fn declared_waits_are_healthy_and_back_offs_are_not() {
         for healthy in [Reason::RotationPending, Reason::StillUsed, Reason::Overlap, Reason::Scheduled] {
-            assert_eq!(rotation_state(healthy), ConditionStatus::True, "{healthy}");
+            assert_eq!(rotation_status(healthy), ConditionStatus::True, "{healthy}");
         }
         for sick in [Reason::BackingOff, Reason::KeyNotAccepted, Reason::KeyQuotaExceeded, Reason::Quarantined] {
-            assert_eq!(rotation_state(sick), ConditionStatus::False, "{sick}");
+            assert_eq!(rotation_status(sick), ConditionStatus::False, "{sick}");
         }
     }
 
     #[test]
-    fn during_a_pause_the_words_are_those_of_the_failure() {
+    fn back_off_keeps_the_message_of_the_failure() {
         let finding = |reason| EvaluatedCondition {
             kind: ConditionType::RotationHealthy,
             status: ConditionStatus::False,
             note: Note::new(reason, "now"),
         };
-        let told = |reason, before: Option<(&str, Reason)>| {
+        let kept = |reason, before: Option<(&str, Reason)>| {
             let mut findings = [finding(reason)];
             let before = before.map(|(status, reason)| Condition {
                 type_: "RotationHealthy".to_owned(),
@@ -312,19 +299,19 @@ mod tests {
         };
         let now = |reason| (reason, "now".to_owned());
         assert_eq!(
-            told(Reason::BackingOff, Some(("False", Reason::LimitExceeded))),
+            kept(Reason::BackingOff, Some(("False", Reason::LimitExceeded))),
             (Reason::LimitExceeded, "before".to_owned())
         );
-        assert_eq!(told(Reason::BackingOff, Some(("True", Reason::Scheduled))), now(Reason::BackingOff));
-        assert_eq!(told(Reason::BackingOff, None), now(Reason::BackingOff));
+        assert_eq!(kept(Reason::BackingOff, Some(("True", Reason::Scheduled))), now(Reason::BackingOff));
+        assert_eq!(kept(Reason::BackingOff, None), now(Reason::BackingOff));
         assert_eq!(
-            told(Reason::KeyQuotaExceeded, Some(("False", Reason::LimitExceeded))),
+            kept(Reason::KeyQuotaExceeded, Some(("False", Reason::LimitExceeded))),
             now(Reason::KeyQuotaExceeded)
         );
     }
 
     #[test]
-    fn a_quarantine_is_told_although_a_policy_cannot_be_attached() {
+    fn quarantine_is_reported_despite_other_failures() {
         let mut plan = Plan::idle(Note::new(Reason::Scheduled, ""));
         plan.user = Some(Note::new(Reason::Quarantined, "quarantined"));
         let failure = |transient| ReconcileFailure {

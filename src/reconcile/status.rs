@@ -1,6 +1,7 @@
 //! The status and Events that follow from a reconcile. Pure.
 
 use jiff::Timestamp;
+use strum::VariantArray;
 
 use crate::{
     api::{
@@ -165,12 +166,12 @@ fn key_state(current: &CurrentState, user: &IamUser, key: &AccessKey) -> AccessK
 pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<PendingEvent> {
     let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let mut events: Vec<PendingEvent> = Vec::new();
-    for kind in ConditionType::ALL {
+    for kind in ConditionType::VARIANTS.iter().copied() {
         let Some(new) = condition(&after.conditions, kind) else { continue };
         if new.status != "False" && new.reason != Reason::StillUsed.as_str() {
             continue;
         }
-        let Some(reason) = Reason::named(&new.reason) else { continue };
+        let Ok(reason) = new.reason.parse::<Reason>() else { continue };
         let is_progress = matches!(reason, Reason::Pending | Reason::Deleting | Reason::BackingOff);
         let is_unchanged =
             condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
@@ -211,7 +212,7 @@ pub(super) fn backoff_until(user: &AwsDeployUser, permille: i32, now: Timestamp)
         return None;
     }
     let bad = status.conditions.iter().filter(|condition| condition.status != "True");
-    let reasons = bad.filter_map(|condition| Reason::named(&condition.reason));
+    let reasons = bad.filter_map(|condition| condition.reason.parse::<Reason>().ok());
     let failures = u32::try_from(status.failed_attempts).unwrap_or(0);
     backoff::backoff_until(reasons, failures, status.last_failure_time?, permille, now)
 }

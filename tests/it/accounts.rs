@@ -159,7 +159,7 @@ pub(crate) async fn role_of_a_class_is_mutable_and_its_account_is_not() {
     mixed["account"]["roleArn"] = json!(role(&other, "new"));
     assert!(refused(mixed).await.contains("account.roleArn must be a role of the account account.id"));
     let alone = json!({"account": {"id": there, "externalId": EXTERNAL_ID}});
-    assert!(refused(alone).await.contains("account.externalId is for account.roleArn"));
+    assert!(refused(alone).await.contains("account.externalId needs account.roleArn"));
     for bad in ["x", "with space", "ü-ü"] {
         let mut spec = class(&there, "new");
         spec["account"]["externalId"] = json!(bad);
@@ -326,7 +326,7 @@ pub(crate) async fn user_of_an_interrupted_creation_is_found() {
     // Nothing says which role led there: the operator's own account is not where the user is, and that is all it knows.
     let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
     let told = message(&user, ConditionType::Ready);
-    assert!(told.contains(&there) && told.contains("No class leads to account"), "{told}");
+    assert!(told.contains(&there) && told.contains("No class serves account"), "{told}");
     assert!(user_in(&env, &there, "u").await.is_some());
     env.class("c", class(&there, "r")).await;
     env.gone("x").await;

@@ -1,4 +1,5 @@
 use serde_json::json;
+use strum::VariantArray;
 
 use super::*;
 use crate::api::SecretFormat;
@@ -55,14 +56,14 @@ fn environment_and_files_hold_the_same_key() {
 }
 
 #[test]
-fn what_we_wrote_reads_back_as_declared() {
+fn rendered_secret_matches_the_spec() {
     let facts = read_facts(&published(), false, Some(&desired()));
     assert!(facts.intact && facts.matches_spec);
     assert_eq!(facts.key_id, "AKIAIOSFODNN7EXAMPLE");
 }
 
 #[test]
-fn an_edited_id_or_secret_is_not_intact_and_an_edited_file_can_be_mended() {
+fn edited_key_is_lost_and_edited_file_is_repaired() {
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
         let mut content = published();
         content.data.insert(name.into(), b"edited".to_vec());
@@ -72,14 +73,14 @@ fn an_edited_id_or_secret_is_not_intact_and_an_edited_file_can_be_mended() {
     content.data.remove("credentials");
     let seen = read_facts(&content, false, Some(&desired()));
     assert!(seen.intact && !seen.matches_spec);
-    let mended = render(&desired(), &read_key(&content).unwrap(), &read_publication(&content), &content);
-    assert!(mended == published());
+    let repaired = render(&desired(), &read_key(&content).unwrap(), &read_publication(&content), &content);
+    assert!(repaired == published());
 }
 
 #[test]
-fn what_is_no_longer_declared_goes_and_what_others_added_stays() {
+fn undeclared_entries_are_removed_and_others_are_kept() {
     let mut content = published();
-    content.labels.insert("added-by".into(), "somebody".into());
+    content.labels.insert("added-by".into(), "others".into());
     content.data.insert("extra".into(), b"theirs".to_vec());
     assert!(read_facts(&content, false, Some(&desired())).matches_spec, "their additions are no drift");
     let fewer = DesiredSecret { region: None, labels: BTreeMap::new(), ..desired() };
@@ -90,7 +91,7 @@ fn what_is_no_longer_declared_goes_and_what_others_added_stays() {
 }
 
 #[test]
-fn publication_facts_survive_the_annotations() {
+fn publication_round_trips_through_annotations() {
     let publication = Publication {
         published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
         rotate_honoured: Some("please".into()),
@@ -104,12 +105,12 @@ fn publication_facts_survive_the_annotations() {
 }
 
 #[test]
-fn debug_output_of_key_material_shows_no_secret() {
+fn debug_output_of_key_material_is_redacted() {
     assert!(!format!("{:?}", key()).contains("wJalr"));
 }
 
 #[test]
-fn the_csv_files_are_the_console_s_and_the_one_that_the_cli_imports() {
+fn csv_files_match_console_and_cli_import() {
     let content = written(&only(SecretFormat::Csv));
     assert_eq!(
         text(&content, "accessKeys.csv"),
@@ -124,7 +125,7 @@ fn the_csv_files_are_the_console_s_and_the_one_that_the_cli_imports() {
 }
 
 #[test]
-fn the_answer_of_a_credential_process_names_no_expiry() {
+fn credential_process_json_has_no_expiration() {
     let content = written(&only(SecretFormat::ProcessJson));
     let answer: serde_json::Value = serde_json::from_str(text(&content, "credentials.json")).unwrap();
     assert_eq!(
@@ -134,7 +135,7 @@ fn the_answer_of_a_credential_process_names_no_expiry() {
 }
 
 #[test]
-fn ses_gets_the_derived_password_and_never_the_secret() {
+fn ses_format_contains_the_derived_password_only() {
     let content = written(&DesiredSecret { formats: [SecretFormat::Csv, SecretFormat::SesSmtp].into(), ..desired() });
     assert_eq!(text(&content, "smtp-username"), "AKIAIOSFODNN7EXAMPLE");
     assert_eq!(text(&content, "smtp-server"), "email-smtp.us-east-1.amazonaws.com");
@@ -143,8 +144,8 @@ fn ses_gets_the_derived_password_and_never_the_secret() {
 }
 
 #[test]
-fn the_key_is_read_back_from_every_form_that_holds_it() {
-    for format in SecretFormat::ALL {
+fn key_is_read_from_every_format() {
+    for format in SecretFormat::VARIANTS.iter().copied() {
         let content = written(&only(format));
         let facts = read_facts(&content, false, Some(&only(format)));
         assert_eq!(facts.intact && facts.matches_spec, format != SecretFormat::SesSmtp, "{format:?}");
@@ -152,7 +153,7 @@ fn the_key_is_read_back_from_every_form_that_holds_it() {
 }
 
 #[test]
-fn an_edited_copy_is_not_intact_whatever_its_form() {
+fn edited_copy_is_detected_in_every_format() {
     for (format, name) in [
         (SecretFormat::CredentialsFile, "credentials"),
         (SecretFormat::Csv, "accessKeys.csv"),
@@ -168,9 +169,9 @@ fn an_edited_copy_is_not_intact_whatever_its_form() {
 }
 
 #[test]
-fn a_change_of_forms_keeps_the_key_and_leaves_none_of_the_old_files() {
-    for before in SecretFormat::ALL.into_iter().filter(|format| *format != SecretFormat::SesSmtp) {
-        for after in SecretFormat::ALL {
+fn format_change_keeps_the_key_and_removes_old_files() {
+    for before in SecretFormat::VARIANTS.iter().copied().filter(|format| *format != SecretFormat::SesSmtp) {
+        for after in SecretFormat::VARIANTS.iter().copied() {
             let old = written(&only(before));
             let new = render(&only(after), &read_key(&old).unwrap(), &read_publication(&old), &old);
             assert!(new == written(&only(after)), "{before:?} {after:?}");
@@ -179,7 +180,7 @@ fn a_change_of_forms_keeps_the_key_and_leaves_none_of_the_old_files() {
 }
 
 #[test]
-fn a_file_that_somebody_added_is_not_taken_for_the_key() {
+fn added_file_is_not_read_as_key() {
     let mut content = written(&only(SecretFormat::Csv));
     content.data.insert("AWS_ACCESS_KEY_ID".into(), b"theirs".to_vec());
     let facts = read_facts(&content, false, Some(&only(SecretFormat::Csv)));
@@ -187,7 +188,7 @@ fn a_file_that_somebody_added_is_not_taken_for_the_key() {
 }
 
 #[test]
-fn a_changed_template_is_drift_and_keeps_the_key() {
+fn changed_template_is_drift_and_keeps_the_key() {
     let cloud = with_template("cloud", "[default]\naws_access_key_id={{ accessKeyId }}\n");
     assert_eq!(violations(&cloud), []);
     let content = written(&cloud);
@@ -201,26 +202,30 @@ fn a_changed_template_is_drift_and_keeps_the_key() {
 }
 
 #[test]
-fn what_cannot_be_written_is_told_before_there_is_a_key() {
-    let told = |desired: &DesiredSecret| {
+fn violations_are_found_before_a_key_exists() {
+    let violation = |desired: &DesiredSecret| {
         let violations = violations(desired);
         assert_eq!(violations.len(), 1, "{violations:?}");
         format!("{}: {}", violations[0].field, violations[0].message)
     };
     let no_region = DesiredSecret { region: None, ..only(SecretFormat::SesSmtp) };
-    assert!(told(&no_region).starts_with("accessKey.secret.formats: SesSmtp needs accessKey.region"));
-    assert!(told(&with_template("config", "x")).contains("\"config\" is written by the format CredentialsFile"));
+    assert!(violation(&no_region).starts_with("accessKey.secret.formats: SesSmtp needs accessKey.region"));
     assert!(
-        told(&with_template("cloud", "a\n{{ secretKey }}")).contains("\"cloud\": line 2: \"secretKey\" is not a value")
+        violation(&with_template("config", "x"))
+            .contains("the format CredentialsFile also writes the data key \"config\"")
+    );
+    assert!(
+        violation(&with_template("cloud", "a\n{{ secretKey }}"))
+            .contains("\"cloud\": line 2: \"secretKey\" is not a value")
     );
     let no_region = DesiredSecret { region: None, ..with_template("url", "{{ sesSmtpServer }}") };
-    assert!(told(&no_region).contains("with accessKey.region only"));
+    assert!(violation(&no_region).contains("need accessKey.region"));
     let long = (0..16).map(|n| (format!("t{n}"), "x".repeat(65_000))).collect();
-    assert!(told(&DesiredSecret { templates: long, ..desired() }).contains("at most 1000000"));
+    assert!(violation(&DesiredSecret { templates: long, ..desired() }).contains("limit of 1000000"));
 }
 
 #[test]
-fn no_key_is_longer_than_the_one_that_sizes_are_measured_with() {
+fn example_key_has_the_longest_encoding() {
     let desired = with_template("all", "{{ secretAccessKey | urlencode | b64encode | tojson }}");
     let size = |secret: &str| {
         let key = KeyMaterial { id: key().id, secret: secret.to_owned().into() };
@@ -230,8 +235,8 @@ fn no_key_is_longer_than_the_one_that_sizes_are_measured_with() {
 }
 
 #[test]
-fn names_of_the_operator_s_own_keys_can_be_mounted_as_files() {
-    let all = DesiredSecret { formats: SecretFormat::ALL.into(), ..desired() };
+fn data_keys_are_valid_file_names() {
+    let all = DesiredSecret { formats: SecretFormat::VARIANTS.iter().copied().collect(), ..desired() };
     for name in written(&all).data.keys() {
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c)), "{name}");
     }

@@ -10,6 +10,7 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeLabelSet},
     metrics::MetricType,
 };
+use strum::VariantNames;
 
 use super::reference::{self, MetricDescription};
 use crate::api::{AwsDeployUser, ConditionType, Reason, user::AccessKeyState};
@@ -130,7 +131,7 @@ impl Summary {
                 each.quarantined |= condition.reason == Reason::Quarantined.as_str();
             }
             for key in &status.access_keys {
-                *self.keys.entry(state(key.state)).or_default() += 1;
+                *self.keys.entry(key.state.as_str()).or_default() += 1;
                 if key.state == AccessKeyState::Published {
                     each.key_created = key.created_at.map(jiff::Timestamp::as_second);
                 }
@@ -152,7 +153,8 @@ impl Summary {
             self.conditions.iter().map(|(labels, count)| (labels.clone(), *count)),
         )?;
         // States without a key too: an alert on one that has never been is an alert on nothing.
-        let keys = STATES.map(|state| (StateLabel { state }, self.keys.get(state).copied().unwrap_or_default()));
+        let states = AccessKeyState::VARIANTS.iter().copied();
+        let keys = states.map(|state| (StateLabel { state }, self.keys.get(state).copied().unwrap_or_default()));
         gauges(&mut encoder, &reference::KEYS, keys)?;
         let first = |of: fn(&ResourceSeries) -> Option<i64>| self.each.values().filter_map(of).min();
         gauge(&mut encoder, &reference::OLDEST_KEY, first(|each| each.key_created))?;
@@ -186,18 +188,6 @@ fn gauges<L: EncodeLabelSet>(
         family.encode_family(&labels)?.encode_gauge(&value)?;
     }
     Ok(())
-}
-
-const STATES: [&str; 5] = ["Staged", "Published", "Superseded", "Inactive", "Foreign"];
-
-fn state(state: AccessKeyState) -> &'static str {
-    match state {
-        AccessKeyState::Staged => STATES[0],
-        AccessKeyState::Published => STATES[1],
-        AccessKeyState::Superseded => STATES[2],
-        AccessKeyState::Inactive => STATES[3],
-        AccessKeyState::Foreign => STATES[4],
-    }
 }
 
 /// Summaries for tests.
