@@ -1,28 +1,28 @@
-//! How long to wait after an error: one table, with jitter from the UID so that tests are exact.
+//! Back-off after errors. The jitter is derived from the UID, so that it is stable across restarts and exact in tests.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::dates::saturating_add;
 use crate::api::Reason;
 
-/// How an error is dealt with.
+/// Retry class of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorClass {
-    /// Only a change of the resource, or of what it collides with, helps: looked at again at every slow resync.
+    /// Only a change of the resource, or of the object it conflicts with, resolves it. Retried at the slow resync.
     Terminal,
-    /// Somebody has to grant something.
+    /// Permissions are missing.
     Denied,
-    /// A quota is used up.
+    /// A quota is exhausted.
     Limit,
-    /// AWS asks to slow down.
+    /// AWS throttles requests.
     Throttled,
-    /// Somebody else wrote at the same time.
+    /// Another client wrote at the same time.
     Conflict,
-    /// A fault that goes away.
+    /// The error resolves without an action.
     Transient,
 }
 
-/// The delay before the next pass after `failures` failed passes in a row (at least 1).
+/// Delay before the next reconcile after `failures` consecutive failures (at least 1).
 ///
 /// | class | delay |
 /// |---|---|
@@ -33,12 +33,12 @@ pub enum ErrorClass {
 /// | Conflict | 1 s to 3 s |
 /// | Transient | 5 s doubling to 5 min |
 ///
-/// Up to a tenth is added by `permille` (0..1000), except for Conflict, where it spreads over the whole range.
+/// `permille` (0..1000) adds up to a tenth; for Conflict it selects a delay of the range.
 #[must_use]
 pub fn delay(class: ErrorClass, failures: u32, permille: i32, slow_resync: SignedDuration) -> SignedDuration {
-    let doubling = |first: i64, most: i64| {
+    let doubling = |first: i64, max: i64| {
         let factor = 1_i64 << failures.saturating_sub(1).min(20);
-        SignedDuration::from_secs(first.saturating_mul(factor).min(most))
+        SignedDuration::from_secs(first.saturating_mul(factor).min(max))
     };
     let base = match class {
         ErrorClass::Terminal => slow_resync,
@@ -51,12 +51,11 @@ pub fn delay(class: ErrorClass, failures: u32, permille: i32, slow_resync: Signe
     base + base / 10 * permille / 1000
 }
 
-/// Until when a resource rests after a restart, because its last passes failed: `since` is when the last one did,
-/// `reasons` are those of its bad conditions.
+/// End of the back-off that a restarted operator has to respect. `since` is the time of the last failed reconcile,
+/// `reasons` are those of the unhealthy conditions.
 ///
-/// Only where waiting is about the one that is called: AWS and the API server must not be stormed by an operator that
-/// starts again and again, and a quota is not asked anew by it. What a person may have mended together with the
-/// restart, such as rights or a flag, is looked at right away.
+/// Only errors that load the called service count: an operator in a crash loop must not flood AWS or the API server.
+/// Errors that a person may have fixed with the restart, such as permissions or a flag, are retried at once.
 #[must_use]
 pub fn backoff_until(
     reasons: impl IntoIterator<Item = Reason>,
@@ -83,8 +82,7 @@ pub fn backoff_until(
         .filter_map(class)
         .map(|class| delay(class, failures, permille, SignedDuration::ZERO))
         .max()?;
-    // A failure of the future was noted before the clock was set back. To count from it, or from now, could be to wait
-    // for ever.
+    // Ignore timestamps in the future (the clock was set back): counting from them could extend the wait without limit.
     Some(since)
         .filter(|since| *since < saturating_add(now, wait))
         .map(|since| saturating_add(since, wait))
@@ -98,7 +96,7 @@ mod tests {
     const SLOW: SignedDuration = SignedDuration::from_mins(10);
 
     #[test]
-    fn the_table_holds() {
+    fn delays_follow_the_table() {
         let seconds = |class, failures| delay(class, failures, 0, SLOW).as_secs();
         assert_eq!(seconds(ErrorClass::Terminal, 9), 600);
         assert_eq!(seconds(ErrorClass::Denied, 9), 300);
@@ -112,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn jitter_adds_a_tenth_at_most() {
+    fn jitter_adds_at_most_a_tenth() {
         assert_eq!(delay(ErrorClass::Denied, 1, 1000, SLOW).as_secs(), 330);
         assert_eq!(delay(ErrorClass::Conflict, 1, 1000, SLOW).as_secs(), 3);
         assert_eq!(delay(ErrorClass::Conflict, 1, 0, SLOW).as_secs(), 1);
     }
 
     #[test]
-    fn a_restart_in_the_middle_of_a_back_off_keeps_it() {
+    fn restart_keeps_a_running_back_off() {
         let now: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
         let left = |reasons: &[Reason], failures, ago| {
             let until = backoff_until(reasons.iter().copied(), failures, now - SignedDuration::from_secs(ago), 0, now);
@@ -129,11 +127,12 @@ mod tests {
         assert_eq!(left(&[Reason::AwsUnavailable], 4, 40), None);
         assert_eq!(left(&[Reason::Pending, Reason::LimitExceeded], 1, 60), Some(29 * 60));
         assert_eq!(left(&[Reason::KeyNotAccepted], 0, 1), None);
-        assert_eq!(left(&[Reason::Throttled], 1, -3600), None, "a clock that was ahead by far");
-        assert_eq!(left(&[Reason::Throttled], 1, -5), Some(35), "a clock that was ahead by a little");
-        for mended in [Reason::AccessDenied, Reason::InvalidSpec, Reason::BoundaryNotFound, Reason::OperatorCredentials]
+        assert_eq!(left(&[Reason::Throttled], 1, -3600), None, "clock was an hour ahead");
+        assert_eq!(left(&[Reason::Throttled], 1, -5), Some(35), "clock was a few seconds ahead");
+        for fixable in
+            [Reason::AccessDenied, Reason::InvalidSpec, Reason::BoundaryNotFound, Reason::OperatorCredentials]
         {
-            assert_eq!(left(&[mended], 3, 1), None, "{mended}");
+            assert_eq!(left(&[fixable], 3, 1), None, "{fixable}");
         }
     }
 }

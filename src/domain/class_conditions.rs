@@ -1,33 +1,33 @@
-//! The conditions of a class. Pure.
+//! Conditions of an `AwsDeployUserClass`.
 
 use jiff::Timestamp;
 
 use super::plan::Note;
 use crate::api::{Condition, Reason, Time, class::ClassCondition};
 
-/// What was found out about a class.
+/// Observed facts of a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassFacts {
-    /// The account that the operator reaches, or why it reaches none.
+    /// Account of the credentials for the class, or why it is unknown.
     pub account: Result<String, Note>,
-    /// The account that the class asks for.
+    /// `spec.account.id`.
     pub expected_account: Option<String>,
-    /// ARN of the role that the class asks for.
+    /// `spec.account.roleArn`.
     pub role: Option<String>,
-    /// The boundary of the class, and whether it exists or why that cannot be told. `None` without one.
+    /// ARN of the permissions boundary, and whether it exists or why that is unknown. `None` without a boundary.
     pub boundary: Option<(String, Result<bool, Note>)>,
-    /// What is wrong with the templates of the class; `None` if all can be used.
+    /// Errors of the templates. `None` if all are valid.
     pub templates: Option<String>,
 }
 
-/// The conditions of the class. `lastTransitionTime` moves only when a state flips.
+/// Evaluates the conditions of a class. `lastTransitionTime` changes only when the status changes.
 #[must_use]
 pub fn evaluate(facts: &ClassFacts, before: &[Condition], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
     let good = |message: String| ("True", Note::new(Reason::Reconciled, message));
     let credentials = match &facts.account {
         Ok(account) => good(match &facts.role {
-            Some(role) => format!("the operator has taken {role}"),
-            None => format!("AWS takes the operator for one of account {account}"),
+            Some(role) => format!("assumed {role}"),
+            None => format!("the operator's credentials belong to account {account}"),
         }),
         Err(note) => ("False", note.clone()),
     };
@@ -38,33 +38,39 @@ pub fn evaluate(facts: &ClassFacts, before: &[Condition], generation: Option<i64
             Note::new(
                 Reason::WrongAccount,
                 format!(
-                    "{} are of account {found}, the class is for {wanted}; nothing is written to AWS. A cluster admin has to set account.roleArn to a role of account {wanted}, or to give the operator credentials of it",
+                    "{} belong to account {found}, the class is for {wanted}; nothing is written to AWS. A cluster admin has to set account.roleArn to a role of account {wanted}, or give the operator credentials of that account",
                     if facts.role.is_some() { "the credentials of the role" } else { "the operator's credentials" },
                 ),
             ),
         ),
-        (Ok(found), Some(_)) => good(format!("account {found}, as spec.account.id has it")),
-        (Ok(found), None) => good(format!("account {found}; the class asks for none")),
+        (Ok(found), Some(_)) => good(format!("account {found} matches spec.account.id")),
+        (Ok(found), None) => good(format!("account {found}; spec.account is not set")),
     };
     let boundary = match &facts.boundary {
-        None => good("the class has no permissions boundary".to_owned()),
+        None => good("no permissions boundary configured".to_owned()),
         Some((arn, Ok(true))) => good(format!("{arn} exists")),
         Some((arn, Ok(false))) => (
             "False",
             Note::new(
                 Reason::BoundaryNotFound,
-                format!("there is no policy {arn}; no user of the class is made before an AWS admin has created it"),
+                format!(
+                    "policy {arn} does not exist, and no user of the class can be created without it; ask an AWS admin to create it, or change spec.permissionsBoundary"
+                ),
             ),
         ),
         Some((_, Err(note))) => ("Unknown", note.clone()),
     };
     let templates = match &facts.templates {
-        None => good("every template of inline policies can be used".to_owned()),
-        Some(why) => {
-            ("False", Note::new(Reason::InvalidSpec, format!("{why}. Nobody can use a template before it is mended")))
-        }
+        None => good("all templates of inline policies are valid".to_owned()),
+        Some(why) => (
+            "False",
+            Note::new(
+                Reason::InvalidSpec,
+                format!("{why}. Resources cannot use an invalid template; correct spec.policies.templates"),
+            ),
+        ),
     };
-    // The API carries whole seconds.
+    // The API stores whole seconds.
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let all = [
         (ClassCondition::CredentialsValid, credentials),
@@ -91,13 +97,13 @@ pub fn evaluate(facts: &ClassFacts, before: &[Condition], generation: Option<i64
 mod tests {
     use super::*;
 
-    fn told(facts: &ClassFacts) -> Vec<(String, String)> {
+    fn status_and_reason(facts: &ClassFacts) -> Vec<(String, String)> {
         let conditions = evaluate(facts, &[], Some(1), Timestamp::UNIX_EPOCH);
         conditions.into_iter().map(|condition| (condition.status, condition.reason)).collect()
     }
 
     #[test]
-    fn each_condition_tells_its_own_fault() {
+    fn each_condition_reports_its_own_error() {
         let pair = |status: &str, reason: Reason| (status.to_owned(), reason.as_str().to_owned());
         let good = ClassFacts {
             account: Ok("1".into()),
@@ -107,22 +113,25 @@ mod tests {
             templates: None,
         };
         let fine = pair("True", Reason::Reconciled);
-        assert_eq!(told(&good), vec![fine.clone(); 4]);
+        assert_eq!(status_and_reason(&good), vec![fine.clone(); 4]);
         let other = ClassFacts { expected_account: Some("2".into()), ..good.clone() };
-        assert_eq!(told(&other)[1], pair("False", Reason::WrongAccount));
+        assert_eq!(status_and_reason(&other)[1], pair("False", Reason::WrongAccount));
         let missing = ClassFacts { boundary: Some(("b".into(), Ok(false))), ..good.clone() };
-        assert_eq!(told(&missing)[2], pair("False", Reason::BoundaryNotFound));
+        assert_eq!(status_and_reason(&missing)[2], pair("False", Reason::BoundaryNotFound));
         let denied = Note::new(Reason::OperatorCredentials, "no");
         let blind =
             ClassFacts { account: Err(denied.clone()), boundary: Some(("b".into(), Err(denied))), ..good.clone() };
         let unknown = pair("Unknown", Reason::OperatorCredentials);
-        assert_eq!(told(&blind), [pair("False", Reason::OperatorCredentials), unknown.clone(), unknown, fine]);
+        assert_eq!(
+            status_and_reason(&blind),
+            [pair("False", Reason::OperatorCredentials), unknown.clone(), unknown, fine]
+        );
         let broken = ClassFacts { templates: Some("template t: no".into()), ..good.clone() };
-        assert_eq!(told(&broken)[3], pair("False", Reason::InvalidSpec));
+        assert_eq!(status_and_reason(&broken)[3], pair("False", Reason::InvalidSpec));
     }
 
     #[test]
-    fn only_a_flip_moves_the_time() {
+    fn transition_time_changes_only_with_the_status() {
         let facts =
             ClassFacts { account: Ok("1".into()), expected_account: None, role: None, boundary: None, templates: None };
         let first = evaluate(&facts, &[], Some(1), Timestamp::UNIX_EPOCH);

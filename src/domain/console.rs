@@ -1,7 +1,7 @@
-//! Access to the AWS console: the password, and the Secret that holds it.
+//! Console access: the password and its Secret.
 //!
-//! The Secret is the journal of a password: it is written first, marked pending, then AWS is told, then the mark
-//! is changed. A crash in between leads to the same password being set again, never to one that nobody holds.
+//! The Secret is the journal of the password: it is written as pending, then the password is set in AWS, then the Secret is
+//! marked as applied. After a crash in between the same password is set again, so that no password is lost.
 
 use std::collections::BTreeMap;
 
@@ -16,67 +16,66 @@ use super::{
 };
 use crate::api::well_known;
 
-/// Characters of a password, unless the account asks for more.
+/// The account's password policy may require more.
 pub const MIN_PASSWORD_CHARACTERS: usize = 32;
-/// Random bytes that one character takes: enough that no character is likelier than another.
+/// Enough bytes for a uniform choice of the character.
 pub const RANDOM_BYTES_PER_CHARACTER: usize = 8;
 
-/// The four kinds that a password policy may ask for. Nothing that a CSV file or a shell would take for its own.
-const KINDS: [&str; 4] = ["ABCDEFGHJKLMNPQRSTUVWXYZ", "abcdefghijkmnopqrstuvwxyz", "23456789", "!@#%^*_+-="];
+/// Character sets that a password policy may require, without characters that need quoting in CSV files or shells.
+const CHARACTER_SETS: [&str; 4] = ["ABCDEFGHJKLMNPQRSTUVWXYZ", "abcdefghijkmnopqrstuvwxyz", "23456789", "!@#%^*_+-="];
 
-/// What the account asks of passwords.
+/// Password policy of the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasswordPolicy {
-    /// Least number of characters.
+    /// Minimum number of characters.
     pub min_length: usize,
-    /// All users may change their own password, without a policy of their own.
+    /// All users may change their password without a policy.
     pub users_may_change: bool,
 }
 
 impl Default for PasswordPolicy {
-    /// AWS's own, when the account has none.
+    /// AWS's default for accounts without a policy.
     fn default() -> Self {
         Self { min_length: 8, users_may_change: false }
     }
 }
 
-/// The console Secret as a pass has seen it.
+/// Observed Secret of the console password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsoleSecret {
-    /// There is none.
     Missing,
-    /// There is one and it is not ours; the text says whose it is.
+    /// The Secret is owned by another object or by none; the text names the owner.
     Foreign(String),
-    /// Ours.
     Ours(ConsoleFacts),
 }
 
-/// Facts of our own console Secret, none of them secret.
+/// State of a console Secret of this resource. Contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsoleFacts {
-    /// User name and password are the ones we wrote.
+    /// User name and password are unchanged since the operator wrote them.
     pub intact: bool,
-    /// AWS has taken the password.
+    /// AWS has accepted the password.
     pub applied: bool,
-    /// The reset request it honours.
+    /// Reset request that the password carries out.
     pub reset_honoured: Option<String>,
 }
 
-/// Characters that a password needs under this policy.
+/// Number of characters of a password under this policy.
 #[must_use]
 pub fn password_length(policy: PasswordPolicy) -> usize {
     MIN_PASSWORD_CHARACTERS.max(policy.min_length)
 }
 
-/// A password out of random bytes, [`RANDOM_BYTES_PER_CHARACTER`] for each character. One of each kind, a letter first.
+/// Generates a password from [`RANDOM_BYTES_PER_CHARACTER`] random bytes per character. Contains a character of each set and
+/// begins with a letter.
 #[must_use]
 pub fn generate_password(random: &[u8]) -> SecretString {
-    let all = KINDS.concat();
+    let all = CHARACTER_SETS.concat();
     let text: String = random
         .chunks_exact(RANDOM_BYTES_PER_CHARACTER)
         .enumerate()
-        .filter_map(|(place, bytes)| {
-            let choice = KINDS.get(place).copied().unwrap_or(&all).as_bytes();
+        .filter_map(|(position, bytes)| {
+            let choice = CHARACTER_SETS.get(position).copied().unwrap_or(&all).as_bytes();
             let number = bytes.iter().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
             let index = usize::try_from(number % u64::try_from(choice.len()).ok()?).ok()?;
             choice.get(index).copied().map(char::from)
@@ -85,7 +84,7 @@ pub fn generate_password(random: &[u8]) -> SecretString {
     text.into()
 }
 
-/// Where people of this account sign in. `None` in a partition whose address is not known: it is not guessed.
+/// Sign-in URL of the account. `None` for partitions with an unknown domain.
 #[must_use]
 pub fn sign_in_url(partition: &str, account_or_alias: &str) -> Option<String> {
     let domain = match partition {
@@ -97,7 +96,7 @@ pub fn sign_in_url(partition: &str, account_or_alias: &str) -> Option<String> {
     Some(format!("https://{account_or_alias}.{domain}/console"))
 }
 
-/// The Secret: what the console shows once, and offers as `credentials.csv`.
+/// Renders the Secret in the format of the console's `credentials.csv`.
 #[must_use]
 pub fn render(
     owner: &Owner,
@@ -143,14 +142,14 @@ pub fn render(
 const PENDING: &str = "pending";
 const APPLIED: &str = "applied";
 
-/// The same Secret, once AWS has taken its password.
+/// Marks the password as accepted by AWS.
 #[must_use]
 pub fn mark_applied(mut content: SecretContent) -> SecretContent {
     content.annotations.insert(well_known::ANNOTATION_PASSWORD_STATE.to_owned(), APPLIED.to_owned());
     content
 }
 
-/// The password in a console Secret, if it is what we wrote.
+/// Password in a console Secret. `None` if it was edited.
 #[must_use]
 pub fn read_password(content: &SecretContent) -> Option<SecretString> {
     let text = |name: &str| content.data.get(name).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
@@ -159,7 +158,7 @@ pub fn read_password(content: &SecretContent) -> Option<SecretString> {
     (content.annotations.get(well_known::ANNOTATION_CHECKSUM) == Some(&sum)).then_some(password)
 }
 
-/// Reads back our own console Secret.
+/// Reads the state of a console Secret of this resource.
 #[must_use]
 pub fn read_facts(content: &SecretContent) -> ConsoleFacts {
     let annotation = |name: &str| content.annotations.get(name).cloned();
@@ -170,7 +169,7 @@ pub fn read_facts(content: &SecretContent) -> ConsoleFacts {
     }
 }
 
-/// SHA-256 over user name and password. The password has about 190 random bits, so the sum gives nothing away.
+/// SHA-256 over user name and password. With about 190 random bits the password cannot be derived from it.
 fn checksum(user_name: &str, password: &str) -> String {
     let digest = Sha256::new().chain_update(user_name).chain_update("\n").chain_update(password).finalize();
     hex(&digest)
@@ -190,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_what_the_console_offers_for_download() {
+    fn secret_has_the_content_of_the_console_download() {
         let content = content();
         assert_eq!(
             content.data["credentials.csv"],
             b"User name,Password,Console sign-in URL\ncycle,Aa2!secret,https://sign.in\n"
         );
         assert_eq!(content.data["username"], b"cycle");
-        // Names of IAM users may hold a comma, and passwords what they like.
+        // Names of IAM users may contain a comma.
         let owner = Owner { cluster: "c".into(), namespace: "deploy".into(), name: "cycle".into(), uid: "u".into() };
         let desired = DesiredConsole { secret_name: "s".into(), reset_required: true, reset_request: None };
         let odd = render(&owner, &desired, "a,b", &"A\"2!".to_owned().into(), None);
@@ -205,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_pending_until_aws_has_it_and_an_edited_one_is_noticed() {
+    fn password_is_pending_until_applied_and_edits_are_detected() {
         let seen = read_facts(&content());
         assert_eq!(seen, ConsoleFacts { intact: true, applied: false, reset_honoured: Some("please".into()) });
         assert!(read_facts(&mark_applied(content())).applied);
@@ -215,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn people_sign_in_where_their_partition_is() {
+    fn sign_in_url_depends_on_the_partition() {
         assert_eq!(sign_in_url("aws", "acme").as_deref(), Some("https://acme.signin.aws.amazon.com/console"));
         assert_eq!(
             sign_in_url("aws-cn", "123456789012").as_deref(),
@@ -226,13 +225,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_password_has_all_four_kinds(random in proptest::collection::vec(any::<u8>(), 32 * RANDOM_BYTES_PER_CHARACTER)) {
+        fn every_password_has_all_four_character_sets(random in proptest::collection::vec(any::<u8>(), 32 * RANDOM_BYTES_PER_CHARACTER)) {
             let password = generate_password(&random);
             let text = password.expose_secret();
             prop_assert_eq!(text.len(), 32);
             prop_assert!(text.starts_with(|c: char| c.is_ascii_uppercase()));
-            for kind in KINDS {
-                prop_assert!(text.contains(|c| kind.contains(c)));
+            for set in CHARACTER_SETS {
+                prop_assert!(text.contains(|c| set.contains(c)));
             }
             prop_assert!(!text.contains([',', '"', '\'', ' ', '\\', '$', '`']));
         }

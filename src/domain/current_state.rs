@@ -1,4 +1,4 @@
-//! The world as a pass has seen it: facts only, no clients and no secrets.
+//! Current state, as a reconcile observed it: facts only, no clients and no secrets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,102 +11,96 @@ use serde_json::Value;
 use super::{console::ConsoleSecret, dates, journal::Journal, restart::ObservedWorkload, secret::PublishedFacts};
 use crate::api::user::RestartTarget;
 
-/// Everything that `plan` looks at.
+/// Observed state that `plan` compares with the desired state.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct CurrentState {
-    /// The IAM user.
     pub iam: CurrentUser,
-    /// When user, tags and keys in `iam` were read in this pass, on AWS's clock; none if they are remembered. Facts that a
-    /// pass remembers are good enough to see that there is nothing to do, never to do something that cannot be undone.
+    /// When user, tags and keys in `iam` were read in this reconcile, on AWS's clock. `None`: they come from the cache, which
+    /// suffices to find that nothing is to be done, but not for an effect that cannot be undone.
     pub keys_read_at: Option<Timestamp>,
-    /// True when its policies, groups and password were read in this pass too.
+    /// Policies, groups and password were read in this reconcile.
     pub grants_live: bool,
-    /// The target Secret.
     pub published: PublishedSecret,
-    /// The journal Secret.
     pub journal: JournalSecret,
-    /// The Secret for the console password, looked for when there is or was console access.
+    /// Read only if console access is or was declared.
     pub console: ConsoleSecret,
-    /// How far the verification of a staged key has come; lost on a restart, then it starts over.
+    /// Verification of a staged key. Starts over after a restart of the operator.
     pub verification: Option<Verification>,
-    /// What AWS said of the last use of access keys, for those it was asked about since the process began.
+    /// Last use of access keys, by key id, as far as this process has read it.
     pub last_used: BTreeMap<String, LastUse>,
-    /// In this pass AWS did not say when a key was last used; everything else is looked after all the same.
+    /// Reading the last use of a key failed in this reconcile; the other rules still apply.
     pub last_used_failed: bool,
-    /// Workloads that are to be restarted, for those that were looked at in this pass.
+    /// Workloads to restart, as far as this reconcile has read them.
     pub workloads: BTreeMap<RestartTarget, ObservedWorkload>,
-    /// Access keys that IAM said in this pass are deleted or do not exist.
+    /// Access keys that IAM confirmed as deleted or missing in this reconcile.
     pub deleted_keys: BTreeSet<String>,
-    /// Hints from the resource's own status. Losing them costs time, never safety.
+    /// Losing them costs time, not safety.
     pub hints: StatusHints,
-    /// The resource carries our finalizer.
+    /// The resource has the operator's finalizer.
     pub finalizer: bool,
-    /// A change of user, policies or tags failed in this pass; keys are still looked after.
+    /// A change of user, policies or tags failed in this reconcile; rules for keys still apply.
     pub user_sync_failed: bool,
-    /// How a deletion knows that there is no user of ours. `None` while there is one, and where nothing is deleted.
+    /// Set only for deletions without an IAM user of the resource.
     pub user_absence: Option<UserAbsence>,
 }
 
-/// How a deletion knows that there is no user of ours.
+/// Why a deletion considers the IAM user as absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserAbsence {
-    /// IAM has shown none to any look of this process since then. Its answers may be old: of before the user was made.
+    /// No read of this process found the user. Reads of IAM are eventually consistent and may precede its creation.
     NotObserved {
-        /// When it was first looked for.
+        /// Time of the first such read.
         since: Timestamp,
     },
-    /// It was deleted or unmarked in this pass.
+    /// The user was deleted, or its ownership tags were removed, in this reconcile.
     Removed,
 }
 
-/// The IAM user, or its proven absence. A failed read is neither.
+/// IAM user, or its confirmed absence. A failed read is neither.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "one of these a pass; found is the rule")]
+#[allow(clippy::large_enum_variant, reason = "one value per reconcile, usually `Found`")]
 pub enum CurrentUser {
-    /// IAM answered `NoSuchEntity`.
+    /// IAM returned `NoSuchEntity`.
     Absent,
-    /// The user exists.
     Found(IamUser),
 }
 
-/// An IAM user with all that is declared about it.
+/// Observed IAM user.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IamUser {
-    /// Name, in the spelling of IAM.
+    /// Name with the case that IAM returns.
     pub name: String,
-    /// ARN.
     pub arn: String,
-    /// Unique id, changes when the user is deleted and created again.
+    /// Unique id (`AIDA...`), which changes when the user is deleted and created again.
     pub id: String,
-    /// Tags, with keys in the spelling of IAM.
+    /// Tags; keys have the case that IAM returns.
     pub tags: BTreeMap<String, String>,
-    /// Access keys.
     pub keys: Vec<AccessKey>,
-    /// ARN of its permissions boundary.
+    /// ARN of the permissions boundary.
     pub boundary: Option<String>,
-    /// What the user may do. `None` when it was not read because it does not matter (another
-    /// owner's user, or a deletion that starts with what is known to be there).
+    /// `None` if not read: the user has another owner, or a deletion starts from the declared grants.
     pub grants: Option<Grants>,
-    /// What else hangs on the user and blocks its deletion. `None` when it was not looked for: only a
-    /// refused `DeleteUser` is worth the five calls.
+    /// Entities that block `DeleteUser`. `None` if not read: that takes five calls and is done only after a
+    /// `DeleteConflict`.
     pub deletion_blockers: Option<Vec<DeletionBlocker>>,
-    /// Whether it has a console password. `None` when it was not asked, because none is or was declared.
+    /// Whether the user has a console password. `None` if not read, because none is or was declared.
     pub login_profile: Option<bool>,
 }
 
-/// Something beside keys and grants that hangs on a user. AWS's console removes it with the user, its API does not.
+/// Entity of a user, other than keys and grants, that must be deleted before the user. The AWS console deletes it
+/// implicitly, the API does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeletionBlocker {
-    /// The password for the console.
+    /// Console password.
     LoginProfile,
-    /// A multi-factor device, by serial number.
+    /// MFA device, by serial number.
     MfaDevice(String),
-    /// A signing certificate, by id.
+    /// Signing certificate, by id.
     SigningCertificate(String),
-    /// An SSH key, by id.
+    /// SSH public key, by id.
     SshKey(String),
-    /// A user name and password for one service, by id.
+    /// Service-specific credential, by id.
     ServiceCredential(String),
 }
 
@@ -127,118 +121,108 @@ impl fmt::Display for DeletionBlocker {
 pub struct Grants {
     /// ARNs of attached managed policies.
     pub attached: BTreeSet<String>,
-    /// Inline policies, decoded. A document that is not JSON is kept as a string value, so that it differs from any declared one.
+    /// Inline policies, by name. A document that is not JSON is a string value, so that it differs from every declared one.
     pub inline: BTreeMap<String, Value>,
-    /// Groups that the user is in.
     pub groups: BTreeSet<String>,
 }
 
-/// An access key as `ListAccessKeys` shows it.
+/// Access key as returned by `ListAccessKeys`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKey {
-    /// Access key id.
     pub id: String,
-    /// Active or Inactive.
     pub active: bool,
-    /// When IAM made it, on AWS's clock, in whole seconds.
+    /// On AWS's clock, in whole seconds.
     pub created_at: Timestamp,
 }
 
-/// The target Secret.
+/// Secret that holds the access key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PublishedSecret {
-    /// There is none.
     Missing,
-    /// There is one and it is not ours; the text says whose it is.
+    /// The Secret is owned by another object or by none; the text names the owner.
     Foreign(String),
-    /// Ours.
     Ours(PublishedFacts),
 }
 
-/// The journal Secret.
+/// Secret that holds the journal of a key attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum JournalSecret {
-    /// No attempt is under way.
+    /// No attempt is in progress.
     None,
-    /// A Secret of that name exists and is not ours; the text says whose it is.
+    /// The Secret is owned by another object or by none; the text names the owner.
     Foreign(String),
-    /// Written by a version whose format we do not know.
+    /// The format is unknown to this version; the text is the error.
     Unknown(String),
-    /// An attempt of ours. `attempt` is the UID of the journal Secret: it names the attempt.
+    /// An attempt of this resource is in progress.
     Attempt {
-        /// UID of the journal Secret.
+        /// UID of the journal Secret, which identifies the attempt.
         attempt: String,
-        /// What it says.
         journal: Journal,
     },
 }
 
-/// AWS's answer to the question when a key was last used.
+/// Last use of an access key, as returned by `GetAccessKeyLastUsed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LastUse {
-    /// When, as far as AWS knows by then; it learns of uses late. `None`: never, as far as it knows.
+    /// `None`: no recorded use. AWS records uses with a delay.
     pub used_at: Option<Timestamp>,
-    /// When it was asked.
+    /// When AWS returned it.
     pub asked_at: Timestamp,
 }
 
-/// Progress of the STS check.
+/// Progress of the verification of a new key with STS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verification {
-    /// The key that is being checked.
     pub key_id: String,
-    /// Successes in a row.
+    /// Consecutive successes.
     pub successes: u32,
-    /// When the last check was made.
+    /// Time of the last check.
     pub last_at: Timestamp,
 }
 
-/// Hints from status.
+/// Hints from the status of the resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatusHints {
-    /// Since when a key was seen Inactive.
+    /// When a key was first observed as Inactive, by key id.
     pub inactive_since: BTreeMap<String, Timestamp>,
-    /// Failed passes in a row, zero when the spec changed since.
+    /// Consecutive failed reconciles; zero after a change of the spec.
     pub failed_attempts: u32,
-    /// When the last one failed.
     pub last_failure: Option<Timestamp>,
-    /// When the last key was published.
     pub last_rotation: Option<Timestamp>,
     /// Name of the Secret that holds the last published key.
     pub secret_name: Option<String>,
-    /// `UserId` of the last pass.
+    /// Unique id of the IAM user.
     pub user_id: Option<String>,
-    /// Keys of the declared tags that the last pass had set.
+    /// Keys of the declared tags that the operator set.
     pub tag_keys: BTreeSet<String>,
 }
 
 impl IamUser {
-    /// The key with this id.
     #[must_use]
     pub fn key(&self, id: &str) -> Option<&AccessKey> {
         self.keys.iter().find(|key| key.id == id)
     }
 
-    /// The path in its ARN, such as `/awsdeploy/`; `None` if the ARN is not that of a user.
+    /// IAM path from the ARN, such as `/awsdeploy/`. `None` if the ARN is not that of a user.
     #[must_use]
     pub fn path(&self) -> Option<&str> {
         let path = self.arn.split_once(":user")?.1;
         Some(&path[..=path.rfind('/')?])
     }
 
-    /// Whether AWS has attached its quarantine policy, as far as policies are known.
+    /// Whether AWS has attached a quarantine policy. False if the policies were not read.
     #[must_use]
     pub fn is_quarantined(&self) -> bool {
         self.grants.iter().flat_map(|grants| &grants.attached).any(|arn| super::policy::is_quarantine(arn))
     }
 
-    /// Whether the key carries our ownership tag. Tag keys are compared as IAM does, ignoring case.
+    /// Whether the user has the ownership tag of the key. Ignores the case of tag keys, as IAM does.
     #[must_use]
     pub fn is_tagged(&self, id: &str) -> bool {
         self.key_tag(id).is_some()
     }
 
-    /// When it was tagged with the key, right behind its publication; `None` without the tag, or if it does not say so.
+    /// When the ownership tag of the key was set, directly after its publication. `None` without a tag or a valid date in it.
     #[must_use]
     pub fn tagged_at(&self, id: &str) -> Option<Timestamp> {
         self.key_tag(id)?.parse().ok()
@@ -252,7 +236,7 @@ impl IamUser {
 
 #[cfg(test)]
 impl CurrentState {
-    /// A world that was read at this time and in which there is nothing, for tests to put something into.
+    /// State without any object, read at this time.
     pub(crate) fn empty(read_at: Timestamp) -> Self {
         Self {
             iam: CurrentUser::Absent,
@@ -275,7 +259,6 @@ impl CurrentState {
 }
 
 impl CurrentState {
-    /// The user, if there is one.
     #[must_use]
     pub fn user(&self) -> Option<&IamUser> {
         match &self.iam {
@@ -284,7 +267,7 @@ impl CurrentState {
         }
     }
 
-    /// Our published Secret, if there is one.
+    /// The published Secret, if this resource owns it.
     #[must_use]
     pub fn published(&self) -> Option<&PublishedFacts> {
         match &self.published {
@@ -293,16 +276,16 @@ impl CurrentState {
         }
     }
 
-    /// When the key in our published Secret was handed out, as far as that can be believed.
+    /// When the key in the published Secret was published, see [`dates::publication_time`].
     #[must_use]
     pub fn publication_time(&self, now: Timestamp) -> Option<Timestamp> {
         let facts = self.published()?;
-        let made_at = self.user().and_then(|user| user.key(&facts.key_id)).map(|key| key.created_at);
+        let created_at = self.user().and_then(|user| user.key(&facts.key_id)).map(|key| key.created_at);
         let tagged_at = self.user().and_then(|user| user.tagged_at(&facts.key_id));
-        Some(dates::publication_time(facts.published_at, made_at, tagged_at, now))
+        Some(dates::publication_time(facts.published_at, created_at, tagged_at, now))
     }
 
-    /// The journal of our attempt, if one is under way.
+    /// Journal of the attempt in progress.
     #[must_use]
     pub fn journal(&self) -> Option<&Journal> {
         match &self.journal {
@@ -311,7 +294,7 @@ impl CurrentState {
         }
     }
 
-    /// Whether this key was made by us: tagged, published, or named by the journal.
+    /// Whether the operator created this key: it is tagged, published, or referenced by the journal.
     #[must_use]
     pub fn is_ours(&self, id: &str) -> bool {
         self.user().is_some_and(|user| user.is_tagged(id))

@@ -1,4 +1,4 @@
-//! The desired state: what a resource declares, whole and checked, or what is wrong with it.
+//! Desired state of a resource, complete and validated, and violations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,89 +9,79 @@ use super::{schedule::RotationSchedule, target::Target, window::Windows};
 pub use crate::api::class::OnQuarantine;
 use crate::api::{SecretFormat, user::RestartTarget};
 
-/// Rotation interval when nothing is declared. CIS 1.14 asks for 90 days or less.
+/// CIS AWS Foundations Benchmark 1.14 requires 90 days or less.
 pub const DEFAULT_ROTATION_INTERVAL: SignedDuration = SignedDuration::from_hours(90 * 24);
-/// Overlap when nothing is declared.
 pub const DEFAULT_OVERLAP: SignedDuration = SignedDuration::from_hours(24);
 
-/// The cluster's side of the consent to take over an IAM user that exists.
+/// The cluster's part of the consent to adopt an existing IAM user. The other part is a tag by an AWS admin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
-    /// The resource does not ask for it.
+    /// The resource does not request adoption.
     NotRequested,
-    /// The resource asks, the cluster does not permit it.
+    /// The resource requests adoption, the class denies it.
     NotPermitted,
-    /// The resource asks, the cluster permits it.
+    /// The resource requests adoption, the class allows it.
     Permitted,
 }
 
-/// What the cluster's rules grant to a resource.
+/// What the class grants to a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Path of the IAM user.
+    /// IAM path of the user.
     pub path: String,
-    /// ARN of the policy that limits whatever the user is granted.
+    /// ARN of the permissions boundary.
     pub boundary: Option<String>,
-    /// IAM users that exist may be taken over, if AWS agrees too.
+    /// Existing IAM users may be adopted, if an AWS admin consents too.
     pub adoption: bool,
-    /// What follows when AWS quarantines the user.
     pub on_quarantine: OnQuarantine,
 }
 
-/// The AWS account that the user lives in.
+/// AWS account of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// `aws`, `aws-cn`, `aws-us-gov`, ...
     pub partition: String,
-    /// Account id.
     pub id: String,
-    /// Users may change their own password without a policy of their own.
+    /// The account's password policy allows users to change their password.
     pub users_may_change_passwords: bool,
 }
 
-/// The desired state: complete and free of contradictions.
+/// Desired state: complete and free of contradictions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// The names.
     pub target: Target,
-    /// Path of the IAM user.
+    /// IAM path of the user.
     pub path: String,
-    /// Tags that the user must carry, ours among them.
+    /// Tags of the user, including those of the operator.
     pub tags: BTreeMap<String, String>,
     /// ARNs of the managed policies.
     pub attached: BTreeSet<String>,
-    /// Inline policies.
+    /// Documents by policy name.
     pub inline: BTreeMap<String, Value>,
-    /// Groups.
     pub groups: BTreeSet<String>,
     /// ARN of the permissions boundary.
     pub boundary: Option<String>,
-    /// The access key and its rotation; `None` for a user who has access to the console only.
+    /// `None` for a user with console access only.
     pub key: Option<DesiredKey>,
-    /// The Secret of the access key.
     pub secret: DesiredSecret,
-    /// Console access.
     pub console: Option<DesiredConsole>,
-    /// All our keys are to be Inactive.
+    /// All access keys of the operator must be Inactive.
     pub suspend: bool,
-    /// Whether an IAM user that exists may be taken over.
     pub adoption: Consent,
-    /// What follows when AWS quarantines the user.
     pub on_quarantine: OnQuarantine,
 }
 
-/// The access key and its rotation.
+/// Access key and its rotation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredKey {
-    /// Description, stored where the console shows it.
+    /// Description, stored in the tag that the AWS console displays.
     pub description: Option<String>,
-    /// When keys are replaced.
     pub schedule: RotationSchedule,
-    /// When a scheduled replacement may begin.
+    /// When scheduled rotations may begin.
     pub windows: Windows,
-    /// How long an old key stays Active after a new one was published.
+    /// Time for which the previous key stays Active.
     pub overlap: SignedDuration,
-    /// How much longer at most, while AWS sees it used. `None`: AWS is not asked.
+    /// Longest extension of the overlap while AWS reports the previous key as used. `None`: the last use is not read.
     pub hold_while_used: Option<SignedDuration>,
     /// Value of the rotate annotation.
     pub rotate_request: Option<String>,
@@ -99,54 +89,50 @@ pub struct DesiredKey {
     pub restart: BTreeSet<RestartTarget>,
 }
 
-/// Console access.
+/// Console access of the user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredConsole {
-    /// Name of the Secret.
     pub secret_name: String,
-    /// The password has to be changed at the first sign-in.
+    /// The password must be changed at the first sign-in.
     pub reset_required: bool,
     /// Value of the reset annotation.
     pub reset_request: Option<String>,
 }
 
-/// The Secret.
+/// Secret of the access key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DesiredSecret {
-    /// AWS Region that is written into it.
+    /// AWS Region to write into the Secret.
     pub region: Option<String>,
-    /// Forms of the key.
     pub formats: BTreeSet<SecretFormat>,
-    /// Further data keys, each with its template.
+    /// Templates by additional data key.
     pub templates: BTreeMap<String, String>,
-    /// Name of the IAM user.
     pub user_name: String,
-    /// Account id.
     pub account_id: String,
-    /// Labels, ours among them.
+    /// Labels, including those of the operator.
     pub labels: BTreeMap<String, String>,
-    /// Annotations, without those that speak of the key in it.
+    /// Annotations, except those that describe the key.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Something in the resource that cannot be done, told so that its writer can mend it.
+/// Error in a resource that its author can fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Where in the resource.
+    /// Path of the field below `spec`.
     pub field: &'static str,
-    /// What is wrong and what is allowed.
+    /// What is invalid, why, and what is allowed.
     pub message: String,
 }
 
 impl Grant {
-    /// What the minimal class grants: the usual path, and no limit. Tests and the model begin with it.
+    /// Grant of a class with defaults, for tests and the model.
     #[must_use]
     pub fn minimal() -> Self {
         Self { path: "/awsdeploy/".to_owned(), boundary: None, adoption: false, on_quarantine: OnQuarantine::Alert }
     }
 }
 
-/// All violations in one message.
+/// Joins all violations to one message.
 #[must_use]
 pub fn describe_violations(violations: &[Violation]) -> String {
     violations

@@ -1,62 +1,58 @@
-//! The journal of one key attempt: intent, lock, fence and durable next key in one object.
+//! Journal of one key attempt: intent, lock, fence and durable copy of the next key in one object.
 //!
-//! It is the `data.journal` of a Secret `<name>.awsdeploy-journal` that exists only while an
-//! attempt is under way. The protocol that it carries is in `docs/rotation.md`.
+//! Stored in `data.journal` of the Secret `<name>.awsdeploy-journal`, which exists only while an attempt is in progress.
+//! `docs/rotation.md` describes the protocol.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::dates;
 
-/// The format this version writes and reads.
+/// Version of the format.
 pub const FORMAT: u32 = 1;
 
-/// What the journal says, without the secret.
+/// Content of the journal, without the secret access key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Journal {
-    /// When the attempt began, on AWS's clock, floored to the second because `CreateDate` is.
+    /// Start of the attempt on AWS's clock, rounded down to seconds like `CreateDate`.
     pub started_at: Timestamp,
-    /// The rotate request that the attempt honours.
+    /// Rotate request that the attempt carries out.
     pub rotate_request: Option<String>,
-    /// Earlier target Secret that the attempt leaves behind, and the key in it.
+    /// Name and key id of the previous target Secret, if the Secret was renamed.
     pub previous_secret: Option<(String, String)>,
-    /// How far the attempt has come.
     pub phase: AttemptPhase,
 }
 
-/// How far an attempt has come.
+/// Phase of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttemptPhase {
-    /// `CreateAccessKey` is about to be called, or was called and its answer is lost.
+    /// `CreateAccessKey` is about to be called, or was called and its response was lost.
     Intent {
-        /// Keys that the user had before; they are not of this attempt.
+        /// Keys that the user had before the attempt.
         known: Vec<String>,
     },
-    /// The new key is in the journal.
+    /// The new key is stored in the journal Secret.
     Keyed {
-        /// Its id. The secret is in the journal Secret and stays there.
         key_id: String,
-        /// When it was written down.
+        /// When the key was stored.
         keyed_at: Timestamp,
     },
-    /// The attempt is given up. Whoever still acts on it finds its next conditional write refused.
+    /// The attempt is abandoned. An operator that still executes it fails at its next conditional write.
     Abandoned {
-        /// Keys to delete, unless one of them is published.
+        /// Keys to delete, except a published one.
         orphans: Vec<String>,
     },
 }
 
-/// Why a journal cannot be read. Carries no content: the journal may hold a secret.
+/// Error of an unreadable journal. Contains none of its content, which may include a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JournalError {
-    /// Written by a newer version.
     #[error(
-        "the journal has format {0}; this version knows format {FORMAT}. Run the newer operator until the attempt has ended, or delete the journal Secret after making sure that no access key of this user is orphaned"
+        "the journal has format {0}, but this version reads format {FORMAT}; run the newer operator until the attempt has ended, or delete the journal Secret after checking that the user has no orphaned access key"
     )]
     Format(u32),
-    /// Not a journal at all.
     #[error(
-        "the journal Secret holds no readable journal. If nobody needs it, delete it; the next pass then starts over"
+        "the journal Secret contains no readable journal; check that the user has no orphaned access key and delete the Secret, then the next reconcile starts over"
     )]
     Unreadable,
 }
@@ -94,7 +90,7 @@ struct FormatOnly {
 }
 
 impl Journal {
-    /// Whether the journal speaks of this key as one of its attempt.
+    /// Whether this key belongs to the attempt.
     #[must_use]
     pub fn references_key(&self, id: &str) -> bool {
         match &self.phase {
@@ -104,17 +100,17 @@ impl Journal {
         }
     }
 
-    /// The same, as far as its dates can be believed of a Secret that was made at this time.
+    /// Bounds the dates by the creation time of the journal Secret, see [`dates::bounded_journal_time`].
     #[must_use]
-    pub fn with_bounded_dates(mut self, secret_made_at: Option<Timestamp>, now: Timestamp) -> Self {
-        self.started_at = dates::bounded_journal_time(self.started_at, secret_made_at, now);
+    pub fn with_bounded_dates(mut self, secret_created_at: Option<Timestamp>, now: Timestamp) -> Self {
+        self.started_at = dates::bounded_journal_time(self.started_at, secret_created_at, now);
         if let AttemptPhase::Keyed { keyed_at, .. } = &mut self.phase {
-            *keyed_at = dates::bounded_journal_time(*keyed_at, secret_made_at, now);
+            *keyed_at = dates::bounded_journal_time(*keyed_at, secret_created_at, now);
         }
         self
     }
 
-    /// When its key was made, if it holds one.
+    /// When the key was stored; `None` in the other phases.
     #[must_use]
     pub fn keyed_at(&self) -> Option<Timestamp> {
         match &self.phase {
@@ -123,7 +119,7 @@ impl Journal {
         }
     }
 
-    /// The form in the Secret.
+    /// Serializes the journal for the Secret.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut stored = Stored {
@@ -149,14 +145,14 @@ impl Journal {
                 stored.orphans.clone_from(orphans);
             }
         }
-        // Strings, numbers and times only: serialisation has no way to fail.
+        // Strings, numbers and times only: serialization cannot fail.
         serde_json::to_vec(&stored).unwrap_or_default()
     }
 
-    /// Reads the form in the Secret.
+    /// Deserializes the journal from the Secret.
     ///
     /// # Errors
-    /// When the format is another, or the content is no journal. The error holds none of it.
+    /// If the format is unknown or the content is not a journal.
     pub fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
         let FormatOnly { format } = serde_json::from_slice(bytes).map_err(|_| JournalError::Unreadable)?;
         if format != FORMAT {
@@ -194,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mode_survives_the_way_through_the_secret() {
+    fn every_phase_round_trips_through_the_secret() {
         for phase in [
             AttemptPhase::Intent { known: vec!["AKIA1".into()] },
             AttemptPhase::Keyed { key_id: "AKIA2".into(), keyed_at: "2026-11-21T10:00:01Z".parse().unwrap() },
@@ -206,13 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_format_is_told_apart_from_rubbish() {
+    fn newer_format_is_distinguished_from_invalid_content() {
         assert_eq!(Journal::decode(br#"{"format":2,"mode":"Sharded"}"#), Err(JournalError::Format(2)));
         assert_eq!(Journal::decode(b"hello"), Err(JournalError::Unreadable));
         assert_eq!(
             Journal::decode(br#"{"format":1,"mode":"Keyed","startedAt":"2026-11-21T10:00:00Z"}"#),
             Err(JournalError::Unreadable),
-            "a keyed journal without a key id is no journal"
+            "a keyed journal needs a key id"
         );
     }
 }

@@ -1,14 +1,13 @@
-//! Answers that are dear to work out and the same for ever: what a schedule comes to does not depend on when it is asked.
+//! Memoizes expensive schedule computations, whose results depend on their key only.
 
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
 
-/// Answers that are kept. Classes and resources of a cluster have few schedules; one that makes up more pays for it with
-/// work, not with memory.
-const MOST: usize = 1_000;
+/// Bounds the memory: tenants can declare any number of schedules.
+const MAX_ENTRIES: usize = 1_000;
 
-/// Answers by what was asked. The answer must follow from the key alone.
+/// Computed values by key. The value must depend on the key only.
 pub(super) struct Memo<V>(Mutex<HashMap<String, V>>);
 
 impl<V> Default for Memo<V> {
@@ -18,20 +17,20 @@ impl<V> Default for Memo<V> {
 }
 
 impl<V: Clone> Memo<V> {
-    /// The answer that is known, or that is worked out now.
-    pub(super) fn get_or(&self, key: String, work_out: impl FnOnce() -> V) -> V {
+    /// Returns the value of the key and computes it if it is missing.
+    pub(super) fn get_or_compute(&self, key: String, compute: impl FnOnce() -> V) -> V {
         let lock = || self.0.lock();
-        if let Some(known) = lock().get(&key) {
-            return known.clone();
+        if let Some(value) = lock().get(&key) {
+            return value.clone();
         }
-        // Not under the lock: others need not wait for it, and twice is no harm.
-        let answer = work_out();
-        let mut known = lock();
-        if known.len() >= MOST {
-            known.clear();
+        // Compute without the lock, so that other callers do not wait; computing a value twice is harmless.
+        let value = compute();
+        let mut values = lock();
+        if values.len() >= MAX_ENTRIES {
+            values.clear();
         }
-        known.insert(key, answer.clone());
-        answer
+        values.insert(key, value.clone());
+        value
     }
 }
 
@@ -40,22 +39,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_worked_out_once_and_the_memory_has_an_end() {
+    fn values_are_computed_once_and_their_number_is_bounded() {
         let memo = Memo::default();
-        let mut worked = 0;
+        let mut computed = 0;
         for _ in 0..3 {
             assert_eq!(
-                memo.get_or("a".to_owned(), || {
-                    worked += 1;
+                memo.get_or_compute("a".to_owned(), || {
+                    computed += 1;
                     7
                 }),
                 7
             );
         }
-        assert_eq!(worked, 1);
-        for number in 0..3 * MOST {
-            assert_eq!(memo.get_or(number.to_string(), || number), number);
-            assert!(memo.0.lock().len() <= MOST);
+        assert_eq!(computed, 1);
+        for number in 0..3 * MAX_ENTRIES {
+            assert_eq!(memo.get_or_compute(number.to_string(), || number), number);
+            assert!(memo.0.lock().len() <= MAX_ENTRIES);
         }
     }
 }

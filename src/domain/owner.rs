@@ -1,30 +1,26 @@
-//! Who owns an IAM user: the marks that `CreateUser` carries, and how they are read back.
+//! Ownership tags of IAM users.
 
 use std::{collections::BTreeMap, fmt};
 
 use crate::api::well_known;
 
-/// The `AwsDeployUser` that a pass works for, as it is written into IAM tags.
+/// Owner of an IAM user, as recorded in its tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Id of the cluster: the UID of its `kube-system` namespace unless set by flag.
+    /// Cluster id: the UID of the namespace `kube-system`, or `--cluster-id`.
     pub cluster: String,
-    /// Namespace of the resource.
     pub namespace: String,
-    /// Name of the resource.
     pub name: String,
-    /// UID of the resource.
     pub uid: String,
 }
 
-/// What the tags of an existing IAM user say.
+/// Ownership of an IAM user, from its tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// It is ours.
     Ours,
-    /// It carries no mark of this operator.
+    /// The user has no ownership tag.
     Untagged,
-    /// It belongs to another resource, named here for the message.
+    /// Another resource owns the user; the text describes it.
     Other(String),
 }
 
@@ -43,37 +39,38 @@ impl Owner {
         .collect()
     }
 
-    /// Whether the tags are those of a user of this cluster.
+    /// Whether the tags name this cluster.
     #[must_use]
     pub fn is_in_same_cluster(&self, tags: &BTreeMap<String, String>) -> bool {
         tags.iter().any(|(key, value)| key.eq_ignore_ascii_case(well_known::TAG_CLUSTER) && *value == self.cluster)
     }
 
-    /// What an AWS admin writes into the tag `awsdeploy.dev/adoptable-by` of a user that this resource may take over.
-    /// Namespace and name hold no slash, so one value means one resource of one cluster.
+    /// Value of the tag `awsdeploy.dev/adoptable-by` that lets this resource adopt a user. Namespaces and names contain no
+    /// slash, so that a value identifies one resource of one cluster.
     #[must_use]
     pub fn adoptable_by(&self) -> String {
         format!("{}/{}/{}", self.cluster, self.namespace, self.name)
     }
 
-    /// Compares the tags of an existing user with ours. All four must agree: a user of another
-    /// cluster, or of an earlier resource of the same name, is somebody else's. So is one that carries
-    /// a part of the marks, whoever took the others away. Keys are compared as IAM does, ignoring case.
+    /// Determines the ownership of a user from its tags. All four tags must match: a user of another cluster, of an earlier
+    /// resource of the same name, or with incomplete tags has another owner. Ignores the case of keys, as IAM does.
     #[must_use]
     pub fn classify(&self, tags: &BTreeMap<String, String>) -> Ownership {
         let get = |wanted: &str| {
             tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
         };
-        let marks = self.tags();
-        if marks.iter().all(|(key, value)| get(key) == Some(value)) {
+        let own_tags = self.tags();
+        if own_tags.iter().all(|(key, value)| get(key) == Some(value)) {
             return Ownership::Ours;
         }
-        if marks.keys().all(|key| get(key).is_none()) {
+        if own_tags.keys().all(|key| get(key).is_none()) {
             return Ownership::Untagged;
         }
         let (Some(namespace), Some(name)) = (get(well_known::TAG_NAMESPACE), get(well_known::TAG_NAME)) else {
             let cluster = get(well_known::TAG_CLUSTER).unwrap_or("unknown");
-            return Ownership::Other(format!("an AwsDeployUser whose marks are incomplete (cluster {cluster})"));
+            return Ownership::Other(format!(
+                "an AwsDeployUser whose ownership tags are incomplete (cluster {cluster})"
+            ));
         };
         Ownership::Other(if get(well_known::TAG_CLUSTER) != Some(&self.cluster) {
             format!(
@@ -97,13 +94,13 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The IAM tag that marks an access key as made and published by us.
+/// IAM tag of an access key that the operator created and published.
 #[must_use]
 pub fn key_tag(key_id: &str) -> String {
     format!("{}{key_id}", well_known::TAG_KEY_PREFIX)
 }
 
-/// A resource name as a label value: at most 63 characters that end with a letter or digit.
+/// Truncates a resource name to a valid label value: at most 63 characters, with a letter or digit at the end.
 #[must_use]
 pub fn label_value(name: &str) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.', '_']).to_owned()
@@ -118,24 +115,24 @@ mod tests {
     }
 
     #[test]
-    fn a_user_is_ours_only_when_all_four_marks_agree() {
+    fn user_is_owned_only_if_all_four_tags_match() {
         let ours = owner();
         assert_eq!(ours.classify(&ours.tags()), Ownership::Ours);
         assert_eq!(ours.classify(&BTreeMap::new()), Ownership::Untagged);
-        for (change, told) in [
+        for (change, expected) in [
             (Owner { cluster: "d".into(), ..owner() }, "another cluster"),
             (Owner { uid: "u0".into(), ..owner() }, "earlier"),
             (Owner { name: "other".into(), ..owner() }, "deploy/other"),
         ] {
             match ours.classify(&change.tags()) {
-                Ownership::Other(who) => assert!(who.contains(told), "{who}"),
-                verdict => panic!("{verdict:?}"),
+                Ownership::Other(who) => assert!(who.contains(expected), "{who}"),
+                other => panic!("{other:?}"),
             }
         }
     }
 
     #[test]
-    fn a_part_of_the_marks_is_not_nobodys_and_case_is_no_way_around_them() {
+    fn incomplete_tags_are_not_adoptable_and_case_is_ignored() {
         let ours = owner();
         for key in ours.tags().keys() {
             let mut tags = ours.tags();
@@ -151,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_resources_are_named_by_one_consent() {
+    fn adoption_consent_identifies_one_resource() {
         let value = |cluster: &str, namespace: &str, name: &str| {
             Owner { cluster: cluster.into(), namespace: namespace.into(), name: name.into(), uid: "u".into() }
                 .adoptable_by()
@@ -162,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_consoles_description_tag_is_no_proof() {
+    fn description_tag_of_the_console_proves_no_ownership() {
         let tags = BTreeMap::from([("AKIAIOSFODNN7EXAMPLE".to_owned(), "Cycle".to_owned())]);
         assert_eq!(owner().classify(&tags), Ownership::Untagged);
     }

@@ -1,16 +1,16 @@
-//! Policies: names to ARNs, documents compared by meaning, sizes as IAM counts them.
+//! Policies: ARNs, semantic comparison of documents, and sizes as IAM counts them.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-/// All inline documents of a user together, white space not counted (IAM quota, cannot be raised).
+/// Quota of IAM for all inline policies of a user together, without white space. It cannot be raised.
 pub const MAX_INLINE_CHARACTERS: usize = 2048;
 
-/// AWS's own policies on users whose keys were found in public. AWS says not to remove them.
+/// Prefix of the policies that AWS attaches to users whose keys were found in public, and asks not to remove.
 pub const QUARANTINE_PREFIX: &str = "AWSCompromisedKeyQuarantine";
 
-/// AWS managed policies that people name without their path.
+/// AWS managed policies with a path that is often omitted.
 const JOB_FUNCTIONS: [&str; 7] = [
     "Billing",
     "DataScientist",
@@ -21,8 +21,7 @@ const JOB_FUNCTIONS: [&str; 7] = [
     "ViewOnlyAccess",
 ];
 
-/// The ARN of a managed policy as it is declared: an ARN stays, a name or path belongs to AWS in
-/// the account's own partition.
+/// ARN of a declared managed policy. A name or path is an AWS managed policy in the partition of the account.
 #[must_use]
 pub fn managed_arn(declared: &str, partition: &str) -> String {
     if declared.starts_with("arn:") {
@@ -32,7 +31,7 @@ pub fn managed_arn(declared: &str, partition: &str) -> String {
     }
 }
 
-/// What to add to "there is no such policy", if the name suggests it.
+/// Hint for a managed policy that does not exist, if its path was probably omitted.
 #[must_use]
 pub fn suggest_name(arn: &str) -> Option<String> {
     let name = arn.rsplit('/').next()?;
@@ -40,20 +39,19 @@ pub fn suggest_name(arn: &str) -> Option<String> {
         .then(|| format!("write job-function/{name}"))
 }
 
-/// Whether this attached policy is AWS's quarantine of a leaked key.
+/// Whether this is a quarantine policy, which AWS attaches itself.
 #[must_use]
 pub fn is_quarantine(arn: &str) -> bool {
     arn.rsplit('/').next().is_some_and(|name| name.starts_with(QUARANTINE_PREFIX))
 }
 
-/// The characters of a document that IAM counts: all but white space.
+/// Characters of a document that count against the quotas of IAM: all except white space.
 #[must_use]
 pub fn counted_characters(document: &Value) -> usize {
     document.to_string().chars().filter(|character| !character.is_whitespace()).count()
 }
 
-/// Whether two documents mean the same: order of fields, order in lists that are sets, and a
-/// single value instead of a list of one make no difference.
+/// Whether two documents have the same meaning. Ignores the order of fields and sets, and treats a single value as a list.
 #[must_use]
 pub fn is_equivalent(left: &Value, right: &Value) -> bool {
     normalize(left) == normalize(right)
@@ -107,7 +105,7 @@ fn listed(value: &Value) -> Vec<Value> {
     }
 }
 
-/// A list as a set. Numbers and booleans count as their text, as IAM treats them in conditions.
+/// Sorted set of a list. Numbers and booleans equal their text, as in conditions of IAM.
 fn set(value: &Value) -> Value {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let values: BTreeSet<String> = listed(value).iter().map(text).collect();
@@ -122,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_paths_and_arns_become_arns_of_the_accounts_partition() {
+    fn names_and_paths_become_arns_of_the_accounts_partition() {
         assert_eq!(managed_arn("AmazonEC2FullAccess", "aws"), "arn:aws:iam::aws:policy/AmazonEC2FullAccess");
         assert_eq!(
             managed_arn("job-function/ViewOnlyAccess", "aws-us-gov"),
@@ -133,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_function_without_its_path_gets_a_hint() {
+    fn job_function_without_path_gets_a_hint() {
         assert_eq!(
             suggest_name("arn:aws:iam::aws:policy/ViewOnlyAccess").as_deref(),
             Some("write job-function/ViewOnlyAccess")
@@ -143,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn quarantine_policies_are_recognised_in_every_version() {
+    fn quarantine_policies_of_every_version_are_recognized() {
         for name in ["AWSCompromisedKeyQuarantine", "AWSCompromisedKeyQuarantineV2", "AWSCompromisedKeyQuarantineV3"] {
             assert!(is_quarantine(&managed_arn(name, "aws")));
         }
@@ -156,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn form_does_not_matter_and_meaning_does() {
+    fn comparison_ignores_form_but_not_meaning() {
         let declared = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "*",
             "Condition": {"StringEquals": {"aws:RequestedRegion": ["eu-central-1"]}, "Bool": {"aws:SecureTransport": true}}}]});
         let returned = json!({"Statement": {"Resource": ["*"], "Action": ["s3:PutObject", "s3:GetObject"], "Effect": "Allow",
@@ -168,13 +166,13 @@ mod tests {
         assert!(!is_equivalent(&declared, &Value::String("not json".into())));
     }
 
-    fn words() -> impl Strategy<Value = Vec<String>> {
+    fn actions() -> impl Strategy<Value = Vec<String>> {
         proptest::collection::vec("[a-z]{1,3}:[A-Z][a-z]{1,4}", 1..5)
     }
 
     proptest! {
         #[test]
-        fn shuffled_doubled_or_unlisted_values_never_cause_a_write(mut actions in words(), resource in "[a-z*]{1,6}") {
+        fn reordered_or_repeated_values_cause_no_write(mut actions in actions(), resource in "[a-z*]{1,6}") {
             let one = json!({"Statement": [{"Effect": "Allow", "Action": actions, "Resource": [resource]}]});
             actions.reverse();
             actions.push(actions[0].clone());
@@ -183,7 +181,7 @@ mod tests {
         }
 
         #[test]
-        fn one_more_action_always_causes_a_write(actions in words(), extra in "[A-Z]{8}") {
+        fn additional_action_always_causes_a_write(actions in actions(), extra in "[A-Z]{8}") {
             let one = json!({"Statement": [{"Effect": "Allow", "Action": actions, "Resource": "*"}]});
             let mut more = actions.clone();
             more.push(extra);

@@ -1,20 +1,20 @@
-//! What it takes that the operator may take the role of another account: a policy on either side. Pure.
+//! Policies that let the operator assume a role of another account, one for each side.
 
 use serde_json::{Value, json};
 
-/// The policy of the operator's own identity.
+/// Policy of the operator's own identity.
 #[must_use]
 pub fn assume_policy(role: &str) -> Value {
     json!({"Version": "2012-10-17", "Statement": [
-        {"Sid": "TakeTheRole", "Effect": "Allow", "Action": ["sts:AssumeRole"], "Resource": role},
+        {"Sid": "AssumeRole", "Effect": "Allow", "Action": ["sts:AssumeRole"], "Resource": role},
     ]})
 }
 
-/// The trust policy of the role. `operator` is the ARN of the operator's own role or user.
+/// Trust policy of the role. `operator` is the ARN of the operator's own role or user.
 #[must_use]
 pub fn trust_policy(operator: &str, external_id: Option<&str>) -> Value {
     let mut statement = json!({
-        "Sid": "TheOperator", "Effect": "Allow", "Principal": {"AWS": operator}, "Action": ["sts:AssumeRole"],
+        "Sid": "AllowOperator", "Effect": "Allow", "Principal": {"AWS": operator}, "Action": ["sts:AssumeRole"],
     });
     if let Some(id) = external_id {
         statement["Condition"] = json!({"StringEquals": {"sts:ExternalId": id}});
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_operator_gets_in_and_only_with_the_external_id() {
+    fn trust_policy_requires_operator_and_external_id() {
         let operator = "arn:aws:iam::111122223333:role/operator";
         let policy = trust_policy(operator, Some("team-b"));
         let statements = policy["Statement"].as_array().unwrap();
@@ -38,7 +38,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operator_may_take_this_role_and_no_other() {
+    fn assume_policy_allows_one_role() {
         let policy = assume_policy("arn:aws:iam::444455556666:role/deploy-users");
         assert_eq!(policy["Statement"][0]["Resource"], "arn:aws:iam::444455556666:role/deploy-users");
         assert_eq!(policy["Statement"][0]["Action"], json!(["sts:AssumeRole"]));

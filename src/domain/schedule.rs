@@ -1,4 +1,4 @@
-//! When the next rotation is due.
+//! Rotation schedules.
 
 use std::{fmt, str::FromStr, sync::LazyLock};
 
@@ -13,7 +13,7 @@ use super::{dates::saturating_add, memo::Memo};
 /// When keys are rotated.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RotationSchedule {
-    /// This long after the last publication.
+    /// A duration after the last publication.
     Every(SignedDuration),
     /// At the times of a cron expression.
     Cron(Box<CronSchedule>),
@@ -21,7 +21,7 @@ pub enum RotationSchedule {
     Never,
 }
 
-/// A cron expression in a time zone.
+/// Cron expression in a time zone.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CronSchedule {
     cron: Cron,
@@ -29,64 +29,57 @@ pub struct CronSchedule {
     text: String,
 }
 
-/// Why a schedule is not one.
+/// Error of an invalid schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// Not a cron expression.
     #[error(
         "schedule {text:?} is not a cron expression with five fields (minute hour day-of-month month day-of-week), such as \"0 3 1 * *\": {why}"
     )]
     Cron {
-        /// What was written.
         text: String,
-        /// What the parser says.
+        /// Error of the parser.
         why: String,
     },
-    /// Never happens.
-    #[error("schedule {0:?} never comes to pass, such as the 30th of February")]
+    #[error("schedule {0:?} never matches a date, like the 30th of February")]
     Never(String),
-    /// Not a time zone.
     #[error("timeZone {0:?} is not an IANA time zone, such as UTC or Europe/Berlin")]
     Zone(String),
 }
 
-/// A fixed point from which the gaps of a schedule are measured, so that the verdict on a spec
-/// does not depend on the day it is read.
+/// Start of the sample for gaps of schedules. Fixed, so that the validity of a spec does not depend on the date.
 const SAMPLE_FROM: &str = "2026-01-01T00:00:00Z";
 
-/// Occurrences that are looked at to find a schedule's smallest gap: enough to see a whole week
-/// of an hourly schedule, and every gap of any schedule that repeats yearly or more often.
+/// Number of occurrences in the sample for the smallest gap: two weeks of an hourly schedule, more than a year of a daily one.
 pub(super) const SAMPLE_SIZE: usize = 400;
 
-/// How far a gap that is too long is looked for: the 29th of February comes within nine years.
-const GAP_YEARS: SignedDuration = SignedDuration::from_hours(9 * 366 * 24);
-/// Steps of that search at the most: a year at one step an hour.
-const GAP_STEPS: usize = 9_000;
+/// Range of the search for long gaps: the 29th of February recurs within nine years.
+const MAX_GAP_RANGE: SignedDuration = SignedDuration::from_hours(9 * 366 * 24);
+/// Bound of that search: a year of an hourly schedule.
+const MAX_GAP_STEPS: usize = 9_000;
 
-/// A stable number in 0..1000 that spreads the due times of many users; from the UID, so that it
-/// is the same after a restart and exact in tests.
+/// Number in 0..1000 that spreads the due times of many users. Derived from the UID, so that it is stable across restarts and
+/// exact in tests.
 #[must_use]
 pub fn spread_permille(uid: &str) -> i32 {
-    // FNV-1a: small, stable over versions; nothing here needs to resist an attacker.
+    // FNV-1a is stable across versions. Collisions are harmless.
     let hash = uid
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     i32::try_from((hash >> 32) % 1000).unwrap_or_default()
 }
 
-/// How far due times are spread at most: a twentieth of the interval, never more than ten minutes.
+/// Offset of the due time: at most a twentieth of the interval and at most ten minutes.
 fn spread(interval: SignedDuration, permille: i32) -> SignedDuration {
-    // Whole seconds: what people read in the status is exactly what happens.
+    // Whole seconds, because the status stores whole seconds.
     let spread = (interval / 20).min(SignedDuration::from_mins(10)) * permille / 1000;
     SignedDuration::from_secs(spread.as_secs())
 }
 
 impl RotationSchedule {
-    /// When the key that was published at `last` is due to be replaced.
+    /// When the key that was published at `last` is due for rotation.
     ///
-    /// `every` is due a little early, so that a key is never older than declared; a cron time is
-    /// due a little late, so that a rotation never comes before its hour. However many cron times
-    /// were missed, the answer is one time: they count as one.
+    /// The offset makes `Every` due early, so that a key is never older than declared, and `Cron` late, so that a rotation
+    /// never begins before its time. Several missed cron times result in one due time.
     #[must_use]
     pub fn due(&self, last: Timestamp, permille: i32) -> Option<Timestamp> {
         match self {
@@ -100,7 +93,7 @@ impl RotationSchedule {
         }
     }
 
-    /// The smallest time between two rotations, if there are any.
+    /// Smallest time between two rotations. `None` without scheduled rotations.
     #[must_use]
     pub fn smallest_gap(&self) -> Option<SignedDuration> {
         match self {
@@ -112,7 +105,7 @@ impl RotationSchedule {
 }
 
 impl RotationSchedule {
-    /// A time between two rotations that is longer than `limit`, if there is one in the years to come.
+    /// A time between two rotations that exceeds `limit`, if there is one within the search range.
     #[must_use]
     pub fn gap_longer_than(&self, limit: SignedDuration) -> Option<SignedDuration> {
         match self {
@@ -124,10 +117,10 @@ impl RotationSchedule {
 }
 
 impl CronSchedule {
-    /// Reads a cron expression of five fields in an IANA time zone.
+    /// Parses a cron expression of five fields and an IANA time zone.
     ///
     /// # Errors
-    /// When one of the two is not what it should be, or the expression never comes to pass.
+    /// If one of them is invalid, or the expression never matches a date.
     pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, ScheduleError> {
         let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser
@@ -142,22 +135,21 @@ impl CronSchedule {
         Ok(schedule)
     }
 
-    /// The first time after this one.
+    /// First occurrence after this time.
     pub(super) fn after(&self, time: Timestamp) -> Option<Timestamp> {
         self.cron.find_next_occurrence(&time.to_zoned(self.zone.clone()), false).ok().map(|zoned| zoned.timestamp())
     }
 
-    /// Goes from each occurrence to the last one within the limit, so that an hourly schedule that pauses for half a
-    /// year is found out in as few steps as a yearly one.
+    /// Steps from each occurrence to the last one within the limit, so that a frequent schedule needs few steps too.
     fn gap_longer_than(&self, limit: SignedDuration) -> Option<SignedDuration> {
         static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
-        KNOWN.get_or(format!("{} {limit}", self.key()), || self.look_for_gap(limit))
+        KNOWN.get_or_compute(format!("{} {limit}", self.key()), || self.search_gap(limit))
     }
 
-    fn look_for_gap(&self, limit: SignedDuration) -> Option<SignedDuration> {
+    fn search_gap(&self, limit: SignedDuration) -> Option<SignedDuration> {
         let mut last = self.after(sample_start())?;
-        let end = last.checked_add(GAP_YEARS).ok()?;
-        for _ in 0..GAP_STEPS {
+        let end = last.checked_add(MAX_GAP_RANGE).ok()?;
+        for _ in 0..MAX_GAP_STEPS {
             let next = self.after(last).filter(|_| last < end)?;
             let gap = next.duration_since(last);
             if gap > limit {
@@ -170,19 +162,19 @@ impl CronSchedule {
         None
     }
 
-    /// The last time up to this one.
+    /// Last occurrence up to this time.
     pub(super) fn until(&self, time: Timestamp) -> Option<Timestamp> {
         self.cron.find_previous_occurrence(&time.to_zoned(self.zone.clone()), true).ok().map(|zoned| zoned.timestamp())
     }
 
-    /// What tells this schedule from every other one.
+    /// Identifies the schedule in a [`Memo`].
     pub(super) fn key(&self) -> String {
         format!("{} {}", self.text, self.zone.iana_name().unwrap_or_default())
     }
 
     fn smallest_gap(&self) -> Option<SignedDuration> {
         static KNOWN: LazyLock<Memo<Option<SignedDuration>>> = LazyLock::new(Memo::default);
-        KNOWN.get_or(self.key(), || self.sample_gap())
+        KNOWN.get_or_compute(self.key(), || self.sample_gap())
     }
 
     fn sample_gap(&self) -> Option<SignedDuration> {
@@ -204,7 +196,6 @@ impl fmt::Display for CronSchedule {
     }
 }
 
-/// See [`SAMPLE_FROM`].
 pub(super) fn sample_start() -> Timestamp {
     Timestamp::from_str(SAMPLE_FROM).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -222,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn every_is_due_at_most_a_twentieth_early_and_never_late() {
+    fn every_is_due_at_most_a_twentieth_early() {
         let schedule = RotationSchedule::Every(SignedDuration::from_mins(100));
         let last = at("2026-03-01T00:00:00Z");
         assert_eq!(schedule.due(last, 0), Some(at("2026-03-01T01:40:00Z")));
@@ -232,14 +223,14 @@ mod tests {
     }
 
     #[test]
-    fn cron_is_due_at_its_hour_in_its_zone_or_a_little_later() {
+    fn cron_is_due_at_or_shortly_after_its_time() {
         let last = at("2026-03-01T12:00:00Z");
         assert_eq!(cron("0 3 * * *", "Europe/Berlin").due(last, 0), Some(at("2026-03-02T02:00:00Z")));
         assert_eq!(cron("0 3 * * *", "Europe/Berlin").due(last, 1000), Some(at("2026-03-02T02:10:00Z")));
     }
 
     #[test]
-    fn missed_cron_times_count_as_one() {
+    fn missed_cron_times_cause_one_rotation() {
         let schedule = cron("* * * * *", "UTC");
         let last = at("2026-01-01T00:00:30Z");
         assert_eq!(schedule.due(last, 0), Some(at("2026-01-01T00:01:00Z")), "long ago, and only once");
@@ -248,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_that_daylight_saving_skips_still_rotates_once_and_a_doubled_hour_once() {
+    fn daylight_saving_changes_cause_exactly_one_rotation() {
         // Berlin 2026: 29 March 02:00 -> 03:00, 25 October 03:00 -> 02:00.
         let schedule = cron("30 2 * * *", "Europe/Berlin");
         let spring = schedule.due(at("2026-03-28T12:00:00Z"), 0).unwrap();
@@ -261,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_that_is_too_long_is_found_however_busy_the_schedule_is_otherwise() {
+    fn long_gap_of_a_frequent_schedule_is_found() {
         let day = SignedDuration::from_hours(24);
         for (text, limit, found) in [
             ("0 3 1 * *", day * 31, false),
@@ -278,15 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_gap_of_an_uneven_schedule_is_found() {
+    fn smallest_gap_of_an_irregular_schedule_is_found() {
         assert_eq!(cron("0 3,5 * * *", "UTC").smallest_gap(), Some(SignedDuration::from_hours(2)));
         assert_eq!(cron("0 0 1 * *", "UTC").smallest_gap(), Some(SignedDuration::from_hours(28 * 24)));
         assert_eq!(RotationSchedule::Never.smallest_gap(), None);
     }
 
     #[test]
-    fn bad_schedules_say_what_is_allowed() {
-        for (text, zone, told) in [
+    fn errors_of_invalid_schedules_name_the_format() {
+        for (text, zone, expected) in [
             ("every day", None, "five fields"),
             ("0 0 3 1 * *", None, "five fields"),
             ("61 * * * *", None, "five fields"),
@@ -294,11 +285,11 @@ mod tests {
             ("0 3 * * *", Some("Mars/Olympus"), "IANA"),
         ] {
             let error = CronSchedule::parse(text, zone).unwrap_err().to_string();
-            assert!(error.contains(told), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 
-    /// 5,000 UIDs as Kubernetes makes them: random but for version and variant.
+    /// 5,000 UIDs like those of Kubernetes: random except for version and variant.
     fn uids() -> impl Iterator<Item = String> {
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = move || {
@@ -313,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn five_thousand_users_due_in_the_same_minute_do_not_start_together() {
+    fn rotations_due_in_the_same_minute_are_spread() {
         let last = at("2026-03-01T12:00:00Z");
         for (schedule, first, last_start) in [
             (cron("0 3 * * *", "UTC"), at("2026-03-02T03:00:00Z"), at("2026-03-02T03:10:00Z")),
@@ -329,14 +320,14 @@ mod tests {
             }
             let (earliest, latest) = (*starts.keys().next().unwrap(), *starts.keys().next_back().unwrap());
             assert!(earliest >= first && latest <= last_start, "{earliest} to {latest}");
-            // Ten minutes are 600 seconds, 5,000 users are eight a second.
+            // 5,000 users in 600 seconds are eight per second.
             let most = starts.values().max().unwrap();
             assert!(starts.len() > 570 && *most <= 25, "{} seconds, {most} users in the fullest", starts.len());
         }
     }
 
     #[test]
-    fn the_spread_of_a_user_stays_the_same_after_a_restart() {
+    fn spread_is_stable_across_restarts() {
         assert_eq!(spread_permille("6f1e0001-aaaa-4bbb-8ccc-0123456789ab"), 429);
     }
 }

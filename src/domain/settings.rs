@@ -1,44 +1,42 @@
-//! The settings that decisions depend on.
+//! Settings of the domain logic.
 
 use jiff::SignedDuration;
 
-/// Times and limits of the protocol. The flags of the operator, see `operator/settings.rs`.
+/// Times and limits of the rotation protocol. `operator/settings.rs` maps flags to them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// How old an `Intent` must be before its lost key is looked for; longer than the lag of IAM's lists.
+    /// Age of an `Intent` before the key of an interrupted attempt is searched for. Must exceed the delay of IAM's lists.
     pub recovery_delay: SignedDuration,
-    /// Successes in a row that STS must give before a key is published; 0 switches the check off.
+    /// Consecutive STS calls that must succeed before a key is published; 0 disables the verification.
     pub verify_successes: u32,
-    /// Time between two checks.
+    /// Time between two verification calls.
     pub verify_interval: SignedDuration,
-    /// After this long without acceptance the key is given up.
+    /// Time after which a key that AWS does not accept is deleted.
     pub verify_timeout: SignedDuration,
-    /// How long a key stays Inactive before it is deleted.
+    /// Time for which a key stays Inactive before it is deleted.
     pub deletion_delay: SignedDuration,
-    /// A superseded key that AWS saw used within this time counts as used now.
+    /// A superseded key whose last use is within this time counts as used.
     pub last_used_window: SignedDuration,
-    /// How much longer than its overlap a superseded key stays Active at most while a workload is not rolled out.
+    /// Longest extension of the overlap of a superseded key while a restarted workload is not rolled out.
     pub restart_hold: SignedDuration,
-    /// Time between two looks at a workload that was restarted a moment ago.
+    /// Time between two reads of a workload that was restarted recently.
     pub restart_check_interval: SignedDuration,
-    /// Smallest allowed rotation interval.
+    /// Shortest allowed rotation interval.
     pub min_rotation_interval: SignedDuration,
-    /// Managed policies that the account allows per user (IAM quota, 10 unless raised).
+    /// Quota of IAM for managed policies per user, 10 unless raised.
     pub max_attached_policies: usize,
 }
 
 impl Settings {
-    /// Least time between two keys that are made because one was lost, not because one was due.
-    ///
-    /// A sixtieth of the smallest rotation interval (one minute by default): a Secret deleted
-    /// again and again must not become a way to burn keys.
+    /// Shortest time between two replacements of lost keys: a sixtieth of the shortest rotation interval, one minute by
+    /// default. A tenant that deletes the Secret repeatedly must not cause unlimited key creation.
     #[must_use]
     pub fn repair_interval(&self) -> SignedDuration {
         self.min_rotation_interval / 60
     }
 
-    /// Uses of the old key this soon after the publication of the new one are those of consumers that were about to
-    /// move. A hundredth of the window; by default a quarter of an hour, the grain of AWS's record.
+    /// Uses of the previous key within this time after the publication of the new one are ignored: consumers need time to
+    /// switch. A hundredth of `last_used_window`, by default about 15 minutes, the resolution of AWS's record.
     #[must_use]
     pub fn consumer_switch_time(&self) -> SignedDuration {
         self.last_used_window / 100

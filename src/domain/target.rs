@@ -1,14 +1,13 @@
-//! The names that a pass works on, as they are told from a resource, valid or not.
+//! Names of the objects of a resource. They do not depend on whether the resource is valid.
 
 use sha2::{Digest, Sha256};
 
 use super::owner::Owner;
 use crate::api::{AwsDeployUser, user::AwsDeployUserSpec, well_known};
 
-/// The names a pass works on. Nothing but the resource and its class decides about them.
+/// Names of the objects of a resource, derived from the resource and its class only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Marks of the resource.
     pub owner: Owner,
     /// Name of the IAM user.
     pub user_name: String,
@@ -19,7 +18,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// The names of this resource. `None` for one without namespace or UID, which the API server never hands out.
+    /// Names of the objects of this resource. `None` without namespace, name or UID, which the API server always sets.
     #[must_use]
     pub fn from_resource(user: &AwsDeployUser, cluster: &str) -> Option<Self> {
         let meta = &user.metadata;
@@ -28,7 +27,7 @@ impl Target {
             user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}-{name}")),
             secret_name: match user.spec.effective_access_key() {
                 Some(key) => key.secret.name.clone().unwrap_or_else(|| name.clone()),
-                // No key is declared: the Secret that is left of an earlier one, if there is one.
+                // No key is declared: the Secret of an earlier key, if there is one, has to be deleted.
                 None => recorded_secret_name(user).unwrap_or_else(|| name.clone()),
             },
             journal_name: format!("{name}{}", well_known::JOURNAL_SUFFIX),
@@ -36,8 +35,8 @@ impl Target {
         })
     }
 
-    /// With the name of the user as it was chosen when it was made, or as the template of its class has it. A user that
-    /// exists keeps its name whatever becomes of the class.
+    /// Sets the name of the IAM user from the status or the annotation, else from the template of the class. An existing user
+    /// keeps its name when the class changes.
     #[must_use]
     pub fn with_user_name(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
         if user.spec.user_name.is_some() {
@@ -52,7 +51,7 @@ impl Target {
     }
 }
 
-/// The name that a class gives to the user of a resource that sets none.
+/// Renders the `nameTemplate` of a class.
 fn render_name(template: &str, owner: &Owner) -> String {
     let digest = Sha256::digest(format!("{}/{}/{}", owner.cluster, owner.namespace, owner.name));
     let hash = digest.iter().take(4).fold(0_u32, |hash, byte| hash << 8 | u32::from(*byte));
@@ -60,7 +59,7 @@ fn render_name(template: &str, owner: &Owner) -> String {
     template.replace("{namespace}", &owner.namespace).replace("{name}", &owner.name).replace("{hash}", &hash)
 }
 
-/// Name of the Secret of a key that is not declared any more.
+/// Name of the Secret of the last published key.
 pub(super) fn recorded_secret_name(user: &AwsDeployUser) -> Option<String> {
     user.status.as_ref().and_then(|status| status.secret_name.clone())
 }

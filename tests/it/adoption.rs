@@ -119,7 +119,7 @@ pub(crate) async fn adoption_without_valid_consent_writes_nothing() {
         ("theirs", with(owned("other", "theirs"), mine("theirs")), "/awsdeploy/", "of another cluster (other)"),
         ("sibling", with(owned("it", "first"), mine("sibling")), "/awsdeploy/", "belongs to AwsDeployUser"),
         ("earlier", with(owned("it", "earlier"), mine("earlier")), "/awsdeploy/", "an earlier AwsDeployUser"),
-        ("partly", vec![mark("uid", "x"), mine("partly")], "/awsdeploy/", "marks are incomplete"),
+        ("partly", vec![mark("uid", "x"), mine("partly")], "/awsdeploy/", "ownership tags are incomplete"),
         ("outside", vec![mine("outside")], "/", "--new-path /awsdeploy/"),
     ];
     for (name, tags, path, _) in &cases {

@@ -1,14 +1,14 @@
-//! Policies that make whoever has them an administrator of the account, directly or in a few steps.
+//! Detects policies that make their holder an administrator of the account, directly or by privilege escalation.
 
 use serde_json::{Map, Value};
 
 use super::pattern::{canonicalize, matches};
 
-/// Managed policies of AWS, as patterns: whatever path comes before them, and however they are spelt.
+/// Patterns of AWS managed policies with administrator permissions. Matched without path and ignoring case.
 pub const MANAGED_PATTERNS: [&str; 4] =
     ["AdministratorAccess*", "IAMFullAccess", "PowerUserAccess", "AWSOrganizationsFullAccess"];
 
-/// Actions by which one who has them on any user, role, group or policy gets every other right.
+/// Actions that allow privilege escalation if they are allowed on any user, role, group or policy.
 const ESCALATING: [&str; 18] = [
     "iam:addusertogroup",
     "iam:attachgrouppolicy",
@@ -30,7 +30,7 @@ const ESCALATING: [&str; 18] = [
     "sts:assumerole",
 ];
 
-/// Actions by which one who has them on itself, on a group that it is in or on a policy that it has gets every other right.
+/// Actions that allow privilege escalation if they are allowed on the user itself, its groups or its policies.
 const GRANTING: [&str; 7] = [
     "iam:attachgrouppolicy",
     "iam:attachuserpolicy",
@@ -41,7 +41,7 @@ const GRANTING: [&str; 7] = [
     "iam:putuserpolicy",
 ];
 
-/// Whether this managed policy of AWS is as good as `AdministratorAccess`. What is in policies of one's own is not known here.
+/// Whether this AWS managed policy is equivalent to `AdministratorAccess`. The content of customer managed policies is unknown.
 #[must_use]
 pub fn is_admin_policy(declared: &str) -> bool {
     let name = canonicalize(declared);
@@ -52,27 +52,28 @@ pub fn is_admin_policy(declared: &str) -> bool {
     MANAGED_PATTERNS.iter().any(|known| matches(&known.to_ascii_lowercase(), &name))
 }
 
-/// Why an inline policy is as good as `AdministratorAccess`; `None` if it is not. What cannot be classified is.
+/// Why an inline policy is equivalent to `AdministratorAccess`. `None` if it is not. A document that cannot be classified
+/// counts as equivalent.
 #[must_use]
 pub fn escalation_reason(document: &Value) -> Option<String> {
-    let Value::Object(fields) = document else { return Some("it is no object".to_owned()) };
+    let Value::Object(fields) = document else { return Some("it is not an object".to_owned()) };
     unknown(fields, &["Version", "Id", "Statement"])
         .or_else(|| listed(&document["Statement"]).into_iter().find_map(statement))
 }
 
-/// IAM's names of fields, as its documentation spells them. What is spelt otherwise is not weighed here.
+/// Fields other than the documented ones of IAM cannot be classified.
 fn unknown(fields: &Map<String, Value>, known: &[&str]) -> Option<String> {
     let other = fields.keys().find(|name| !known.contains(&name.as_str()))?;
     Some(format!("its field {other} is not one of {}", known.join(", ")))
 }
 
 fn statement(statement: &Value) -> Option<String> {
-    let Value::Object(fields) = statement else { return Some("a statement is no object".to_owned()) };
+    let Value::Object(fields) = statement else { return Some("a statement is not an object".to_owned()) };
     let known = ["Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"];
     if let Some(why) = unknown(fields, &known) {
         return Some(why);
     }
-    // Anything but a plain Deny is taken for an Allow. Conditions are not weighed.
+    // Anything but an exact Deny counts as Allow. Conditions are ignored.
     if fields.get("Effect").and_then(Value::as_str) == Some("Deny") {
         return None;
     }
@@ -80,22 +81,22 @@ fn statement(statement: &Value) -> Option<String> {
         fields.contains_key("NotResource")
             || listed(&statement["Resource"]).into_iter().any(|resource| resource.as_str().is_none_or(test))
     };
-    let (wide, own) = (on(is_wide), on(may_be_its_own));
+    let (wide, own) = (on(is_wide), on(may_be_own));
     if !wide && !own {
         return None;
     }
     if fields.contains_key("NotAction") {
-        return Some("it allows all actions but some (NotAction)".to_owned());
+        return Some("it allows all actions except some (NotAction)".to_owned());
     }
     listed(&statement["Action"]).into_iter().find_map(|action| match action.as_str() {
-        None => Some("an action is no text".to_owned()),
+        None => Some("an action is not a string".to_owned()),
         Some(action) => {
             let pattern = action.to_ascii_lowercase().replace('?', "*");
             let allows = |known: &[&str]| known.iter().any(|known| matches(&pattern, known));
             if wide && allows(&ESCALATING) {
                 Some(format!("it allows {action} on any user, role, group or policy"))
             } else if own && allows(&GRANTING) {
-                Some(format!("it allows {action} on what may be the user itself, its group or its policy"))
+                Some(format!("it allows {action} on a resource that may be the user itself, its group or its policy"))
             } else {
                 None
             }
@@ -103,30 +104,31 @@ fn statement(statement: &Value) -> Option<String> {
     })
 }
 
-/// Whether a resource stands for all users, roles, groups or policies of an account.
+/// Whether a resource pattern matches all users, roles, groups or policies of an account.
 fn is_wide(resource: &str) -> bool {
-    // A name that nobody has: what covers it covers everything of its kind.
+    // No entity can have this name: a pattern that matches it matches every entity of the kind.
     let all =
         |name: &str| ["role", "user", "group", "policy"].iter().any(|kind| matches(name, &format!("{kind}/\u{1}")));
-    is_of_iam(&resource.replace('?', "*"), all)
+    is_iam_arn(&resource.replace('?', "*"), all)
 }
 
-/// Whether a resource may be the user that has the policy, a group that it is in, or a policy that it has. Which these are is
-/// not known here, so that every one may be.
-fn may_be_its_own(resource: &str) -> bool {
+/// Whether a resource pattern may match the user that has the policy, one of its groups or one of its policies. Their names
+/// are unknown here, so every name may match.
+fn may_be_own(resource: &str) -> bool {
     let one = |name: &str| {
         let plain = name.split('*').next().unwrap_or_default();
         let kinds = ["user/", "group/", "policy/"];
         kinds.iter().any(|kind| plain.starts_with(kind) || (plain != name && kind.starts_with(plain)))
     };
-    is_of_iam(&resource.replace(['?', '$'], "*"), one)
+    is_iam_arn(&resource.replace(['?', '$'], "*"), one)
 }
 
-/// Whether the pattern of an ARN may be of IAM, and what it has there for a name is such a one. One that is no ARN may be anything.
-fn is_of_iam(pattern: &str, such: impl Fn(&str) -> bool) -> bool {
+/// Whether the pattern may match an IAM ARN whose resource part satisfies the predicate. A pattern that is not an ARN may
+/// match anything.
+fn is_iam_arn(pattern: &str, predicate: impl Fn(&str) -> bool) -> bool {
     let parts: Vec<&str> = pattern.splitn(6, ':').collect();
     let [_, _, service, _, _, name] = parts[..] else { return true };
-    matches(service, "iam") && such(name)
+    matches(service, "iam") && predicate(name)
 }
 
 fn listed(value: &Value) -> Vec<&Value> {
@@ -144,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn administrators_are_known_under_every_spelling() {
+    fn admin_policies_are_detected_ignoring_path_and_case() {
         for name in [
             "AdministratorAccess",
             "arn:aws-us-gov:iam::aws:policy/AdministratorAccess",
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn inline_policies_are_weighed_by_what_they_lead_to() {
+    fn inline_policies_are_checked_for_privilege_escalation() {
         let allow = |action: Value, resource: Value| {
             escalation_reason(&json!({"Statement": [{"Effect": "Allow", "Action": action, "Resource": resource}]}))
                 .is_some()

@@ -1,4 +1,4 @@
-//! Inline policies of a resource: whether the class allows them, and the documents that its templates make.
+//! Inline policies of a resource: authorization, and rendering of the class's templates.
 
 use serde_json::Value;
 
@@ -9,8 +9,8 @@ use crate::api::{
     user::InlinePolicy,
 };
 
-/// Puts documents in place of templates. From then on an inline policy is a document, whoever wrote it.
-pub(super) fn settle(
+/// Replaces templates by the rendered documents, so that every inline policy is a document from here on.
+pub(super) fn render_documents(
     name: &str,
     class: &AwsDeployUserClass,
     namespace: &str,
@@ -33,7 +33,7 @@ pub(super) fn settle(
             violate(
                 "policies.inline",
                 format!(
-                    "{} makes whoever has the key an administrator of the account ({why}), and class {name} does not acknowledge that (acknowledgeAdminEquivalent)",
+                    "{} makes the holder of the key an administrator of the account ({why}), and class {name} does not set acknowledgeAdminEquivalent",
                     inline.name
                 ),
             );
@@ -43,10 +43,10 @@ pub(super) fn settle(
     }
 }
 
-/// The document of an inline policy.
+/// Document of an inline policy.
 ///
 /// # Errors
-/// What the class says against it, as a sentence that begins with the class.
+/// Why the class denies it. The texts continue "class <name> ".
 fn document(rules: &ClassPolicies, inline: &InlinePolicy, own: &template::Values) -> Result<Value, Vec<String>> {
     let policy = &inline.name;
     let refuse = |why: String| Err(vec![why]);
@@ -55,17 +55,19 @@ fn document(rules: &ClassPolicies, inline: &InlinePolicy, own: &template::Values
         if all.is_empty() { "none".to_owned() } else { all.join(", ") }
     };
     match (rules.inline, &inline.document, &inline.template) {
-        (InlinePermission::Deny, ..) => refuse(format!("does not allow inline policies, and {policy} is one")),
+        (InlinePermission::Deny, ..) => refuse(format!("does not allow inline policies, but {policy} is declared")),
         (_, Some(_), Some(_)) | (_, None, None) => {
-            refuse(format!("takes either a document or a template for the inline policy {policy}"))
+            refuse(format!("needs either document or template for the inline policy {policy}"))
         }
         (InlinePermission::TemplatesOnly, Some(_), None) => refuse(format!(
-            "allows inline policies from its templates only, and {policy} has a document of its own; it has: {}",
+            "allows inline policies from its templates only, but {policy} has a document; templates: {}",
             templates()
         )),
         (InlinePermission::Allow, Some(document), None) => Ok(document.clone()),
         (_, None, Some(wanted)) => match rules.templates.iter().find(|template| template.name == *wanted) {
-            None => refuse(format!("has no template {wanted} for the inline policy {policy}; it has: {}", templates())),
+            None => {
+                refuse(format!("has no template {wanted} for the inline policy {policy}; templates: {}", templates()))
+            }
             Some(template) => template::render(template, &inline.parameters, own).map_err(|faults| {
                 faults.into_iter().map(|fault| format!("does not allow the inline policy {policy}: {fault}")).collect()
             }),

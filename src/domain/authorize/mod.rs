@@ -1,7 +1,7 @@
-//! What the classes of a cluster admin allow. Pure: resource + class + namespace -> authorization, or all that is wrong.
+//! Authorization: what a class allows a resource to have.
 //!
-//! Asked in every pass before AWS is; the chart's admission policy asks the same of the API server, so that most of
-//! what is refused here never gets this far.
+//! Evaluated in every reconcile before any call to AWS. The chart's admission policy checks the same rules, so that the API
+//! server rejects most violations before they get here.
 
 pub mod admin;
 mod inline;
@@ -30,30 +30,30 @@ use crate::api::{
     user::{AccountReference, ClassReference, RotationSpec},
 };
 
-/// What authorization depends on beside resource and class.
+/// Input of authorization besides resource and class.
 #[derive(Clone, Copy, Debug)]
 pub struct NamespaceContext<'a> {
     /// Namespace of the resource.
     pub namespace: &'a str,
-    /// Its labels.
+    /// Labels of the namespace.
     pub labels: &'a BTreeMap<String, String>,
-    /// Resources of the class in the namespace that come before this one, see [`precedes`].
+    /// Number of resources of the class in the namespace that precede this one, see [`precedes`].
     pub preceding_users: usize,
 }
 
 /// What a class grants to a resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Authorization {
-    /// The class, as it is recorded in the status.
+    /// Class, as recorded in the status.
     pub class: ClassReference,
     /// Path and limits of the user.
     pub grant: Grant,
-    /// The resource, with what the class adds to it: forced tags, defaults for what it leaves out, and the documents that
-    /// its templates make.
+    /// The resource, completed with the tags and defaults of the class, and with rendered templates.
     pub user: AwsDeployUser,
 }
 
-/// Whether the resource has its place among the users of the class. A user that another class allowed takes a new one.
+/// Whether the resource already counts as a user of the class. A user of another class is admitted again when it changes
+/// its class.
 #[must_use]
 pub fn is_admitted(user: &AwsDeployUser, class: &str) -> bool {
     user.status.as_ref().is_some_and(|status| {
@@ -61,22 +61,22 @@ pub fn is_admitted(user: &AwsDeployUser, class: &str) -> bool {
     })
 }
 
-/// Whether `other` counts against the class's limit of users when `user` asks. Those that have their place come first, then
-/// those that bring a user, then those without; the older one before the younger.
+/// Whether `other` precedes `user` in the class's `maxPerNamespace` quota. Admitted resources come first, then resources with
+/// an IAM user, then those without; older resources precede younger ones.
 #[must_use]
 pub fn precedes(other: &AwsDeployUser, user: &AwsDeployUser, class: &str) -> bool {
     let rank = |user: &AwsDeployUser| {
         let has_user = user.status.as_ref().is_some_and(|status| status.user.is_some());
-        let made_at = user.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (!is_admitted(user, class), !has_user, made_at, user.metadata.uid.clone())
+        let created_at = user.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        (!is_admitted(user, class), !has_user, created_at, user.metadata.uid.clone())
     };
     other.metadata.uid != user.metadata.uid && !is_admitted(user, class) && rank(other) < rank(user)
 }
 
-/// Whether the class allows what the resource asks for.
+/// Authorizes a resource against a class.
 ///
 /// # Errors
-/// All violations at once, each with what the class allows.
+/// All violations, each with what the class allows.
 pub fn authorize(
     user: &AwsDeployUser,
     target: &Target,
@@ -86,8 +86,8 @@ pub fn authorize(
     let name = class.metadata.name.as_deref().unwrap_or_default();
     let rules = &class.spec;
     if !namespace::serves(&rules.namespaces, context.namespace, context.labels) {
-        // Nothing else of the class is anybody's business there.
-        let served = namespace::served(&rules.namespaces);
+        // Do not disclose the other rules to a namespace that may not use the class.
+        let served = namespace::describe_served(&rules.namespaces);
         let message = format!("class {name} does not serve namespace {}; it serves: {served}", context.namespace);
         return Err(vec![Violation { field: "className", message }]);
     }
@@ -97,7 +97,7 @@ pub fn authorize(
     check_limit(name, class, context, &mut violate);
     check_name(name, class, target, &mut violate);
     check_policies(name, class, &user, &mut violate);
-    inline::settle(name, class, context.namespace, &mut user, &mut violate);
+    inline::render_documents(name, class, context.namespace, &mut user, &mut violate);
     check_tags(name, class, &user, &mut violate);
     if let Some(key) = user.spec.effective_access_key() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
@@ -136,7 +136,7 @@ pub fn authorize(
     })
 }
 
-/// The resource with the defaults and the tags of its class.
+/// Completes the resource with the defaults and tags of the class.
 fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
     let mut user = user.clone();
     let (spec, rules) = (&mut user.spec, &class.spec);
@@ -144,7 +144,7 @@ fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
         spec.policies.managed.clone_from(&rules.policies.default);
     }
     for (key, value) in &rules.tags {
-        // IAM compares tag keys without regard to case; another value is a violation, told later.
+        // IAM ignores the case of tag keys. `check_tags` reports another value as violation.
         if !spec.tags.keys().any(|declared| declared.to_lowercase() == key.to_lowercase()) {
             spec.tags.insert(key.clone(), value.clone());
         }
@@ -161,17 +161,17 @@ fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
     user
 }
 
-/// The interval of a resource that declares none, if it is not the operator's own default.
+/// Interval of a resource that declares none. `None`: the operator's default applies.
 fn default_every(rules: &ClassRotation) -> Option<String> {
     let parsed = |limit: &Option<HumanDuration>| limit.as_ref().and_then(|limit| limit.parse().ok());
     if let Some(every) = &rules.default.every {
         return Some(every.0.clone());
     }
-    if parsed(&rules.max_every).is_some_and(|most| most < DEFAULT_ROTATION_INTERVAL) {
-        return rules.max_every.as_ref().map(|most| most.0.clone());
+    if parsed(&rules.max_every).is_some_and(|max| max < DEFAULT_ROTATION_INTERVAL) {
+        return rules.max_every.as_ref().map(|max| max.0.clone());
     }
-    if parsed(&rules.min_every).is_some_and(|least| least > DEFAULT_ROTATION_INTERVAL) {
-        return rules.min_every.as_ref().map(|least| least.0.clone());
+    if parsed(&rules.min_every).is_some_and(|min| min > DEFAULT_ROTATION_INTERVAL) {
+        return rules.min_every.as_ref().map(|min| min.0.clone());
     }
     None
 }
@@ -182,12 +182,12 @@ fn check_limit(
     context: NamespaceContext<'_>,
     violate: &mut impl FnMut(&'static str, String),
 ) {
-    let Some(most) = class.spec.users.max_per_namespace else { return };
-    if context.preceding_users >= usize::try_from(most).unwrap_or(usize::MAX) {
+    let Some(max) = class.spec.users.max_per_namespace else { return };
+    if context.preceding_users >= usize::try_from(max).unwrap_or(usize::MAX) {
         violate(
             "className",
             format!(
-                "class {name} allows {most} users in a namespace, and namespace {} has {} others that come first; delete one, or ask a cluster admin for more",
+                "class {name} allows {max} users per namespace, and {} has {} that precede this one; delete one, or ask a cluster admin to raise users.maxPerNamespace",
                 context.namespace, context.preceding_users
             ),
         );
@@ -196,28 +196,33 @@ fn check_limit(
 
 fn check_name(name: &str, class: &AwsDeployUserClass, target: &Target, violate: &mut impl FnMut(&'static str, String)) {
     let pattern = &class.spec.users.name_pattern;
-    match fits_whole(pattern, &target.user_name) {
+    match matches_whole(pattern, &target.user_name) {
         Ok(true) => {}
         Ok(false) => violate(
             "userName",
-            format!("class {name} does not allow the IAM user name {:?}; it has to fit {pattern}", target.user_name),
+            format!("class {name} does not allow the IAM user name {:?}; it must match {pattern}", target.user_name),
         ),
         Err(why) => {
-            violate("userName", format!("class {name} has a namePattern that cannot be used, so no name fits: {why}"));
+            violate(
+                "userName",
+                format!(
+                    "class {name} has an invalid users.namePattern, so that no name matches: {why}; ask a cluster admin to correct it"
+                ),
+            );
         }
     }
 }
 
-/// Whether the whole text fits the pattern.
-fn fits_whole(pattern: &str, text: &str) -> Result<bool, String> {
-    // By itself first: `a)|(b` is a pattern only with what is put around it, and then fits parts.
+/// Whether the regular expression matches the whole text.
+fn matches_whole(pattern: &str, text: &str) -> Result<bool, String> {
+    // Compile it alone first: `a)|(b` is valid only inside of the anchors, and would then match parts of a text.
     regex_lite::Regex::new(pattern).map_err(|error| error.to_string())?;
     let whole = regex_lite::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())?;
     Ok(whole.is_match(text))
 }
 
 fn allows_group(allowed: &[String], group: &str) -> bool {
-    // IAM compares names of groups without regard to case.
+    // IAM ignores the case of group names.
     let group = group.to_ascii_lowercase();
     allowed.iter().any(|allowed| pattern::matches(&allowed.to_ascii_lowercase(), &group))
 }
@@ -239,7 +244,7 @@ fn check_policies(
             violate(
                 "policies.managed",
                 format!(
-                    "{declared} makes whoever has the key an administrator of the account, and class {name} does not acknowledge that (acknowledgeAdminEquivalent)"
+                    "{declared} makes the holder of the key an administrator of the account, and class {name} does not set acknowledgeAdminEquivalent"
                 ),
             );
         }
@@ -255,7 +260,7 @@ fn check_tags(
     for (key, value) in &class.spec.tags {
         let other = user.spec.tags.iter().find(|(declared, _)| declared.to_lowercase() == key.to_lowercase());
         if let Some((declared, _)) = other.filter(|(declared, found)| (*declared, *found) != (key, value)) {
-            violate("tags", format!("class {name} sets the tag {key} to {value:?}; leave {declared} out"));
+            violate("tags", format!("class {name} sets the tag {key} to {value:?}; remove {declared}"));
         }
     }
 }
@@ -269,44 +274,47 @@ fn check_rotation(
     let mut limit = |field: &str, limit: &Option<HumanDuration>| {
         let parsed = limit.as_ref().map(HumanDuration::parse).transpose();
         parsed.unwrap_or_else(|error| {
-            violate("accessKey.rotation", format!("class {name} has a {field} that cannot be used: {error}"));
+            violate(
+                "accessKey.rotation",
+                format!("class {name} has an invalid {field}: {error}; ask a cluster admin to correct it"),
+            );
             None
         })
     };
-    let (least, most) = (limit("minEvery", &rules.min_every), limit("maxEvery", &rules.max_every));
-    // What is no interval at all is told by validation.
+    let (min, max) = (limit("minEvery", &rules.min_every), limit("maxEvery", &rules.max_every));
+    // Validation reports an invalid interval.
     let Some(schedule) = parse_schedule(rotation) else { return };
-    if let (Some(least), Some(shortest)) = (least, schedule.smallest_gap())
-        && shortest < least
+    if let (Some(min), Some(shortest)) = (min, schedule.smallest_gap())
+        && shortest < min
     {
         violate(
             "accessKey.rotation",
             format!(
-                "keys would be rotated every {}, class {name} allows {} at the shortest",
+                "keys would be rotated every {}; the shortest interval of class {name} is {}",
                 humanize(shortest),
-                humanize(least)
+                humanize(min)
             ),
         );
     }
-    let Some(most) = most else { return };
+    let Some(max) = max else { return };
     if schedule == RotationSchedule::Never {
         violate(
             "accessKey.rotation",
-            format!("class {name} asks for a rotation every {} at the latest, so Never is not allowed", humanize(most)),
+            format!("class {name} requires a rotation at least every {}; every: Never is not allowed", humanize(max)),
         );
-    } else if let Some(longest) = schedule.gap_longer_than(most) {
+    } else if let Some(longest) = schedule.gap_longer_than(max) {
         violate(
             "accessKey.rotation",
             format!(
-                "keys would be kept for {}, class {name} allows {} at the longest",
+                "keys would be kept for {}; the longest interval of class {name} is {}",
                 humanize(longest),
-                humanize(most)
+                humanize(max)
             ),
         );
     }
 }
 
-/// When keys would be rotated; `None` if that cannot be read.
+/// Schedule of the resource. `None` if it is invalid.
 fn parse_schedule(rotation: &RotationSpec) -> Option<RotationSchedule> {
     Some(match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
         (Some("Never"), None) => RotationSchedule::Never,

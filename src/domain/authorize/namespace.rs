@@ -1,27 +1,27 @@
-//! Which namespaces a class serves.
+//! Which namespaces may use a class.
 
 use std::collections::BTreeMap;
 
 use crate::api::class::{ClassNamespaces, LabelExpression, LabelOperator, NamespaceSelector};
 
-/// Whether the class serves a namespace with this name and these labels.
+/// Whether a namespace with this name and these labels may use the class.
 #[must_use]
 pub fn serves(rules: &ClassNamespaces, name: &str, labels: &BTreeMap<String, String>) -> bool {
     rules.names.iter().any(|served| served == "*" || served == name) || selects(&rules.selector, labels)
 }
 
-/// Whether it takes the labels of a namespace with this name to tell.
+/// Whether [`serves`] depends on the labels of the namespace.
 #[must_use]
 pub fn depends_on_labels(rules: &ClassNamespaces, name: &str) -> bool {
     !rules.names.iter().any(|served| served == "*" || served == name) && !rules.selector.is_empty()
 }
 
-/// The namespaces that a class serves, for a message.
+/// Namespaces that may use the class, for messages.
 #[must_use]
-pub fn served(rules: &ClassNamespaces) -> String {
+pub fn describe_served(rules: &ClassNamespaces) -> String {
     let mut served = rules.names.clone();
     if !rules.selector.is_empty() {
-        served.push("namespaces with certain labels (spec.namespaces.selector)".to_owned());
+        served.push("namespaces that match spec.namespaces.selector".to_owned());
     }
     if served.is_empty() { "none".to_owned() } else { served.join(", ") }
 }
@@ -29,10 +29,10 @@ pub fn served(rules: &ClassNamespaces) -> String {
 fn selects(selector: &NamespaceSelector, labels: &BTreeMap<String, String>) -> bool {
     !selector.is_empty()
         && selector.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && selector.match_expressions.iter().all(|expression| holds(expression, labels))
+        && selector.match_expressions.iter().all(|expression| matches(expression, labels))
 }
 
-fn holds(LabelExpression { key, operator, values }: &LabelExpression, labels: &BTreeMap<String, String>) -> bool {
+fn matches(LabelExpression { key, operator, values }: &LabelExpression, labels: &BTreeMap<String, String>) -> bool {
     let label = labels.get(key);
     match operator {
         LabelOperator::In => label.is_some_and(|value| values.contains(value)),
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_namespace_is_served_by_name_or_by_labels_and_nothing_is_by_default() {
+    fn namespaces_match_by_name_or_labels_and_none_by_default() {
         let serves = |rules: serde_json::Value, labels: serde_json::Value| {
             serves(&serde_json::from_value(rules).unwrap(), "a", &serde_json::from_value(labels).unwrap())
         };

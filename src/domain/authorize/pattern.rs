@@ -1,6 +1,6 @@
-//! Patterns in which `*` stands for anything, and managed policies in one spelling.
+//! Wildcard patterns and the canonical form of managed policies.
 
-/// Whether the text fits the pattern as a whole. `*` is any run of characters, `/` among them.
+/// Whether the pattern matches the whole text. `*` matches any characters, including `/`.
 #[must_use]
 pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
@@ -15,24 +15,24 @@ pub fn matches(pattern: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// A managed policy as it is compared: AWS's own by path and name, whatever the partition; others by their ARN.
-/// A policy of another partition does not exist in the account, so nothing is lost by not telling them apart.
+/// Canonical form of a managed policy: path and name for AWS managed policies, the ARN for others. The partition is
+/// ignored, because a policy of another partition cannot exist in the account.
 #[must_use]
 pub fn canonicalize(declared: &str) -> &str {
-    let own = |rest: &'static str| declared.find(rest).map(|at| (&declared[..at], &declared[at + rest.len()..]));
-    match own(":iam::aws:policy/") {
+    let split = |rest: &'static str| declared.find(rest).map(|at| (&declared[..at], &declared[at + rest.len()..]));
+    match split(":iam::aws:policy/") {
         Some((partition, name)) if partition.starts_with("arn:aws") => name,
         _ => declared,
     }
 }
 
-/// Whether one of the patterns covers the managed policy. A pattern without an ARN speaks of AWS's own policies, but for
-/// `*` alone, which is every policy.
+/// Whether one of the patterns matches the managed policy. A pattern without an ARN matches AWS managed policies only,
+/// except `*`, which matches every policy.
 #[must_use]
 pub fn allows_policy(patterns: &[String], declared: &str) -> bool {
     let declared = canonicalize(declared);
     patterns.iter().any(|pattern| {
-        // As it is written: all policies of AWS, with an ARN, are a star too once the ARN is gone.
+        // Compare before canonicalizing: `arn:aws:iam::aws:policy/*` also becomes `*`, but is limited to AWS managed policies.
         let all = pattern == "*";
         let pattern = canonicalize(pattern);
         all || (pattern.starts_with("arn:") == declared.starts_with("arn:") && matches(pattern, declared))
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_is_anything_and_nothing_else_is_special() {
+    fn star_matches_anything_and_nothing_else_is_special() {
         for (pattern, text, wanted) in [
             ("a", "a", true),
             ("a", "ab", false),
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_of_aws_are_the_same_by_name_and_by_arn_and_no_others_are() {
+    fn aws_managed_policies_match_by_name_and_by_arn() {
         let allowed = |pattern: &str, declared: &str| allows_policy(&[pattern.to_owned()], declared);
         assert!(allowed("AmazonEC2FullAccess", "arn:aws-cn:iam::aws:policy/AmazonEC2FullAccess"));
         assert!(allowed("arn:aws:iam::aws:policy/AmazonEC2*", "AmazonEC2FullAccess"));

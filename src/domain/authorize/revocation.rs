@@ -1,8 +1,9 @@
-//! What follows when a resource is no longer allowed: it depends on what its user has, not on what the resource asks for.
+//! What happens to the IAM user of a resource that is not authorized. It depends on what the user has, not on the spec.
 //!
-//! Else a mistake in a manifest could cost a user its key, and a tenant could escape a revocation by a mistake made on purpose.
+//! Otherwise a mistake in a manifest could cost a user its key, and a tenant could escape a revocation with a deliberate
+//! mistake.
 
-use super::{NamespaceContext, admin, allows_group, fits_whole, namespace, pattern, template};
+use super::{NamespaceContext, admin, allows_group, matches_whole, namespace, pattern, template};
 use crate::{
     api::{
         AwsDeployUserClass,
@@ -11,33 +12,32 @@ use crate::{
     domain::{current_state::IamUser, policy},
 };
 
-/// What is done to a user whose resource is not allowed.
+/// Decision about the IAM user of a resource that is not authorized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// How far it goes.
     pub action: OnRevoked,
-    /// What the user has and may not have; `None` if it may have all of it, and only the change that is asked for is refused.
+    /// What the user has but may not have. `None`: only the requested change is denied.
     pub reason: Option<String>,
 }
 
-/// What is done to the user of a resource that is not allowed. `class` is the class that allowed it last, `recorded` what
-/// that class said of revocations then: it holds when the class is gone. `begun` says that a revocation is under way: the
-/// user may have lost what it was for, and that is no reason to leave it at that.
+/// Decides what happens to the IAM user of a resource that is not authorized. `class` is the class that authorized it last,
+/// `recorded` its `onRevoked` at that time, which applies after the class was deleted. `in_progress`: a revocation has begun
+/// and is completed, even if the user has already lost what caused it.
 #[must_use]
 pub fn decide_revocation(
     class: Option<&AwsDeployUserClass>,
     recorded: Option<OnRevoked>,
-    begun: bool,
+    in_progress: bool,
     user: &IamUser,
     context: NamespaceContext<'_>,
 ) -> Revocation {
     let Some(class) = class else {
-        // An operator of the time before classes has recorded none.
-        let why = if recorded.is_some() { "the class that allowed it is gone" } else { "no class has allowed it yet" };
+        let why =
+            if recorded.is_some() { "the class that allowed it was deleted" } else { "no class has allowed it yet" };
         return Revocation { action: recorded.unwrap_or_default(), reason: Some(why.to_owned()) };
     };
     match check_still_allowed(class, user, context) {
-        Ok(()) if begun => {
+        Ok(()) if in_progress => {
             Revocation { action: class.spec.on_revoked, reason: Some("the class did not allow what it had".to_owned()) }
         }
         Ok(()) => Revocation { action: OnRevoked::Freeze, reason: None },
@@ -45,10 +45,10 @@ pub fn decide_revocation(
     }
 }
 
-/// Whether the class allows what the user has in AWS.
+/// Checks that the class allows what the user has in AWS.
 ///
 /// # Errors
-/// The first thing that it does not allow.
+/// The first violation.
 pub fn check_still_allowed(
     class: &AwsDeployUserClass,
     user: &IamUser,
@@ -59,7 +59,7 @@ pub fn check_still_allowed(
         return Err(format!("the class does not serve namespace {}", context.namespace));
     }
     check_path(&rules.users.path, user)?;
-    if fits_whole(&rules.users.name_pattern, &user.name) == Ok(false) {
+    if matches_whole(&rules.users.name_pattern, &user.name) == Ok(false) {
         return Err(format!("the class does not allow the name {}", user.name));
     }
     if rules.permissions_boundary.is_some() && rules.permissions_boundary != user.boundary {
@@ -70,14 +70,13 @@ pub fn check_still_allowed(
     }
     let Some(grants) = &user.grants else { return Ok(()) };
     for arn in grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)) {
-        // It comes with a password that has to be changed.
-        let comes_with_console =
-            user.login_profile == Some(true) && pattern::canonicalize(arn) == "IAMUserChangePassword";
-        if !comes_with_console && !pattern::allows_policy(&rules.policies.allowed, arn) {
+        // The operator attaches it for a password that must be changed.
+        let is_for_console = user.login_profile == Some(true) && pattern::canonicalize(arn) == "IAMUserChangePassword";
+        if !is_for_console && !pattern::allows_policy(&rules.policies.allowed, arn) {
             return Err(format!("the class does not allow {arn}"));
         }
         if admin::is_admin_policy(arn) && !rules.acknowledge_admin_equivalent {
-            return Err(format!("the class does not acknowledge {arn}"));
+            return Err(format!("the class does not set acknowledgeAdminEquivalent, which {arn} needs"));
         }
     }
     let account = rules.account.as_ref().map(|account| account.id.as_str());
@@ -86,7 +85,7 @@ pub fn check_still_allowed(
         let allowed = match rules.policies.inline {
             InlinePermission::Deny => false,
             InlinePermission::TemplatesOnly => {
-                rules.policies.templates.iter().any(|made| template::could_render(made, document, &own))
+                rules.policies.templates.iter().any(|template| template::could_render(template, document, &own))
             }
             InlinePermission::Allow => true,
         };
@@ -94,7 +93,9 @@ pub fn check_still_allowed(
             return Err(format!("the class does not allow the inline policy {name}"));
         }
         if let Some(why) = admin::escalation_reason(document).filter(|_| !rules.acknowledge_admin_equivalent) {
-            return Err(format!("the class does not acknowledge the inline policy {name}: {why}"));
+            return Err(format!(
+                "the class does not set acknowledgeAdminEquivalent, which the inline policy {name} needs: {why}"
+            ));
         }
     }
     match grants.groups.iter().find(|group| !allows_group(&rules.groups, group)) {
@@ -103,16 +104,16 @@ pub fn check_still_allowed(
     }
 }
 
-/// Whether the user is where the class has its users.
+/// Checks that the user is below the path of the class.
 ///
 /// # Errors
-/// Where it is, and what can be done.
+/// The path of the user, and the remedy.
 pub fn check_path(path: &str, user: &IamUser) -> Result<(), String> {
     let found = user.arn.split_once(":user").map_or("/", |(_, name)| name);
     if found.starts_with(path) {
         return Ok(());
     }
     Err(format!(
-        "the IAM user is {found}, and the class has its users below {path}; a user that exists is not moved: name a class with its path, or delete the resource and create it again"
+        "the IAM user is {found}, but the path of the class is {path}, and existing users are not moved; set a class with the path of the user, or delete the resource and create it again"
     ))
 }

@@ -1,77 +1,75 @@
-//! Which class a resource belongs to.
+//! Selects the class of a resource.
 
 use crate::{
     api::{AwsDeployUserClass, well_known},
     domain::desired::Violation,
 };
 
-/// A class as the cluster has it.
+/// Class in the cluster, readable or not.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassEntry<'a> {
-    /// Its name.
     pub name: &'a str,
-    /// It carries the annotation of the default class.
+    /// The class has the annotation of the default class.
     pub is_default: bool,
-    /// What it says, or why this version of the operator cannot read it.
+    /// The class, or why this version of the operator cannot deserialize it.
     pub class: Result<&'a AwsDeployUserClass, &'a str>,
 }
 
-/// What came of looking for a class.
+/// Result of [`select_class`].
 #[derive(Clone, Debug)]
 pub enum ClassSelection<'a> {
-    /// This one.
     Selected(&'a AwsDeployUserClass),
-    /// None: nothing is allowed.
+    /// No class applies: nothing is allowed.
     Refused(Violation),
-    /// There is one, and this version of the operator cannot read it. That is no verdict.
+    /// The class exists, but this version of the operator cannot read it: neither allowed nor denied.
     Unreadable(String),
 }
 
-/// The name of the class that a resource belongs to, if it can be told from the resource: what it names, else the one
-/// that allowed it last. Another class that becomes the default is for resources that come later.
+/// Class named by the resource, else the class that last authorized it: a new default class does not apply to existing
+/// resources.
 #[must_use]
 pub fn requested_class(user: &crate::api::AwsDeployUser) -> Option<&str> {
     let recorded = || Some(user.status.as_ref()?.class.as_ref()?.name.as_str());
     user.spec.class_name.as_deref().or_else(recorded)
 }
 
-/// Whether the annotation makes a class the default one.
+/// Whether the annotations make a class the default class.
 #[must_use]
 pub fn is_default(annotations: Option<&std::collections::BTreeMap<String, String>>) -> bool {
     annotations.and_then(|all| all.get(well_known::ANNOTATION_DEFAULT_CLASS)).is_some_and(|value| value == "true")
 }
 
-/// Chooses the class with the wanted name, or the default class.
+/// Selects the class of this name, or the default class.
 #[must_use]
-pub fn select_class<'a>(wanted: Option<&str>, all: &[ClassEntry<'a>]) -> ClassSelection<'a> {
+pub fn select_class<'a>(requested: Option<&str>, all: &[ClassEntry<'a>]) -> ClassSelection<'a> {
     let refuse = |message: String| ClassSelection::Refused(Violation { field: "className", message });
-    let found: Vec<&ClassEntry<'a>> = match wanted {
-        Some(name) => all.iter().filter(|known| known.name == name).collect(),
-        None => all.iter().filter(|known| known.is_default).collect(),
+    let found: Vec<&ClassEntry<'a>> = match requested {
+        Some(name) => all.iter().filter(|entry| entry.name == name).collect(),
+        None => all.iter().filter(|entry| entry.is_default).collect(),
     };
-    match (found[..].first(), found.len(), wanted) {
-        (Some(known), 1, _) => match known.class {
+    match (found[..].first(), found.len(), requested) {
+        (Some(entry), 1, _) => match entry.class {
             Ok(class) => ClassSelection::Selected(class),
             Err(why) => ClassSelection::Unreadable(format!(
-                "AwsDeployUserClass {} cannot be read by this operator: {why}",
-                known.name
+                "this version of the operator cannot read AwsDeployUserClass {}: {why}; upgrade the operator or correct the class",
+                entry.name
             )),
         },
         (Some(_), ..) => {
-            let mut names: Vec<&str> = found.iter().map(|known| known.name).collect();
+            let mut names: Vec<&str> = found.iter().map(|entry| entry.name).collect();
             names.sort_unstable();
             refuse(format!(
-                "{} AwsDeployUserClasses are annotated as the default: {}. Name one of them, or have a cluster admin leave the annotation {} on one only",
+                "{} AwsDeployUserClasses are annotated as default: {}; set spec.className, or have a cluster admin remove the annotation {} from all but one",
                 names.len(),
                 names.join(", "),
                 well_known::ANNOTATION_DEFAULT_CLASS
             ))
         }
         (None, _, Some(name)) => refuse(format!(
-            "there is no AwsDeployUserClass {name}; a cluster admin makes classes, and without one nothing is allowed"
+            "AwsDeployUserClass {name} does not exist, and without a class nothing is allowed; ask a cluster admin to create it"
         )),
         (None, _, None) => refuse(format!(
-            "no AwsDeployUserClass is named, and none is the default ({}: \"true\"). Name one; a cluster admin makes them, and without one nothing is allowed",
+            "spec.className is not set and no AwsDeployUserClass is the default ({}: \"true\"); set spec.className, or ask a cluster admin for a default class",
             well_known::ANNOTATION_DEFAULT_CLASS
         )),
     }
@@ -81,8 +79,8 @@ pub fn select_class<'a>(wanted: Option<&str>, all: &[ClassEntry<'a>]) -> ClassSe
 mod tests {
     use super::*;
 
-    fn told(choice: &ClassSelection<'_>) -> String {
-        match choice {
+    fn describe(selection: &ClassSelection<'_>) -> String {
+        match selection {
             ClassSelection::Selected(class) => class.metadata.name.clone().unwrap(),
             ClassSelection::Refused(violation) => violation.message.clone(),
             ClassSelection::Unreadable(why) => why.clone(),
@@ -90,20 +88,20 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_found_by_name_or_by_default_and_two_defaults_are_none() {
+    fn class_is_selected_by_name_or_by_a_single_default() {
         let class = |name: &str| AwsDeployUserClass::new(name, crate::api::AwsDeployUserClassSpec::default());
         let (a, b) = (class("a"), class("b"));
-        let known = |class: &'static str, is_default, found| ClassEntry { name: class, is_default, class: found };
-        let one = [known("a", false, Ok(&a)), known("b", true, Ok(&b)), known("c", false, Err("odd"))];
-        assert_eq!(told(&select_class(Some("a"), &one)), "a");
-        assert_eq!(told(&select_class(None, &one)), "b");
-        assert!(told(&select_class(Some("x"), &one)).contains("no AwsDeployUserClass x"));
+        let entry = |class: &'static str, is_default, found| ClassEntry { name: class, is_default, class: found };
+        let one = [entry("a", false, Ok(&a)), entry("b", true, Ok(&b)), entry("c", false, Err("odd"))];
+        assert_eq!(describe(&select_class(Some("a"), &one)), "a");
+        assert_eq!(describe(&select_class(None, &one)), "b");
+        assert!(describe(&select_class(Some("x"), &one)).contains("AwsDeployUserClass x does not exist"));
         assert!(
             matches!(select_class(Some("c"), &one), ClassSelection::Unreadable(_)),
-            "that is no reason to revoke anything"
+            "an unreadable class must not cause a revocation"
         );
-        let two = [known("b", true, Ok(&b)), known("a", true, Ok(&a))];
-        assert!(told(&select_class(None, &two)).contains("the default: a, b."));
-        assert!(told(&select_class(None, &one[..1])).contains("none is the default"));
+        let two = [entry("b", true, Ok(&b)), entry("a", true, Ok(&a))];
+        assert!(describe(&select_class(None, &two)).contains("as default: a, b;"));
+        assert!(describe(&select_class(None, &one[..1])).contains("no AwsDeployUserClass is the default"));
     }
 }

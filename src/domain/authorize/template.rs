@@ -1,237 +1,239 @@
-//! Templates of inline policies: documents with gaps, filled in with values that nobody trusts.
+//! Templates of inline policies: documents with placeholders for untrusted values.
 //!
-//! What is filled in are strings of the parsed document, never its text, and only where a value cannot change who does
-//! what: in resources and in the values of conditions. A value can neither close a string nor bring a wildcard or a variable.
+//! Values are inserted into strings of the parsed document, never into its text, and only in resources and in the values of
+//! conditions. A value can neither end a string nor contain a wildcard or a policy variable.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::Value;
 
-use super::fits_whole;
+use super::matches_whole;
 use crate::{api::class::PolicyTemplate, domain::policy};
 
-/// Placeholders that the operator fills in itself, with what their values look like.
-const OWN: [(&str, &str); 3] =
+/// Placeholders that the operator sets, with a pattern of their values.
+const BUILTIN: [(&str, &str); 3] =
     [("namespace", "[a-z0-9-]{1,63}"), ("name", "[a-z0-9.-]{1,253}"), ("accountId", "[0-9]{12}")];
 
-/// Punctuation that a value may have beside letters and digits: no `*` and `?`, no `$`, no braces, quotes and backslashes.
+/// Characters of values besides letters and digits. Excludes wildcards (`*`, `?`), `$`, braces, quotes and backslashes.
 const PUNCTUATION: &str = " _.:/=+@,-";
 
-/// Values by placeholder.
+/// Values by name of the placeholder.
 pub type Values = BTreeMap<String, String>;
 
-/// A part of a string.
+/// Part of a string.
 enum Piece<'a> {
-    /// Stays as it is, variables of IAM such as `${aws:username}` among it.
+    /// Literal text, including policy variables such as `${aws:username}`.
     Text(&'a str),
     /// Name of a placeholder.
-    Gap(&'a str),
+    Placeholder(&'a str),
 }
 
-/// Where in a document a value is.
+/// Position in a policy document.
 #[derive(Clone, Copy, PartialEq)]
-enum Place {
+enum Position {
     Document,
     Statement,
     Condition,
     Operator,
-    /// Resources and values of conditions.
-    Open,
+    /// Resources and values of conditions, where placeholders are allowed.
+    Value,
     Fixed,
 }
 
-impl Place {
+impl Position {
     fn below(self, key: &str) -> Self {
         match (self, key) {
             (Self::Document, "Statement") => Self::Statement,
-            (Self::Statement, "Resource" | "NotResource") | (Self::Operator, _) => Self::Open,
+            (Self::Statement, "Resource" | "NotResource") | (Self::Operator, _) => Self::Value,
             (Self::Statement, "Condition") => Self::Condition,
             (Self::Condition, _) => Self::Operator,
             _ => Self::Fixed,
         }
     }
 
-    /// Where the items of a list are.
+    /// Position of the items of a list.
     fn item(self) -> Self {
-        if matches!(self, Self::Statement | Self::Open) { self } else { Self::Fixed }
+        if matches!(self, Self::Statement | Self::Value) { self } else { Self::Fixed }
     }
 }
 
-/// What the operator knows of a resource before AWS is asked.
+/// Values of the placeholders that the operator sets.
 #[must_use]
 pub fn builtin_values(namespace: &str, name: Option<&str>, account: Option<&str>) -> Values {
     let all = [("namespace", Some(namespace)), ("name", name), ("accountId", account)];
     all.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect()
 }
 
-/// Whether a template can be used by those who give it the right values. `account` says that the class names its account.
+/// Checks a template. `has_account`: the class sets `account.id`.
 ///
 /// # Errors
-/// The first thing that is wrong with it.
-pub fn check(template: &PolicyTemplate, account: bool) -> Result<(), String> {
+/// The first error.
+pub fn check(template: &PolicyTemplate, has_account: bool) -> Result<(), String> {
     let mut unused: Vec<&str> = Vec::new();
     for parameter in &template.parameters {
         let name = parameter.name.as_str();
-        if OWN.iter().any(|(own, _)| *own == name) || unused.contains(&name) {
-            return Err(format!("the parameter {name} is there twice, or is one of {}", known(&[])));
+        if BUILTIN.iter().any(|(builtin, _)| *builtin == name) || unused.contains(&name) {
+            return Err(format!("the parameter {name} is declared twice, or is one of {}", placeholder_names(&[])));
         }
-        fits_whole(&parameter.pattern, "").map_err(|why| format!("the pattern of {name} is no RE2: {why}"))?;
+        matches_whole(&parameter.pattern, "")
+            .map_err(|why| format!("the pattern of {name} is not a regular expression (RE2): {why}"))?;
         unused.push(name);
     }
     let declared = unused.clone();
-    rebuild(&template.document, Place::Document, &mut |place, text| {
+    rebuild(&template.document, Position::Document, &mut |position, text| {
         for piece in pieces(text)? {
-            let Piece::Gap(name) = piece else { continue };
-            if place != Place::Open {
+            let Piece::Placeholder(name) = piece else { continue };
+            if position != Position::Value {
                 return Err(format!(
-                    "{{{name}}} in {text:?}: placeholders stand in Resource, NotResource and the values of a Condition only"
+                    "{{{name}}} in {text:?}: placeholders are allowed in Resource, NotResource and the values of Condition only"
                 ));
             }
-            if name == "accountId" && !account {
-                return Err("{accountId} needs spec.account.id of the class".to_owned());
+            if name == "accountId" && !has_account {
+                return Err("{accountId} needs account.id of the class".to_owned());
             }
-            if !declared.contains(&name) && !OWN.iter().any(|(own, _)| *own == name) {
-                return Err(format!("{{{name}}} is no parameter; there are {}", known(&declared)));
+            if !declared.contains(&name) && !BUILTIN.iter().any(|(builtin, _)| *builtin == name) {
+                return Err(format!("{{{name}}} is not a parameter; parameters are {}", placeholder_names(&declared)));
             }
             unused.retain(|parameter| *parameter != name);
         }
         Ok(text.to_owned())
     })?;
     match unused.first() {
-        Some(name) => Err(format!("the parameter {name} stands nowhere in the document")),
+        Some(name) => Err(format!("the parameter {name} does not occur in the document")),
         None => Ok(()),
     }
 }
 
-/// What is wrong with the templates of a class; `None` if all can be used.
+/// Errors of the templates of a class. `None` if all are valid.
 #[must_use]
-pub fn describe_faults(templates: &[PolicyTemplate], account: bool) -> Option<String> {
+pub fn describe_faults(templates: &[PolicyTemplate], has_account: bool) -> Option<String> {
     let faults: Vec<String> = templates
         .iter()
-        .filter_map(|template| Some(format!("template {}: {}", template.name, check(template, account).err()?)))
+        .filter_map(|template| Some(format!("template {}: {}", template.name, check(template, has_account).err()?)))
         .collect();
     (!faults.is_empty()).then(|| faults.join("; "))
 }
 
-/// The document that the template makes of these values.
+/// Renders the template with these values.
 ///
 /// # Errors
-/// All that is wrong with the values, or the first thing that is wrong with the template.
+/// All errors of the values, or the first error of the template.
 pub fn render(template: &PolicyTemplate, values: &Values, own: &Values) -> Result<Value, Vec<String>> {
     check(template, own.contains_key("accountId")).map_err(|why| {
-        vec![format!("template {} cannot be used until a cluster admin mends it: {why}", template.name)]
+        vec![format!("template {} is invalid: {why}; ask a cluster admin to correct it", template.name)]
     })?;
-    let wrong = wrong_values(template, values);
-    if !wrong.is_empty() {
-        return Err(wrong);
+    let invalid = invalid_values(template, values);
+    if !invalid.is_empty() {
+        return Err(invalid);
     }
-    rebuild(&template.document, Place::Document, &mut |_, text| {
-        let mut filled = String::new();
+    rebuild(&template.document, Position::Document, &mut |_, text| {
+        let mut rendered = String::new();
         for piece in pieces(text)? {
             match piece {
-                Piece::Text(text) => filled.push_str(text),
-                Piece::Gap(name) => {
+                Piece::Text(text) => rendered.push_str(text),
+                Piece::Placeholder(name) => {
                     let value = own.get(name).or_else(|| values.get(name));
-                    filled.push_str(value.ok_or_else(|| format!("there is no value for {{{name}}}"))?);
+                    rendered.push_str(value.ok_or_else(|| format!("{{{name}}} has no value"))?);
                 }
             }
         }
-        Ok(filled)
+        Ok(rendered)
     })
     .map_err(|why| vec![why])
 }
 
-fn wrong_values(template: &PolicyTemplate, values: &Values) -> Vec<String> {
+fn invalid_values(template: &PolicyTemplate, values: &Values) -> Vec<String> {
     let name = &template.name;
-    let mut wrong = Vec::new();
+    let mut invalid = Vec::new();
     for parameter in &template.parameters {
         let (key, pattern) = (&parameter.name, &parameter.pattern);
         match values.get(key) {
-            None => wrong.push(format!("template {name} needs the parameter {key}, which has to fit {pattern}")),
-            Some(value) if !is_plain(value) => wrong.push(format!(
+            None => invalid.push(format!("template {name} needs the parameter {key}, which must match {pattern}")),
+            Some(value) if !is_plain(value) => invalid.push(format!(
                 "the parameter {key} of template {name} is {value:?}; values have 1 to 256 letters, digits, spaces and _ . : / = + @ , -"
             )),
-            Some(value) if fits_whole(pattern, value) != Ok(true) => {
-                wrong.push(format!("the parameter {key} of template {name} is {value:?}; it has to fit {pattern}"));
+            Some(value) if matches_whole(pattern, value) != Ok(true) => {
+                invalid.push(format!("the parameter {key} of template {name} is {value:?}; it must match {pattern}"));
             }
             Some(_) => {}
         }
     }
     for key in values.keys().filter(|key| !template.parameters.iter().any(|parameter| parameter.name == **key)) {
-        wrong.push(format!("template {name} has no parameter {key}; it is {}", signature(template)));
+        invalid.push(format!("template {name} has no parameter {key}; it is {}", signature(template)));
     }
-    wrong
+    invalid
 }
 
-/// Whether a value holds nothing that means something to IAM or to JSON, whatever the pattern of the class says.
+/// Whether a value contains no character with a meaning in IAM or JSON. Applies in addition to the pattern of the class.
 fn is_plain(value: &str) -> bool {
     (1..=256).contains(&value.len()) && value.chars().all(|c| c.is_ascii_alphanumeric() || PUNCTUATION.contains(c))
 }
 
-/// Name and parameters: `bucket(name, folder)`.
+/// Name and parameters, such as `bucket(name, folder)`.
 #[must_use]
 pub fn signature(template: &PolicyTemplate) -> String {
     let names: Vec<&str> = template.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
     format!("{}({})", template.name, names.join(", "))
 }
 
-/// Whether some values make this document of the template. A document whose lists are in another order, or that could be
-/// taken apart in several ways, may not be recognised: then it counts as one of somebody's own.
+/// Whether the template renders this document for some values. A document with reordered lists or an ambiguous match may not
+/// be recognized and then counts as a document without a template.
 #[must_use]
 pub fn could_render(template: &PolicyTemplate, document: &Value, own: &Values) -> bool {
     let mut pairs = Vec::new();
-    open_pairs(&template.document, document, Place::Document, &mut pairs);
+    value_pairs(&template.document, document, Position::Document, &mut pairs);
     let mut found = own.clone();
-    let gaps = |text: &str| pieces(text).map_or(0, |all| all.iter().filter(|p| matches!(p, Piece::Gap(_))).count());
-    // Where there is one placeholder its value is plain to see, and helps with the others.
-    pairs.sort_by_key(|(text, _)| gaps(text));
-    if pairs.into_iter().any(|(text, filled)| learn(template, text, filled, &mut found).is_none()) {
+    let placeholders =
+        |text: &str| pieces(text).map_or(0, |all| all.iter().filter(|p| matches!(p, Piece::Placeholder(_))).count());
+    // Strings with one placeholder determine its value; begin with them.
+    pairs.sort_by_key(|(text, _)| placeholders(text));
+    if pairs.into_iter().any(|(text, rendered)| extract_values(template, text, rendered, &mut found).is_none()) {
         return false;
     }
-    let is_own = |key: &str| OWN.iter().any(|(own, _)| *own == key);
-    let (own, values) = found.into_iter().partition(|(key, _)| is_own(key));
-    render(template, &values, &own).is_ok_and(|made| policy::is_equivalent(&made, document))
+    let is_builtin = |key: &str| BUILTIN.iter().any(|(builtin, _)| *builtin == key);
+    let (own, values) = found.into_iter().partition(|(key, _)| is_builtin(key));
+    render(template, &values, &own).is_ok_and(|rendered| policy::is_equivalent(&rendered, document))
 }
 
-/// Reads values off a string that was filled in. `None` if it cannot have come from there.
-fn learn(template: &PolicyTemplate, text: &str, filled: &str, found: &mut Values) -> Option<()> {
-    let (mut pattern, mut gaps) = (String::new(), Vec::new());
+/// Extracts the values from a rendered string. `None` if the template cannot render it.
+fn extract_values(template: &PolicyTemplate, text: &str, rendered: &str, found: &mut Values) -> Option<()> {
+    let (mut pattern, mut placeholders) = (String::new(), Vec::new());
     for piece in pieces(text).ok()? {
         match piece {
             Piece::Text(text) => pattern.push_str(&regex_lite::escape(text)),
-            Piece::Gap(name) => {
+            Piece::Placeholder(name) => {
                 if let Some(value) = found.get(name) {
                     pattern.push_str(&regex_lite::escape(value));
                     continue;
                 }
                 let declared = template.parameters.iter().find(|parameter| parameter.name == name);
-                let own = || OWN.iter().find(|(own, _)| *own == name).map(|(_, pattern)| *pattern);
-                let fits = declared.map(|parameter| parameter.pattern.as_str()).or_else(own)?;
-                write!(pattern, "(?P<gap{}>{fits})", gaps.len()).ok()?;
-                gaps.push(name);
+                let builtin = || BUILTIN.iter().find(|(builtin, _)| *builtin == name).map(|(_, pattern)| *pattern);
+                let expression = declared.map(|parameter| parameter.pattern.as_str()).or_else(builtin)?;
+                write!(pattern, "(?P<value{}>{expression})", placeholders.len()).ok()?;
+                placeholders.push(name);
             }
         }
     }
     let whole = regex_lite::Regex::new(&format!("^(?:{pattern})$")).ok()?;
-    let captures = whole.captures(filled)?;
-    for (number, name) in gaps.into_iter().enumerate() {
-        let value = captures.name(&format!("gap{number}"))?.as_str();
+    let captures = whole.captures(rendered)?;
+    for (number, name) in placeholders.into_iter().enumerate() {
+        let value = captures.name(&format!("value{number}"))?.as_str();
         found.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
     Some(())
 }
 
-/// Strings of the template that may have placeholders, each with what stands there in the document.
-fn open_pairs<'a>(template: &'a Value, document: &'a Value, place: Place, pairs: &mut Vec<(&'a str, &'a str)>) {
+/// Strings of the template that may contain placeholders, each with the string at the same position of the document.
+fn value_pairs<'a>(template: &'a Value, document: &'a Value, position: Position, pairs: &mut Vec<(&'a str, &'a str)>) {
     match (template, document) {
-        (Value::String(text), Value::String(filled)) if place == Place::Open => pairs.push((text, filled)),
+        (Value::String(text), Value::String(rendered)) if position == Position::Value => pairs.push((text, rendered)),
         (Value::Array(left), Value::Array(right)) => {
-            left.iter().zip(right).for_each(|(left, right)| open_pairs(left, right, place.item(), pairs));
+            left.iter().zip(right).for_each(|(left, right)| value_pairs(left, right, position.item(), pairs));
         }
         (Value::Object(left), Value::Object(right)) => {
             for (key, left) in left {
                 if let Some(right) = right.get(key) {
-                    open_pairs(left, right, place.below(key), pairs);
+                    value_pairs(left, right, position.below(key), pairs);
                 }
             }
         }
@@ -239,21 +241,21 @@ fn open_pairs<'a>(template: &'a Value, document: &'a Value, place: Place, pairs:
     }
 }
 
-/// The document with every string, keys too, passed through `each`.
+/// Maps every string of the document, including keys, with `each`.
 fn rebuild(
     value: &Value,
-    place: Place,
-    each: &mut impl FnMut(Place, &str) -> Result<String, String>,
+    position: Position,
+    each: &mut impl FnMut(Position, &str) -> Result<String, String>,
 ) -> Result<Value, String> {
     Ok(match value {
-        Value::String(text) => Value::String(each(place, text)?),
+        Value::String(text) => Value::String(each(position, text)?),
         Value::Array(items) => {
-            Value::Array(items.iter().map(|item| rebuild(item, place.item(), each)).collect::<Result<_, _>>()?)
+            Value::Array(items.iter().map(|item| rebuild(item, position.item(), each)).collect::<Result<_, _>>()?)
         }
         Value::Object(fields) => {
             let mut rebuilt = serde_json::Map::new();
             for (key, field) in fields {
-                rebuilt.insert(each(Place::Fixed, key)?, rebuild(field, place.below(key), each)?);
+                rebuilt.insert(each(Position::Fixed, key)?, rebuild(field, position.below(key), each)?);
             }
             Value::Object(rebuilt)
         }
@@ -261,7 +263,7 @@ fn rebuild(
     })
 }
 
-/// Takes a string apart. Every brace belongs to a placeholder or to a variable of IAM.
+/// Splits a string. Every brace must belong to a placeholder or to a policy variable.
 fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
@@ -272,14 +274,16 @@ fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
             .and_then(|from| from.split_once('}'))
             .map(|(inside, _)| inside)
             .filter(|inside| !inside.contains('{'))
-            .ok_or_else(|| format!("{text:?} has a brace that belongs to no placeholder"))?;
+            .ok_or_else(|| format!("{text:?} has a brace outside of a placeholder"))?;
         let end = at + inside.len() + 2;
         if before.ends_with('$') {
             pieces.push(Piece::Text(&rest[..end]));
         } else if is_identifier(inside) {
-            pieces.extend([Piece::Text(before), Piece::Gap(inside)]);
+            pieces.extend([Piece::Text(before), Piece::Placeholder(inside)]);
         } else {
-            return Err(format!("{{{inside}}} in {text:?} is no placeholder: those are letters and digits in braces"));
+            return Err(format!(
+                "{{{inside}}} in {text:?} is not a placeholder: a placeholder is letters and digits in braces"
+            ));
         }
         rest = &rest[end..];
     }
@@ -291,7 +295,7 @@ fn is_identifier(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.chars().all(|c| c.is_ascii_alphanumeric())
 }
 
-/// Names of all placeholders that there are.
-fn known(declared: &[&str]) -> String {
-    declared.iter().copied().chain(OWN.iter().map(|(own, _)| *own)).collect::<Vec<_>>().join(", ")
+/// Names of all placeholders.
+fn placeholder_names(declared: &[&str]) -> String {
+    declared.iter().copied().chain(BUILTIN.iter().map(|(builtin, _)| *builtin)).collect::<Vec<_>>().join(", ")
 }

@@ -1,5 +1,5 @@
-//! The least IAM policy that the operator can do its work with. Pure: printed by a subcommand, shown in the
-//! documentation, and held by a test against the calls that the operator was seen to make.
+//! Least-privilege IAM policy of the operator. A subcommand prints it, and a test compares it with the calls that the operator
+//! makes.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::api::{
 #[cfg(test)]
 mod tests;
 
-/// Reads of users below the operator's path.
+/// Reads of users below the path.
 const READ_USERS: &[&str] = &[
     "GetAccessKeyLastUsed",
     "GetUserPolicy",
@@ -23,8 +23,8 @@ const READ_USERS: &[&str] = &[
     "ListUserPolicies",
 ];
 
-/// What is looked for only when AWS refuses to delete a user.
-const READ_LEFTOVERS: &[&str] = &[
+/// Reads after AWS has refused to delete a user.
+const READ_DELETION_BLOCKERS: &[&str] = &[
     "GetLoginProfile",
     "ListMFADevices",
     "ListSSHPublicKeys",
@@ -32,11 +32,11 @@ const READ_LEFTOVERS: &[&str] = &[
     "ListSigningCertificates",
 ];
 
-/// Writes that give a user its rights. All of them know `iam:PermissionsBoundary`.
+/// Writes that grant permissions. All of them support the condition key `iam:PermissionsBoundary`.
 const GRANT: &[&str] = &["AttachUserPolicy", "CreateUser", "PutUserPolicy"];
 
-/// Writes on users whose only fence is the path: IAM knows no boundary for them, or they take rights away, which must work for
-/// a user that has lost its boundary, or was made before its class had one.
+/// Writes that are limited by the path only: they do not support `iam:PermissionsBoundary`, or they remove permissions, which
+/// must work for a user without the boundary.
 const LIFECYCLE: &[&str] = &[
     "CreateAccessKey",
     "DeactivateMFADevice",
@@ -53,15 +53,14 @@ const LIFECYCLE: &[&str] = &[
     "UpdateAccessKey",
 ];
 
-/// Setting passwords for the console.
+/// Writes that set console passwords.
 const PASSWORDS: &[&str] = &["CreateLoginProfile", "UpdateLoginProfile"];
 
-/// The account that the operator works in.
+/// AWS account that the policy is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsAccount {
     /// `aws`, `aws-cn`, `aws-us-gov`, ...
     pub partition: String,
-    /// Account id.
     pub id: String,
 }
 
@@ -82,27 +81,27 @@ impl AwsAccount {
     }
 }
 
-/// What is allowed for the users of one class, and no more.
+/// What the operator may do for the users of one class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyScope {
     /// Path of the users (`users.path` of the class).
     pub path: String,
     /// ARN of the permissions boundary (`permissionsBoundary` of the class).
     pub boundary: Option<String>,
-    /// Names of groups, with their path, that users may be put into; `*` stands for anything.
+    /// Names of groups, with their path, that users may be added to. `*` matches any characters.
     pub groups: Vec<String>,
-    /// Managed policies that may be attached, by name or ARN, `*` standing for anything. `None`: all.
+    /// Names or ARNs of managed policies that may be attached. `*` matches any characters. `None`: all policies.
     pub policies: Option<Vec<String>>,
-    /// Policies such as `AdministratorAccess` may be among them.
+    /// Policies such as `AdministratorAccess` may be attached.
     pub administrators: bool,
     /// Inline policies may be written.
     pub inline: bool,
-    /// Passwords for the console may be set.
+    /// Console passwords may be set.
     pub console: bool,
 }
 
 impl PolicyScope {
-    /// What the users of a class need, and no more.
+    /// Scope of a class.
     #[must_use]
     pub fn from_class(class: &AwsDeployUserClassSpec) -> Self {
         let console = class.console == Permission::Allow;
@@ -114,7 +113,7 @@ impl PolicyScope {
         Self {
             path: class.users.path.clone(),
             boundary: class.permissions_boundary.clone(),
-            // A class names groups without their path, and names are unique in an account whatever the path.
+            // Classes name groups without path. Group names are unique in an account regardless of the path.
             groups: class.groups.iter().flat_map(|group| [group.clone(), format!("*/{group}")]).collect(),
             policies: (!allowed.iter().any(|policy| policy == "*")).then_some(policies),
             administrators: class.acknowledge_admin_equivalent,
@@ -123,7 +122,7 @@ impl PolicyScope {
         }
     }
 
-    /// Takes in what another class allows for users at the same path with the same boundary: AWS cannot tell them apart.
+    /// Merges another class with the same path and boundary, whose users AWS cannot distinguish.
     fn merge(&mut self, other: &Self) {
         self.groups.extend(other.groups.iter().cloned());
         self.policies = match (self.policies.take(), &other.policies) {
@@ -140,7 +139,7 @@ impl PolicyScope {
     }
 }
 
-/// One scope for each path and boundary.
+/// Merges scopes with the same path and boundary.
 fn merged(scopes: &[PolicyScope]) -> Vec<PolicyScope> {
     let mut merged: Vec<PolicyScope> = Vec::new();
     for scope in scopes {
@@ -158,8 +157,8 @@ fn merged(scopes: &[PolicyScope]) -> Vec<PolicyScope> {
     merged
 }
 
-/// The policy document for the users of all these classes. Documents of single classes do not add up: each denies what is
-/// outside of its own path.
+/// Policy document for the users of all classes. Documents of single classes cannot be combined, because each denies other
+/// paths.
 #[must_use]
 pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     let scopes = merged(scopes);
@@ -170,20 +169,20 @@ pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     let groups = unique(scopes.iter().flat_map(|scope| &scope.groups).map(String::as_str));
 
     let mut statements = vec![
-        // IAM authorises a question for a user that does not exist without any path; and a name that is taken by
-        // a user elsewhere has to be told from a free one.
-        allow("LookForUsers", &["GetUser"], &[account.arn("user/*")], None),
-        // The API knows no narrower resource. Shows whether policies and tags of our users are as they were, without calls for each.
-        allow("ReadUsersTogether", &["GetAccountAuthorizationDetails"], &["*".to_owned()], None),
-        // The API knows no narrower resource. Finds out who holds a name that differs only in case.
-        allow("FindNames", &["ListUsers"], &["*".to_owned()], None),
-        allow("AskHowPeopleSignIn", &["GetAccountPasswordPolicy", "ListAccountAliases"], &["*".to_owned()], None),
+        // IAM authorizes GetUser for a missing user without its path, and a name in use at another path must be distinguished
+        // from a free one.
+        allow("GetUsers", &["GetUser"], &[account.arn("user/*")], None),
+        // Supports no narrower resource. Detects drift of all users without calls per user.
+        allow("ReadAccountDetails", &["GetAccountAuthorizationDetails"], &["*".to_owned()], None),
+        // Supports no narrower resource. Finds the user with a name that differs only in case.
+        allow("ListUserNames", &["ListUsers"], &["*".to_owned()], None),
+        allow("ReadSignInSettings", &["GetAccountPasswordPolicy", "ListAccountAliases"], &["*".to_owned()], None),
         allow("ReadUsers", READ_USERS, &users, None),
-        allow("ReadWhatBlocksADeletion", READ_LEFTOVERS, &users, None),
-        allow("Lifecycle", LIFECYCLE, &users, None),
-        allow("RemoveVirtualDevices", &["DeleteVirtualMFADevice"], &[account.arn("mfa/*")], None),
-        // Taking somebody out of a group gives nothing to anybody.
-        allow("LeaveGroups", &["RemoveUserFromGroup"], &[account.arn("group/*")], None),
+        allow("ReadDeletionBlockers", READ_DELETION_BLOCKERS, &users, None),
+        allow("ManageUsers", LIFECYCLE, &users, None),
+        allow("DeleteVirtualMfaDevices", &["DeleteVirtualMFADevice"], &[account.arn("mfa/*")], None),
+        // Removing a user from a group grants nothing.
+        allow("RemoveFromGroups", &["RemoveUserFromGroup"], &[account.arn("group/*")], None),
     ];
     for (index, scope) in scopes.iter().enumerate() {
         let number = if index == 0 { String::new() } else { (index + 1).to_string() };
@@ -191,21 +190,21 @@ pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     }
     if !consoles.is_empty() {
         let users: Vec<String> = consoles.iter().map(|path| account.users(path)).collect();
-        statements.push(allow("Passwords", PASSWORDS, &users, None));
+        statements.push(allow("SetPasswords", PASSWORDS, &users, None));
     }
     if !boundaries.is_empty() {
-        statements.push(allow("LookForTheBoundary", &["GetPolicy"], &boundaries, None));
+        statements.push(allow("ReadBoundary", &["GetPolicy"], &boundaries, None));
     }
     if !groups.is_empty() {
-        // Only the group can be named here, not the user: a fence around users would fence nothing.
+        // AddUserToGroup supports only the group as resource, not the user.
         let groups: Vec<String> = groups.iter().map(|group| account.arn(&format!("group/{group}"))).collect();
-        statements.push(allow("JoinGroups", &["AddUserToGroup"], &groups, None));
+        statements.push(allow("AddToGroups", &["AddUserToGroup"], &groups, None));
     }
     statements.extend(denials(account, &scopes, &paths));
     json!({"Version": "2012-10-17", "Statement": statements})
 }
 
-/// What decides on the rights of users, for one class.
+/// Statements that grant permissions to the users of one scope.
 fn grants(account: &AwsAccount, scope: &PolicyScope, number: &str) -> Vec<Value> {
     let users = [account.users(&scope.path)];
     let limited =
@@ -226,7 +225,7 @@ fn grants(account: &AwsAccount, scope: &PolicyScope, number: &str) -> Vec<Value>
     statements
 }
 
-/// What stays denied even if another policy of the role allows it.
+/// Statements that deny actions even if another policy of the role allows them.
 fn denials(account: &AwsAccount, scopes: &[PolicyScope], paths: &[String]) -> Vec<Value> {
     let mut statements = Vec::new();
     if !paths.iter().any(|path| path == "/") {
@@ -234,35 +233,35 @@ fn denials(account: &AwsAccount, scopes: &[PolicyScope], paths: &[String]) -> Ve
         let limited = scopes.iter().any(|scope| scope.boundary.is_some());
         let writes = [&writes_of_grants(limited), LIFECYCLE, PASSWORDS].concat();
         statements.push(json!({
-            "Sid": "NeverOutsideThePath", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&users),
+            "Sid": "DenyOutsidePath", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&users),
         }));
     }
-    statements.push(deny("NeverUnlimited", &["DeleteUserPermissionsBoundary"], &["*".to_owned()], None));
-    // Who may take a user over is for AWS's admins to say: the operator cannot give itself their consent.
+    statements.push(deny("DenyBoundaryRemoval", &["DeleteUserPermissionsBoundary"], &["*".to_owned()], None));
+    // Consent to an adoption must come from an AWS admin: the operator may not set the tag itself.
     let consent = json!({"ForAnyValue:StringEqualsIgnoreCase": {"aws:TagKeys": [well_known::TAG_ADOPTABLE_BY]}});
-    statements.push(deny("NeverItsOwnConsent", &["CreateUser", "TagUser"], &["*".to_owned()], Some(&consent)));
+    statements.push(deny("DenyAdoptionConsent", &["CreateUser", "TagUser"], &["*".to_owned()], Some(&consent)));
     for (index, path) in paths.iter().enumerate() {
         let number = if index == 0 { String::new() } else { (index + 1).to_string() };
         let users = [account.users(path)];
-        // A path covers all paths below it, and so the users of other classes.
+        // A path includes all paths below it, and thereby users of other classes.
         let below = || scopes.iter().filter(|scope| scope.path.starts_with(path.as_str()));
         let boundaries: Option<Vec<&str>> = below().map(|scope| scope.boundary.as_deref()).collect();
         if let Some(boundaries) = boundaries {
             let condition = json!({"StringNotEquals": {"iam:PermissionsBoundary": one_or_more(&unique(boundaries))}});
-            let sid = format!("NeverOtherwiseLimited{number}");
+            let sid = format!("DenyOtherBoundary{number}");
             statements.push(deny(&sid, &["CreateUser", "PutUserPermissionsBoundary"], &users, Some(&condition)));
         }
         if !below().any(|scope| scope.administrators) {
             let arns: Vec<String> = admin::MANAGED_PATTERNS.iter().map(|policy| account.policy(policy)).collect();
             let condition = json!({"ArnLike": {"iam:PolicyARN": arns}});
-            let sid = format!("NeverAdministrators{number}");
+            let sid = format!("DenyAdminPolicies{number}");
             statements.push(deny(&sid, &["AttachUserPolicy"], &users, Some(&condition)));
         }
     }
     statements
 }
 
-/// The actions that a policy of this form allows, as `iam:GetUser`.
+/// Actions that the policy allows, such as `iam:GetUser`.
 #[must_use]
 pub fn allowed_actions(policy: &Value) -> std::collections::BTreeSet<String> {
     let statements = policy["Statement"].as_array().into_iter().flatten();

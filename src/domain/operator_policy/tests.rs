@@ -1,4 +1,4 @@
-//! The policy held against the reference of IAM, and weighed by the evaluator of the test rig.
+//! Compares the policy with the authorization reference of IAM and evaluates it with the test kit.
 
 use awsdeploy_testkit::iam_policy::{Decision, Policy, Request, authorization_reference};
 
@@ -28,7 +28,7 @@ fn unlimited() -> PolicyScope {
     PolicyScope { boundary: None, groups: vec![], path: "/".into(), ..scope() }
 }
 
-/// The policy of classes, written as in manifests.
+/// Policy for classes given as manifests.
 fn of_classes(classes: &[Value]) -> Value {
     let classes = classes.iter().map(|class| serde_json::from_value(class.clone()).unwrap());
     let scopes: Vec<PolicyScope> =
@@ -36,7 +36,7 @@ fn of_classes(classes: &[Value]) -> Value {
     operator_policy(&home(), &scopes)
 }
 
-/// Whether AWS would let the operator do this.
+/// Whether the policy allows the operator this request.
 fn allows(policy: &Value, action: &str, resource: &str, context: &[(&str, &str)]) -> bool {
     let context = context.iter().map(|(key, value)| (*key, vec![(*value).to_owned()]));
     let request = Request::new(action, resource, context).unwrap();
@@ -48,7 +48,7 @@ fn user(name: &str) -> String {
 }
 
 #[test]
-fn what_a_class_does_not_allow_is_denied_by_its_policy() {
+fn policy_denies_what_the_class_does_not_allow() {
     let policy = of_classes(&[json!({
         "users": {"path": "/awsdeploy/"}, "groups": ["readers"], "permissionsBoundary": BOUNDARY,
         "policies": {"allowed": ["AmazonEC2*", "arn:aws:iam::123456789012:policy/deploy/*"]},
@@ -76,7 +76,7 @@ fn what_a_class_does_not_allow_is_denied_by_its_policy() {
         ("iam:PutUserPermissionsBoundary", USER, vec![other], false),
         ("iam:DeleteUserPermissionsBoundary", USER, vec![boundary], false),
         ("iam:PutUserPolicy", USER, vec![boundary], false),
-        // Taking away must work where the boundary is gone.
+        // Revoking permissions must work without the boundary.
         ("iam:DetachUserPolicy", USER, vec![], true),
         ("iam:DeleteUserPolicy", USER, vec![], true),
         ("iam:DetachUserPolicy", &admin, vec![boundary], false),
@@ -104,7 +104,7 @@ fn what_a_class_does_not_allow_is_denied_by_its_policy() {
 }
 
 #[test]
-fn an_open_class_grants_everything_but_administrators() {
+fn open_class_allows_all_but_admin_policies() {
     let open = |acknowledged: bool| {
         of_classes(&[json!({
             "policies": {"allowed": ["*"], "inline": "Allow"}, "console": "Allow",
@@ -126,9 +126,9 @@ fn an_open_class_grants_everything_but_administrators() {
     }
 }
 
-/// Documents of single classes would not add up: each denies what is outside of its own path.
+/// Documents of single classes cannot be combined, because each denies other paths.
 #[test]
-fn the_policy_of_several_classes_gives_each_what_is_its_own() {
+fn policy_of_several_classes_keeps_their_scopes_apart() {
     const LOW: &str = "arn:aws:iam::123456789012:policy/low";
     let limited = |boundary: &str| ("iam:PermissionsBoundary", boundary.to_owned());
     let policy = of_classes(&[
@@ -174,7 +174,7 @@ fn listed(value: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_action_knows_the_resource_and_the_condition_it_is_given() {
+fn every_action_supports_its_resources_and_condition_keys() {
     for scope in [scope(), unlimited()] {
         for statement in operator_policy(&home(), &[scope])["Statement"].as_array().unwrap() {
             for name in listed(&statement["Action"]) {
@@ -196,7 +196,7 @@ fn every_action_knows_the_resource_and_the_condition_it_is_given() {
 }
 
 #[test]
-fn with_a_boundary_every_grant_asks_for_it_and_nothing_takes_it_away() {
+fn with_a_boundary_every_grant_requires_it() {
     let policy = operator_policy(&home(), &[scope()]);
     for statement in policy["Statement"].as_array().unwrap() {
         let grants = listed(&statement["Action"]).iter().any(|action| action == "iam:AttachUserPolicy");
@@ -219,13 +219,13 @@ fn with_a_boundary_every_grant_asks_for_it_and_nothing_takes_it_away() {
 }
 
 #[test]
-fn the_operator_cannot_write_the_consent_to_an_adoption_itself() {
+fn operator_cannot_consent_to_adoption_itself() {
     for scope in [scope(), unlimited()] {
         let policy = operator_policy(&home(), &[scope]);
         let deny =
-            policy["Statement"].as_array().unwrap().iter().find(|all| all["Sid"] == "NeverItsOwnConsent").unwrap();
+            policy["Statement"].as_array().unwrap().iter().find(|all| all["Sid"] == "DenyAdoptionConsent").unwrap();
         assert_eq!(deny["Effect"], "Deny");
-        // Every allowed action that can set a tag. IAM compares keys of tags without regard to case.
+        // Every allowed action that can set a tag. IAM ignores the case of tag keys.
         assert_eq!(listed(&deny["Action"]), ["iam:CreateUser", "iam:TagUser"]);
         let keys = &deny["Condition"]["ForAnyValue:StringEqualsIgnoreCase"]["aws:TagKeys"];
         assert_eq!(*keys, json!(["awsdeploy.dev/adoptable-by"]));
@@ -233,7 +233,7 @@ fn the_operator_cannot_write_the_consent_to_an_adoption_itself() {
 }
 
 #[test]
-fn writes_stay_below_the_path_of_the_accounts_own_partition() {
+fn writes_are_limited_to_the_path_and_partition() {
     let home = AwsAccount { partition: "aws-cn".into(), ..home() };
     let policy = operator_policy(&home, &[PolicyScope { path: "/a/b/".into(), ..scope() }]).to_string();
     assert!(policy.contains(r#""NotResource":"arn:aws-cn:iam::123456789012:user/a/b/*""#), "{policy}");
@@ -241,7 +241,7 @@ fn writes_stay_below_the_path_of_the_accounts_own_partition() {
 }
 
 #[test]
-fn it_fits_into_one_managed_policy() {
+fn policy_fits_into_one_managed_policy() {
     let size = crate::domain::policy::counted_characters(&operator_policy(&home(), &[scope()]));
     assert!(size <= 6144, "{size}");
 }

@@ -1,4 +1,4 @@
-//! The forms of a key: data keys and their content, and the way back from them to the key.
+//! Formats of an access key in a Secret: rendering and reading.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -14,7 +14,7 @@ use crate::{
     domain::desired::{DesiredSecret, Violation},
 };
 
-/// Most bytes that the operator writes into a Secret. Kubernetes takes 1,048,576; the rest is left to what others add.
+/// Kubernetes allows 1,048,576 bytes; the difference is left for data of others.
 pub const MAX_SECRET_BYTES: usize = 1_000_000;
 
 const ACCESS_KEY_ID: &str = "AWS_ACCESS_KEY_ID";
@@ -23,40 +23,40 @@ const CREDENTIALS: &str = "credentials";
 const CSV: &str = "accessKeys.csv";
 const JSON: &str = "credentials.json";
 
-/// Prints `credentials.json` with an expiry that is always twenty minutes off. SDKs ask again before it, and find the
-/// new key. In the file itself an expiry would pass one day, and SDKs would refuse a key that still works.
+/// Prints `credentials.json` with an expiration 20 minutes ahead, so that SDKs read the file again and find a new key. An
+/// expiration in the file itself would pass, and SDKs would reject a valid key.
 const CREDENTIAL_PROCESS: &str = r#"#!/bin/sh
-# For credential_process in the config file of an AWS SDK: the key, and when to ask for it again.
+# For credential_process in the config file of an AWS SDK: prints the access key and when to read it again.
 set -eu
 until=$(($(date +%s) + ${AWSDEPLOY_ASK_AGAIN_AFTER:-1200}))
 until=$(date -u -d "@$until" +%Y-%m-%dT%H:%M:%SZ 2>/dev/null || date -u -r "$until" +%Y-%m-%dT%H:%M:%SZ)
 sed "s/}\$/,\"Expiration\":\"$until\"}/" "$(dirname "$0")/credentials.json"
 "#;
 
-/// The data keys of the Secret.
+/// Data of the Secret.
 #[must_use]
 pub fn data(desired: &DesiredSecret, key: &KeyMaterial) -> BTreeMap<String, Vec<u8>> {
     let mut data = BTreeMap::new();
     for format in &desired.formats {
-        data.extend(of_format(*format, desired, key).into_iter().map(|(name, text)| (name.to_owned(), text)));
+        data.extend(render_format(*format, desired, key).into_iter().map(|(name, text)| (name.to_owned(), text)));
     }
     let values = values(desired, key);
     for (name, text) in &desired.templates {
-        // Checked before there was a key, in a way that no key can change.
+        // `violations` has checked the templates; the result does not depend on the key.
         data.extend(template::render(text, &values).map(|text| (name.clone(), text)));
     }
     data.into_iter().map(|(name, text)| (name, text.into_bytes())).collect()
 }
 
-/// What cannot be written as declared. Told with a key made up for it, so before there is one.
+/// Violations of the declared formats and templates. Uses an example key, so that they are found before a key is created.
 #[must_use]
 pub fn violations(desired: &DesiredSecret) -> Vec<Violation> {
     let mut found = Vec::new();
     if desired.formats.contains(&SecretFormat::SesSmtp) && desired.region.is_none() {
-        let message = "SesSmtp needs accessKey.region: an SMTP password holds in one Region";
+        let message = "SesSmtp needs accessKey.region: an SMTP password is valid in one Region";
         found.push(Violation { field: "accessKey.secret.formats", message: message.to_owned() });
     }
-    // Characters of a secret access key that are longest when encoded.
+    // `/` has the longest encoding of all characters of a secret access key.
     let key = KeyMaterial { id: "AKIAIOSFODNN7EXAMPLE".to_owned(), secret: "/".repeat(40).into() };
     let mut violate = |message| found.push(Violation { field: "accessKey.secret.template", message });
     let values = values(desired, &key);
@@ -65,54 +65,53 @@ pub fn violations(desired: &DesiredSecret) -> Vec<Violation> {
         if let Some(format) = desired
             .formats
             .iter()
-            .find(|format| of_format(**format, desired, &key).iter().any(|(other, _)| other == name))
+            .find(|format| render_format(**format, desired, &key).iter().any(|(other, _)| other == name))
         {
             violate(format!(
-                "the data key {name:?} is written by the format {}; choose another name or leave the format out",
-                format.as_str()
+                "the format {} also writes the data key {name:?}; use another name or remove the format",
+                format.as_str(),
             ));
         }
         if let Err(error) = template::check(text, &known) {
-            let hint =
-                if desired.region.is_none() { " (region and sesSmtp... with accessKey.region only)" } else { "" };
+            let hint = if desired.region.is_none() { " (region and sesSmtp... need accessKey.region)" } else { "" };
             violate(format!("{name:?}: {error}{hint}"));
         }
     }
     let size: usize = data(desired, &key).values().map(Vec::len).sum();
     if size > MAX_SECRET_BYTES {
         violate(format!(
-            "the Secret would have {size} bytes, the operator writes at most {MAX_SECRET_BYTES}; shorten the templates"
+            "the Secret would have {size} bytes, more than the limit of {MAX_SECRET_BYTES}; shorten the templates"
         ));
     }
     found
 }
 
-/// The key in the data of a Secret: in the first readable form that is `ours`.
+/// Reads the access key from the first format whose data keys are `ours`.
 #[must_use]
 pub fn read(data: &BTreeMap<String, Vec<u8>>, ours: impl Fn(&str) -> bool) -> Option<KeyMaterial> {
     let text = |name: &str| data.get(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let there = |name: &str| ours(name) && data.contains_key(name);
+    let has = |name: &str| ours(name) && data.contains_key(name);
     let key = |id: &str, secret: &str| KeyMaterial { id: id.to_owned(), secret: secret.to_owned().into() };
-    if there(ACCESS_KEY_ID) || there(SECRET_ACCESS_KEY) {
+    if has(ACCESS_KEY_ID) || has(SECRET_ACCESS_KEY) {
         return Some(key(text(ACCESS_KEY_ID)?, text(SECRET_ACCESS_KEY)?));
     }
-    if there(CREDENTIALS) {
+    if has(CREDENTIALS) {
         let file = text(CREDENTIALS)?;
         let field = |name| file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
         return Some(key(field("aws_access_key_id")?, field("aws_secret_access_key")?));
     }
-    if there(CSV) {
+    if has(CSV) {
         let (id, secret) = text(CSV)?.lines().nth(1)?.split_once(',')?;
         return Some(key(id, secret));
     }
-    if there(JSON) {
+    if has(JSON) {
         let json: serde_json::Value = serde_json::from_str(text(JSON)?).ok()?;
         return Some(key(json["AccessKeyId"].as_str()?, json["SecretAccessKey"].as_str()?));
     }
     None
 }
 
-fn of_format(format: SecretFormat, desired: &DesiredSecret, key: &KeyMaterial) -> Vec<(&'static str, String)> {
+fn render_format(format: SecretFormat, desired: &DesiredSecret, key: &KeyMaterial) -> Vec<(&'static str, String)> {
     let (id, secret, region) = (&key.id, key.secret.expose_secret(), desired.region.as_deref());
     match format {
         SecretFormat::Environment => {
@@ -133,9 +132,9 @@ fn of_format(format: SecretFormat, desired: &DesiredSecret, key: &KeyMaterial) -
             vec![(CREDENTIALS, credentials), ("config", config)]
         }
         SecretFormat::Csv => vec![
-            // Byte order mark and CRLF are the console's.
+            // Byte order mark and CRLF as in the console's download.
             (CSV, format!("\u{feff}Access key ID,Secret access key\r\n{id},{secret}\r\n")),
-            // Older versions of the CLI trip over a byte order mark.
+            // Older versions of the AWS CLI fail on a byte order mark.
             (
                 "configure-import.csv",
                 format!("User Name,Access key ID,Secret access key\n{},{id},{secret}\n", csv_field(&desired.user_name)),
@@ -155,12 +154,12 @@ fn of_format(format: SecretFormat, desired: &DesiredSecret, key: &KeyMaterial) -
     }
 }
 
-/// A field as RFC 4180 has it. Names of IAM users may hold a comma.
+/// Quotes a field as in RFC 4180. Names of IAM users may contain a comma.
 pub(in crate::domain) fn csv_field(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
-/// What a template may name.
+/// Values for templates.
 fn values(desired: &DesiredSecret, key: &KeyMaterial) -> Values {
     let mut values = BTreeMap::from([
         ("accessKeyId", key.id.clone()),

@@ -1,4 +1,4 @@
-//! What the published Secret holds: rendering, and reading back whether it is still what we wrote.
+//! Content of the published Secret: rendering, reading, and detection of edits.
 
 mod formats;
 mod ses;
@@ -23,72 +23,64 @@ use super::{
 };
 use crate::api::well_known;
 
-/// An access key with its secret. Its `Debug` redacts the secret.
+/// Access key with its secret, which `Debug` redacts.
 #[derive(Clone, Debug)]
 pub struct KeyMaterial {
-    /// Access key id.
     pub id: String,
-    /// Secret access key.
     pub secret: SecretString,
 }
 
-/// Labels, annotations and data of a Secret. No `Debug`: the data is secret.
+/// Labels, annotations and decoded data of a Secret. Has no `Debug`, because the data is secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretContent {
-    /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Data, decoded.
     pub data: BTreeMap<String, Vec<u8>>,
 }
 
-/// What the annotations of a published Secret say about the key in it.
+/// Annotations of a published Secret about its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Publication {
-    /// When the key was published.
     pub published_at: Timestamp,
-    /// The rotate request it honours.
+    /// Last rotate request that was carried out.
     pub rotate_honoured: Option<String>,
     /// Attempt that this Secret has fenced off.
     pub fence: Option<String>,
-    /// Earlier target Secrets: name -> key id.
+    /// Key ids of earlier target Secrets, by name.
     pub previous: BTreeMap<String, String>,
-    /// How far the restarts are that the key asks for.
+    /// Progress of the restarts for the key.
     pub restarts: Restarts,
 }
 
 impl Publication {
-    /// Notes a Secret of another name that is left behind, and those that it has left behind itself: their keys may not be
-    /// retired yet. `left` is what it says, if it is there.
-    pub fn record_previous_secret(&mut self, (name, key_id): &(String, String), left: Option<Self>) {
-        for (name, key_id) in left.unwrap_or_default().previous {
+    /// Records the previous target Secret and the Secrets that it recorded itself, whose keys may not be retired yet.
+    /// `publication` is that of the previous Secret, if it exists.
+    pub fn record_previous_secret(&mut self, (name, key_id): &(String, String), publication: Option<Self>) {
+        for (name, key_id) in publication.unwrap_or_default().previous {
             self.previous.entry(name).or_insert(key_id);
         }
         self.previous.insert(name.clone(), key_id.clone());
     }
 }
 
-/// Facts of our own published Secret.
+/// State of a published Secret of this resource.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedFacts {
-    /// Id of the key it holds.
     pub key_id: String,
-    /// When that key was published.
     pub published_at: Timestamp,
-    /// The rotate request it honours.
+    /// Last rotate request that was carried out.
     pub rotate_honoured: Option<String>,
-    /// Id and secret are the ones we wrote. False: edited by hand, the value is lost.
+    /// Id and secret are unchanged since the operator wrote them. False: the secret is lost.
     pub intact: bool,
-    /// Files, labels and annotations are as declared.
+    /// Data, labels and annotations match the spec.
     pub matches_spec: bool,
     /// Attempt whose late publication this Secret has fenced off.
     pub fence: Option<String>,
-    /// Earlier target Secrets of ours that wait for their key to retire: name -> key id.
+    /// Key ids of earlier target Secrets whose keys are not retired yet, by name.
     pub previous: BTreeMap<String, String>,
-    /// How far the restarts are that its key asks for.
+    /// Progress of the restarts for the key.
     pub restarts: Restarts,
-    /// It cannot be written: somebody made it immutable.
+    /// The Secret is immutable and cannot be written.
     pub immutable: bool,
 }
 
@@ -101,7 +93,7 @@ struct Owned {
 
 #[cfg(test)]
 impl PublishedFacts {
-    /// A Secret of ours that is as it was written, for tests to change something of.
+    /// An unchanged Secret of the resource.
     pub(crate) fn of(key_id: &str, published_at: Timestamp) -> Self {
         Self {
             key_id: key_id.to_owned(),
@@ -117,8 +109,8 @@ impl PublishedFacts {
     }
 }
 
-/// The Secret as it should be, laid over what is there: what others put into it stays, what we
-/// put there and no longer declare goes.
+/// Renders the Secret on top of its existing content: entries of others are kept, entries of the operator that are no longer
+/// declared are removed.
 #[must_use]
 pub fn render(
     desired: &DesiredSecret,
@@ -153,15 +145,15 @@ pub fn render(
     owned.annotations.insert(well_known::ANNOTATION_OWNED.to_owned());
     annotations.insert(well_known::ANNOTATION_OWNED.to_owned(), serde_json::to_string(&owned).unwrap_or_default());
 
-    let before = owned_before(existing);
+    let before = read_owned(existing);
     SecretContent {
-        labels: lay_over(&existing.labels, &before.labels, desired.labels.clone()),
-        annotations: lay_over(&existing.annotations, &before.annotations, annotations),
-        data: lay_over(&existing.data, &before.data, data),
+        labels: merge_owned(&existing.labels, &before.labels, desired.labels.clone()),
+        annotations: merge_owned(&existing.annotations, &before.annotations, annotations),
+        data: merge_owned(&existing.data, &before.data, data),
     }
 }
 
-fn lay_over<V: Clone>(
+fn merge_owned<V: Clone>(
     existing: &BTreeMap<String, V>,
     ours: &BTreeSet<String>,
     new: BTreeMap<String, V>,
@@ -175,7 +167,7 @@ fn lay_over<V: Clone>(
     all
 }
 
-fn owned_before(content: &SecretContent) -> Owned {
+fn read_owned(content: &SecretContent) -> Owned {
     content
         .annotations
         .get(well_known::ANNOTATION_OWNED)
@@ -183,11 +175,11 @@ fn owned_before(content: &SecretContent) -> Owned {
         .unwrap_or_default()
 }
 
-/// The key material in a published Secret, if it is readable and is what we wrote.
+/// Access key in a published Secret. `None` if it is unreadable or was edited.
 #[must_use]
 pub fn read_key(content: &SecretContent) -> Option<KeyMaterial> {
-    let owned = owned_before(content).data;
-    // Without the annotation all data counts: an edit of it must not cost a key.
+    let owned = read_owned(content).data;
+    // Without the annotation all data counts: removing it must not invalidate the key.
     let key = formats::read(&content.data, |name| owned.is_empty() || owned.contains(name))?;
     let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
     (annotation(well_known::ANNOTATION_KEY_ID) == Some(&key.id)
@@ -195,8 +187,7 @@ pub fn read_key(content: &SecretContent) -> Option<KeyMaterial> {
     .then_some(key)
 }
 
-/// What the annotations say about the publication. An unreadable time is the epoch: old, so that
-/// nothing is held back by it.
+/// Reads the annotations about the key. An invalid time becomes the Unix epoch, so that it delays nothing.
 #[must_use]
 pub fn read_publication(content: &SecretContent) -> Publication {
     let annotation = |name: &str| content.annotations.get(name).cloned();
@@ -213,8 +204,8 @@ pub fn read_publication(content: &SecretContent) -> Publication {
     }
 }
 
-/// Reads back our own published Secret. `desired` is absent when the resource is invalid; then
-/// nothing is held against the Secret's form.
+/// Reads the state of a published Secret of this resource. Without `desired` (the resource is invalid) the Secret counts as
+/// matching.
 #[must_use]
 pub fn read_facts(content: &SecretContent, immutable: bool, desired: Option<&DesiredSecret>) -> PublishedFacts {
     let publication = read_publication(content);
@@ -236,14 +227,13 @@ pub fn read_facts(content: &SecretContent, immutable: bool, desired: Option<&Des
     }
 }
 
-/// SHA-256 over id and secret. The secret has 240 random bits, so the sum gives nothing away.
+/// SHA-256 over id and secret. With 240 random bits the secret cannot be derived from it.
 fn checksum(key: &KeyMaterial) -> String {
     let digest =
         Sha256::new().chain_update(&key.id).chain_update("\n").chain_update(key.secret.expose_secret()).finalize();
     hex(&digest)
 }
 
-/// Bytes as people write them.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

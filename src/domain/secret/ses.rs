@@ -1,15 +1,15 @@
-//! SMTP credentials of Amazon SES, made from an access key.
+//! SMTP credentials of Amazon SES, derived from an access key.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-/// First byte of a password, which tells how it was made.
+/// First byte of a password: version of the algorithm.
 const VERSION: u8 = 0x04;
 
-/// The SMTP password of SES in one Region, as AWS documents it: a signing key of Signature Version 4 for a fixed
-/// day, over a fixed message. The user name is the access key id.
+/// SMTP password of SES for one Region, as documented by AWS: a signature with the Signature Version 4 key of a fixed date
+/// over a fixed message. The user name is the access key id.
 #[must_use]
 pub fn smtp_password(secret: &SecretString, region: &str) -> SecretString {
     let mut signature = format!("AWS4{}", secret.expose_secret()).into_bytes();
@@ -20,7 +20,7 @@ pub fn smtp_password(secret: &SecretString, region: &str) -> SecretString {
     STANDARD.encode(signature).into()
 }
 
-/// The SMTP server of SES in a Region.
+/// SMTP endpoint of SES in a Region.
 #[must_use]
 pub fn smtp_server(region: &str) -> String {
     let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -28,7 +28,7 @@ pub fn smtp_server(region: &str) -> String {
 }
 
 fn sign(key: &[u8], message: &str) -> Vec<u8> {
-    // HMAC takes a key of any length.
+    // HMAC accepts keys of any length.
     Hmac::<Sha256>::new_from_slice(key)
         .map(|hmac| hmac.chain_update(message).finalize().into_bytes().to_vec())
         .unwrap_or_default()
@@ -40,7 +40,7 @@ mod tests {
 
     /// The vectors that the Terraform provider for AWS publishes in its tests.
     #[test]
-    fn the_password_is_the_one_that_others_derive() {
+    fn password_matches_other_implementations() {
         for (region, secret, password) in [
             ("eu-central-1", "some+secret+key", "BMXhUYlu5Z3gSXVQORxlVa7XPaz91aGWdfHxvkOZdWZ2"),
             ("eu-central-1", "another+secret+key", "BBbphbrQmrKMx42d1N6+C7VINYEBGI5v9VsZeTxwskfh"),
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_in_the_domain_of_the_partition() {
+    fn server_has_the_domain_of_the_partition() {
         assert_eq!(smtp_server("eu-west-1"), "email-smtp.eu-west-1.amazonaws.com");
         assert_eq!(smtp_server("cn-north-1"), "email-smtp.cn-north-1.amazonaws.com.cn");
     }

@@ -1,4 +1,4 @@
-//! The validate step: what is declared, made whole and checked, so that later steps cannot fail on it.
+//! Validation: computes the desired state of a resource, or its violations.
 
 mod rotation;
 mod secret;
@@ -16,13 +16,13 @@ use super::{
 };
 use crate::api::{AwsDeployUser, user::Adoption};
 
-/// Characters of a tag's value (IAM limit).
-const TAG_VALUE_LIMIT: usize = 256;
+/// Limit of IAM for tag values.
+const MAX_TAG_VALUE_CHARACTERS: usize = 256;
 
-/// Checks a resource against IAM's limits and its own logic and makes it whole.
+/// Validates a resource against the limits of IAM and its own consistency, and completes it.
 ///
 /// # Errors
-/// All violations at once, so that a person mends them in one go.
+/// All violations.
 pub fn validate(
     user: &AwsDeployUser,
     target: &Target,
@@ -42,7 +42,7 @@ pub fn validate(
     if console.as_ref().is_some_and(|console| console.reset_required) && !account.users_may_change_passwords {
         attached.insert(policy::managed_arn("IAMUserChangePassword", &account.partition));
     }
-    // Without a key the target is a name that may be free, unless it is that of an earlier key.
+    // Without a declared key, the name of its Secret is in use only if an earlier key has one.
     let key_secret = Some(&target.secret_name)
         .filter(|_| spec.effective_access_key().is_some() || recorded_secret_name(user).is_some());
     if let Some(console) = &console
@@ -50,10 +50,7 @@ pub fn validate(
     {
         violate(
             "console.secretName",
-            format!(
-                "{:?} is the name of another Secret of this resource; each needs a name of its own",
-                console.secret_name
-            ),
+            format!("{:?} is the name of another Secret of this resource; set a different name", console.secret_name),
         );
     }
     if attached.len() > settings.max_attached_policies {
@@ -67,14 +64,11 @@ pub fn validate(
         );
     }
     for arn in attached.iter().filter(|arn| policy::is_quarantine(arn)) {
-        violate(
-            "policies.managed",
-            format!("{arn} is attached by AWS to users with leaked keys; it cannot be declared"),
-        );
+        violate("policies.managed", format!("AWS attaches {arn} to users with leaked keys; it cannot be declared"));
     }
     let mut inline = BTreeMap::new();
     for declared in &spec.policies.inline {
-        // Authorization has put documents in place of templates.
+        // Authorization has replaced templates by documents.
         match &declared.document {
             Some(document) => _ = inline.insert(declared.name.clone(), document.clone()),
             None => violate("policies.inline", format!("{} has no document", declared.name)),
@@ -85,7 +79,7 @@ pub fn validate(
         violate(
             "policies.inline",
             format!(
-                "the inline policies have {size} characters together, IAM allows {} (white space not counted); use a customer managed policy",
+                "the inline policies have {size} characters in total, IAM allows {} (without white space); use a customer managed policy",
                 policy::MAX_INLINE_CHARACTERS
             ),
         );
@@ -95,14 +89,17 @@ pub fn validate(
     let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
     let secret = secret::desired_secret(spec, target, account, &mut violate);
     if target.secret_name == target.journal_name {
-        violate("accessKey.secret.name", format!("{:?} is the name of the operator's own journal", target.secret_name));
+        violate(
+            "accessKey.secret.name",
+            format!("{:?} is the name of the operator's journal Secret; set a different name", target.secret_name),
+        );
     }
     let consent = target.owner.adoptable_by().chars().count();
-    if spec.adoption == Adoption::IfTagged && consent > TAG_VALUE_LIMIT {
+    if spec.adoption == Adoption::IfTagged && consent > MAX_TAG_VALUE_CHARACTERS {
         violate(
             "adoption",
             format!(
-                "the consent of an AWS admin would have {consent} characters (cluster id, namespace and name), IAM allows {TAG_VALUE_LIMIT} in a tag; give the resource a shorter name"
+                "the tag of an AWS admin that allows the adoption would have {consent} characters (cluster id, namespace and name), IAM allows {MAX_TAG_VALUE_CHARACTERS}; use a shorter name for the resource"
             ),
         );
     }

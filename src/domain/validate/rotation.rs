@@ -1,4 +1,4 @@
-//! When keys are replaced, and whether that can be kept up with two key slots.
+//! Rotation, overlap and restarts, and whether they are possible with two access keys per user.
 
 use std::collections::BTreeSet;
 
@@ -19,11 +19,11 @@ use crate::{
     },
 };
 
-/// Workloads that one key may have restarted: each costs a read a look while it rolls out, and a line of the status.
-const RESTART_LIMIT: usize = 10;
+/// Each workload costs a read per reconcile during its rollout, and space in the condition message.
+const MAX_RESTARTS: usize = 10;
 
-/// Bytes of a request for a rotation; of a longer one its SHA-256 is kept.
-const REQUEST_LIMIT: usize = 1024;
+/// Longer rotate requests are replaced by their SHA-256.
+const MAX_REQUEST_BYTES: usize = 1024;
 
 pub(super) fn desired_key(
     user: &AwsDeployUser,
@@ -44,9 +44,9 @@ pub(super) fn desired_key(
     });
     let rotate_request =
         user.metadata.annotations.as_ref().and_then(|all| all.get(well_known::ANNOTATION_ROTATE)).cloned();
-    // It is copied into the Secret once it is honoured, whose annotations have a limit. No reason to refuse the resource.
+    // The request is copied into an annotation of the Secret, whose total size is limited.
     let rotate_request =
-        rotate_request.map(|request| if request.len() > REQUEST_LIMIT { digest(&request) } else { request });
+        rotate_request.map(|request| if request.len() > MAX_REQUEST_BYTES { digest(&request) } else { request });
     let key = DesiredKey {
         description: declared.description.clone().filter(|text| !text.is_empty()),
         schedule,
@@ -65,11 +65,11 @@ fn desired_restart(
     declared: &[RestartTarget],
     violate: &mut impl FnMut(&'static str, String),
 ) -> BTreeSet<RestartTarget> {
-    if declared.len() > RESTART_LIMIT {
+    if declared.len() > MAX_RESTARTS {
         violate(
             "accessKey.restart",
             format!(
-                "{} workloads are declared, {RESTART_LIMIT} are allowed; let further ones watch the Secret, by Reloader for example, or read the key from files",
+                "{} workloads are declared, {MAX_RESTARTS} are allowed; use a controller such as Reloader for the others, or let them read the key from files",
                 declared.len()
             ),
         );
@@ -77,7 +77,7 @@ fn desired_restart(
     let mut targets = BTreeSet::new();
     for target in declared {
         if !targets.insert(target.clone()) {
-            violate("accessKey.restart", format!("{target} is declared twice; once is enough"));
+            violate("accessKey.restart", format!("{target} is declared twice; remove one entry"));
         }
     }
     targets
@@ -86,7 +86,7 @@ fn desired_restart(
 fn desired_schedule(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> RotationSchedule {
     match (rotation.every.as_deref(), rotation.schedule.as_deref()) {
         (Some(_), Some(_)) => {
-            violate("accessKey.rotation", "give either every or schedule, not both".to_owned());
+            violate("accessKey.rotation", "set either every or schedule, not both".to_owned());
             RotationSchedule::Never
         }
         (Some("Never"), None) => RotationSchedule::Never,
@@ -112,15 +112,16 @@ fn desired_windows(rotation: &RotationSpec, violate: &mut impl FnMut(&'static st
     if rotation.every.as_deref() == Some("Never") && !rotation.windows.is_empty() {
         violate(
             "accessKey.rotation.windows",
-            "windows say when scheduled rotations may begin; with every: Never there are none, and a rotation on request begins at once".to_owned(),
+            "windows apply to scheduled rotations only, and every: Never schedules none; remove windows or set another interval".to_owned(),
         );
     }
     let mut windows = Vec::new();
     for declared in &rotation.windows {
         let opens = CronSchedule::parse(&declared.schedule, declared.time_zone.as_deref());
         let opens = opens.map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
-        let lasts = declared.duration.parse().map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
-        if let (Ok(opens), Ok(duration)) = (opens, lasts) {
+        let duration =
+            declared.duration.parse().map_err(|error| violate("accessKey.rotation.windows", error.to_string()));
+        if let (Ok(opens), Ok(duration)) = (opens, duration) {
             windows.push(Window { opens, duration });
         }
     }
@@ -133,7 +134,7 @@ fn check_windows(key: &DesiredKey, violate: &mut impl FnMut(&'static str, String
         violate(
             "accessKey.rotation.windows",
             format!(
-                "no window opens for {} at a time, and keys are to be rotated every {}: they would become older than declared. Give windows that open at least once per interval, or a longer interval",
+                "no window opens for {}, but keys are rotated every {} and would become older than declared; declare windows that open at least once per interval, or a longer interval",
                 duration::humanize(wait),
                 duration::humanize(gap)
             ),
@@ -153,7 +154,7 @@ fn check_gap(
         violate(
             "accessKey.rotation",
             format!(
-                "keys would be rotated every {}, the operator allows {} at the shortest (--min-rotation-interval)",
+                "keys would be rotated every {}; the shortest interval of the operator is {} (--min-rotation-interval)",
                 duration::humanize(gap),
                 duration::humanize(settings.min_rotation_interval)
             ),
@@ -165,7 +166,7 @@ fn check_gap(
         violate(
             "accessKey.rotation.overlap",
             format!(
-                "{how} of {} must be shorter than the time between two rotations, {}: an IAM user has two key slots, so the old key has to go before the next one comes",
+                "{how} of {} must be shorter than the time between two rotations, {}: an IAM user can have two access keys, so the previous key must be deleted before the next rotation",
                 duration::humanize(key.overlap),
                 duration::humanize(gap)
             ),
@@ -176,7 +177,7 @@ fn check_gap(
         violate(
             "accessKey.rotation.holdWhileUsed",
             format!(
-                "overlap and holdWhileUsed together, {}, must be shorter than the time between two rotations, {}: an IAM user has two key slots, and a key that is held must be gone before the next one comes",
+                "overlap plus holdWhileUsed, {}, must be shorter than the time between two rotations, {}: an IAM user can have two access keys, so the previous key must be deleted before the next rotation",
                 duration::humanize(key.overlap.saturating_add(hold)),
                 duration::humanize(gap)
             ),

@@ -1,4 +1,4 @@
-//! The Secret that holds the key. What the API server would refuse in it is found here, before a key is made for it.
+//! Secret of the access key. Finds what the API server would reject before a key is created.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ pub(super) fn desired_secret(
     let mut labels = key.secret.labels.clone();
     labels.insert(well_known::LABEL_MANAGED_BY.to_owned(), crate::api::MANAGER.to_owned());
     labels.insert(well_known::LABEL_ROLE.to_owned(), "published".to_owned());
-    // Label values end at 63 characters, names do not; the owner reference is the full truth.
+    // Label values have at most 63 characters; the owner reference holds the full name.
     labels.insert(well_known::LABEL_USER.to_owned(), label_value(&target.owner.name));
     let mut annotations = key.secret.annotations.clone();
     if let Some(use_case) = key.use_case {
@@ -48,8 +48,8 @@ pub(super) fn desired_secret(
     secret
 }
 
-/// Bytes of all annotations that are declared. The API server takes 256 KiB together with those of the operator.
-const ANNOTATIONS_LIMIT: usize = 128 * 1024;
+/// The API server allows 256 KiB, including the annotations of the operator.
+const MAX_ANNOTATION_BYTES: usize = 128 * 1024;
 
 fn check_metadata(
     labels: &BTreeMap<String, String>,
@@ -59,30 +59,32 @@ fn check_metadata(
     const NAME: &str = "an optional DNS name with a slash, then at most 63 letters, digits, -, _ and ., with a letter or digit at both ends";
     for (key, value) in labels {
         if !is_qualified(key) {
-            violate("accessKey.secret.labels", format!("{key:?} is no name of a label: {NAME}"));
+            violate("accessKey.secret.labels", format!("{key:?} is not a label key: {NAME}"));
         }
         if !value.is_empty() && !is_name(value) {
             violate(
                 "accessKey.secret.labels",
                 format!(
-                    "{key}: {value:?} is no value of a label: at most 63 letters, digits, -, _ and ., with a letter or digit at both ends"
+                    "{key}: {value:?} is not a label value: at most 63 letters, digits, -, _ and ., with a letter or digit at both ends"
                 ),
             );
         }
     }
     for key in annotations.keys().filter(|key| !is_qualified(&key.to_ascii_lowercase())) {
-        violate("accessKey.secret.annotations", format!("{key:?} is no name of an annotation: {NAME}"));
+        violate("accessKey.secret.annotations", format!("{key:?} is not an annotation key: {NAME}"));
     }
     let size: usize = annotations.iter().map(|(key, value)| key.len().saturating_add(value.len())).sum();
-    if size > ANNOTATIONS_LIMIT {
+    if size > MAX_ANNOTATION_BYTES {
         violate(
             "accessKey.secret.annotations",
-            format!("the annotations have {size} bytes together, the operator writes at most {ANNOTATIONS_LIMIT}"),
+            format!(
+                "the annotations have {size} bytes in total, more than the limit of {MAX_ANNOTATION_BYTES}; shorten them"
+            ),
         );
     }
 }
 
-/// The name of a label or annotation, as the API server takes it.
+/// Whether the API server accepts the key of a label or annotation.
 fn is_qualified(key: &str) -> bool {
     match key.split_once('/') {
         Some((prefix, name)) => is_subdomain(prefix) && is_name(name),

@@ -31,7 +31,7 @@ fn message(spec: serde_json::Value) -> String {
 }
 
 #[test]
-fn an_empty_spec_is_a_user_with_a_key_that_rotates_every_90_days() {
+fn empty_spec_declares_a_key_with_90_day_rotation() {
     let desired = check(json!({})).unwrap();
     assert_eq!(desired.target.user_name, "deploy-cycle");
     assert_eq!(desired.target.secret_name, "cycle");
@@ -42,24 +42,24 @@ fn an_empty_spec_is_a_user_with_a_key_that_rotates_every_90_days() {
 }
 
 #[test]
-fn console_alone_is_a_user_without_a_key_and_an_empty_access_key_asks_for_both() {
+fn console_alone_declares_no_access_key() {
     assert!(check(json!({"console": {}})).unwrap().key.is_none());
     assert!(check(json!({"console": {}, "accessKey": {}})).unwrap().key.is_some());
     assert!(check(json!({"accessKey": {}})).unwrap().console.is_none());
-    // Nothing of the Secret of a key is in the way of a name.
+    // Without a key, its default Secret name is free.
     assert!(check(json!({"console": {"secretName": "cycle"}})).is_ok());
-    assert!(message(json!({"console": {"secretName": "cycle"}, "accessKey": {}})).contains("a name of its own"));
+    assert!(message(json!({"console": {"secretName": "cycle"}, "accessKey": {}})).contains("set a different name"));
     let mut leaving = user(json!({"console": {"secretName": "old"}}));
     leaving.status = Some(crate::api::AwsDeployUserStatus { secret_name: Some("old".into()), ..Default::default() });
     let target = Target::from_resource(&leaving, "cluster").unwrap();
-    assert_eq!(target.secret_name, "old", "the Secret of an earlier key is looked for");
+    assert_eq!(target.secret_name, "old", "the Secret of an earlier key is read");
     let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
     let settings = Settings::default();
     assert!(validate(&leaving, &target, &Grant::minimal(), &account, &settings).is_err());
 }
 
 #[test]
-fn adoption_needs_the_consent_of_the_cluster_and_is_not_asked_for_by_default() {
+fn adoption_needs_consent_of_the_class() {
     let consent = |spec, adoption| {
         let user = user(spec);
         let target = Target::from_resource(&user, "cluster").unwrap();
@@ -75,13 +75,13 @@ fn adoption_needs_the_consent_of_the_cluster_and_is_not_asked_for_by_default() {
     long.metadata.name = Some("x".repeat(200));
     let target = Target::from_resource(&long, &"c".repeat(50)).unwrap();
     let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
-    let told =
+    let message =
         describe_violations(&validate(&long, &target, &Grant::minimal(), &account, &Settings::default()).unwrap_err());
-    assert!(told.contains("258 characters") && told.contains("IAM allows 256"), "{told}");
+    assert!(message.contains("258 characters") && message.contains("IAM allows 256"), "{message}");
 }
 
 #[test]
-fn the_guides_are_expressed() {
+fn documented_guides_are_valid() {
     let desired = check(json!({
         "userName": "cycle-prod", "policies": {"managed": ["AmazonEC2FullAccess"]}, "tags": {"team": "payments"},
         "accessKey": {"useCase": "ThirdPartyService", "description": "Cycle hub", "region": "us-east-1"},
@@ -93,9 +93,9 @@ fn the_guides_are_expressed() {
 }
 
 #[test]
-fn every_limit_is_named_with_its_number() {
+fn violations_state_the_exceeded_limit() {
     let long = "x".repeat(2048);
-    for (spec, told) in [
+    for (spec, expected) in [
         (json!({"userName": "a".repeat(65)}), "has 65 characters, IAM allows 64"),
         (json!({"userName": "a b"}), "' '"),
         (
@@ -134,69 +134,69 @@ fn every_limit_is_named_with_its_number() {
         (json!({"accessKey": {"rotation": {"schedule": "0 3 * * *", "timeZone": "Nowhere", "overlap": "1h"}}}), "IANA"),
     ] {
         let message = message(spec);
-        assert!(message.contains(told), "{message}");
+        assert!(message.contains(expected), "{message}");
     }
 }
 
 #[test]
-fn windows_open_at_least_once_per_interval_and_need_a_schedule() {
+fn windows_must_open_once_per_interval() {
     let rotation = |every: &str, windows: serde_json::Value| json!({"accessKey": {"rotation": {"every": every, "overlap": "1h", "windows": windows}}});
     let saturdays = || json!([{"schedule": "0 2 * * 6", "duration": "4h"}]);
     let desired = check(rotation("7d", saturdays())).unwrap();
     assert_eq!(desired.key.unwrap().windows.0[0].duration, SignedDuration::from_hours(4));
-    for (spec, told) in [
+    for (spec, expected) in [
         (rotation("2d", saturdays()), "no window opens for 7d at a time, and keys are to be rotated every 2d"),
-        (rotation("Never", saturdays()), "a rotation on request begins at once"),
+        (rotation("Never", saturdays()), "every: Never schedules none"),
         (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "0s"}])), "is not a duration"),
         (rotation("7d", json!([{"schedule": "Saturdays", "duration": "4h"}])), "five fields"),
         (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "4h", "timeZone": "Bern"}])), "IANA"),
     ] {
         let message = message(spec);
-        assert!(message.contains("accessKey.rotation.windows") && message.contains(told), "{message}");
+        assert!(message.contains("accessKey.rotation.windows") && message.contains(expected), "{message}");
     }
-    // A window that lasts longer than until its next opening is always open.
+    // A window that is longer than the time until its next start is always open.
     assert!(check(rotation("2d", json!([{"schedule": "0 * * * *", "duration": "2h"}]))).is_ok());
 }
 
 #[test]
-fn the_overlap_ends_before_the_next_rotation_also_where_windows_bring_two_nearer() {
+fn overlap_ends_before_the_next_rotation() {
     let spec = |overlap: &str| {
         json!({"accessKey": {"rotation": {"schedule": "0 12 1 * *", "overlap": overlap,
             "windows": [{"schedule": "0 2 14,25 * *", "duration": "4h"}, {"schedule": "0 11 1 2-12 *", "duration": "4h"}]}}})
     };
     assert!(check(spec("18d")).is_ok());
-    // In January it has to wait for the 14th, in February it begins on the 1st.
+    // In January the rotation waits for the 14th, in February it begins on the 1st.
     assert!(message(spec("19d")).contains("must be shorter than the time between two rotations, 18d 10h"));
 }
 
 #[test]
-fn all_violations_are_told_at_once() {
+fn all_violations_are_reported_at_once() {
     let violations =
         check(json!({"userName": "a".repeat(65), "accessKey": {"rotation": {"schedule": "nonsense"}}})).unwrap_err();
     assert_eq!(violations.len(), 2);
 }
 
 #[test]
-fn manual_rotation_has_no_interval_that_the_overlap_could_exceed() {
+fn manual_rotation_does_not_limit_the_overlap() {
     let spec = json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}}});
     assert!(check(spec).is_ok());
 }
 
 #[test]
-fn what_the_api_server_would_refuse_in_the_secret_is_found_before_a_key_is_made() {
+fn invalid_secret_metadata_is_found_before_a_key_exists() {
     let secret = |part: serde_json::Value| json!({"accessKey": {"secret": part}});
-    for (part, told) in [
-        (json!({"labels": {"team": "a b"}}), "\"a b\" is no value of a label"),
-        (json!({"labels": {"team": "-a"}}), "is no value of a label"),
-        (json!({"labels": {"team": "a".repeat(64)}}), "is no value of a label"),
-        (json!({"labels": {"te am": "a"}}), "\"te am\" is no name of a label"),
-        (json!({"labels": {"Team.example/a": "a"}}), "is no name of a label"),
-        (json!({"labels": {"a/b/c": "a"}}), "is no name of a label"),
-        (json!({"annotations": {"/a": ""}}), "is no name of an annotation"),
+    for (part, expected) in [
+        (json!({"labels": {"team": "a b"}}), "\"a b\" is not a label value"),
+        (json!({"labels": {"team": "-a"}}), "is not a label value"),
+        (json!({"labels": {"team": "a".repeat(64)}}), "is not a label value"),
+        (json!({"labels": {"te am": "a"}}), "\"te am\" is not a label key"),
+        (json!({"labels": {"Team.example/a": "a"}}), "is not a label key"),
+        (json!({"labels": {"a/b/c": "a"}}), "is not a label key"),
+        (json!({"annotations": {"/a": ""}}), "is not an annotation key"),
         (json!({"annotations": {"a": "x".repeat(200_000)}}), "at most 131072"),
     ] {
         let found = message(secret(part));
-        assert!(found.contains(told), "{told}: {found}");
+        assert!(found.contains(expected), "{expected}: {found}");
     }
     let good = json!({
         "labels": {"team": "", "Team_1": "A.b-c", "my.example/a": "1"},

@@ -10,21 +10,21 @@ use crate::{
     },
 };
 
-/// Tags per user (IAM quota).
-const TAG_LIMIT: usize = 50;
-/// Tags that the operator needs beside the declared ones: ownership, use case, console and quarantine, and for two
-/// keys and a third in its last moments the ownership tag and the console's description.
-const TAGS_OF_OUR_OWN: usize = 7 + 3 * 2;
-/// Characters of a user name (IAM limit).
-const NAME_LIMIT: usize = 64;
+/// Quota of IAM for tags per user.
+const MAX_TAGS: usize = 50;
+/// Tags of the operator: four for ownership, use case, console and quarantine; and for two keys, plus one that is being
+/// retired, an ownership tag and a description each.
+const OPERATOR_TAGS: usize = 7 + 3 * 2;
+/// Limit of IAM for user names.
+const MAX_NAME_CHARACTERS: usize = 64;
 
 pub(super) fn check_name(target: &Target, violate: &mut impl FnMut(&'static str, String)) {
     let length = target.user_name.chars().count();
-    if length > NAME_LIMIT {
+    if length > MAX_NAME_CHARACTERS {
         violate(
             "userName",
             format!(
-                "the IAM user name {:?} has {length} characters, IAM allows {NAME_LIMIT}; set spec.userName",
+                "the IAM user name {:?} has {length} characters, IAM allows {MAX_NAME_CHARACTERS}; set spec.userName",
                 target.user_name
             ),
         );
@@ -33,7 +33,7 @@ pub(super) fn check_name(target: &Target, violate: &mut impl FnMut(&'static str,
         violate(
             "userName",
             format!(
-                "the IAM user name {:?} holds {wrong:?}; IAM allows letters, digits and + = , . @ _ -",
+                "the IAM user name {:?} contains {wrong:?}; IAM allows letters, digits and + = , . @ _ -",
                 target.user_name
             ),
         );
@@ -49,11 +49,11 @@ pub(super) fn desired_tags(
     let mut seen = BTreeMap::new();
     for key in spec.tags.keys() {
         if let Some(other) = seen.insert(key.to_lowercase(), key) {
-            violate("tags", format!("tag keys {other:?} and {key:?} differ only in case; IAM treats them as one"));
+            violate("tags", format!("tag keys {other:?} and {key:?} differ only in case; IAM treats them as one key"));
         }
     }
     let allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
-    // The schema refuses these too; but the marks of ownership and consent hang on it.
+    // The CRD rejects these too, but ownership and consent to adoption depend on it.
     let reserved =
         |key: &str| ["aws:", well_known::TAG_PREFIX].iter().any(|prefix| key.to_lowercase().starts_with(prefix));
     for key in spec.tags.keys().filter(|key| reserved(key)) {
@@ -66,17 +66,17 @@ pub(super) fn desired_tags(
         violate(
             "tags",
             format!(
-                "tag key {key:?} holds a character that IAM does not allow; allowed are letters, digits, spaces and _ . : / = + - @"
+                "tag key {key:?} contains a character that IAM does not allow; allowed are letters, digits, spaces and _ . : / = + - @"
             ),
         );
     }
-    if spec.tags.len() + TAGS_OF_OUR_OWN > TAG_LIMIT {
+    if spec.tags.len() + OPERATOR_TAGS > MAX_TAGS {
         violate(
             "tags",
             format!(
-                "{} tags are declared; IAM allows {TAG_LIMIT} per user, {TAGS_OF_OUR_OWN} are needed by the operator, {} are left",
+                "{} tags are declared; IAM allows {MAX_TAGS} per user, of which the operator needs {OPERATOR_TAGS}; declare at most {}",
                 spec.tags.len(),
-                TAG_LIMIT - TAGS_OF_OUR_OWN
+                MAX_TAGS - OPERATOR_TAGS
             ),
         );
     }
@@ -92,11 +92,11 @@ pub(super) fn desired_tags(
 
 pub(super) fn check_groups(spec: &AwsDeployUserSpec, violate: &mut impl FnMut(&'static str, String)) {
     for (number, group) in spec.groups.iter().enumerate() {
-        // IAM compares names of groups without regard to case.
+        // IAM ignores the case of group names.
         if let Some(other) = spec.groups[..number].iter().find(|other| other.eq_ignore_ascii_case(group)) {
             violate(
                 "groups",
-                format!("the groups {other:?} and {group:?} differ at most in case; IAM treats them as one"),
+                format!("the groups {other:?} and {group:?} differ at most in case; IAM treats them as one group"),
             );
         }
     }

@@ -232,7 +232,7 @@ pub(crate) const ALL: &[Scenario] = &[
         runs![edits::no_key_is_created_before_all_policies],
     ),
     Scenario {
-        units: &[(SCHEDULE, "five_thousand_users_due_in_the_same_minute_do_not_start_together")],
+        units: &[(SCHEDULE, "rotations_due_in_the_same_minute_are_spread")],
         ..scenario(
             31,
             "many resources at the start: nothing is written",
@@ -241,10 +241,10 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         units: &[
-            (SCHEDULE, "an_hour_that_daylight_saving_skips_still_rotates_once_and_a_doubled_hour_once"),
-            (SCHEDULE, "missed_cron_times_count_as_one"),
-            (WINDOW, "a_window_in_the_hour_that_daylight_saving_skips_opens_and_lasts_as_long_as_ever"),
-            (WINDOW, "the_answer_stays_until_its_time_has_come_whatever_the_clock_does"),
+            (SCHEDULE, "daylight_saving_changes_cause_exactly_one_rotation"),
+            (SCHEDULE, "missed_cron_times_cause_one_rotation"),
+            (WINDOW, "window_in_a_skipped_hour_opens_for_its_full_length"),
+            (WINDOW, "begin_is_stable_until_its_time_has_passed"),
             (ROTATION, "a_clock_that_was_ahead_holds_no_key_back"),
         ],
         ..scenario(32, "daylight saving and clocks that jump: once, and not twice", &[])

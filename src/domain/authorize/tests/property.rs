@@ -1,4 +1,4 @@
-//! For random classes and resources: what is done in AWS is a subset of what the class allows.
+//! Property test: for random classes and resources, the effects are a subset of what the class allows.
 
 use awsdeploy_testkit::iam_policy::{Decision, Policy, Request};
 use jiff::Timestamp;
@@ -42,7 +42,7 @@ fn some(from: &'static [&'static str], most: usize) -> impl Strategy<Value = Vec
     proptest::sample::subsequence(from.to_vec(), 0..=most)
 }
 
-/// One that is harmless, and one with which a role can be chosen.
+/// One harmless document, and one that allows privilege escalation.
 fn templates() -> Value {
     let template = |name: &str, action: &str, resource: &str| {
         let statement = json!({"Effect": "Allow", "Action": action, "Resource": resource});
@@ -124,7 +124,7 @@ fn specs() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Written apart from the rules: what a class says of one managed policy.
+/// Whether a class allows a managed policy, implemented independently of the product.
 fn may_attach(rules: &Value, arn: &str) -> bool {
     let short = arn.strip_prefix("arn:aws:iam::aws:policy/").unwrap_or(arn);
     let administrator = short == "AdministratorAccess";
@@ -141,7 +141,7 @@ fn may_attach(rules: &Value, arn: &str) -> bool {
     allowed && (!administrator || rules["acknowledgeAdminEquivalent"] == true)
 }
 
-/// Holds one effect against the class.
+/// Checks one effect against the class.
 fn check(effect: &Effect, desired: &Desired, rules: &Value) -> Result<(), TestCaseError> {
     match effect {
         Effect::CreateUser => {
@@ -172,7 +172,7 @@ fn check(effect: &Effect, desired: &Desired, rules: &Value) -> Result<(), TestCa
     Ok(())
 }
 
-/// What AWS is asked for an effect, written apart from the code that asks; nothing for effects that ask nothing of IAM.
+/// IAM requests of an effect, implemented independently of the product. Empty for effects without IAM calls.
 fn requests(effect: &Effect, desired: &Desired, current: &CurrentState) -> Vec<Request> {
     let name = &desired.target.user_name;
     let (arn, boundary) = match &current.iam {
@@ -219,7 +219,7 @@ fn user_arn(current: &CurrentState) -> String {
     user.arn.clone()
 }
 
-/// IAM, as far as user and grants go.
+/// Executes effects on user and grants.
 fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bool {
     if matches!(effect, Effect::CreateUser) {
         let name = desired.target.user_name.clone();
@@ -245,7 +245,7 @@ fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bo
         Effect::DeleteInlinePolicy(name) => _ = grants.inline.remove(name),
         Effect::AddToGroup(group) => _ = grants.groups.insert(group.clone()),
         Effect::RemoveFromGroup(group) => _ = grants.groups.remove(group),
-        // The password and the key are the end: everything that is granted has been granted.
+        // Password and key come last: all grants are complete.
         _ => return false,
     }
     true
@@ -254,10 +254,10 @@ fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bo
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// For random classes and resources, and whatever somebody has attached by hand: what is done in AWS is a subset of
-    /// what the class allows, and afterwards the user has nothing that the class would take away.
+    /// For random classes and resources, and any manually attached policies: the effects are a subset of
+    /// what the class allows, and afterwards the class would revoke nothing.
     #[test]
-    fn nothing_is_done_that_the_class_does_not_allow(
+    fn effects_never_exceed_the_class(
         rules in classes(), spec in specs(), drift in some(&POLICIES, 2), joined in some(&GROUPS, 1),
     ) {
         let (user, class) = (user(&spec), class(&rules));
@@ -279,7 +279,7 @@ proptest! {
                 check(effect, &desired, &rules)?;
             }
             let next = plan.effects.first();
-            // The third layer is no narrower than the second: the policy that is printed for the class suffices.
+            // The printed IAM policy for the class allows every request.
             for request in next.into_iter().flat_map(|effect| requests(effect, &desired, &current)) {
                 prop_assert_eq!(layer.evaluate(&request), Decision::Allowed, "{:?}", request);
             }

@@ -1,4 +1,4 @@
-//! What is done to the user of a resource that is not allowed.
+//! Revocation of the IAM user of a resource that is not authorized.
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn found(attached: &[&str]) -> IamUser {
 }
 
 #[test]
-fn what_a_user_has_decides_how_far_a_revocation_goes() {
+fn revocation_depends_on_what_the_user_has() {
     const S3: &str = "arn:aws:iam::aws:policy/S3";
     let on = |mut rules: Value| {
         rules["onRevoked"] = json!("Delete");
@@ -87,7 +87,7 @@ fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> Revoca
     }
 }
 
-/// All effects of a revocation, each taken for done.
+/// All effects of a revocation, assuming that each succeeds.
 fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Vec<Effect> {
     let target = Target::from_resource(&self::user(&json!({})), "cluster").unwrap();
     let revoked = revoked(how, OnQuarantine::Alert, suspend);
@@ -116,7 +116,7 @@ fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Ve
 }
 
 #[test]
-fn a_revocation_only_takes_and_takes_what_it_says() {
+fn revocation_only_removes_what_its_policy_names() {
     let user = || IamUser { login_profile: Some(true), ..found(&["arn:aws:iam::aws:policy/S3"]) };
     let deactivate = |why| Effect::DeactivateKey("K1".into(), why);
     assert_eq!(revoke(OnRevoked::Freeze, false, user(), false), []);
@@ -142,12 +142,12 @@ fn a_revocation_only_takes_and_takes_what_it_says() {
     assert_eq!(
         revoke(OnRevoked::Delete, false, user(), true),
         [Effect::RemovePassword, Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into())],
-        "a key of somebody else keeps the user, and nothing that it could do"
+        "a foreign key keeps the user, but none of its permissions"
     );
 }
 
 #[test]
-fn nothing_of_somebody_elses_user_is_touched() {
+fn foreign_user_is_not_changed() {
     let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let revoked = revoked(OnRevoked::Delete, OnQuarantine::Alert, true);
     let theirs = IamUser { tags: BTreeMap::new(), ..found(&["arn:aws:iam::aws:policy/S3"]) };
@@ -158,10 +158,9 @@ fn nothing_of_somebody_elses_user_is_touched() {
     );
 }
 
-/// IAM shows a user late. Until it has said for long enough that there is none, its key may live, and what is known of it is
-/// what tells whose it is.
+/// IAM lists a new user with a delay. Until its absence is confirmed, its key may exist, and the journal identifies the owner.
 #[test]
-fn a_user_that_iam_does_not_show_loses_no_record_of_its_key() {
+fn unlisted_user_keeps_the_journal_of_its_key() {
     let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let revoked = revoked(OnRevoked::Delete, OnQuarantine::Alert, false);
     let settings = Settings::default();
@@ -188,7 +187,7 @@ fn a_user_that_iam_does_not_show_loses_no_record_of_its_key() {
     assert_eq!(planned(Some(UserAbsence::Removed), SignedDuration::ZERO).effects, [Effect::CloseJournal]);
 }
 
-/// What is planned for a user with a key in its Secret, which AWS has quarantined while its resource is not allowed.
+/// Plan for a quarantined user with a published key whose resource is not authorized.
 fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, active: bool) -> Plan {
     let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let mut user = found(&["arn:aws:iam::aws:policy/S3", QUARANTINE]);
@@ -205,7 +204,7 @@ fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, activ
 }
 
 #[test]
-fn a_key_in_public_is_not_kept_by_a_freeze() {
+fn quarantined_key_is_deactivated_despite_freeze() {
     let deactivate = |why| vec![Effect::DeactivateKey("K1".into(), why)];
     for (how, on_quarantine, suspend, wanted) in [
         (OnRevoked::Freeze, OnQuarantine::Alert, false, vec![]),
@@ -216,10 +215,10 @@ fn a_key_in_public_is_not_kept_by_a_freeze() {
     ] {
         let plan = quarantined(how, on_quarantine, suspend, true);
         assert_eq!(plan.effects, wanted, "{how:?} {on_quarantine:?} {suspend}");
-        let told = plan.user.expect("a note");
-        assert_eq!(told.reason, crate::api::Reason::Quarantined, "it is told in any case");
-        let nothing = told.message.contains("Nothing was done about its keys");
-        assert_eq!(nothing, wanted.is_empty(), "{}", told.message);
+        let note = plan.user.expect("a note");
+        assert_eq!(note.reason, crate::api::Reason::Quarantined, "reported in any case");
+        let nothing = note.message.contains("Nothing was done about its keys");
+        assert_eq!(nothing, wanted.is_empty(), "{}", note.message);
     }
     let kept = quarantined(OnRevoked::Freeze, OnQuarantine::Rotate, false, false);
     assert_eq!(kept.effects, [], "the key is kept, without a successor");

@@ -1,4 +1,4 @@
-//! Templates of inline policies: what a value can do, and what it cannot.
+//! Templates of inline policies: what values can and cannot change.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ fn statement(statement: &Value) -> Value {
     json!({"Version": "2012-10-17", "Statement": [statement]})
 }
 
-/// A folder of a bucket for one team, and what is the resource's own.
+/// Template with parameters and builtin placeholders.
 fn folder() -> PolicyTemplate {
     template(
         &statement(&json!({
@@ -43,7 +43,7 @@ fn own() -> Values {
 }
 
 #[test]
-fn a_template_is_filled_in_and_variables_of_iam_stay() {
+fn template_is_rendered_and_policy_variables_are_kept() {
     let filled = render(&folder(), &values(&[("bucket", "logs"), ("folder", "in")]), &own()).unwrap();
     let wanted = statement(&json!({
         "Sid": "Folder", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"],
@@ -54,7 +54,7 @@ fn a_template_is_filled_in_and_variables_of_iam_stay() {
 }
 
 #[test]
-fn a_template_with_a_gap_where_none_may_be_is_refused() {
+fn placeholder_at_a_fixed_position_is_rejected() {
     let bucket = json!([{"name": "bucket"}]);
     let allow = |more: Value| {
         let mut whole = json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}"});
@@ -63,22 +63,22 @@ fn a_template_with_a_gap_where_none_may_be_is_refused() {
     };
     let mut version = allow(json!({}));
     version["Version"] = json!("{bucket}");
-    for (document, parameters, told) in [
-        (allow(json!({"Effect": "{bucket}"})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"Action": ["s3:{bucket}"]})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"NotAction": "s3:{bucket}"})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"Sid": "{bucket}"})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"{bucket}": "*"})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"Condition": {"{bucket}": {"a": "b"}}})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"Condition": {"Bool": {"{bucket}": "b"}}})), &bucket, "placeholders stand in Resource"),
-        (allow(json!({"Resource": {"x": "{bucket}"}})), &bucket, "placeholders stand in Resource"),
+    for (document, parameters, expected) in [
+        (allow(json!({"Effect": "{bucket}"})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"Action": ["s3:{bucket}"]})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"NotAction": "s3:{bucket}"})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"Sid": "{bucket}"})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"{bucket}": "*"})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"Condition": {"{bucket}": {"a": "b"}}})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"Condition": {"Bool": {"{bucket}": "b"}}})), &bucket, "placeholders are allowed in Resource"),
+        (allow(json!({"Resource": {"x": "{bucket}"}})), &bucket, "placeholders are allowed in Resource"),
         (
             allow(json!({"Resource": [["{bucket}"], "{bucket}"], "Principal": {"AWS": "{bucket}"}})),
             &bucket,
-            "placeholders stand in Resource",
+            "placeholders are allowed in Resource",
         ),
-        (version, &bucket, "placeholders stand in Resource"),
-        (json!("{bucket}"), &bucket, "placeholders stand in Resource"),
+        (version, &bucket, "placeholders are allowed in Resource"),
+        (json!("{bucket}"), &bucket, "placeholders are allowed in Resource"),
         (
             allow(json!({"Resource": "{other}"})),
             &bucket,
@@ -86,18 +86,18 @@ fn a_template_with_a_gap_where_none_may_be_is_refused() {
         ),
         (allow(json!({"Resource": "*"})), &bucket, "bucket stands nowhere"),
         (allow(json!({"Resource": "${bucket}"})), &bucket, "bucket stands nowhere"),
-        (allow(json!({"Resource": "{accountId}{bucket}"})), &bucket, "{accountId} needs spec.account.id"),
-        (allow(json!({"Resource": "{bucket"})), &bucket, "a brace that belongs to no placeholder"),
-        (allow(json!({"Resource": "{bucket}}"})), &bucket, "a brace that belongs to no placeholder"),
-        (allow(json!({"Resource": "${aws:PrincipalTag/{bucket}}"})), &bucket, "a brace that belongs to no placeholder"),
-        (allow(json!({"Resource": "{bucket name}"})), &bucket, "is no placeholder"),
+        (allow(json!({"Resource": "{accountId}{bucket}"})), &bucket, "{accountId} needs account.id"),
+        (allow(json!({"Resource": "{bucket"})), &bucket, "a brace outside of a placeholder"),
+        (allow(json!({"Resource": "{bucket}}"})), &bucket, "a brace outside of a placeholder"),
+        (allow(json!({"Resource": "${aws:PrincipalTag/{bucket}}"})), &bucket, "a brace outside of a placeholder"),
+        (allow(json!({"Resource": "{bucket name}"})), &bucket, "is not a placeholder"),
         (allow(json!({})), &json!([{"name": "bucket", "pattern": "a)|(b"}]), "pattern of bucket is no RE2"),
-        (allow(json!({})), &json!([{"name": "bucket"}, {"name": "bucket"}]), "there twice"),
+        (allow(json!({})), &json!([{"name": "bucket"}, {"name": "bucket"}]), "declared twice"),
         (allow(json!({"Resource": "{namespace}"})), &json!([{"name": "namespace"}]), "is one of namespace"),
     ] {
         let template = template(&document, parameters);
         let why = check(&template, false).unwrap_err();
-        assert!(why.contains(told), "{document}: {why}");
+        assert!(why.contains(expected), "{document}: {why}");
         assert!(render(&template, &values(&[("bucket", "a")]), &builtin_values("n", Some("x"), None)).is_err());
         assert!(
             describe_faults(&[folder(), template.clone()], true)
@@ -105,14 +105,11 @@ fn a_template_with_a_gap_where_none_may_be_is_refused() {
         );
     }
     assert_eq!(describe_faults(&[folder()], true), None);
-    assert_eq!(
-        describe_faults(&[folder()], false).unwrap(),
-        "template t: {accountId} needs spec.account.id of the class"
-    );
+    assert_eq!(describe_faults(&[folder()], false).unwrap(), "template t: {accountId} needs account.id of the class");
 }
 
 #[test]
-fn no_pattern_lets_a_wildcard_or_a_variable_in() {
+fn values_never_contain_wildcards_or_variables() {
     let document = statement(&json!({"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}"}));
     let open = template(&document, &json!([{"name": "bucket", "pattern": "(?s).*"}]));
     for value in ["*", "a*", "?", "$", "${aws:username}", "{name}", "a\"b", "a\\", "a\nb", "", "\u{e4}"] {
@@ -124,7 +121,7 @@ fn no_pattern_lets_a_wildcard_or_a_variable_in() {
 }
 
 #[test]
-fn what_a_template_made_is_told_from_what_somebody_wrote() {
+fn rendered_documents_are_recognized() {
     let folder = folder();
     let possession = builtin_values("deploy", None, Some("123456789012"));
     let made = render(&folder, &values(&[("bucket", "a-b"), ("folder", "b-c")]), &own()).unwrap();
@@ -148,9 +145,9 @@ fn what_a_template_made_is_told_from_what_somebody_wrote() {
     }
 }
 
-/// A class that allowed any document, and now its templates only.
+/// A class that changed from `Allow` to `TemplatesOnly`.
 #[test]
-fn a_user_may_keep_what_a_template_makes_and_no_document_of_its_own() {
+fn templates_only_keeps_rendered_documents_only() {
     let class = super::class(&json!({"policies": {"inline": "TemplatesOnly", "templates": [{
         "name": "t", "parameters": [{"name": "bucket"}],
         "document": {"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}/{name}"}},
@@ -175,7 +172,7 @@ fn a_user_may_keep_what_a_template_makes_and_no_document_of_its_own() {
     }
 }
 
-/// Where two documents differ: pointers of strings that are not the same. `None` if they differ in more than that.
+/// JSON pointers of the strings that differ between two documents. `None` if the structure differs.
 fn differences(left: &Value, right: &Value, at: &str, found: &mut Vec<String>) -> Option<()> {
     match (left, right) {
         (Value::String(left), Value::String(right)) => {
@@ -200,9 +197,9 @@ fn differences(left: &Value, right: &Value, at: &str, found: &mut Vec<String>) -
 }
 
 proptest! {
-    /// Values that fit change the strings with a placeholder and nothing else, and there nothing but the placeholder.
+    /// Valid values change only the placeholders.
     #[test]
-    fn a_filled_document_differs_only_where_the_template_has_gaps(bucket in "[A-Za-z0-9._-]{1,64}", folder_name in "[a-z-]{1,20}|[0-9]{2}") {
+    fn rendering_changes_placeholders_only(bucket in "[A-Za-z0-9._-]{1,64}", folder_name in "[a-z-]{1,20}|[0-9]{2}") {
         let folder = folder();
         let filled = render(&folder, &values(&[("bucket", &bucket), ("folder", &folder_name)]), &own()).unwrap();
         let mut found = Vec::new();
@@ -211,16 +208,16 @@ proptest! {
         for pointer in found {
             let (before, after) = (folder.document.pointer(&pointer).unwrap().as_str().unwrap(), filled.pointer(&pointer).unwrap().as_str().unwrap());
             let wanted = before.replace("{namespace}", "deploy").replace("{name}", "cycle").replace("{accountId}", "123456789012");
-            // One after the other by hand would be wrong for values with braces; those never get here.
+            // Sequential replacement is correct because valid values contain no braces.
             prop_assert_eq!(wanted.replace("{bucket}", &bucket).replace("{folder}", &folder_name), after);
             prop_assert_eq!(after.matches(['*', '?', '$', ':', '{']).count(), wanted.replace("{bucket}", "").replace("{folder}", "").matches(['*', '?', '$', ':', '{']).count());
         }
         prop_assert!(could_render(&folder, &filled, &builtin_values("deploy", None, Some("123456789012"))));
     }
 
-    /// What does not fit fills nothing in, whatever it is made of.
+    /// Invalid values are rejected, whatever characters they contain.
     #[test]
-    fn no_value_gets_through_that_does_not_fit(value in "[a-z*?$:/{}\"\\\\ -]{0,6}|\\PC{0,8}") {
+    fn values_that_do_not_match_are_rejected(value in "[a-z*?$:/{}\"\\\\ -]{0,6}|\\PC{0,8}") {
         let fits = (1..=20).contains(&value.len()) && value.chars().all(|c| c.is_ascii_lowercase() || c == '-')
             || value.len() == 2 && value.chars().all(|c| c.is_ascii_digit());
         let filled = render(&folder(), &values(&[("bucket", "b"), ("folder", &value)]), &own());
