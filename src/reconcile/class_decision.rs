@@ -142,11 +142,11 @@ impl ClassDecision {
     }
 }
 
-/// A user that exists is not moved, and neither is one that may exist.
+/// Existing users are not moved, nor are those that may exist.
 fn account_mismatch(class: &AwsDeployUserClass, user: &AwsDeployUser) -> String {
     let account = class.spec.account.as_ref();
     format!(
-        "spec.className: class {} is for AWS account {}, and the IAM user of this resource is in account {}: a user that exists is not moved; make another resource for that class",
+        "spec.className: class {} is for AWS account {}, and the IAM user of this resource is in account {}: existing users are not moved; create another resource for that class",
         class.metadata.name.as_deref().unwrap_or_default(),
         account.map_or("of the operator's own credentials", |account| account.id.as_str()),
         account::current_account(user).unwrap_or_default(),

@@ -17,7 +17,7 @@ use crate::{
     api::Reason,
     aws::{AwsError, CallerIdentity, IamClient, IamClients},
     cluster::{AuthorizationCache, ClusterError, ClusterErrorKind, Events, SecretAccess, UserStores},
-    domain::{account::Role, settings::Settings, target::Target},
+    domain::{account::Role, plan::EffectVerb, settings::Settings, target::Target},
 };
 
 /// Observes reconciles; implemented by the metrics.
@@ -25,7 +25,7 @@ pub trait ReconcileObserver: Send + Sync {
     /// A reconcile ended with `ok` or the reason of its first failure.
     fn reconciled(&self, result: &'static str, took: Duration);
     /// An effect was executed, or failed for a reason.
-    fn acted(&self, verb: &'static str, failure: Option<Reason>);
+    fn acted(&self, verb: EffectVerb, failure: Option<Reason>);
     /// A key was published.
     fn rotated(&self);
     /// A key was published this long after it was created.

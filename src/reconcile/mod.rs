@@ -299,7 +299,7 @@ impl<'a> Reconciliation<'a> {
     async fn execute(&mut self, effect: &Effect, executor: &mut Executor<'_>) -> Result<(), ReconcileError> {
         tracing::debug!(%effect, "executing effect");
         let keyed_at = executor.observed.current.journal().and_then(Journal::keyed_at);
-        let span = trace::effect_span(effect.verb(), effect);
+        let span = trace::effect_span(effect.verb().as_str(), effect);
         let result = executor.execute(effect, &mut self.cache).instrument(span.clone()).await;
         if let Err(error) = &result {
             trace::record_failure(&span, error.reason().as_str(), error);

@@ -122,7 +122,7 @@ pub(crate) async fn tightened_class_freezes_the_user_and_keeps_its_key() {
     let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     let told = message(&user, ConditionType::Authorized);
     assert!(
-        told.contains("frozen, because the class does not allow") && told.contains("the key stays valid"),
+        told.contains("frozen, because the class does not allow") && told.contains("the published key stays valid"),
         "{told}"
     );
     assert_eq!(condition(&user, ConditionType::KeyPublished).expect("KeyPublished").status, "True");
@@ -240,7 +240,7 @@ pub(crate) async fn denied_change_is_not_applied_and_suspend_still_works() {
     let mark = env.aws.log().position();
     env.apply("x", spec("AmazonEC2FullAccess", false)).await;
     let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    assert!(message(&user, ConditionType::Authorized).contains("the key stays valid"));
+    assert!(message(&user, ConditionType::Authorized).contains("the published key stays valid"));
     assert!(env.aws.log().mutating_calls_since(mark).is_empty());
     assert_eq!(env.iam("u").await.attached, BTreeSet::from([S3.to_owned()]));
     env.apply("x", spec("AmazonEC2FullAccess", true)).await;
@@ -304,7 +304,7 @@ pub(crate) async fn changed_class_does_not_move_a_user() {
     env.apply("x", json!({"className": there, "userName": "u"})).await;
     let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     let told = message(&user, ConditionType::Authorized);
-    assert!(told.contains("existing users are not moved") && told.contains("the key stays valid"), "{told}");
+    assert!(told.contains("existing users are not moved") && told.contains("the published key stays valid"), "{told}");
     assert!(env.aws.log().mutating_calls_since(mark).is_empty());
     env.apply("x", json!({"className": here, "userName": "u"})).await;
     env.ready("x").await;

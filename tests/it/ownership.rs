@@ -18,7 +18,7 @@ pub(crate) async fn foreign_user_is_refused_without_a_write() {
     let mark = env.aws.log().position();
     env.apply("x", json!({"userName": "ci-admin", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
     let user = env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
-    assert!(message(&user, ConditionType::Ready).contains("left alone"), "{}", message(&user, ConditionType::Ready));
+    assert!(message(&user, ConditionType::Ready).contains("not changed"), "{}", message(&user, ConditionType::Ready));
     assert!(env.secret("x").await.is_none());
     let committed: Vec<_> =
         env.aws.log().mutating_calls_since(mark).into_iter().filter(|call| call.committed).collect();

@@ -140,7 +140,7 @@ pub(crate) async fn previous_key_is_kept_until_workloads_restarted_once() {
     // No pod gets ready: the overlap is over, and the old key stays.
     let user = env.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
     let told = message(&user, ConditionType::RotationHealthy);
-    for part in ["Deployment web: ", "StatefulSet db: ", &old, "at the longest"] {
+    for part in ["Deployment web: ", "StatefulSet db: ", &old, "at most"] {
         assert!(told.contains(part), "{told}");
     }
     assert!(!told.contains("DaemonSet"), "there is no node, so there is no pod to wait for: {told}");
@@ -245,8 +245,9 @@ pub(crate) async fn stuck_rollout_keeps_the_previous_key_for_a_bounded_time() {
     assert_eq!(retires.map(|at| at.duration_since(published).as_secs()), Some(21), "overlap and --restart-hold");
     until_retired(&env, &old).await;
     assert!(env.event("x", Reason::KeyDeactivated).await.contains("not rolled out"));
-    let told =
-        |user: &awsdeploy::api::AwsDeployUser| message(user, ConditionType::RotationHealthy).contains("has gone");
+    let told = |user: &awsdeploy::api::AwsDeployUser| {
+        message(user, ConditionType::RotationHealthy).contains("is not Active any more")
+    };
     env.until("x", "told that its pods are refused", told).await;
     // And the next rotation comes all the same.
     let (_, newer) = rotate(&env).await;

@@ -1,6 +1,6 @@
-//! Access to the console: the password and its Secret, brought to what is declared.
+//! Console access: brings the password and its Secret to what is declared.
 
-use super::{Effect, Note, cannot_be_written};
+use super::{Effect, not_writable, rules::Step};
 use crate::{
     api::well_known,
     domain::{
@@ -10,33 +10,33 @@ use crate::{
     },
 };
 
-/// The next effect, or what stands in its way; `None` if all is as declared.
-pub(super) fn decide(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<Result<Effect, Note>> {
+/// `None` if all is as declared.
+pub(super) fn next_step(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<Step> {
     let has_password = user.login_profile == Some(true);
     let Some(console) = &desired.console else {
-        // The tag says that there was console access; it goes last, so that a crash forgets nothing.
+        // The tag records that there was console access, so it is removed last.
         let (tag, _) = user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(well_known::TAG_CONSOLE))?;
-        return Some(Ok(match &current.console {
+        return Some(Step::Do(match &current.console {
             _ if has_password => Effect::RemovePassword,
             ConsoleSecret::Ours(_) => Effect::DeleteConsoleSecret,
             ConsoleSecret::Missing | ConsoleSecret::Foreign(_) => Effect::UntagUser([tag.clone()].into()),
         }));
     };
     if desired.suspend {
-        // The Secret stays: the same password comes back with the user.
-        return has_password.then_some(Ok(Effect::RemovePassword));
+        // The Secret is kept: the same password works again after the suspension.
+        return has_password.then_some(Step::Do(Effect::RemovePassword));
     }
     match &current.console {
-        ConsoleSecret::Foreign(whose) => {
-            Some(Err(cannot_be_written(&console.secret_name, whose, "password is set", "spec.console.secretName")))
+        ConsoleSecret::Foreign(owner) => {
+            Some(Step::Hold(not_writable(&console.secret_name, owner, "no password is set", "spec.console.secretName")))
         }
-        ConsoleSecret::Missing => Some(Ok(Effect::WritePassword)),
+        ConsoleSecret::Missing => Some(Step::Do(Effect::WritePassword)),
         ConsoleSecret::Ours(facts) => {
-            let asked = console.reset_request.is_some() && console.reset_request != facts.reset_honoured;
-            if !facts.intact || asked {
-                Some(Ok(Effect::WritePassword))
+            let requested = console.reset_request.is_some() && console.reset_request != facts.reset_honoured;
+            if !facts.intact || requested {
+                Some(Step::Do(Effect::WritePassword))
             } else if !facts.applied || !has_password {
-                Some(Ok(Effect::ApplyPassword))
+                Some(Step::Do(Effect::ApplyPassword))
             } else {
                 None
             }

@@ -1,4 +1,4 @@
-//! The verbs of a plan. They hold names and ids, never key material.
+//! Effects: the steps of a plan that touch AWS or Kubernetes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,150 +22,135 @@ use crate::{
 /// Why an access key is set Inactive or deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetireReason {
-    /// Its overlap is over.
     OverlapEnded,
-    /// It was held because it is used, or because AWS did not say whether it is, for as long as is allowed.
+    /// It stayed Active because it is used, or because AWS did not report whether it is, until the hold ended.
     HoldExpired,
-    /// Workloads that are to be restarted for the key after it were not rolled out for as long as is allowed.
+    /// Workloads that must be restarted for its successor were not rolled out in time.
     RolloutTimedOut,
-    /// AWS quarantines the user: others may know the key.
+    /// AWS quarantines the user: the key may be public.
     Quarantined,
-    /// Its secret is lost and the slot is needed for a key that works.
+    /// Its value is lost and its slot is needed for a key that works.
     FreesSlot,
-    /// `spec.suspend`.
+    /// By `spec.suspend`.
     Suspended,
     /// No access key is declared any more.
     RemovedFromSpec,
-    /// It belongs to an attempt that was given up.
+    /// It belongs to an abandoned attempt.
     Orphan,
     /// The user is being deleted.
     Cleanup,
-    /// No class allows it any more.
+    /// No class allows the resource any more.
     Revoked,
 }
 
-/// One thing to do. Everything but [`Effect::CreateKey`] can be repeated without harm.
-#[derive(Clone, Debug, PartialEq)]
+/// One change or read. All but [`Effect::CreateKey`] are idempotent. Holds names and ids, never key material.
+#[derive(Clone, Debug, PartialEq, strum::EnumDiscriminants)]
+#[strum_discriminants(
+    name(EffectVerb),
+    derive(Hash, PartialOrd, Ord, strum::Display, strum::IntoStaticStr, strum::VariantArray),
+    doc = "The verb of an [`Effect`] without its data: a label of metrics and the name of a span."
+)]
 pub enum Effect {
-    /// Put our finalizer on the resource, before anything is made in AWS.
+    /// Comes before anything is created in AWS.
     AddFinalizer,
-    /// Create the IAM user with path and tags in one call.
+    /// With path and tags in one call.
     CreateUser,
-    /// Put our marks on a user that exists, in one call. Holds what the user is about to lose, in words: it is told first.
+    /// Writes our ownership tags in one call. Holds what the user is about to lose, for the Event that precedes it.
     AdoptUser(Vec<String>),
-    /// Set these tags.
     TagUser(BTreeMap<String, String>),
-    /// Remove these tags.
     UntagUser(BTreeSet<String>),
-    /// Write an inline policy.
     PutInlinePolicy(String, Value),
-    /// Remove an inline policy.
     DeleteInlinePolicy(String),
-    /// Attach a managed policy.
     AttachPolicy(String),
-    /// Detach a managed policy.
     DetachPolicy(String),
-    /// Put the user into a group.
     AddToGroup(String),
-    /// Take the user out of a group.
     RemoveFromGroup(String),
-    /// Set the permissions boundary.
     PutBoundary(String),
-    /// Write a new console password into its Secret, marked pending.
+    /// Writes a new console password into its Secret, marked pending.
     WritePassword,
-    /// Tell AWS the password in the Secret, then mark it applied.
+    /// Sets the password in the Secret in IAM, then marks it applied.
     ApplyPassword,
-    /// Take the console password away.
     RemovePassword,
-    /// Delete the Secret of a console password.
     DeleteConsoleSecret,
-    /// Take our owner reference off the Secret of a console password.
+    /// Removes our owner reference, so that the Secret outlives the resource.
     ReleaseConsoleSecret,
 
-    /// Write the journal, call `CreateAccessKey` once, write the key into the journal.
+    /// Creates the journal, calls `CreateAccessKey` once, writes the key into the journal.
     CreateKey {
-        /// Keys that the user has now.
+        /// Keys that the user has before.
         known: Vec<String>,
-        /// Target Secret that is left behind, and the key in it.
+        /// Name of the target Secret before it was renamed, and the id of the key in it.
         previous_secret: Option<(String, String)>,
     },
-    /// Ask STS once whether AWS accepts the staged key.
+    /// Checks once whether STS accepts the staged key.
     VerifyKey(String),
-    /// Write the staged key into the target Secret, on condition that it is as this pass has read it.
+    /// Writes the staged key into the target Secret, conditional on the resourceVersion read in this reconcile.
     Publish {
-        /// Its id.
         key_id: String,
-        /// Target Secret that is left behind although the attempt began without knowing, and the key in it.
-        left_behind: Option<(String, String)>,
+        /// As in [`Effect::CreateKey`], if the target was renamed during the attempt.
+        previous_secret: Option<(String, String)>,
     },
-    /// Mark a published key as ours, and describe it for the console.
+    /// Tags a published key as ours, with its description for the AWS console.
     TagKey(String),
-    /// Give the attempt up. From then on a paused writer of it can store nothing any more.
+    /// Abandons the attempt. From then on a paused writer of it cannot stage a key.
     AbandonAttempt {
-        /// Keys to be deleted.
+        /// Keys to delete.
         orphans: Vec<String>,
-        /// True when a key was given up that AWS did not accept in time.
+        /// AWS did not accept the key in time.
         failed: bool,
     },
-    /// Write down, on the user, when its quarantine was first seen: keys made until then are replaced.
+    /// Records on the user when its quarantine was first observed: keys created until then are compromised.
     RecordQuarantine(Timestamp),
-    /// The quarantine is over: take that off the user.
+    /// Removes that record.
     ClearQuarantine,
-    /// Move the published Secret's resourceVersion, so that a paused publisher of an abandoned key fails.
+    /// Changes the published Secret's resourceVersion, so that a paused publisher of an abandoned key fails.
     TouchPublished,
-    /// Delete the journal: the attempt has come to its end.
+    /// Deletes the journal of a finished attempt.
     CloseJournal,
-    /// Set a key Inactive.
     DeactivateKey(String, RetireReason),
-    /// Delete a key.
     DeleteKey(String, RetireReason),
-    /// Write the published Secret again with the key that it holds.
+    /// Writes the published Secret again with the key that it has.
     RewriteSecret,
-    /// Delete an earlier target Secret whose key has retired.
+    /// Deletes an earlier target Secret whose key has retired.
     DeletePreviousSecret(String),
 
-    /// Ask when these keys were last used: whether a superseded key may go, and which of two lost ones makes room.
+    /// Reads when these keys were last used, to retire a superseded key or to choose between two lost ones.
     ReadLastUsed(Vec<String>),
-    /// Look at these workloads: whether they were restarted for the published key, and how far their rollout is.
+    /// Reads whether these workloads were restarted for the published key, and their rollout.
     ReadWorkloads(Vec<RestartTarget>),
-    /// Restart a workload for the key with this id, by an annotation of its pod template, unless that was done.
+    /// Restarts a workload for the key with this id by an annotation of its pod template, unless that was done.
     RestartWorkload(RestartTarget, String),
-    /// Write down in the published Secret how far the restarts are.
+    /// Records the progress of the restarts in the published Secret.
     RecordRestarts(Restarts),
-    /// Find out what still hangs on the user and blocks its deletion.
+    /// Reads the policies and groups that block the deletion of the user.
     ReadGrants,
-    /// Remove something of others that blocks the deletion of the user.
+    /// Removes what another client of IAM created and blocks the deletion of the user.
     RemoveDeletionBlocker(DeletionBlocker),
-    /// Delete the IAM user.
     DeleteUser,
-    /// Take our owner reference off the Secret so that it survives the resource.
+    /// Removes our owner reference, so that the Secret outlives the resource.
     ReleaseSecret,
-    /// Delete the published Secret.
     DeleteSecret,
-    /// Remove our finalizer: nothing of the resource is left in AWS.
+    /// Comes when nothing of the resource is left in AWS.
     RemoveFinalizer,
 }
 
-/// What an effect asks of the facts it is decided on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How fresh the current state must be before an effect is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
-    /// What a pass remembers is good enough: the effect can be repeated and undone.
+    /// The cached state of an earlier reconcile will do: the effect can be repeated and undone.
     Cached,
-    /// The IAM user with its tags, its access keys, Secret and journal must have been read in this pass, in this
-    /// order; its policies, groups and password are as they are remembered.
+    /// The IAM user with its tags, its access keys, Secret and journal were read in this reconcile, in this order;
+    /// policies, groups and password may be cached.
     ///
-    /// Whose the user is, which keys there are and which of them are ours, published or in an attempt: that is all
-    /// that making, revoking and deleting a key depend on, and all of it is in these four reads. What the user may do
-    /// is no part of it. Remembered policies decide one thing more, whether a first key may be made already, and
-    /// there the worst is a key of a user whose policy somebody took away a moment ago: the same that happens when it
-    /// is taken away a moment later, and put back by the next look.
+    /// Creating, revoking and deleting a key depends only on whose the user is, which keys it has, and which of them are
+    /// ours, published or in an attempt. Cached policies decide only whether a first key may be created already. The worst
+    /// case is a key for a user whose policy was detached a moment ago, which the next read puts back.
     LiveKeys,
-    /// All of IAM that is about the user, Secret and journal must have been read in this pass, in this order.
+    /// All of IAM about the user, Secret and journal were read in this reconcile, in this order.
     Live,
 }
 
 impl Freshness {
-    /// Whether the world was seen well enough.
     #[must_use]
     pub fn is_met_by(self, current: &CurrentState) -> bool {
         match self {
@@ -176,63 +161,95 @@ impl Freshness {
     }
 }
 
+/// What an effect is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The resource and its user as a whole.
+    Lifecycle,
+    /// Tags, policies, groups, boundary and password of the user. Keys are handled even if such an effect fails.
+    UserSync,
+    /// Access keys, their attempts, Secrets and workloads.
+    Key,
+}
+
+impl EffectVerb {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The properties of all effects. Effects that cannot be repeated or undone are executed on live state only.
+    #[allow(clippy::match_same_arms, reason = "a table: one line per effect")]
+    const fn properties(self) -> (Freshness, Kind) {
+        use Freshness::{Cached, Live, LiveKeys};
+        use Kind::{Key, Lifecycle, UserSync};
+        match self {
+            Self::AddFinalizer => (Cached, Lifecycle),
+            Self::CreateUser => (Live, Lifecycle),
+            Self::AdoptUser => (Live, Lifecycle),
+            Self::ReadGrants => (Cached, Lifecycle),
+            Self::RemoveDeletionBlocker => (Live, Lifecycle),
+            Self::DeleteUser => (Live, Lifecycle),
+            Self::ReleaseConsoleSecret => (Cached, Lifecycle),
+            Self::RemoveFinalizer => (Live, Lifecycle),
+
+            Self::PutBoundary => (Cached, UserSync),
+            Self::TagUser => (Cached, UserSync),
+            Self::UntagUser => (LiveKeys, UserSync),
+            Self::PutInlinePolicy => (Cached, UserSync),
+            Self::DeleteInlinePolicy => (Live, UserSync),
+            Self::AttachPolicy => (Cached, UserSync),
+            Self::DetachPolicy => (Live, UserSync),
+            Self::AddToGroup => (Cached, UserSync),
+            Self::RemoveFromGroup => (Live, UserSync),
+            Self::WritePassword => (Live, UserSync),
+            Self::ApplyPassword => (Cached, UserSync),
+            Self::RemovePassword => (Live, UserSync),
+            Self::DeleteConsoleSecret => (Live, UserSync),
+
+            Self::CreateKey => (LiveKeys, Key),
+            Self::VerifyKey => (Cached, Key),
+            Self::Publish => (Cached, Key),
+            Self::TagKey => (Cached, Key),
+            Self::AbandonAttempt => (LiveKeys, Key),
+            Self::TouchPublished => (Cached, Key),
+            Self::CloseJournal => (Cached, Key),
+            Self::RecordQuarantine => (Live, Key),
+            Self::ClearQuarantine => (Live, Key),
+            Self::ReadLastUsed => (Cached, Key),
+            Self::DeactivateKey => (LiveKeys, Key),
+            Self::DeleteKey => (LiveKeys, Key),
+            Self::RewriteSecret => (Cached, Key),
+            Self::DeletePreviousSecret => (LiveKeys, Key),
+            Self::ReadWorkloads => (Cached, Key),
+            Self::RestartWorkload => (Cached, Key),
+            Self::RecordRestarts => (Cached, Key),
+            Self::ReleaseSecret => (Cached, Key),
+            Self::DeleteSecret => (Live, Key),
+        }
+    }
+}
+
 impl Effect {
-    /// Unrepeatable and destructive effects are decided on live facts only.
+    #[must_use]
+    pub fn verb(&self) -> EffectVerb {
+        self.into()
+    }
+
     #[must_use]
     pub fn required_freshness(&self) -> Freshness {
         // A quarantine is a policy.
         if matches!(self, Self::DeactivateKey(_, RetireReason::Quarantined)) {
             return Freshness::Live;
         }
-        match self {
-            Self::CreateKey { .. }
-            | Self::AbandonAttempt { .. }
-            | Self::DeactivateKey(..)
-            | Self::DeleteKey(..)
-            | Self::DeletePreviousSecret(_)
-            | Self::UntagUser(_) => Freshness::LiveKeys,
-            Self::CreateUser
-            | Self::AdoptUser(_)
-            | Self::RecordQuarantine(_)
-            | Self::ClearQuarantine
-            | Self::DeleteUser
-            | Self::DetachPolicy(_)
-            | Self::DeleteInlinePolicy(_)
-            | Self::RemoveFromGroup(_)
-            | Self::RemoveDeletionBlocker(_)
-            | Self::WritePassword
-            | Self::RemovePassword
-            | Self::DeleteConsoleSecret
-            | Self::DeleteSecret
-            | Self::RemoveFinalizer => Freshness::Live,
-            Self::AddFinalizer
-            | Self::TagUser(_)
-            | Self::PutInlinePolicy(..)
-            | Self::AttachPolicy(_)
-            | Self::AddToGroup(_)
-            | Self::PutBoundary(_)
-            | Self::ApplyPassword
-            | Self::ReleaseConsoleSecret
-            | Self::VerifyKey(_)
-            | Self::Publish { .. }
-            | Self::TagKey(_)
-            | Self::TouchPublished
-            | Self::CloseJournal
-            | Self::RewriteSecret
-            | Self::ReadLastUsed(_)
-            | Self::ReadWorkloads(_)
-            | Self::RestartWorkload(..)
-            | Self::RecordRestarts(_)
-            | Self::ReadGrants
-            | Self::ReleaseSecret => Freshness::Cached,
-        }
+        self.verb().properties().0
     }
 
-    /// Whether the effect may be done on what was seen; else the facts that it needs are read anew before.
+    /// Whether the effect may be executed on this state; otherwise the state it needs is read first.
     #[must_use]
     pub fn can_run_on(&self, current: &CurrentState, settings: &Settings) -> bool {
-        let in_time = match (self, current.journal(), current.keys_read_at) {
-            // A list that was read before the dwell was over may not show the orphan yet, however late it is now.
+        let listed_in_time = match (self, current.journal(), current.keys_read_at) {
+            // A list that was read before the recovery delay was over may not show the orphan yet, however late it is now.
             (
                 Self::AbandonAttempt { .. },
                 Some(Journal { phase: AttemptPhase::Intent { .. }, started_at, .. }),
@@ -240,108 +257,47 @@ impl Effect {
             ) => read_at >= saturating_add(*started_at, settings.recovery_delay),
             _ => true,
         };
-        in_time && self.required_freshness().is_met_by(current)
+        listed_in_time && self.required_freshness().is_met_by(current)
     }
 
-    /// Whether the effect is about user, policies and tags. If it fails, keys are looked after all the same.
+    /// Whether the effect is about user, policies and tags. If it fails, keys are handled all the same.
     #[must_use]
     pub fn is_user_sync(&self) -> bool {
-        matches!(
-            self,
-            Self::TagUser(_)
-                | Self::UntagUser(_)
-                | Self::PutInlinePolicy(..)
-                | Self::DeleteInlinePolicy(_)
-                | Self::AttachPolicy(_)
-                | Self::DetachPolicy(_)
-                | Self::AddToGroup(_)
-                | Self::RemoveFromGroup(_)
-                | Self::PutBoundary(_)
-                | Self::WritePassword
-                | Self::ApplyPassword
-                | Self::RemovePassword
-                | Self::DeleteConsoleSecret
-        )
-    }
-
-    /// The verb, for logs and metrics.
-    #[must_use]
-    pub fn verb(&self) -> &'static str {
-        match self {
-            Self::AddFinalizer => "AddFinalizer",
-            Self::CreateUser => "CreateUser",
-            Self::AdoptUser(_) => "AdoptUser",
-            Self::TagUser(_) => "TagUser",
-            Self::UntagUser(_) => "UntagUser",
-            Self::PutInlinePolicy(..) => "PutInlinePolicy",
-            Self::DeleteInlinePolicy(_) => "DeleteInlinePolicy",
-            Self::AttachPolicy(_) => "AttachPolicy",
-            Self::DetachPolicy(_) => "DetachPolicy",
-            Self::AddToGroup(_) => "AddToGroup",
-            Self::RemoveFromGroup(_) => "RemoveFromGroup",
-            Self::PutBoundary(_) => "PutBoundary",
-            Self::WritePassword => "WritePassword",
-            Self::ApplyPassword => "ApplyPassword",
-            Self::RemovePassword => "RemovePassword",
-            Self::DeleteConsoleSecret => "DeleteConsoleSecret",
-            Self::ReleaseConsoleSecret => "ReleaseConsoleSecret",
-            Self::CreateKey { .. } => "CreateKey",
-            Self::VerifyKey(_) => "VerifyKey",
-            Self::Publish { .. } => "Publish",
-            Self::TagKey(_) => "TagKey",
-            Self::AbandonAttempt { .. } => "AbandonAttempt",
-            Self::RecordQuarantine(_) => "RecordQuarantine",
-            Self::ClearQuarantine => "ClearQuarantine",
-            Self::TouchPublished => "TouchPublished",
-            Self::CloseJournal => "CloseJournal",
-            Self::DeactivateKey(..) => "DeactivateKey",
-            Self::DeleteKey(..) => "DeleteKey",
-            Self::RewriteSecret => "RewriteSecret",
-            Self::DeletePreviousSecret(_) => "DeletePreviousSecret",
-            Self::ReadLastUsed(_) => "ReadLastUsed",
-            Self::ReadWorkloads(_) => "ReadWorkloads",
-            Self::RestartWorkload(..) => "RestartWorkload",
-            Self::RecordRestarts(_) => "RecordRestarts",
-            Self::ReadGrants => "ReadGrants",
-            Self::RemoveDeletionBlocker(_) => "RemoveDeletionBlocker",
-            Self::DeleteUser => "DeleteUser",
-            Self::ReleaseSecret => "ReleaseSecret",
-            Self::DeleteSecret => "DeleteSecret",
-            Self::RemoveFinalizer => "RemoveFinalizer",
-        }
+        self.verb().properties().1 == Kind::UserSync
     }
 }
 
 impl fmt::Display for Effect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = self.verb();
+        write!(formatter, "{}", self.verb())?;
         match self {
-            Self::TagUser(tags) => write!(formatter, "{verb} {}", tags.keys().cloned().collect::<Vec<_>>().join(", ")),
-            Self::UntagUser(keys) => {
-                write!(formatter, "{verb} {}", keys.iter().cloned().collect::<Vec<_>>().join(", "))
-            }
-            Self::PutInlinePolicy(name, _) | Self::DeleteInlinePolicy(name) | Self::DeletePreviousSecret(name) => {
-                write!(formatter, "{verb} {name}")
-            }
-            Self::AttachPolicy(arn) | Self::DetachPolicy(arn) | Self::PutBoundary(arn) => {
-                write!(formatter, "{verb} {arn}")
-            }
-            Self::AddToGroup(group) | Self::RemoveFromGroup(group) => write!(formatter, "{verb} {group}"),
-            Self::RemoveDeletionBlocker(leftover) => write!(formatter, "{verb} {leftover}"),
-            Self::VerifyKey(id) | Self::Publish { key_id: id, .. } | Self::TagKey(id) => {
-                write!(formatter, "{verb} {id}")
-            }
-            Self::DeactivateKey(id, why) | Self::DeleteKey(id, why) => write!(formatter, "{verb} {id} ({why:?})"),
-            Self::ReadLastUsed(ids) => write!(formatter, "{verb} {}", ids.join(", ")),
-            Self::ReadWorkloads(all) => {
-                write!(formatter, "{verb} {}", all.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
-            }
-            Self::RestartWorkload(target, id) => write!(formatter, "{verb} {target} for {id}"),
+            Self::TagUser(tags) => write!(formatter, " {}", join(tags.keys())),
+            Self::UntagUser(keys) => write!(formatter, " {}", join(keys)),
+            Self::ReadLastUsed(ids) => write!(formatter, " {}", join(ids)),
+            Self::ReadWorkloads(targets) => write!(formatter, " {}", join(targets)),
+            Self::AbandonAttempt { orphans, .. } => write!(formatter, " orphans: {}", join(orphans)),
+            Self::PutInlinePolicy(name, _)
+            | Self::DeleteInlinePolicy(name)
+            | Self::DeletePreviousSecret(name)
+            | Self::AttachPolicy(name)
+            | Self::DetachPolicy(name)
+            | Self::PutBoundary(name)
+            | Self::AddToGroup(name)
+            | Self::RemoveFromGroup(name)
+            | Self::VerifyKey(name)
+            | Self::Publish { key_id: name, .. }
+            | Self::TagKey(name) => write!(formatter, " {name}"),
+            Self::RemoveDeletionBlocker(blocker) => write!(formatter, " {blocker}"),
+            Self::DeactivateKey(id, reason) | Self::DeleteKey(id, reason) => write!(formatter, " {id} ({reason:?})"),
+            Self::RestartWorkload(target, id) => write!(formatter, " {target} for {id}"),
             Self::RecordRestarts(restarts) => {
-                write!(formatter, "{verb} {}", restart::encode(restarts).unwrap_or_else(|| "all done".to_owned()))
+                write!(formatter, " {}", restart::encode(restarts).unwrap_or_else(|| "all done".to_owned()))
             }
-            Self::AbandonAttempt { orphans, .. } => write!(formatter, "{verb} orphans: {}", orphans.join(", ")),
-            _ => formatter.write_str(verb),
+            _ => Ok(()),
         }
     }
+}
+
+fn join<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
 }

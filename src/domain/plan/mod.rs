@@ -1,10 +1,10 @@
-//! The plan step: desired state + world + now -> what to do next, when to look again, and why.
+//! Plans: desired state, current state and time in; ordered effects, the next time and notes for conditions out.
 //!
-//! `plan` decides everything and does nothing. A pass does the **first** effect, learns its
-//! result, and asks again; so every decision is made on the newest facts, and a crash between two
-//! effects is the same as a pass that ended there.
+//! Planning decides everything and executes nothing. A reconcile executes the **first** effect, applies its result to the
+//! current state and plans again: every decision is made on the newest facts, and a crash between two effects is the same
+//! as a reconcile that ended there.
 
-// A sum of a date that others could write must not end a pass: `dates::saturating_add`.
+// A date that others can write must not overflow: `dates::saturating_add`.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects))]
 
 mod claim;
@@ -12,7 +12,7 @@ mod cleanup;
 mod console;
 mod effect;
 mod revocation;
-pub mod rotation;
+pub mod rules;
 #[cfg(test)]
 mod tests;
 mod user;
@@ -23,29 +23,30 @@ use jiff::Timestamp;
 
 pub use claim::{Claim, evaluate_claim};
 pub use cleanup::{declared_grants, plan_cleanup};
-pub use effect::{Effect, Freshness, RetireReason};
+pub use effect::{Effect, EffectVerb, Freshness, RetireReason};
 pub use revocation::{RevocationPolicy, plan_revocation};
-pub use rotation::required_restarts;
+pub use rules::required_restarts;
 
 use super::{
-    current_state::{CurrentState, CurrentUser, PublishedSecret},
+    current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret},
     desired::Desired,
     settings::Settings,
+    target::Target,
 };
 use crate::api::Reason;
+use rules::{Mode, RuleInput, Step};
 
-/// What to do, when to look again, and how it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// Effects in order. A pass does the first and plans again.
+    /// In order. A reconcile executes the first and plans again.
     pub effects: Vec<Effect>,
-    /// When the next pass has something to do even if nothing changes.
+    /// When the next reconcile has something to do even if nothing changes.
     pub requeue_at: Option<Timestamp>,
-    /// Something that stands in the way of user and policies.
+    /// What keeps user and policies from matching the spec.
     pub user: Option<Note>,
-    /// Something to tell about the key in the Secret.
+    /// Why the published key is not usable.
     pub key: Option<Note>,
-    /// Something to tell about rotation, good or bad.
+    /// The state of rotation, good or bad.
     pub rotation: Note,
     /// When the next rotation begins.
     pub next_rotation: Option<Timestamp>,
@@ -53,17 +54,15 @@ pub struct Plan {
     pub deactivate_at: BTreeMap<String, Timestamp>,
 }
 
-/// A reason with a sentence for people.
+/// Reason and message of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// The reason.
     pub reason: Reason,
-    /// What happened, what is allowed, who can mend it.
+    /// What happened, what is allowed, who can fix it.
     pub message: String,
 }
 
 impl Note {
-    /// A note.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }
@@ -71,7 +70,7 @@ impl Note {
 }
 
 impl Plan {
-    /// Nothing to do.
+    /// A plan without effects.
     pub(crate) fn idle(rotation: Note) -> Self {
         Self {
             effects: Vec::new(),
@@ -83,107 +82,150 @@ impl Plan {
             deactivate_at: BTreeMap::new(),
         }
     }
+
+    /// A plan whose user, key and rotation are in the same state.
+    fn uniform(note: Note) -> Self {
+        Self { user: Some(note.clone()), key: Some(note.clone()), ..Self::idle(note) }
+    }
+
+    /// Adds the step of a revocation or deletion; what it waits for is the state of the user.
+    fn with_step(mut self, step: Step) -> Self {
+        match step {
+            Step::Do(effect) => self.effects.push(effect),
+            Step::Wait(until, note) => (self.requeue_at, self.user) = (Some(until), Some(note)),
+            Step::Hold(note) => self.user = Some(note),
+            Step::Idle => {}
+        }
+        self
+    }
 }
 
-/// Decides what to do for a resource that is not being deleted.
+/// Plans a resource that is valid, allowed and not being deleted.
 #[must_use]
 pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings: &Settings) -> Plan {
     let claim = current.user().map(|user| evaluate_claim(&desired.target, desired.adoption, &desired.path, user));
     if let Some(Claim::NotOwned(note)) = claim {
-        return Plan { user: Some(note.clone()), key: Some(note.clone()), ..Plan::idle(note) };
+        return Plan::uniform(note);
     }
     let adopt = claim == Some(Claim::Adoptable);
-    // A Secret that is not ours is found before anything is made in AWS.
+    // A Secret of another owner is reported before anything is created in AWS.
     let conflict = secret_conflict(desired, current);
     if let (Some(note), true) = (&conflict, adopt || current.iam == CurrentUser::Absent) {
-        return Plan { key: Some(note.clone()), ..Plan::idle(note.clone()) };
+        return Plan { user: None, ..Plan::uniform(note.clone()) };
     }
     let mut effects = Vec::new();
     if !current.finalizer {
         effects.push(Effect::AddFinalizer);
     }
-    let Some(iam_user) = current.user() else {
+    let Some(user) = current.user() else {
         effects.push(Effect::CreateUser);
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
-        return Plan { effects, key: Some(pending.clone()), ..Plan::idle(pending) };
+        return Plan { effects, user: None, ..Plan::uniform(pending) };
     };
     if adopt {
-        effects.push(Effect::AdoptUser(user::losses(desired, iam_user)));
+        effects.push(Effect::AdoptUser(user::losses(desired, user)));
         let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
-        return Plan { effects, key: Some(pending.clone()), ..Plan::idle(pending) };
+        return Plan { effects, user: None, ..Plan::uniform(pending) };
     }
 
-    let mut sync = if current.user_sync_failed { Vec::new() } else { user::sync(desired, iam_user, current) };
+    let mut sync = if current.user_sync_failed { Vec::new() } else { user::sync(desired, user, current) };
     let mut user_note = None;
-    match console::decide(desired, iam_user, current).filter(|_| !current.user_sync_failed) {
-        Some(Ok(effect)) => sync.push(effect),
-        Some(Err(note)) => user_note = Some(note),
-        None => {}
+    match console::next_step(desired, user, current).filter(|_| !current.user_sync_failed) {
+        Some(Step::Do(effect)) => sync.push(effect),
+        Some(Step::Hold(note) | Step::Wait(_, note)) => user_note = Some(note),
+        Some(Step::Idle) | None => {}
     }
-    let scene = rotation::RotationInput {
-        desired,
+    let user_ready = sync.is_empty() && !current.user_sync_failed;
+    let input = RuleInput {
+        target: &desired.target,
+        mode: Mode::Live { desired, user_ready, conflict },
         current,
-        user: iam_user,
+        user,
         now,
         settings,
-        user_ready: sync.is_empty() && !current.user_sync_failed,
-        conflict,
     };
-    let outlook = rotation::decide(&scene);
-    // Revocation does not wait for anything, not even for a policy that AWS refuses.
-    if outlook.revokes {
-        effects.extend(outlook.effect.iter().cloned());
-        effects.extend(sync);
-    } else {
-        effects.extend(sync);
-        effects.extend(outlook.effect.iter().cloned());
-    }
-    Plan {
+    let next_rotation = input.next_rotation();
+    let plan = Plan {
         effects,
-        requeue_at: outlook.requeue_at,
-        user: outlook.quarantine.or(user_note),
-        key: outlook.key,
-        rotation: outlook.rotation,
-        next_rotation: outlook.next_rotation,
-        deactivate_at: outlook.deactivate_at,
-    }
+        requeue_at: None,
+        user: input.quarantine_note().or(user_note),
+        key: input.key_note(),
+        rotation: input.rotation_note(next_rotation),
+        next_rotation,
+        deactivate_at: input.deactivate_at(),
+    };
+    rotate(plan, &input, sync)
 }
 
-/// The target Secret or the journal cannot be written because of somebody else.
+/// Adds the step of the rules, and the writes to the user in the right order.
+fn rotate(mut plan: Plan, input: &RuleInput<'_>, sync: Vec<Effect>) -> Plan {
+    match rules::first_step(input) {
+        Step::Do(effect) => {
+            if input.current.journal().is_some() && input.desired_key().is_some() {
+                plan.rotation = Note::new(Reason::Verifying, "a new access key is being created and verified");
+            }
+            // Deactivation waits for nothing, not even for a policy that AWS refuses.
+            if input.wants_key() {
+                plan.effects.extend(sync);
+                plan.effects.push(effect);
+            } else {
+                plan.effects.push(effect);
+                plan.effects.extend(sync);
+            }
+            return plan;
+        }
+        Step::Wait(until, note) => (plan.requeue_at, plan.rotation) = (Some(until), note),
+        Step::Hold(note) => {
+            // A retirement that is overdue and held up too would be requeued at once, again and again.
+            plan.requeue_at = input.retirement().filter(|at| *at > input.now);
+            // Without a published key, the quota is the reason.
+            let pending = plan.key.as_ref().is_some_and(|key| key.reason == Reason::Pending);
+            if note.reason == Reason::KeyQuotaExceeded && pending {
+                plan.key = Some(note.clone());
+            }
+            plan.rotation = note;
+        }
+        Step::Idle => plan.requeue_at = [input.retirement(), plan.next_rotation].into_iter().flatten().min(),
+    }
+    plan.effects.extend(sync);
+    plan.requeue_at = [plan.requeue_at, input.next_restart_check()].into_iter().flatten().min();
+    // A failure that a person has to fix is not hidden behind a time that is waited for.
+    let waiting = matches!(plan.rotation.reason, Reason::RotationPending | Reason::Overlap | Reason::StillUsed);
+    if let Some(note) = input.restart_note().filter(|note| waiting && note.reason != Reason::Restarting) {
+        plan.rotation = note;
+    }
+    plan
+}
+
+/// Why the target Secret or the journal cannot be written; `None` also if neither is going to be.
 fn secret_conflict(desired: &Desired, current: &CurrentState) -> Option<Note> {
-    use super::current_state::JournalSecret;
-    // Nothing is going to be written.
     desired.key.as_ref()?;
     let target = &desired.target;
-    let (name, whose) = match (&current.published, &current.journal) {
-        (PublishedSecret::Foreign(whose), _) => (&target.secret_name, whose.clone()),
-        (_, JournalSecret::Foreign(whose)) => (&target.journal_name, whose.clone()),
+    let (name, owner) = match (&current.published, &current.journal) {
+        (PublishedSecret::Foreign(owner), _) => (&target.secret_name, owner),
+        (_, JournalSecret::Foreign(owner)) => (&target.journal_name, owner),
         (PublishedSecret::Ours(facts), _) if facts.immutable && !(facts.intact && facts.matches_spec) => {
-            return Some(immutable(desired));
+            return Some(immutable(target));
         }
         _ => return None,
     };
-    Some(cannot_be_written(name, &whose, KEY_IS_MADE, KEY_SECRET))
+    Some(not_writable(name, owner, NO_KEY, KEY_SECRET_FIELD))
 }
 
-/// An immutable Secret is left alone as long as its key works and no other is due.
-fn immutable(desired: &Desired) -> Note {
-    cannot_be_written(
-        &desired.target.secret_name,
-        "it was made immutable by hand; delete it, a new key is published then",
-        KEY_IS_MADE,
-        KEY_SECRET,
-    )
+/// An immutable Secret is no conflict while its key works and no other is due.
+fn immutable(target: &Target) -> Note {
+    let why = "it was made immutable by hand; delete it, then a new key is published";
+    not_writable(&target.secret_name, why, NO_KEY, KEY_SECRET_FIELD)
 }
 
-const KEY_IS_MADE: &str = "access key is made";
-const KEY_SECRET: &str = "spec.accessKey.secret.name";
+const NO_KEY: &str = "no access key is created";
+const KEY_SECRET_FIELD: &str = "spec.accessKey.secret.name";
 
-fn cannot_be_written(name: &str, why: &str, what: &str, field: &str) -> Note {
+fn not_writable(name: &str, why: &str, consequence: &str, field: &str) -> Note {
     Note::new(
         Reason::SecretConflict,
         format!(
-            "Secret {name} cannot be written: {why}. No {what} before this is solved: remove that Secret, or set {field} to a free name"
+            "Secret {name} cannot be written: {why}. Until then {consequence}: delete that Secret, or set {field} to a free name"
         ),
     )
 }

@@ -1,184 +1,106 @@
-//! What to do for a resource that no class allows any more. Nothing is granted, only taken; every step can be repeated.
+//! Plans a resource that no class allows, or whose spec is invalid. Access is only removed, and every step can be repeated.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Effect, Note, Plan, RetireReason,
-    cleanup::{self, CleanupInput},
-    rotation::quarantine,
+    Note, Plan,
+    cleanup::{absence_confirmed_at, absence_note, owned_user, remaining_object},
+    rules::{Mode, RuleInput, Step, first_step, quarantine},
 };
 use crate::{
     api::{Reason, class::OnRevoked, user::DeletionPolicy},
     domain::{
         authorize::Revocation,
-        console::ConsoleSecret,
-        current_state::{CurrentState, IamUser, JournalSecret, PublishedSecret},
-        dates::saturating_add,
+        current_state::{CurrentState, IamUser},
         desired::OnQuarantine,
-        owner::Ownership,
-        policy,
         settings::Settings,
         target::Target,
     },
 };
 
-/// How a resource that is not allowed is dealt with.
+/// What is done to a resource that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RevocationPolicy {
-    /// How far it goes, and why.
     pub revocation: Revocation,
-    /// What the class that allowed the resource last says of a key in public.
+    /// From the class that allowed the resource last.
     pub on_quarantine: OnQuarantine,
-    /// `spec.suspend`: a person who revokes keys is not stopped by a class.
+    /// `spec.suspend`: a class does not stop a person from revoking keys.
     pub suspend: bool,
-    /// The overlap that was declared: an old key is retired also from a frozen user.
+    /// From the spec: a superseded key is retired from a frozen user too.
     pub overlap: SignedDuration,
 }
 
-/// Decides what to do for a resource that is not allowed and not being deleted.
+/// Plans a resource that is not allowed and not being deleted.
 #[must_use]
 pub fn plan_revocation(
     target: &Target,
-    revoked: &RevocationPolicy,
+    policy: &RevocationPolicy,
     current: &CurrentState,
     now: Timestamp,
     settings: &Settings,
 ) -> Plan {
-    let note = revoked.note();
-    let mut plan = Plan::idle(note.clone());
-    plan.user = Some(note.clone());
-    let scene = super::cleanup::CleanupInput { policy: DeletionPolicy::Delete, current, now, settings };
-    let user = current.user().filter(|user| target.owner.classify(&user.tags) == Ownership::Ours);
-    let step = match user {
-        Some(user) => revoked.step(&scene, user),
-        None if revoked.revocation.action == OnRevoked::Delete => match (leave(current), scene.absent_until()) {
-            (Some(_), Some(due)) => {
-                let message = format!(
-                    "{}, so it is asked once more after a safe waiting time before its Secrets go",
-                    cleanup::unseen(target)
-                );
-                Step::Wait(Some(due), Note::new(Reason::Revoked, message))
+    let note = policy.note();
+    let plan = Plan::uniform(note.clone());
+    let Some(user) = owned_user(target, current) else {
+        let objects = (policy.revocation.action == OnRevoked::Delete)
+            .then(|| remaining_object(current, DeletionPolicy::Delete))
+            .flatten();
+        return plan.with_step(match (objects, absence_confirmed_at(current, now, settings)) {
+            (None, _) => Step::Idle,
+            (Some(_), Some(until)) => {
+                Step::Wait(until, absence_note(target, Reason::Revoked, "its Secrets are deleted"))
             }
-            (left, _) => left.map_or(Step::Rest(None), Step::Do),
-        },
-        None => Step::Rest(None),
+            (Some(effect), None) => Step::Do(effect),
+        });
     };
-    match step {
-        Step::Do(effect) => plan.effects.push(effect),
-        Step::Rest(requeue_at) => plan.requeue_at = requeue_at,
-        Step::Wait(requeue_at, note) => {
-            plan.requeue_at = requeue_at;
-            plan.user = Some(note);
-        }
+    let input = RuleInput { target, mode: Mode::Revoked(policy), current, user, now, settings };
+    let mut plan = match first_step(&input) {
+        Step::Idle => Plan { requeue_at: input.retirement(), ..plan },
+        step => plan.with_step(step),
+    };
+    // Reported whatever else is done about the user.
+    let quarantine_note = policy.quarantine_note(&input);
+    if let Some(note) = &quarantine_note {
+        plan.user = Some(note.clone());
     }
-    // It is told whatever else is done about it, and before it.
-    if let Some(note) = user.and_then(|user| revoked.quarantine_note(user, current)) {
-        plan.user = Some(note);
-    }
-    let working = user
-        .zip(current.published())
-        .is_some_and(|(user, published)| published.intact && user.key(&published.key_id).is_some_and(|key| key.active));
-    let compromised = user.filter(|user| revoked.is_compromised(user)).and(plan.user.clone());
-    plan.key = (!working).then(|| compromised.unwrap_or(note));
+    let compromised = quarantine_note.filter(|_| policy.is_compromised(user));
+    plan.key = input.working().is_none().then(|| compromised.unwrap_or(note));
     plan
 }
 
-enum Step {
-    Do(Effect),
-    Wait(Option<Timestamp>, Note),
-    Rest(Option<Timestamp>),
-}
-
 impl RevocationPolicy {
-    /// Whether the keys of this user have to go although it is only frozen. A freeze is for the consumers of a key; one that is
-    /// in public has others. Where the class would have it replaced, it goes without a successor: a frozen user gets no key.
+    /// Whether keys of a frozen user are set Inactive because AWS found one in public. A freeze protects the consumers of a
+    /// key, but a leaked key has others. Where the class says `Rotate` the key gets no successor: a frozen user gets no key.
     #[must_use]
     pub fn is_compromised(&self, user: &IamUser) -> bool {
         self.on_quarantine != OnQuarantine::Alert && !quarantine::attached(user).is_empty()
     }
 
-    fn quarantine_note(&self, user: &IamUser, current: &CurrentState) -> Option<Note> {
-        let keys = match (self.suspend || self.is_compromised(user), self.revocation.action) {
+    fn quarantine_note(&self, input: &RuleInput<'_>) -> Option<Note> {
+        let keys = match (self.suspend || self.is_compromised(input.user), self.revocation.action) {
             (_, OnRevoked::Deactivate | OnRevoked::Delete) | (true, OnRevoked::Freeze) => {
-                "All keys of this operator on the user are Inactive, and none is made before a class allows the resource again"
+                "All keys of this operator on the user are Inactive, and none is created before a class allows the resource again"
             }
             (false, OnRevoked::Freeze) => {
-                "Nothing was done about its keys (onQuarantine: Alert), and none is made, because the resource is frozen: set spec.suspend to true to make them Inactive"
+                "Nothing was done about its keys (onQuarantine: Alert), and none is created, because the resource is frozen: set spec.suspend to true to set them Inactive"
             }
         };
-        quarantine::note(user, keys, user.keys.iter().filter(|key| !current.is_ours(&key.id)))
+        quarantine::note(input.user, keys, input.foreign())
     }
 
-    fn step(&self, scene: &CleanupInput<'_>, user: &IamUser) -> Step {
-        let compromised = self.is_compromised(user);
-        let deactivates = self.suspend || self.revocation.action != OnRevoked::Freeze;
-        if deactivates || compromised {
-            let why = match (self.suspend, compromised) {
-                (true, _) => RetireReason::Suspended,
-                (false, true) => RetireReason::Quarantined,
-                (false, false) => RetireReason::Revoked,
-            };
-            // All keys stop working before anything else is done.
-            if let Some(key) = user.keys.iter().find(|key| key.active && scene.current.is_ours(&key.id)) {
-                return Step::Do(Effect::DeactivateKey(key.id.clone(), why));
-            }
-            if deactivates && user.login_profile == Some(true) {
-                return Step::Do(Effect::RemovePassword);
-            }
-        }
-        if self.revocation.action == OnRevoked::Delete
-            && let Some(effect) = strip(user)
-        {
-            return Step::Do(effect);
-        }
-        // A key that was not handed out yet is given up; one that was is marked as ours.
-        match scene.end_attempt(user) {
-            Some(Ok(effect)) => return Step::Do(effect),
-            Some(Err((requeue_at, note))) => return Step::Wait(requeue_at, note),
-            None => {}
-        }
-        match self.revocation.action {
-            OnRevoked::Delete => match scene.delete(user, false) {
-                Ok(effect) => Step::Do(effect),
-                Err((requeue_at, note)) => Step::Wait(requeue_at, note),
-            },
-            OnRevoked::Freeze | OnRevoked::Deactivate => self.retire(scene, user),
-        }
-    }
-
-    /// Sets an old key Inactive when its overlap is over. It is deleted once the resource is allowed again.
-    fn retire(&self, scene: &CleanupInput<'_>, user: &IamUser) -> Step {
-        let Some(published) = scene.current.published() else { return Step::Rest(None) };
-        if !published.intact || !user.key(&published.key_id).is_some_and(|key| key.active) {
-            return Step::Rest(None);
-        }
-        let superseded =
-            user.keys.iter().filter(|key| key.active && key.id != published.key_id && user.is_tagged(&key.id));
-        let publication_time = scene.current.publication_time(scene.now).unwrap_or(scene.now);
-        let until = |created_at: Timestamp| saturating_add(publication_time.max(created_at), self.overlap);
-        let next = superseded.map(|key| (until(key.created_at), key)).min_by_key(|(at, _)| *at);
-        match next {
-            Some((at, key)) if at <= scene.now => {
-                Step::Do(Effect::DeactivateKey(key.id.clone(), RetireReason::OverlapEnded))
-            }
-            Some((at, _)) => Step::Rest(Some(at)),
-            None => Step::Rest(None),
-        }
-    }
-
-    /// What holds now, for conditions.
+    /// For the conditions.
     #[must_use]
     pub fn note(&self) -> Note {
-        let Revocation { action: how, reason: why } = &self.revocation;
-        let because = why.as_ref().map(|why| format!(", because {why}")).unwrap_or_default();
+        let Revocation { action, reason } = &self.revocation;
+        let because = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
         if self.suspend {
             return Note::new(Reason::Suspended, "spec.suspend is true: all access keys of this operator are Inactive");
         }
-        match how {
+        match action {
             OnRevoked::Freeze => Note::new(
                 Reason::Frozen,
                 format!(
-                    "frozen{because}: user and published key stay as they are and the key stays valid; nothing more is granted, and no new key is made"
+                    "frozen{because}: the user is not changed and the published key stays valid; nothing more is granted, and no new key is created"
                 ),
             ),
             OnRevoked::Deactivate => Note::new(
@@ -186,28 +108,8 @@ impl RevocationPolicy {
                 format!("revoked (onRevoked: Deactivate){because}: all access keys of this operator are Inactive"),
             ),
             OnRevoked::Delete => {
-                Note::new(Reason::Revoked, format!("revoked (onRevoked: Delete){because}: the IAM user is removed"))
+                Note::new(Reason::Revoked, format!("revoked (onRevoked: Delete){because}: the IAM user is deleted"))
             }
         }
-    }
-}
-
-/// Takes away what the user may do. It comes before the user itself: keys that others made keep that, and nothing else.
-fn strip(user: &IamUser) -> Option<Effect> {
-    let Some(grants) = &user.grants else { return Some(Effect::ReadGrants) };
-    let attached = grants.attached.iter().find(|arn| !policy::is_quarantine(arn));
-    attached
-        .map(|arn| Effect::DetachPolicy(arn.clone()))
-        .or_else(|| grants.inline.keys().next().map(|name| Effect::DeleteInlinePolicy(name.clone())))
-        .or_else(|| grants.groups.iter().next().map(|group| Effect::RemoveFromGroup(group.clone())))
-}
-
-/// What is left in Kubernetes when the user is gone. The finalizer stays: the resource does.
-fn leave(current: &CurrentState) -> Option<Effect> {
-    match (&current.published, &current.journal, &current.console) {
-        (PublishedSecret::Ours(_), ..) => Some(Effect::DeleteSecret),
-        (_, JournalSecret::Attempt { .. }, _) => Some(Effect::CloseJournal),
-        (.., ConsoleSecret::Ours(_)) => Some(Effect::DeleteConsoleSecret),
-        _ => None,
     }
 }

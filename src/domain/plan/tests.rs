@@ -1,4 +1,4 @@
-//! What `plan` and `cleanup` decide, claim by claim, and then a year of bad luck.
+//! Tables of what is planned, property tests, and a simulation with random faults.
 
 mod adoption;
 mod cleanup;
@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Effect, Plan, RetireReason, rotation::RULES};
+use super::{Effect, Plan, RetireReason, rules::RULES};
 use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
@@ -66,8 +66,7 @@ const fn days(amount: i64) -> SignedDuration {
     SignedDuration::from_hours(amount * 24)
 }
 
-/// Desired state, world and settings of one question to the plan. Every method changes one fact;
-/// ages count back from now.
+/// The input of one plan. Every method changes one fact; ages count back from now.
 #[derive(Clone, Debug)]
 struct Case {
     desired: Desired,
@@ -81,8 +80,8 @@ fn permille() -> i32 {
     crate::domain::schedule::spread_permille("u1")
 }
 
-/// A user as declared with one key, made and published ten days ago: nothing to do.
-fn at_rest() -> Case {
+/// A user that matches its spec, with one key that was created and published ten days ago: nothing to do.
+fn idle() -> Case {
     let resource: AwsDeployUser = serde_json::from_value(json!({
         "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
         "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1"}, "spec": {},
@@ -110,19 +109,19 @@ fn at_rest() -> Case {
         .published("K1", days(10))
 }
 
-/// A user that was just made: no key, no Secret.
+/// A user that was just created: no key, no Secret.
 fn without_key() -> Case {
-    at_rest().key_gone("K1").untagged("K1").no_secret()
+    idle().key_gone("K1").untagged("K1").no_secret()
 }
 
 /// K2 was published an hour ago and K1 is in its overlap of a day.
 fn in_overlap() -> Case {
-    at_rest().key("K2", hours(1)).tagged("K2").published("K2", hours(1))
+    idle().key("K2", hours(1)).tagged("K2").published("K2", hours(1))
 }
 
-/// A rotation was asked for, K2 was made five seconds ago and is in the journal.
+/// A rotation was requested, K2 was created five seconds ago and is in the journal.
 fn staged() -> Case {
-    at_rest().key("K2", secs(5)).keyed("K2", secs(5))
+    idle().key("K2", secs(5)).keyed("K2", secs(5))
 }
 
 impl Case {
@@ -163,12 +162,12 @@ impl Case {
 
     // --- IAM
 
-    fn user_absence(self) -> Self {
+    fn no_user(self) -> Self {
         self.current(|current| (current.iam, current.user_absence) = (CurrentUser::Absent, Some(UserAbsence::Removed)))
     }
 
     /// To a deletion, IAM has shown no user of ours for so long.
-    fn unseen_for(self, age: SignedDuration) -> Self {
+    fn absent_for(self, age: SignedDuration) -> Self {
         self.current(|current| current.user_absence = Some(UserAbsence::NotObserved { since: ago(age) }))
     }
 
@@ -202,14 +201,14 @@ impl Case {
         self.user(|user| _ = user.tags.remove(&key_tag(id)))
     }
 
-    /// The age of IAM's list; the pass has been slow since.
+    /// The age of IAM's list: the reconcile has been slow since.
     fn listed(self, age: SignedDuration) -> Self {
         self.current(|current| current.keys_read_at = Some(ago(age)))
     }
 
     // --- the Secret
 
-    /// Its key is one that can have been handed out then.
+    /// Also moves the dates of its key, so that it can have been published then.
     fn published(self, id: &str, age: SignedDuration) -> Self {
         let facts = PublishedFacts::of(id, ago(age));
         let case = self.current(|current| current.published = PublishedSecret::Ours(facts));
@@ -222,7 +221,7 @@ impl Case {
         })
     }
 
-    /// Somebody has written another date into the Secret.
+    /// Another date was written into the Secret by hand.
     fn says_published(self, age: SignedDuration) -> Self {
         self.facts(|facts| facts.published_at = ago(age))
     }
@@ -232,7 +231,7 @@ impl Case {
     }
 
     fn foreign_secret(self) -> Self {
-        self.current(|current| current.published = PublishedSecret::Foreign("it belongs to somebody".into()))
+        self.current(|current| current.published = PublishedSecret::Foreign("it belongs to another owner".into()))
     }
 
     fn edited(self) -> Self {
@@ -271,7 +270,7 @@ impl Case {
     }
 
     fn foreign_journal(self) -> Self {
-        self.current(|current| current.journal = JournalSecret::Foreign("somebody's".into()))
+        self.current(|current| current.journal = JournalSecret::Foreign("it belongs to another owner".into()))
     }
 
     fn accepted(self, id: &str, times: u32) -> Self {
@@ -285,7 +284,7 @@ impl Case {
 
     // --- AWS's record of uses
 
-    /// AWS was asked some time ago and said that the key had been used at this age.
+    /// The last use was read at one age, and AWS reported a use at another age.
     fn last_used(self, id: &str, used: Option<SignedDuration>, asked: SignedDuration) -> Self {
         let answer = LastUse { used_at: used.map(ago), asked_at: ago(asked) };
         self.current(|current| _ = current.last_used.insert(id.into(), answer))
@@ -353,7 +352,7 @@ impl Case {
         self
     }
 
-    // --- what comes of it
+    // --- results
 
     fn plan(&self) -> Plan {
         super::plan(&self.desired, &self.current, now(), &self.settings)
@@ -363,31 +362,31 @@ impl Case {
         super::plan_cleanup(&self.desired.target, self.leaving, &self.current, now(), &self.settings)
     }
 
-    /// The next effect, in words.
+    /// The next effect as text.
     #[track_caller]
     fn does(&self, effect: &str) {
-        assert_eq!(words(&self.plan()), effect, "{:#?}", self.plan());
+        assert_eq!(next_effect(&self.plan()), effect, "{:#?}", self.plan());
     }
 
-    /// Whatever is next, it is not this.
+    /// The next effect is another one.
     #[track_caller]
     fn does_not(&self, effect: &str) {
-        assert_ne!(words(&self.plan()), effect);
+        assert_ne!(next_effect(&self.plan()), effect);
     }
 
-    /// Nothing is done; when it is looked at again, and what is told.
+    /// There is no effect; when the resource is requeued, and why.
     #[track_caller]
     fn waits(&self, wait: impl Into<Option<SignedDuration>>, reason: Reason) {
         let plan = self.plan();
-        assert_eq!(words(&plan), "nothing");
+        assert_eq!(next_effect(&plan), "nothing");
         assert_eq!(plan.requeue_at.map(|at| at.duration_since(now())), wait.into());
         assert_eq!(plan.rotation.reason, reason, "{}", plan.rotation.message);
     }
 
-    /// The next effect of a deletion, in words.
+    /// The next effect of a deletion as text.
     #[track_caller]
-    fn leaves_by(&self, effect: &str) {
-        assert_eq!(words(&self.cleanup()), effect);
+    fn cleans_up_by(&self, effect: &str) {
+        assert_eq!(next_effect(&self.cleanup()), effect);
     }
 }
 
@@ -395,11 +394,11 @@ fn strings(ids: &[&str]) -> Vec<String> {
     ids.iter().map(|id| (*id).to_owned()).collect()
 }
 
-fn words(plan: &Plan) -> String {
-    plan.effects.first().map_or_else(|| "nothing".to_owned(), in_words)
+fn next_effect(plan: &Plan) -> String {
+    plan.effects.first().map_or_else(|| "nothing".to_owned(), effect_text)
 }
 
-fn in_words(effect: &Effect) -> String {
+fn effect_text(effect: &Effect) -> String {
     match effect {
         Effect::CreateKey { known, previous_secret: None } => format!("CreateKey beside {}", known.join(", ")),
         Effect::CreateKey { known, previous_secret: Some((name, key)) } => {

@@ -1,4 +1,4 @@
-//! User, tags, policies, groups and boundary: what differs between declared and found. Shrink before grow.
+//! The writes that bring user, tags, policies, groups and boundary to the spec. Permissions shrink before they grow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,15 +13,14 @@ use crate::{
     },
 };
 
-/// Whether a tag is the consent of an AWS admin that this very resource takes the user over.
+/// Whether a tag is the consent of an AWS admin that this resource adopts the user.
 pub(super) fn is_consent_to(owner: &Owner, key: &str, value: &str) -> bool {
     key.eq_ignore_ascii_case(well_known::TAG_ADOPTABLE_BY) && value == owner.adoptable_by()
 }
 
-/// The writes that bring the user to what is declared; none if it is.
 pub(super) fn sync(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<Effect> {
     let mut effects = Vec::new();
-    // The boundary limits whatever comes after it. None declared: one set by an AWS admin stays.
+    // First, because it limits what is granted after it. None declared: one set by an AWS admin is kept.
     if let Some(boundary) = desired.boundary.as_ref().filter(|boundary| user.boundary.as_ref() != Some(*boundary)) {
         effects.push(Effect::PutBoundary(boundary.clone()));
     }
@@ -35,13 +34,13 @@ pub(super) fn sync(desired: &Desired, user: &IamUser, current: &CurrentState) ->
     effects
 }
 
-/// What a user that is adopted is about to lose, in words: policies and groups are exclusive.
+/// What an adopted user is about to lose, for people: policies and groups are exclusive.
 pub(super) fn losses(desired: &Desired, user: &IamUser) -> Vec<String> {
     let Some(grants) = &user.grants else { return Vec::new() };
     let written = desired.inline.iter().filter(|(name, document)| {
         grants.inline.get(*name).is_some_and(|found| !policy::is_equivalent(found, document))
     });
-    let written = written.map(|(name, _)| format!("the present document of inline policy {name}"));
+    let written = written.map(|(name, _)| format!("the current document of inline policy {name}"));
     shrink(desired, grants)
         .into_iter()
         .filter_map(|effect| match effect {
@@ -95,7 +94,7 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
             )
         })
         .collect();
-    // All documents together have a limit; what shrinks makes room for what grows.
+    // IAM limits the size of all documents together, so those that shrink are written first.
     puts.sort_by_key(|(growth, name, _)| (*growth, *name));
     let puts = puts.into_iter().map(|(_, name, document)| Effect::PutInlinePolicy(name.clone(), document.clone()));
     let attach = desired.attached.difference(&grants.attached).cloned().map(Effect::AttachPolicy);
@@ -103,7 +102,8 @@ fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
     puts.chain(attach).chain(join).collect()
 }
 
-/// What the console shows as the description of the published key. It comes with the mark of the key; here it is kept.
+/// The tag that the AWS console shows as the description of the published key. It is written with the key's ownership tag;
+/// here it is only corrected.
 fn description(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<(String, String)> {
     let published = current.published().filter(|facts| user.is_tagged(&facts.key_id))?;
     Some((published.key_id.clone(), desired.key.as_ref()?.description.clone()?))
@@ -122,7 +122,7 @@ fn tags(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<Effect
         .collect();
     let declared: BTreeSet<String> = desired.tags.keys().map(|key| key.to_lowercase()).collect();
     let dropped = |key: &String, value: &String| {
-        // The consent that led to the adoption. One that names another resource is between AWS's admins and that one.
+        // The consent that led to the adoption. A consent to another resource is kept.
         let consent = is_consent_to(&desired.target.owner, key, value);
         let was_declared = current.hints.tag_keys.iter().any(|old| old.to_lowercase() == key.to_lowercase());
         let ours = was_declared || key == well_known::TAG_USE_CASE || consent;

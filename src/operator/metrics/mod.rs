@@ -23,6 +23,7 @@ use self::{reference::MetricDescription, resources::ResourceCollector};
 use crate::{
     api::{AwsDeployUser, Reason},
     aws::CallObserver,
+    domain::plan::EffectVerb,
     reconcile::ReconcileObserver,
 };
 
@@ -180,12 +181,14 @@ impl ReconcileObserver for Metrics {
         self.reconcile_seconds.observe(took.as_secs_f64());
     }
 
-    fn acted(&self, effect: &'static str, failure: Option<Reason>) {
-        self.effects.get_or_create(&EffectLabels { effect, result: failure.map_or("ok", Reason::as_str) }).inc();
+    fn acted(&self, effect: EffectVerb, failure: Option<Reason>) {
+        self.effects
+            .get_or_create(&EffectLabels { effect: effect.as_str(), result: failure.map_or("ok", Reason::as_str) })
+            .inc();
         match (effect, failure) {
-            ("AbandonAttempt", Some(Reason::KeyNotAccepted)) => self.attempt_ended("not_accepted"),
-            ("AbandonAttempt", None) => self.attempt_ended("cut_off"),
-            ("CreateKey", Some(_)) => self.attempt_ended("refused"),
+            (EffectVerb::AbandonAttempt, Some(Reason::KeyNotAccepted)) => self.attempt_ended("not_accepted"),
+            (EffectVerb::AbandonAttempt, None) => self.attempt_ended("cut_off"),
+            (EffectVerb::CreateKey, Some(_)) => self.attempt_ended("refused"),
             _ => {}
         }
     }

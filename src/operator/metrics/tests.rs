@@ -13,7 +13,7 @@ fn example(each: bool) -> Metrics {
     metrics.record_call("444455556666", "AssumeRole", "AccessDenied", Duration::from_millis(20));
     metrics.record_throttle("123456789012");
     metrics.reconciled("ok", Duration::from_millis(30));
-    metrics.acted("Publish", None);
+    metrics.acted(EffectVerb::Publish, None);
     metrics.rotated();
     metrics.verified(Duration::from_secs(3));
     metrics
@@ -85,12 +85,12 @@ fn an_attempt_at_a_key_is_counted_by_its_end() {
     };
     assert_eq!(ends(&metrics), ["0", "0", "0", "0"]);
     metrics.rotated();
-    metrics.acted("AbandonAttempt", Some(Reason::KeyNotAccepted));
-    metrics.acted("AbandonAttempt", None);
-    metrics.acted("CreateKey", Some(Reason::LimitExceeded));
+    metrics.acted(EffectVerb::AbandonAttempt, Some(Reason::KeyNotAccepted));
+    metrics.acted(EffectVerb::AbandonAttempt, None);
+    metrics.acted(EffectVerb::CreateKey, Some(Reason::LimitExceeded));
     assert_eq!(ends(&metrics), ["1", "1", "1", "1"]);
-    metrics.acted("AbandonAttempt", Some(Reason::Conflict));
-    metrics.acted("CreateKey", None);
+    metrics.acted(EffectVerb::AbandonAttempt, Some(Reason::Conflict));
+    metrics.acted(EffectVerb::CreateKey, None);
     assert_eq!(ends(&metrics), ["1", "1", "1", "1"], "not an end");
 }
 

@@ -142,8 +142,8 @@ impl<'a> Executor<'a> {
                 cache.verification = None;
             }
             Effect::VerifyKey(id) => self.verify(id, cache).await?,
-            Effect::Publish { key_id, left_behind } => {
-                self.publish(key_id, left_behind.as_ref()).await?;
+            Effect::Publish { key_id, previous_secret } => {
+                self.publish(key_id, previous_secret.as_ref()).await?;
                 cache.verification = None;
             }
             Effect::TagKey(id) => self.tag_key(id).await.map_err(aws)?,

@@ -245,7 +245,7 @@ pub(crate) const ALL: &[Scenario] = &[
             (SCHEDULE, "missed_cron_times_cause_one_rotation"),
             (WINDOW, "window_in_a_skipped_hour_opens_for_its_full_length"),
             (WINDOW, "begin_is_stable_until_its_time_has_passed"),
-            (ROTATION, "a_clock_that_was_ahead_holds_no_key_back"),
+            (ROTATION, "clock_that_was_ahead_delays_no_key"),
         ],
         ..scenario(32, "daylight saving and clocks that jump: once, and not twice", &[])
     },

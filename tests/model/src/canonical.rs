@@ -1,16 +1,15 @@
-//! One name for states that differ in nothing but names.
+//! One canonical form of all states that differ only in ids.
 //!
-//! Ids of keys, of attempts and of rotate requests only ever count up, and the protocol asks no more
-//! of them than which are equal and which is the later one. So they are numbered anew, in their
-//! order, after every step; controllers, which are all alike, are put in order too. This makes the
-//! number of states finite although runs are endless.
+//! Ids of keys, attempts and rotate requests only count up, and the protocol depends only on which are equal and which is
+//! later. So they are renumbered in their order after every step, and the controllers, which are interchangeable, are
+//! sorted. This makes the number of states finite although runs are unbounded.
 
 use crate::state::{At, AttemptPhase, Controller, Ids, Journal, Keys, NOW, Secret, State, each, has, only};
 
-/// What was called what.
+/// How ids were changed.
 #[derive(Clone, Copy, Debug)]
 pub struct Renamed {
-    /// New name of each key.
+    /// New id of each key.
     pub keys: [u8; 16],
     /// The controllers have changed places.
     pub swapped: bool,
@@ -24,9 +23,9 @@ struct Used {
     requests: Ids,
 }
 
-/// Gives the state its one name.
+/// Brings the state into its canonical form.
 pub fn canonical(state: &mut State) -> Renamed {
-    forget(state);
+    drop_unobservable(state);
     let mut used = Used::default();
     used.requests |= only(state.request);
     walk(state, &mut |name| match name {
@@ -43,13 +42,13 @@ pub fn canonical(state: &mut State) -> Renamed {
         Name::Keys(ids) => *ids = each(*ids).map(|id| only(keys[usize::from(id)])).sum(),
         Name::Attempt(attempt) => *attempt = attempts[usize::from(*attempt)],
         Name::Request(request) => *request = requests[usize::from(*request)],
-        // Of the attempts that anybody still knows, the last one that had begun.
+        // Of the attempts that are still known, the last one that had started.
         Name::Since(since) => {
             *since = each(used.attempts).filter(|attempt| *attempt <= *since).fold(0, |count, _| count + 1);
         }
         Name::Fence(fence) => *fence = if has(used.attempts, *fence) { attempts[usize::from(*fence)] } else { 0 },
     });
-    // One that does not exist is the least of all, and stays the second one.
+    // A controller that does not exist is the smallest and stays the second one.
     let swapped = state.controllers[0] < state.controllers[1];
     if swapped {
         state.controllers.swap(0, 1);
@@ -57,8 +56,8 @@ pub fn canonical(state: &mut State) -> Renamed {
     Renamed { keys, swapped }
 }
 
-/// Drops what nobody will ask for.
-fn forget(state: &mut State) {
+/// Drops what no controller will read.
+fn drop_unobservable(state: &mut State) {
     let staged = state.journal.and_then(|journal| journal.staged());
     let mut known = state.keys.iter().map(|key| only(key.id)).fold(0, |ids, id| ids | id);
     for controller in &mut state.controllers {
@@ -66,7 +65,7 @@ fn forget(state: &mut State) {
         if Some(controller.verified) != staged && Some(controller.verified) != own {
             controller.verified = 0;
         }
-        let memory = controller.memory.iter().flat_map(Keys::iter);
+        let cached = controller.cache.iter().flat_map(Keys::iter);
         // When IAM was read is compared with what was young then: an intent, a publication, the tag of a staged key.
         if controller.at == At::Ready {
             let intent = controller.view.journal.filter(|(journal, _)| journal.is_intent());
@@ -77,9 +76,9 @@ fn forget(state: &mut State) {
                 controller.view.read = controller.view.read.map(|_| NOW);
             }
         }
-        known |= controller.view.keys.iter().chain(memory).fold(0, |ids, key| ids | only(key.id));
+        known |= controller.view.keys.iter().chain(cached).fold(0, |ids, key| ids | only(key.id));
     }
-    // A key that was there before an attempt is asked for only as long as somebody may see it.
+    // A key that existed before an attempt matters only as long as a controller may see it.
     let journals = state.controllers.iter_mut().filter_map(|controller| controller.view.journal.as_mut());
     for journal in journals.map(|(journal, _)| journal).chain(state.journal.as_mut()) {
         if let AttemptPhase::Intent { known: before } = &mut journal.phase {
@@ -144,54 +143,54 @@ fn walk_controller(controller: &mut Controller, visit: &mut impl FnMut(Name<'_>)
             visit(Name::Attempt(attempt));
             visit(Name::Key(key));
         }
-        At::AskTag(key) | At::Undo(key) | At::SecondWrite(key) => visit(Name::Key(key)),
+        At::ReadTag(key) | At::Undo(key) | At::SecondWrite(key) => visit(Name::Key(key)),
         At::Idle | At::ReadIam | At::ReadKeys | At::ReadSecret | At::ReadJournal | At::Ready => {}
     }
-    visit(Name::Request(&mut controller.asked));
+    visit(Name::Request(&mut controller.request));
     visit(Name::Key(&mut controller.verified));
     walk_keys(&mut controller.view.keys, visit);
-    visit(Name::Keys(&mut controller.view.gone));
+    visit(Name::Keys(&mut controller.view.deleted));
     visit(Name::Keys(&mut controller.view.tagged));
     controller.view.last_used.iter_mut().for_each(|key| visit(Name::Key(key)));
     controller.view.secret.iter_mut().for_each(|(secret, _)| walk_secret(secret, visit));
     controller.view.journal.iter_mut().for_each(|(journal, _)| walk_journal(journal, visit));
-    controller.memory.iter_mut().for_each(|keys| walk_keys(keys, visit));
+    controller.cache.iter_mut().for_each(|keys| walk_keys(keys, visit));
 }
 
 impl State {
     /// A number for a new key: later than all that are known.
     #[must_use]
     pub fn next_key(&mut self) -> u8 {
-        let mut most = 0;
+        let mut newest = 0;
         walk(self, &mut |name| match name {
-            Name::Key(id) => most = most.max(*id),
-            Name::Keys(ids) => most = most.max(each(*ids).last().unwrap_or(0)),
+            Name::Key(id) => newest = newest.max(*id),
+            Name::Keys(ids) => newest = newest.max(each(*ids).last().unwrap_or(0)),
             _ => {}
         });
-        most + 1
+        newest + 1
     }
 
-    /// The last attempt that anybody knows.
+    /// The last known attempt.
     #[must_use]
     pub fn last_attempt(&mut self) -> u8 {
-        let mut most = 0;
+        let mut newest = 0;
         walk(self, &mut |name| {
             if let Name::Attempt(attempt) = name {
-                most = most.max(*attempt);
+                newest = newest.max(*attempt);
             }
         });
-        most
+        newest
     }
 
-    /// The last rotation that was asked for.
+    /// The last known rotate request.
     #[must_use]
     pub fn last_request(&mut self) -> u8 {
-        let mut most = self.request;
+        let mut newest = self.request;
         walk(self, &mut |name| {
             if let Name::Request(request) = name {
-                most = most.max(*request);
+                newest = newest.max(*request);
             }
         });
-        most
+        newest
     }
 }

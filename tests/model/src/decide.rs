@@ -1,4 +1,4 @@
-//! What a controller does next: the operator's own `plan`, asked about what the controller has seen.
+//! The next effect of a controller, planned by the operator's own `plan` from what the controller has observed.
 
 use std::{
     cell::RefCell,
@@ -20,7 +20,7 @@ use awsdeploy::{
         owner::key_tag,
         plan::{
             self, Effect, RetireReason,
-            rotation::{RULES, RotationInput, Step},
+            rules::{Mode, RULES, RuleInput, Step},
         },
         secret::PublishedFacts,
         settings::Settings,
@@ -36,9 +36,9 @@ use crate::state::{Age, AttemptPhase, Ids, LIMIT, NOW, View, each, has, only};
 /// An effect of the plan, in the model's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Do {
-    /// Begin an attempt beside these keys.
-    Mint(Ids),
-    /// Ask STS about a key.
+    /// Start an attempt beside these keys.
+    CreateKey(Ids),
+    /// Check whether STS accepts a key.
     Verify(u8),
     /// Write the staged key into the Secret.
     Publish(u8),
@@ -46,9 +46,9 @@ pub enum Do {
     Tag(u8),
     /// Remove the tags of these keys.
     Untag(Ids),
-    /// Give the attempt up, with these orphans; true if that counts as a failure of the pass.
+    /// Abandon the attempt with these orphans; true if the reconcile fails by it.
     Abandon(Ids, bool),
-    /// Move the Secret's resourceVersion.
+    /// Change the Secret's resourceVersion.
     Touch,
     /// Delete the journal.
     Close,
@@ -56,28 +56,28 @@ pub enum Do {
     Deactivate(u8),
     /// Delete a key.
     Delete(u8),
-    /// Ask which key was used last.
+    /// Read which key was used last.
     ReadLastUsed,
 }
 
-/// What the plan says, and whether IAM has to be read anew before it is done. `None`: the pass ends.
+/// The planned effect, and whether IAM must be read again before it is executed. `None`: the reconcile ends.
 pub type Decision = Option<(Do, bool)>;
 
-/// Asks the operator's `plan`. The same question has the same answer, so it is asked once a thread.
+/// Calls the operator's `plan`. Results are memoized per thread, because the same view has the same plan.
 #[must_use]
-pub fn decide(view: &View, verified: u8, asked: u8) -> Decision {
-    type Question = (View, u8, u8);
-    thread_local!(static ANSWERS: RefCell<HashMap<Question, Decision>> = RefCell::default());
-    // Whether the objects are still as they were read is nothing a controller could know.
+pub fn decide(view: &View, verified: u8, request: u8) -> Decision {
+    type Input = (View, u8, u8);
+    thread_local!(static DECISIONS: RefCell<HashMap<Input, Decision>> = RefCell::default());
+    // A controller cannot know whether the objects are still as they were read.
     let mut view = *view;
     view.secret = view.secret.map(|(secret, _)| (secret, true));
     view.journal = view.journal.map(|(journal, _)| (journal, true));
-    ANSWERS.with_borrow_mut(|answers| {
-        *answers.entry((view, verified, asked)).or_insert_with(|| ask(&view, verified, asked))
+    DECISIONS.with_borrow_mut(|decisions| {
+        *decisions.entry((view, verified, request)).or_insert_with(|| plan_next(&view, verified, request))
     })
 }
 
-/// The names of the rules that have decided something so far, in this process.
+/// The names of the rules that have decided something in this process.
 #[must_use]
 pub fn rules_that_decided() -> BTreeSet<&'static str> {
     DECIDED.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -85,18 +85,18 @@ pub fn rules_that_decided() -> BTreeSet<&'static str> {
 
 static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
-fn ask(view: &View, verified: u8, asked: u8) -> Decision {
+fn plan_next(view: &View, verified: u8, request: u8) -> Decision {
     let current = current(view, verified);
     let mut desired = DESIRED.clone();
     if let Some(key) = &mut desired.key {
-        key.rotate_request = text(asked);
+        key.rotate_request = text(request);
     }
     let now = at(NOW, 0) + MARGIN;
     let plan = plan::plan(&desired, &current, now, &SETTINGS);
-    note_the_rule(&desired, &current, now, &plan);
+    record_rule(&desired, &current, now, &plan);
     let effect = plan.effects.first()?;
     let step = match effect {
-        Effect::CreateKey { known, .. } => Do::Mint(ids(known)),
+        Effect::CreateKey { known, .. } => Do::CreateKey(ids(known)),
         Effect::VerifyKey(key) => Do::Verify(id(key)),
         Effect::Publish { key_id, .. } => Do::Publish(id(key_id)),
         Effect::TagKey(key) => Do::Tag(id(key)),
@@ -110,20 +110,20 @@ fn ask(view: &View, verified: u8, asked: u8) -> Decision {
         Effect::DeleteKey(key, _) => Do::Delete(id(key)),
         Effect::ReadLastUsed(_) => Do::ReadLastUsed,
         // The resource of the model declares nothing but a key.
-        other => unreachable!("the model does not know {other}"),
+        other => unreachable!("the model does not have {other}"),
     };
     Some((step, !effect.can_run_on(&current, &SETTINGS)))
 }
 
-/// The plan must be what the first rule of the chain says that says anything: so the model, the plan
-/// and `RULES` have one order.
-fn note_the_rule(desired: &Desired, current: &CurrentState, now: Timestamp, plan: &plan::Plan) {
+/// Asserts that the plan is the step of the first rule that applies, so that the model, the plan and `RULES` have one order.
+fn record_rule(desired: &Desired, current: &CurrentState, now: Timestamp, plan: &plan::Plan) {
     let Some(user) = current.user() else { return };
-    let scene = RotationInput { desired, current, user, now, settings: &SETTINGS, user_ready: true, conflict: None };
-    let said = RULES.iter().find_map(|(name, rule)| Some((*name, rule(&scene)?)));
-    let effect = said.as_ref().and_then(|(_, step)| if let Step::Do(effect) = step { Some(effect) } else { None });
-    assert_eq!(plan.effects.first(), effect, "the plan is not what the chain says: {said:?}");
-    if let Some((name, _)) = said {
+    let mode = Mode::Live { desired, user_ready: true, conflict: None };
+    let input = RuleInput { target: &desired.target, mode, current, user, now, settings: &SETTINGS };
+    let decided = RULES.iter().find_map(|(name, rule)| Some((*name, rule(&input)?)));
+    let effect = decided.as_ref().and_then(|(_, step)| if let Step::Do(effect) = step { Some(effect) } else { None });
+    assert_eq!(plan.effects.first(), effect, "the plan differs from the rules: {decided:?}");
+    if let Some((name, _)) = decided {
         DECIDED.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
     }
 }
@@ -190,16 +190,16 @@ fn current(view: &View, verified: u8) -> CurrentState {
         }),
         last_used: view.last_used.map_or_else(BTreeMap::new, |last| {
             let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), asked_at: at(NOW, 0) };
-            view.keys.living().map(|key| (name(key.id), answer(key.id))).collect()
+            view.keys.existing().map(|key| (name(key.id), answer(key.id))).collect()
         }),
         last_used_failed: false,
         workloads: BTreeMap::new(),
-        deleted_keys: names(view.gone).into_iter().collect(),
+        deleted_keys: names(view.deleted).into_iter().collect(),
         hints: StatusHints {
             inactive_since: view
                 .keys
-                .living()
-                .filter(|key| !key.active && key.turned >= LIMIT)
+                .existing()
+                .filter(|key| !key.active && key.deactivated >= LIMIT)
                 .map(|key| (name(key.id), at(LIMIT, 0)))
                 .collect(),
             ..StatusHints::default()
@@ -214,15 +214,15 @@ fn user(view: &View) -> IamUser {
     let (target, keys) = (&DESIRED.target, &view.keys);
     let mut tags = target.owner.tags();
     tags.extend(keys.iter().filter_map(|key| {
-        // Its age is that at the time of reading, unless the pass has written it since.
+        // Its age is that at the time of reading, unless the reconcile has written it since.
         let read = view.read.filter(|_| !has(view.tagged, key.id)).unwrap_or(NOW);
         let since = at(key.tagged?, 0) - at(NOW, 0).duration_since(at(read, 0));
         Some((key_tag(&name(key.id)), since.strftime("%FT%TZ").to_string()))
     }));
-    let keys = keys.living().map(|key| AccessKey {
+    let keys = keys.existing().map(|key| AccessKey {
         id: name(key.id),
         active: key.active,
-        created_at: at(key.made, key.since),
+        created_at: at(key.created, key.since),
     });
     IamUser {
         name: target.user_name.clone(),
@@ -237,7 +237,7 @@ fn user(view: &View) -> IamUser {
 
 /// A time of this age. Of two things of one age the one of the later attempt is the later one.
 fn at(age: Age, attempt: u8) -> Timestamp {
-    // Dwell 60 s, time limits 5 and 10 min, overlap 24 h.
+    // Recovery delay 60 s, verification timeout 5 min, deletion delay 10 min, overlap 24 h.
     let seconds = [0, 100, 1_000, 100_000][usize::from(age)];
     Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 365 * 56) - SignedDuration::from_secs(seconds)
         + SignedDuration::from_secs(attempt.into())

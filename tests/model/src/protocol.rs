@@ -1,13 +1,13 @@
-//! The model: who may do what, and what must hold.
+//! The model: possible actions and properties.
 
 use stateright::{Model, Property};
 
 use crate::{
     canonical::canonical,
+    convergence::Convergence,
     decide::{Do, decide},
-    pass::{SLOTS, can_be_hidden, make_key},
-    settle::Settled,
-    state::{Age, At, Budget, Controller, DWELL, Key, LIMIT, OVERLAP, Secret, State, Truth, Wrong, spend},
+    reconcile::{MAX_KEYS, can_be_hidden, make_key},
+    state::{Age, At, Budget, Controller, Key, LIMIT, OVERLAP, RECOVERY, Secret, State, Truth, Violation, spend},
 };
 
 /// S1 of the design.
@@ -15,15 +15,15 @@ pub const PUBLISHED_KEY_WORKS: &str = "S1: the published key is Active in IAM";
 /// S2.
 pub const ID_AND_VALUE_BELONG_TOGETHER: &str = "S2: id and value in the Secret belong together";
 /// S3.
-pub const OVERLAP_IS_KEPT: &str = "S3: no key ends while it is published or before its overlap";
+pub const OVERLAP_IS_KEPT: &str = "S3: no key is deactivated while it is published or before its overlap";
 /// S5.
-pub const FOREIGN_KEYS_ARE_LEFT: &str = "S5: a foreign key is never touched";
+pub const FOREIGN_KEYS_ARE_UNTOUCHED: &str = "S5: a foreign key is never touched";
 /// S6, the keys.
 pub const TWO_KEYS_AT_MOST: &str = "S6: never more than two keys by our doing";
 /// S6, the calls.
-pub const ONE_CALL_AN_ATTEMPT: &str = "S6: an attempt calls CreateAccessKey once";
-/// Liveness: one controller, left alone, brings everything to its end and leaves nothing over.
-pub const IT_CONVERGES: &str = "liveness: left alone it converges and leaks nothing";
+pub const ONE_CALL_PER_ATTEMPT: &str = "S6: an attempt calls CreateAccessKey once";
+/// Liveness: one controller without further faults finishes every attempt and leaks no key.
+pub const CONVERGES: &str = "liveness: without further faults it converges and leaks nothing";
 
 /// The protocol as it is, or without one of its parts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,31 +31,31 @@ pub enum Variant {
     /// As it is.
     #[default]
     Whole,
-    /// An attempt is given up without a word in the journal.
+    /// An attempt is abandoned without a write to the journal.
     NoFence,
-    /// The Secret is written whatever happened to it since it was read.
+    /// The Secret is written without its resourceVersion.
     UnconditionalPublish,
     /// The Secret is not touched before an abandoned key is deleted.
     NoTouch,
     /// A key is tagged as ours before it is published.
     TagBeforePublish,
-    /// `CreateAccessKey` is called again when its answer is lost.
+    /// `CreateAccessKey` is called again when its response is lost.
     RetryCreate,
     /// The Secret is read before IAM.
     SecretBeforeIam,
     /// The files of the Secret are written in two writes.
     TwoWrites,
-    /// A key that the journal refuses is deleted, even if an earlier write without an answer may have
-    /// put it there and somebody may have published it.
+    /// A key that the journal refuses is deleted, even if an earlier write without a response may have staged it and another
+    /// controller may have published it.
     UndoUnseen,
 }
 
-/// How a run begins.
+/// The initial state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
     /// A key was published long ago.
     #[default]
-    AtRest,
+    Published,
     /// A user without key and Secret.
     Empty,
 }
@@ -70,64 +70,64 @@ pub struct Protocol {
     pub start: Start,
     /// Which part is missing.
     pub variant: Variant,
-    /// Trouble.
+    /// Faults and other events.
     pub budget: Budget,
-    /// Passes may start with remembered IAM facts.
-    pub memory: bool,
+    /// Reconciles may start with cached IAM state.
+    pub cache: bool,
     /// The user with its tags, and its keys, are two calls to IAM.
     pub split_reads: bool,
-    /// A person may make a key also while an attempt stands without an answer, when it cannot be
-    /// told from the attempt's orphan.
+    /// A person may create a key also while an attempt has no response, when it cannot be distinguished from the attempt's
+    /// orphan.
     pub ambiguous_keys: bool,
     /// IAM's quota of two keys does not hold.
-    pub lax_quota: bool,
+    pub no_quota: bool,
     /// What is already known to converge.
-    pub settled: Settled,
+    pub convergence: Convergence,
 }
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The next call of a controller, and all goes well.
+    /// The next call of a controller, without a fault.
     Step(usize),
-    /// The pass starts with what the controller remembers of IAM.
-    StartWithMemory(usize),
+    /// The reconcile starts with cached IAM state.
+    StartCached(usize),
     /// IAM's list does not show the youngest keys.
     StaleList(usize),
-    /// The call has its effect and the answer is lost.
+    /// The call has its effect and the response is lost.
     LoseAnswer(usize),
     /// The call never arrives, and the controller cannot know that.
     LoseCall(usize),
-    /// The key is made and AWS will never accept it.
+    /// The key is created and AWS will never accept it.
     MakeRefusedKey(usize),
     /// STS does not accept the key yet.
-    NotYet(usize),
-    /// Of the lost keys this one was used last.
+    NotAccepted(usize),
+    /// This key was used last.
     LastUsed(usize, u8),
     /// The process dies and starts again.
     Crash(usize),
     /// Time passes.
     Leap(Age),
-    /// Somebody asks for a rotation.
+    /// A rotation is requested.
     Request,
-    /// A person makes a key.
+    /// A person creates a key.
     AddKey,
     /// A person deletes the Secret.
     DeleteSecret,
 }
 
 impl Action {
-    /// Whose step it is.
+    /// The controller that acts; `None` for the environment.
     #[must_use]
     pub fn actor(self) -> Option<usize> {
         match self {
             Self::Step(index)
-            | Self::StartWithMemory(index)
+            | Self::StartCached(index)
             | Self::StaleList(index)
             | Self::LoseAnswer(index)
             | Self::LoseCall(index)
             | Self::MakeRefusedKey(index)
-            | Self::NotYet(index)
+            | Self::NotAccepted(index)
             | Self::LastUsed(index, _)
             | Self::Crash(index) => Some(index),
             Self::Leap(_) | Self::Request | Self::AddKey | Self::DeleteSecret => None,
@@ -141,10 +141,17 @@ impl Model for Protocol {
 
     fn init_states(&self) -> Vec<State> {
         let mut state = State { request: 1, budget: self.budget, ..State::default() };
-        if self.start == Start::AtRest {
-            let truth = Truth { handed_out: true, ..Truth::default() };
-            let key =
-                Key { id: 1, there: true, active: true, made: OVERLAP, tagged: Some(DWELL), truth, ..Key::default() };
+        if self.start == Start::Published {
+            let truth = Truth { was_published: true, ..Truth::default() };
+            let key = Key {
+                id: 1,
+                exists: true,
+                active: true,
+                created: OVERLAP,
+                tagged: Some(RECOVERY),
+                truth,
+                ..Key::default()
+            };
             state.keys.change(1, |entry| *entry = key);
             state.secret = Some(Secret { key: 1, value: 1, age: OVERLAP, honours: 1, fence: 0 });
         }
@@ -155,7 +162,7 @@ impl Model for Protocol {
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         let budget = &state.budget;
         for (index, controller) in state.controllers.iter().enumerate().take(self.controllers) {
-            // Two that stand alike have one future between them.
+            // Two controllers in the same state have the same futures.
             if index == 0 || state.controllers[0] != *controller {
                 self.steps(state, index, controller, actions);
                 if budget.faults > 0 && *controller != Controller::default() {
@@ -164,16 +171,16 @@ impl Model for Protocol {
             }
         }
         if budget.leaps > 0 {
-            actions.extend([DWELL, LIMIT, OVERLAP].map(Action::Leap));
+            actions.extend([RECOVERY, LIMIT, OVERLAP].map(Action::Leap));
         }
-        // One request at a time: a second one, before the first is taken up, only takes its place.
-        let taken_up = state.secret.is_some_and(|secret| secret.honours == state.request)
+        // One request at a time: a second one before the first is handled only replaces it.
+        let handled = state.secret.is_some_and(|secret| secret.honours == state.request)
             || state.journal.is_some_and(|journal| journal.honours == state.request);
-        if budget.requests > 0 && taken_up {
+        if budget.requests > 0 && handled {
             actions.push(Action::Request);
         }
         let intent = state.journal.is_some_and(|journal| journal.is_intent());
-        if budget.foreign > 0 && state.keys.living().count() < SLOTS && (self.ambiguous_keys || !intent) {
+        if budget.foreign > 0 && state.keys.existing().count() < MAX_KEYS && (self.ambiguous_keys || !intent) {
             actions.push(Action::AddKey);
         }
         if budget.deletions > 0 && state.secret.is_some() {
@@ -195,14 +202,16 @@ impl Model for Protocol {
             Property::always(ID_AND_VALUE_BELONG_TOGETHER, |_, state: &State| {
                 state.secret.is_none_or(|secret| secret.key == secret.value)
             }),
-            Property::always(OVERLAP_IS_KEPT, |_, state: &State| state.wrong != Wrong::EndedEarly),
-            Property::always(FOREIGN_KEYS_ARE_LEFT, |_, state: &State| state.wrong != Wrong::ForeignTouched),
-            Property::always(TWO_KEYS_AT_MOST, |_, state: &State| {
-                state.keys.living().filter(|key| !key.truth.foreign).count() <= SLOTS
+            Property::always(OVERLAP_IS_KEPT, |_, state: &State| state.violation != Violation::EndedEarly),
+            Property::always(FOREIGN_KEYS_ARE_UNTOUCHED, |_, state: &State| {
+                state.violation != Violation::ForeignTouched
             }),
-            Property::always(ONE_CALL_AN_ATTEMPT, |_, state: &State| state.wrong != Wrong::SecondCall),
+            Property::always(TWO_KEYS_AT_MOST, |_, state: &State| {
+                state.keys.existing().filter(|key| !key.truth.foreign).count() <= MAX_KEYS
+            }),
+            Property::always(ONE_CALL_PER_ATTEMPT, |_, state: &State| state.violation != Violation::SecondCall),
         ];
-        properties.push(Property::always(IT_CONVERGES, |model: &Self, state: &State| model.converges(state)));
+        properties.push(Property::always(CONVERGES, |model: &Self, state: &State| model.converges(state)));
         properties
     }
 }
@@ -241,14 +250,14 @@ impl Protocol {
         Some(state)
     }
 
-    /// The steps that a controller may take now. Where luck decides, each outcome is one.
+    /// The steps that a controller may take now, one per possible outcome.
     fn steps(&self, state: &State, index: usize, controller: &Controller, actions: &mut Vec<Action>) {
         actions.push(Action::Step(index));
         let budget = &state.budget;
-        let lagging = budget.faults > 0 && state.keys.living().any(can_be_hidden);
+        let lagging = budget.faults > 0 && state.keys.existing().any(can_be_hidden);
         match controller.at {
             At::Idle => {
-                actions.extend(controller.memory.map(|_| Action::StartWithMemory(index)));
+                actions.extend(controller.cache.map(|_| Action::StartCached(index)));
                 actions.extend((lagging && !self.split_reads).then_some(Action::StaleList(index)));
             }
             At::ReadIam if !self.split_reads => actions.extend(lagging.then_some(Action::StaleList(index))),
@@ -261,10 +270,10 @@ impl Protocol {
                 actions.extend((budget.faults > 0).then_some(Action::LoseAnswer(index)));
                 actions.extend((budget.faults > 0).then_some(Action::LoseCall(index)));
             }
-            At::Ready => match decide(&controller.view, controller.verified, controller.asked) {
-                Some((Do::Verify(_), _)) => actions.push(Action::NotYet(index)),
+            At::Ready => match decide(&controller.view, controller.verified, controller.request) {
+                Some((Do::Verify(_), _)) => actions.push(Action::NotAccepted(index)),
                 Some((Do::ReadLastUsed, _)) => {
-                    actions.extend(controller.view.keys.living().map(|key| Action::LastUsed(index, key.id)));
+                    actions.extend(controller.view.keys.existing().map(|key| Action::LastUsed(index, key.id)));
                 }
                 _ => {}
             },

@@ -1,15 +1,15 @@
-//! The world and the controllers, as small as the protocol allows.
+//! IAM, Kubernetes and the controllers, as small as the protocol allows.
 
 use std::hash::{Hash, Hasher};
 
-/// How long ago something happened, as far as the protocol can tell.
+/// How long ago something happened, in classes that the protocol distinguishes.
 pub type Age = u8;
 
 /// A moment ago.
 pub const NOW: Age = 0;
-/// Longer than the dwell of an intent, the lag of IAM's lists and the pause between two keys.
-pub const DWELL: Age = 1;
-/// Longer than the time limit of a verification and the dwell of an Inactive key.
+/// Longer than the recovery delay, the lag of IAM's lists and the interval between two keys.
+pub const RECOVERY: Age = 1;
+/// Longer than the verification timeout and the deletion delay.
 pub const LIMIT: Age = 2;
 /// Longer than the overlap.
 pub const OVERLAP: Age = 3;
@@ -17,16 +17,14 @@ pub const OVERLAP: Age = 3;
 /// A set of key ids.
 pub type Ids = u16;
 
-/// Ids are smaller than this.
-pub const MOST_IDS: u8 = 16;
+/// Exclusive.
+pub const MAX_IDS: u8 = 16;
 
-/// The set of one id.
 #[must_use]
 pub fn only(id: u8) -> Ids {
     1 << id
 }
 
-/// Whether the id is in the set.
 #[must_use]
 pub fn has(ids: Ids, id: u8) -> bool {
     ids & only(id) != 0
@@ -34,54 +32,52 @@ pub fn has(ids: Ids, id: u8) -> bool {
 
 /// The ids of a set, ascending.
 pub fn each(ids: Ids) -> impl Iterator<Item = u8> {
-    (1..MOST_IDS).filter(move |id| has(ids, *id))
+    (1..MAX_IDS).filter(move |id| has(ids, *id))
 }
 
 /// An access key, its tag, or both.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Key {
-    /// Its id; 0 is no key.
+    /// 0 is no key.
     pub id: u8,
-    /// It is in IAM. False: only its tag is left.
-    pub there: bool,
-    /// Active.
+    /// Whether IAM has it; otherwise only its tag is left.
+    pub exists: bool,
     pub active: bool,
-    /// When it was set Inactive; nothing while it is Active.
-    pub turned: Age,
-    /// The last attempt that had begun when it was made: orders things of one age.
+    /// When it was set Inactive; [`NOW`] while it is Active.
+    pub deactivated: Age,
+    /// The last attempt that had started when it was created: orders keys of the same age.
     pub since: u8,
-    /// When it was made.
-    pub made: Age,
-    /// When our ownership tag was written, if there is one.
+    pub created: Age,
+    /// When our ownership tag was written.
     pub tagged: Option<Age>,
-    /// What no controller can see.
+    /// Not observable by a controller.
     pub truth: Truth,
 }
 
-/// In one piece: most of the time of a check is spent on hashing keys.
+/// Hashed as one word, because a check spends most of its time on hashing keys.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Truth { foreign, refused, handed_out, late } = self.truth;
-        let flags = [self.there, self.active, foreign, refused, handed_out, late];
+        let Truth { foreign, refused, was_published, late } = self.truth;
+        let flags = [self.exists, self.active, foreign, refused, was_published, late];
         let flags = flags.iter().fold(0, |bits, flag| bits << 1 | u8::from(*flag));
         let tagged = self.tagged.map_or(Age::MAX, |age| age);
-        state.write_u64(u64::from_le_bytes([self.id, flags, self.turned, self.since, self.made, tagged, 0, 0]));
+        state.write_u64(u64::from_le_bytes([self.id, flags, self.deactivated, self.since, self.created, tagged, 0, 0]));
     }
 }
 
-/// What is true of a key and written nowhere.
+/// Facts about a key that are recorded nowhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Truth {
-    /// Made by a person.
+    /// Created by a person.
     pub foreign: bool,
     /// AWS never accepts it.
     pub refused: bool,
     /// It was in the published Secret.
-    pub handed_out: bool,
-    /// Made by a writer that had been paused for longer than the protocol can follow: if it dies
-    /// before it undoes this key, the key is left over and reported as foreign. A known limit.
+    pub was_published: bool,
+    /// Created by a writer that had been paused for longer than the recovery delay: if it crashes before it deletes this key
+    /// again, the key is left over and reported as foreign. A known limit.
     pub late: bool,
 }
 
@@ -92,55 +88,54 @@ pub struct Keys(pub [Key; 6]);
 impl Hash for Keys {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.iter().for_each(|key| key.hash(state));
-        // Where the keys end.
+        // Separates the keys from what is hashed next.
         state.write_u8(0);
     }
 }
 
 impl Keys {
-    /// Those that are there or whose tag is.
+    /// Keys that exist or whose tag does.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
         self.0.iter().filter(|key| key.id != 0)
     }
 
-    /// Those that are there.
-    pub fn living(&self) -> impl Iterator<Item = &Key> {
-        self.iter().filter(|key| key.there)
+    pub fn existing(&self) -> impl Iterator<Item = &Key> {
+        self.iter().filter(|key| key.exists)
     }
 
-    /// The entry of this id, be it a key or no more than a tag.
+    /// The entry of this id, possibly only a tag.
     #[must_use]
     pub fn entry(&self, id: u8) -> Option<&Key> {
         self.iter().find(|key| key.id == id)
     }
 
-    /// The key with this id, if it is there.
+    /// The key with this id, if it exists.
     #[must_use]
     pub fn get(&self, id: u8) -> Option<&Key> {
-        self.entry(id).filter(|key| key.there)
+        self.entry(id).filter(|key| key.exists)
     }
 
-    /// Whether the key is there and Active.
+    /// Whether the key exists and is Active.
     #[must_use]
     pub fn works(&self, id: u8) -> bool {
         self.get(id).is_some_and(|key| key.active)
     }
 
-    /// Changes the entry of a key, which may be new; one that is neither key nor tag vanishes.
+    /// Changes the entry of a key, which may be new; an entry that is neither key nor tag is removed.
     ///
     /// # Panics
-    /// If there are more keys and tags than the model has room for.
+    /// If there are more keys and tags than the model can hold.
     pub fn change(&mut self, id: u8, change: impl FnOnce(&mut Key)) {
         let mut key = self.entry(id).copied().unwrap_or(Key { id, ..Key::default() });
         change(&mut key);
-        if !key.there {
-            // Of a key that is gone nothing matters but its tag.
+        if !key.exists {
+            // Of a deleted key only the tag matters.
             key = Key { id, tagged: key.tagged, ..Key::default() };
         }
         if key.active {
-            key.turned = NOW;
+            key.deactivated = NOW;
         }
-        let keep = key.there || key.tagged.is_some();
+        let keep = key.exists || key.tagged.is_some();
         let mut keys = [Key::default(); 6];
         let others = self.iter().filter(|other| other.id != id).copied();
         let mut count = 0;
@@ -160,9 +155,9 @@ impl Keys {
 
     fn age_keys(&mut self, least: Age) {
         for key in self.0.iter_mut().filter(|key| key.id != 0) {
-            if key.there {
-                key.made = key.made.max(least);
-                key.turned = if key.active { NOW } else { key.turned.max(least) };
+            if key.exists {
+                key.created = key.created.max(least);
+                key.deactivated = if key.active { NOW } else { key.deactivated.max(least) };
             }
         }
     }
@@ -179,7 +174,7 @@ pub struct Secret {
     pub age: Age,
     /// The rotate request that it honours.
     pub honours: u8,
-    /// The attempt whose late publication it has fenced off.
+    /// The attempt that it fences off.
     pub fence: u8,
 }
 
@@ -192,26 +187,23 @@ pub struct Journal {
     pub honours: u8,
     /// When the attempt began.
     pub age: Age,
-    /// How far it has come.
     pub phase: AttemptPhase,
 }
 
-/// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AttemptPhase {
-    /// A key is about to be made.
+    /// A key is about to be created.
     Intent {
-        /// Keys that were there before.
+        /// Keys that existed before.
         known: Ids,
     },
-    /// The key is in the journal.
+    /// The key is staged in the journal.
     Keyed {
         /// Its id; its value is with it.
         key: u8,
         /// Since when.
         age: Age,
     },
-    /// Given up.
     Abandoned {
         /// Keys to delete.
         orphans: Ids,
@@ -219,13 +211,12 @@ pub enum AttemptPhase {
 }
 
 impl Journal {
-    /// The staged key, if there is one.
     #[must_use]
     pub fn staged(&self) -> Option<u8> {
         if let AttemptPhase::Keyed { key, .. } = self.phase { Some(key) } else { None }
     }
 
-    /// Whether no answer of `CreateAccessKey` has been written down.
+    /// Whether no result of `CreateAccessKey` is recorded.
     #[must_use]
     pub fn is_intent(&self) -> bool {
         matches!(self.phase, AttemptPhase::Intent { .. })
@@ -239,33 +230,32 @@ impl Journal {
     }
 }
 
-/// What a pass has read. Objects come with the fact that a conditional write needs: whether they
-/// are still as they were read. That stands for the resourceVersion, without counting.
+/// What a reconcile has read. Each object comes with what a conditional write needs, whether it is unchanged since: this stands
+/// for the resourceVersion without counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct View {
-    /// When IAM was read in this pass; none if it is remembered from an earlier one.
+    /// When IAM was read in this reconcile; `None` if its state is cached.
     pub read: Option<Age>,
-    /// IAM.
     pub keys: Keys,
-    /// The Secret, and whether it is still as it was read.
+    /// The Secret, and whether it is unchanged since.
     pub secret: Option<(Secret, bool)>,
-    /// The journal, and whether it is still as it was read.
+    /// The journal, and whether it is unchanged since.
     pub journal: Option<(Journal, bool)>,
-    /// Keys that this pass has deleted.
-    pub gone: Ids,
-    /// Keys that this pass has tagged since it has read IAM.
+    /// Keys that this reconcile has deleted.
+    pub deleted: Ids,
+    /// Keys that this reconcile has tagged since it has read IAM.
     pub tagged: Ids,
-    /// The key that was used most recently, if that was asked for.
+    /// The most recently used key, if that was read.
     pub last_used: Option<u8>,
 }
 
-/// Where in its pass a controller is. Each place is between two calls.
+/// The position of a controller in its reconcile, between two calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum At {
-    /// No pass is under way.
+    /// Between two reconciles.
     #[default]
     Idle,
-    /// About to read IAM in the middle of a pass, because something cannot be undone.
+    /// About to read IAM again, because the next effect needs live state.
     ReadIam,
     /// Has read the user with its tags, about to list its keys.
     ReadKeys,
@@ -273,64 +263,56 @@ pub enum At {
     ReadSecret,
     /// About to read the journal.
     ReadJournal,
-    /// Has seen everything: does what the plan says.
+    /// Has observed all: executes the planned effect.
     Ready,
     /// The journal is written, `CreateAccessKey` comes next.
     Create {
-        /// The attempt.
         attempt: u8,
         /// The call was made before.
         again: bool,
     },
-    /// AWS has refused to make a key; the journal of this attempt is closed next.
+    /// AWS has refused to create a key; the journal of this attempt is closed next.
     CloseRefused(u8),
-    /// Has the key in hand and writes it into the journal.
+    /// Has created the key and writes it into the journal.
     Stage {
-        /// The attempt.
         attempt: u8,
-        /// The key.
         key: u8,
-        /// An earlier write had no answer: it may have had its effect.
+        /// An earlier write had no response: it may have had its effect.
         unsure: bool,
     },
     /// The journal refused the key; reads why.
     Refused {
-        /// The attempt.
         attempt: u8,
-        /// The key.
         key: u8,
-        /// An earlier write had no answer: it may have had its effect.
+        /// An earlier write had no response: it may have had its effect.
         unsure: bool,
     },
-    /// The attempt is over and may have used the key: asks IAM whether it is tagged.
-    AskTag(u8),
-    /// The key in hand is nobody's; it is deleted again.
+    /// The attempt is over and may have used the key: reads whether it is tagged.
+    ReadTag(u8),
+    /// The created key belongs to no attempt; it is deleted again.
     Undo(u8),
-    /// A Secret is written in two writes, and this is the second one. Only in a broken variant.
+    /// The second write of the Secret. Only in a broken variant.
     SecondWrite(u8),
 }
 
-/// One controller.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Controller {
-    /// Where it is.
     pub at: At,
-    /// The rotate request in the resource when the pass began.
-    pub asked: u8,
-    /// What it has seen.
+    /// The rotate request in the resource when the reconcile started.
+    pub request: u8,
     pub view: View,
-    /// IAM as it remembers it from its last pass.
-    pub memory: Option<Keys>,
+    /// IAM as of its last reconcile.
+    pub cache: Option<Keys>,
     /// The key that STS has accepted.
     pub verified: u8,
 }
 
 impl Controller {
     fn age(&mut self, least: Age) {
-        // Too old an answer to decide on.
+        // The answer is too old to decide on.
         self.view.last_used = None;
-        // Tags that were read in this pass are as old as they were then: which of them were old when the
-        // list was made must not get lost, however slow the pass is.
+        // Tags that were read in this reconcile keep the age they had then: which of them were old when the list was read
+        // must not get lost, however slow the reconcile is.
         match &mut self.view.read {
             Some(read) => {
                 *read = (*read).max(least);
@@ -338,7 +320,7 @@ impl Controller {
             }
             None => self.view.keys.age(least),
         }
-        self.memory.iter_mut().for_each(|keys| keys.age(least));
+        self.cache.iter_mut().for_each(|keys| keys.age(least));
         if let Some((secret, _)) = &mut self.view.secret {
             secret.age = secret.age.max(least);
         }
@@ -348,67 +330,59 @@ impl Controller {
     }
 }
 
-/// Something that must never happen, noticed in the very step.
+/// A violated invariant, detected in the step that violates it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Wrong {
-    /// Nothing.
+pub enum Violation {
     #[default]
-    Nothing,
-    /// One of us has changed a key that is not ours.
+    None,
+    /// A controller has changed a foreign key.
     ForeignTouched,
     /// An attempt has called `CreateAccessKey` a second time.
     SecondCall,
-    /// A key was taken out of use while it was published, or before its overlap was over.
+    /// A key was deactivated while it was published, or before its overlap was over.
     EndedEarly,
 }
 
-/// How often something may still happen.
+/// How often an event may still happen.
 pub type Times = u8;
 
-/// As often as it likes. Not counted, so that it makes no states of its own.
+/// Without limit. Not counted, so that it creates no states of its own.
 pub const ANY: Times = Times::MAX;
 
-/// How much of each kind of trouble a run may hold.
+/// How many events of each kind a run may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Budget {
-    /// Rotations that are asked for.
+    /// Requested rotations.
     pub requests: Times,
     /// Times that time leaps.
     pub leaps: Times,
-    /// Crashes, lost answers and lists that lag, together.
+    /// Crashes, lost responses and lists that lag, together.
     pub faults: Times,
     /// Keys that AWS never accepts.
     pub refused: Times,
-    /// Keys that a person makes.
+    /// Keys that a person creates.
     pub foreign: Times,
     /// Times that a person deletes the Secret.
     pub deletions: Times,
 }
 
-/// Takes one off.
 pub fn spend(times: &mut Times) {
     if *times != ANY {
         *times -= 1;
     }
 }
 
-/// Everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
-    /// IAM.
     pub keys: Keys,
-    /// The published Secret.
     pub secret: Option<Secret>,
-    /// The journal.
     pub journal: Option<Journal>,
-    /// The controllers; those that do not exist stay idle.
+    /// Controllers that do not exist stay idle.
     pub controllers: [Controller; 2],
-    /// The rotation that the resource asks for.
+    /// The rotate request of the resource.
     pub request: u8,
-    /// Trouble that may still come.
     pub budget: Budget,
-    /// What has gone wrong.
-    pub wrong: Wrong,
+    pub violation: Violation,
 }
 
 impl State {
@@ -420,11 +394,11 @@ impl State {
         self.controllers.iter_mut().for_each(|controller| controller.age(least));
     }
 
-    /// A write moves the Secret's resourceVersion: whoever has read it before cannot write it any more.
+    /// A write changes the Secret's resourceVersion: conditional writes of other controllers fail from now on.
     pub fn write_secret(&mut self, by: Option<usize>, secret: Option<Secret>) {
         self.secret = secret;
         if let Some(secret) = secret {
-            self.keys.change_if_there(secret.key, |key| key.truth.handed_out = true);
+            self.keys.change_if_exists(secret.key, |key| key.truth.was_published = true);
         }
         for (index, controller) in self.controllers.iter_mut().enumerate() {
             if Some(index) == by {
@@ -435,7 +409,7 @@ impl State {
         }
     }
 
-    /// The same for the journal.
+    /// As [`Self::write_secret`] for the journal.
     pub fn write_journal(&mut self, by: usize, journal: Option<Journal>) {
         self.journal = journal;
         for (index, controller) in self.controllers.iter_mut().enumerate() {
@@ -449,8 +423,8 @@ impl State {
 }
 
 impl Keys {
-    /// Changes a key unless it is gone.
-    pub fn change_if_there(&mut self, id: u8, change: impl FnOnce(&mut Key)) {
+    /// Changes a key unless it is deleted.
+    pub fn change_if_exists(&mut self, id: u8, change: impl FnOnce(&mut Key)) {
         if self.get(id).is_some() {
             self.change(id, change);
         }

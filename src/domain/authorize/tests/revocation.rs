@@ -178,10 +178,7 @@ fn unlisted_user_keeps_the_journal_of_its_key() {
     for (user_absence, waited) in [(None, SignedDuration::ZERO), (unseen, settings.recovery_delay - second)] {
         let plan = planned(user_absence, waited);
         assert_eq!(plan.effects, [], "{user_absence:?}");
-        assert!(
-            plan.requeue_at.is_some() && plan.user.unwrap().message.contains("asked once more"),
-            "{user_absence:?}"
-        );
+        assert!(plan.requeue_at.is_some() && plan.user.unwrap().message.contains("read again"), "{user_absence:?}");
     }
     assert_eq!(planned(unseen, settings.recovery_delay).effects, [Effect::CloseJournal]);
     assert_eq!(planned(Some(UserAbsence::Removed), SignedDuration::ZERO).effects, [Effect::CloseJournal]);

@@ -1,4 +1,4 @@
-//! Taking over an IAM user that exists: both sides agree, or nothing of it is written.
+//! Adoption of an existing IAM user: both sides agree, or nothing is written.
 
 use super::*;
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
 
 const CONSENT: &str = "cluster/deploy/cycle";
 
-/// A user that somebody made: no mark of ours, nothing published.
-fn strangers() -> Case {
+/// A user of unknown origin: no ownership tags, nothing published.
+fn untagged() -> Case {
     without_key().user(|user| user.tags.clear())
 }
 
@@ -22,47 +22,43 @@ fn permitted(case: Case) -> Case {
 }
 
 fn adoptable() -> Case {
-    permitted(strangers()).user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT))
+    permitted(untagged()).user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT))
 }
 
 #[track_caller]
-fn refused(case: &Case, told: &[&str]) {
+fn is_refused(case: &Case, parts: &[&str]) {
     let plan = case.plan();
     assert_eq!(plan.effects, [], "nothing is written");
-    let note = plan.user.expect("it is told");
+    let note = plan.user.expect("a note");
     assert_eq!(note.reason, Reason::NotOwned);
-    for told in told {
-        assert!(note.message.contains(told), "{told:?} in {}", note.message);
+    for part in parts {
+        assert!(note.message.contains(part), "{part:?} in {}", note.message);
     }
 }
 
 #[test]
-fn with_the_consent_of_both_sides_a_user_is_taken_over() {
+fn user_is_adopted_with_consent_of_both_sides() {
     adoptable().does("AdoptUser");
-    let upper = permitted(strangers()).user(tag("AwsDeploy.dev/Adoptable-By", CONSENT));
+    let upper = permitted(untagged()).user(tag("AwsDeploy.dev/Adoptable-By", CONSENT));
     upper.does("AdoptUser");
-    assert_eq!(
-        Effect::AdoptUser(vec![]).required_freshness(),
-        Freshness::Live,
-        "a consent that is gone by now is none"
-    );
+    assert_eq!(Effect::AdoptUser(vec![]).required_freshness(), Freshness::Live, "the consent must still be there");
     adoptable().current(|current| current.finalizer = false).does("AddFinalizer");
 }
 
 #[test]
-fn without_the_consent_of_one_side_nothing_is_written_and_the_side_is_named() {
+fn missing_consent_is_named_and_nothing_is_written() {
     let command =
         "aws iam tag-user --user-name deploy-cycle --tags Key=awsdeploy.dev/adoptable-by,Value=cluster/deploy/cycle";
     let cluster = "adoption: Allow";
     let not_permitted = |case: Case| case.desired(|desired| desired.adoption = Consent::NotPermitted);
-    refused(&permitted(strangers()), &[command]);
-    refused(&not_permitted(strangers()), &[command, cluster]);
-    refused(&not_permitted(strangers().user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT))), &[cluster]);
-    refused(&strangers().user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT)), &["spec.adoption: IfTagged"]);
+    is_refused(&permitted(untagged()), &[command]);
+    is_refused(&not_permitted(untagged()), &[command, cluster]);
+    is_refused(&not_permitted(untagged().user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT))), &[cluster]);
+    is_refused(&untagged().user(tag(well_known::TAG_ADOPTABLE_BY, CONSENT)), &["spec.adoption: IfTagged"]);
 }
 
 #[test]
-fn a_consent_to_another_resource_is_none() {
+fn consent_to_another_resource_does_not_count() {
     for value in [
         "other/deploy/cycle",
         "cluster/other/cycle",
@@ -74,55 +70,55 @@ fn a_consent_to_another_resource_is_none() {
         "*",
         "",
     ] {
-        refused(
-            &permitted(strangers()).user(tag(well_known::TAG_ADOPTABLE_BY, value)),
+        is_refused(
+            &permitted(untagged()).user(tag(well_known::TAG_ADOPTABLE_BY, value)),
             &[&format!("{value:?} now"), CONSENT],
         );
     }
 }
 
 #[test]
-fn a_user_of_another_resource_is_never_taken_over() {
+fn user_of_another_resource_is_never_adopted() {
     for change in
         [("c2", "deploy", "cycle", "u1"), ("cluster", "deploy", "other", "u2"), ("cluster", "deploy", "cycle", "u0")]
     {
         let (cluster, namespace, name, uid) = change;
         let other = Owner { cluster: cluster.into(), namespace: namespace.into(), name: name.into(), uid: uid.into() };
-        refused(&adoptable().user(|user| user.tags.extend(other.tags())), &["belongs to"]);
+        is_refused(&adoptable().user(|user| user.tags.extend(other.tags())), &["belongs to"]);
     }
-    for mark in [
+    for tag_key in [
         well_known::TAG_CLUSTER,
         well_known::TAG_NAMESPACE,
         well_known::TAG_NAME,
         well_known::TAG_UID,
         "AWSDEPLOY.DEV/UID",
     ] {
-        refused(&adoptable().user(tag(mark, "x")), &["belongs to"]);
+        is_refused(&adoptable().user(tag(tag_key, "x")), &["belongs to"]);
     }
 }
 
 #[test]
-fn a_name_that_differs_in_case_is_another_name() {
-    refused(
+fn name_that_differs_in_case_is_not_adopted() {
+    is_refused(
         &adoptable().user(|user| user.name = "Deploy-Cycle".into()),
         &["exact name", "Set spec.userName to Deploy-Cycle"],
     );
 }
 
 #[test]
-fn a_user_outside_of_the_operators_path_is_left_where_it_is() {
+fn user_outside_the_path_is_not_adopted() {
     let at = |arn: &'static str| adoptable().user(move |user| user.arn = arn.into());
     for arn in
         ["arn:aws:iam::123456789012:user/deploy-cycle", "arn:aws:iam::123456789012:user/awsdeployer/deploy-cycle"]
     {
-        refused(&at(arn), &["update-user --user-name deploy-cycle --new-path /awsdeploy/"]);
+        is_refused(&at(arn), &["update-user --user-name deploy-cycle --new-path /awsdeploy/"]);
     }
     at("arn:aws:iam::123456789012:user/awsdeploy/team/deploy-cycle").does("AdoptUser");
     at("arn:aws:iam::123456789012:user/deploy-cycle").desired(|desired| desired.path = "/".into()).does("AdoptUser");
 }
 
 #[test]
-fn what_a_user_loses_is_known_before_it_is_taken_over() {
+fn adoption_lists_what_the_user_loses() {
     let case = adoptable().policy_missing().desired(|desired| _ = desired.inline.insert("own".into(), json!({"a": 1})));
     let case = case.user(|user| {
         let grants = user.grants.as_mut().unwrap();
@@ -135,37 +131,37 @@ fn what_a_user_loses_is_known_before_it_is_taken_over() {
         "managed policy arn:aws:iam::aws:policy/Old",
         "inline policy theirs",
         "group admins",
-        "the present document of inline policy own",
+        "the current document of inline policy own",
     ]);
-    assert_eq!(case.plan().effects, [Effect::AdoptUser(losses)], "the marks come before anything else");
+    assert_eq!(case.plan().effects, [Effect::AdoptUser(losses)], "ownership tags are written before anything else");
 }
 
 #[test]
-fn a_secret_conflict_is_found_before_a_user_is_taken_over() {
+fn secret_conflict_is_reported_before_adoption() {
     assert_eq!(adoptable().foreign_secret().plan().effects, []);
     assert_eq!(adoptable().foreign_secret().plan().key.map(|note| note.reason), Some(Reason::SecretConflict));
 }
 
 #[test]
-fn afterwards_the_consent_is_taken_off_and_only_ours() {
+fn adoption_removes_only_the_consent_to_this_resource() {
     let adopted = |value| without_key().user(tag(well_known::TAG_ADOPTABLE_BY, value));
     adopted(CONSENT).does("UntagUser awsdeploy.dev/adoptable-by");
-    // An admin prepares to hand the user over: not ours to decide.
+    // An admin prepares the adoption by another resource.
     adopted("cluster/deploy/successor").does("CreateKey beside ");
-    adopted("cluster/deploy/successor")
-        .leaving(DeletionPolicy::Retain)
-        .leaves_by("UntagUser awsdeploy.dev/cluster, awsdeploy.dev/name, awsdeploy.dev/namespace, awsdeploy.dev/uid");
+    adopted("cluster/deploy/successor").leaving(DeletionPolicy::Retain).cleans_up_by(
+        "UntagUser awsdeploy.dev/cluster, awsdeploy.dev/name, awsdeploy.dev/namespace, awsdeploy.dev/uid",
+    );
     let retained = adopted(CONSENT).leaving(DeletionPolicy::Retain).cleanup();
-    assert!(words(&retained).contains("adoptable-by"), "a resource that leaves does not want it back");
+    assert!(next_effect(&retained).contains("adoptable-by"), "the consent to this resource is removed too");
 }
 
 #[test]
-fn keys_that_are_there_stay_and_the_new_one_takes_a_free_slot() {
+fn adoption_keeps_existing_keys_and_uses_a_free_slot() {
     let adopted = || without_key().key("F1", days(300));
     adopted().does("CreateKey beside F1");
     let full = adopted().key("F2", days(200));
     full.waits(None, Reason::KeyQuotaExceeded);
-    let note = full.plan().key.expect("told");
-    assert_eq!(note.reason, Reason::KeyQuotaExceeded, "that is why nobody has a key");
+    let note = full.plan().key.expect("a note");
+    assert_eq!(note.reason, Reason::KeyQuotaExceeded, "that is why no key is published");
     assert!(note.message.contains("F1, F2"), "{}", note.message);
 }

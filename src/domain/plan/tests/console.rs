@@ -1,7 +1,10 @@
-//! Console access: written down first, then told to AWS; taken away in the order that forgets nothing.
+//! Console access: the password is stored before it is set, and removed in an order that survives a crash.
 
 use super::*;
-use crate::{api::well_known, domain::desired::DesiredConsole};
+use crate::{
+    api::well_known,
+    domain::{desired::DesiredConsole, plan::EffectVerb},
+};
 
 fn declared(request: Option<&str>) -> Case {
     let console = DesiredConsole {
@@ -9,7 +12,7 @@ fn declared(request: Option<&str>) -> Case {
         reset_required: true,
         reset_request: request.map(str::to_owned),
     };
-    tagged_console(at_rest())
+    tagged_console(idle())
         .desired(|desired| {
             desired.tags.insert(well_known::TAG_CONSOLE.into(), "cycle-console".into());
             desired.console = Some(console);
@@ -26,20 +29,20 @@ fn secret(applied: bool) -> ConsoleSecret {
 }
 
 #[test]
-fn a_password_is_written_down_before_aws_is_told() {
+fn password_is_stored_before_it_is_set_in_iam() {
     declared(None).does("WritePassword");
     declared(None).current(|current| current.console = secret(false)).does("ApplyPassword");
     let done =
         declared(None).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true));
     done.does("nothing");
-    // Crash after AWS was told: the same password once more, never another one.
+    // A crash after the password was set: the same password again, never another one.
     done.clone().current(|current| current.console = secret(false)).does("ApplyPassword");
-    // Taken away by hand: put back.
+    // Removed by hand: restored.
     done.user(|user| user.login_profile = Some(false)).does("ApplyPassword");
 }
 
 #[test]
-fn a_new_request_and_an_edited_secret_lead_to_a_new_password() {
+fn new_request_or_edited_secret_creates_a_new_password() {
     let done = |request| {
         declared(request).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true))
     };
@@ -51,7 +54,7 @@ fn a_new_request_and_an_edited_secret_lead_to_a_new_password() {
 }
 
 #[test]
-fn a_secret_of_somebody_else_is_left_alone_and_told() {
+fn foreign_console_secret_is_reported_and_not_changed() {
     let plan = declared(None).current(|current| current.console = ConsoleSecret::Foreign("theirs".into())).plan();
     assert_eq!(plan.effects, []);
     let note = plan.user.unwrap();
@@ -60,8 +63,8 @@ fn a_secret_of_somebody_else_is_left_alone_and_told() {
 }
 
 #[test]
-fn what_is_no_longer_declared_goes_password_first_and_its_mark_last() {
-    let mut case = tagged_console(at_rest())
+fn undeclared_console_loses_password_first_and_tag_last() {
+    let mut case = tagged_console(idle())
         .user(|user| user.login_profile = Some(true))
         .current(|current| current.console = secret(true));
     case.does("RemovePassword");
@@ -72,19 +75,22 @@ fn what_is_no_longer_declared_goes_password_first_and_its_mark_last() {
 }
 
 #[test]
-fn a_suspended_user_has_no_password_and_keeps_its_secret() {
+fn suspended_user_has_no_password_and_keeps_its_secret() {
     let case =
         declared(None).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true));
     let verbs: Vec<_> = case.suspended().plan().effects.iter().map(Effect::verb).collect();
-    assert!(verbs.contains(&"RemovePassword") && !verbs.contains(&"DeleteConsoleSecret"), "{verbs:?}");
+    assert!(
+        verbs.contains(&EffectVerb::RemovePassword) && !verbs.contains(&EffectVerb::DeleteConsoleSecret),
+        "{verbs:?}"
+    );
 }
 
 #[test]
-fn a_deletion_takes_the_password_before_the_keys_and_the_secret_after_the_user() {
-    let case = tagged_console(at_rest())
+fn deletion_removes_password_first_and_its_secret_last() {
+    let case = tagged_console(idle())
         .user(|user| user.login_profile = Some(true))
         .current(|current| current.console = secret(true));
-    case.leaves_by("RemovePassword");
-    case.clone().user_absence().no_secret().leaves_by("DeleteConsoleSecret");
-    case.leaving(DeletionPolicy::Retain).no_secret().leaves_by("ReleaseConsoleSecret");
+    case.cleans_up_by("RemovePassword");
+    case.clone().no_user().no_secret().cleans_up_by("DeleteConsoleSecret");
+    case.leaving(DeletionPolicy::Retain).no_secret().cleans_up_by("ReleaseConsoleSecret");
 }

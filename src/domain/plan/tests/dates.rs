@@ -9,8 +9,8 @@ use crate::{
 };
 
 #[test]
-fn a_date_of_the_future_keeps_no_key_beyond_its_time() {
-    let old = at_rest().published("K1", days(200)).every(days(90));
+fn future_date_in_secret_does_not_delay_retirement() {
+    let old = idle().published("K1", days(200)).every(days(90));
     for age in [days(200), -days(36_500), secs(0), days(36_500)] {
         old.clone().says_published(age).does("CreateKey beside K1");
     }
@@ -22,27 +22,27 @@ fn a_date_of_the_future_keeps_no_key_beyond_its_time() {
 }
 
 #[test]
-fn a_key_that_was_handed_out_late_leaves_the_one_before_its_whole_overlap() {
+fn late_publication_keeps_the_previous_keys_whole_overlap() {
     // The operator was away for three days with the key in its journal.
-    let late = at_rest().key("K2", days(3)).keyed("K2", days(3)).published("K2", mins(1));
+    let late = idle().key("K2", days(3)).keyed("K2", days(3)).published("K2", mins(1));
     late.does("TagKey K2");
-    let tagged = at_rest().key("K2", days(3)).published("K2", mins(1)).tagged_since("K2", mins(1));
+    let tagged = idle().key("K2", days(3)).published("K2", mins(1)).tagged_since("K2", mins(1));
     tagged.waits(days(1) - mins(1), Reason::Overlap);
 }
 
 #[test]
-fn a_key_that_is_published_again_out_of_its_journal_is_tagged_again() {
-    let again = at_rest().key("K2", days(2)).keyed("K2", days(2)).published("K2", secs(5)).tagged_since("K2", days(2));
+fn key_published_again_from_its_journal_is_tagged_again() {
+    let again = idle().key("K2", days(2)).keyed("K2", days(2)).published("K2", secs(5)).tagged_since("K2", days(2));
     again.does("TagKey K2");
     again.clone().tagged_since("K2", secs(4)).does("CloseJournal");
     again.says_published(-days(36_500)).tagged_since("K2", secs(4)).does("CloseJournal");
-    // Without an attempt the tag stays as it is: the date in the Secret may be anybody's.
-    at_rest().published("K1", days(10)).says_published(secs(5)).does("nothing");
+    // Without an attempt the tag is kept: the date in the Secret may be written by hand.
+    idle().published("K1", days(10)).says_published(secs(5)).does("nothing");
 }
 
 #[test]
-fn a_date_of_the_past_has_no_key_made_at_every_look_and_none_retired_early() {
-    at_rest().published("K1", mins(5)).says_published(days(36_500)).every(hours(12)).does("nothing");
+fn past_date_in_secret_neither_rotates_nor_retires() {
+    idle().published("K1", mins(5)).says_published(days(36_500)).every(hours(12)).does("nothing");
     in_overlap().says_published(days(36_500)).does("nothing");
 }
 
@@ -60,7 +60,7 @@ fn lengths() -> impl Strategy<Value = SignedDuration> {
     prop_oneof![Just(days(3_650)), Just(secs(1)), (1_i64..2_000).prop_map(hours)]
 }
 
-fn modes() -> impl Strategy<Value = Option<AttemptPhase>> {
+fn phases() -> impl Strategy<Value = Option<AttemptPhase>> {
     prop_oneof![
         Just(None),
         Just(Some(AttemptPhase::Intent { known: strings(&["K1"]) })),
@@ -71,15 +71,15 @@ fn modes() -> impl Strategy<Value = Option<AttemptPhase>> {
 
 proptest! {
     #[test]
-    fn no_date_ends_a_pass(
+    fn no_date_causes_an_overflow(
         (published_at, started_at, made_at, tagged_at) in (dates(), dates(), dates(), dates()),
         (failed_at, rotated_at, inactive_since, used_at) in (dates(), dates(), dates(), dates()),
-        (phase, overlap, hold, every) in (modes(), lengths(), lengths(), lengths()),
+        (phase, overlap, hold, every) in (phases(), lengths(), lengths(), lengths()),
         (first_active, suspended, listed) in any::<(bool, bool, bool)>(),
         policy in prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)],
         how in prop_oneof![Just(OnRevoked::Freeze), Just(OnRevoked::Deactivate), Just(OnRevoked::Delete)],
     ) {
-        let mut case = at_rest().every(every).overlap(overlap).held_while_used(hold).facts(|facts| {
+        let mut case = idle().every(every).overlap(overlap).held_while_used(hold).facts(|facts| {
             facts.published_at = published_at;
             "K2".clone_into(&mut facts.key_id);
         });

@@ -51,25 +51,25 @@ fn half_done(age: SignedDuration) -> Case {
         .sees("b", under_way())
 }
 
-fn waits_for(case: &Case, wait: SignedDuration, reason: Reason, told: &str) {
+fn waits_for(case: &Case, wait: SignedDuration, reason: Reason, part: &str) {
     case.waits(wait, reason);
     let message = case.plan().rotation.message;
-    assert!(message.contains(told), "{message}");
+    assert!(message.contains(part), "{message}");
 }
 
 #[test]
-fn a_publication_asks_for_the_declared_restarts_unless_it_is_the_first() {
+fn every_publication_but_the_first_requires_restarts() {
     let owed = |case: Case| super::super::required_restarts(&case.desired, &case.current).len();
     assert_eq!(owed(staged().restarting()), 2);
     assert_eq!(owed(staged()), 0, "none are declared");
-    assert_eq!(owed(without_key().restarting().keyed("K1", secs(5))), 0, "nobody can have another key");
-    // The Secret is gone, and pods that were started from it are not.
-    assert_eq!(owed(at_rest().no_secret().restarting()), 2);
+    assert_eq!(owed(without_key().restarting().keyed("K1", secs(5))), 0, "no pod can have another key");
+    // The Secret was deleted, but pods that were started from it still run.
+    assert_eq!(owed(idle().no_secret().restarting()), 2);
     assert_eq!(owed(without_key().rotated_before(days(1)).restarting()), 2);
 }
 
 #[test]
-fn each_workload_is_looked_at_restarted_and_written_down_once() {
+fn each_workload_is_read_restarted_and_recorded_once() {
     let case = owed(secs(1));
     case.does("ReadWorkloads Deployment a, Deployment b");
     let case = case.sees("a", found(None, Rollout::Done)).sees("b", found(Some("K1"), Rollout::Done));
@@ -83,26 +83,26 @@ fn each_workload_is_looked_at_restarted_and_written_down_once() {
 }
 
 #[test]
-fn a_workload_that_was_restarted_is_never_restarted_again_for_the_same_key() {
-    // Somebody has written the template anew, without our annotation.
+fn workload_is_restarted_once_per_key() {
+    // The template was replaced by hand, without our annotation.
     let case = half_done(secs(30)).sees("b", found(None, Rollout::UnderWay("new".into())));
     case.waits(secs(10), Reason::Restarting);
     half_done(secs(30)).sees("b", found(None, Rollout::Done)).does("RecordRestarts all done");
 }
 
 #[test]
-fn no_workload_is_restarted_for_anything_but_a_publication_that_asked_for_it() {
-    let declared_later = at_rest().restarting();
+fn only_a_publication_with_restarts_restarts_workloads() {
+    let declared_later = idle().restarting();
     declared_later.waits(declared_later.plan().requeue_at.map(|at| at.duration_since(now())), Reason::Scheduled);
     // Not declared any more.
     owed(secs(1)).declared_key(|key| key.restart.clear()).does("RecordRestarts all done");
     owed(secs(1)).suspended().does("DeactivateKey K1 (Suspended)");
     let dead = owed(secs(1)).inactive("K2");
-    assert!(!words(&dead.plan()).contains("Workloads"), "its successor is a reason, it is none");
+    assert!(!next_effect(&dead.plan()).contains("Workloads"), "its successor is a reason, it is none");
 }
 
 #[test]
-fn rollouts_are_looked_at_often_at_first_and_the_old_key_waits_for_them() {
+fn rollouts_are_checked_often_at_first_and_hold_the_old_key() {
     waits_for(&half_done(mins(1)), secs(10), Reason::Restarting, "Deployment b: 1 of 3 pods are new");
     half_done(mins(11)).waits(mins(1), Reason::Restarting);
     assert_eq!(
@@ -118,15 +118,20 @@ fn rollouts_are_looked_at_often_at_first_and_the_old_key_waits_for_them() {
 }
 
 #[test]
-fn no_rollout_keeps_an_old_key_for_ever_nor_into_the_next_rotation() {
+fn rollout_hold_is_bounded_by_limit_and_next_rotation() {
     half_done(hours(48)).does("DeactivateKey K1 (RolloutTimedOut)");
     let gone = half_done(hours(49)).inactive_since("K1", mins(1));
-    waits_for(&gone, mins(1), Reason::RolloutStuck, "The key before has gone: AWS refuses pods that still hold it");
+    waits_for(
+        &gone,
+        mins(1),
+        Reason::RolloutStuck,
+        "The previous key is not Active any more: AWS refuses pods that still use it",
+    );
     let early = spread_of(days(1) + hours(12));
     let due = days(1) + hours(12) - early;
     half_done(due - secs(5)).every(days(1) + hours(12)).waits(secs(5), Reason::RolloutStuck);
     half_done(due).every(days(1) + hours(12)).does("DeactivateKey K1 (RolloutTimedOut)");
-    // A rotation that somebody asks for needs the slot too, and waits; it hides nothing.
+    // A requested rotation needs the slot too, and waits; it hides nothing.
     half_done(hours(25)).requested().waits(mins(1), Reason::RolloutStuck);
     half_done(mins(5)).requested().waits(secs(10), Reason::RotationPending);
 }
@@ -137,13 +142,13 @@ fn spread_of(interval: SignedDuration) -> SignedDuration {
 }
 
 #[test]
-fn kubernetes_saying_that_a_rollout_is_stuck_is_told_at_once() {
+fn stuck_rollout_is_reported_at_once() {
     let stuck = found(Some("K2"), Rollout::Stuck("progress deadline".into()));
     waits_for(&half_done(mins(11)).sees("b", stuck), mins(1), Reason::RolloutStuck, "progress deadline");
 }
 
 #[test]
-fn a_workload_that_does_not_exist_holds_up_nothing_and_is_told() {
+fn missing_workload_is_reported_and_blocks_nothing() {
     let case = owed(secs(1)).sees("a", under_way()).sees("b", ObservedWorkload::Missing);
     case.does(r#"RecordRestarts {"Deployment/a":"2026-11-21T10:00:00Z","Deployment/b":"missing"}"#);
     let missing =
@@ -155,13 +160,13 @@ fn a_workload_that_does_not_exist_holds_up_nothing_and_is_told() {
         .published("K2", hours(24))
         .progress("b", RestartProgress::Missing)
         .does("DeactivateKey K1 (OverlapEnded)");
-    // Made since: its pods have the new key.
+    // Created since: its pods have the new key.
     missing.sees("b", found(None, Rollout::UnderWay("new".into()))).does("RecordRestarts all done");
     half_done(secs(30)).sees("b", ObservedWorkload::Missing).does("RecordRestarts all done");
 }
 
 #[test]
-fn a_workload_that_may_not_be_restarted_keeps_the_old_key_for_its_pods_and_holds_up_no_other() {
+fn forbidden_restart_keeps_old_key_and_blocks_no_other() {
     let case =
         owed(secs(1)).sees("a", ObservedWorkload::Forbidden("run this".into())).sees("b", found(None, Rollout::Done));
     case.does("RestartWorkload Deployment b for K2");
@@ -182,7 +187,7 @@ fn a_workload_that_may_not_be_restarted_keeps_the_old_key_for_its_pods_and_holds
 }
 
 #[test]
-fn a_quarantine_waits_for_no_rollout() {
+fn quarantine_does_not_wait_for_rollouts() {
     let quarantined =
         half_done(mins(1)).desired(|desired| desired.on_quarantine = desired::OnQuarantine::Rotate).user(|user| {
             let grants = user.grants.get_or_insert_default();

@@ -1,15 +1,15 @@
-//! A year of bad luck: random lists of edits, faults and human acts against IAM and Kubernetes in
-//! memory, with an auditor who holds every write to the invariants S1 to S10 of the design.
+//! Random lists of edits, faults and manual changes against IAM and Kubernetes in memory, with an auditor that checks every
+//! write against the invariants S1 to S10 of the design.
 //!
-//! A failure shrinks to a short list of acts, printed with the log of what the operator did.
-//! `PROPTEST_CASES=2000` looks further, from another seed each time.
+//! A failure shrinks to a short list of events, printed with the log of what the operator did.
+//! `PROPTEST_CASES=2000` runs more cases, from another seed each time.
 
-mod act;
 mod cloud;
+mod events;
 mod operator;
 
-use act::{Act, QUARANTINE, acts};
 use cloud::{Cloud, Fault, OWNER};
+use events::{Event, QUARANTINE, events};
 use operator::{End, Operator, Status};
 use proptest::{
     prelude::*,
@@ -25,20 +25,20 @@ use crate::domain::{
 /// Cases of the committed run.
 const CASES: u32 = 64;
 
-/// More passes than this without an end are a loop.
-const MOST_PASSES: usize = 2_000;
+/// More reconciles than this without an end are a loop.
+const MAX_RECONCILES: usize = 2_000;
 
-/// One case: how AWS behaves, what happens and how long each time, and how the resource leaves.
+/// How AWS behaves, the events with the pause after each, and how the resource is deleted.
 #[derive(Clone, Debug)]
-struct Story {
+struct Scenario {
     lag: i64,
     accepts_after: i64,
-    acts: Vec<(Act, Pause)>,
-    leaving: DeletionPolicy,
+    events: Vec<(Event, Pause)>,
+    deletion_policy: DeletionPolicy,
     on_quarantine: OnQuarantine,
 }
 
-/// How long nothing else happens after an act.
+/// How long nothing else happens after an event.
 #[derive(Clone, Copy, Debug)]
 enum Pause {
     Seconds(u8),
@@ -63,10 +63,10 @@ struct Simulation {
     cloud: Cloud,
     operator: Operator,
     status: Status,
-    wake: Timestamp,
-    left: bool,
+    requeue_at: Timestamp,
+    finalized: bool,
     /// The Secrets that were there before the resource was deleted.
-    at_rest: Vec<String>,
+    remaining_secrets: Vec<String>,
 }
 
 impl Simulation {
@@ -78,34 +78,41 @@ impl Simulation {
         }))
         .unwrap();
         let cloud = Cloud::new(resource);
-        let wake = cloud.now;
-        Self { cloud, operator: Operator::default(), status: Status::default(), wake, left: false, at_rest: Vec::new() }
-    }
-
-    fn pass(&mut self) {
-        match self.operator.pass(&mut self.cloud, &mut self.status) {
-            End::Wake(at) => self.wake = at,
-            // Kubernetes starts it again.
-            End::Crashed => self.wake = self.cloud.now + secs(1),
-            End::Left => self.left = true,
+        let requeue_at = cloud.now;
+        Self {
+            cloud,
+            operator: Operator::default(),
+            status: Status::default(),
+            requeue_at,
+            finalized: false,
+            remaining_secrets: Vec::new(),
         }
     }
 
-    /// Lets time pass. The resync that keeps a drift from being overlooked comes often for an hour,
+    fn reconcile(&mut self) {
+        match self.operator.reconcile(&mut self.cloud, &mut self.status) {
+            End::Requeue(at) => self.requeue_at = at,
+            // Kubernetes starts it again.
+            End::Crashed => self.requeue_at = self.cloud.now + secs(1),
+            End::Finalized => self.finalized = true,
+        }
+    }
+
+    /// Lets time pass. The resync that finds drift comes often for an hour,
     /// then rarely: it only repeats itself.
     fn run(&mut self, pause: SignedDuration) {
         let (start, end) = (self.cloud.now, self.cloud.now + pause);
-        for _ in 0..MOST_PASSES {
-            self.pass();
+        for _ in 0..MAX_RECONCILES {
+            self.reconcile();
             let resync = if self.cloud.now < start + hours(1) { operator::RESYNC } else { hours(20) };
-            let next = self.wake.min(self.cloud.now + resync);
-            if self.left || next > end {
+            let next = self.requeue_at.min(self.cloud.now + resync);
+            if self.finalized || next > end {
                 self.cloud.now = self.cloud.now.max(end);
                 return;
             }
             self.cloud.now = next.max(self.cloud.now + SignedDuration::from_millis(10));
         }
-        self.cloud.violated("liveness: the passes do not come to an end");
+        self.cloud.report_violation("liveness: the reconciles do not end");
     }
 
     fn published_key(&self) -> Option<String> {
@@ -114,77 +121,76 @@ impl Simulation {
 
     fn expect(&mut self, holds: bool, what: &str) {
         if !holds {
-            self.cloud.violated(what);
+            self.cloud.report_violation(what);
         }
     }
 
-    /// Faults stop, people clear away what only people may clear away, and time passes.
+    /// Faults stop, people fix what only people may fix, and time passes.
     fn settle(&mut self) {
-        self.cloud.note("--- everybody goes home");
+        self.cloud.note("--- faults stop");
         self.cloud.fault = None;
-        self.act(&Act::RemoveForeignKeys);
-        self.act(&Act::Suspend(false));
-        self.act(&Act::Windows(false));
-        self.act(&Act::Hold(0));
+        self.apply(&Event::RemoveForeignKeys);
+        self.apply(&Event::Suspend(false));
+        self.apply(&Event::Windows(false));
+        self.apply(&Event::Hold(0));
         self.rotation(|rotation| rotation.every = Some("Never".to_owned()));
-        if self.cloud.published().is_some_and(|(held, _)| held.immutable) {
-            self.act(&Act::DeleteSecret);
+        if self.cloud.published().is_some_and(|(stored, _)| stored.immutable) {
+            self.apply(&Event::DeleteSecret);
         }
         self.run(hours(4));
         self.assert_quarantined();
-        self.act(&Act::LiftQuarantine);
+        self.apply(&Event::LiftQuarantine);
         self.run(days(4));
     }
 
-    /// The class has had its way with keys that AWS quarantines.
+    /// Checks what the class requires of quarantined keys.
     fn assert_quarantined(&mut self) {
         let Some(since) = self.cloud.user.as_ref().and_then(|user| user.quarantined_at) else { return };
-        let ours = self.cloud.living().filter(|(_, life)| life.ours && life.active);
-        let active: Vec<_> = ours.map(|(id, life)| (id.clone(), life.created_at)).collect();
+        let ours = self.cloud.existing().filter(|(_, record)| record.ours && record.active);
+        let active: Vec<_> = ours.map(|(id, record)| (id.clone(), record.created_at)).collect();
         match self.cloud.on_quarantine {
             OnQuarantine::Alert => {}
             OnQuarantine::Rotate => self.expect(
                 active.iter().any(|(id, _)| Some(id) == self.published_key().as_ref())
-                    && active.iter().all(|(_, made)| *made > since),
+                    && active.iter().all(|(_, created_at)| *created_at > since),
                 &format!("quarantine: {active:?} are Active, AWS found one at {since}"),
             ),
             OnQuarantine::Suspend => self.expect(active.is_empty(), &format!("quarantine: {active:?} are Active")),
         }
     }
 
-    /// Liveness, S9 and S10: it has converged, nothing is left over, and a fresh look writes nothing.
+    /// Liveness, S9 and S10: it has converged, nothing is left over, and a restarted operator writes nothing.
     fn assert_converged(&mut self) {
         let target = self.cloud.target();
         let desired = self.cloud.desired();
-        let facts = self
-            .cloud
-            .published()
-            .map(|(held, _)| crate::domain::secret::read_facts(&held.content, held.immutable, Some(&desired.secret)));
+        let facts = self.cloud.published().map(|(stored, _)| {
+            crate::domain::secret::read_facts(&stored.content, stored.immutable, Some(&desired.secret))
+        });
         let id = facts.as_ref().map(|facts| facts.key_id.clone()).unwrap_or_default();
         self.expect(
             facts.is_some_and(|facts| facts.intact && facts.matches_spec),
-            "liveness: the Secret is as declared",
+            "liveness: the Secret matches the spec",
         );
         self.expect(self.cloud.works(&id), "liveness: the published key works");
-        let keys: Vec<String> = self.cloud.living().map(|(id, _)| id.clone()).collect();
+        let keys: Vec<String> = self.cloud.existing().map(|(id, _)| id.clone()).collect();
         self.expect(keys == [id.clone()], &format!("liveness: {keys:?} are there and {id} is published"));
-        self.expect(!self.cloud.secrets.contains_key(&target.journal_name), "liveness: no attempt is under way");
+        self.expect(!self.cloud.secrets.contains_key(&target.journal_name), "liveness: no attempt is running");
         let Some(user) = self.cloud.user.clone() else { return self.expect(false, "liveness: there is a user") };
-        self.expect(user.grants.attached == desired.attached, "S9: the policies are as declared");
+        self.expect(user.grants.attached == desired.attached, "S9: the policies match the spec");
         let mut tags = desired.tags.clone();
         tags.insert(key_tag(&id), user.tags.get(&key_tag(&id)).cloned().unwrap_or_default());
-        self.expect(user.tags == tags, &format!("S9: the tags are as declared, {:?}", user.tags));
+        self.expect(user.tags == tags, &format!("S9: the tags match the spec, {:?}", user.tags));
         let mut fresh = self.clone();
-        fresh.operator.forget();
+        fresh.operator.restart();
         let writes = fresh.cloud.writes;
-        fresh.pass();
-        self.expect(fresh.cloud.writes == writes, "S10: a fresh look writes nothing");
+        fresh.reconcile();
+        self.expect(fresh.cloud.writes == writes, "S10: a restarted operator writes nothing");
     }
 
-    fn leave(&mut self, policy: DeletionPolicy) {
+    fn delete_and_check(&mut self, policy: DeletionPolicy) {
         let id = self.published_key().unwrap_or_default();
-        self.at_rest = self.cloud.secrets.keys().cloned().collect();
-        self.leave_young(policy);
+        self.remaining_secrets = self.cloud.secrets.keys().cloned().collect();
+        self.delete_resource(policy);
         if policy == DeletionPolicy::Retain {
             self.expect(self.cloud.works(&id), "retain: the key works");
             self.expect(
@@ -194,44 +200,47 @@ impl Simulation {
         }
     }
 
-    /// Deleted at whatever stage it is.
-    fn leave_young(&mut self, policy: DeletionPolicy) {
+    /// Deletes the resource in whatever state it is.
+    fn delete_resource(&mut self, policy: DeletionPolicy) {
         self.cloud.note(format!("--- deleted, {policy:?}"));
         self.cloud.resource.spec.deletion_policy = policy;
         let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.cloud.now);
         self.cloud.resource.metadata.deletion_timestamp = Some(at);
         self.run(days(1));
-        self.expect(self.left, "liveness: the resource is gone");
-        // The garbage collector of Kubernetes: what the resource owns goes with it.
-        self.cloud.secrets.retain(|_, held| held.owner.is_none());
+        self.expect(self.finalized, "liveness: the resource is deleted");
+        // The garbage collector of Kubernetes deletes what the resource owns.
+        self.cloud.secrets.retain(|_, stored| stored.owner.is_none());
         if policy == DeletionPolicy::Retain {
             let tags = self.cloud.user.as_ref().map(|user| user.tags.clone()).unwrap_or_default();
-            self.expect(!tags.keys().any(|key| key.starts_with("awsdeploy.dev/")), "retain: our marks are gone");
+            self.expect(
+                !tags.keys().any(|key| key.starts_with("awsdeploy.dev/")),
+                "retain: our ownership tags are removed",
+            );
         } else {
-            self.expect(self.cloud.user.is_none(), "delete: the user is gone");
-            self.expect(self.cloud.secrets.is_empty(), "delete: the Secrets are gone");
+            self.expect(self.cloud.user.is_none(), "delete: the user is deleted");
+            self.expect(self.cloud.secrets.is_empty(), "delete: the Secrets are deleted");
         }
     }
 }
 
-fn tell(story: &Story) -> Result<Simulation, TestCaseError> {
+fn run_and_check(scenario: &Scenario) -> Result<Simulation, TestCaseError> {
     let mut simulation = Simulation::new();
-    simulation.cloud.lag = secs(story.lag);
-    simulation.cloud.accepts_after = secs(story.accepts_after);
-    simulation.cloud.on_quarantine = story.on_quarantine;
-    for (act, pause) in &story.acts {
-        simulation.act(act);
+    simulation.cloud.lag = secs(scenario.lag);
+    simulation.cloud.accepts_after = secs(scenario.accepts_after);
+    simulation.cloud.on_quarantine = scenario.on_quarantine;
+    for (event, pause) in &scenario.events {
+        simulation.apply(event);
         simulation.run(pause.duration());
     }
     simulation.settle();
     simulation.assert_converged();
-    simulation.leave(story.leaving);
+    simulation.delete_and_check(scenario.deletion_policy);
     let cloud = &simulation.cloud;
-    prop_assert!(cloud.wrong.is_empty(), "{}\n\n{}", cloud.wrong.join("\n"), cloud.log.join("\n"));
+    prop_assert!(cloud.violations.is_empty(), "{}\n\n{}", cloud.violations.join("\n"), cloud.log.join("\n"));
     Ok(simulation)
 }
 
-// --- random stories --------------------------------------------------------------------------
+// --- random scenarios --------------------------------------------------------------------------
 
 fn pauses() -> impl Strategy<Value = Pause> {
     prop_oneof![
@@ -242,65 +251,73 @@ fn pauses() -> impl Strategy<Value = Pause> {
     ]
 }
 
-fn stories() -> impl Strategy<Value = Story> {
+fn scenarios() -> impl Strategy<Value = Scenario> {
     let lag = prop_oneof![Just(0_i64), 1_i64..50];
     let accepts_after = prop_oneof![Just(0_i64), 1_i64..60];
-    let leaving = prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)];
-    let acts = prop::collection::vec((acts(), pauses()), 0..60);
+    let deletion_policy =
+        prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)];
+    let events = prop::collection::vec((events(), pauses()), 0..60);
     let on_quarantine = prop_oneof![Just(OnQuarantine::Alert), Just(OnQuarantine::Rotate), Just(OnQuarantine::Suspend)];
-    let parts = (lag, accepts_after, acts, leaving, on_quarantine);
-    parts.prop_map(|(lag, accepts_after, acts, leaving, on_quarantine)| Story {
+    let parts = (lag, accepts_after, events, deletion_policy, on_quarantine);
+    parts.prop_map(|(lag, accepts_after, events, deletion_policy, on_quarantine)| Scenario {
         lag,
         accepts_after,
-        acts,
-        leaving,
+        events,
+        deletion_policy,
         on_quarantine,
     })
 }
 
 #[test]
-fn a_year_of_bad_luck_breaks_no_invariant_and_ends_as_declared() {
+fn random_faults_break_no_invariant_and_converge() {
     let mut config =
         Config { failure_persistence: None, max_shrink_iters: 4_000, max_shrink_time: 60_000, ..Config::default() };
-    // The committed run is the same every time; whoever asks for more gets other stories.
+    // The committed run is the same every time; with PROPTEST_CASES the seed is random.
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
         config.rng_seed = RngSeed::Fixed(2026);
     }
-    TestRunner::new(config).run(&stories(), |story| tell(&story).map(drop)).unwrap_or_else(|error| panic!("{error}"));
+    TestRunner::new(config)
+        .run(&scenarios(), |scenario| run_and_check(&scenario).map(drop))
+        .unwrap_or_else(|error| panic!("{error}"));
 }
 
-// --- stories that are told on purpose --------------------------------------------------------
+// --- fixed scenarios -------------------------------------------------------------------------
 
-fn told(acts: impl IntoIterator<Item = (Act, Pause)>) -> Simulation {
-    told_with(OnQuarantine::Alert, acts)
+fn run_scenario(events: impl IntoIterator<Item = (Event, Pause)>) -> Simulation {
+    run_scenario_with(OnQuarantine::Alert, events)
 }
 
-fn told_with(on_quarantine: OnQuarantine, acts: impl IntoIterator<Item = (Act, Pause)>) -> Simulation {
-    let acts = acts.into_iter().collect();
-    let story = Story { lag: 20, accepts_after: 10, acts, leaving: DeletionPolicy::Delete, on_quarantine };
-    tell(&story).unwrap_or_else(|error| panic!("{error}"))
+fn run_scenario_with(on_quarantine: OnQuarantine, events: impl IntoIterator<Item = (Event, Pause)>) -> Simulation {
+    let events = events.into_iter().collect();
+    let scenario =
+        Scenario { lag: 20, accepts_after: 10, events, deletion_policy: DeletionPolicy::Delete, on_quarantine };
+    run_and_check(&scenario).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
-fn a_quiet_year_makes_one_key_a_month_and_not_one_more() {
-    let year = told((0..12).map(|_| (Act::Nothing, Pause::Days(30))));
+fn year_without_faults_creates_one_key_a_month() {
+    let year = run_scenario((0..12).map(|_| (Event::Nothing, Pause::Days(30))));
     assert_eq!((year.cloud.creates, year.cloud.publications), (13, 13));
 }
 
 #[test]
-fn a_rotation_survives_every_fault_at_every_write() {
-    for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::LostAnswer, Fault::Refused] {
+fn rotation_survives_every_fault_at_every_write() {
+    for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::LostResponse, Fault::Refused] {
         for after in 0..14 {
-            let fault = Act::Fault(after, fault);
-            told([(Act::Nothing, Pause::Days(1)), (fault.clone(), Pause::Seconds(0)), (Act::Rotate, Pause::Days(2))]);
-            told([(fault, Pause::Days(2))]);
+            let fault = Event::Fault(after, fault);
+            run_scenario([
+                (Event::Nothing, Pause::Days(1)),
+                (fault.clone(), Pause::Seconds(0)),
+                (Event::Rotate, Pause::Days(2)),
+            ]);
+            run_scenario([(fault, Pause::Days(2))]);
         }
     }
 }
 
 #[test]
-fn a_resource_deleted_before_iam_shows_its_user_leaves_nothing() {
+fn deletion_before_iam_lists_the_user_leaks_nothing() {
     let crashes = (0..8).map(|after| Some((after, Fault::CrashAfter)));
     for (policy, fault) in [DeletionPolicy::Delete, DeletionPolicy::Retain]
         .into_iter()
@@ -310,52 +327,53 @@ fn a_resource_deleted_before_iam_shows_its_user_leaves_nothing() {
             let mut simulation = Simulation::new();
             (simulation.cloud.lag, simulation.cloud.fault) = (secs(lag), fault);
             simulation.run(secs(age));
-            simulation.leave_young(policy);
+            simulation.delete_resource(policy);
             let cloud = &simulation.cloud;
-            assert!(cloud.wrong.is_empty(), "{}\n\n{}", cloud.wrong.join("\n"), cloud.log.join("\n"));
+            assert!(cloud.violations.is_empty(), "{}\n\n{}", cloud.violations.join("\n"), cloud.log.join("\n"));
         }
     }
 }
 
 #[test]
-fn a_renamed_secret_is_left_behind_only_for_the_overlap() {
+fn renamed_secret_is_deleted_after_the_overlap() {
     for pause in [Pause::Seconds(2), Pause::Days(2)] {
-        let renamed = told([(Act::Nothing, pause), (Act::Rename(false), Pause::Hours(2))]);
-        assert_eq!(renamed.at_rest, ["renamed"]);
+        let renamed = run_scenario([(Event::Nothing, pause), (Event::Rename(false), Pause::Hours(2))]);
+        assert_eq!(renamed.remaining_secrets, ["renamed"]);
     }
 }
 
 #[test]
-fn a_secret_renamed_in_the_middle_of_an_attempt_is_left_behind_only_for_the_overlap() {
+fn secret_renamed_during_attempt_is_deleted_after_overlap() {
     for middle in [1, 2] {
-        let renamed = told([
-            (Act::Nothing, Pause::Days(2)),
-            (Act::Rotate, Pause::Seconds(middle)),
-            (Act::Rename(false), Pause::Days(3)),
+        let renamed = run_scenario([
+            (Event::Nothing, Pause::Days(2)),
+            (Event::Rotate, Pause::Seconds(middle)),
+            (Event::Rename(false), Pause::Days(3)),
         ]);
-        assert_eq!(renamed.at_rest, ["renamed"], "{middle} s into the attempt");
+        assert_eq!(renamed.remaining_secrets, ["renamed"], "{middle} s into the attempt");
     }
 }
 
 #[test]
-fn a_secret_deleted_every_ten_seconds_burns_a_key_a_minute_at_most() {
-    let hour = told((0..360).map(|_| (Act::DeleteSecret, Pause::Seconds(10))));
+fn secret_deleted_every_ten_seconds_costs_one_key_a_minute() {
+    let hour = run_scenario((0..360).map(|_| (Event::DeleteSecret, Pause::Seconds(10))));
     assert!(hour.cloud.creates <= 70, "{} keys", hour.cloud.creates);
 }
 
 #[test]
-fn scheduled_rotations_begin_at_night_and_no_month_is_left_out() {
-    let year = told(
-        std::iter::once((Act::Windows(true), Pause::Days(30))).chain((1..12).map(|_| (Act::Nothing, Pause::Days(30)))),
+fn scheduled_rotations_begin_in_the_window_every_month() {
+    let year = run_scenario(
+        std::iter::once((Event::Windows(true), Pause::Days(30)))
+            .chain((1..12).map(|_| (Event::Nothing, Pause::Days(30)))),
     );
     assert!((12..=13).contains(&year.cloud.creates), "{} keys", year.cloud.creates);
 }
 
 #[test]
-fn a_quarantined_user_gets_one_new_key_and_not_one_more() {
-    let acts = || [(Act::Nothing, Pause::Days(1)), (Act::Quarantine, Pause::Hours(1))];
-    assert_eq!(told_with(OnQuarantine::Rotate, acts()).cloud.creates, 2);
-    assert_eq!(told_with(OnQuarantine::Alert, acts()).cloud.creates, 1);
-    // The old key works no more when the quarantine is over.
-    assert_eq!(told_with(OnQuarantine::Suspend, acts()).cloud.creates, 2);
+fn quarantined_user_gets_exactly_one_new_key() {
+    let events = || [(Event::Nothing, Pause::Days(1)), (Event::Quarantine, Pause::Hours(1))];
+    assert_eq!(run_scenario_with(OnQuarantine::Rotate, events()).cloud.creates, 2);
+    assert_eq!(run_scenario_with(OnQuarantine::Alert, events()).cloud.creates, 1);
+    // The old key stays Inactive when the quarantine ends.
+    assert_eq!(run_scenario_with(OnQuarantine::Suspend, events()).cloud.creates, 2);
 }

@@ -51,7 +51,7 @@ prop_compose! {
         (declared_tags, found_tags, reported) in (tags(), tags(), tags()),
         (declared_boundary, found_boundary) in (proptest::option::of("[AB]"), proptest::option::of("[ABC]")),
     ) -> Case {
-        at_rest()
+        idle()
             .desired(|desired| {
                 (desired.attached, desired.inline, desired.groups) = (declared_arns, declared_inline, declared_groups);
                 desired.tags.extend(declared_tags);
@@ -109,7 +109,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn the_planned_effects_lead_to_what_is_declared_and_then_there_is_nothing_to_do(case in any_case()) {
+    fn planned_effects_converge_to_the_spec(case in any_case()) {
         let found = case.current.user().unwrap().clone();
         let mut after = case.clone();
         for effect in case.plan().effects {
@@ -133,14 +133,14 @@ proptest! {
         for (key, theirs) in &found.tags {
             if value(&declared.tags, key).is_none() {
                 let survives = !lower(&case.current.hints.tag_keys).contains(&key.to_lowercase());
-                prop_assert_eq!(user.tags.get(key), survives.then_some(theirs), "{} of somebody else", key);
+                prop_assert_eq!(user.tags.get(key), survives.then_some(theirs), "{} of another owner", key);
             }
         }
         prop_assert_eq!(after.plan().effects, []);
     }
 
     #[test]
-    fn rights_shrink_before_they_grow_and_no_quota_is_passed_on_the_way(case in any_case()) {
+    fn permissions_shrink_before_they_grow_within_quotas(case in any_case()) {
         let effects = case.plan().effects;
         let rank = |effect: &Effect| match effect {
             Effect::PutBoundary(_) => 0,
@@ -169,7 +169,7 @@ proptest! {
     }
 
     #[test]
-    fn there_are_no_more_writes_than_differences(case in any_case()) {
+    fn sync_writes_no_more_than_the_differences(case in any_case()) {
         let (user, declared) = (case.current.user().unwrap(), &case.desired);
         let grants = user.grants.as_ref().unwrap();
         let theirs = grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)).cloned().collect::<BTreeSet<_>>();

@@ -1,8 +1,8 @@
-//! The passes of the operator over the cloud in memory. Step for step what `reconcile` does: the
+//! Reconciles against IAM and Kubernetes in memory. Step for step what `reconcile` does: the
 //! same order of reads, the same conditions on writes, the same things learned from them.
 
 use super::{
-    cloud::{Cloud, Fail, Held, OWNER, floor},
+    cloud::{CallError, Cloud, OWNER, StoredSecret, floor},
     *,
 };
 use crate::{
@@ -17,20 +17,20 @@ use crate::{
     },
 };
 
-/// How long IAM facts are believed.
+/// How long IAM state is cached.
 pub(super) const RESYNC: SignedDuration = mins(10);
-const MOST_EFFECTS: usize = 64;
+const MAX_EFFECTS: usize = 64;
 
-/// What the process knows; lost with it.
+/// In-memory state of the process.
 #[derive(Clone, Default)]
 pub(super) struct Operator {
     iam: Option<(CurrentUser, Timestamp, Option<i64>)>,
     verification: Option<Verification>,
-    unseen_since: Option<Timestamp>,
+    absent_since: Option<Timestamp>,
     last_used: BTreeMap<String, LastUse>,
 }
 
-/// What status carries from pass to pass.
+/// What status carries from one reconcile to the next.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Status {
     generation: Option<i64>,
@@ -43,16 +43,16 @@ pub(super) struct Status {
     tag_keys: BTreeSet<String>,
 }
 
-/// How a pass ended.
+/// How a reconcile ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum End {
     /// When there is something to do even if nothing happens.
-    Wake(Timestamp),
+    Requeue(Timestamp),
     Crashed,
-    Left,
+    Finalized,
 }
 
-/// The defaults, but for a slower verification, as its passes are all alike, and a shorter look back at uses, so that it
+/// The defaults, but for a slower verification, as its reconciles are all alike, and a shorter window of uses, so that it
 /// fits between two rotations.
 pub(super) fn settings() -> Settings {
     Settings { verify_interval: secs(10), last_used_window: hours(5), ..Settings::default() }
@@ -60,70 +60,73 @@ pub(super) fn settings() -> Settings {
 
 struct Observed {
     current: CurrentState,
-    held: Option<Held>,
-    attempt: Option<Held>,
+    stored: Option<StoredSecret>,
+    attempt: Option<StoredSecret>,
 }
 
-struct Pass<'a> {
+struct Reconciliation<'a> {
     operator: &'a mut Operator,
     cloud: &'a mut Cloud,
     status: Status,
     target: Target,
     desired: Option<Desired>,
     seen: Observed,
-    left: bool,
+    finalized: bool,
 }
 
 impl Operator {
-    pub(super) fn pass(&mut self, cloud: &mut Cloud, status: &mut Status) -> End {
+    pub(super) fn reconcile(&mut self, cloud: &mut Cloud, status: &mut Status) -> End {
         let deleting = cloud.resource.metadata.deletion_timestamp.is_some();
         let desired = (!deleting).then(|| cloud.desired());
         let target = cloud.target();
         let seen = observe(self, cloud, status, desired.as_ref(), deleting);
-        let mut pass = Pass { operator: self, cloud, status: status.clone(), target, desired, seen, left: false };
+        let mut reconciliation =
+            Reconciliation { operator: self, cloud, status: status.clone(), target, desired, seen, finalized: false };
         let mut errors = Vec::new();
-        let Some(plan) = pass.run(&mut errors) else {
+        let Some(plan) = reconciliation.run(&mut errors) else {
             *self = Self::default();
             return End::Crashed;
         };
-        if pass.left {
-            return End::Left;
+        if reconciliation.finalized {
+            return End::Finalized;
         }
-        let Pass { cloud, seen, target, .. } = pass;
+        let Reconciliation { cloud, seen, target, .. } = reconciliation;
         report(status, cloud, &seen.current, &target, !errors.is_empty());
-        // S7: nothing that is told holds a secret.
-        let told = format!("{plan:?} {status:?}");
-        if told.contains("SECRET-") {
-            cloud.violated(format!("S7: key material in {told}"));
+        // S7: nothing that is reported holds a secret.
+        let reported = format!("{plan:?} {status:?}");
+        if reported.contains("SECRET-") {
+            cloud.report_violation(format!("S7: key material in {reported}"));
         }
         if plan.effects.is_empty() && plan.requeue_at.is_some_and(|at| at <= cloud.now) {
-            cloud.violated(format!("busy loop: nothing to do and a wake-up in the past, {plan:?}"));
+            cloud.report_violation(format!("busy loop: nothing to do and a requeue_at-up in the past, {plan:?}"));
         }
         let permille = spread_permille(OWNER);
         let failures = status.failed_attempts.max(1);
         let retries = errors.iter().map(|fail| cloud.now + backoff::delay(class(*fail), failures, permille, RESYNC));
-        End::Wake(plan.requeue_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
+        End::Requeue(plan.requeue_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
     }
 
-    /// The clock is set back. What the process times by a clock of its own goes on.
+    /// The clock is set back. What the process measures with its own clock continues.
     pub(super) fn set_back(&mut self, by: SignedDuration) {
         self.iam.iter_mut().for_each(|(_, at, _)| *at -= by);
-        self.unseen_since = self.unseen_since.map(|since| since - by);
+        self.absent_since = self.absent_since.map(|since| since - by);
     }
 
     /// The process ends.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn restart(&mut self) {
         *self = Self::default();
     }
 }
 
-fn class(fail: Fail) -> ErrorClass {
+fn class(fail: CallError) -> ErrorClass {
     match fail {
-        Fail::Crash | Fail::Lost | Fail::NotAccepted | Fail::NoSuchEntity => ErrorClass::Transient,
-        Fail::AlreadyExists | Fail::Conflict | Fail::NotFound | Fail::Undone => ErrorClass::Conflict,
-        Fail::Invalid | Fail::DeleteConflict => ErrorClass::Terminal,
-        Fail::Limit => ErrorClass::Limit,
-        Fail::Throttled => ErrorClass::Throttled,
+        CallError::Crash | CallError::Lost | CallError::NotAccepted | CallError::NoSuchEntity => ErrorClass::Transient,
+        CallError::AlreadyExists | CallError::Conflict | CallError::NotFound | CallError::Undone => {
+            ErrorClass::Conflict
+        }
+        CallError::Invalid | CallError::DeleteConflict => ErrorClass::Terminal,
+        CallError::Limit => ErrorClass::Limit,
+        CallError::Throttled => ErrorClass::Throttled,
     }
 }
 
@@ -131,20 +134,22 @@ fn class(fail: Fail) -> ErrorClass {
 fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Option<&Desired>, live: bool) -> Observed {
     let target = cloud.target();
     let generation = cloud.resource.metadata.generation;
-    let remembered =
+    let cached =
         operator.iam.take().filter(|(_, at, of)| !live && *of == generation && cloud.now.duration_since(*at) < RESYNC);
-    let keys_read_at = remembered.is_none().then_some(cloud.now);
-    let remembered = remembered.unwrap_or_else(|| (cloud.read_iam(), cloud.now, generation));
-    let iam = remembered.0.clone();
-    operator.iam = Some(remembered);
-    let held = cloud.secrets.get(&target.secret_name).cloned();
+    let keys_read_at = cached.is_none().then_some(cloud.now);
+    let cached = cached.unwrap_or_else(|| (cloud.read_iam(), cloud.now, generation));
+    let iam = cached.0.clone();
+    operator.iam = Some(cached);
+    let stored = cloud.secrets.get(&target.secret_name).cloned();
     let attempt = cloud.secrets.get(&target.journal_name).cloned();
-    let foreign = |held: &Held| (held.owner.as_deref() != Some(OWNER)).then(|| "somebody's".to_owned());
-    let (published, held) = match held {
+    let foreign = |stored: &StoredSecret| {
+        (stored.owner.as_deref() != Some(OWNER)).then(|| "it belongs to another owner".to_owned())
+    };
+    let (published, stored) = match stored {
         None => (PublishedSecret::Missing, None),
-        Some(held) => match foreign(&held) {
+        Some(stored) => match foreign(&stored) {
             Some(whose) => (PublishedSecret::Foreign(whose), None),
-            None => (published(Some(&held), desired), Some(held)),
+            None => (published(Some(&stored), desired), Some(stored)),
         },
     };
     let same = status.generation == generation;
@@ -160,8 +165,8 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let finalizer = cloud.resource.metadata.finalizers.is_some();
     let ours = matches!(&iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
     let unseen = !ours && cloud.resource.metadata.deletion_timestamp.is_some();
-    operator.unseen_since = unseen.then(|| operator.unseen_since.unwrap_or(cloud.now));
-    let user_absence = operator.unseen_since.map(|since| UserAbsence::NotObserved { since });
+    operator.absent_since = unseen.then(|| operator.absent_since.unwrap_or(cloud.now));
+    let user_absence = operator.absent_since.map(|since| UserAbsence::NotObserved { since });
     let current = CurrentState {
         iam,
         keys_read_at,
@@ -179,22 +184,24 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         user_sync_failed: false,
         user_absence,
     };
-    Observed { current, held, attempt }
+    Observed { current, stored, attempt }
 }
 
-fn published(held: Option<&Held>, desired: Option<&Desired>) -> PublishedSecret {
-    let facts = |held: &Held| secret::read_facts(&held.content, held.immutable, desired.map(|desired| &desired.secret));
-    held.map_or(PublishedSecret::Missing, |held| PublishedSecret::Ours(facts(held)))
+fn published(stored: Option<&StoredSecret>, desired: Option<&Desired>) -> PublishedSecret {
+    let facts = |stored: &StoredSecret| {
+        secret::read_facts(&stored.content, stored.immutable, desired.map(|desired| &desired.secret))
+    };
+    stored.map_or(PublishedSecret::Missing, |stored| PublishedSecret::Ours(facts(stored)))
 }
 
-fn seen(attempt: &Held) -> JournalSecret {
+fn seen(attempt: &StoredSecret) -> JournalSecret {
     match Journal::decode(&attempt.content.data["journal"]) {
         Ok(journal) => JournalSecret::Attempt { attempt: attempt.uid.clone(), journal },
         Err(error) => JournalSecret::Unknown(error.to_string()),
     }
 }
 
-fn staged(attempt: Option<&Held>, key_id: &str) -> Option<KeyMaterial> {
+fn staged(attempt: Option<&StoredSecret>, key_id: &str) -> Option<KeyMaterial> {
     let secret = String::from_utf8(attempt?.content.data.get("secretAccessKey")?.clone()).ok()?;
     Some(KeyMaterial { id: key_id.to_owned(), secret: secret.into() })
 }
@@ -231,10 +238,10 @@ fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, target: &T
     }
 }
 
-impl Pass<'_> {
+impl Reconciliation<'_> {
     /// `None` when the operator died.
-    fn run(&mut self, errors: &mut Vec<Fail>) -> Option<Plan> {
-        for _ in 0..MOST_EFFECTS {
+    fn run(&mut self, errors: &mut Vec<CallError>) -> Option<Plan> {
+        for _ in 0..MAX_EFFECTS {
             let plan = self.plan();
             let Some(effect) = plan.effects.first() else { return Some(plan) };
             if !effect.can_run_on(&self.seen.current, &settings()) {
@@ -256,12 +263,12 @@ impl Pass<'_> {
                 (Ok(()), Some((iam, ..))) => iam.clone_from(&self.seen.current.iam),
                 _ => self.operator.iam = None,
             }
-            if self.left {
+            if self.finalized {
                 return Some(plan);
             }
             match result {
                 Ok(()) => {}
-                Err(Fail::Crash) => return None,
+                Err(CallError::Crash) => return None,
                 Err(fail) => {
                     self.cloud.note(format!("    {fail:?}"));
                     errors.push(fail);
@@ -273,7 +280,7 @@ impl Pass<'_> {
                 }
             }
         }
-        self.cloud.violated("a pass did not come to rest");
+        self.cloud.report_violation("a reconcile did not end");
         Some(self.plan())
     }
 
@@ -287,8 +294,8 @@ impl Pass<'_> {
         }
     }
 
-    #[allow(clippy::too_many_lines, reason = "a table: one arm an effect, as in reconcile/act/mod.rs")]
-    fn perform(&mut self, effect: &Effect) -> Result<(), Fail> {
+    #[allow(clippy::too_many_lines, reason = "a table: one arm per effect, as in reconcile/act/mod.rs")]
+    fn perform(&mut self, effect: &Effect) -> Result<(), CallError> {
         match effect {
             Effect::AddFinalizer => {
                 self.cloud.set_finalizer(true)?;
@@ -311,7 +318,7 @@ impl Pass<'_> {
                 }
             }
             Effect::DetachPolicy(arn) if arn == QUARANTINE && self.desired.is_some() => {
-                self.cloud.violated("a quarantine is detached");
+                self.cloud.report_violation("a quarantine is detached");
             }
             Effect::AttachPolicy(_)
             | Effect::DetachPolicy(_)
@@ -320,7 +327,7 @@ impl Pass<'_> {
                 self.cloud.change_user(|user| change_grants(effect, &mut user.grants))?;
                 self.changed(|user| change_grants(effect, user.grants.get_or_insert_with(Grants::default)));
             }
-            // The simulated resource declares none of these; a plan that asks for one is wrong.
+            // The simulated resource declares none of these; a plan that contains one is wrong.
             Effect::AddToGroup(_)
             | Effect::RemoveFromGroup(_)
             | Effect::PutBoundary(_)
@@ -333,9 +340,9 @@ impl Pass<'_> {
             | Effect::ReadWorkloads(_)
             | Effect::RestartWorkload(..)
             | Effect::RecordRestarts(_)
-            | Effect::RemoveDeletionBlocker(_) => panic!("nobody declared what {effect} is for"),
+            | Effect::RemoveDeletionBlocker(_) => panic!("{effect} is for nothing that is declared"),
             Effect::CreateKey { known, previous_secret } => {
-                self.mint(known, previous_secret.as_ref())?;
+                self.create_key(known, previous_secret.as_ref())?;
                 self.operator.verification = None;
             }
             Effect::VerifyKey(id) => {
@@ -349,8 +356,8 @@ impl Pass<'_> {
                 self.operator.verification = Some(verification.clone());
                 self.seen.current.verification = Some(verification);
             }
-            Effect::Publish { key_id, left_behind } => {
-                self.publish(key_id, left_behind.as_ref())?;
+            Effect::Publish { key_id, previous_secret } => {
+                self.publish(key_id, previous_secret.as_ref())?;
                 self.operator.verification = None;
             }
             Effect::TagKey(id) => {
@@ -362,7 +369,7 @@ impl Pass<'_> {
                 self.abandon(orphans)?;
                 self.operator.verification = None;
                 if *failed {
-                    return Err(Fail::NotAccepted);
+                    return Err(CallError::NotAccepted);
                 }
             }
             Effect::RecordQuarantine(at) => {
@@ -377,10 +384,10 @@ impl Pass<'_> {
                 self.changed(|user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT));
             }
             Effect::TouchPublished => {
-                if let (Some(held), Some(attempt)) = (self.seen.held.clone(), &self.seen.attempt) {
-                    let mut content = held.content.clone();
+                if let (Some(stored), Some(attempt)) = (self.seen.stored.clone(), &self.seen.attempt) {
+                    let mut content = stored.content.clone();
                     content.annotations.insert(well_known::ANNOTATION_FENCE.to_owned(), attempt.uid.clone());
-                    let written = self.cloud.replace_secret(&held, Some(OWNER), &content)?;
+                    let written = self.cloud.replace_secret(&stored, Some(OWNER), &content)?;
                     self.hold(Some(written));
                 }
             }
@@ -404,14 +411,14 @@ impl Pass<'_> {
                 self.changed(|user| user.keys.retain(|key| key.id != *id));
             }
             Effect::RewriteSecret => {
-                let Some(held) = self.seen.held.clone() else { return Ok(()) };
-                let Some(key) = secret::read_key(&held.content) else { return Ok(()) };
-                self.write_secret(&key, &secret::read_publication(&held.content))?;
+                let Some(stored) = self.seen.stored.clone() else { return Ok(()) };
+                let Some(key) = secret::read_key(&stored.content) else { return Ok(()) };
+                self.write_secret(&key, &secret::read_publication(&stored.content))?;
             }
             Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
             Effect::ReadLastUsed(ids) => {
                 for id in ids {
-                    let used_at = self.cloud.keys.get(id).and_then(|life| life.used_at);
+                    let used_at = self.cloud.keys.get(id).and_then(|record| record.used_at);
                     let answer = LastUse { used_at, asked_at: self.cloud.now };
                     self.operator.last_used.insert(id.clone(), answer);
                 }
@@ -426,36 +433,36 @@ impl Pass<'_> {
                     (self.seen.current.iam, self.seen.current.user_absence) =
                         (CurrentUser::Absent, Some(UserAbsence::Removed))
                 }
-                Err(Fail::DeleteConflict) => {
+                Err(CallError::DeleteConflict) => {
                     let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
                     if grants == Some(Grants::default()) {
-                        return Err(Fail::DeleteConflict);
+                        return Err(CallError::DeleteConflict);
                     }
                     self.changed(|user| user.grants = grants);
                 }
                 Err(fail) => return Err(fail),
             },
             Effect::ReleaseSecret => {
-                if let Some(held) = self.seen.held.clone() {
-                    self.cloud.replace_secret(&held, None, &held.content)?;
+                if let Some(stored) = self.seen.stored.clone() {
+                    self.cloud.replace_secret(&stored, None, &stored.content)?;
                 }
                 self.hold(None);
             }
             Effect::DeleteSecret => {
-                if let Some(held) = &self.seen.held {
-                    self.cloud.delete_secret(held)?;
+                if let Some(stored) = &self.seen.stored {
+                    self.cloud.delete_secret(stored)?;
                 }
                 self.hold(None);
             }
             Effect::RemoveFinalizer => {
                 self.cloud.set_finalizer(false)?;
-                self.left = true;
+                self.finalized = true;
             }
         }
         Ok(())
     }
 
-    fn mint(&mut self, known: &[String], previous_secret: Option<&(String, String)>) -> Result<(), Fail> {
+    fn create_key(&mut self, known: &[String], previous_secret: Option<&(String, String)>) -> Result<(), CallError> {
         let mut journal = Journal {
             started_at: floor(self.cloud.now),
             rotate_request: self.desired.as_ref().and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
@@ -466,8 +473,10 @@ impl Pass<'_> {
         let (key, created_at) = match self.cloud.create_access_key(&attempt.uid) {
             Ok(made) => made,
             Err(fail) => {
-                if !matches!(fail, Fail::Lost | Fail::Crash) && self.cloud.delete_secret(&attempt) == Err(Fail::Crash) {
-                    return Err(Fail::Crash);
+                if !matches!(fail, CallError::Lost | CallError::Crash)
+                    && self.cloud.delete_secret(&attempt) == Err(CallError::Crash)
+                {
+                    return Err(CallError::Crash);
                 }
                 return Err(fail);
             }
@@ -480,36 +489,42 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn stage(&mut self, attempt: &Held, journal: &Journal, key: &KeyMaterial) -> Result<Held, Fail> {
+    fn stage(
+        &mut self,
+        attempt: &StoredSecret,
+        journal: &Journal,
+        key: &KeyMaterial,
+    ) -> Result<StoredSecret, CallError> {
         for tries in 1..=5 {
             match self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(journal, Some(key))) {
                 Ok(staged) => return Ok(staged),
-                Err(Fail::Crash) => return Err(Fail::Crash),
+                Err(CallError::Crash) => return Err(CallError::Crash),
                 // Kubernetes at its limit is not an answer to the write.
-                Err(Fail::Lost | Fail::Throttled) => {}
+                Err(CallError::Lost | CallError::Throttled) => {}
                 Err(fail) => {
                     let now = self.cloud.secrets.get(&attempt.name).filter(|now| now.uid == attempt.uid);
                     let decoded = now.and_then(|now| Journal::decode(&now.content.data["journal"]).ok());
                     let tagged = self.cloud.user.as_ref().is_some_and(|user| user.tags.contains_key(&key_tag(&key.id)));
                     match decoded.filter(|seen| tries > 1 && seen.references_key(&key.id)) {
                         Some(Journal { phase: AttemptPhase::Keyed { .. }, .. }) => {
-                            return now.cloned().ok_or(Fail::NotFound);
+                            return now.cloned().ok_or(CallError::NotFound);
                         }
                         Some(_) => return Err(fail),
                         None if tries > 1 && tagged => return Err(fail),
                         None => {}
                     }
                     self.cloud.delete_key(&key.id, RetireReason::Orphan)?;
-                    return Err(Fail::Undone);
+                    return Err(CallError::Undone);
                 }
             }
         }
-        Err(Fail::Lost)
+        Err(CallError::Lost)
     }
 
-    fn publish(&mut self, key_id: &str, left_behind: Option<&(String, String)>) -> Result<(), Fail> {
+    fn publish(&mut self, key_id: &str, previous_secret: Option<&(String, String)>) -> Result<(), CallError> {
         let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
-        let before = self.seen.held.as_ref().map(|held| secret::read_publication(&held.content)).unwrap_or_default();
+        let before =
+            self.seen.stored.as_ref().map(|stored| secret::read_publication(&stored.content)).unwrap_or_default();
         let journal = self.seen.current.journal().cloned();
         let mut publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),
@@ -518,20 +533,21 @@ impl Pass<'_> {
             previous: before.previous,
             restarts: BTreeMap::new(),
         };
-        let noted = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
-        for left_behind in noted.into_iter().chain(left_behind) {
-            let left = self.cloud.secrets.get(&left_behind.0).map(|left| secret::read_publication(&left.content));
-            publication.record_previous_secret(left_behind, left);
+        let recorded = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
+        for previous_secret in recorded.into_iter().chain(previous_secret) {
+            let previous =
+                self.cloud.secrets.get(&previous_secret.0).map(|stored| secret::read_publication(&stored.content));
+            publication.record_previous_secret(previous_secret, previous);
         }
         publication.previous.remove(&self.target.secret_name);
         self.write_secret(&key, &publication)
     }
 
-    fn write_secret(&mut self, key: &KeyMaterial, publication: &Publication) -> Result<(), Fail> {
+    fn write_secret(&mut self, key: &KeyMaterial, publication: &Publication) -> Result<(), CallError> {
         let Some(desired) = self.desired.clone() else { return Ok(()) };
-        let written = if let Some(held) = self.seen.held.clone() {
-            let content = secret::render(&desired.secret, key, publication, &held.content);
-            self.cloud.replace_secret(&held, Some(OWNER), &content)?
+        let written = if let Some(stored) = self.seen.stored.clone() {
+            let content = secret::render(&desired.secret, key, publication, &stored.content);
+            self.cloud.replace_secret(&stored, Some(OWNER), &content)?
         } else {
             let content = secret::render(&desired.secret, key, publication, &SecretContent::default());
             self.cloud.create_secret(&self.target.secret_name, &content)?
@@ -540,7 +556,7 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn abandon(&mut self, orphans: &[String]) -> Result<(), Fail> {
+    fn abandon(&mut self, orphans: &[String]) -> Result<(), CallError> {
         let (Some(attempt), Some(journal)) = (&self.seen.attempt, self.seen.current.journal()) else { return Ok(()) };
         let journal = Journal { phase: AttemptPhase::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(&journal, None))?;
@@ -549,13 +565,13 @@ impl Pass<'_> {
         Ok(())
     }
 
-    fn delete_previous(&mut self, name: &str) -> Result<(), Fail> {
+    fn delete_previous(&mut self, name: &str) -> Result<(), CallError> {
         if let Some(old) = self.cloud.secrets.get(name).filter(|old| old.owner.as_deref() == Some(OWNER)).cloned() {
             self.cloud.delete_secret(&old)?;
         }
-        let Some(held) = self.seen.held.clone() else { return Ok(()) };
-        let Some(key) = secret::read_key(&held.content) else { return Ok(()) };
-        let mut publication = secret::read_publication(&held.content);
+        let Some(stored) = self.seen.stored.clone() else { return Ok(()) };
+        let Some(key) = secret::read_key(&stored.content) else { return Ok(()) };
+        let mut publication = secret::read_publication(&stored.content);
         publication.previous.remove(name);
         self.write_secret(&key, &publication)
     }
@@ -566,9 +582,9 @@ impl Pass<'_> {
         }
     }
 
-    fn hold(&mut self, held: Option<Held>) {
-        self.seen.current.published = published(held.as_ref(), self.desired.as_ref());
-        self.seen.held = held;
+    fn hold(&mut self, stored: Option<StoredSecret>) {
+        self.seen.current.published = published(stored.as_ref(), self.desired.as_ref());
+        self.seen.stored = stored;
     }
 }
 

@@ -1,8 +1,8 @@
-//! When and why a key is due, and what makes it wait.
+//! When and why a key is due, and what delays it.
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Note, RotationInput};
+use super::{Note, RuleInput};
 use crate::{
     api::{Reason, duration::humanize},
     domain::{
@@ -14,42 +14,42 @@ use crate::{
     },
 };
 
-/// Why a key is due.
+/// Why a new key is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// There never was one.
+    /// None was ever published.
     First,
-    /// The Secret is gone, was edited, or was renamed: nobody holds the value any more.
+    /// The Secret was deleted, edited or renamed: the value exists nowhere else.
     Lost,
-    /// The key in the Secret is gone from IAM or Inactive.
+    /// The published key is not Active in IAM.
     Dead,
-    /// AWS quarantines the user for a key that may be the one in the Secret.
+    /// AWS quarantines the user, and the published key may be the leaked one.
     Compromised,
-    /// Somebody asked.
+    /// By the annotation `awsdeploy.dev/rotate`.
     Requested,
-    /// It is time.
     Scheduled,
 }
 
 impl Due {
-    /// Consumers have no working key, or will not have one after their next start.
+    /// Consumers have no working key, or none after their next start.
     pub(super) fn is_urgent(self) -> bool {
         matches!(self, Self::First | Self::Lost | Self::Dead)
     }
 }
-impl RotationInput<'_> {
+
+impl RuleInput<'_> {
     pub(super) fn permille(&self) -> i32 {
-        spread_permille(&self.desired.target.owner.uid)
+        spread_permille(&self.target.owner.uid)
     }
 
-    /// When the schedule asks for the next rotation.
+    /// When the next rotation is due by the schedule, whatever the windows are.
     pub(super) fn scheduled(&self) -> Option<Timestamp> {
-        self.desired.key.as_ref()?.schedule.due(self.current.publication_time(self.now)?, self.permille())
+        self.desired_key()?.schedule.due(self.current.publication_time(self.now)?, self.permille())
     }
 
-    /// When the next scheduled rotation begins: as it is due, or in the first window after that.
-    pub(super) fn next_rotation(&self) -> Option<Timestamp> {
-        let windows = &self.desired.key.as_ref()?.windows;
+    /// When the next scheduled rotation begins: when it is due, or in the first window after that.
+    pub(in crate::domain::plan) fn next_rotation(&self) -> Option<Timestamp> {
+        let windows = &self.desired_key()?.windows;
         self.scheduled().map(|due| windows.begin(due, self.now, self.permille()))
     }
 
@@ -68,15 +68,15 @@ impl RotationInput<'_> {
         if self.published_is_compromised(published) {
             return Some(Due::Compromised);
         }
-        let request = &self.desired.key.as_ref()?.rotate_request;
+        let request = &self.desired_key()?.rotate_request;
         if request.is_some() && *request != published.rotate_honoured {
             return Some(Due::Requested);
         }
         self.next_rotation().is_some_and(|due| due <= self.now).then_some(Due::Scheduled)
     }
 
-    /// Reasons to wait although a key is due: failures before, or a key made a moment ago.
-    pub(super) fn held_back(&self, due: Due) -> Option<(Timestamp, Note)> {
+    /// Why a key that is due has to wait: earlier failures, or a key created a moment ago.
+    pub(super) fn delay(&self, due: Due) -> Option<(Timestamp, Note)> {
         let hints = &self.current.hints;
         if let (Some(failed), 1..) = (hints.last_failure, hints.failed_attempts) {
             let pause =
@@ -85,11 +85,11 @@ impl RotationInput<'_> {
             if self.now < until {
                 return Some((
                     until,
-                    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after a pause"),
+                    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after the back-off"),
                 ));
             }
         }
-        if let Some(until) = self.after_the_date().filter(|_| due == Due::Compromised) {
+        if let Some(until) = self.quarantine_pause_ends().filter(|_| due == Due::Compromised) {
             return Some((until, Note::new(Reason::RotationPending, "a new key follows in a second")));
         }
         if matches!(due, Due::First | Due::Scheduled) {
@@ -97,7 +97,7 @@ impl RotationInput<'_> {
         }
         let pause = self.settings.repair_interval();
         let ours = self.user.keys.iter().filter(|key| self.current.is_ours(&key.id)).map(|key| key.created_at);
-        // A key of the future was made before the clock was set back; to count from it, or from now, could be to wait for ever.
+        // A key with a time in the future was created before the clock was set back: a pause from then may never end.
         let made = ours.chain(hints.last_rotation).filter(|made| *made < saturating_add(self.now, pause));
         let until = saturating_add(made.max()?, pause);
         (self.now < until).then(|| {
@@ -105,7 +105,10 @@ impl RotationInput<'_> {
                 until,
                 Note::new(
                     Reason::RotationPending,
-                    format!("a key was made less than {} ago; the next one follows after this pause", humanize(pause)),
+                    format!(
+                        "a key was created less than {} ago; the next one follows after this interval",
+                        humanize(pause)
+                    ),
                 ),
             )
         })

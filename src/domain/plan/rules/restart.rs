@@ -1,9 +1,9 @@
-//! Workloads that read the key only at their start are restarted when a new one is published, and the old key waits for
-//! them.
+//! Restarts the workloads that read the key only at their start when a new key is published. The superseded key stays
+//! Active until they are rolled out, for a bounded time.
 
 use jiff::Timestamp;
 
-use super::{Effect, Note, RotationInput, Step};
+use super::{Effect, Note, RuleInput, Step};
 use crate::{
     api::{Reason, user::RestartTarget},
     domain::{
@@ -15,15 +15,15 @@ use crate::{
     },
 };
 
-/// A rollout is looked at often for this long; afterwards somebody has to look at it himself.
-const BUSY: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
-/// Then so many times more rarely.
-const RARELY: i32 = 6;
+/// A rollout is checked often for this long; after that it needs a person.
+const FREQUENT_CHECKS: jiff::SignedDuration = jiff::SignedDuration::from_mins(10);
+/// Factor of the check interval afterwards.
+const RARE_CHECK_FACTOR: i32 = 6;
 
-/// The restarts that a publication asks for: those that are declared, unless it is the first. Then nobody can have
-/// started with another key.
+/// The restarts that a publication needs: all that are declared, but none for the first key, because no pod can have
+/// started with an earlier one.
 #[must_use]
-pub fn owed(desired: &Desired, current: &CurrentState) -> Restarts {
+pub fn required_restarts(desired: &Desired, current: &CurrentState) -> Restarts {
     let tagged = current.user().is_some_and(|user| user.tags.keys().any(|tag| tag.starts_with(&key_tag(""))));
     if current.published().is_none() && !tagged && current.hints.last_rotation.is_none() {
         return Restarts::new();
@@ -32,18 +32,20 @@ pub fn owed(desired: &Desired, current: &CurrentState) -> Restarts {
     declared.map(|target| (target.clone(), RestartProgress::Pending)).collect()
 }
 
-/// Looks, restarts, and writes down how far it is; never waits. A workload that cannot be restarted holds up no other.
-pub(super) fn restart(scene: &RotationInput<'_>) -> Option<Step> {
-    // A key that does not work is no reason to restart anything; its successor is.
-    let published = scene.working()?;
-    let seen = |target: &RestartTarget| scene.current.workloads.get(target);
+/// Reads the workloads, restarts them and records the progress; never waits. A workload that cannot be restarted does not
+/// block the others.
+pub(super) fn restart(input: &RuleInput<'_>) -> Option<Step> {
+    input.desired()?;
+    // A key that does not work needs no restarts; its successor does.
+    let published = input.working()?;
+    let seen = |target: &RestartTarget| input.current.workloads.get(target);
     let unseen: Vec<RestartTarget> =
-        scene.restarts().filter(|(target, _)| seen(target).is_none()).map(|(target, _)| target.clone()).collect();
+        input.restarts().filter(|(target, _)| seen(target).is_none()).map(|(target, _)| target.clone()).collect();
     if !unseen.is_empty() {
         return Some(Step::Do(Effect::ReadWorkloads(unseen)));
     }
     let restarted = |target: &RestartTarget| matches!(seen(target), Some(ObservedWorkload::Found(found)) if found.restarted_for.as_ref() == Some(&published.key_id));
-    let next = scene.restarts().find(|(target, progress)| {
+    let next = input.restarts().find(|(target, progress)| {
         *progress == RestartProgress::Pending
             && matches!(seen(target), Some(ObservedWorkload::Found(_)))
             && !restarted(target)
@@ -51,8 +53,8 @@ pub(super) fn restart(scene: &RotationInput<'_>) -> Option<Step> {
     if let Some((target, _)) = next {
         return Some(Step::Do(Effect::RestartWorkload(target.clone(), published.key_id.clone())));
     }
-    let second = Timestamp::from_second(scene.now.as_second()).unwrap_or(scene.now);
-    let after: Restarts = scene
+    let second = Timestamp::from_second(input.now.as_second()).unwrap_or(input.now);
+    let after: Restarts = input
         .restarts()
         .filter_map(|(target, progress)| {
             let progress = match (progress, seen(target)?) {
@@ -60,7 +62,7 @@ pub(super) fn restart(scene: &RotationInput<'_>) -> Option<Step> {
                 (RestartProgress::Pending | RestartProgress::Missing, ObservedWorkload::Missing) => {
                     RestartProgress::Missing
                 }
-                // Made since, or made again: its pods have started with the new key.
+                // Created since: its pods have started with the new key.
                 (RestartProgress::Missing, ObservedWorkload::Found(_))
                 | (RestartProgress::RestartedAt(_), ObservedWorkload::Missing) => return None,
                 (RestartProgress::RestartedAt(_), ObservedWorkload::Found(found)) if found.rollout == Rollout::Done => {
@@ -74,10 +76,10 @@ pub(super) fn restart(scene: &RotationInput<'_>) -> Option<Step> {
     (after != published.restarts && !published.immutable).then_some(Step::Do(Effect::RecordRestarts(after)))
 }
 
-impl RotationInput<'_> {
-    /// The restarts that the published key asks for and that are still declared.
+impl RuleInput<'_> {
+    /// The restarts that the published key needs and that are still declared.
     fn restarts(&self) -> impl Iterator<Item = (&RestartTarget, RestartProgress)> {
-        let declared = self.desired.key.as_ref().map(|key| &key.restart);
+        let declared = self.desired_key().map(|key| &key.restart);
         let restarts = self.working().map(|published| &published.restarts);
         restarts
             .into_iter()
@@ -86,46 +88,48 @@ impl RotationInput<'_> {
             .map(|(target, progress)| (target, *progress))
     }
 
-    /// Those that the old key waits for. One that does not exist has no pods.
+    /// Those that the superseded key waits for. A workload that does not exist has no pods.
     fn rolling_out(&self) -> impl Iterator<Item = (&RestartTarget, RestartProgress)> {
         self.restarts().filter(|(_, progress)| *progress != RestartProgress::Missing)
     }
 
-    /// Until when a superseded key waits at the longest for workloads that are not rolled out. Never into the next
-    /// rotation: it needs the slot, and its key is no older than the one that these pods have.
+    /// Until when a superseded key waits at most for workloads that are not rolled out. Never into the next rotation, which
+    /// needs the slot.
     pub(super) fn restart_limit(&self, overlap_ends: Timestamp) -> Option<Timestamp> {
         self.rolling_out().next()?;
         let limit = saturating_add(overlap_ends, self.settings.restart_hold);
         Some(self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends))
     }
 
-    /// When the workloads are to be looked at again.
-    pub(super) fn next_restart_check(&self) -> Option<Timestamp> {
-        let busy = |progress| match progress {
-            RestartProgress::RestartedAt(since) => since <= self.now && self.now < saturating_add(since, BUSY),
+    /// When the workloads are read again.
+    pub(in crate::domain::plan) fn next_restart_check(&self) -> Option<Timestamp> {
+        let frequent = |progress| match progress {
+            RestartProgress::RestartedAt(since) => {
+                since <= self.now && self.now < saturating_add(since, FREQUENT_CHECKS)
+            }
             RestartProgress::Pending | RestartProgress::Missing => false,
         };
         let check = self.settings.restart_check_interval;
-        let rarely = check.saturating_mul(RARELY);
+        let rare = check.saturating_mul(RARE_CHECK_FACTOR);
         self.rolling_out()
-            .map(|(_, progress)| saturating_add(self.now, if busy(progress) { check } else { rarely }))
+            .map(|(_, progress)| saturating_add(self.now, if frequent(progress) { check } else { rare }))
             .min()
     }
 
-    /// What there is to tell of restarts that are not over.
-    pub(super) fn restart_note(&self) -> Option<Note> {
+    /// The state of restarts that are not finished.
+    pub(in crate::domain::plan) fn restart_note(&self) -> Option<Note> {
         let published = self.working()?;
         let superseded = self.superseded().find(|key| key.active);
         let late = superseded.is_none_or(|key| self.overlap_ends(key).is_some_and(|ends| ends <= self.now));
-        let mut told: Vec<(Reason, String)> = Vec::new();
+        let mut unfinished: Vec<(Reason, String)> = Vec::new();
         for (target, progress) in self.restarts() {
             let waits = if late { Reason::RolloutStuck } else { Reason::Restarting };
-            told.push(match (self.current.workloads.get(target), progress) {
+            unfinished.push(match (self.current.workloads.get(target), progress) {
                 (Some(ObservedWorkload::Missing), _) | (None, RestartProgress::Missing) => (
                     Reason::RestartFailed,
                     format!(
                         "{target} does not exist in namespace {}: create it, or correct spec.accessKey.restart",
-                        self.desired.target.owner.namespace
+                        self.target.owner.namespace
                     ),
                 ),
                 (Some(ObservedWorkload::Forbidden(why)), _) => (Reason::RestartFailed, format!("{target}: {why}")),
@@ -142,21 +146,21 @@ impl RotationInput<'_> {
             });
         }
         let worst = [Reason::RestartFailed, Reason::RolloutStuck, Reason::Restarting];
-        let reason = worst.into_iter().find(|reason| told.iter().any(|(told, _)| told == reason))?;
-        let what = told.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
+        let reason = worst.into_iter().find(|reason| unfinished.iter().any(|(other, _)| other == reason))?;
+        let what = unfinished.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join("; ");
         let end = match superseded.and_then(|key| Some((key, self.retires_at(key)?))) {
             Some((key, until)) if self.rolling_out().next().is_some() => format!(
-                "Pods that are not replaced go on with access key {}, which stays Active for them until {until} at the longest",
+                "Pods that are not replaced keep using access key {}, which stays Active for them until {until} at most",
                 key.id
             ),
             Some((key, until)) => format!("Access key {} stays Active until {until}", key.id),
-            None => "The key before has gone: AWS refuses pods that still hold it".to_owned(),
+            None => "The previous key is not Active any more: AWS refuses pods that still use it".to_owned(),
         };
         Some(Note::new(reason, format!("not rolled out with access key {} yet: {what}. {end}", published.key_id)))
     }
 
-    /// The key retires although workloads may still use it.
-    pub(super) fn retires_unrolled(&self, key: &AccessKey) -> bool {
+    /// Whether the key retires although workloads may still use it.
+    pub(super) fn retires_during_rollout(&self, key: &AccessKey) -> bool {
         self.overlap_ends(key).and_then(|ends| self.restart_limit(ends)).is_some()
     }
 }

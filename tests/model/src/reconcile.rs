@@ -1,18 +1,18 @@
 //! The steps of a controller: what `reconcile` does, call by call.
 //!
-//! Each broken [`Variant`] differs from the real thing in one of these places and nowhere else.
+//! Each broken [`Variant`] differs from the protocol in one of these places only.
 
 use crate::{
     decide::{Do, decide},
     protocol::{Action, Protocol, Variant},
     state::{
-        At, AttemptPhase, Controller, DWELL, Ids, Journal, Key, NOW, OVERLAP, Secret, State, Truth, View, Wrong, each,
-        has, only, spend,
+        At, AttemptPhase, Controller, Ids, Journal, Key, NOW, OVERLAP, RECOVERY, Secret, State, Truth, View, Violation,
+        each, has, only, spend,
     },
 };
 
 /// IAM's quota.
-pub const SLOTS: usize = 2;
+pub const MAX_KEYS: usize = 2;
 
 impl Protocol {
     /// The next call of a controller.
@@ -23,14 +23,14 @@ impl Protocol {
         }
         let controller = &mut state.controllers[index];
         match controller.at {
-            At::Idle if matches!(action, Action::StartWithMemory(_)) => {
-                let keys = controller.memory.unwrap_or_default();
-                controller.asked = state.request;
+            At::Idle if matches!(action, Action::StartCached(_)) => {
+                let keys = controller.cache.unwrap_or_default();
+                controller.request = state.request;
                 controller.view = View { keys, ..View::default() };
                 controller.at = At::ReadSecret;
             }
             At::Idle => {
-                controller.asked = state.request;
+                controller.request = state.request;
                 if self.variant == Variant::SecretBeforeIam {
                     controller.at = At::ReadSecret;
                 } else {
@@ -59,8 +59,8 @@ impl Protocol {
             }
             At::Stage { attempt, key, unsure } => stage(state, index, (attempt, key, unsure), action),
             At::Refused { attempt, key, unsure } => self.refused(state, index, (attempt, key, unsure)),
-            At::AskTag(key) => {
-                // Published and looked after by others, or gone for good: only a key without a tag is nobody's.
+            At::ReadTag(key) => {
+                // A tagged key was published by another controller: only a key without a tag belongs to no attempt.
                 if state.keys.entry(key).is_some_and(|key| key.tagged.is_some()) {
                     fail(state, index);
                 } else {
@@ -79,16 +79,16 @@ impl Protocol {
                 state.controllers[index].at = At::Ready;
             }
         }
-        self.rest(state, index);
+        self.end_if_idle(state, index);
     }
 
-    /// Ends the pass if there is nothing to do: that is no call.
-    fn rest(&self, state: &mut State, index: usize) {
+    /// Ends the reconcile if there is nothing to do, which is no call.
+    fn end_if_idle(&self, state: &mut State, index: usize) {
         let controller = &mut state.controllers[index];
-        if controller.at == At::Ready && decide(&controller.view, controller.verified, controller.asked).is_none() {
+        if controller.at == At::Ready && decide(&controller.view, controller.verified, controller.request).is_none() {
             let keys = controller.view.keys;
             end(controller);
-            controller.memory = self.memory.then_some(keys);
+            controller.cache = self.cache.then_some(keys);
         }
     }
 
@@ -97,7 +97,7 @@ impl Protocol {
         let controller = &mut state.controllers[index];
         let secret = if self.variant == Variant::SecretBeforeIam { controller.view.secret } else { None };
         controller.view = View { read: Some(NOW), keys, secret, ..View::default() };
-        controller.memory = None;
+        controller.cache = None;
         controller.at = At::ReadKeys;
         if !self.split_reads {
             self.read_keys(state, index, lagging);
@@ -115,7 +115,7 @@ impl Protocol {
             seen.change(key.id, |key| {
                 key.truth = Truth::default();
                 key.tagged = before;
-                key.there &= !hidden;
+                key.exists &= !hidden;
             });
         }
         controller.view.keys = seen;
@@ -125,20 +125,20 @@ impl Protocol {
 
     fn create(&self, state: &mut State, index: usize, attempt: u8, again: bool, action: Action) {
         if again {
-            state.wrong = Wrong::SecondCall;
+            state.violation = Violation::SecondCall;
         }
-        if !self.lax_quota && state.keys.living().count() >= SLOTS {
+        if !self.no_quota && state.keys.existing().count() >= MAX_KEYS {
             state.controllers[index].at = At::CloseRefused(attempt);
             return;
         }
         if matches!(action, Action::LoseCall(_)) {
-            return self.no_answer(state, index, attempt);
+            return self.no_response(state, index, attempt);
         }
         let age = state.journal.filter(|journal| journal.attempt == attempt && journal.is_intent());
         let age = age.map(|journal| journal.age);
-        // Only a writer that was paused makes its key this late. The dwell covers a list that lags behind an
-        // attempt's start; behind a key that is made after the dwell it covers none.
-        let late = age.is_none_or(|age| age >= DWELL);
+        // Only a writer that was paused creates its key this late. The recovery delay covers a list that lags behind the start
+        // of an attempt, but not behind a key that is created after the delay.
+        let late = age.is_none_or(|age| age >= RECOVERY);
         let refused = matches!(action, Action::MakeRefusedKey(_));
         if refused {
             spend(&mut state.budget.refused);
@@ -148,14 +148,14 @@ impl Protocol {
             key.truth.late = late;
         });
         if matches!(action, Action::LoseAnswer(_)) {
-            self.no_answer(state, index, attempt);
+            self.no_response(state, index, attempt);
         } else {
             state.controllers[index].at = At::Stage { attempt, key, unsure: false };
         }
     }
 
-    /// `CreateAccessKey` had no answer.
-    fn no_answer(&self, state: &mut State, index: usize, attempt: u8) {
+    /// `CreateAccessKey` had no response.
+    fn no_response(&self, state: &mut State, index: usize, attempt: u8) {
         if self.variant == Variant::RetryCreate {
             state.controllers[index].at = At::Create { attempt, again: true };
         } else {
@@ -163,40 +163,39 @@ impl Protocol {
         }
     }
 
-    /// The journal has refused the key in hand: reads it to see why.
+    /// The journal has refused the created key: reads it to find out why.
     fn refused(&self, state: &mut State, index: usize, (attempt, key, unsure): (u8, u8, bool)) {
         let made = state.keys.get(key).copied();
         let controller = &mut state.controllers[index];
         match state.journal.filter(|journal| journal.attempt == attempt) {
-            // The write without an answer had its effect.
+            // The write without a response had its effect.
             Some(journal) if unsure && journal.staged() == Some(key) => {
                 controller.view.journal = Some((journal, true));
                 adopt(controller, made);
             }
             _ if !unsure || self.variant == Variant::UndoUnseen => controller.at = At::Undo(key),
-            // The one that has given the attempt up knows of the key.
+            // The controller that has abandoned the attempt knows the key.
             Some(Journal { phase: AttemptPhase::Abandoned { orphans }, .. }) if has(orphans, key) => fail(state, index),
             Some(_) => controller.at = At::Undo(key),
-            None => controller.at = At::AskTag(key),
+            None => controller.at = At::ReadTag(key),
         }
     }
 
-    /// Decides and does one thing. Deciding and calling are one step: what has been seen does not
-    /// change in between, and time only moves a plan on.
+    /// Plans and executes one effect in one step: the view does not change in between.
     fn act(&self, state: &mut State, index: usize, action: Action) {
         let controller = &mut state.controllers[index];
-        let Some((step, look_again)) = decide(&controller.view, controller.verified, controller.asked) else { return };
-        if look_again {
+        let Some((step, reread)) = decide(&controller.view, controller.verified, controller.request) else { return };
+        if reread {
             controller.view = View::default();
-            controller.memory = None;
+            controller.cache = None;
             controller.at = At::ReadIam;
             return;
         }
         match step {
-            Do::Mint(known) => begin(state, index, known),
+            Do::CreateKey(known) => begin(state, index, known),
             Do::Verify(key) => {
                 let accepted = state.keys.get(key).is_some_and(|key| key.active && !key.truth.refused);
-                if accepted && !matches!(action, Action::NotYet(_)) {
+                if accepted && !matches!(action, Action::NotAccepted(_)) {
                     state.controllers[index].verified = key;
                 } else {
                     end(&mut state.controllers[index]);
@@ -216,7 +215,7 @@ impl Protocol {
             Do::Touch => self.touch(state, index),
             Do::Close => match controller.view.journal {
                 Some((_, false)) if state.journal.is_some() => fail(state, index),
-                // One that is gone counts as deleted.
+                // A journal that does not exist counts as deleted.
                 Some((_, false)) => controller.view.journal = None,
                 _ => state.write_journal(index, None),
             },
@@ -224,8 +223,8 @@ impl Protocol {
                 audit(state, id);
                 let there = state.keys.get(id).is_some();
                 let off = |key: &mut Key| {
-                    key.there = there;
-                    key.turned = if key.active { NOW } else { key.turned };
+                    key.exists = there;
+                    key.deactivated = if key.active { NOW } else { key.deactivated };
                     key.active = false;
                 };
                 if there {
@@ -236,11 +235,11 @@ impl Protocol {
             Do::Delete(id) => {
                 delete(state, id);
                 let view = &mut state.controllers[index].view;
-                view.keys.change(id, |key| key.there = false);
-                view.gone |= only(id);
+                view.keys.change(id, |key| key.exists = false);
+                view.deleted |= only(id);
             }
             Do::ReadLastUsed => {
-                let any = controller.view.keys.living().next().map(|key| key.id);
+                let any = controller.view.keys.existing().next().map(|key| key.id);
                 controller.view.last_used = if let Action::LastUsed(_, id) = action { Some(id) } else { any };
             }
         }
@@ -304,13 +303,12 @@ impl Protocol {
     }
 }
 
-/// A list that lags does not show the youngest keys. One that is late is not hidden as well: the
-/// dwell does not cover that, see [`crate::state::Truth::late`].
+/// A list that lags does not show the youngest keys.
 pub(crate) fn can_be_hidden(key: &Key) -> bool {
-    key.there && key.made == NOW
+    key.exists && key.created == NOW
 }
 
-/// Writes the key into the journal, if that is still as this attempt has begun it.
+/// Writes the key into the journal, if that is unchanged since the attempt started.
 fn stage(state: &mut State, index: usize, (attempt, key, unsure): (u8, u8, bool), action: Action) {
     let intent = state.journal.filter(|journal| journal.attempt == attempt && journal.is_intent());
     let lost = matches!(action, Action::LoseAnswer(_));
@@ -332,7 +330,7 @@ fn stage(state: &mut State, index: usize, (attempt, key, unsure): (u8, u8, bool)
     }
 }
 
-/// The journal holds the key: the pass goes on from there.
+/// The journal has the key: the reconcile continues from there.
 fn adopt(controller: &mut Controller, made: Option<Key>) {
     if let Some(made) = made {
         let learned = Key { tagged: None, truth: Truth::default(), ..made };
@@ -342,15 +340,14 @@ fn adopt(controller: &mut Controller, made: Option<Key>) {
     controller.at = At::Ready;
 }
 
-/// The pass has come to its end.
 fn end(controller: &mut Controller) {
-    controller.memory = None;
-    controller.asked = 0;
+    controller.cache = None;
+    controller.request = 0;
     controller.view = View::default();
     controller.at = At::Idle;
 }
 
-/// The pass has failed: whatever went wrong may have had its effect, so nothing of IAM is remembered.
+/// Ends a reconcile after an error. The failed call may have had its effect, so no IAM state is cached.
 fn fail(state: &mut State, index: usize) {
     end(&mut state.controllers[index]);
 }
@@ -358,7 +355,7 @@ fn fail(state: &mut State, index: usize) {
 pub(crate) fn make_key(state: &mut State, change: impl FnOnce(&mut Key)) -> u8 {
     let (id, since) = (state.next_key(), state.last_attempt());
     state.keys.change(id, |key| {
-        *key = Key { id, there: true, active: true, since, ..Key::default() };
+        *key = Key { id, exists: true, active: true, since, ..Key::default() };
         change(key);
     });
     id
@@ -369,7 +366,7 @@ fn begin(state: &mut State, index: usize, known: Ids) {
         return fail(state, index);
     }
     let attempt = state.last_attempt() + 1;
-    let honours = state.controllers[index].asked;
+    let honours = state.controllers[index].request;
     state.write_journal(index, Some(Journal { attempt, honours, age: NOW, phase: AttemptPhase::Intent { known } }));
     state.controllers[index].at = At::Create { attempt, again: false };
 }
@@ -383,19 +380,19 @@ fn tag(state: &mut State, index: usize, id: u8) {
 
 fn delete(state: &mut State, id: u8) {
     audit(state, id);
-    state.keys.change(id, |key| key.there = false);
+    state.keys.change(id, |key| key.exists = false);
 }
 
-/// S3 and S5: called when one of us is about to set a key Inactive or to delete it.
+/// Checks S3 and S5 before a controller deactivates or deletes a key.
 fn audit(state: &mut State, id: u8) {
     let Some(key) = state.keys.get(id).filter(|key| key.active) else { return };
     if key.truth.foreign {
-        state.wrong = Wrong::ForeignTouched;
+        state.violation = Violation::ForeignTouched;
     }
-    // While nobody has a working key in the Secret, there is no overlap to keep: room is made.
+    // While no working key is published there is no overlap to keep: a slot may be freed.
     let Some(secret) = state.secret.filter(|secret| state.keys.works(secret.key)) else { return };
-    let too_early = secret.key == id || (key.truth.handed_out && secret.age < OVERLAP);
-    if too_early && state.wrong == Wrong::Nothing {
-        state.wrong = Wrong::EndedEarly;
+    let too_early = secret.key == id || (key.truth.was_published && secret.age < OVERLAP);
+    if too_early && state.violation == Violation::None {
+        state.violation = Violation::EndedEarly;
     }
 }

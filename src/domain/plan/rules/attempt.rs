@@ -1,0 +1,192 @@
+//! The rules of an attempt: finish it, or abandon it and clean up behind the fence.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
+use crate::{
+    api::{Reason, user::DeletionPolicy},
+    domain::{
+        current_state::JournalSecret,
+        dates::{self, saturating_add},
+        journal::{AttemptPhase, Journal},
+    },
+};
+
+/// A key that was created later than this after its attempt began does not belong to the attempt: a reconcile is cut off
+/// earlier, and a writer that was paused for longer deletes its key again when it finds the fence.
+const MAX_CREATE_DELAY: SignedDuration = SignedDuration::from_mins(5);
+
+/// Only a live user depends on the journal: a revocation or deletion must not be blocked by it.
+pub(super) fn hold_unknown_journal(input: &RuleInput<'_>) -> Option<Step> {
+    input.desired()?;
+    match &input.current.journal {
+        JournalSecret::Unknown(why) => Some(Step::Hold(Note::new(Reason::UnknownJournal, why.clone()))),
+        JournalSecret::None | JournalSecret::Foreign(_) | JournalSecret::Attempt { .. } => None,
+    }
+}
+
+pub(super) fn keep_published_orphan(input: &RuleInput<'_>) -> Option<Step> {
+    let orphans = input.abandoned()?.1;
+    let published = input.current.published()?;
+    (orphans.contains(&published.key_id) && !input.user.is_tagged(&published.key_id))
+        .then(|| Step::Do(Effect::TagKey(published.key_id.clone())))
+}
+
+pub(super) fn fence_publisher(input: &RuleInput<'_>) -> Option<Step> {
+    let (attempt, _) = input.abandoned()?;
+    let published = input.current.published()?;
+    (published.fence.as_deref() != Some(attempt)).then_some(Step::Do(Effect::TouchPublished))
+}
+
+pub(super) fn delete_orphans(input: &RuleInput<'_>) -> Option<Step> {
+    let (_, orphans) = input.abandoned()?;
+    let published = input.current.published().map(|facts| facts.key_id.as_str());
+    // Not looked up in IAM's list, which may lag: deleting a key that does not exist does no harm.
+    let orphan =
+        orphans.iter().find(|id| Some(id.as_str()) != published && !input.current.deleted_keys.contains(*id))?;
+    Some(Step::Do(Effect::DeleteKey(orphan.clone(), RetireReason::Orphan)))
+}
+
+pub(super) fn close_abandoned(input: &RuleInput<'_>) -> Option<Step> {
+    input.abandoned().map(|_| Step::Do(Effect::CloseJournal))
+}
+
+pub(super) fn tag_published(input: &RuleInput<'_>) -> Option<Step> {
+    let published = input.current.published()?;
+    let tagged = input.user.is_tagged(&published.key_id);
+    let due = match input.attempt() {
+        // The key was published a moment ago: IAM's list may not show it yet, and the tag does no harm then.
+        Some((_, journal)) => {
+            // Against a date in the future the tag would look old however often it is written.
+            let published_at = published.published_at.min(input.now);
+            let is_old = |tagged_at| dates::is_earlier_publication(tagged_at, published_at);
+            // The date of a tag matters only to the retirement of a live user's keys.
+            let live = input.desired().is_some();
+            let outdated = live && input.user.tagged_at(&published.key_id).is_some_and(is_old);
+            (!tagged || outdated) && matches!(&journal.phase, AttemptPhase::Keyed { key_id, .. } if *key_id == published.key_id)
+        }
+        // The tag was removed by hand. The Secret proves that the key is ours.
+        None => input.desired().is_some() && !tagged && published.intact && input.user.key(&published.key_id).is_some(),
+    };
+    due.then(|| Step::Do(Effect::TagKey(published.key_id.clone())))
+}
+
+pub(super) fn close_finished(input: &RuleInput<'_>) -> Option<Step> {
+    let (key_id, ..) = input.keyed()?;
+    (input.current.published()?.key_id == key_id && input.user.is_tagged(key_id))
+        .then_some(Step::Do(Effect::CloseJournal))
+}
+
+/// Applies also where IAM's list does not show the key yet. While the user is suspended its staged key is kept.
+pub(super) fn abandon_unwanted(input: &RuleInput<'_>) -> Option<Step> {
+    let (key_id, ..) = input.keyed()?;
+    let inactive = input.user.key(key_id).is_some_and(|key| !key.active);
+    (input.suspended().is_none() && (inactive || !input.wants_key()))
+        .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: false }))
+}
+
+pub(super) fn publish(input: &RuleInput<'_>) -> Option<Step> {
+    let (key_id, ..) = input.keyed()?;
+    let first = input.current.published().is_none();
+    let accepted = input.settings.verify_successes == 0
+        || input
+            .current
+            .verification
+            .as_ref()
+            .is_some_and(|seen| seen.key_id == key_id && seen.successes >= input.settings.verify_successes);
+    (accepted && input.unwritable().is_none() && input.wants_key() && (input.user_ready() || !first))
+        .then(|| Step::Do(Effect::Publish { key_id: key_id.to_owned(), previous_secret: input.previous_secret() }))
+}
+
+pub(super) fn abandon_late(input: &RuleInput<'_>) -> Option<Step> {
+    let (key_id, keyed_at) = input.keyed()?;
+    (input.suspended().is_none() && input.now >= saturating_add(keyed_at, input.settings.verify_timeout))
+        .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: true }))
+}
+
+pub(super) fn verify(input: &RuleInput<'_>) -> Option<Step> {
+    let (key_id, keyed_at) = input.keyed()?;
+    if !input.wants_key() {
+        return None;
+    }
+    let wanted = input.settings.verify_successes;
+    let progress = input.current.verification.as_ref().filter(|seen| seen.key_id == key_id);
+    let successes = progress.map_or(0, |seen| seen.successes);
+    let until_timeout = saturating_add(keyed_at, input.settings.verify_timeout);
+    if successes >= wanted {
+        // AWS has accepted the key, but the Secret cannot be written yet.
+        let note = input.unwritable().unwrap_or_else(|| {
+            Note::new(
+                Reason::Pending,
+                "a new access key is ready; it is published once the user's policies and tags match the spec",
+            )
+        });
+        return Some(Step::Wait(until_timeout, note));
+    }
+    let next_check = progress.map_or(input.now, |seen| saturating_add(seen.last_at, input.settings.verify_interval));
+    if input.now >= next_check {
+        return Some(Step::Do(Effect::VerifyKey(key_id.to_owned())));
+    }
+    let note = Note::new(
+        Reason::Verifying,
+        format!("a new access key was created; AWS has accepted it {successes} of {wanted} times in a row"),
+    );
+    Some(Step::Wait(next_check.min(until_timeout), note))
+}
+
+pub(super) fn abandon_intent(input: &RuleInput<'_>) -> Option<Step> {
+    let (_, journal) = input.attempt()?;
+    let AttemptPhase::Intent { known } = &journal.phase else { return None };
+    let due = saturating_add(journal.started_at, input.settings.recovery_delay);
+    if input.now < due {
+        let note = Note::new(
+            Reason::Recovering,
+            "an attempt to create an access key was interrupted; once IAM's list is reliable, its key is looked for and deleted",
+        );
+        return Some(Step::Wait(due, note));
+    }
+    Some(Step::Do(Effect::AbandonAttempt { orphans: orphans(input, known, journal.started_at), failed: false }))
+}
+
+/// The key that an attempt without a result may have left in IAM.
+///
+/// A person may have created a key meanwhile. Two facts tell it from ours: an attempt creates its key soon or never, and it
+/// creates only one. Where they do not decide, no key is an orphan: a key that is left over is reported as foreign, but a
+/// foreign key that was deleted is lost.
+fn orphans(input: &RuleInput<'_>, known: &[String], started_at: Timestamp) -> Vec<String> {
+    let published = input.current.published().map(|facts| facts.key_id.as_str());
+    let candidates: Vec<String> = input
+        .user
+        .keys
+        .iter()
+        .filter(|key| !known.contains(&key.id) && !input.user.is_tagged(&key.id) && published != Some(&key.id))
+        .filter(|key| key.created_at >= started_at && key.created_at <= saturating_add(started_at, MAX_CREATE_DELAY))
+        .map(|key| key.id.clone())
+        .collect();
+    if candidates.len() > 1 { Vec::new() } else { candidates }
+}
+
+impl RuleInput<'_> {
+    /// The attempt in the journal with its id. A forced deletion deletes every key of the user anyway and waits for none.
+    pub(super) fn attempt(&self) -> Option<(&str, &Journal)> {
+        match (&self.current.journal, &self.mode) {
+            (_, Mode::Deleting(DeletionPolicy::Force)) => None,
+            (JournalSecret::Attempt { attempt, journal }, _) => Some((attempt, journal)),
+            (JournalSecret::None | JournalSecret::Foreign(_) | JournalSecret::Unknown(_), _) => None,
+        }
+    }
+
+    pub(super) fn abandoned(&self) -> Option<(&str, &[String])> {
+        match self.attempt()? {
+            (attempt, Journal { phase: AttemptPhase::Abandoned { orphans }, .. }) => Some((attempt, orphans)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn keyed(&self) -> Option<(&str, Timestamp)> {
+        match &self.attempt()?.1.phase {
+            AttemptPhase::Keyed { key_id, keyed_at } => Some((key_id, *keyed_at)),
+            AttemptPhase::Intent { .. } | AttemptPhase::Abandoned { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Keys that must not work are set Inactive before anything else is done, and no new key is created.
+
+use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
+use crate::{
+    api::{Reason, class::OnRevoked},
+    domain::desired::OnQuarantine,
+};
+
+pub(super) fn deactivate(input: &RuleInput<'_>) -> Option<Step> {
+    let reason = input.deactivation_reason()?;
+    let active = input.user.keys.iter().find(|key| key.active && input.current.is_ours(&key.id))?;
+    Some(Step::Do(Effect::DeactivateKey(active.id.clone(), reason)))
+}
+
+pub(super) fn hold_suspended(input: &RuleInput<'_>) -> Option<Step> {
+    let note = match input.suspended()? {
+        RetireReason::Quarantined => Note::new(
+            Reason::Quarantined,
+            "AWS quarantines the user: all access keys of this operator on it are Inactive and kept. A new key is created when the policy is detached",
+        ),
+        _ => Note::new(
+            Reason::Suspended,
+            "spec.suspend is true: all access keys of this operator on the user are Inactive and kept. Set it to false for a new key",
+        ),
+    };
+    Some(Step::Hold(note))
+}
+
+impl RuleInput<'_> {
+    /// Why all our keys must be Inactive, if they must. A deletion deactivates keys of other owners too, in its own rule.
+    fn deactivation_reason(&self) -> Option<RetireReason> {
+        match &self.mode {
+            Mode::Live { desired, .. } => {
+                self.suspended().or_else(|| desired.key.is_none().then_some(RetireReason::RemovedFromSpec))
+            }
+            Mode::Revoked(policy) if policy.suspend => Some(RetireReason::Suspended),
+            Mode::Revoked(policy) if policy.is_compromised(self.user) => Some(RetireReason::Quarantined),
+            Mode::Revoked(policy) => (policy.revocation.action != OnRevoked::Freeze).then_some(RetireReason::Revoked),
+            Mode::Deleting(_) => None,
+        }
+    }
+
+    /// Why a live user has no working key and gets none, if so.
+    pub(super) fn suspended(&self) -> Option<RetireReason> {
+        if self.desired()?.suspend {
+            return Some(RetireReason::Suspended);
+        }
+        self.quarantine_asks_for(OnQuarantine::Suspend).then_some(RetireReason::Quarantined)
+    }
+
+    /// Whether the user is to have a working key.
+    pub(in crate::domain::plan) fn wants_key(&self) -> bool {
+        self.suspended().is_none() && self.desired_key().is_some()
+    }
+}

@@ -1,0 +1,171 @@
+//! The input of the rules, and the facts that several of them derive from it.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Note, RetireReason};
+use crate::{
+    api::{Reason, user::DeletionPolicy},
+    domain::{
+        current_state::{AccessKey, CurrentState, IamUser},
+        dates::saturating_add,
+        desired::{Desired, DesiredKey},
+        plan::RevocationPolicy,
+        secret::PublishedFacts,
+        settings::Settings,
+        target::Target,
+    },
+};
+
+/// The input of the rules: what is wanted for an IAM user that is ours, and what was observed.
+pub struct RuleInput<'a> {
+    pub target: &'a Target,
+    pub mode: Mode<'a>,
+    pub current: &'a CurrentState,
+    pub user: &'a IamUser,
+    /// On AWS's clock.
+    pub now: Timestamp,
+    pub settings: &'a Settings,
+}
+
+/// What is wanted for a resource.
+#[derive(Clone, Debug)]
+pub enum Mode<'a> {
+    /// The spec is valid and a class allows it.
+    Live {
+        desired: &'a Desired,
+        /// Policies and tags match the spec. No first key is created or published before.
+        user_ready: bool,
+        /// Why the target Secret or the journal cannot be written.
+        conflict: Option<Note>,
+    },
+    /// No class allows the resource, or its spec is invalid.
+    Revoked(&'a RevocationPolicy),
+    /// The resource is being deleted.
+    Deleting(DeletionPolicy),
+}
+
+impl<'a> RuleInput<'a> {
+    /// `None` unless the resource is live.
+    pub(super) fn desired(&self) -> Option<&'a Desired> {
+        if let Mode::Live { desired, .. } = self.mode { Some(desired) } else { None }
+    }
+
+    /// `None` also if no key is declared.
+    pub(in crate::domain::plan) fn desired_key(&self) -> Option<&'a DesiredKey> {
+        self.desired()?.key.as_ref()
+    }
+
+    pub(super) fn user_ready(&self) -> bool {
+        matches!(self.mode, Mode::Live { user_ready: true, .. })
+    }
+
+    pub(super) fn conflict(&self) -> Option<&Note> {
+        if let Mode::Live { conflict, .. } = &self.mode { conflict.as_ref() } else { None }
+    }
+
+    /// How long a superseded key stays Active; `None` where none is retired.
+    pub(super) fn overlap(&self) -> Option<SignedDuration> {
+        match &self.mode {
+            Mode::Live { .. } => self.desired_key().map(|key| key.overlap),
+            Mode::Revoked(policy) => Some(policy.overlap),
+            Mode::Deleting(_) => None,
+        }
+    }
+}
+
+impl RuleInput<'_> {
+    /// The published Secret, if IAM lists its key as Active. A key that was published a moment ago may be missing from IAM's
+    /// list.
+    pub(in crate::domain::plan) fn working(&self) -> Option<&PublishedFacts> {
+        let published = self.current.published()?;
+        let (at, delay) = (self.current.publication_time(self.now)?, self.settings.recovery_delay);
+        // A time in the future says nothing about the age of the key: the clock was set back since.
+        let too_young_to_be_listed =
+            self.listed_at() < saturating_add(at, delay) && published.published_at < saturating_add(self.now, delay);
+        let alive = self.user.key(&published.key_id).map_or(too_young_to_be_listed, |key| key.active);
+        (alive && published.intact).then_some(published)
+    }
+
+    /// When the working key was published.
+    pub(super) fn publication_time(&self) -> Option<Timestamp> {
+        self.working().and_then(|_| self.current.publication_time(self.now))
+    }
+
+    /// When IAM's list was read. What is missing from it is judged by this time, not by now: a reconcile may be slow.
+    pub(super) fn listed_at(&self) -> Timestamp {
+        self.current.keys_read_at.unwrap_or(self.now)
+    }
+
+    pub(in crate::domain::plan) fn foreign(&self) -> impl Iterator<Item = &AccessKey> {
+        self.user.keys.iter().filter(|key| !self.current.is_ours(&key.id))
+    }
+
+    /// Why the published key is not usable, if it is not.
+    pub(in crate::domain::plan) fn key_note(&self) -> Option<Note> {
+        if let Some(conflict) = self.conflict() {
+            return Some(conflict.clone());
+        }
+        match self.suspended() {
+            Some(RetireReason::Quarantined) => {
+                return Some(Note::new(
+                    Reason::Quarantined,
+                    "AWS quarantines the user: the key in the Secret is Inactive",
+                ));
+            }
+            Some(_) => {
+                let message = if self.desired_key().is_some() {
+                    "spec.suspend is true: the key in the Secret is Inactive"
+                } else {
+                    "spec.suspend is true: the user has no access"
+                };
+                return Some(Note::new(Reason::Suspended, message));
+            }
+            None => {}
+        }
+        if let Some(note) = self.not_requested() {
+            return Some(note);
+        }
+        if self.working().is_some() {
+            return None;
+        }
+        Some(match self.current.published() {
+            None => Note::new(Reason::Pending, "no access key is published yet"),
+            Some(facts) if !facts.intact => {
+                Note::new(Reason::Pending, "the Secret was edited by hand; a new key follows")
+            }
+            Some(facts) => Note::new(
+                Reason::Pending,
+                format!("access key {} is not Active in IAM; a new one follows", facts.key_id),
+            ),
+        })
+    }
+
+    /// The state of rotation while no step is due.
+    pub(in crate::domain::plan) fn rotation_note(&self, next: Option<Timestamp>) -> Note {
+        if let Some(note) = self.not_requested() {
+            return note;
+        }
+        if let Some(note) = self.restart_note() {
+            return note;
+        }
+        if let Some(note) = self.hold_note() {
+            return note;
+        }
+        match (self.retirement(), next) {
+            (Some(until), _) => Note::new(
+                Reason::Overlap,
+                format!("the previous key is valid until {until} so that consumers can switch to the new one"),
+            ),
+            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+                Some(due) => Note::new(
+                    Reason::RotationPending,
+                    format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
+                ),
+                None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
+            },
+            (None, None) => {
+                Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
+            }
+        }
+    }
+}

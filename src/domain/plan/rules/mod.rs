@@ -1,0 +1,76 @@
+//! The rules of the operator as one ordered list: the first rule that returns a step decides.
+//!
+//! `docs/rotation.md` describes the protocol and what breaks without each rule. The order is part of the protocol: keys
+//! that must not work are set Inactive first, an attempt is finished before a new one starts, and no key is deleted before
+//! its fence is written. Rules that apply in one [`Mode`] only return `None` in the others.
+
+mod attempt;
+mod deactivate;
+mod due;
+mod input;
+pub(super) mod quarantine;
+mod remove_user;
+mod removed_from_spec;
+mod replace;
+mod restart;
+mod retire;
+mod secret;
+
+use jiff::Timestamp;
+
+pub use input::{Mode, RuleInput};
+pub use restart::required_restarts;
+
+use super::{Effect, Note, RetireReason};
+
+/// The next step of a plan.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Execute this effect.
+    Do(Effect),
+    /// Nothing before this time.
+    Wait(Timestamp, Note),
+    /// Nothing before the spec, a class, IAM or an object changes.
+    Hold(Note),
+    /// Nothing to do.
+    Idle,
+}
+
+type Rule = fn(&RuleInput<'_>) -> Option<Step>;
+
+/// All rules in order, with the claim that each enforces.
+pub const RULES: &[(&str, Rule)] = &[
+    ("suspended, revoked and undeclared keys are Inactive", deactivate::deactivate),
+    ("a revoked user has no console password", remove_user::remove_password),
+    ("a revoked user loses its policies and groups before it is deleted", remove_user::revoke_grants),
+    ("a journal of unknown format blocks everything but deactivation", attempt::hold_unknown_journal),
+    ("the start of a quarantine is recorded on the user", quarantine::record),
+    ("the published key of an abandoned attempt is kept", attempt::keep_published_orphan),
+    ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),
+    ("orphans are deleted behind the fence", attempt::delete_orphans),
+    ("an abandoned attempt is closed", attempt::close_abandoned),
+    ("a published key is tagged, never before it is published", attempt::tag_published),
+    ("a finished attempt is closed", attempt::close_finished),
+    ("a staged key that is Inactive or not wanted is abandoned", attempt::abandon_unwanted),
+    ("a staged key that AWS accepts is published", attempt::publish),
+    ("a staged key that is not published in time is abandoned", attempt::abandon_late),
+    ("a staged key is verified", attempt::verify),
+    ("an intent without a result is abandoned after the recovery delay", attempt::abandon_intent),
+    ("a retained user loses its ownership tags and nothing else", remove_user::retain),
+    ("a deleted user loses its keys first", remove_user::delete),
+    ("a suspended user gets no key", deactivate::hold_suspended),
+    ("the keys and Secrets of a user without declared key are deleted", removed_from_spec::clear),
+    ("a Secret of another owner is not written", secret::hold_conflict),
+    ("workloads are restarted for a new key until they are rolled out", restart::restart),
+    ("tags of deleted keys are removed", retire::untag_deleted),
+    ("the last use of a key is read before the key is retired", retire::read_last_used),
+    ("a superseded key is retired after its overlap", retire::retire),
+    ("a key that is due is replaced", replace::replace),
+    ("a previous target Secret is deleted with its key", secret::delete_previous_secret),
+    ("the Secret matches the spec", secret::rewrite),
+];
+
+/// The step of the first rule that applies.
+pub(super) fn first_step(input: &RuleInput<'_>) -> Step {
+    RULES.iter().find_map(|(_, rule)| rule(input)).unwrap_or(Step::Idle)
+}
