@@ -1,22 +1,22 @@
-//! Kubernetes operator that turns `AwsDeployUser` resources into IAM users, policies and
-//! access keys, and rotates the keys with an overlap.
+//! Kubernetes operator that reconciles `AwsDeployUser` resources into IAM users, policies and access keys, and rotates the
+//! keys with an overlap.
 //!
-//! # The map of the house
+//! # Module layout
 //!
-//! The way of the data is the way through the folders:
+//! Data flows through the modules in this order:
 //!
-//! | folder | what | may use |
+//! | module | content | may use |
 //! |---|---|---|
-//! | [`api`] | the custom resources and the marks by which we know our own | kube-core, k8s-openapi, schemars |
-//! | [`domain`] | **pure**: desired state, world, plan, protocol, schedule, rendering | `api`, jiff, serde; no client, no clock |
-//! | [`aws`] | IAM and STS in our words; the only place that knows the SDK | `domain` types, never kube |
-//! | [`cluster`] | the published Secret, the journal, status, Events; the only place that knows kube's errors | `api`, `domain`, never `aws` |
-//! | [`reconcile`] | one pass: observe -> validate -> plan -> act -> report | all of the above |
-//! | [`operator`] | settings, controller, HTTP endpoints, metrics, telemetry | `reconcile` |
+//! | [`api`] | custom resources, annotations and ownership tags | kube-core, k8s-openapi, schemars |
+//! | [`domain`] | **pure**: desired state, observed state, plan, rotation protocol, schedule, rendering | `api`, jiff, serde; no client, no clock |
+//! | [`aws`] | IAM and STS; the only module that uses the AWS SDK | `domain` types, never kube |
+//! | [`cluster`] | published Secret, journal, status, Events; the only module that handles kube errors | `api`, `domain`, never `aws` |
+//! | [`reconcile`] | one reconciliation: observe, validate, plan, act, update status | all of the above |
+//! | [`operator`] | settings, controllers, HTTP server, metrics, telemetry | `reconcile` |
 //!
-//! Beside them, [`trace`] makes the spans of a pass, for whoever collects traces.
+//! [`trace`] creates the spans of a reconciliation.
 //!
-//! A test (`tests/it/house.rs`) holds the code to this table.
+//! A test (`tests/it/architecture.rs`) enforces this table.
 
 pub mod api;
 pub mod aws;

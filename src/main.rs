@@ -1,13 +1,13 @@
-//! `aws-deploy-user-operator`: settings, telemetry, run; no logic.
+//! `aws-deploy-user-operator`: parses arguments and runs the operator or a subcommand.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, sync::Arc};
 
-use awsdeploy::operator::{self, settings::OperatorSettings, telemetry};
+use awsdeploy::operator::{self, metrics::Metrics, settings::OperatorSettings, telemetry};
 use clap::{Parser, Subcommand};
 
-/// Turns `AwsDeployUser` resources into IAM users, policies and rotating access keys.
+/// Reconciles `AwsDeployUser` resources into IAM users, policies and rotating access keys.
 ///
-/// Runs with nothing but KUBECONFIG (or a `ServiceAccount`) and AWS credentials in the environment.
+/// Needs a kubeconfig or a `ServiceAccount`, and AWS credentials in the environment.
 #[derive(Parser)]
 #[command(version, args_override_self = true)]
 struct Arguments {
@@ -19,21 +19,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Write the custom resource definitions to standard output.
+    /// Print the custom resource definitions as YAML.
     Crds {
-        /// Plural name of the only one to write: awsdeployusers or awsdeployuserclasses. Default: all.
+        /// Plural name of one definition: awsdeployusers or awsdeployuserclasses (default: all).
         name: Option<String>,
     },
-    /// Write the reference of the metrics to standard output, as Markdown.
+    /// Print the metrics reference as Markdown.
     Metrics,
-    /// Write an IAM policy that the operator needs to standard output.
+    /// Print an IAM policy that the operator needs.
     IamPolicy(operator::iam_policy::IamPolicyArguments),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let written = match arguments.command {
+    let output = match arguments.command {
         Some(Command::Crds { name }) => match crds(name.as_deref()) {
             Ok(yaml) => Some(yaml),
             Err(error) => return fail(&error),
@@ -41,7 +41,7 @@ async fn main() -> ExitCode {
         Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
         Some(Command::IamPolicy(arguments)) => match arguments.render() {
             Ok((policy, note)) => {
-                // Not among what is piped on.
+                // Standard output carries only the policy, so that it can be piped.
                 if let Some(note) = note {
                     use std::io::Write;
                     let _ = writeln!(std::io::stderr(), "{note}");
@@ -52,36 +52,34 @@ async fn main() -> ExitCode {
         },
         None => None,
     };
-    if let Some(text) = written {
+    if let Some(text) = output {
         use std::io::Write;
         return std::io::stdout().write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    // One crypto provider for Kubernetes, AWS and everything else.
+    // One crypto provider for the Kubernetes client, the AWS SDK and the HTTP server.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        return fail(&"a TLS provider was installed before");
+        return fail(&"failed to install the TLS provider: another one is installed");
     }
-    let telemetry = match telemetry::start(&arguments.settings) {
+    let metrics = Arc::new(Metrics::new(arguments.settings.metrics_per_resource));
+    let telemetry = match telemetry::start(&arguments.settings, &metrics) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error),
     };
-    // Location only: the message of a panic may quote what it choked on.
+    // Only the location: a panic message may quote key material.
     std::panic::set_hook(Box::new(|panic| tracing::error!(at = panic.location().map(ToString::to_string), "panic")));
-    match operator::run(arguments.settings, telemetry).await {
+    match operator::run(arguments.settings, metrics, telemetry).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-/// One definition, or all of them as a stream of documents.
+/// One definition, or all as a multi-document stream.
 fn crds(name: Option<&str>) -> Result<String, String> {
     let all = awsdeploy::api::crds_yaml().map_err(|error| error.to_string())?;
     let Some(name) = name else { return Ok(all.map(|(_, yaml)| yaml).join("---\n")) };
-    let known = all.map(|(plural, yaml)| if plural == name { Ok(yaml) } else { Err(plural) });
-    let names = known.iter().filter_map(|found| found.as_ref().err()).copied().collect::<Vec<_>>().join(", ");
-    known
-        .into_iter()
-        .find_map(Result::ok)
-        .ok_or_else(|| format!("there is no custom resource {name}; there are {names}"))
+    let names = all.each_ref().map(|(plural, _)| *plural).join(", ");
+    let found = all.into_iter().find_map(|(plural, yaml)| (plural == name).then_some(yaml));
+    found.ok_or_else(|| format!("unknown custom resource {name}: use one of {names}"))
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {

@@ -1,37 +1,31 @@
-//! Why the operator cannot run.
+//! Errors that prevent the operator from starting.
 
 use crate::cluster::ClusterError;
 
 /// Why the operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// No cluster.
     #[error("no Kubernetes cluster is configured: {0}. Set KUBECONFIG, or run in a pod with a ServiceAccount")]
     Config(#[from] kube::config::InferConfigError),
-    /// No client.
-    #[error("the Kubernetes client cannot be set up: {0}")]
+    #[error("failed to create the Kubernetes client: {0}")]
     Client(#[from] Box<kube::Error>),
-    /// The cluster refuses something that is needed from the start.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// No CRD.
     #[error(
-        "the cluster does not know {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/"
+        "the cluster does not serve {0}. Install the CRDs first: they come with the Helm chart, or kubectl apply -f crds/"
     )]
-    Crd(String),
-    /// The address is taken.
-    #[error("cannot listen on {0} (--metrics-bind-address): {1}")]
+    CrdNotFound(String),
+    #[error("failed to listen on {0} (--metrics-bind-address): {1}")]
     Listen(std::net::SocketAddr, std::io::Error),
-    /// A setting is out of range.
     #[error("{0}")]
-    Setting(String),
+    InvalidSetting(String),
 }
 
 impl RunError {
-    /// The first list tells whether the CRD is there, whether we may read it, and whether there is an API server at all.
+    /// Classifies the error of the first list: no CRD, no RBAC permission, or no API server.
     pub(super) fn from_first_list(kind: &str, error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) if status.code == 404 => Self::Crd(format!("{kind}: {}", status.message)),
+            kube::Error::Api(status) if status.code == 404 => Self::CrdNotFound(format!("{kind}: {}", status.message)),
             error => Self::Cluster(ClusterError::from_list(kind, &error)),
         }
     }

@@ -1,5 +1,5 @@
-//! Leader election with a Lease: for progress, never for safety. Two replicas that both believe to lead may duel, and
-//! lose no key; the rotation protocol sees to that.
+//! Leader election with a Lease. It only prevents duplicate work: the rotation protocol stays correct while two replicas
+//! both believe to be the leader.
 
 use std::time::Duration;
 
@@ -9,28 +9,27 @@ use tokio::{sync::watch, task::JoinHandle};
 
 use super::error::RunError;
 
-/// The shortest lease: it is kept in whole seconds, and one of them is for the renewal.
-const LEAST: u64 = 3;
+/// A Lease has whole seconds, and the renewal needs one of them.
+const MIN_LEASE_SECONDS: u64 = 3;
+/// Bounds the release at shutdown. On a timeout the next leader waits until the Lease expires.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long giving the lease back may take; who waits for it waits for its end anyway.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
-
-/// Whether this replica leads.
 pub(super) struct Leadership {
-    leads: watch::Receiver<bool>,
-    keeper: Option<JoinHandle<kube_lease_manager::Result<LeaseManager>>>,
-    // A replica without election leads for ever: the channel must stay open.
-    _always: Option<watch::Sender<bool>>,
+    is_leader: watch::Receiver<bool>,
+    /// Renews the Lease; `None` without leader election.
+    renewal: Option<JoinHandle<kube_lease_manager::Result<LeaseManager>>>,
+    /// Keeps the channel open without leader election: a closed channel means that the leadership is lost.
+    _always_leader: Option<watch::Sender<bool>>,
 }
 
 impl Leadership {
-    /// Without election this replica leads, always.
-    pub(super) fn unquestioned() -> Self {
-        let (sender, leads) = watch::channel(true);
-        Self { leads, keeper: None, _always: Some(sender) }
+    /// Without leader election: this replica is always the leader.
+    pub(super) fn without_election() -> Self {
+        let (sender, is_leader) = watch::channel(true);
+        Self { is_leader, renewal: None, _always_leader: Some(sender) }
     }
 
-    /// Begins to ask for the lease.
+    /// Starts to acquire and renew the Lease in the background.
     pub(super) async fn elect(
         client: Client,
         namespace: &str,
@@ -38,45 +37,47 @@ impl Leadership {
         duration: Duration,
     ) -> Result<Self, RunError> {
         let seconds = duration.as_secs();
-        if seconds < LEAST {
-            return Err(RunError::Setting(format!("--lease-duration must be at least {LEAST}s, not {seconds}s")));
+        if seconds < MIN_LEASE_SECONDS {
+            return Err(RunError::InvalidSetting(format!(
+                "--lease-duration must be at least {MIN_LEASE_SECONDS}s, not {seconds}s"
+            )));
         }
         let mut builder = LeaseManagerBuilder::new(client, name)
             .with_namespace(namespace)
             .with_duration(seconds)
             .with_grace((seconds / 3).max(1));
-        // In a pod this is its name. The rest of the identity is made up by the lease manager: a container that was
-        // restarted is another candidate.
+        // In a pod, HOSTNAME is the pod name. A restarted container needs an identity of its own: the Lease of its
+        // predecessor is not released.
         if let Ok(pod) = std::env::var("HOSTNAME") {
-            builder = builder.with_identity(format!("{pod}-{}-{}", std::process::id(), started()));
+            builder = builder.with_identity(format!("{pod}-{}-{}", std::process::id(), started_at_millis()));
         }
         let manager = builder.build().await.map_err(|error| {
-            RunError::Setting(format!(
-                "the Lease {namespace}/{name} (--lease-namespace, --lease-name) cannot be used: {error}"
+            RunError::InvalidSetting(format!(
+                "failed to use Lease {namespace}/{name} (--lease-namespace, --lease-name): {error}"
             ))
         })?;
-        let (leads, keeper) = manager.watch().await;
-        Ok(Self { leads, keeper: Some(keeper), _always: None })
+        let (is_leader, renewal) = manager.watch().await;
+        Ok(Self { is_leader, renewal: Some(renewal), _always_leader: None })
     }
 
-    /// Tells when leadership comes and goes. Closed once its keeper has ended: what it told last is no longer true.
+    /// Whether this replica is the leader. A closed channel means that the renewal has ended: its last value is stale.
     pub(super) fn watch(&self) -> watch::Receiver<bool> {
-        self.leads.clone()
+        self.is_leader.clone()
     }
 
-    /// Gives the lease back, so that the next one need not wait for its end. Every receiver must be gone.
+    /// Releases the Lease, so that the next leader need not wait until it expires. Every receiver must be dropped before.
     pub(super) async fn release(self) {
-        let Self { leads, keeper, .. } = self;
-        drop(leads);
-        if let Some(keeper) = keeper
-            && tokio::time::timeout(RELEASE_LIMIT, keeper).await.is_err()
+        let Self { is_leader, renewal, .. } = self;
+        drop(is_leader);
+        if let Some(renewal) = renewal
+            && tokio::time::timeout(RELEASE_TIMEOUT, renewal).await.is_err()
         {
-            tracing::warn!("the lease could not be given back; the next leader waits for its end");
+            tracing::warn!("failed to release the Lease in time; the next leader waits until it expires");
         }
     }
 }
 
-/// Tells apart two processes that had the same process id, as all first processes of containers have.
-fn started() -> u128 {
+/// Part of the identity, because the first process of every container has the process id 1.
+fn started_at_millis() -> u128 {
     std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis())
 }

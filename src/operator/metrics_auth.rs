@@ -1,4 +1,4 @@
-//! Who may read `/metrics`: asked of the API server, and remembered for a moment.
+//! Authenticates and authorizes scrapes of `/metrics` with `TokenReview` and `SubjectAccessReview`; caches the result.
 
 use std::{
     collections::HashMap,
@@ -12,50 +12,48 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::cluster::{TokenAccess, TokenReviewer};
 
-/// The path that is guarded, as RBAC has it (`nonResourceURLs`).
+/// The protected path, as RBAC spells it (`nonResourceURLs`).
 const PATH: &str = "/metrics";
-/// Who may is not asked about again for this long: a right that is taken away ends within it.
-const ALLOWED_FOR: Duration = Duration::from_mins(1);
-/// Who may not is asked about again after this long, so that a right that was granted is seen soon.
-const REFUSED_FOR: Duration = Duration::from_secs(10);
-/// Answers that are remembered. TokenReviewer are few; whoever tries tokens is forgotten first.
-const MOST: usize = 100;
-/// Tokens of service accounts have one to two thousand characters; what is much longer is none.
-const LONGEST: usize = 16 * 1024;
-/// Questions to the API server at the same time. Who tries tokens must not use up what the operator needs of it.
-const AT_ONCE: usize = 4;
-/// How long a token waits for its turn to be asked about, which comes in the order of arrival: whoever tries tokens without
-/// end keeps no scraper out. Less than the time that Prometheus gives a scrape, so that it is told why it got nothing.
-const TURN_LIMIT: Duration = Duration::from_secs(5);
+/// Bounds how long a revoked permission still works.
+const ALLOWED_TTL: Duration = Duration::from_mins(1);
+/// Shorter than [`ALLOWED_TTL`], so that a newly granted permission works soon.
+const DENIED_TTL: Duration = Duration::from_secs(10);
+const MAX_CACHED_REVIEWS: usize = 100;
+/// Service account tokens have one to two thousand bytes.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Concurrent reviews. A client that guesses tokens must not use up the API server's budget of the operator.
+const MAX_CONCURRENT_REVIEWS: usize = 4;
+/// How long a token waits for its review. Reviews are first come, first served, so that a client that guesses tokens does not
+/// starve a scraper. Shorter than Prometheus' scrape timeout, so that the scraper receives the reason.
+const REVIEW_QUEUE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer without metrics.
+/// A response without metrics.
 pub(super) type Rejection = (StatusCode, String);
 
-/// Guards `/metrics`.
 pub(super) struct MetricsAuth {
-    scrapers: TokenReviewer,
-    known: Mutex<Known>,
-    asking: Semaphore,
+    reviewer: TokenReviewer,
+    cache: Mutex<ReviewCache>,
+    review_permits: Semaphore,
 }
 
-/// Answers by the SHA-256 of the token: no token is kept.
+/// Reviews by SHA-256 of the token, so that no token is kept in memory.
 #[derive(Default)]
-struct Known(HashMap<[u8; 32], (TokenAccess, Instant)>);
+struct ReviewCache(HashMap<[u8; 32], (TokenAccess, Instant)>);
 
 impl MetricsAuth {
-    pub(super) fn new(scrapers: TokenReviewer) -> Self {
-        Self { scrapers, known: Mutex::default(), asking: Semaphore::new(AT_ONCE) }
+    pub(super) fn new(reviewer: TokenReviewer) -> Self {
+        Self { reviewer, cache: Mutex::default(), review_permits: Semaphore::new(MAX_CONCURRENT_REVIEWS) }
     }
 
     /// Whether the bearer of the request's token may read the metrics.
-    pub(super) async fn admit(&self, headers: &HeaderMap) -> Result<(), Rejection> {
-        let Some(token) = bearer(headers) else {
-            return Err((StatusCode::UNAUTHORIZED, "a bearer token is needed\n".to_owned()));
+    pub(super) async fn authorize(&self, headers: &HeaderMap) -> Result<(), Rejection> {
+        let Some(token) = bearer_token(headers) else {
+            return Err((StatusCode::UNAUTHORIZED, "a bearer token is required\n".to_owned()));
         };
         let digest: [u8; 32] = Sha256::digest(token).into();
-        let remembered = self.known().get(&digest, Instant::now());
-        let scraper = if let Some(scraper) = remembered { scraper } else { self.ask(token, digest).await? };
-        match scraper {
+        let cached = self.cache().get(&digest, Instant::now());
+        let access = if let Some(access) = cached { access } else { self.review(token, digest).await? };
+        match access {
             TokenAccess::Allowed => Ok(()),
             TokenAccess::Unknown => Err((StatusCode::UNAUTHORIZED, "the token is not valid\n".to_owned())),
             TokenAccess::Forbidden(user) => Err((
@@ -65,60 +63,57 @@ impl MetricsAuth {
         }
     }
 
-    /// Asks the API server, when it is this token's turn.
-    async fn ask(&self, token: &str, digest: [u8; 32]) -> Result<TokenAccess, Rejection> {
-        let Ok(Ok(_turn)) = timeout(TURN_LIMIT, self.asking.acquire()).await else {
-            return Err((StatusCode::SERVICE_UNAVAILABLE, "too many tokens are being asked about\n".to_owned()));
+    async fn review(&self, token: &str, digest: [u8; 32]) -> Result<TokenAccess, Rejection> {
+        let Ok(Ok(_permit)) = timeout(REVIEW_QUEUE_TIMEOUT, self.review_permits.acquire()).await else {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, "too many token reviews are pending\n".to_owned()));
         };
-        // The same token may have had its answer while it waited here.
-        let remembered = self.known().get(&digest, Instant::now());
-        if let Some(scraper) = remembered {
-            return Ok(scraper);
+        // Another request with the same token may have completed while this one waited for the permit.
+        let cached = self.cache().get(&digest, Instant::now());
+        if let Some(access) = cached {
+            return Ok(access);
         }
-        let scraper = self.scrapers.review(token, PATH).await.map_err(|error| {
-            tracing::warn!(%error, "nobody can be let to the metrics");
-            (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the API server could not be asked who you are; see the operator's log\n".to_owned(),
-            )
+        let access = self.reviewer.review(token, PATH).await.map_err(|error| {
+            tracing::warn!(%error, "token review failed, rejecting scrape");
+            (StatusCode::SERVICE_UNAVAILABLE, "token review failed; see the operator's log\n".to_owned())
         })?;
-        self.known().put(digest, scraper.clone(), Instant::now());
-        Ok(scraper)
+        self.cache().put(digest, access.clone(), Instant::now());
+        Ok(access)
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock()
+    fn cache(&self) -> MutexGuard<'_, ReviewCache> {
+        self.cache.lock()
     }
 }
 
-impl Known {
+impl ReviewCache {
     fn get(&self, digest: &[u8; 32], now: Instant) -> Option<TokenAccess> {
-        self.0.get(digest).filter(|(scraper, asked)| fresh(scraper, *asked, now)).map(|(scraper, _)| scraper.clone())
+        self.0.get(digest).filter(|(access, at)| is_fresh(access, *at, now)).map(|(access, _)| access.clone())
     }
 
-    fn put(&mut self, digest: [u8; 32], scraper: TokenAccess, now: Instant) {
-        if self.0.len() >= MOST {
-            self.0.retain(|_, (scraper, asked)| fresh(scraper, *asked, now));
+    /// Evicts denied tokens before allowed ones: guessed tokens must not evict a scraper.
+    fn put(&mut self, digest: [u8; 32], access: TokenAccess, now: Instant) {
+        if self.0.len() >= MAX_CACHED_REVIEWS {
+            self.0.retain(|_, (access, at)| is_fresh(access, *at, now));
         }
-        if self.0.len() >= MOST {
-            self.0.retain(|_, (scraper, _)| *scraper == TokenAccess::Allowed);
+        if self.0.len() >= MAX_CACHED_REVIEWS {
+            self.0.retain(|_, (access, _)| *access == TokenAccess::Allowed);
         }
-        if self.0.len() < MOST {
-            self.0.insert(digest, (scraper, now));
+        if self.0.len() < MAX_CACHED_REVIEWS {
+            self.0.insert(digest, (access, now));
         }
     }
 }
 
-fn fresh(scraper: &TokenAccess, asked: Instant, now: Instant) -> bool {
-    let keep = if *scraper == TokenAccess::Allowed { ALLOWED_FOR } else { REFUSED_FOR };
-    now.saturating_duration_since(asked) < keep
+fn is_fresh(access: &TokenAccess, reviewed_at: Instant, now: Instant) -> bool {
+    let ttl = if *access == TokenAccess::Allowed { ALLOWED_TTL } else { DENIED_TTL };
+    now.saturating_duration_since(reviewed_at) < ttl
 }
 
-/// The token of `Authorization: Bearer ...`. The scheme is told in any case of letters (RFC 9110).
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of `Authorization: Bearer ...`. The scheme is case-insensitive (RFC 9110).
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let token = token.trim();
-    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= LONGEST).then_some(token)
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= MAX_TOKEN_BYTES).then_some(token)
 }
 
 #[cfg(test)]
@@ -140,11 +135,11 @@ mod tests {
 
     use super::*;
 
-    /// An API server that knows every token and allows it everything, and counts what it is asked.
+    /// An API server that authenticates and allows every token, and counts requests.
     #[derive(Clone, Default)]
-    struct Generous(Arc<AtomicUsize>);
+    struct AllowAll(Arc<AtomicUsize>);
 
-    impl tower::Service<Request<Body>> for Generous {
+    impl tower::Service<Request<Body>> for AllowAll {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -155,47 +150,49 @@ mod tests {
 
         fn call(&mut self, _: Request<Body>) -> Self::Future {
             self.0.fetch_add(1, Ordering::Relaxed);
-            // Both answers in one: each kind takes what it knows.
+            // One body answers both kinds of review; each ignores the fields of the other.
             let answer =
                 r#"{"metadata":{},"spec":{},"status":{"authenticated":true,"user":{"username":"a"},"allowed":true}}"#;
             ready(Ok(Response::new(Body::from(answer.as_bytes().to_vec()))))
         }
     }
 
-    fn metrics_auth(server: &Generous) -> MetricsAuth {
+    fn metrics_auth(server: &AllowAll) -> MetricsAuth {
         MetricsAuth::new(TokenReviewer::new(Client::new(server.clone(), "default")))
     }
 
-    fn of(token: &str) -> HeaderMap {
+    fn bearer(token: &str) -> HeaderMap {
         HeaderMap::from_iter([(AUTHORIZATION, format!("Bearer {token}").parse().unwrap())])
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_waits_for_its_turn_but_not_for_ever() {
-        let metrics_auth = metrics_auth(&Generous::default());
-        let all = || metrics_auth.asking.try_acquire_many(u32::try_from(AT_ONCE).unwrap()).unwrap();
-        let held = all();
-        let honest = of("honest");
-        let mut waiting = pin!(metrics_auth.admit(&honest));
-        assert_eq!(waiting.as_mut().now_or_never(), None, "it is not sent away");
-        drop(held);
+    async fn review_waits_for_a_permit_until_the_timeout() {
+        let auth = metrics_auth(&AllowAll::default());
+        let acquire_all =
+            || auth.review_permits.try_acquire_many(u32::try_from(MAX_CONCURRENT_REVIEWS).unwrap()).unwrap();
+        let permits = acquire_all();
+        let valid = bearer("valid");
+        let mut waiting = pin!(auth.authorize(&valid));
+        assert_eq!(waiting.as_mut().now_or_never(), None, "it waits");
+        drop(permits);
         assert_eq!(waiting.await, Ok(()));
 
-        let _held = all();
-        assert_eq!(metrics_auth.admit(&honest).now_or_never(), Some(Ok(())), "who is known needs no turn");
+        let _permits = acquire_all();
+        assert_eq!(auth.authorize(&valid).now_or_never(), Some(Ok(())), "a cached review needs no permit");
         let start = tokio::time::Instant::now();
-        let (status, _) = metrics_auth.admit(&of("late")).await.unwrap_err();
+        let (status, _) = auth.authorize(&bearer("late")).await.unwrap_err();
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(start.elapsed() >= TURN_LIMIT);
+        assert!(start.elapsed() >= REVIEW_QUEUE_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_token_that_had_its_answer_while_it_waited_is_not_asked_about_again() {
-        let server = Generous::default();
-        let metrics_auth = metrics_auth(&server);
-        let _held = metrics_auth.asking.try_acquire_many(u32::try_from(AT_ONCE - 1).unwrap()).unwrap();
-        let honest = of("honest");
-        let both = futures::join!(metrics_auth.admit(&honest), metrics_auth.admit(&honest));
+    async fn concurrent_requests_with_one_token_share_a_review() {
+        let server = AllowAll::default();
+        let auth = metrics_auth(&server);
+        let _permits =
+            auth.review_permits.try_acquire_many(u32::try_from(MAX_CONCURRENT_REVIEWS - 1).unwrap()).unwrap();
+        let valid = bearer("valid");
+        let both = futures::join!(auth.authorize(&valid), auth.authorize(&valid));
         assert_eq!(both, (Ok(()), Ok(())));
         assert_eq!(server.0.load(Ordering::Relaxed), 2, "one TokenReview, one SubjectAccessReview");
     }
@@ -205,31 +202,31 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_forgotten_and_tried_tokens_push_no_scraper_out() {
-        let (mut known, start) = (Known::default(), Instant::now());
-        known.put(digest(0), TokenAccess::Allowed, start);
-        for number in 1..10 * MOST {
-            known.put(digest(number), TokenAccess::Unknown, start);
-            assert!(known.0.len() <= MOST);
+    fn reviews_expire_and_denied_tokens_evict_no_allowed_one() {
+        let (mut cache, start) = (ReviewCache::default(), Instant::now());
+        cache.put(digest(0), TokenAccess::Allowed, start);
+        for number in 1..10 * MAX_CACHED_REVIEWS {
+            cache.put(digest(number), TokenAccess::Unknown, start);
+            assert!(cache.0.len() <= MAX_CACHED_REVIEWS);
         }
-        assert_eq!(known.get(&digest(0), start), Some(TokenAccess::Allowed));
-        known.put(digest(1), TokenAccess::Forbidden("a".into()), start);
-        assert_eq!(known.get(&digest(1), start + REFUSED_FOR), None);
-        assert_eq!(known.get(&digest(0), start + REFUSED_FOR), Some(TokenAccess::Allowed));
-        assert_eq!(known.get(&digest(0), start + ALLOWED_FOR), None);
+        assert_eq!(cache.get(&digest(0), start), Some(TokenAccess::Allowed));
+        cache.put(digest(1), TokenAccess::Forbidden("a".into()), start);
+        assert_eq!(cache.get(&digest(1), start + DENIED_TTL), None);
+        assert_eq!(cache.get(&digest(0), start + DENIED_TTL), Some(TokenAccess::Allowed));
+        assert_eq!(cache.get(&digest(0), start + ALLOWED_TTL), None);
     }
 
     #[test]
-    fn a_token_is_what_stands_behind_bearer() {
+    fn bearer_token_is_parsed_from_the_authorization_header() {
         let token = |text: &str| {
             let headers = HeaderMap::from_iter([(AUTHORIZATION, text.parse().unwrap())]);
-            bearer(&headers).map(str::to_owned)
+            bearer_token(&headers).map(str::to_owned)
         };
         assert_eq!(token("Bearer a.b.c"), Some("a.b.c".to_owned()));
         assert_eq!(token("bearer  a"), Some("a".to_owned()));
-        for nothing in ["Bearer", "Bearer ", "Basic a", "", &format!("Bearer {}", "a".repeat(LONGEST + 1))] {
-            assert_eq!(token(nothing), None, "{nothing}");
+        for invalid in ["Bearer", "Bearer ", "Basic a", "", &format!("Bearer {}", "a".repeat(MAX_TOKEN_BYTES + 1))] {
+            assert_eq!(token(invalid), None, "{invalid}");
         }
-        assert_eq!(bearer(&HeaderMap::new()), None);
+        assert_eq!(bearer_token(&HeaderMap::new()), None);
     }
 }

@@ -1,7 +1,9 @@
-//! The controller: watches resources, runs reconciles, stops gracefully.
+//! Runs the controllers, leader election and the HTTP server; shuts down gracefully.
 
 use std::{
     collections::HashSet,
+    error::Error,
+    future::{Ready, ready},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,16 +11,13 @@ use std::{
     time::Duration,
 };
 
-use futures::{
-    StreamExt,
-    future::{OptionFuture, join_all},
-};
+use futures::{StreamExt, future::join_all};
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
     runtime::{
         Controller,
-        controller::{self},
+        controller,
         reflector::Store,
     },
 };
@@ -41,42 +40,46 @@ use crate::{
     reconcile::{self, Context, Watched},
 };
 
-/// How long whoever reads the metrics at the end of the process may take.
-const SERVED_LIMIT: Duration = Duration::from_secs(5);
+/// Bounds how long open HTTP connections delay the shutdown.
+const HTTP_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the state of deleted resources and unused roles is dropped from memory.
+const CLEANUP_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Runs until the process is asked to stop; then finishes the reconciles under way.
+/// Runs until a shutdown signal; then completes the running reconciles.
 ///
 /// # Errors
-/// Only at the start. Once running, faults are waited out.
-pub async fn run(settings: OperatorSettings, telemetry: Telemetry) -> Result<(), RunError> {
-    let ran = operate(settings, &telemetry).await;
-    telemetry.stop().await;
-    ran
+/// Only during startup. Later failures are retried.
+pub async fn run(settings: OperatorSettings, metrics: Arc<Metrics>, telemetry: Telemetry) -> Result<(), RunError> {
+    let result = run_operator(settings, metrics, &telemetry).await;
+    telemetry.shutdown().await;
+    result
 }
 
-async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<(), RunError> {
-    settings.validate().map_err(RunError::Setting)?;
+async fn run_operator(
+    settings: OperatorSettings,
+    metrics: Arc<Metrics>,
+    telemetry: &Telemetry,
+) -> Result<(), RunError> {
+    settings.validate().map_err(RunError::InvalidSetting)?;
     let mut config = Config::infer().await?;
-    // One layer of retries, ours: a client that repeats writes by itself turns a lost answer into a conflict.
+    // Only reconciles retry: a client that repeats a write turns a lost response into a conflict.
     config.default_retry = false;
-    let client = cluster::build_client(config, telemetry.traces()).map_err(Box::new)?;
-    let metrics = Arc::new(Metrics::new(settings.metrics_per_resource));
-    telemetry.count_in(&metrics);
+    let client = cluster::build_client(config, telemetry.is_tracing()).map_err(Box::new)?;
     let ready = Arc::new(AtomicBool::new(false));
 
     let listener = TcpListener::bind(settings.metrics_bind_address)
         .await
         .map_err(|error| RunError::Listen(settings.metrics_bind_address, error))?;
-    let stop = stop_signal();
+    let shutdown = shutdown_signal();
     let metrics_auth = settings.metrics_auth.then(|| Arc::new(MetricsAuth::new(TokenReviewer::new(client.clone()))));
-    let shown = ServerState { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), metrics_auth };
-    let shutdown = stopped(stop.clone());
-    let served = match certificate(&settings, &metrics)? {
-        Some(certificate) => tokio::spawn(server::serve(TlsListener::new(listener, certificate), shown, shutdown)),
-        None => tokio::spawn(server::serve(listener, shown, shutdown)),
+    let state = ServerState { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), metrics_auth };
+    let stopped = wait_for_true(shutdown.clone());
+    let server = match load_certificate(&settings, &metrics)? {
+        Some(certificate) => tokio::spawn(server::serve(TlsListener::new(listener, certificate), state, stopped)),
+        None => tokio::spawn(server::serve(listener, state, stopped)),
     };
 
-    let apis = apis(&client, &settings.watch_namespaces);
+    let apis = user_apis(&client, &settings.watch_namespaces);
     for api in &apis {
         let listed = api.list(&ListParams::default().limit(1)).await;
         listed.map_err(|error| RunError::from_first_list("AwsDeployUsers", error))?;
@@ -96,76 +99,83 @@ async fn operate(settings: OperatorSettings, telemetry: &Telemetry) -> Result<()
         namespaces =
             if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
         leader_elect = settings.leader_elect,
-        "starting"
+        "starting operator"
     );
     let leadership = if settings.leader_elect {
         let namespace = settings.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
         Leadership::elect(client.clone(), &namespace, &settings.lease_name, settings.lease_duration).await?
     } else {
-        Leadership::unquestioned()
+        Leadership::without_election()
     };
     let term =
         LeadershipTerm { settings: &settings, client, current_user, cluster_id, metrics: &metrics, ready: &ready };
-    while until_leading(leadership.watch(), stop.clone(), &ready).await {
-        // What a leader before us remembers is not ours, and what we remember of an earlier term is old.
-        Box::pin(term.lead(&apis, until_over(leadership.watch(), stop.clone()))).await;
+    while wait_for_leadership(leadership.watch(), shutdown.clone(), &ready).await {
+        // Each term starts with empty caches: another leader may have changed what an earlier term cached.
+        Box::pin(term.run(&apis, wait_for_term_end(leadership.watch(), shutdown.clone()))).await;
     }
-    // After the last pass: who comes next must find none under way.
+    // After the last reconcile, so that it does not overlap with reconciles of the next leader.
     leadership.release().await;
-    // A client that keeps its connection for ever does not keep the process.
-    let _ = tokio::time::timeout(SERVED_LIMIT, served).await;
-    tracing::info!("stopped; no pass is left unfinished");
+    // A client that keeps its connection open must not block the shutdown.
+    let _ = tokio::time::timeout(HTTP_SHUTDOWN_TIMEOUT, server).await;
+    tracing::info!("stopped operator");
     Ok(())
 }
 
-/// The certificate of the HTTP endpoints, if they are to speak TLS.
-fn certificate(settings: &OperatorSettings, metrics: &Arc<Metrics>) -> Result<Option<ServingCertificate>, RunError> {
+/// `None`: the HTTP server does not use TLS.
+fn load_certificate(
+    settings: &OperatorSettings,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<ServingCertificate>, RunError> {
     let (Some(certificate), Some(key)) = (settings.metrics_tls_cert.clone(), settings.metrics_tls_key.clone()) else {
         return Ok(None);
     };
-    let read = ServingCertificate::read(CertificateFiles { certificate, key }, Arc::clone(metrics));
-    read.map(Some).map_err(|why| RunError::Setting(format!("--metrics-tls-cert and --metrics-tls-key: {why}")))
+    let loaded = ServingCertificate::load(CertificateFiles { certificate, key }, Arc::clone(metrics));
+    loaded.map(Some).map_err(|why| RunError::InvalidSetting(format!("--metrics-tls-cert and --metrics-tls-key: {why}")))
 }
 
-/// Waits until this replica leads; false when it is asked to stop before, or when nobody keeps the lease. A replica that
-/// stands by is ready: it takes over at once, and a rollout must not wait for it to lead.
-async fn until_leading(mut leads: watch::Receiver<bool>, mut stop: watch::Receiver<bool>, ready: &AtomicBool) -> bool {
-    if *stop.borrow() {
+/// Waits until this replica is the leader; false at shutdown or when the Lease is not renewed any more. A standby replica is
+/// ready: a rollout must not wait until it becomes the leader.
+async fn wait_for_leadership(
+    mut is_leader: watch::Receiver<bool>,
+    mut shutdown: watch::Receiver<bool>,
+    ready: &AtomicBool,
+) -> bool {
+    if *shutdown.borrow() {
         return false;
     }
-    // The last word of a keeper that has ended stands: by it this replica may lead for ever.
-    if leads.has_changed().is_err() {
-        return keeper_has_ended();
+    // A closed channel keeps its last value, which may be true.
+    if is_leader.has_changed().is_err() {
+        return report_renewal_end();
     }
-    if *leads.borrow() {
+    if *is_leader.borrow() {
         return true;
     }
     ready.store(true, Ordering::Relaxed);
-    tracing::info!("standing by until this replica leads");
+    tracing::info!("standing by until this replica becomes the leader");
     tokio::select! {
         biased;
-        _ = stop.wait_for(|stop| *stop) => false,
-        led = leads.wait_for(|leads| *leads) => led.is_ok() || keeper_has_ended(),
+        _ = shutdown.wait_for(|shutdown| *shutdown) => false,
+        elected = is_leader.wait_for(|is_leader| *is_leader) => elected.is_ok() || report_renewal_end(),
     }
 }
 
-/// Nobody renews the lease any more, nor tells when this replica leads: it never will again. Kubernetes starts it anew.
-fn keeper_has_ended() -> bool {
-    tracing::error!("the lease keeper has ended; this process ends too, so that it is started anew");
+/// Without the renewal task this process never becomes the leader again; it exits, and Kubernetes restarts it.
+fn report_renewal_end() -> bool {
+    tracing::error!("renewal of the Lease has ended, exiting so that the container is restarted");
     false
 }
 
-/// The end of a term: the process is asked to stop, another replica has the lease, or nobody tells any more who has it. No
-/// pass begins after it.
-async fn until_over(mut leads: watch::Receiver<bool>, stop: watch::Receiver<bool>) {
+/// A term ends at shutdown, or when the Lease is lost or not renewed any more.
+async fn wait_for_term_end(mut is_leader: watch::Receiver<bool>, shutdown: watch::Receiver<bool>) {
     tokio::select! {
-        () = stopped(stop) => {}
-        // Also when nobody tells any more: then the lease is not renewed.
-        _ = leads.wait_for(|leads| !*leads) => tracing::warn!("the lease is lost; finishing the reconciles under way"),
+        () = wait_for_true(shutdown) => {}
+        _ = is_leader.wait_for(|is_leader| !*is_leader) => {
+            tracing::warn!("lost the Lease, completing running reconciles");
+        }
     }
 }
 
-/// What a term of leadership needs.
+/// A period in which this replica is the leader.
 struct LeadershipTerm<'a> {
     settings: &'a OperatorSettings,
     client: Client,
@@ -176,107 +186,127 @@ struct LeadershipTerm<'a> {
 }
 
 impl LeadershipTerm<'_> {
-    /// Runs reconciles until it is over, and returns when the last one has ended.
-    async fn lead(&self, apis: &[Api<GuardedUser>], over: impl Future<Output = ()>) {
-        let settings = self.settings;
-        let mut over = std::pin::pin!(over);
-        let (rules, watching) = AuthorizationCache::watch(self.client.clone());
-        let mut watching = std::pin::pin!(watching);
-        // Before the first list has ended every class seems to be gone: no pass begins.
+    /// Runs the controllers until `term_end`, and returns after the last reconcile.
+    async fn run(&self, apis: &[Api<GuardedUser>], term_end: impl Future<Output = ()>) {
+        let mut term_end = std::pin::pin!(term_end);
+        let (rules, rules_watch) = AuthorizationCache::watch(self.client.clone());
+        let mut rules_watch = std::pin::pin!(rules_watch);
+        // Before the first list has completed, every class seems to be deleted: no reconcile starts.
         tokio::select! {
-            () = &mut over => return,
-            () = &mut watching => return,
+            () = &mut term_end => return,
+            () = &mut rules_watch => return,
             () = rules.wait_until_ready() => {}
         }
         let (stores, controllers): (Vec<_>, Vec<_>) = apis
             .iter()
             .map(|api| {
                 let (store, changes) = user_stores::watch(api.clone());
-                // No limit here: it would be one for all accounts together, and one of them could use it up.
+                // Not limited here: the limit would be shared by all accounts, and one of them could use it up.
                 let controller = Controller::for_stream(changes, store.clone());
                 (store, controller.reconcile_all_on(rules.debounced_changes()))
             })
             .unzip();
-        let watched = Watched { rules, resources: UserStores::new(stores.clone()) };
+        let resources = UserStores::new(stores.clone());
+        let context = Arc::new(self.context(Watched { rules, resources }).await);
+        let (end, ended) = watch::channel(false);
+        let term_end = async {
+            term_end.await;
+            context.close();
+            let _ = end.send(true);
+        };
+        let user_controllers = controllers.into_iter().map(|controller| {
+            let controller = controller.graceful_shutdown_on(wait_for_true(ended.clone()));
+            let results = controller.run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&context));
+            results.for_each(|result| log_watch_error("AwsDeployUsers", result))
+        });
+        let user_controllers = join_all(user_controllers);
+        self.metrics.set_leader(stores.clone());
+        let class_status = async {
+            if self.settings.class_status {
+                reconcile::report_on_classes(Arc::clone(&context)).await;
+            }
+            std::future::pending().await
+        };
+        let cleanup = self.drop_unused_state(&stores, &context, ended.clone());
+        // The watches run as long as a reconcile may read their stores.
+        tokio::select! {
+            () = rules_watch => {}
+            () = class_status => {}
+            _ = async { futures::join!(term_end, user_controllers, cleanup) } => {}
+        }
+        self.metrics.set_standby();
+    }
+
+    async fn context(&self, watched: Watched) -> Context {
+        let settings = self.settings;
         let accounts = IamClients::connect(ClientSettings {
             calls_per_second: settings.aws_rate,
             observer: Arc::clone(self.metrics) as _,
             session_name: account::session_name(&self.cluster_id),
         })
         .await;
-        let context = Arc::new(Context::new(
+        let access = SecretAccess::new(
+            self.client.clone(),
+            self.current_user.clone(),
+            settings.secrets_cluster_role.clone(),
+            settings.restarts_cluster_role.clone(),
+        );
+        Context::new(
             self.client.clone(),
             watched,
             accounts,
-            SecretAccess::new(
-                self.client.clone(),
-                self.current_user.clone(),
-                settings.secrets_cluster_role.clone(),
-                settings.restarts_cluster_role.clone(),
-            ),
+            access,
             self.cluster_id.clone(),
             settings.reconcile_settings(),
             Arc::clone(self.metrics) as _,
-        ));
-        let (end, ended) = watch::channel(false);
-        let closing = Arc::clone(&context);
-        let over = async move {
-            over.await;
-            closing.close();
-            let _ = end.send(true);
-            // The sender stays until all have heard of it.
-            end.closed().await;
-        };
-        let mut runs = Vec::new();
-        for controller in controllers {
-            let controller = controller.graceful_shutdown_on(stopped(ended.clone()));
-            let stream = controller.run(reconcile::reconcile, reconcile::error_policy, Arc::clone(&context));
-            runs.push(stream.for_each(|result| async move {
-                match result {
-                    // A failed reconcile has reported itself: in the status, in the log and in Events.
-                    Ok(_) | Err(controller::Error::ReconcilerFailed(..)) => {}
-                    // The watch recovers by itself; the line explains why nothing happens meanwhile.
-                    Err(error) => tracing::warn!(%error, "failed to watch AwsDeployUsers"),
-                }
-            }));
-        }
-        let reports = settings.class_status.then(|| reconcile::report_on_classes(Arc::clone(&context)));
-        self.metrics.leads(stores.clone());
-        let mut ended = ended;
-        let listed = async move {
-            let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
-            self.ready.store(true, Ordering::Relaxed);
-            tracing::info!(resources = stores.iter().map(|store| store.state().len()).sum::<usize>(), "listed");
-            loop {
-                let uids: HashSet<String> =
-                    stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
-                context.keep_only(&uids);
-                context.keep_accounts();
-                tokio::select! {
-                    () = tokio::time::sleep(Duration::from_secs(15)) => {}
-                    _ = ended.wait_for(|ended| *ended) => break,
-                }
+        )
+    }
+
+    /// Marks the replica ready after the first list, then drops what is cached of deleted resources and unused roles.
+    async fn drop_unused_state(
+        &self,
+        stores: &[Store<GuardedUser>],
+        context: &Context,
+        mut ended: watch::Receiver<bool>,
+    ) {
+        let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
+        self.ready.store(true, Ordering::Relaxed);
+        let count = stores.iter().map(|store| store.state().len()).sum::<usize>();
+        tracing::info!(count, "listed AwsDeployUsers");
+        loop {
+            let uids: HashSet<String> =
+                stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
+            context.keep_only(&uids);
+            context.keep_accounts();
+            tokio::select! {
+                () = tokio::time::sleep(CLEANUP_INTERVAL) => {}
+                _ = ended.wait_for(|ended| *ended) => break,
             }
-        };
-        // What is watched is kept up to date for as long as a pass may look at it.
-        tokio::select! {
-            () = watching => {}
-            () = async { OptionFuture::from(reports).await; std::future::pending().await } => {}
-            _ = async { futures::join!(over, join_all(runs), listed) } => {}
         }
-        self.metrics.stands_by();
     }
 }
 
-fn apis(client: &Client, namespaces: &[String]) -> Vec<Api<GuardedUser>> {
+/// kube retries a failed watch; the log explains why no reconcile starts meanwhile.
+fn log_watch_error<T, E, Q>(kind: &str, result: Result<T, controller::Error<E, Q>>) -> Ready<()>
+where
+    E: Error + 'static,
+    Q: Error + 'static,
+{
+    if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
+        tracing::warn!(%error, kind, "watch failed, retrying");
+    }
+    ready(())
+}
+
+fn user_apis(client: &Client, namespaces: &[String]) -> Vec<Api<GuardedUser>> {
     if namespaces.is_empty() {
         return vec![Api::all(client.clone())];
     }
     namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
 }
 
-/// True once the process was asked to stop.
-fn stop_signal() -> watch::Receiver<bool> {
+/// True after SIGTERM or Ctrl-C.
+fn shutdown_signal() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         #[cfg(unix)]
@@ -291,59 +321,60 @@ fn stop_signal() -> watch::Receiver<bool> {
         }
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;
-        tracing::info!("asked to stop; finishing the reconciles under way");
+        tracing::info!("received shutdown signal, completing running reconciles");
         let _ = sender.send(true);
-        // The sender stays: a closed channel would look like a stop to nobody.
+        // Keeps the channel open: receivers treat a closed channel as a shutdown.
         std::future::pending::<()>().await;
     });
     receiver
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    let _ = stop.wait_for(|stop| *stop).await;
+/// Also returns when the channel is closed.
+async fn wait_for_true(mut value: watch::Receiver<bool>) {
+    let _ = value.wait_for(|value| *value).await;
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt;
+    use futures::FutureExt as _;
 
     use super::*;
 
     #[tokio::test]
-    async fn a_lease_keeper_that_ends_while_this_replica_leads_ends_the_process() {
-        let ((_stop, stop), ready) = (watch::channel(false), AtomicBool::new(false));
-        let (keeper, leads) = watch::channel(true);
-        let keeper = tokio::spawn(async move {
-            let _keeper = keeper;
+    async fn end_of_renewal_ends_the_process_of_a_leader() {
+        let ((_shutdown, shutdown), ready) = (watch::channel(false), AtomicBool::new(false));
+        let (sender, is_leader) = watch::channel(true);
+        let renewal = tokio::spawn(async move {
+            let _sender = sender;
             std::future::pending::<()>().await;
         });
-        assert!(until_leading(leads.clone(), stop.clone(), &ready).await);
-        assert_eq!(until_over(leads.clone(), stop.clone()).now_or_never(), None, "it leads");
-        keeper.abort();
-        assert!(keeper.await.is_err());
-        assert_eq!(until_over(leads.clone(), stop.clone()).now_or_never(), Some(()), "nobody renews the lease");
-        assert_eq!(until_leading(leads, stop, &ready).now_or_never(), Some(false), "no other term begins");
+        assert!(wait_for_leadership(is_leader.clone(), shutdown.clone(), &ready).await);
+        assert_eq!(wait_for_term_end(is_leader.clone(), shutdown.clone()).now_or_never(), None, "it is the leader");
+        renewal.abort();
+        assert!(renewal.await.is_err());
+        assert_eq!(wait_for_term_end(is_leader.clone(), shutdown.clone()).now_or_never(), Some(()), "no renewal");
+        assert_eq!(wait_for_leadership(is_leader, shutdown, &ready).now_or_never(), Some(false), "no further term");
     }
 
     #[tokio::test]
-    async fn a_lease_keeper_that_ends_while_this_replica_stands_by_ends_the_process() {
-        let ((_stop, stop), ready) = (watch::channel(false), AtomicBool::new(false));
-        let (keeper, leads) = watch::channel(false);
-        let mut waiting = std::pin::pin!(until_leading(leads, stop, &ready));
+    async fn end_of_renewal_ends_the_process_of_a_standby() {
+        let ((_shutdown, shutdown), ready) = (watch::channel(false), AtomicBool::new(false));
+        let (renewal, is_leader) = watch::channel(false);
+        let mut waiting = std::pin::pin!(wait_for_leadership(is_leader, shutdown, &ready));
         assert_eq!(waiting.as_mut().now_or_never(), None);
-        drop(keeper);
+        drop(renewal);
         assert!(!waiting.await);
     }
 
     #[tokio::test]
-    async fn without_election_this_replica_leads_until_it_is_asked_to_stop() {
-        let ((stop, stopping), ready) = (watch::channel(false), AtomicBool::new(false));
-        let leadership = Leadership::unquestioned();
-        assert!(until_leading(leadership.watch(), stopping.clone(), &ready).await);
-        let mut over = std::pin::pin!(until_over(leadership.watch(), stopping.clone()));
-        assert_eq!(over.as_mut().now_or_never(), None);
-        stop.send(true).unwrap();
-        over.await;
-        assert!(!until_leading(leadership.watch(), stopping, &ready).await);
+    async fn replica_without_election_leads_until_shutdown() {
+        let ((shutdown, stopping), ready) = (watch::channel(false), AtomicBool::new(false));
+        let leadership = Leadership::without_election();
+        assert!(wait_for_leadership(leadership.watch(), stopping.clone(), &ready).await);
+        let mut term_end = std::pin::pin!(wait_for_term_end(leadership.watch(), stopping.clone()));
+        assert_eq!(term_end.as_mut().now_or_never(), None);
+        shutdown.send(true).unwrap();
+        term_end.await;
+        assert!(!wait_for_leadership(leadership.watch(), stopping, &ready).await);
     }
 }

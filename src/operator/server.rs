@@ -1,4 +1,4 @@
-//! `/metrics`, `/livez`, `/readyz`. None of them asks AWS anything.
+//! HTTP server for `/metrics`, `/livez` and `/readyz`. No endpoint calls AWS.
 
 use std::{
     future::Future,
@@ -34,91 +34,93 @@ use tokio::{
 
 use super::{bounded_tasks::BoundedTasks, metrics::Metrics, metrics_auth::MetricsAuth};
 
-/// Connections at the same time. Probes and scrapers need a handful; without a limit whoever reaches the port could use up
-/// the file descriptors that the operator needs for the API server and AWS. For who comes beyond, the oldest has to go: a
-/// kubelet's probe that waited behind idle guests would restart the pod.
-const CONNECTIONS: usize = 256;
-/// How long the head of a request may take, the silence before it included. Who asks once a minute keeps the connection. No
-/// usual interval between two questions: one that is sent when the connection is closed is lost.
-const HEAD_LIMIT: Duration = Duration::from_secs(77);
-/// How long a connection is served. Who does not read its answer, or asks without end, would keep its place for ever. No
-/// multiple of a usual interval either.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(307);
-/// How long the answer under way may take when a connection is to end.
-const LAST_LIMIT: Duration = Duration::from_secs(10);
+/// Without a limit, clients could use up the file descriptors that the operator needs for the API server and AWS. A new
+/// connection replaces the oldest: the kubelet restarts the pod if its probe has to wait behind idle connections.
+const MAX_CONNECTIONS: usize = 256;
+/// How long a connection may be idle and send the head of a request. A client that scrapes once a minute keeps its connection.
+/// Not a usual scrape interval: a request that is sent while the server closes the connection is lost.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(77);
+/// Bounds clients that do not read the response. Not a multiple of a usual scrape interval either.
+const MAX_CONNECTION_AGE: Duration = Duration::from_secs(307);
+/// How long the current response may take at shutdown or at the maximum age of the connection.
+const GRACEFUL_CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the endpoints show.
 #[derive(Clone)]
 pub(super) struct ServerState {
     pub(super) metrics: Arc<Metrics>,
     pub(super) ready: Arc<AtomicBool>,
-    /// Who may read the metrics; absent: everybody who reaches them.
+    /// `None`: `/metrics` needs no token.
     pub(super) metrics_auth: Option<Arc<MetricsAuth>>,
 }
 
 /// Serves until `shutdown`.
-pub(super) async fn serve<L: Listener>(listener: L, shown: ServerState, shutdown: impl Future<Output = ()> + Send) {
+pub(super) async fn serve<L: Listener>(listener: L, state: ServerState, shutdown: impl Future<Output = ()> + Send) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
-        .with_state(shown);
-    answer(listener, router, CONNECTIONS, shutdown).await;
+        .with_state(state);
+    serve_router(listener, router, MAX_CONNECTIONS, shutdown).await;
 }
 
-/// Answers on at most so many connections at the same time until `shutdown`, and ends with the last answer under way. Not
-/// `axum::serve`, which limits neither their number nor their time.
-async fn answer<L: Listener>(mut listener: L, router: Router, most: usize, shutdown: impl Future<Output = ()> + Send) {
-    // Nothing is ever sent: its end is what all connections hear.
+/// Serves until `shutdown`, then completes the current responses. Not `axum::serve`, which limits neither the number nor the
+/// age of connections.
+async fn serve_router<L: Listener>(
+    mut listener: L,
+    router: Router,
+    max_connections: usize,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    // Dropping the sender signals the shutdown to all connections.
     let (stop, stopped) = watch::channel(());
-    let mut connections = BoundedTasks::new(most);
+    let mut connections = BoundedTasks::new(max_connections);
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            Some(_) = connections.next() => {}
-            (io, _) = listener.accept() => connections.admit(converse(io, router.clone(), stopped.clone())),
+            Some(_) = connections.join_next() => {}
+            (io, _) = listener.accept() => connections.spawn(serve_connection(io, router.clone(), stopped.clone())),
         }
     }
     drop(listener);
     drop(stop);
-    while connections.next().await.is_some() {}
+    while connections.join_next().await.is_some() {}
 }
 
-/// Answers on one connection until its client has enough, its time is up or the server stops.
-async fn converse<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+/// Serves one connection until the client closes it, it reaches its maximum age, or the server stops.
+async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Io,
     router: Router,
     mut stopped: watch::Receiver<()>,
 ) {
     let mut http = Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
-    let mut answers = pin!(http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router)));
+    http.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router)));
     tokio::select! {
-        // How a client went is its own affair.
-        _ = answers.as_mut() => return,
+        // Ignore client disconnects.
+        _ = connection.as_mut() => return,
         _ = stopped.changed() => {}
-        () = sleep(CONNECTION_LIMIT) => {}
+        () = sleep(MAX_CONNECTION_AGE) => {}
     }
-    answers.as_mut().graceful_shutdown();
-    let _ = timeout(LAST_LIMIT, answers).await;
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(GRACEFUL_CLOSE_TIMEOUT, connection).await;
 }
 
-async fn metrics(State(shown): State<ServerState>, headers: HeaderMap) -> Response {
-    if let Some(metrics_auth) = &shown.metrics_auth
-        && let Err((status, why)) = metrics_auth.admit(&headers).await
+async fn metrics(State(state): State<ServerState>, headers: HeaderMap) -> Response {
+    if let Some(metrics_auth) = &state.metrics_auth
+        && let Err((status, message)) = metrics_auth.authorize(&headers).await
     {
-        return (status, [(WWW_AUTHENTICATE, "Bearer")], why).into_response();
+        return (status, [(WWW_AUTHENTICATE, "Bearer")], message).into_response();
     }
-    let kind = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (kind, shown.metrics.text()).into_response()
+    let content_type = [(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (content_type, state.metrics.encode()).into_response()
 }
 
-async fn readyz(State(shown): State<ServerState>) -> (StatusCode, &'static str) {
-    if shown.ready.load(Ordering::Relaxed) {
+async fn readyz(State(state): State<ServerState>) -> (StatusCode, &'static str) {
+    if state.ready.load(Ordering::Relaxed) {
         (StatusCode::OK, "ok\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the resources are not listed yet\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "AwsDeployUsers are not listed yet\n")
     }
 }
 
@@ -133,9 +135,9 @@ mod tests {
 
     use super::*;
 
-    const MOMENT: Duration = Duration::from_secs(1);
+    const MARGIN: Duration = Duration::from_secs(1);
 
-    /// Connections that a test makes; one that is not accepted stays in the channel, as it would in a backlog.
+    /// Connections of a test; the channel stands for the backlog of a socket.
     struct Backlog(mpsc::UnboundedReceiver<DuplexStream>);
 
     impl Listener for Backlog {
@@ -157,85 +159,86 @@ mod tests {
     struct Server {
         backlog: mpsc::UnboundedSender<DuplexStream>,
         stop: oneshot::Sender<()>,
-        served: JoinHandle<()>,
+        task: JoinHandle<()>,
     }
 
     impl Server {
-        fn with_room_for(most: usize) -> Self {
-            let (backlog, arrivals) = mpsc::unbounded_channel();
+        fn start(max_connections: usize) -> Self {
+            let (backlog, connections) = mpsc::unbounded_channel();
             let (stop, stopped) = oneshot::channel::<()>();
             let router = Router::new()
-                .route("/", get(|| async { "here" }))
-                .route("/much", get(|| async { "a lot ".repeat(100_000) }));
-            let served = tokio::spawn(answer(Backlog(arrivals), router, most, async {
+                .route("/", get(|| async { "ok" }))
+                .route("/large", get(|| async { "large ".repeat(100_000) }));
+            let task = tokio::spawn(serve_router(Backlog(connections), router, max_connections, async {
                 let _ = stopped.await;
             }));
-            Self { backlog, stop, served }
+            Self { backlog, stop, task }
         }
 
-        async fn told(&self, what: &str) -> DuplexStream {
+        async fn send(&self, bytes: &str) -> DuplexStream {
             let (mut client, server) = duplex(4096);
-            client.write_all(what.as_bytes()).await.unwrap();
+            client.write_all(bytes.as_bytes()).await.unwrap();
             self.backlog.send(server).unwrap();
             client
         }
 
-        async fn asked(&self, path: &str) -> DuplexStream {
-            self.told(&format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await
+        async fn get(&self, path: &str) -> DuplexStream {
+            self.send(&format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).await
         }
     }
 
-    /// Reads the short answer; the connection stands after it.
-    async fn heard(client: &mut DuplexStream) {
-        let mut said = Vec::new();
-        while !said.ends_with(b"here") {
-            assert_ne!(client.read_buf(&mut said).await.unwrap(), 0, "closed after {said:?}");
+    /// Reads the response of `/`; the connection stays open.
+    async fn read_response(client: &mut DuplexStream) {
+        let mut received = Vec::new();
+        while !received.ends_with(b"ok") {
+            assert_ne!(client.read_buf(&mut received).await.unwrap(), 0, "closed after {received:?}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_finish_a_request_or_asks_no_other_is_sent_away() {
-        let server = Server::with_room_for(3);
-        let mut standing = server.asked("/").await;
-        heard(&mut standing).await;
+    async fn idle_connections_and_slow_requests_are_closed() {
+        let server = Server::start(3);
+        let mut idle = server.get("/").await;
+        read_response(&mut idle).await;
         let start = Instant::now();
-        let (silent, slow) = (server.told("").await, server.told("GET / HTTP/1.1\r\nhost:").await);
-        for mut client in [standing, silent, slow] {
-            let closed = timeout(HEAD_LIMIT + MOMENT, client.read_to_end(&mut Vec::new())).await;
+        let (silent, slow) = (server.send("").await, server.send("GET / HTTP/1.1\r\nhost:").await);
+        for mut client in [idle, silent, slow] {
+            let closed = timeout(REQUEST_HEAD_TIMEOUT + MARGIN, client.read_to_end(&mut Vec::new())).await;
             assert!(closed.is_ok(), "it is closed in time");
         }
-        assert!(start.elapsed() >= HEAD_LIMIT && start.elapsed() < HEAD_LIMIT + MOMENT, "{:?}", start.elapsed());
+        let elapsed = start.elapsed();
+        assert!(elapsed >= REQUEST_HEAD_TIMEOUT && elapsed < REQUEST_HEAD_TIMEOUT + MARGIN, "{elapsed:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_beyond_the_limit_is_served_and_the_oldest_is_sent_away() {
-        let server = Server::with_room_for(2);
-        let (mut first, mut second) = (server.asked("/").await, server.asked("/").await);
-        heard(&mut first).await;
-        heard(&mut second).await;
-        let mut third = server.asked("/").await;
-        timeout(MOMENT, heard(&mut third)).await.expect("a probe is answered whoever fills the house");
-        let closed = timeout(MOMENT, first.read_to_end(&mut Vec::new())).await;
-        assert!(closed.is_ok(), "somebody had to go");
-        assert!(timeout(MOMENT, second.read_u8()).await.is_err(), "and nobody else");
+    async fn new_connection_replaces_the_oldest_at_the_limit() {
+        let server = Server::start(2);
+        let (mut first, mut second) = (server.get("/").await, server.get("/").await);
+        read_response(&mut first).await;
+        read_response(&mut second).await;
+        let mut third = server.get("/").await;
+        timeout(MARGIN, read_response(&mut third)).await.expect("a probe is answered at the limit");
+        let closed = timeout(MARGIN, first.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "the oldest is closed");
+        assert!(timeout(MARGIN, second.read_u8()).await.is_err(), "the other one stays open");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_does_not_read_its_answer_is_sent_away() {
-        let server = Server::with_room_for(1);
-        let mut deaf = server.asked("/much").await;
-        sleep(CONNECTION_LIMIT + LAST_LIMIT + MOMENT).await;
-        let mut said = Vec::new();
-        let closed = timeout(MOMENT, deaf.read_to_end(&mut said)).await;
-        assert!(closed.is_ok() && said.len() < 10_000, "{} bytes", said.len());
+    async fn client_that_does_not_read_is_disconnected() {
+        let server = Server::start(1);
+        let mut client = server.get("/large").await;
+        sleep(MAX_CONNECTION_AGE + GRACEFUL_CLOSE_TIMEOUT + MARGIN).await;
+        let mut received = Vec::new();
+        let closed = timeout(MARGIN, client.read_to_end(&mut received)).await;
+        assert!(closed.is_ok() && received.len() < 10_000, "{} bytes", received.len());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_that_stands_does_not_keep_the_server_from_its_end() {
-        let server = Server::with_room_for(2);
-        let mut standing = server.asked("/").await;
-        heard(&mut standing).await;
+    async fn idle_connection_does_not_delay_shutdown() {
+        let server = Server::start(2);
+        let mut idle = server.get("/").await;
+        read_response(&mut idle).await;
         server.stop.send(()).unwrap();
-        timeout(MOMENT, server.served).await.expect("an end").unwrap();
+        timeout(MARGIN, server.task).await.expect("it stops").unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! TLS of the HTTP endpoints, with a certificate that may change while the operator runs.
+//! TLS for the HTTP server; reloads the serving certificate when its files change.
 
 use std::{
     io,
@@ -23,87 +23,87 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{bounded_tasks::BoundedTasks, metrics::Metrics};
 
-/// A handshake takes milliseconds; who has not finished it after this long is not going to.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// Handshakes under way. One more ends the oldest of them: an honest client is never the oldest for long.
-const HANDSHAKES: usize = 64;
-/// The files are looked at for a new connection, but no more often than this.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often a pair is read again that was replaced while it was read.
-const READS: usize = 10;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A new handshake aborts the oldest one: a handshake takes milliseconds, so the oldest is a client that does not finish.
+const MAX_CONCURRENT_HANDSHAKES: usize = 64;
+/// New connections check the files for changes at most this often.
+const MIN_RELOAD_INTERVAL: Duration = Duration::from_secs(1);
+/// Attempts to read a matching pair while the files are being replaced.
+const MAX_READ_ATTEMPTS: usize = 10;
 
-/// Where the certificate is.
 #[derive(Clone, Debug)]
 pub(super) struct CertificateFiles {
-    /// The certificate and those between it and its authority, PEM.
+    /// Certificate and intermediates, PEM.
     pub(super) certificate: PathBuf,
-    /// Its private key, PEM.
+    /// Unencrypted private key, PEM.
     pub(super) key: PathBuf,
 }
 
-/// The certificate as it was last read from its files. What replaces it there and cannot be used is told, and not used.
+/// The last usable certificate of its files. Keeps serving it while the files hold one that cannot be used.
 pub(super) struct ServingCertificate {
     files: CertificateFiles,
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    state: Mutex<LoadedCertificate>,
 }
 
-struct State {
+struct LoadedCertificate {
     config: Arc<ServerConfig>,
-    looked: Instant,
-    /// What was found at the last look, good or bad: a digest, or why the files cannot be read.
-    found: Result<[u8; 32], String>,
+    checked_at: Instant,
+    /// Digest of the files at the last check, or why they could not be read. Limits warnings to one per change.
+    last_read: Result<[u8; 32], String>,
 }
 
 impl ServingCertificate {
-    /// Reads the files. The error says what is wrong with them; it quotes nothing of them.
-    pub(super) fn read(files: CertificateFiles, metrics: Arc<Metrics>) -> Result<Self, String> {
+    /// # Errors
+    /// Names the file that cannot be used and why; does not quote its content.
+    pub(super) fn load(files: CertificateFiles, metrics: Arc<Metrics>) -> Result<Self, String> {
         let pair = files.read()?;
-        let state = State { config: Arc::new(files.config(&pair)?), looked: Instant::now(), found: Ok(pair.digest()) };
+        let config = Arc::new(files.server_config(&pair)?);
+        let state = LoadedCertificate { config, checked_at: Instant::now(), last_read: Ok(pair.digest()) };
         Ok(Self { files, metrics, state: Mutex::new(state) })
     }
 
-    /// What to shake hands with. Looks at the files first, if nobody has a moment ago: whoever needs a certificate asks for
-    /// it here, so that nothing has to run while nobody does. Connections that stand keep theirs.
-    async fn current(self: &Arc<Self>) -> Arc<ServerConfig> {
+    /// TLS configuration for a new connection. Reloads changed files first; reloading on demand needs no background task.
+    async fn current_config(self: &Arc<Self>) -> Arc<ServerConfig> {
         {
             let mut state = self.lock();
-            if state.looked.elapsed() < LOOK_EVERY {
+            if state.checked_at.elapsed() < MIN_RELOAD_INTERVAL {
                 return Arc::clone(&state.config);
             }
-            // Those who come meanwhile need not wait for the files.
-            state.looked = Instant::now();
+            // Set before the files are read, so that concurrent connections do not wait for them.
+            state.checked_at = Instant::now();
         }
-        let looking = Arc::clone(self);
-        let _ = tokio::task::spawn_blocking(move || looking.look()).await;
+        let certificate = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || certificate.reload()).await;
         Arc::clone(&self.lock().config)
     }
 
-    fn look(&self) {
+    fn reload(&self) {
         let pair = self.files.read();
-        let found = pair.as_ref().map(CertificatePair::digest).map_err(Clone::clone);
-        if self.lock().found == found {
+        let read = pair.as_ref().map(CertificatePair::digest).map_err(Clone::clone);
+        if self.lock().last_read == read {
             return;
         }
-        let config = pair.and_then(|pair| self.files.config(&pair));
+        let config = pair.and_then(|pair| self.files.server_config(&pair));
         let mut state = self.lock();
-        state.found = found;
-        self.metrics.certificate(config.is_ok());
+        state.last_read = read;
+        self.metrics.set_certificate_usable(config.is_ok());
         match config {
             Ok(config) => {
                 state.config = Arc::new(config);
-                tracing::info!(file = %self.files.certificate.display(), "new connections get the new certificate");
+                tracing::info!(file = %self.files.certificate.display(), "reloaded serving certificate");
             }
-            Err(why) => tracing::warn!("the certificate that was read before is kept: {why}"),
+            Err(error) => tracing::warn!(%error, "failed to reload serving certificate, keeping the previous one"),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LoadedCertificate> {
+        // Fields are replaced as a whole, so a panic cannot leave them inconsistent.
         self.state.lock()
     }
 }
 
-/// What the two files hold.
+/// Content of the two files.
 struct CertificatePair {
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -111,36 +111,36 @@ struct CertificatePair {
 
 impl CertificatePair {
     fn digest(&self) -> [u8; 32] {
-        let of = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
-        of(&[of(&self.certificate), of(&self.key)].concat())
+        let sha256 = |bytes: &[u8]| <[u8; 32]>::from(Sha256::digest(bytes));
+        sha256(&[sha256(&self.certificate), sha256(&self.key)].concat())
     }
 }
 
 impl CertificateFiles {
-    /// Reads both. A kubelet turns a link from the old directory to the new one, and may do so between the two reads.
+    /// Reads a matching pair. The kubelet replaces a mounted Secret by switching a symbolic link, possibly between two reads.
     fn read(&self) -> Result<CertificatePair, String> {
         let read = |file: &PathBuf| std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()));
-        for _ in 0..READS {
+        for _ in 0..MAX_READ_ATTEMPTS {
             let certificate = read(&self.certificate)?;
             let key = read(&self.key)?;
             if read(&self.certificate)? == certificate {
                 return Ok(CertificatePair { certificate, key });
             }
         }
-        Err(format!("{} changes all the time", self.certificate.display()))
+        Err(format!("{} changed during {MAX_READ_ATTEMPTS} reads", self.certificate.display()))
     }
 
-    fn config(&self, pair: &CertificatePair) -> Result<ServerConfig, String> {
+    fn server_config(&self, pair: &CertificatePair) -> Result<ServerConfig, String> {
         let (certificate, key) = (self.certificate.display(), self.key.display());
-        // Errors of the parser quote the line that it cannot read.
+        // Errors of the parser are dropped: they quote the line that it cannot read.
         let chain: Vec<_> = CertificateDer::pem_slice_iter(&pair.certificate)
             .collect::<Result<_, _>>()
             .map_err(|_| format!("{certificate} is not PEM"))?;
         if chain.is_empty() {
-            return Err(format!("{certificate} holds no certificate in PEM"));
+            return Err(format!("{certificate} contains no PEM certificate"));
         }
         let private = PrivateKeyDer::from_pem_slice(&pair.key)
-            .map_err(|_| format!("{key} holds no private key in PEM (PKCS#8, PKCS#1 or SEC1, not encrypted)"))?;
+            .map_err(|_| format!("{key} contains no unencrypted PEM private key (PKCS#8, PKCS#1 or SEC1)"))?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
@@ -148,35 +148,36 @@ impl CertificateFiles {
                 rustls::Error::InconsistentKeys(_) => {
                     format!("{key} is not the key of the certificate in {certificate}")
                 }
-                error => format!("{certificate} and {key} cannot be used: {error}"),
+                error => format!("failed to use {certificate} and {key}: {error}"),
             })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
 }
 
-/// Accepts connections and shakes hands with each by itself: who is slow keeps nobody waiting.
+/// Accepts TLS connections. Handshakes run concurrently, so that a slow client does not block others.
 pub(super) struct TlsListener {
     tcp: TcpListener,
     certificate: Arc<ServingCertificate>,
-    limit: Duration,
+    handshake_timeout: Duration,
     handshakes: BoundedTasks<Option<(TlsStream<TcpStream>, SocketAddr)>>,
 }
 
 impl TlsListener {
     pub(super) fn new(tcp: TcpListener, certificate: ServingCertificate) -> Self {
         let certificate = Arc::new(certificate);
-        Self { tcp, certificate, limit: HANDSHAKE_LIMIT, handshakes: BoundedTasks::new(HANDSHAKES) }
+        let handshakes = BoundedTasks::new(MAX_CONCURRENT_HANDSHAKES);
+        Self { tcp, certificate, handshake_timeout: HANDSHAKE_TIMEOUT, handshakes }
     }
 
-    fn shake_hands(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let (certificate, limit) = (Arc::clone(&self.certificate), self.limit);
-        self.handshakes.admit(async move {
-            let shaken = timeout(limit, async { TlsAcceptor::from(certificate.current().await).accept(stream).await });
-            match shaken.await {
+    fn spawn_handshake(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let (certificate, limit) = (Arc::clone(&self.certificate), self.handshake_timeout);
+        self.handshakes.spawn(async move {
+            let accept = async { TlsAcceptor::from(certificate.current_config().await).accept(stream).await };
+            match timeout(limit, accept).await {
                 Ok(Ok(stream)) => return Some((stream, peer)),
-                Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS handshake"),
-                Err(_) => tracing::debug!(%peer, "no TLS handshake in time"),
+                Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
+                Err(_) => tracing::debug!(%peer, "TLS handshake timed out"),
             }
             None
         });
@@ -190,9 +191,9 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             tokio::select! {
-                (stream, peer) = Listener::accept(&mut self.tcp) => self.shake_hands(stream, peer),
-                Some(shaken) = self.handshakes.next() => {
-                    if let Ok(Some(connection)) = shaken {
+                (stream, peer) = Listener::accept(&mut self.tcp) => self.spawn_handshake(stream, peer),
+                Some(handshake) = self.handshakes.join_next() => {
+                    if let Ok(Some(connection)) = handshake {
                         return connection;
                     }
                 }
@@ -243,24 +244,24 @@ mod tests {
         }
     }
 
-    fn certificate(mount: &Mount) -> Result<ServingCertificate, String> {
-        ServingCertificate::read(mount.files.clone(), Arc::new(Metrics::new(false)))
+    fn load(mount: &Mount) -> Result<ServingCertificate, String> {
+        ServingCertificate::load(mount.files.clone(), Arc::new(Metrics::new(false)))
     }
 
-    fn refused(certificate: &ServingCertificate) -> bool {
-        certificate.metrics.text().lines().any(|line| line == "awsdeploy_certificate_refused 1")
+    fn is_refused(certificate: &ServingCertificate) -> bool {
+        certificate.metrics.encode().lines().any(|line| line == "awsdeploy_certificate_refused 1")
     }
 
     #[test]
-    fn a_new_pair_is_taken_and_a_broken_one_is_told_and_left() {
+    fn valid_pair_is_reloaded_and_invalid_one_is_reported() {
         let authority = CertificateAuthority::new().unwrap();
         let [first, second, third] = [(); 3].map(|()| authority.issue_server_certificate([NAME]).unwrap());
         let mut mount = Mount::new(&first);
-        let certificate = certificate(&mount).unwrap();
+        let certificate = load(&mount).unwrap();
         let served = || Arc::as_ptr(&certificate.lock().config);
         let before = served();
-        certificate.look();
-        assert_eq!(served(), before, "nothing has changed");
+        certificate.reload();
+        assert_eq!(served(), before, "unchanged files");
         for (broken, (cert, key)) in [
             ("another key", (&*second.certificate, &*first.key)),
             ("no certificate", ("", &*first.key)),
@@ -268,74 +269,72 @@ mod tests {
             ("not PEM", ("-----BEGIN CERTIFICATE-----\nhidden\n", &*first.key)),
         ] {
             mount.write(cert, key);
-            certificate.look();
+            certificate.reload();
             assert_eq!(served(), before, "{broken}");
-            assert!(refused(&certificate), "{broken}");
+            assert!(is_refused(&certificate), "{broken}");
         }
         mount.write(&third.certificate, &third.key);
-        certificate.look();
+        certificate.reload();
         assert_ne!(served(), before);
-        assert!(!refused(&certificate));
+        assert!(!is_refused(&certificate));
         std::fs::remove_file(&mount.files.key).unwrap();
-        certificate.look();
-        assert!(refused(&certificate), "a lost file is told too");
+        certificate.reload();
+        assert!(is_refused(&certificate), "a missing file is reported");
     }
 
     #[test]
-    fn what_is_wrong_is_said_by_the_name_of_the_file_and_without_its_content() {
+    fn errors_name_the_file_and_do_not_quote_its_content() {
         let authority = CertificateAuthority::new().unwrap();
         let [first, second] = [(); 2].map(|()| authority.issue_server_certificate([NAME]).unwrap());
         let mut mount = Mount::new(&first);
-        for (cert, key, told) in [
+        for (cert, key, message) in [
             (&*first.certificate, &*second.key, "tls.key is not the key of the certificate in"),
-            (&*first.key, &*first.key, "tls.crt holds no certificate in PEM"),
-            (&*first.certificate, "hidden", "tls.key holds no private key in PEM"),
+            (&*first.key, &*first.key, "tls.crt contains no PEM certificate"),
+            (&*first.certificate, "hidden", "tls.key contains no unencrypted PEM private key"),
             ("-----BEGIN hidden", &*first.key, "tls.crt is not PEM"),
         ] {
             mount.write(cert, key);
-            let error = certificate(&mount).err().unwrap();
-            assert!(error.contains(told), "{error}");
+            let error = load(&mount).err().unwrap();
+            assert!(error.contains(message), "{error}");
             assert!(!error.contains("hidden"), "{error}");
         }
     }
 
     #[tokio::test]
-    async fn who_does_not_finish_a_handshake_keeps_nobody_waiting_and_is_sent_away() {
+    async fn unfinished_handshake_times_out_and_blocks_no_other() {
         let authority = CertificateAuthority::new().unwrap();
         let mount = Mount::new(&authority.issue_server_certificate([NAME]).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
-        let mut listener = TlsListener::new(tcp, certificate(&mount).unwrap());
-        // A machine may be busy for longer than an honest client needs.
-        listener.limit = Duration::from_secs(5);
+        let listener = TlsListener::new(tcp, load(&mount).unwrap());
         let server = tokio::spawn(async move {
-            let router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
+            let router = axum::Router::new().route("/", axum::routing::get(|| async { "ok" }));
             axum::serve(listener, router).await
         });
         let mut silent = TcpStream::connect(address).await.unwrap();
         let client = TlsClient::new(authority.certificate(), NAME).unwrap();
-        let mut honest = client.connect(address).await.unwrap();
-        assert_eq!(honest.get("/", None).await.unwrap(), (200, "here".to_owned()));
-        assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0, "closed without a word");
+        let mut other = client.connect(address).await.unwrap();
+        assert_eq!(other.get("/", None).await.unwrap(), (200, "ok".to_owned()));
+        assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0, "closed without data");
         server.abort();
     }
 
     #[tokio::test]
-    async fn a_crowd_of_silent_clients_loses_its_oldest_and_lets_others_in() {
+    async fn new_handshake_replaces_the_oldest_at_the_limit() {
         let authority = CertificateAuthority::new().unwrap();
         let mount = Mount::new(&authority.issue_server_certificate([NAME]).unwrap());
         let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = tcp.local_addr().unwrap();
-        let mut listener = TlsListener::new(tcp, certificate(&mount).unwrap());
-        listener.limit = Duration::from_hours(1);
+        let mut listener = TlsListener::new(tcp, load(&mount).unwrap());
+        listener.handshake_timeout = Duration::from_hours(1);
         let server = tokio::spawn(async move { axum::serve(listener, axum::Router::new()).await });
-        let mut bounded_tasks = Vec::new();
-        for _ in 0..HANDSHAKES {
-            bounded_tasks.push(TcpStream::connect(address).await.unwrap());
+        let mut silent = Vec::new();
+        for _ in 0..MAX_CONCURRENT_HANDSHAKES {
+            silent.push(TcpStream::connect(address).await.unwrap());
         }
         let client = TlsClient::new(authority.certificate(), NAME).unwrap();
         assert_eq!(client.connect(address).await.unwrap().get("/", None).await.unwrap().0, 404);
-        assert_eq!(bounded_tasks[0].read(&mut [0; 1]).await.unwrap(), 0, "the oldest had to go");
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap(), 0, "the oldest is closed");
         server.abort();
     }
 }

@@ -145,7 +145,7 @@ pub(crate) async fn unavailable_collector_delays_no_reconcile() {
         let failed = env.count(r#"awsdeploy_trace_spans_total{result="failed"}"#).await;
         (failed > 0).then_some(failed)
     };
-    let told = "the collector takes no spans";
+    let told = "failed to export spans";
     // Short: each rotation below needs a free slot.
     env.apply("x", json!({"accessKey": {"rotation": {"every": "30d", "overlap": "1s"}}})).await;
     env.ready("x").await;
@@ -165,7 +165,7 @@ pub(crate) async fn unavailable_collector_delays_no_reconcile() {
     let exported = async || (env.count(r#"awsdeploy_trace_spans_total{result="exported"}"#).await > 0).then_some(());
     eventually("spans are taken", exported, || env.log()).await;
     let log = env.log();
-    assert_eq!((log.matches(told).count(), log.matches("takes spans again").count()), (1, 1), "{log}");
+    assert_eq!((log.matches(told).count(), log.matches("exporting spans again").count()), (1, 1), "{log}");
     assert!(!log.contains("traceparent") && !log.contains("resourceSpans"), "{log}");
 
     collector.set_behavior(CollectorBehavior::Hangs);

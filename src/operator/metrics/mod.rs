@@ -1,4 +1,4 @@
-//! Metrics, prefix `awsdeploy_`, `OpenMetrics` text. No key ids in labels.
+//! Metrics with the prefix `awsdeploy_`, in the `OpenMetrics` text format. Labels contain no key ids, ARNs or user names.
 
 pub mod reference;
 mod resources;
@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use kube::{core::DeserializeGuard, runtime::reflector::Store};
 use prometheus_client::{
     collector::Collector,
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, text},
     metrics::{
         counter::Counter,
         family::Family,
@@ -20,6 +20,7 @@ use prometheus_client::{
 };
 
 use self::{reference::MetricDescription, resources::ResourceCollector};
+use super::telemetry::SpanCounters;
 use crate::{
     api::{AwsDeployUser, Reason},
     aws::CallObserver,
@@ -27,7 +28,6 @@ use crate::{
     reconcile::ReconcileObserver,
 };
 
-/// Everything that is counted.
 pub struct Metrics {
     registry: Registry,
     reconciles: Family<ResultLabel, Counter>,
@@ -41,7 +41,7 @@ pub struct Metrics {
     leader: Gauge,
     certificate_refused: Gauge,
     trace_spans: Family<ResultLabel, Counter>,
-    watched: Arc<ResourceCollector>,
+    resources: Arc<ResourceCollector>,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -67,21 +67,17 @@ struct AccountLabel {
     account: String,
 }
 
-/// How an attempt at a new key may end.
-const ROTATIONS: [&str; 4] = ["published", "not_accepted", "cut_off", "refused"];
-
-/// What may become of a span.
-const SPANS: [&str; 3] = ["exported", "failed", "dropped"];
+const ROTATION_RESULTS: [&str; 4] = ["published", "not_accepted", "cut_off", "refused"];
 
 impl Metrics {
-    /// Metrics that begin at zero; with a series for each resource if `per_resource`.
+    /// `per_resource` adds one series per resource to some metrics.
     #[must_use]
     pub fn new(per_resource: bool) -> Self {
-        let watched = Arc::new(ResourceCollector::new(per_resource));
-        Self::with(Arc::clone(&watched), Box::new(watched))
+        let resources = Arc::new(ResourceCollector::new(per_resource));
+        Self::with_collector(Arc::clone(&resources), Box::new(resources))
     }
 
-    fn with(watched: Arc<ResourceCollector>, resources: Box<dyn Collector>) -> Self {
+    fn with_collector(resources: Arc<ResourceCollector>, collector: Box<dyn Collector>) -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("awsdeploy"),
             reconciles: Family::default(),
@@ -95,15 +91,13 @@ impl Metrics {
             leader: Gauge::default(),
             certificate_refused: Gauge::default(),
             trace_spans: Family::default(),
-            watched,
+            resources,
         };
-        // An increase from nothing is none to Prometheus; from zero it is one.
-        for result in ROTATIONS {
+        // Prometheus sees no increase when a series appears with its first value, so series start at zero.
+        for result in ROTATION_RESULTS {
             drop(metrics.rotations.get_or_create(&ResultLabel { result }));
         }
-        for result in SPANS {
-            drop(metrics.trace_spans.get_or_create(&ResultLabel { result }));
-        }
+        drop(metrics.span_counters());
         metrics.register(&reference::RECONCILES, metrics.reconciles.clone());
         metrics.register(&reference::RECONCILE_SECONDS, metrics.reconcile_seconds.clone());
         metrics.register(&reference::EFFECTS, metrics.effects.clone());
@@ -116,46 +110,46 @@ impl Metrics {
         metrics.register(&reference::BUILD, Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
         metrics.register(&reference::CERTIFICATE_REFUSED, metrics.certificate_refused.clone());
         metrics.register(&reference::TRACE_SPANS, metrics.trace_spans.clone());
-        metrics.registry.register_collector(resources);
+        metrics.registry.register_collector(collector);
         metrics
     }
 
-    fn register(&mut self, described: &MetricDescription, metric: impl Metric) {
-        self.registry.register(described.name, described.help, metric);
+    fn register(&mut self, description: &MetricDescription, metric: impl Metric) {
+        self.registry.register(description.name, description.help, metric);
     }
 
-    /// This replica leads, and these are the resources that it watches.
-    pub(super) fn leads(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
-        self.watched.set(stores);
+    /// This replica is the leader and watches these resources.
+    pub(super) fn set_leader(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
+        self.resources.set_stores(stores);
         self.leader.set(1);
     }
 
-    /// This replica stands by: what it knew of resources is for the next leader to tell.
-    pub(super) fn stands_by(&self) {
+    /// This replica is not the leader. Drops the metrics of resources: the next leader exports them.
+    pub(super) fn set_standby(&self) {
         self.leader.set(0);
-        self.watched.set(Vec::new());
+        self.resources.set_stores(Vec::new());
     }
 
-    /// So many spans were sent, or not.
-    pub(super) fn spans(&self, result: &'static str, count: usize) {
-        self.trace_spans.get_or_create(&ResultLabel { result }).inc_by(count as u64);
+    pub(super) fn span_counters(&self) -> SpanCounters {
+        let counter = |result| self.trace_spans.get_or_create(&ResultLabel { result }).clone();
+        SpanCounters { exported: counter("exported"), failed: counter("failed"), dropped: counter("dropped") }
     }
 
-    /// A new certificate was found, and can be used or not.
-    pub(super) fn certificate(&self, usable: bool) {
+    /// Whether the files of the serving certificate hold a usable pair.
+    pub(super) fn set_certificate_usable(&self, usable: bool) {
         self.certificate_refused.set((!usable).into());
     }
 
-    /// The metrics as `OpenMetrics` text.
+    /// The metrics in the `OpenMetrics` text format.
     #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing into a String has no way to fail.
-        let _ = encode(&mut text, &self.registry);
-        text
+    pub fn encode(&self) -> String {
+        let mut encoded = String::new();
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut encoded, &self.registry);
+        encoded
     }
 
-    fn attempt_ended(&self, result: &'static str) {
+    fn count_rotation(&self, result: &'static str) {
         self.rotations.get_or_create(&ResultLabel { result }).inc();
     }
 }
@@ -163,7 +157,7 @@ impl Metrics {
 impl CallObserver for Metrics {
     fn record_call(&self, account: &str, operation: &'static str, code: &str, took: Duration) {
         let label = AccountLabel { account: account.to_owned() };
-        // An increase from nothing is none to Prometheus; from zero it is one.
+        // Starts the series at zero.
         drop(self.aws_throttled.get_or_create(&label));
         self.aws_request_seconds.get_or_create(&label).observe(took.as_secs_f64());
         let labels = CallLabels { account: label.account, operation, code: code.to_owned() };
@@ -186,15 +180,15 @@ impl ReconcileObserver for Metrics {
             .get_or_create(&EffectLabels { effect: effect.as_str(), result: failure.map_or("ok", Reason::as_str) })
             .inc();
         match (effect, failure) {
-            (EffectVerb::AbandonAttempt, Some(Reason::KeyNotAccepted)) => self.attempt_ended("not_accepted"),
-            (EffectVerb::AbandonAttempt, None) => self.attempt_ended("cut_off"),
-            (EffectVerb::CreateKey, Some(_)) => self.attempt_ended("refused"),
+            (EffectVerb::AbandonAttempt, Some(Reason::KeyNotAccepted)) => self.count_rotation("not_accepted"),
+            (EffectVerb::AbandonAttempt, None) => self.count_rotation("cut_off"),
+            (EffectVerb::CreateKey, Some(_)) => self.count_rotation("refused"),
             _ => {}
         }
     }
 
     fn rotated(&self) {
-        self.attempt_ended("published");
+        self.count_rotation("published");
     }
 
     fn verified(&self, took: Duration) {
@@ -202,7 +196,7 @@ impl ReconcileObserver for Metrics {
     }
 
     fn quarantined(&self, namespace: &str, name: &str, is: bool) {
-        self.watched.quarantined(namespace, name, is);
+        self.resources.set_quarantined(namespace, name, is);
     }
 }
 

@@ -1,16 +1,14 @@
-//! What metrics there are: one list, which they are registered from and documented by.
+//! Descriptions of all metrics. Registration and the generated documentation use the same list.
 
 use std::fmt::Write as _;
 
-/// A metric, without the prefix.
 pub struct MetricDescription {
-    /// Name, without the suffix that a counter or an info has.
+    /// Without the prefix `awsdeploy_` and the suffix of a counter or an info.
     pub name: &'static str,
     /// `counter`, `gauge`, `histogram` or `info`.
     pub kind: &'static str,
-    /// Names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says, one sentence without a full stop.
+    /// One sentence without a full stop.
     pub help: &'static str,
 }
 
@@ -23,42 +21,41 @@ macro_rules! metrics {
             help: $help,
         };)+
 
-        /// Every metric.
         pub const ALL: &[MetricDescription] = &[$($constant),+];
     };
 }
 
 metrics! {
-    RECONCILES = counter reconciles { result } "Passes by result: ok, or the reason of the first failure";
+    RECONCILES = counter reconciles { result } "Reconciles by result: ok, or the reason of the first failure";
     RECONCILE_SECONDS = histogram reconcile_duration_seconds {} "Duration of reconciles";
-    EFFECTS = counter effects { effect, result } "What reconciles did, by result: ok, or the reason of the failure";
+    EFFECTS = counter effects { effect, result } "Executed effects by result: ok, or the reason of the failure";
     ROTATIONS = counter rotations { result }
-        "Attempts at a new access key, first ones too: published, not_accepted (given up because AWS did not take the key), cut_off (cleaned up after a crash or a lost answer), refused (no key was made)";
-    VERIFICATION_SECONDS = histogram key_verification_seconds {} "Time from an access key's making to its publication";
+        "Attempts to create an access key, including first keys: published, not_accepted (deleted because STS did not accept the key in time), cut_off (cleaned up after a crash or a lost response), refused (no key was created)";
+    VERIFICATION_SECONDS = histogram key_verification_seconds {} "Time from the creation of an access key to its publication";
     AWS_REQUESTS = counter aws_requests { account, operation, code }
-        "Calls to AWS by account, operation and code: OK, AWS's error code, or what went wrong on the way. AssumeRole counts for the account of the role";
-    AWS_REQUEST_SECONDS = histogram aws_request_duration_seconds { account } "Duration of calls to AWS";
-    AWS_THROTTLED = counter aws_throttled { account } "Answers of AWS that asked to slow down, those too after which another attempt succeeded";
-    LEADER = gauge leader {} "1 while this replica leads, else 0";
+        "AWS calls by account, operation and code: OK, the AWS error code, or the kind of transport failure. AssumeRole counts for the account of the role";
+    AWS_REQUEST_SECONDS = histogram aws_request_duration_seconds { account } "Duration of AWS calls";
+    AWS_THROTTLED = counter aws_throttled { account } "Throttling responses of AWS, including those whose retry succeeded";
+    LEADER = gauge leader {} "1 if this replica is the leader, else 0";
     BUILD = info build { version } "Version of the operator";
     CERTIFICATE_REFUSED = gauge certificate_refused {}
-        "1 while the files of the certificate of /metrics hold what cannot be used, so that the one that was read before is served, else 0";
+        "1 if the files of the serving certificate are not usable and the previous certificate is served, else 0";
     TRACE_SPANS = counter trace_spans { result }
-        "Spans of traces by what became of them: exported, failed (the collector did not take them), dropped (too many waited for it)";
-    RESOURCES = gauge resources {} "AwsDeployUsers that are looked after";
-    CONDITIONS = gauge conditions { type, status, reason } "AwsDeployUsers by condition, its status and its reason";
+        "Trace spans by result: exported, failed (the collector did not accept them), dropped (the queue was full)";
+    RESOURCES = gauge resources {} "Watched AwsDeployUsers";
+    CONDITIONS = gauge conditions { type, status, reason } "AwsDeployUsers by condition, status and reason";
     KEYS = gauge keys { state } "Access keys by state: Staged, Published, Superseded, Inactive, Foreign";
-    OLDEST_KEY = gauge oldest_key_created_timestamp_seconds {} "When the oldest published access key was made";
-    EARLIEST_ROTATION = gauge earliest_rotation_timestamp_seconds {} "When the first of all rotations to come is due; in the past: overdue";
+    OLDEST_KEY = gauge oldest_key_created_timestamp_seconds {} "Creation time of the oldest published access key";
+    EARLIEST_ROTATION = gauge earliest_rotation_timestamp_seconds {} "Due time of the next rotation of all resources; in the past if overdue";
     READY = gauge ready { namespace, name } "1 if the condition Ready is True, else 0";
     SUSPENDED = gauge suspended { namespace, name } "1 for each AwsDeployUser with spec.suspend, which is not Ready on purpose";
     QUARANTINED = gauge quarantined { namespace, name }
-        "1 for each AwsDeployUser whose IAM user AWS has quarantined, because it found a key of it in public; told even without series for each resource";
-    KEY_CREATED = gauge key_created_timestamp_seconds { namespace, name } "When the published access key was made";
-    NEXT_ROTATION = gauge next_rotation_timestamp_seconds { namespace, name } "When the next rotation is due; absent without a schedule";
+        "1 for each AwsDeployUser whose IAM user AWS has quarantined because it found one of its keys in public; exported even without per-resource series";
+    KEY_CREATED = gauge key_created_timestamp_seconds { namespace, name } "Creation time of the published access key";
+    NEXT_ROTATION = gauge next_rotation_timestamp_seconds { namespace, name } "Due time of the next rotation; absent without a schedule";
 }
 
-/// The reference of all metrics, Markdown.
+/// Reference documentation of all metrics.
 #[must_use]
 pub fn markdown() -> String {
     let mut text = HEAD.to_owned();
@@ -86,20 +83,19 @@ const HEAD: &str = "# Metrics
 
 <!-- Written by `make generate` from src/operator/metrics/reference.rs. -->
 
-`/metrics` on port 8080 answers in the OpenMetrics text format. Every replica counts what it has done itself. What is told of
-AwsDeployUsers comes from the leader alone, out of their status, so it costs no call to AWS.
+`/metrics` on port 8080 serves the OpenMetrics text format. Every replica counts its own actions. Only the leader exports metrics
+of AwsDeployUsers; they are derived from their status and need no AWS call.
 
 | metric | type | labels | |
 |---|---|---|---|
 ";
 
 const TAIL: &str = "
-Those with `namespace` and `name` have one series for each AwsDeployUser. With thousands of them that may be too much for a
-Prometheus: `--metrics-per-resource=false` (chart: `metrics.perResource: false`) leaves them out (but for quarantines), and the alerts of the chart then
-speak of all resources together. No label ever holds a key id, an ARN or the name of an IAM user; `account` is the id
-of an AWS account, or `unknown` before AWS has told which one the operator's own is. A histogram is
-`..._bucket`, `..._sum` and `..._count`.
+Metrics with the labels `namespace` and `name` have one series per AwsDeployUser. For thousands of resources, disable them with
+`--metrics-per-resource=false` (chart: `metrics.perResource: false`): only quarantines keep their series, and the alerts of the
+chart then use the totals. Labels contain no key ids, ARNs or names of IAM users; `account` is an AWS account id, or `unknown`
+before the operator has resolved its own account. A histogram has the series `..._bucket`, `..._sum` and `..._count`.
 
-The chart brings a ServiceMonitor or PodMonitor, alerts (PrometheusRule) and a Grafana dashboard: `metrics.*` in its values. What
-to do when an alert fires stands in [operations.md](operations.md).
+The chart contains a ServiceMonitor, a PodMonitor, alerts (PrometheusRule) and a Grafana dashboard: see `metrics.*` in its values.
+[operations.md](operations.md) describes what to do when an alert fires.
 ";

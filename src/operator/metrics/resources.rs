@@ -1,5 +1,4 @@
-//! What is told of resources: made anew for each scrape out of what the watch holds, so that nothing has to be kept
-//! up to date, and nothing stays of a resource that is gone.
+//! Metrics of resources, computed at each scrape from the watched objects, so that deleted resources leave no series.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -15,15 +14,14 @@ use strum::VariantNames;
 use super::reference::{self, MetricDescription};
 use crate::api::{AwsDeployUser, ConditionType, Reason, user::AccessKeyState};
 
-/// What the watch of the leader holds; nothing while this replica stands by.
+/// Exports nothing while this replica is not the leader.
 #[derive(Default)]
 pub(super) struct ResourceCollector {
     stores: Mutex<Vec<Store<DeserializeGuard<AwsDeployUser>>>>,
-    /// Whether the user of a resource was quarantined when a pass of this term last looked. A pass knows better than the
-    /// status, which may have more to say; of what no pass has looked at yet, the status is what is known.
+    /// Quarantines observed by reconciles since this replica became the leader. They take precedence over the status, whose
+    /// reasons may report another problem.
     quarantined: Mutex<BTreeMap<ResourceLabels, bool>>,
-    /// A series for each resource.
-    each: bool,
+    per_resource: bool,
 }
 
 impl fmt::Debug for ResourceCollector {
@@ -33,23 +31,20 @@ impl fmt::Debug for ResourceCollector {
 }
 
 impl ResourceCollector {
-    /// Nothing yet.
-    pub(super) fn new(each: bool) -> Self {
-        Self { each, ..Self::default() }
+    pub(super) fn new(per_resource: bool) -> Self {
+        Self { per_resource, ..Self::default() }
     }
 
-    /// From now on these are told of.
-    pub(super) fn set(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
+    pub(super) fn set_stores(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
         if stores.is_empty() {
             self.quarantined.lock().clear();
         }
         *self.stores.lock() = stores;
     }
 
-    /// AWS quarantines the user of this resource, or no longer does.
-    pub(super) fn quarantined(&self, namespace: &str, name: &str, is: bool) {
+    pub(super) fn set_quarantined(&self, namespace: &str, name: &str, is_quarantined: bool) {
         let labels = ResourceLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        self.quarantined.lock().insert(labels, is);
+        self.quarantined.lock().insert(labels, is_quarantined);
     }
 }
 
@@ -59,36 +54,34 @@ impl Collector for ResourceCollector {
         if stores.is_empty() {
             return Ok(());
         }
-        let mut summary = Summary::default();
+        let mut summary = ResourceSummary::default();
         for user in stores.iter().flat_map(Store::state) {
-            // One that cannot be read is looked after as well as it can be: it is counted.
+            // Objects that cannot be deserialized count too.
             summary.resources += 1;
             if let Ok(user) = &user.0 {
                 summary.add(user);
             }
         }
         let mut quarantined = self.quarantined.lock();
-        quarantined.retain(|labels, _| summary.each.contains_key(labels));
-        for (labels, is) in &*quarantined {
-            if let Some(each) = summary.each.get_mut(labels) {
-                each.quarantined = *is;
+        quarantined.retain(|labels, _| summary.series.contains_key(labels));
+        for (labels, is_quarantined) in &*quarantined {
+            if let Some(series) = summary.series.get_mut(labels) {
+                series.quarantined = *is_quarantined;
             }
         }
         drop(quarantined);
-        summary.encode(encoder, self.each)
+        summary.encode(encoder, self.per_resource)
     }
 }
 
-/// What is told of all resources.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Summary {
+pub(super) struct ResourceSummary {
     resources: i64,
     conditions: BTreeMap<ConditionLabels, i64>,
     keys: BTreeMap<&'static str, i64>,
-    each: BTreeMap<ResourceLabels, ResourceSeries>,
+    series: BTreeMap<ResourceLabels, ResourceSeries>,
 }
 
-/// What is told of one resource.
 #[derive(Debug, Default, PartialEq)]
 struct ResourceSeries {
     ready: bool,
@@ -116,9 +109,9 @@ struct StateLabel {
     state: &'static str,
 }
 
-impl Summary {
+impl ResourceSummary {
     fn add(&mut self, user: &AwsDeployUser) {
-        let mut each = ResourceSeries { suspended: user.spec.suspend, ..ResourceSeries::default() };
+        let mut series = ResourceSeries { suspended: user.spec.suspend, ..ResourceSeries::default() };
         if let Some(status) = &user.status {
             for condition in &status.conditions {
                 let labels = ConditionLabels {
@@ -127,94 +120,108 @@ impl Summary {
                     reason: condition.reason.clone(),
                 };
                 *self.conditions.entry(labels).or_default() += 1;
-                each.ready |= condition.type_ == ConditionType::Ready.as_str() && condition.status == "True";
-                each.quarantined |= condition.reason == Reason::Quarantined.as_str();
+                series.ready |= condition.type_ == ConditionType::Ready.as_str() && condition.status == "True";
+                series.quarantined |= condition.reason == Reason::Quarantined.as_str();
             }
             for key in &status.access_keys {
                 *self.keys.entry(key.state.as_str()).or_default() += 1;
                 if key.state == AccessKeyState::Published {
-                    each.key_created = key.created_at.map(jiff::Timestamp::as_second);
+                    series.key_created = key.created_at.map(jiff::Timestamp::as_second);
                 }
             }
-            each.next_rotation = status.next_rotation_time.map(jiff::Timestamp::as_second);
+            series.next_rotation = status.next_rotation_time.map(jiff::Timestamp::as_second);
         }
         let labels = ResourceLabels {
             namespace: user.metadata.namespace.clone().unwrap_or_default(),
             name: user.metadata.name.clone().unwrap_or_default(),
         };
-        self.each.insert(labels, each);
+        self.series.insert(labels, series);
     }
 
-    fn encode(&self, mut encoder: DescriptorEncoder, each: bool) -> fmt::Result {
+    fn encode(&self, mut encoder: DescriptorEncoder, per_resource: bool) -> fmt::Result {
         gauge(&mut encoder, &reference::RESOURCES, Some(self.resources))?;
         gauges(
             &mut encoder,
             &reference::CONDITIONS,
             self.conditions.iter().map(|(labels, count)| (labels.clone(), *count)),
         )?;
-        // States without a key too: an alert on one that has never been is an alert on nothing.
+        // States without a key too: an alert needs the series to exist.
         let states = AccessKeyState::VARIANTS.iter().copied();
         let keys = states.map(|state| (StateLabel { state }, self.keys.get(state).copied().unwrap_or_default()));
         gauges(&mut encoder, &reference::KEYS, keys)?;
-        let first = |of: fn(&ResourceSeries) -> Option<i64>| self.each.values().filter_map(of).min();
-        gauge(&mut encoder, &reference::OLDEST_KEY, first(|each| each.key_created))?;
-        gauge(&mut encoder, &reference::EARLIEST_ROTATION, first(|each| each.next_rotation))?;
-        let of_each = |of: fn(&ResourceSeries) -> Option<i64>| {
-            self.each.iter().filter_map(move |(labels, each)| Some((labels.clone(), of(each)?))).collect::<Vec<_>>()
+        let earliest = |of: fn(&ResourceSeries) -> Option<i64>| self.series.values().filter_map(of).min();
+        gauge(&mut encoder, &reference::OLDEST_KEY, earliest(|series| series.key_created))?;
+        gauge(&mut encoder, &reference::EARLIEST_ROTATION, earliest(|series| series.next_rotation))?;
+        let values = |of: fn(&ResourceSeries) -> Option<i64>| {
+            self.series
+                .iter()
+                .filter_map(move |(labels, series)| Some((labels.clone(), of(series)?)))
+                .collect::<Vec<_>>()
         };
-        gauges(&mut encoder, &reference::QUARANTINED, of_each(|each| each.quarantined.then_some(1)))?;
-        if !each {
+        gauges(&mut encoder, &reference::QUARANTINED, values(|series| series.quarantined.then_some(1)))?;
+        if !per_resource {
             return Ok(());
         }
-        gauges(&mut encoder, &reference::READY, of_each(|each| Some(each.ready.into())))?;
-        gauges(&mut encoder, &reference::SUSPENDED, of_each(|each| each.suspended.then_some(1)))?;
-        gauges(&mut encoder, &reference::KEY_CREATED, of_each(|each| each.key_created))?;
-        gauges(&mut encoder, &reference::NEXT_ROTATION, of_each(|each| each.next_rotation))
+        gauges(&mut encoder, &reference::READY, values(|series| Some(series.ready.into())))?;
+        gauges(&mut encoder, &reference::SUSPENDED, values(|series| series.suspended.then_some(1)))?;
+        gauges(&mut encoder, &reference::KEY_CREATED, values(|series| series.key_created))?;
+        gauges(&mut encoder, &reference::NEXT_ROTATION, values(|series| series.next_rotation))
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder, described: &MetricDescription, value: Option<i64>) -> fmt::Result {
-    let mut metric = encoder.encode_descriptor(described.name, described.help, None, MetricType::Gauge)?;
+fn gauge(encoder: &mut DescriptorEncoder, description: &MetricDescription, value: Option<i64>) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(description.name, description.help, None, MetricType::Gauge)?;
     value.map_or(Ok(()), |value| metric.encode_gauge(&value))
 }
 
 fn gauges<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder,
-    described: &MetricDescription,
+    description: &MetricDescription,
     values: impl IntoIterator<Item = (L, i64)>,
 ) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(described.name, described.help, None, MetricType::Gauge)?;
+    let mut family = encoder.encode_descriptor(description.name, description.help, None, MetricType::Gauge)?;
     for (labels, value) in values {
         family.encode_family(&labels)?.encode_gauge(&value)?;
     }
     Ok(())
 }
 
-/// Summaries for tests.
+const STATES: [&str; 5] = ["Staged", "Published", "Superseded", "Inactive", "Foreign"];
+
+fn state(state: AccessKeyState) -> &'static str {
+    match state {
+        AccessKeyState::Staged => STATES[0],
+        AccessKeyState::Published => STATES[1],
+        AccessKeyState::Superseded => STATES[2],
+        AccessKeyState::Inactive => STATES[3],
+        AccessKeyState::Foreign => STATES[4],
+    }
+}
+
 #[cfg(test)]
 pub(super) mod sample {
     use serde_json::json;
 
-    use super::{AwsDeployUser, Collector, DescriptorEncoder, Summary, fmt};
+    use super::{AwsDeployUser, Collector, DescriptorEncoder, ResourceSummary, fmt};
 
-    /// One that is well, one that is suspended and was never written a status for its key.
+    /// Three resources: one Ready, one suspended without keys, one that cannot be deserialized.
     #[derive(Debug)]
-    pub(in crate::operator::metrics) struct Two {
-        pub(in crate::operator::metrics) each: bool,
+    pub(in crate::operator::metrics) struct SampleCollector {
+        pub(in crate::operator::metrics) per_resource: bool,
     }
 
-    impl Collector for Two {
+    impl Collector for SampleCollector {
         fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-            let mut summary = Summary { resources: 3, ..Summary::default() };
+            let mut summary = ResourceSummary { resources: 3, ..ResourceSummary::default() };
             for user in users() {
                 summary.add(&user);
             }
-            if self.each
-                && let Some(each) = summary.each.values_mut().next()
+            if self.per_resource
+                && let Some(series) = summary.series.values_mut().next()
             {
-                each.quarantined = true;
+                series.quarantined = true;
             }
-            summary.encode(encoder, self.each)
+            summary.encode(encoder, self.per_resource)
         }
     }
 
@@ -222,7 +229,7 @@ pub(super) mod sample {
         let condition = |kind: &str, status: &str, reason: &str| json!({"type": kind, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-11-01T00:00:00Z"});
         [
             json!({
-                "metadata": {"namespace": "deploy", "name": "well"}, "spec": {},
+                "metadata": {"namespace": "deploy", "name": "healthy"}, "spec": {},
                 "status": {
                     "conditions": [condition("Ready", "True", "Reconciled"), condition("Authorized", "True", "Allowed")],
                     "accessKeys": [
@@ -233,7 +240,7 @@ pub(super) mod sample {
                 },
             }),
             json!({
-                "metadata": {"namespace": "deploy", "name": "put-off"}, "spec": {"suspend": true},
+                "metadata": {"namespace": "deploy", "name": "suspended"}, "spec": {"suspend": true},
                 "status": {"conditions": [condition("Ready", "False", "Suspended")]},
             }),
         ]

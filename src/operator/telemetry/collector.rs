@@ -1,4 +1,4 @@
-//! The way to the collector of traces.
+//! HTTP client for the OTLP collector.
 
 use std::{
     path::Path,
@@ -21,38 +21,38 @@ use tokio::runtime::Handle;
 
 use super::Error;
 
-/// Posts spans. It is asked by a thread outside of the runtime, and does its work inside.
+/// Sends spans from the SDK's export thread through a client that needs a Tokio runtime.
 #[derive(Debug)]
 pub(super) struct CollectorClient {
     client: HyperClient<HttpsConnector<HttpConnector>>,
     runtime: Handle,
-    /// Its last answer was none, or a refusal.
-    away: Arc<AtomicBool>,
+    /// Whether the last request failed.
+    failing: Arc<AtomicBool>,
 }
 
 impl CollectorClient {
-    /// Nothing is asked of it yet.
-    pub(super) fn new(url: &str, authorities: Option<&Path>, timeout: Duration) -> Result<Self, Error> {
+    /// Sends nothing yet.
+    pub(super) fn new(url: &str, ca_file: Option<&Path>, timeout: Duration) -> Result<Self, Error> {
         let config = ClientConfig::builder();
-        let config = match authorities {
-            Some(file) => config.with_root_certificates(trusted(file)?),
+        let config = match ca_file {
+            Some(file) => config.with_root_certificates(root_certificates(file)?),
             None if url.starts_with("https") => config.with_native_roots()?,
             None => config.with_root_certificates(RootCertStore::empty()),
         };
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(config.with_no_client_auth()).https_or_http().enable_http1();
         let client = HyperClient::new(connector.build(), timeout, None);
-        Ok(Self { client, runtime: Handle::current(), away: Arc::default() })
+        Ok(Self { client, runtime: Handle::current(), failing: Arc::default() })
     }
 
-    /// Told once, and once more when it is over: a collector that is away for a day is no line every five seconds.
-    fn note(&self, trouble: Option<String>) {
-        let was = self.away.swap(trouble.is_some(), Ordering::Relaxed);
-        match trouble {
-            Some(why) if !was => {
-                tracing::warn!("the collector takes no spans, and they are dropped until it does: {why}");
+    /// Logs only changes: exports are retried every few seconds.
+    fn log_outcome(&self, failure: Option<String>) {
+        let was_failing = self.failing.swap(failure.is_some(), Ordering::Relaxed);
+        match failure {
+            Some(error) if !was_failing => {
+                tracing::warn!(error, "failed to export spans, dropping them until the collector accepts them");
             }
-            None if was => tracing::info!("the collector takes spans again"),
+            None if was_failing => tracing::info!("exporting spans again"),
             _ => {}
         }
     }
@@ -62,26 +62,27 @@ impl CollectorClient {
 impl HttpClient for CollectorClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
-        let answer = self.runtime.spawn(async move { client.send_bytes(request).await }).await;
-        let answer = answer.unwrap_or_else(|ended| Err(ended.into()));
-        self.note(match &answer {
-            Ok(answer) if answer.status().is_success() => None,
-            Ok(answer) => Some(format!("it answers {}", answer.status())),
+        let response = self.runtime.spawn(async move { client.send_bytes(request).await }).await;
+        let response = response.unwrap_or_else(|error| Err(error.into()));
+        self.log_outcome(match &response {
+            Ok(response) if response.status().is_success() => None,
+            // The body is not logged: it may quote spans.
+            Ok(response) => Some(format!("the collector responded with {}", response.status())),
             Err(error) => Some(root_cause(&**error)),
         });
-        answer
+        response
     }
 }
 
-fn trusted(file: &Path) -> Result<RootCertStore, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("OTEL_EXPORTER_OTLP_CERTIFICATE: {}: {why}", file.display());
-    let pem = std::fs::read(file).map_err(|error| wrong(&error))?;
+fn root_certificates(file: &Path) -> Result<RootCertStore, String> {
+    let invalid = |why: &dyn std::fmt::Display| format!("OTEL_EXPORTER_OTLP_CERTIFICATE: {}: {why}", file.display());
+    let pem = std::fs::read(file).map_err(|error| invalid(&error))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        roots.add(certificate.map_err(|_| wrong(&"not PEM"))?).map_err(|error| wrong(&error))?;
+        roots.add(certificate.map_err(|_| invalid(&"not PEM"))?).map_err(|error| invalid(&error))?;
     }
     if roots.is_empty() {
-        return Err(wrong(&"no certificate in PEM"));
+        return Err(invalid(&"contains no PEM certificate"));
     }
     Ok(roots)
 }
