@@ -15,11 +15,7 @@ use futures::{StreamExt, future::join_all};
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
-    runtime::{
-        Controller,
-        controller,
-        reflector::Store,
-    },
+    runtime::{Controller, controller, reflector::Store, watcher},
 };
 use tokio::{net::TcpListener, sync::watch};
 
@@ -37,7 +33,7 @@ use crate::{
     aws::{ClientSettings, IamClients},
     cluster::{self, AuthorizationCache, GuardedUser, SecretAccess, TokenReviewer, UserStores, user_stores},
     domain::account,
-    reconcile::{self, Context, Watched},
+    reconcile::{self, ClassContext, Context, Watched, class_error_policy, reconcile_class},
 };
 
 /// Bounds how long open HTTP connections delay the shutdown.
@@ -197,16 +193,17 @@ impl LeadershipTerm<'_> {
             () = &mut rules_watch => return,
             () = rules.wait_until_ready() => {}
         }
+        let users_changed = watch::Sender::default();
         let (stores, controllers): (Vec<_>, Vec<_>) = apis
             .iter()
             .map(|api| {
-                let (store, changes) = user_stores::watch(api.clone());
+                let (store, changes) = user_stores::watch(api.clone(), users_changed.clone());
                 // Not limited here: the limit would be shared by all accounts, and one of them could use it up.
                 let controller = Controller::for_stream(changes, store.clone());
                 (store, controller.reconcile_all_on(rules.debounced_changes()))
             })
             .unzip();
-        let resources = UserStores::new(stores.clone());
+        let resources = UserStores::new(stores.clone(), users_changed);
         let context = Arc::new(self.context(Watched { rules, resources }).await);
         let (end, ended) = watch::channel(false);
         let term_end = async {
@@ -221,17 +218,20 @@ impl LeadershipTerm<'_> {
         });
         let user_controllers = join_all(user_controllers);
         self.metrics.set_leader(stores.clone());
-        let class_status = async {
+        let class_controller = async {
             if self.settings.class_status {
-                reconcile::report_on_classes(Arc::clone(&context)).await;
+                // The number of users is not known before.
+                let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
+                self.run_class_controller(Arc::clone(&context), ended.clone()).await;
             }
             std::future::pending().await
         };
         let cleanup = self.drop_unused_state(&stores, &context, ended.clone());
-        // The watches run as long as a reconcile may read their stores.
+        // The watches run as long as a reconcile may read their stores. A class reconcile is dropped with the term: an
+        // account that does not respond must not delay the shutdown.
         tokio::select! {
             () = rules_watch => {}
-            () = class_status => {}
+            () = class_controller => {}
             _ = async { futures::join!(term_end, user_controllers, cleanup) } => {}
         }
         self.metrics.set_standby();
@@ -260,6 +260,17 @@ impl LeadershipTerm<'_> {
             settings.reconcile_settings(),
             Arc::clone(self.metrics) as _,
         )
+    }
+
+    /// Updates class status until the end of the term.
+    async fn run_class_controller(&self, context: Arc<Context>, ended: watch::Receiver<bool>) {
+        let context = Arc::new(ClassContext::new(context));
+        Controller::new(Api::all(self.client.clone()), watcher::Config::default().any_semantic())
+            .reconcile_all_on(context.triggers())
+            .graceful_shutdown_on(wait_for_true(ended))
+            .run(reconcile_class, class_error_policy, context)
+            .for_each(|result| log_watch_error("AwsDeployUserClasses", result))
+            .await;
     }
 
     /// Marks the replica ready after the first list, then drops what is cached of deleted resources and unused roles.

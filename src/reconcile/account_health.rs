@@ -3,12 +3,16 @@
 use std::collections::HashMap;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::domain::account::Role;
 
 /// Health of all accounts, by the role that the operator assumes there; `None` for its own credentials.
 #[derive(Default)]
-pub(super) struct AccountHealth(Mutex<HashMap<Option<Role>, RoleHealth>>);
+pub(super) struct AccountHealth {
+    roles: Mutex<HashMap<Option<Role>, RoleHealth>>,
+    changed: watch::Sender<()>,
+}
 
 #[derive(Default)]
 struct RoleHealth {
@@ -19,25 +23,33 @@ struct RoleHealth {
 impl AccountHealth {
     /// Records whether the caller identity could be resolved. True on a recovery.
     pub(super) fn record(&self, role: Option<&Role>, succeeded: bool) -> bool {
-        let mut roles = self.0.lock();
+        let mut roles = self.roles.lock();
         if succeeded && !roles.contains_key(&role.cloned()) {
             return false;
         }
         let health = roles.entry(role.cloned()).or_default();
         let recovers = succeeded && health.is_failing;
         health.recoveries += u64::from(recovers);
+        if health.is_failing == succeeded {
+            self.changed.send_replace(());
+        }
         health.is_failing = !succeeded;
         recovers
     }
 
     /// The number of recoveries since the process started.
     pub(super) fn recoveries(&self, role: Option<&Role>) -> u64 {
-        self.0.lock().get(&role.cloned()).map_or(0, |health| health.recoveries)
+        self.roles.lock().get(&role.cloned()).map_or(0, |health| health.recoveries)
     }
 
     /// Drops roles that no class and no resource names.
     pub(super) fn retain(&self, is_used: impl Fn(&Role) -> bool) {
-        self.0.lock().retain(|role, _| role.as_ref().is_none_or(&is_used));
+        self.roles.lock().retain(|role, _| role.as_ref().is_none_or(&is_used));
+    }
+
+    /// Changes when an account becomes reachable or unreachable.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 

@@ -34,7 +34,7 @@ use tracing::{Instrument, Span, field::Empty};
 
 use act::Executor;
 use cache::ReconcileCache;
-pub use class::report_on_classes;
+pub use class::{ClassContext, class_error_policy, reconcile_class};
 use class_decision::ClassDecision;
 pub use context::{Context, ReconcileObserver, ReconcileSettings, Watched};
 use error::Failure;
