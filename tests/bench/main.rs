@@ -74,7 +74,7 @@ async fn measure(resources: usize) {
     let (begun, position) = (Instant::now(), env.aws.log().position());
     env.operator.restart().await.expect("the operator restarts");
     let reconciled = async || {
-        let reconciles = env.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
+        let reconciles = env.metric_count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
         usize::try_from(reconciles).unwrap_or(usize::MAX).min(resources)
     };
     wait_until(resources, "reconciled", reconciled).await;

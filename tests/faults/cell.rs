@@ -1,4 +1,4 @@
-//! One run: a scenario, its faults, and the verdict.
+//! One cell of the fault matrix: an operation, the faults injected into it, and the outcome.
 
 use std::{
     fmt::{self, Write as _},
@@ -21,14 +21,14 @@ use crate::{
     test_env::{EnvOptions, TestEnv},
 };
 
-/// A mutating call of a scenario: the n-th of its kind.
+/// A mutating call of an operation: the n-th of its kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Point {
+pub(crate) enum FaultPoint {
     Aws { action: String, nth: u64 },
     Kube { verb: String, resource: String, name: Option<String>, nth: u64 },
 }
 
-impl fmt::Display for Point {
+impl fmt::Display for FaultPoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Aws { action, nth } => write!(formatter, "aws:{action}:{nth}"),
@@ -44,7 +44,7 @@ impl fmt::Display for Point {
     }
 }
 
-impl Point {
+impl FaultPoint {
     pub(crate) fn is_short(&self) -> bool {
         match self {
             Self::Aws { .. } => true,
@@ -56,22 +56,22 @@ impl Point {
         matches!(self, Self::Aws { action, .. } if action == "CreateAccessKey")
     }
 
-    /// The write that turns a key just made into a known one: without it the key is an orphan.
-    fn may_cost_a_key(&self) -> bool {
+    /// Whether a fault here can leave an orphan: a key is known only once its Secret is written.
+    fn may_leave_an_orphan(&self) -> bool {
         self.is_create_key() || matches!(self, Self::Kube { resource, .. } if resource == "secrets")
     }
 }
 
-/// What is done to the call.
+/// The fault injected into the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Mode {
+pub(crate) enum FaultMode {
     KillBefore,
     KillAfter,
     LostReply,
     Refused,
 }
 
-impl Mode {
+impl FaultMode {
     pub(crate) const ALL: [Self; 4] = [Self::KillBefore, Self::KillAfter, Self::LostReply, Self::Refused];
 
     pub(crate) fn name(self) -> &'static str {
@@ -88,31 +88,28 @@ impl Mode {
     }
 }
 
-/// One fault.
 #[derive(Clone)]
 pub(crate) enum Fault {
-    At(Point, Mode),
+    At(FaultPoint, FaultMode),
     Profile(FaultProfile),
 }
 
-/// One run.
 #[derive(Clone)]
 pub(crate) struct Cell {
-    pub(crate) scenario: Operation,
+    pub(crate) operation: Operation,
     pub(crate) faults: Vec<Fault>,
     pub(crate) seed: Option<u64>,
 }
 
-/// What came of a run.
 #[derive(Clone, Default)]
 pub(crate) struct Outcome {
-    /// The calls that a run without faults makes.
-    pub(crate) trace: Vec<Point>,
+    /// The mutating calls; recorded in runs without faults only.
+    pub(crate) trace: Vec<FaultPoint>,
     pub(crate) violations: Vec<String>,
     pub(crate) refused: u64,
     pub(crate) accepted: u64,
-    /// How many of the faults that wait for a call met theirs.
-    pub(crate) struck: usize,
+    /// How often the operator was killed.
+    pub(crate) kills: usize,
     pub(crate) recovery: Duration,
     pub(crate) took: Duration,
 }
@@ -126,7 +123,7 @@ impl Outcome {
                     .downcast_ref::<String>()
                     .cloned()
                     .or_else(|| Some((*panic.downcast_ref::<&str>()?).to_owned()));
-                let text = text.unwrap_or_else(|| "the run died".to_owned());
+                let text = text.unwrap_or_else(|| "the run panicked".to_owned());
                 Self {
                     violations: vec![format!(
                         "liveness: {}",
@@ -138,54 +135,54 @@ impl Outcome {
         }
     }
 
-    pub(crate) fn held(&self) -> bool {
+    pub(crate) fn passed(&self) -> bool {
         self.violations.is_empty() && self.refused == 0
     }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.held() {
-            write!(formatter, "ok, well again after {:.1} s", self.recovery.as_secs_f32())?;
+        if self.passed() {
+            write!(formatter, "ok, recovered after {:.1} s", self.recovery.as_secs_f32())?;
         } else {
             write!(formatter, "FAILED: {} refused; {}", self.refused, self.violations.join("; "))?;
         }
-        write!(formatter, " ({} calls of a consumer, {:.1} s)", self.accepted, self.took.as_secs_f32())
+        write!(formatter, "({} consumer calls, {:.1} s)", self.accepted, self.took.as_secs_f32())
     }
 }
 
 impl Cell {
-    /// The name that picks this run and no other.
+    /// The unique name, as `ONLY` takes it.
     pub(crate) fn name(&self) -> String {
         if let Some(seed) = self.seed {
-            return format!("seed/{seed}/{}", self.scenario.name());
+            return format!("seed/{seed}/{}", self.operation.name());
         }
         let faults: Vec<String> = self.faults.iter().map(Fault::name).collect();
-        format!("{}/{}", self.scenario.name(), faults.join("+"))
+        format!("{}/{}", self.operation.name(), faults.join("+"))
     }
 
-    /// Two or three faults, and a scenario, as the seed wants it.
-    pub(crate) fn seeded(seed: u64, learned: &[(Operation, Vec<Point>)]) -> Option<Self> {
-        let mut dice = Dice(seed);
-        let (scenario, trace) = dice.one_of(learned)?;
-        let faults = (0..2 + dice.below(2)).filter_map(|_| {
-            Some(if dice.below(3) == 0 {
-                Fault::Profile(*dice.one_of(fault_profiles::ALL)?)
+    /// Picks an operation and two or three faults by the seed.
+    pub(crate) fn from_seed(seed: u64, traces: &[(Operation, Vec<FaultPoint>)]) -> Option<Self> {
+        let mut rng = SeededRng(seed);
+        let (operation, trace) = rng.choose(traces)?;
+        let faults = (0..2 + rng.below(2)).filter_map(|_| {
+            Some(if rng.below(3) == 0 {
+                Fault::Profile(*rng.choose(fault_profiles::ALL)?)
             } else {
-                Fault::At(dice.one_of(trace)?.clone(), *dice.one_of(&Mode::ALL)?)
+                Fault::At(rng.choose(trace)?.clone(), *rng.choose(&FaultMode::ALL)?)
             })
         });
-        Some(Self { scenario: *scenario, faults: faults.collect(), seed: Some(seed) })
+        Some(Self { operation: *operation, faults: faults.collect(), seed: Some(seed) })
     }
 
-    /// Runs it to its verdict. Panics where the operator does not come to rest.
+    /// Runs the cell and audits it. Panics if the operator does not converge.
     pub(crate) async fn run(self) -> Outcome {
-        let begun = Instant::now();
-        let (mut env, kube, auditor) = set().await;
-        let key = self.scenario.prepare(&env).await;
-        let consumer = if self.scenario.has_a_working_key_throughout() {
+        let started = Instant::now();
+        let (mut env, kube, auditor) = start_env().await;
+        let key = self.operation.prepare(&env).await;
+        let consumer = if self.operation.has_a_working_key_throughout() {
             let arn = env.iam("u").await.arn;
-            let (mounted, consumer) = env.consume("x", &arn);
+            let (mounted, consumer) = env.start_consumer("x", &arn);
             consumer
                 .wait_for("a first call", RECOVERY, |report| report.accepted > 0)
                 .await
@@ -195,15 +192,15 @@ impl Cell {
             None
         };
 
-        let (aws_mark, kube_mark) = (env.aws.log().position(), kube.log().position());
-        let (struck, recovery) = self.strike(&mut env, &kube, &auditor, &key).await;
+        let (aws_position, kube_position) = (env.aws.log().position(), kube.log().position());
+        let (kills, recovery) = self.run_with_faults(&mut env, &kube, &auditor, &key).await;
 
-        let trace = if self.faults.is_empty() { trace(&env, aws_mark, &kube, kube_mark) } else { Vec::new() };
+        let trace = if self.faults.is_empty() { trace(&env, aws_position, &kube, kube_position) } else { Vec::new() };
         let mut violations = Vec::new();
-        if self.scenario.leaves_a_resource() {
+        if self.operation.keeps_the_resource() {
             violations.extend(auditor.check_idle(RECOVERY).await);
         }
-        let mut outcome = Outcome { trace, struck, recovery, ..Outcome::default() };
+        let mut outcome = Outcome { trace, kills, recovery, ..Outcome::default() };
         if let Some((_mounted, consumer)) = consumer {
             let report = consumer.stop().await;
             outcome.accepted = report.accepted;
@@ -221,70 +218,70 @@ impl Cell {
         violations.extend(auditor.finish(ambiguities, &evidence).await.expect("the audit"));
         outcome.violations = violations.iter().map(ToString::to_string).collect();
         if !outcome.violations.is_empty() {
-            let written = written(&env, aws_mark, &kube, kube_mark);
-            println!("{}: what was written{written}\n{}", self.name(), env.log());
+            let calls = describe_writes(&env, aws_position, &kube, kube_position);
+            println!("{}: mutating calls{calls}\n{}", self.name(), env.log());
         }
-        outcome.took = begun.elapsed();
+        outcome.took = started.elapsed();
         outcome
     }
 
-    /// The key that must have been replaced at the end. Where a stale read shows the journal of the last attempt once
-    /// more, a deleted Secret comes back with the key that it held: it is the right one, and nothing was lost.
-    fn replaced<'a>(&self, key: &'a str) -> &'a str {
+    /// The key that must be replaced at the end. If a stale read returns the journal of the last attempt, a deleted
+    /// Secret is recreated with the key that it held: that key still works, so nothing was lost.
+    fn key_to_replace<'a>(&self, key: &'a str) -> &'a str {
         let stale = |fault: &Fault| matches!(fault, Fault::Profile(profile) if profile.name == "kube-stale-secrets");
-        if self.scenario == Operation::DeletedSecret && self.faults.iter().any(stale) { "" } else { key }
+        if self.operation == Operation::DeletedSecret && self.faults.iter().any(stale) { "" } else { key }
     }
 
-    /// Lets the scenario happen with its faults. How often the operator was killed, and how long all took to be well.
-    pub(crate) async fn strike(
+    /// Runs the operation with its faults. Returns the number of kills and the recovery time.
+    pub(crate) async fn run_with_faults(
         &self,
         env: &mut TestEnv,
         kube: &KubeProxy,
         auditor: &Auditor,
         key: &str,
     ) -> (usize, Duration) {
-        let mut pauses: Vec<Pause> = self.faults.iter().filter_map(|fault| fault.lay(env, kube)).collect();
+        let mut pauses: Vec<Pause> = self.faults.iter().filter_map(|fault| fault.install(env, kube)).collect();
         for fault in &self.faults {
             if let Fault::Profile(profile) = fault {
-                profile.begin(env, kube).await;
+                profile.start(env, kube).await;
             }
         }
-        self.scenario.begin(env, key, auditor).await;
+        self.operation.start(env, key, auditor).await;
         let mut since = Instant::now();
         for fault in &self.faults {
             if let Fault::Profile(profile) = fault {
-                profile.lift(env, kube).await;
+                profile.stop(env, kube).await;
             }
         }
-        let mut struck = 0;
+        let mut kills = 0;
         while !pauses.is_empty() {
             let any = select_all(pauses.iter().map(|pause| Box::pin(pause.wait_until_held(RECOVERY))));
             let hit = tokio::select! {
                 (hit, index, _) = any => hit.then_some(index),
-                // It came to its end without that call: a fault before it led another way.
-                () = self.scenario.end(env, self.replaced(key)) => None,
+                // It completed without that call: an earlier fault changed the sequence.
+                () = self.operation.end(env, self.key_to_replace(key)) => None,
             };
             let Some(index) = hit else { break };
             let pause = pauses.remove(index);
             env.operator.kill().await;
             pause.abort();
-            struck += 1;
-            env.operator.restart().await.expect("the operator comes back");
+            kills += 1;
+            env.operator.restart().await.expect("the operator restarts");
             since = Instant::now();
         }
         for pause in &pauses {
             pause.release();
         }
-        self.scenario.end(env, self.replaced(key)).await;
+        self.operation.end(env, self.key_to_replace(key)).await;
         let recovery = since.elapsed();
         env.aws.rules().clear();
         kube.rules().clear();
-        (struck, recovery)
+        (kills, recovery)
     }
 }
 
-/// A test environment with an operator that goes through both proxies, and an auditor.
-pub(crate) async fn set() -> (TestEnv, KubeProxy, Auditor) {
+/// Starts a test environment whose operator uses both proxies, and an auditor.
+pub(crate) async fn start_env() -> (TestEnv, KubeProxy, Auditor) {
     let arguments = vec![
         "--recovery-delay=2s",
         "--deletion-delay=1s",
@@ -296,11 +293,11 @@ pub(crate) async fn set() -> (TestEnv, KubeProxy, Auditor) {
         "--cluster-id=faults",
     ];
     let collector = Arc::new(Collector::start(CollectorBehavior::Accepts).await.expect("a collector"));
-    // It may be killed at any moment: what it tells is to be told soon.
+    // The operator may be killed at any moment, so spans must be exported soon.
     let variables = vec![("OTEL_BSP_SCHEDULE_DELAY", "50".to_owned())];
     let env_options =
         EnvOptions { arguments, variables, collector: Some(collector), kube_proxy: true, ..EnvOptions::default() };
-    let mut env = TestEnv::with(env_options).await;
+    let mut env = TestEnv::with_options(env_options).await;
     let kube = env.kube.take().expect("a Kubernetes proxy");
     let auditor = Auditor::start(AuditTarget {
         client: env.client.clone(),
@@ -325,47 +322,47 @@ impl Fault {
         }
     }
 
-    /// How many keys may be made in vain because of it.
+    /// How many extra keys the fault may cause.
     pub(crate) fn ambiguities(&self) -> usize {
         match self {
-            Self::At(point, _) => usize::from(point.may_cost_a_key()),
+            Self::At(point, _) => usize::from(point.may_leave_an_orphan()),
             Self::Profile(profile) => profile.ambiguities,
         }
     }
 
-    /// Puts the rule in place. The handle, if the operator is to be killed there.
-    fn lay(&self, env: &TestEnv, kube: &KubeProxy) -> Option<Pause> {
+    /// Adds the rule to a proxy. Returns the pause if the operator is killed at the call.
+    fn install(&self, env: &TestEnv, kube: &KubeProxy) -> Option<Pause> {
         let Self::At(point, mode) = self else { return None };
         match point {
-            Point::Aws { action, nth } => {
+            FaultPoint::Aws { action, nth } => {
                 let rule = Rule::on(action).nth(*nth);
                 match mode {
-                    Mode::KillBefore => Some(env.aws.rules().pause(rule)),
-                    Mode::KillAfter => Some(env.aws.rules().pause(rule.after_commit())),
-                    Mode::LostReply => {
+                    FaultMode::KillBefore => Some(env.aws.rules().pause(rule)),
+                    FaultMode::KillAfter => Some(env.aws.rules().pause(rule.after_commit())),
+                    FaultMode::LostReply => {
                         env.aws.rules().add(rule.after_commit().drop_connection());
                         None
                     }
-                    Mode::Refused => {
+                    FaultMode::Refused => {
                         let error = AwsError::new(503, "ServiceUnavailable", "Please try again.");
                         env.aws.rules().add(rule.respond_with(error));
                         None
                     }
                 }
             }
-            Point::Kube { verb, resource, name, nth } => {
+            FaultPoint::Kube { verb, resource, name, nth } => {
                 let mut rule = KubeRule::on(verb, resource).nth(*nth);
                 if let Some(name) = name {
                     rule = rule.name(name);
                 }
                 match mode {
-                    Mode::KillBefore => Some(kube.rules().pause(rule)),
-                    Mode::KillAfter => Some(kube.rules().pause(rule.after_commit())),
-                    Mode::LostReply => {
+                    FaultMode::KillBefore => Some(kube.rules().pause(rule)),
+                    FaultMode::KillAfter => Some(kube.rules().pause(rule.after_commit())),
+                    FaultMode::LostReply => {
                         kube.rules().add(rule.after_commit().drop_connection());
                         None
                     }
-                    Mode::Refused => {
+                    FaultMode::Refused => {
                         kube.rules().add(rule.respond_with(503, "ServiceUnavailable"));
                         None
                     }
@@ -375,10 +372,15 @@ impl Fault {
     }
 }
 
-/// The same as lines, with what came of them: what somebody needs who wants to understand a run that failed.
-fn written(env: &TestEnv, aws: awsdeploy_testkit::aws_proxy::LogPosition, kube: &KubeProxy, kube_mark: u64) -> String {
+/// Lists the mutating calls with their results, to diagnose a failed run.
+fn describe_writes(
+    env: &TestEnv,
+    aws: awsdeploy_testkit::aws_proxy::LogPosition,
+    kube: &KubeProxy,
+    kube_position: u64,
+) -> String {
     let aws = env.aws.log().mutating_calls_since(aws).into_iter().map(|call| (call.started, call.to_string()));
-    let kube = kube.log().mutating_since(kube_mark).into_iter().map(|call| (call.started, call.to_string()));
+    let kube = kube.log().mutating_since(kube_position).into_iter().map(|call| (call.started, call.to_string()));
     let mut lines: Vec<(Timestamp, String)> = aws.chain(kube).collect();
     lines.sort();
     lines.iter().fold(String::new(), |mut text, (at, line)| {
@@ -387,28 +389,31 @@ fn written(env: &TestEnv, aws: awsdeploy_testkit::aws_proxy::LogPosition, kube: 
     })
 }
 
-/// The mutating calls on both sides behind the marks, in the order they came in.
+/// The mutating calls to both APIs since the positions, in order of arrival.
 fn trace(
     env: &TestEnv,
     aws: awsdeploy_testkit::aws_proxy::LogPosition,
     kube: &KubeProxy,
-    kube_mark: u64,
-) -> Vec<Point> {
-    let mut calls: Vec<(Timestamp, Point)> = Vec::new();
+    kube_position: u64,
+) -> Vec<FaultPoint> {
+    let mut calls: Vec<(Timestamp, FaultPoint)> = Vec::new();
     for call in env.aws.log().mutating_calls_since(aws) {
-        calls.push((call.started, Point::Aws { action: call.action, nth: 1 }));
+        calls.push((call.started, FaultPoint::Aws { action: call.action, nth: 1 }));
     }
-    for call in kube.log().mutating_since(kube_mark) {
-        // The names of Events are made up.
+    for call in kube.log().mutating_since(kube_position) {
+        // The names of Events are generated.
         let name = call.name.filter(|_| call.resource != "events");
-        calls.push((call.started, Point::Kube { verb: call.verb.to_owned(), resource: call.resource, name, nth: 1 }));
+        calls.push((
+            call.started,
+            FaultPoint::Kube { verb: call.verb.to_owned(), resource: call.resource, name, nth: 1 },
+        ));
     }
     calls.sort_by_key(|(at, _)| *at);
-    let mut points: Vec<Point> = Vec::new();
+    let mut points: Vec<FaultPoint> = Vec::new();
     for (_, mut point) in calls {
         while points.contains(&point) {
             match &mut point {
-                Point::Aws { nth, .. } | Point::Kube { nth, .. } => *nth += 1,
+                FaultPoint::Aws { nth, .. } | FaultPoint::Kube { nth, .. } => *nth += 1,
             }
         }
         points.push(point);
@@ -416,10 +421,10 @@ fn trace(
     points
 }
 
-/// `SplitMix64`: the same seed throws the same for ever.
-pub(crate) struct Dice(pub(crate) u64);
+/// `SplitMix64`: a seed always yields the same sequence, so that a failed run can be repeated.
+pub(crate) struct SeededRng(pub(crate) u64);
 
-impl Dice {
+impl SeededRng {
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
@@ -428,7 +433,7 @@ impl Dice {
         usize::try_from((word ^ (word >> 31)) % (limit.max(1) as u64)).unwrap_or_default()
     }
 
-    pub(crate) fn one_of<'a, T>(&mut self, things: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn choose<'a, T>(&mut self, things: &'a [T]) -> Option<&'a T> {
         let index = self.below(things.len());
         things.get(index)
     }

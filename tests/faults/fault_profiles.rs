@@ -1,4 +1,4 @@
-//! Faults that last: they hit whatever comes by, not one call.
+//! Fault profiles: faults that hit every matching call for a while, not one call.
 
 use std::time::Duration;
 
@@ -10,29 +10,28 @@ use jiff::SignedDuration;
 
 use crate::test_env::TestEnv;
 
-/// How old answers of IAM are at most: less than the operator reckons with (`--recovery-delay`).
-pub(crate) const LAG: Duration = Duration::from_millis(1_500);
+/// Staleness of IAM reads; below `--recovery-delay`, which must cover it.
+pub(crate) const READ_LAG: Duration = Duration::from_millis(1_500);
 
-/// One kind of bad weather.
 #[derive(Clone, Copy)]
 pub(crate) struct FaultProfile {
     pub(crate) name: &'static str,
     pub(crate) short: bool,
-    begin: fn(&TestEnv, &KubeProxy),
-    /// It stops by an act rather than by its count.
-    end: Option<Lift>,
-    /// Creations of keys whose outcome it leaves open.
+    start: fn(&TestEnv, &KubeProxy),
+    /// How it is ended, if it does not end by its own count.
+    end: Option<StopAction>,
+    /// How many extra keys it may cause.
     pub(crate) ambiguities: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Lift {
-    Thaw,
-    AwsBack,
+enum StopAction {
+    ThawWatches,
+    RestoreAws,
 }
 
-const fn profile(name: &'static str, ambiguities: usize, begin: fn(&TestEnv, &KubeProxy)) -> FaultProfile {
-    FaultProfile { name, short: false, begin, end: None, ambiguities }
+const fn profile(name: &'static str, ambiguities: usize, start: fn(&TestEnv, &KubeProxy)) -> FaultProfile {
+    FaultProfile { name, short: false, start, end: None, ambiguities }
 }
 
 pub(crate) const ALL: &[FaultProfile] = &[
@@ -42,12 +41,12 @@ pub(crate) const ALL: &[FaultProfile] = &[
             env.aws.rules().add(Rule::on_mutating().first(2).html_500());
         })
     },
-    profile("aws-drops-twice", 0, |env, _| {
+    profile("aws-drops-connection", 0, |env, _| {
         env.aws.rules().add(Rule::on_mutating().first(2).drop_connection());
     }),
     profile("aws-reads-fail", 0, |env, _| {
         let error = AwsError::new(503, "ServiceUnavailable", "Please try again.");
-        // The operator's reads; a consumer's are its own affair.
+        // Reads of the operator only, so that the consumer's calls do not fail.
         let reads = [
             "GetUser",
             "ListAccessKeys",
@@ -60,17 +59,17 @@ pub(crate) const ALL: &[FaultProfile] = &[
     profile("aws-throttles-once", 0, |env, _| {
         env.aws.rules().add(Rule::on_mutating().first(1).throttle());
     }),
-    profile("aws-create-loses-two-answers", 2, |env, _| {
+    profile("aws-create-loses-responses", 2, |env, _| {
         env.aws.rules().add(Rule::on("CreateAccessKey").first(2).after_commit().drop_connection());
     }),
     profile("aws-slow", 0, |env, _| {
         env.aws.rules().add(Rule::on_all().first(20).delay(Duration::from_millis(300)));
     }),
     profile("aws-lists-lag", 0, |env, _| {
-        env.aws.rules().add(Rule::on("ListAccessKeys").hide_new_keys(LAG));
+        env.aws.rules().add(Rule::on("ListAccessKeys").hide_new_keys(READ_LAG));
     }),
     profile("aws-stale-reads", 0, |env, _| {
-        env.aws.rules().add(Rule::on_reads().first(6).stale_read(LAG));
+        env.aws.rules().add(Rule::on_reads().first(6).stale_read(READ_LAG));
     }),
     profile("aws-new-keys-late", 0, |env, _| {
         env.account.configure(|settings| settings.activation_delay = Duration::from_secs(2));
@@ -87,7 +86,7 @@ pub(crate) const ALL: &[FaultProfile] = &[
     profile("aws-third-key", 0, |env, _| {
         env.aws.rules().add(Rule::on("CreateAccessKey").allow_third_key());
     }),
-    FaultProfile { end: Some(Lift::AwsBack), ..profile("aws-away", 0, |_, _| {}) },
+    FaultProfile { end: Some(StopAction::RestoreAws), ..profile("aws-unavailable", 0, |_, _| {}) },
     FaultProfile {
         short: true,
         ..profile("kube-503", 0, |_, kube| {
@@ -113,35 +112,37 @@ pub(crate) const ALL: &[FaultProfile] = &[
     profile("kube-secrets-unreadable", 0, |_, kube| {
         kube.rules().add(KubeRule::on("get", "secrets").first(2).respond_with(500, "InternalError"));
     }),
-    FaultProfile { end: Some(Lift::Thaw), ..profile("kube-frozen-watch", 0, |_, kube| kube.stall_watches()) },
+    FaultProfile {
+        end: Some(StopAction::ThawWatches),
+        ..profile("kube-frozen-watch", 0, |_, kube| kube.stall_watches())
+    },
     FaultProfile { short: true, ..profile("kube-cut-watch", 0, |_, kube| kube.expire_watches()) },
     profile("kube-status-lost", 0, |_, kube| {
         kube.rules().add(KubeRule::on_resource("awsdeployusers/status").first(3).after_commit().drop_connection());
     }),
 ];
 
-/// How long weather lasts that is ended by an act.
-const SPELL: Duration = Duration::from_secs(3);
+/// Duration of a profile that `stop` ends.
+const OUTAGE_DURATION: Duration = Duration::from_secs(3);
 
 impl FaultProfile {
-    /// It breaks.
-    pub(crate) async fn begin(&self, env: &TestEnv, kube: &KubeProxy) {
-        (self.begin)(env, kube);
-        if matches!(self.end, Some(Lift::AwsBack)) {
+    pub(crate) async fn start(&self, env: &TestEnv, kube: &KubeProxy) {
+        (self.start)(env, kube);
+        if matches!(self.end, Some(StopAction::RestoreAws)) {
             env.aws.stop_listening().await;
         }
     }
 
-    /// It clears up, if it does not by itself. The time is the fault: nothing is waited for.
-    pub(crate) async fn lift(&self, env: &TestEnv, kube: &KubeProxy) {
+    /// Ends a profile that does not end by itself. The sleep is the outage, not a wait for a state.
+    pub(crate) async fn stop(&self, env: &TestEnv, kube: &KubeProxy) {
         match self.end {
             None => {}
-            Some(Lift::Thaw) => {
-                tokio::time::sleep(SPELL).await;
+            Some(StopAction::ThawWatches) => {
+                tokio::time::sleep(OUTAGE_DURATION).await;
                 kube.resume_watches();
             }
-            Some(Lift::AwsBack) => {
-                tokio::time::sleep(SPELL).await;
+            Some(StopAction::RestoreAws) => {
+                tokio::time::sleep(OUTAGE_DURATION).await;
                 env.aws.resume_listening().await.expect("AWS comes back");
             }
         }

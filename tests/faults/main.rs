@@ -1,17 +1,17 @@
-//! The fault runs: one fault, or a few, at every point where the operator writes something; afterwards all must be well.
+//! Fault injection: one or more faults at every write of the operator, after each of which it must recover.
 //!
-//! For each scenario the mutating calls of a run without faults are learned from the two proxies. Then each of these
-//! calls is hit once in each way: the operator is killed before it, killed after it was committed and before the answer
-//! arrived, the answer is lost, the call is refused. On top come bad weather on either side and seeded combinations.
-//! An auditor watches every run; a consumer signs with the published key all the while.
+//! For each operation the mutating calls of a run without faults are recorded from the two proxies. Then each call is
+//! hit once in each mode: the operator is killed before it, killed after the commit and before the response, the
+//! response is lost, the call is refused. Fault profiles for either API and seeded combinations come on top.
+//! An auditor checks the invariants of every run; a consumer signs with the published key throughout.
 //!
 //! | variable | |
 //! |---|---|
-//! | `FAULTS=all` | everything, and `docs/fault-matrix.md` is written; else a short set |
-//! | `ONLY=<text>` | only cells whose name contains the text |
-//! | `SEEDS=<n>` | how many seeded combinations (200) |
-//! | `SOAK=<n>` | nothing but so many rotations with faults at random |
-//! | `THREADS=<n>` | runs at the same time (8) |
+//! | `FAULTS=all` | run everything and write `docs/fault-matrix.md`; otherwise a short set |
+//! | `ONLY=<text>` | run only cells whose name contains the text |
+//! | `SEEDS=<n>` | number of seeded combinations (200) |
+//! | `SOAK=<n>` | run only `n` rotations with random faults |
+//! | `THREADS=<n>` | concurrent runs (8) |
 
 #![allow(
     clippy::expect_used,
@@ -19,7 +19,7 @@
     clippy::print_stdout,
     clippy::disallowed_methods,
     clippy::large_futures,
-    reason = "a run fails by a panic, tells how far it is, and lives in real time"
+    reason = "a run fails by a panic, prints its progress, and waits in real time"
 )]
 
 mod cell;
@@ -29,7 +29,7 @@ mod operation;
 mod scenarios;
 mod soak;
 #[path = "../test_env/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "shared with the other test program, which uses all of it")]
+#[allow(dead_code, unused_imports, reason = "shared with the it tests, which use all of it")]
 mod test_env;
 mod tests;
 
@@ -41,7 +41,7 @@ use std::{
     time::Instant,
 };
 
-use cell::{Cell, Fault, Mode, Outcome};
+use cell::{Cell, Fault, FaultMode, Outcome};
 use matrix::Matrix;
 use operation::Operation;
 
@@ -50,23 +50,23 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn main() -> ExitCode {
-    // Tools that ask for a list get an empty one: the cells are not known before the traces are.
+    // The list is empty: the cells are known only after the runs without faults.
     if std::env::args().any(|argument| argument == "--list") {
         return ExitCode::SUCCESS;
     }
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let only = std::env::var("ONLY").ok().filter(|only| !only.is_empty()).or(filter);
     let all = std::env::var("FAULTS").is_ok_and(|set| set == "all");
-    let held = match usize::try_from(number("SOAK", 0)).unwrap_or(0) {
+    let passed = match usize::try_from(number("SOAK", 0)).unwrap_or(0) {
         0 => run(all, only.as_ref()),
         rotations => soak(rotations),
     };
     test_env::stop();
-    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs jobs, some at a time, and tells of each that has ended.
-fn run_all<J: Send, R: Send>(jobs: Vec<J>, threads: usize, work: impl Fn(J) -> R + Sync, mut told: impl FnMut(R)) {
+/// Runs jobs on `threads` threads and passes each result to `on_result`.
+fn run_all<J: Send, R: Send>(jobs: Vec<J>, threads: usize, work: impl Fn(J) -> R + Sync, mut on_result: impl FnMut(R)) {
     let queue = Mutex::new(VecDeque::from(jobs));
     let (sender, results) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -83,7 +83,7 @@ fn run_all<J: Send, R: Send>(jobs: Vec<J>, threads: usize, work: impl Fn(J) -> R
             });
         }
         drop(sender);
-        results.into_iter().for_each(&mut told);
+        results.into_iter().for_each(&mut on_result);
     });
 }
 
@@ -91,14 +91,14 @@ fn threads() -> usize {
     usize::try_from(number("THREADS", 8)).unwrap_or(8).max(1)
 }
 
-/// Runs a cell. One that panics costs itself.
+/// Runs a cell. A panic fails this cell only.
 fn run_cell(cell: Cell) -> (Cell, Outcome) {
     let outcome = catch_unwind(AssertUnwindSafe(|| test_env::block_on(cell.clone().run())));
     (cell, Outcome::of(outcome))
 }
 
-/// Plays the stories that `wanted` names, those that need the control plane for themselves last.
-fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
+/// Runs the selected scenarios, those that need the control plane exclusively last.
+fn run_scenarios(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
     let runs = |alone: bool| -> Vec<_> {
         let scenarios = scenarios::ALL.iter().filter(|scenario| scenario.alone == alone);
         let runs = scenarios.flat_map(|scenario| scenario.runs.iter().map(|run| (scenario.number, *run)));
@@ -107,72 +107,76 @@ fn play(matrix: &mut Matrix, wanted: impl Fn(&str) -> bool) {
     let total = runs(false).len() + runs(true).len();
     let mut done = 0;
     for (jobs, threads) in [(runs(false), threads()), (runs(true), 1)] {
-        let work = |(number, (name, play)): (u32, scenarios::Run)| {
-            let begun = Instant::now();
-            let outcome = catch_unwind(play).map(|()| Outcome::default());
-            (number, name, Outcome { took: begun.elapsed(), ..Outcome::of(outcome) })
+        let work = |(number, (name, run)): (u32, scenarios::Run)| {
+            let started = Instant::now();
+            let outcome = catch_unwind(run).map(|()| Outcome::default());
+            (number, name, Outcome { took: started.elapsed(), ..Outcome::of(outcome) })
         };
         run_all(jobs, threads, work, |(number, name, outcome)| {
             done += 1;
-            let verdict = if outcome.held() { "ok" } else { "FAILED" };
+            let result = if outcome.passed() { "ok" } else { "FAILED" };
             let full = scenarios::name(number, name);
             println!(
-                "[{done}/{total}] {full}: {verdict} {} ({:.1} s)",
+                "[{done}/{total}] {full}: {result} {} ({:.1} s)",
                 outcome.violations.join("; "),
                 outcome.took.as_secs_f32()
             );
-            if !outcome.held() {
-                println!("    again: make faults ONLY='{full}'");
+            if !outcome.passed() {
+                println!("    repeat with: make faults ONLY='{full}'");
             }
-            matrix.enter_scenario(number, name, outcome);
+            matrix.record_scenario(number, name, outcome);
         });
     }
 }
 
-/// Whether every cell held.
+/// Runs cells and scenarios. Returns whether all passed.
 fn run(all: bool, only: Option<&String>) -> bool {
     let mut matrix = Matrix::default();
-    let mut learned = Vec::new();
+    let mut traces = Vec::new();
     if only.is_some_and(|only| only.starts_with("scenario")) {
-        play(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
+        run_scenarios(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
         println!("{}", matrix.summary());
-        return matrix.held();
+        return matrix.passed();
     }
-    // A fault-free run of each scenario first. It is also the one that shows that the auditor is content without faults.
+    // A run of each operation without faults first. It also proves that the auditor reports nothing then.
     let named = |only: &String| Operation::ALL.iter().any(|any| only.starts_with(&format!("{}/", any.name())));
-    let wanted = |scenario: &Operation| match only {
-        Some(only) if named(only) => only.starts_with(&format!("{}/", scenario.name())),
-        _ => all || only.is_some() || scenario.is_short(),
+    let wanted = |operation: &Operation| match only {
+        Some(only) if named(only) => only.starts_with(&format!("{}/", operation.name())),
+        _ => all || only.is_some() || operation.is_short(),
     };
     let plain =
-        Operation::ALL.into_iter().filter(wanted).map(|scenario| Cell { scenario, faults: Vec::new(), seed: None });
+        Operation::ALL.into_iter().filter(wanted).map(|operation| Cell { operation, faults: Vec::new(), seed: None });
     run_all(plain.collect(), threads(), run_cell, |(cell, outcome)| {
-        println!("without faults, {}: {outcome}", cell.scenario.name());
-        learned.push((cell.scenario, outcome.trace.clone()));
-        if !outcome.held() {
-            matrix.enter(cell, outcome);
+        println!("without faults, {}: {outcome}", cell.operation.name());
+        traces.push((cell.operation, outcome.trace.clone()));
+        if !outcome.passed() {
+            matrix.record(cell, outcome);
         }
     });
-    learned.sort_by_key(|(scenario, _)| scenario.name());
+    traces.sort_by_key(|(operation, _)| operation.name());
 
     let mut cells = Vec::new();
-    for (scenario, trace) in &learned {
+    for (operation, trace) in &traces {
         for point in trace {
-            for mode in Mode::ALL {
-                let short = scenario.is_short() && mode.is_short() && point.is_short();
+            for mode in FaultMode::ALL {
+                let short = operation.is_short() && mode.is_short() && point.is_short();
                 if all || only.is_some() || short {
-                    cells.push(Cell { scenario: *scenario, faults: vec![Fault::At(point.clone(), mode)], seed: None });
+                    cells.push(Cell {
+                        operation: *operation,
+                        faults: vec![Fault::At(point.clone(), mode)],
+                        seed: None,
+                    });
                 }
             }
         }
         for profile in fault_profiles::ALL {
-            if all || only.is_some() || (scenario.is_short() && profile.short) {
-                cells.push(Cell { scenario: *scenario, faults: vec![Fault::Profile(*profile)], seed: None });
+            if all || only.is_some() || (operation.is_short() && profile.short) {
+                cells.push(Cell { operation: *operation, faults: vec![Fault::Profile(*profile)], seed: None });
             }
         }
     }
     if all || only.is_some() {
-        cells.extend((1..=number("SEEDS", 200)).filter_map(|seed| Cell::seeded(seed, &learned)));
+        cells.extend((1..=number("SEEDS", 200)).filter_map(|seed| Cell::from_seed(seed, &traces)));
     }
     if let Some(only) = only {
         cells.retain(|cell| cell.name().contains(only.as_str()));
@@ -183,58 +187,58 @@ fn run(all: bool, only: Option<&String>) -> bool {
     run_all(cells, threads(), run_cell, |(cell, outcome)| {
         done += 1;
         println!("[{done}/{total}] {}: {outcome}", cell.name());
-        if !outcome.held() {
-            println!("    again: make faults ONLY='{}'", cell.name());
+        if !outcome.passed() {
+            println!("    repeat with: make faults ONLY='{}'", cell.name());
         }
-        matrix.enter(cell, outcome);
+        matrix.record(cell, outcome);
         if all && only.is_none() && done % 25 == 0 {
             matrix.write().expect("docs/fault-matrix.md is written");
         }
     });
     if all || only.is_some() {
-        play(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
+        run_scenarios(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
     }
     if all && only.is_none() {
         matrix.write().expect("docs/fault-matrix.md is written");
     }
-    let missing = scenarios::missing_units();
+    let missing = scenarios::missing_unit_tests();
     println!("{}{}", missing.join("\n"), matrix.summary());
-    matrix.held() && missing.is_empty()
+    matrix.passed() && missing.is_empty()
 }
 
-/// Whether a soak of so many rotations held.
+/// Soaks for the number of rotations. Returns whether all passed.
 fn soak(rotations: usize) -> bool {
     let threads = threads();
     let mut trace = Vec::new();
-    let plain = Cell { scenario: Operation::Rotation, faults: Vec::new(), seed: None };
+    let plain = Cell { operation: Operation::Rotation, faults: Vec::new(), seed: None };
     run_all(vec![plain], 1, run_cell, |(_, outcome)| trace = outcome.trace);
-    let lanes: Vec<_> = std::thread::scope(|scope| {
+    let reports: Vec<_> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
-            .map(|lane| {
+            .map(|worker| {
                 let (trace, share) = (&trace, rotations.div_ceil(threads));
-                scope.spawn(move || test_env::block_on(soak::run(lane as u64 + 1, share, trace)))
+                scope.spawn(move || test_env::block_on(soak::run(worker as u64 + 1, share, trace)))
             })
             .collect();
         running.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
-    let mut held = true;
-    let mut sum = soak::Lane::default();
-    for lane in lanes {
-        let Ok(lane) = lane else {
-            held = false;
+    let mut passed = true;
+    let mut sum = soak::SoakReport::default();
+    for worker in reports {
+        let Ok(worker) = worker else {
+            passed = false;
             continue;
         };
-        held &= lane.violations.is_empty() && lane.report.refused == 0;
-        sum.rotations += lane.rotations;
-        sum.faulted += lane.faulted;
-        sum.kills += lane.kills;
-        sum.longest = sum.longest.max(lane.longest);
-        sum.report.accepted += lane.report.accepted;
-        sum.report.refused += lane.report.refused;
-        sum.violations.extend(lane.violations);
+        passed &= worker.violations.is_empty() && worker.report.refused == 0;
+        sum.rotations += worker.rotations;
+        sum.faulted += worker.faulted;
+        sum.kills += worker.kills;
+        sum.longest = sum.longest.max(worker.longest);
+        sum.report.accepted += worker.report.accepted;
+        sum.report.refused += worker.report.refused;
+        sum.violations.extend(worker.violations);
     }
     println!(
-        "soak: {} rotations, {} of them with a fault, {} kills; {} calls of consumers accepted, {} refused; longest recovery {:.1} s; {} violations {:#?}",
+        "soak: {} rotations, {} with a fault, {} kills; {} consumer calls accepted, {} refused; longest recovery {:.1} s; {} violations {:#?}",
         sum.rotations,
         sum.faulted,
         sum.kills,
@@ -244,5 +248,5 @@ fn soak(rotations: usize) -> bool {
         sum.violations.len(),
         sum.violations
     );
-    held
+    passed
 }

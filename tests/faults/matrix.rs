@@ -1,13 +1,12 @@
-//! The fault matrix: scenario x point x result.
+//! The fault matrix: operation x fault point x result.
 
 use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::Path, time::Duration};
 
 use crate::{
-    cell::{Cell, Fault, Mode, Outcome},
+    cell::{Cell, Fault, FaultMode, Outcome},
     scenarios,
 };
 
-/// All results so far.
 #[derive(Default)]
 pub(crate) struct Matrix {
     results: Vec<(Cell, Outcome)>,
@@ -15,40 +14,43 @@ pub(crate) struct Matrix {
 }
 
 impl Matrix {
-    pub(crate) fn enter(&mut self, cell: Cell, outcome: Outcome) {
+    pub(crate) fn record(&mut self, cell: Cell, outcome: Outcome) {
         self.results.push((cell, outcome));
     }
 
-    pub(crate) fn enter_scenario(&mut self, number: u32, run: &'static str, outcome: Outcome) {
+    pub(crate) fn record_scenario(&mut self, number: u32, run: &'static str, outcome: Outcome) {
         self.scenarios.entry(number).or_default().push((run, outcome));
     }
 
-    fn played(&self) -> impl Iterator<Item = (u32, &'static str, &Outcome)> {
+    fn scenario_outcomes(&self) -> impl Iterator<Item = (u32, &'static str, &Outcome)> {
         self.scenarios.iter().flat_map(|(number, runs)| runs.iter().map(|(run, outcome)| (*number, *run, outcome)))
     }
 
-    pub(crate) fn held(&self) -> bool {
-        self.results.iter().all(|(_, outcome)| outcome.held()) && self.played().all(|(.., outcome)| outcome.held())
+    pub(crate) fn passed(&self) -> bool {
+        self.results.iter().all(|(_, outcome)| outcome.passed())
+            && self.scenario_outcomes().all(|(.., outcome)| outcome.passed())
     }
 
     pub(crate) fn summary(&self) -> String {
-        let (runs, failed) = (self.results.len(), self.results.iter().filter(|(_, outcome)| !outcome.held()).count());
-        let (played, lost) = (self.played().count(), self.played().filter(|(.., outcome)| !outcome.held()).count());
+        let (runs, failed) = (self.results.len(), self.results.iter().filter(|(_, outcome)| !outcome.passed()).count());
+        let (scenarios, failed_scenarios) = (
+            self.scenario_outcomes().count(),
+            self.scenario_outcomes().filter(|(.., outcome)| !outcome.passed()).count(),
+        );
         let violations: usize = self.results.iter().map(|(_, outcome)| outcome.violations.len()).sum();
-        let kills: usize = self.results.iter().map(|(_, outcome)| outcome.struck).sum();
+        let kills: usize = self.results.iter().map(|(_, outcome)| outcome.kills).sum();
         let refused: u64 = self.results.iter().map(|(_, outcome)| outcome.refused).sum();
         let accepted: u64 = self.results.iter().map(|(_, outcome)| outcome.accepted).sum();
         let longest = self.results.iter().max_by_key(|(_, outcome)| outcome.recovery);
         let (recovery, of) =
             longest.map_or((Duration::ZERO, String::new()), |(cell, outcome)| (outcome.recovery, cell.name()));
         format!(
-            "{runs} runs with faults, {failed} failed, {violations} violations; {played} scenarios, {lost} failed; {kills} times the operator was killed; \
+            "{runs} runs with faults, {failed} failed, {violations} violations; {scenarios} scenarios, {failed_scenarios} failed; the operator was killed {kills} times; \
              consumers made {accepted} calls, {refused} were refused; the longest recovery took {:.1} s ({of})",
             recovery.as_secs_f32()
         )
     }
 
-    /// Writes `docs/fault-matrix.md`.
     pub(crate) fn write(&self) -> io::Result<()> {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fault-matrix.md");
         fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
@@ -57,17 +59,18 @@ impl Matrix {
 
     fn text(&self) -> String {
         let mut text = String::from(
-            "# Fault matrix\n\nWritten by `make faults`. Each cell is a run of its own on a real Kubernetes API server and an AWS that behaves \
-             like AWS: at the call in the row the operator is killed before it, killed after it was done and before the \
-             answer came, the answer is lost, or the call is refused. At the end an auditor that shares no code with the \
-             operator must find the promises kept, and a consumer that signed ten times a second must never have been \
-             refused. A number is the time in seconds until all was well again, counted from the end of the fault. Any \
-             cell runs again with `make faults ONLY='<scenario>/<call>/<fault>'`.\n\n",
+            "# Fault matrix\n\nWritten by `make faults`. Each cell is a separate run on a real Kubernetes API server and an emulated \
+             AWS: at the call in the row the operator is killed before the call, killed after its commit and before the \
+             response, the response is lost, or the call is refused. At the end an auditor that shares no code with the \
+             operator checks every invariant, and a consumer that signs ten times per second must never have been \
+             refused. A number is the recovery time in seconds, counted from the end of the fault. Repeat a cell with \
+             `make faults ONLY='<operation>/<call>/<fault>'`.\n\n",
         );
         let _ = writeln!(text, "**{}.**\n", self.summary());
         let cells = self.results.iter().map(|(cell, outcome)| (cell.name(), outcome));
-        let played = self.played().map(|(number, run, outcome)| (scenarios::name(number, run), outcome));
-        let failed: Vec<_> = cells.chain(played).filter(|(_, outcome)| !outcome.held()).collect();
+        let scenario_outcomes =
+            self.scenario_outcomes().map(|(number, run, outcome)| (scenarios::name(number, run), outcome));
+        let failed: Vec<_> = cells.chain(scenario_outcomes).filter(|(_, outcome)| !outcome.passed()).collect();
         if !failed.is_empty() {
             text.push_str("## Failed\n\n");
             for (name, outcome) in failed {
@@ -76,38 +79,38 @@ impl Matrix {
             text.push('\n');
         }
         self.scenarios(&mut text);
-        let mut scenarios: BTreeMap<&str, BTreeMap<String, BTreeMap<Mode, String>>> = BTreeMap::new();
-        let mut weather: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
+        let mut operations: BTreeMap<&str, BTreeMap<String, BTreeMap<FaultMode, String>>> = BTreeMap::new();
+        let mut profiles: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
         let mut seeded = Vec::new();
         for (cell, outcome) in &self.results {
-            let name = cell.scenario.name();
+            let name = cell.operation.name();
             match (cell.seed, cell.faults.as_slice()) {
                 (Some(seed), _) => seeded.push((seed, cell, outcome)),
                 (None, [Fault::At(point, mode)]) => {
-                    let row = scenarios.entry(name).or_default().entry(point.to_string()).or_default();
-                    row.insert(*mode, mark(outcome));
+                    let row = operations.entry(name).or_default().entry(point.to_string()).or_default();
+                    row.insert(*mode, format_outcome(outcome));
                 }
                 (None, [Fault::Profile(kind)]) => {
-                    weather.entry(kind.name).or_default().insert(name, mark(outcome));
+                    profiles.entry(kind.name).or_default().insert(name, format_outcome(outcome));
                 }
                 _ => {}
             }
         }
-        for (scenario, rows) in &scenarios {
+        for (operation, rows) in &operations {
             let _ = writeln!(
                 text,
-                "## {scenario}\n\n| call | kill-before | kill-after | lost-reply | refused |\n|---|---|---|---|---|"
+                "## {operation}\n\n| call | kill-before | kill-after | lost-reply | refused |\n|---|---|---|---|---|"
             );
             for (point, modes) in rows {
-                let cells = Mode::ALL.map(|mode| modes.get(&mode).map_or("", String::as_str));
+                let cells = FaultMode::ALL.map(|mode| modes.get(&mode).map_or("", String::as_str));
                 let _ = writeln!(text, "| `{point}` | {} |", cells.join(" | "));
             }
             text.push('\n');
         }
-        text.push_str("## Bad weather\n\n");
-        let names: Vec<&str> = crate::operation::Operation::ALL.iter().map(|scenario| scenario.name()).collect();
+        text.push_str("## Fault profiles\n\n");
+        let names: Vec<&str> = crate::operation::Operation::ALL.iter().map(|operation| operation.name()).collect();
         let _ = writeln!(text, "| | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
-        for (kind, row) in &weather {
+        for (kind, row) in &profiles {
             let cells: Vec<&str> = names.iter().map(|name| row.get(name).map_or("", String::as_str)).collect();
             let _ = writeln!(text, "| `{kind}` | {} |", cells.join(" | "));
         }
@@ -115,19 +118,18 @@ impl Matrix {
         seeded.sort_by_key(|(seed, ..)| *seed);
         for (_, cell, outcome) in seeded {
             let plain = Cell { seed: None, ..cell.clone() };
-            let _ = writeln!(text, "| `{}` | {} | {} |", cell.name(), plain.name(), mark(outcome));
+            let _ = writeln!(text, "| `{}` | {} | {} |", cell.name(), plain.name(), format_outcome(outcome));
         }
         text
     }
 }
 
 impl Matrix {
-    /// The table of the 38 scenarios.
     fn scenarios(&self, text: &mut String) {
         text.push_str(
-            "## The 38 scenarios\n\nWhat an operator of this kind must live through, and what shows that it does: runs of \
-             their own (`make faults ONLY='scenario/<number>'`), cells of the tables below, tests of pure functions.\n\n\
-             | | scenario | shown by | result |\n|---|---|---|---|\n",
+            "## The 38 scenarios\n\nScenarios that an operator of this kind must survive, and the tests that prove it: separate runs \
+             (`make faults ONLY='scenario/<number>'`), cells of the tables below, unit tests.\n\n\
+             | | scenario | proved by | result |\n|---|---|---|---|\n",
         );
         for scenario in scenarios::ALL {
             let runs = self.scenarios.get(&scenario.number).map(Vec::as_slice).unwrap_or_default();
@@ -139,13 +141,13 @@ impl Matrix {
                 .collect();
             let mut by: Vec<String> = runs.iter().map(|(run, _)| format!("`{run}`")).collect();
             by.extend(scenario.cells.iter().map(|part| format!("cells `{part}`")));
-            by.extend(scenario.units.iter().map(|(file, test)| format!("`{test}` in {file}")));
-            let failed = runs.iter().filter(|(_, outcome)| !outcome.held()).count()
-                + cells.iter().filter(|outcome| !outcome.held()).count();
+            by.extend(scenario.unit_tests.iter().map(|(file, test)| format!("`{test}` in {file}")));
+            let failed = runs.iter().filter(|(_, outcome)| !outcome.passed()).count()
+                + cells.iter().filter(|outcome| !outcome.passed()).count();
             let count = runs.len() + cells.len();
             let result = match (count, failed) {
-                (0, _) => "with the unit tests".to_owned(),
-                (count, 0) => format!("held, {count} runs"),
+                (0, _) => "by unit tests".to_owned(),
+                (count, 0) => format!("passed, {count} runs"),
                 (count, failed) => format!("**{failed} of {count} runs failed**"),
             };
             let _ = writeln!(text, "| {} | {} | {} | {result} |", scenario.number, scenario.title, by.join(", "));
@@ -154,6 +156,6 @@ impl Matrix {
     }
 }
 
-fn mark(outcome: &Outcome) -> String {
-    if outcome.held() { format!("{:.1}", outcome.recovery.as_secs_f32()) } else { "**failed**".to_owned() }
+fn format_outcome(outcome: &Outcome) -> String {
+    if outcome.passed() { format!("{:.1}", outcome.recovery.as_secs_f32()) } else { "**failed**".to_owned() }
 }

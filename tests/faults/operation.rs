@@ -1,4 +1,4 @@
-//! What happens while something goes wrong.
+//! The operations during which faults are injected.
 
 use std::time::Duration;
 
@@ -10,16 +10,14 @@ use serde_json::{Value, json};
 
 use crate::test_env::{TestEnv, eventually};
 
-/// How long a run may take to be well again; back-offs of half a minute are part of it.
+/// Limit for recovery; includes back-offs of half a minute.
 pub(crate) const RECOVERY: Duration = Duration::from_mins(1);
 
-/// The Deployment that is restarted.
 const WORKLOAD: &str = "web";
 
-/// Every form whose parts must be of one key, so that the auditor can compare them.
+/// Formats whose parts must belong to one key, so that the auditor can compare them.
 const FORMATS: [&str; 4] = ["Environment", "CredentialsFile", "Csv", "ProcessJson"];
 
-/// A scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Creation,
@@ -28,8 +26,8 @@ pub(crate) enum Operation {
     Restart,
     DeletedSecret,
     EditedSecret,
-    LostFile,
-    DeadKey,
+    MissingFile,
+    DeletedKey,
     PolicyChange,
     Suspension,
     Deletion,
@@ -44,8 +42,8 @@ impl Operation {
         Self::Restart,
         Self::DeletedSecret,
         Self::EditedSecret,
-        Self::LostFile,
-        Self::DeadKey,
+        Self::MissingFile,
+        Self::DeletedKey,
         Self::PolicyChange,
         Self::Suspension,
         Self::Deletion,
@@ -60,8 +58,8 @@ impl Operation {
             Self::Restart => "restart",
             Self::DeletedSecret => "deleted-secret",
             Self::EditedSecret => "edited-secret",
-            Self::LostFile => "lost-file",
-            Self::DeadKey => "dead-key",
+            Self::MissingFile => "missing-file",
+            Self::DeletedKey => "deleted-key",
             Self::PolicyChange => "policy-change",
             Self::Suspension => "suspension",
             Self::Deletion => "deletion",
@@ -73,14 +71,14 @@ impl Operation {
         matches!(self, Self::Creation | Self::Rotation)
     }
 
-    /// Whether a pod may use the key all through it.
+    /// Whether a consumer can use the published key throughout.
     pub(crate) fn has_a_working_key_throughout(self) -> bool {
         matches!(
             self,
             Self::Rotation
                 | Self::Restart
                 | Self::DeletedSecret
-                | Self::LostFile
+                | Self::MissingFile
                 | Self::PolicyChange
                 | Self::Retention
         )
@@ -97,7 +95,7 @@ impl Operation {
         })
     }
 
-    /// Brings the world to where it begins. The id of the key published then.
+    /// Sets up the initial state. Returns the id of the key published in it.
     pub(crate) async fn prepare(self, env: &TestEnv) -> String {
         if self == Self::Creation {
             return String::new();
@@ -107,14 +105,14 @@ impl Operation {
         }
         if self == Self::Restart {
             env.grant_restarts().await;
-            deploy(env).await;
+            create_workload(env).await;
         }
         env.apply("x", self.spec()).await;
-        settled(env, "").await
+        wait_settled(env, "").await
     }
 
-    /// What a person does.
-    pub(crate) async fn begin(self, env: &TestEnv, key: &str, auditor: &Auditor) {
+    /// Starts the operation.
+    pub(crate) async fn start(self, env: &TestEnv, key: &str, auditor: &Auditor) {
         match self {
             Self::Creation => drop(env.apply("x", self.spec()).await),
             Self::Adoption => {
@@ -130,12 +128,12 @@ impl Operation {
             }
             Self::EditedSecret => {
                 auditor.expect_key_failure(key);
-                edit(env, json!({"stringData": {"AWS_SECRET_ACCESS_KEY": "edited by hand"}})).await;
+                patch_secret(env, json!({"stringData": {"AWS_SECRET_ACCESS_KEY": "edited manually"}})).await;
             }
-            Self::LostFile => edit(env, json!({"data": {"config": null}})).await,
-            Self::DeadKey => {
+            Self::MissingFile => patch_secret(env, json!({"data": {"config": null}})).await,
+            Self::DeletedKey => {
                 auditor.expect_key_failure(key);
-                env.aws.manual_changes().delete_key("u", key).await.expect("a person deletes the key");
+                env.aws.manual_changes().delete_key("u", key).await.expect("the key is deleted manually");
             }
             Self::PolicyChange => {
                 let mut spec = self.spec();
@@ -156,22 +154,22 @@ impl Operation {
         }
     }
 
-    /// Waits until it is done and all is well.
+    /// Waits until the operation is complete.
     pub(crate) async fn end(self, env: &TestEnv, key: &str) {
         match self {
-            Self::Creation => drop(settled(env, "").await),
-            Self::Adoption => adopted(env, key).await,
-            Self::Restart => restarted(env, key).await,
-            Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeadKey => {
-                drop(settled(env, key).await);
+            Self::Creation => drop(wait_settled(env, "").await),
+            Self::Adoption => wait_adopted(env, key).await,
+            Self::Restart => wait_restarted(env, key).await,
+            Self::Rotation | Self::DeletedSecret | Self::EditedSecret | Self::DeletedKey => {
+                drop(wait_settled(env, key).await);
             }
-            Self::LostFile => {
-                let probe = async || env.secret("x").await?.contains_key("config").then_some(());
-                eventually("the file is back", probe, || env.log()).await;
-                assert_eq!(settled(env, "").await, key, "a lost file costs no key");
+            Self::MissingFile => {
+                let probe = async || env.secret_data("x").await?.contains_key("config").then_some(());
+                eventually("the file is restored", probe, || env.log()).await;
+                assert_eq!(wait_settled(env, "").await, key, "a lost file costs no key");
             }
             Self::PolicyChange => {
-                assert_eq!(settled(env, "").await, key, "a policy costs no key");
+                assert_eq!(wait_settled(env, "").await, key, "a policy costs no key");
                 let wanted = |user: &awsdeploy_testkit::aws_proxy::UserSnapshot| {
                     user.attached.len() == 1
                         && user.attached.iter().all(|arn| arn.ends_with("/ReadOnlyAccess"))
@@ -179,116 +177,116 @@ impl Operation {
                         && user.tags.contains_key("stage")
                         && !user.tags.contains_key("team")
                 };
-                env.until_iam("u", "as declared", wanted).await;
+                env.wait_for_iam("u", "as declared", wanted).await;
             }
             Self::Suspension => {
-                env.until_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
-                let told = Some(awsdeploy::api::Reason::Suspended);
-                env.until_condition("x", ConditionType::KeyPublished, "False", told).await;
+                env.wait_for_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
+                let reason = Some(awsdeploy::api::Reason::Suspended);
+                env.wait_for_condition("x", ConditionType::KeyPublished, "False", reason).await;
             }
             Self::Deletion => {
-                env.gone("x").await;
-                assert!(env.iam_opt("u").await.is_none(), "the IAM user is gone");
+                env.wait_deleted("x").await;
+                assert!(env.iam_opt("u").await.is_none(), "the IAM user is deleted");
                 for secret in ["x", "x.awsdeploy-journal"] {
-                    let probe = async || env.secret(secret).await.is_none().then_some(());
-                    eventually("no Secret is left", probe, || env.log()).await;
+                    let probe = async || env.secret_data(secret).await.is_none().then_some(());
+                    eventually("the Secret is deleted", probe, || env.log()).await;
                 }
             }
             Self::Retention => {
-                env.gone("x").await;
+                env.wait_deleted("x").await;
                 let user = env.iam("u").await;
-                let marks: Vec<_> = user.tags.keys().filter(|tag| tag.starts_with("awsdeploy.dev/")).collect();
-                assert!(marks.is_empty(), "no mark of ours is left: {marks:?}");
-                assert_eq!(user.active_keys(), [key], "the key is left as it was");
-                assert_eq!(env.published("x").await, key, "the Secret is left as it was");
+                let tags: Vec<_> = user.tags.keys().filter(|tag| tag.starts_with("awsdeploy.dev/")).collect();
+                assert!(tags.is_empty(), "all ownership tags are removed: {tags:?}");
+                assert_eq!(user.active_keys(), [key], "the key is kept");
+                assert_eq!(env.published_key("x").await, key, "the Secret is kept");
             }
         }
     }
 
-    /// Whether the resource is still there at the end, so that its quiet can be listened to.
-    pub(crate) fn leaves_a_resource(self) -> bool {
+    /// Whether the resource exists at the end, so that the auditor can check that it is idle.
+    pub(crate) fn keeps_the_resource(self) -> bool {
         !matches!(self, Self::Deletion | Self::Retention)
     }
 }
 
-/// A user with a policy and a key of its own, and the word of an AWS admin that `x` may have it. The id of the key.
+/// Creates an unmanaged user with a policy, a key and the consent tag for `x`. Returns the id of the key.
 async fn create_unmanaged_user(env: &TestEnv) -> String {
     let manual_changes = env.aws.manual_changes();
     let consent = format!("faults/{}/x", env.namespace);
     let create = Call::iam("CreateUser").with("UserName", "u").with("Path", "/awsdeploy/");
     let create = create.with_tags([("awsdeploy.dev/adoptable-by", consent.as_str())]);
-    manual_changes.call(&create).await.expect("somebody's user");
+    manual_changes.call(&create).await.expect("an unmanaged user");
     manual_changes.attach("u", "arn:aws:iam::aws:policy/ReadOnlyAccess").await.expect("a policy");
     manual_changes.create_key("u").await.expect("a key").id
 }
 
-/// Waits until the user is ours, with a key of ours beside the one that it had.
-async fn adopted(env: &TestEnv, theirs: &str) {
-    env.ready("x").await;
+/// Waits until the user is adopted and has a published key beside its own one.
+async fn wait_adopted(env: &TestEnv, theirs: &str) {
+    env.wait_ready("x").await;
     let probe = async || {
-        let published = env.secret("x").await?.get("AWS_ACCESS_KEY_ID")?.clone();
+        let published = env.secret_data("x").await?.get("AWS_ACCESS_KEY_ID")?.clone();
         let user = env.iam_opt("u").await?;
         let keys = user.keys.len() == 2 && user.active_keys().contains(&theirs) && user.key(&published).is_some();
         let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
         let used_up = !user.tags.contains_key("awsdeploy.dev/adoptable-by");
         let policy = user.attached.len() == 1 && user.attached.iter().all(|arn| arn.ends_with("/AmazonEC2FullAccess"));
-        let closed = env.secret("x.awsdeploy-journal").await.is_none();
-        let told = env.user("x").await.status?.access_keys.len() == 2;
-        (keys && tagged && used_up && policy && closed && told).then_some(())
+        let closed = env.secret_data("x.awsdeploy-journal").await.is_none();
+        let reported = env.user("x").await.status?.access_keys.len() == 2;
+        (keys && tagged && used_up && policy && closed && reported).then_some(())
     };
     let context = || format!("{}\n{}", env.aws.log().transcript(), env.log());
-    eventually("the user is taken over, its own key as it was", probe, context).await;
+    eventually("the user is adopted and its own key kept", probe, context).await;
 }
 
-/// A workload that is rolled out as soon as its controller has seen it: there is nobody to run pods.
-async fn deploy(env: &TestEnv) {
+/// Creates a Deployment of zero replicas: there is no kubelet, and it is rolled out as soon as it is observed.
+async fn create_workload(env: &TestEnv) {
     let (labels, pod) = (json!({"app": WORKLOAD}), json!({"containers": [{"name": "c", "image": "uploader"}]}));
     let deployment = serde_json::from_value(json!({
         "metadata": {"name": WORKLOAD},
         "spec": {"replicas": 0, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
     }));
     let deployment = deployment.expect("a Deployment");
-    deployments(env).create(&kube::api::PostParams::default(), &deployment).await.expect("the Deployment is made");
+    deployments(env).create(&kube::api::PostParams::default(), &deployment).await.expect("the Deployment is created");
 }
 
 fn deployments(env: &TestEnv) -> kube::Api<Deployment> {
     kube::Api::namespaced(env.client.clone(), &env.namespace)
 }
 
-/// Waits until all is well with another key than this one, and the workload was restarted for it, once.
-async fn restarted(env: &TestEnv, other_than: &str) {
-    let key = settled(env, other_than).await;
+/// Waits until another key is published and the workload was restarted for it, once.
+async fn wait_restarted(env: &TestEnv, other_than: &str) {
+    let key = wait_settled(env, other_than).await;
     let probe = async || {
         let secret = env.secrets().get("x").await.ok()?;
         (!secret.annotations().contains_key("awsdeploy.dev/restarts")).then_some(())
     };
-    eventually("no restart is owed", probe, || env.log()).await;
+    eventually("no restart is pending", probe, || env.log()).await;
     let deployment = deployments(env).get(WORKLOAD).await.expect("the Deployment is there");
     let template = deployment.spec.and_then(|spec| spec.template.metadata).and_then(|metadata| metadata.annotations);
     assert_eq!(template.unwrap_or_default().get("key.awsdeploy.dev/x"), Some(&key), "restarted for the new key");
-    assert_eq!(deployment.metadata.generation, Some(2), "and once");
+    assert_eq!(deployment.metadata.generation, Some(2), "exactly once");
 }
 
-async fn edit(env: &TestEnv, patch: Value) {
+async fn patch_secret(env: &TestEnv, patch: Value) {
     let params = kube::api::PatchParams::default();
     env.secrets().patch("x", &params, &kube::api::Patch::Merge(&patch)).await.expect("the Secret is edited");
 }
 
-/// Waits until all is well with another key than this one, and tells which.
-pub(crate) async fn settled(env: &TestEnv, other_than: &str) -> String {
-    env.until_published("x", other_than).await;
-    env.ready("x").await;
-    env.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
+/// Waits until another key is the only one, published and tagged, without a journal. Returns its id.
+pub(crate) async fn wait_settled(env: &TestEnv, other_than: &str) -> String {
+    env.wait_published("x", other_than).await;
+    env.wait_ready("x").await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", None).await;
     let probe = async || {
-        let published = env.published("x").await;
+        let published = env.published_key("x").await;
         let user = env.iam_opt("u").await?;
         let only = user.keys.len() == 1 && user.active_keys() == [published.as_str()];
         let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
-        let closed = env.secret("x.awsdeploy-journal").await.is_none();
-        // The status is the last thing that is written.
+        let closed = env.secret_data("x.awsdeploy-journal").await.is_none();
+        // The status is written last.
         let status = env.user("x").await.status?;
-        let told = status.access_keys.len() == 1 && status.access_keys[0].id == published;
-        (only && tagged && closed && told && published != other_than).then_some(published)
+        let reported = status.access_keys.len() == 1 && status.access_keys[0].id == published;
+        (only && tagged && closed && reported && published != other_than).then_some(published)
     };
     let context = || format!("{}\n{}", env.aws.log().transcript(), env.log());
     eventually("one key, published and tagged, and no journal", probe, context).await

@@ -1,21 +1,20 @@
-//! Rotation after rotation on one resource, with faults at random, until the number is full.
+//! Soak test: many rotations of one resource with random faults.
 
 use std::time::{Duration, Instant};
 
 use awsdeploy_testkit::consumer::ConsumerReport;
 
 use crate::{
-    cell::{self, Cell, Dice, Fault, Mode, Point},
+    cell::{self, Cell, Fault, FaultMode, FaultPoint, SeededRng},
     fault_profiles,
     operation::{Operation, RECOVERY},
 };
 
-/// FaultProfile that stays is no fault that a rotation is over with.
-const LASTING: [&str; 2] = ["aws-new-keys-late", "aws-old-keys-linger"];
+/// Profiles that do not end by themselves, so they would affect all later rotations.
+const PERSISTENT_PROFILES: [&str; 2] = ["aws-new-keys-late", "aws-old-keys-linger"];
 
-/// What a lane has seen.
 #[derive(Default)]
-pub(crate) struct Lane {
+pub(crate) struct SoakReport {
     pub(crate) rotations: usize,
     pub(crate) faulted: usize,
     pub(crate) kills: usize,
@@ -24,43 +23,45 @@ pub(crate) struct Lane {
     pub(crate) violations: Vec<String>,
 }
 
-/// Rotates one resource so many times; about two of three rotations meet a fault.
-pub(crate) async fn run(seed: u64, rotations: usize, trace: &[Point]) -> Lane {
-    let mut dice = Dice(seed);
-    let mut lane = Lane::default();
-    let (mut env, kube, auditor) = cell::set().await;
+/// Rotates one resource `rotations` times; about two of three rotations have a fault.
+pub(crate) async fn run(seed: u64, rotations: usize, trace: &[FaultPoint]) -> SoakReport {
+    let mut rng = SeededRng(seed);
+    let mut worker = SoakReport::default();
+    let (mut env, kube, auditor) = cell::start_env().await;
     let mut key = Operation::Rotation.prepare(&env).await;
-    let (_mounted, consumer) = env.consume("x", &env.iam("u").await.arn);
+    let (_mounted, consumer) = env.start_consumer("x", &env.iam("u").await.arn);
     consumer.wait_for("a first call", RECOVERY, |report| report.accepted > 0).await.expect("the consumer works");
     let mut ambiguities = 0;
-    let begun = Instant::now();
+    let started = Instant::now();
     for turn in 1..=rotations {
-        let fault = match dice.below(6) {
+        let fault = match rng.below(6) {
             0 | 1 => None,
-            2 => dice
-                .one_of(fault_profiles::ALL)
-                .filter(|kind| !LASTING.contains(&kind.name))
+            2 => rng
+                .choose(fault_profiles::ALL)
+                .filter(|kind| !PERSISTENT_PROFILES.contains(&kind.name))
                 .copied()
                 .map(Fault::Profile),
-            _ => {
-                dice.one_of(trace).cloned().zip(dice.one_of(&Mode::ALL).copied()).map(|(at, mode)| Fault::At(at, mode))
-            }
+            _ => rng
+                .choose(trace)
+                .cloned()
+                .zip(rng.choose(&FaultMode::ALL).copied())
+                .map(|(at, mode)| Fault::At(at, mode)),
         };
-        lane.faulted += usize::from(fault.is_some());
+        worker.faulted += usize::from(fault.is_some());
         ambiguities += fault.as_ref().map_or(0, Fault::ambiguities);
-        let cell = Cell { scenario: Operation::Rotation, faults: fault.into_iter().collect(), seed: Some(seed) };
-        let (kills, recovery) = cell.strike(&mut env, &kube, &auditor, &key).await;
-        key = env.published("x").await;
-        lane.rotations += 1;
-        lane.kills += kills;
-        lane.longest = lane.longest.max(recovery);
+        let cell = Cell { operation: Operation::Rotation, faults: fault.into_iter().collect(), seed: Some(seed) };
+        let (kills, recovery) = cell.run_with_faults(&mut env, &kube, &auditor, &key).await;
+        key = env.published_key("x").await;
+        worker.rotations += 1;
+        worker.kills += kills;
+        worker.longest = worker.longest.max(recovery);
         if turn % 10 == 0 {
-            println!("lane {seed}: {turn} of {rotations} rotations after {:.0} s", begun.elapsed().as_secs_f32());
+            println!("worker {seed}: {turn} of {rotations} rotations after {:.0} s", started.elapsed().as_secs_f32());
         }
     }
-    lane.report = consumer.stop().await;
+    worker.report = consumer.stop().await;
     let evidence = [("the operator's log", env.log()), ("the traces", env.traces())];
     let violations = auditor.finish(ambiguities, &evidence).await.expect("the audit");
-    lane.violations = violations.iter().map(ToString::to_string).collect();
-    lane
+    worker.violations = violations.iter().map(ToString::to_string).collect();
+    worker
 }

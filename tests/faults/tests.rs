@@ -1,6 +1,6 @@
-//! Claims of the other test program that are among the stories. They are shared by their files.
+//! Tests of the `it` binary that the scenarios reuse, included by path.
 
-#![allow(dead_code, reason = "the other test program uses all of them")]
+#![allow(dead_code, reason = "the it binary uses all of them")]
 
 #[path = "../it/bad_input.rs"]
 pub(crate) mod bad_input;

@@ -1,4 +1,4 @@
-//! Several AWS accounts: the operator takes a role in each, and one that is of no use is nobody else's trouble.
+//! Several AWS accounts: the operator assumes a role in each, and a failing account does not affect the others.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,18 +17,18 @@ use futures::future::{BoxFuture, join_all};
 use kube::{ResourceExt, api::DeleteParams, runtime::wait::await_condition};
 use serde_json::{Value, json};
 
-use crate::test_env::{Aws, EnvOptions, TIMEOUT, TestEnv, message};
+use crate::test_env::{EnvOptions, TIMEOUT, TestAccount, TestEnv, message};
 
 const EXTERNAL_ID: &str = "production/cluster:1";
-/// Whom every account of the tests takes for the operator.
-const OPERATOR: &str = "AKIAIOSFODNN7EXAMPLE";
+/// The access key of the operator in every account of the tests.
+const OPERATOR_KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
 
-/// Roles that trust the operator, with the external id that each asks for.
+/// Roles that trust the operator, by ARN, with the external id that each requires.
 #[derive(Default)]
 struct Trust(Mutex<BTreeMap<String, Option<String>>>);
 
 impl Trust {
-    /// No role of this AWS trusts anybody before it is told to.
+    /// Installs an empty trust: every `AssumeRole` is denied until `allow` is called.
     fn of(account: &Account) -> Arc<Self> {
         let trust = Arc::new(Self::default());
         account.authorize_with(Arc::clone(&trust) as _);
@@ -39,7 +39,7 @@ impl Trust {
         self.roles().insert(role.to_owned(), Some(EXTERNAL_ID.to_owned()));
     }
 
-    fn withdraw(&self, role: &str) {
+    fn deny(&self, role: &str) {
         self.roles().remove(role);
     }
 
@@ -51,8 +51,8 @@ impl Trust {
 impl Authorizer for Trust {
     fn check<'a>(&'a self, _: &'a Caller, call: &'a Call) -> BoxFuture<'a, Result<(), AwsError>> {
         let role = call.param("RoleArn").filter(|_| call.action == "AssumeRole");
-        let asked = role.map(|role| (role, self.roles().get(role).cloned()));
-        let result = match asked {
+        let requested = role.map(|role| (role, self.roles().get(role).cloned()));
+        let result = match requested {
             Some((_, Some(id))) if id.as_deref() == call.param("ExternalId") => Ok(()),
             Some((role, _)) => {
                 Err(AwsError::access_denied("arn:aws:iam::111122223333:role/operator", "sts:AssumeRole", role))
@@ -63,7 +63,7 @@ impl Authorizer for Trust {
     }
 }
 
-/// An account that no other test knows.
+/// An account id that no other test uses.
 fn account_id() -> String {
     Account::unique().id().to_owned()
 }
@@ -77,52 +77,52 @@ fn class(account: &str, name: &str) -> Value {
 }
 
 async fn user_in(env: &TestEnv, account: &str, user: &str) -> Option<UserSnapshot> {
-    env.inspector().in_account(AccountRef::aws(account)).user(user).await.expect("the truth can be read")
+    env.inspector().in_account(AccountRef::aws(account)).user(user).await.expect("the account can be read")
 }
 
-fn own_credentials(call: &CallRecord) -> bool {
-    call.caller_key.as_deref() == Some(OPERATOR)
+fn uses_own_credentials(call: &CallRecord) -> bool {
+    call.caller_key.as_deref() == Some(OPERATOR_KEY_ID)
 }
 
 pub(crate) async fn users_of_a_role_share_its_account_and_session() {
     let env = TestEnv::with_arguments(&["--resync=1s"]).await;
     let there = account_id();
     Trust::of(&env.account).allow(&role(&there, "r"));
-    let class = env.class("c", class(&there, "r")).await;
+    let class = env.apply_class("c", class(&there, "r")).await;
     for name in ["a", "b", "c"] {
         env.apply(name, json!({"className": class, "userName": name})).await;
     }
     for name in ["a", "b", "c"] {
-        let user = env.ready(name).await;
+        let user = env.wait_ready(name).await;
         assert_eq!(user.annotations()[well_known::ANNOTATION_ACCOUNT], there);
         let iam = user_in(&env, &there, name).await.expect("the user is in the other account");
         assert_eq!(user.status.expect("a status").user.expect("a user").arn, iam.arn);
         assert!(env.iam_opt(name).await.is_none(), "and not in the operator's own");
-        assert!(env.account.accepts(&env.published(name).await), "its key was verified there");
+        assert!(env.account.accepts(&env.published_key(name).await), "its key was verified there");
     }
-    let old = env.published("a").await;
+    let old = env.published_key("a").await;
     env.annotate("a", well_known::ANNOTATION_ROTATE, "1").await;
-    env.until_published("a", &old).await;
-    let mark = env.aws.log().position();
+    env.wait_published("a", &old).await;
+    let position = env.aws.log().position();
     for _ in 0..3 {
-        env.looked(env.aws.log().position()).await;
+        env.wait_for_drift_check(env.aws.log().position()).await;
     }
-    assert!(env.aws.log().mutating_calls_since(mark).iter().all(|call| call.user.as_deref() == Some("a")));
+    assert!(env.aws.log().mutating_calls_since(position).iter().all(|call| call.user.as_deref() == Some("a")));
 
     let assumed = env.aws.log().calls_of("AssumeRole");
-    assert_eq!(assumed.len(), 1, "one session for three resources and all their passes: {assumed:#?}");
+    assert_eq!(assumed.len(), 1, "one session for three resources and all their reconciles: {assumed:#?}");
     assert!(assumed[0].params["RoleSessionName"].starts_with("aws-deploy-user-operator@"), "{assumed:#?}");
     assert_eq!(assumed[0].params["ExternalId"], EXTERNAL_ID);
-    let own = env.aws.log().select(|call| own_credentials(call) && call.action != "AssumeRole");
-    assert!(own.is_empty(), "nothing else is done with the operator's own credentials: {own:#?}");
+    let own = env.aws.log().select(|call| uses_own_credentials(call) && call.action != "AssumeRole");
+    assert!(own.is_empty(), "the operator's own credentials are used for nothing else: {own:#?}");
     let line = |operation: &str| {
         format!("awsdeploy_aws_requests_total{{account=\"{there}\",operation=\"{operation}\",code=\"OK\"}}")
     };
-    assert_eq!(env.count(&line("AssumeRole")).await, 1);
-    assert_eq!(env.count(&line("CreateUser")).await, 3);
+    assert_eq!(env.metric_count(&line("AssumeRole")).await, 1);
+    assert_eq!(env.metric_count(&line("CreateUser")).await, 3);
 
     env.delete("a").await;
-    env.gone("a").await;
+    env.wait_deleted("a").await;
     assert!(user_in(&env, &there, "a").await.is_none());
 }
 
@@ -132,26 +132,30 @@ pub(crate) async fn role_of_a_class_is_mutable_and_its_account_is_not() {
     let trust = Trust::of(&env.account);
     trust.allow(&role(&there, "old"));
     trust.allow(&role(&there, "new"));
-    let name = env.class("c", class(&there, "old")).await;
+    let name = env.apply_class("c", class(&there, "old")).await;
     env.apply("x", json!({"className": name, "userName": "u"})).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
-    let mark = env.aws.log().position();
-    env.class("c", class(&there, "new")).await;
-    let takes =
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
+    let position = env.aws.log().position();
+    env.apply_class("c", class(&there, "new")).await;
+    let assumes_new_role =
         |call: &CallRecord| call.action == "AssumeRole" && call.params.get("RoleArn") == Some(&role(&there, "new"));
-    env.aws.log().wait_since(mark, "the other role", TIMEOUT, takes).await.expect("the other role is taken");
-    env.until("x", "remembered by its new role", |user| {
+    env.aws
+        .log()
+        .wait_since(position, "the other role", TIMEOUT, assumes_new_role)
+        .await
+        .expect("the other role is assumed");
+    env.wait_until("x", "recorded with its new role", |user| {
         let class = user.status.as_ref().and_then(|status| status.class.as_ref());
         class.and_then(|class| class.account.as_ref()?.role_arn.clone()) == Some(role(&there, "new"))
     })
     .await;
-    assert_eq!(env.published("x").await, key);
-    assert!(env.aws.log().mutating_calls_since(mark).is_empty());
+    assert_eq!(env.published_key("x").await, key);
+    assert!(env.aws.log().mutating_calls_since(position).is_empty());
 
     let refused = |spec: Value| {
         let env = &env;
-        async move { env.try_class("c", spec).await.expect_err("the API server refuses it").to_string() }
+        async move { env.try_apply_class("c", spec).await.expect_err("the API server refuses it").to_string() }
     };
     let other = account_id();
     assert!(refused(class(&other, "new")).await.contains("account.id is immutable"));
@@ -172,23 +176,24 @@ pub(crate) async fn caller_identity_decides_the_account_first() {
     let there = account_id();
     Trust::of(&env.account).allow(&role(&there, "r"));
     let named = there.clone();
-    let lie = move |_: &Call, answer: &mut AwsResponse| answer.body = answer.body.replace(&named, "999999999999");
-    env.aws.rules().add(Rule::on("GetCallerIdentity").rewrite(lie));
-    let class = env.class("c", class(&there, "r")).await;
+    let wrong_account =
+        move |_: &Call, answer: &mut AwsResponse| answer.body = answer.body.replace(&named, "999999999999");
+    env.aws.rules().add(Rule::on("GetCallerIdentity").rewrite(wrong_account));
+    let class = env.apply_class("c", class(&there, "r")).await;
     env.apply("x", json!({"className": class, "userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
-    let told = message(&user, ConditionType::Ready);
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
+    let text = message(&user, ConditionType::Ready);
     let wanted = format!(
         "class {class} is for AWS account {there}, and the credentials of {} are of account 999999999999; nothing is written to AWS",
         role(&there, "r")
     );
-    assert!(told.contains(&wanted), "{told}");
+    assert!(text.contains(&wanted), "{text}");
     let others = env.aws.log().select(|call| call.service == "iam");
     assert!(others.is_empty(), "{others:#?}");
-    assert_eq!(user.metadata.finalizers, None, "nothing was begun");
+    assert_eq!(user.metadata.finalizers, None, "nothing was started");
 }
 
-/// Waits for a condition of a class and gives its message.
+/// Waits for a condition of a class. Returns its message.
 async fn class_condition(env: &TestEnv, class: &str, kind: &str, status: &str, reason: Reason) -> String {
     let found = |class: Option<&AwsDeployUserClass>| {
         let status = class?.status.as_ref()?;
@@ -204,36 +209,37 @@ async fn class_condition(env: &TestEnv, class: &str, kind: &str, status: &str, r
 }
 
 pub(crate) async fn denied_role_reports_what_to_fix_and_recovers() {
-    let env = TestEnv::with(EnvOptions { arguments: vec!["--class-status=true"], ..EnvOptions::default() }).await;
+    let env =
+        TestEnv::with_options(EnvOptions { arguments: vec!["--class-status=true"], ..EnvOptions::default() }).await;
     let there = account_id();
     let trust = Trust::of(&env.account);
-    let name = env.class("c", class(&there, "r")).await;
+    let name = env.apply_class("c", class(&there, "r")).await;
     env.apply("x", json!({"className": name, "userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::AssumeRoleDenied)).await;
-    let told = message(&user, ConditionType::Ready);
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::AssumeRoleDenied)).await;
+    let text = message(&user, ConditionType::Ready);
     for part in
         [role(&there, "r").as_str(), "trust policy", "account.externalId", "sts:AssumeRole", "iam-policy --class"]
     {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(text.contains(part), "{part}: {text}");
     }
     assert_eq!(user.metadata.finalizers, None, "it can be deleted at once");
-    let told = class_condition(&env, &name, "CredentialsValid", "False", Reason::AssumeRoleDenied).await;
-    assert!(told.contains("trust policy"), "{told}");
+    let text = class_condition(&env, &name, "CredentialsValid", "False", Reason::AssumeRoleDenied).await;
+    assert!(text.contains("trust policy"), "{text}");
     class_condition(&env, &name, "AccountMatches", "Unknown", Reason::AssumeRoleDenied).await;
     let line =
         format!("awsdeploy_aws_requests_total{{account=\"{there}\",operation=\"AssumeRole\",code=\"AccessDenied\"}}");
-    assert!(env.count(&line).await >= 1);
+    assert!(env.metric_count(&line).await >= 1);
 
     trust.allow(&role(&there, "r"));
-    // Sooner than the five minutes that a refusal is waited out: the class hears of it first, and wakes the others.
-    env.ready("x").await;
-    let told = class_condition(&env, &name, "CredentialsValid", "True", Reason::Reconciled).await;
-    assert!(told.contains(&role(&there, "r")), "{told}");
+    // Sooner than the back-off of five minutes: the class status recovers first and requeues the users of the account.
+    env.wait_ready("x").await;
+    let text = class_condition(&env, &name, "CredentialsValid", "True", Reason::Reconciled).await;
+    assert!(text.contains(&role(&there, "r")), "{text}");
     class_condition(&env, &name, "AccountMatches", "True", Reason::Reconciled).await;
 }
 
 pub(crate) async fn unresponsive_account_does_not_block_others() {
-    // With four passes at a time, each of which hangs for 25 s, 24 resources would hold everything up for minutes.
+    // With a concurrency of four, 24 resources that hang for 25 s each would block everything for minutes.
     let env = TestEnv::with_arguments(&["--concurrency=4"]).await;
     let (silent, refused, well) = (account_id(), account_id(), account_id());
     let trust = Trust::of(&env.account);
@@ -244,29 +250,30 @@ pub(crate) async fn unresponsive_account_does_not_block_others() {
         env.aws.rules().add(Rule::on("GetUser").user(&format!("s{n}")).pause(&pause));
     }
     let spec = |class: &str, user: &str| json!({"className": class, "userName": user, "accessKey": {"rotation": {"overlap": "1s"}}});
-    for (class, prefix) in
-        [(env.class("silent", class(&silent, "r")).await, "s"), (env.class("refused", class(&refused, "r")).await, "r")]
-    {
+    for (class, prefix) in [
+        (env.apply_class("silent", class(&silent, "r")).await, "s"),
+        (env.apply_class("refused", class(&refused, "r")).await, "r"),
+    ] {
         for n in 0..24 {
             let name = format!("{prefix}{n}");
             env.apply(&name, spec(&class, &name)).await;
         }
     }
-    assert!(pause.wait_until_held(TIMEOUT).await, "passes over the silent account are under way");
-    let class = env.class("well", class(&well, "r")).await;
+    assert!(pause.wait_until_held(TIMEOUT).await, "reconciles of the unresponsive account are running");
+    let class = env.apply_class("well", class(&well, "r")).await;
     env.apply("other", spec(&class, "other")).await;
     env.apply("own", json!({"userName": "own", "accessKey": {"rotation": {"overlap": "1s"}}})).await;
     for name in ["other", "own"] {
-        env.ready(name).await;
-        let old = env.published(name).await;
+        env.wait_ready(name).await;
+        let old = env.published_key(name).await;
         env.annotate(name, well_known::ANNOTATION_ROTATE, "1").await;
-        env.until_published(name, &old).await;
+        env.wait_published(name, &old).await;
     }
-    assert!(pause.held() > 0, "the silent account has not answered yet");
+    assert!(pause.held() > 0, "the account has not responded yet");
     assert!(env.inspector().in_account(AccountRef::aws(&silent)).users().await.expect("users").is_empty());
-    env.until_condition("r0", ConditionType::Ready, "False", Some(Reason::AssumeRoleDenied)).await;
+    env.wait_for_condition("r0", ConditionType::Ready, "False", Some(Reason::AssumeRoleDenied)).await;
     pause.release();
-    env.ready("s0").await;
+    env.wait_ready("s0").await;
 }
 
 pub(crate) async fn revocation_reaches_an_account_that_no_class_serves() {
@@ -275,13 +282,14 @@ pub(crate) async fn revocation_reaches_an_account_that_no_class_serves() {
     Trust::of(&env.account).allow(&role(&there, "r"));
     let mut spec = class(&there, "r");
     spec["onRevoked"] = json!("Delete");
-    let name = env.class("c", spec).await;
+    let name = env.apply_class("c", spec).await;
     env.apply("x", json!({"className": name, "userName": "u"})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     env.classes().delete(&name, &DeleteParams::default()).await.expect("the class is deleted");
-    env.until("x", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none())).await;
+    env.wait_until("x", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none()))
+        .await;
     assert!(user_in(&env, &there, "u").await.is_none());
-    assert!(env.secret("x").await.is_none());
+    assert!(env.secret_data("x").await.is_none());
 }
 
 pub(crate) async fn deletion_waits_for_a_role_in_its_account() {
@@ -289,24 +297,24 @@ pub(crate) async fn deletion_waits_for_a_role_in_its_account() {
     let there = account_id();
     let trust = Trust::of(&env.account);
     trust.allow(&role(&there, "r"));
-    let name = env.class("c", class(&there, "r")).await;
+    let name = env.apply_class("c", class(&there, "r")).await;
     env.apply("x", json!({"className": name, "userName": "u"})).await;
-    env.ready("x").await;
-    trust.withdraw(&role(&there, "r"));
+    env.wait_ready("x").await;
+    trust.deny(&role(&there, "r"));
     env.classes().delete(&name, &DeleteParams::default()).await.expect("the class is deleted");
     env.operator.restart().await.expect("the operator restarts, without its session");
     env.delete("x").await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::AssumeRoleDenied)).await;
-    let told = message(&user, ConditionType::Ready);
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::AssumeRoleDenied)).await;
+    let text = message(&user, ConditionType::Ready);
     for part in [role(&there, "r"), format!("class {name}"), format!("account.id {there}")] {
-        assert!(told.contains(&part), "{part}: {told}");
+        assert!(text.contains(&part), "{part}: {text}");
     }
     assert!(user.finalizers().contains(&well_known::FINALIZER.to_owned()));
     assert!(user_in(&env, &there, "u").await.is_some());
 
     trust.allow(&role(&there, "q"));
-    env.class("another", class(&there, "q")).await;
-    env.gone("x").await;
+    env.apply_class("another", class(&there, "q")).await;
+    env.wait_deleted("x").await;
     assert!(user_in(&env, &there, "u").await.is_none());
 }
 
@@ -314,23 +322,23 @@ pub(crate) async fn user_of_an_interrupted_creation_is_found() {
     let mut env = TestEnv::new().await;
     let there = account_id();
     Trust::of(&env.account).allow(&role(&there, "r"));
-    let name = env.class("c", class(&there, "r")).await;
+    let name = env.apply_class("c", class(&there, "r")).await;
     let pause = env.aws.rules().pause(Rule::on("CreateUser").after_commit());
     env.apply("x", json!({"className": name, "userName": "u"})).await;
-    assert!(pause.wait_until_held(TIMEOUT).await, "the user is made, and nobody has been told");
+    assert!(pause.wait_until_held(TIMEOUT).await, "the user is created and the response pending");
     env.operator.kill().await;
     pause.abort();
     env.classes().delete(&name, &DeleteParams::default()).await.expect("the class is deleted");
     env.delete("x").await;
-    env.operator.restart().await.expect("the operator comes back");
-    // Nothing says which role led there: the operator's own account is not where the user is, and that is all it knows.
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
-    let told = message(&user, ConditionType::Ready);
-    assert!(told.contains(&there) && told.contains("No class serves account"), "{told}");
+    env.operator.restart().await.expect("the operator restarts");
+    // No role of that account is recorded; the operator only knows that the user is not in its own account.
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
+    let text = message(&user, ConditionType::Ready);
+    assert!(text.contains(&there) && text.contains("No class serves account"), "{text}");
     assert!(user_in(&env, &there, "u").await.is_some());
-    env.class("c", class(&there, "r")).await;
-    env.gone("x").await;
-    assert!(user_in(&env, &there, "u").await.is_none(), "it was found and removed");
+    env.apply_class("c", class(&there, "r")).await;
+    env.wait_deleted("x").await;
+    assert!(user_in(&env, &there, "u").await.is_none(), "the user is deleted");
 }
 
 pub(crate) async fn class_of_another_account_cannot_take_over_a_user() {
@@ -345,30 +353,30 @@ pub(crate) async fn class_of_another_account_cannot_take_over_a_user() {
         spec["namespaces"] = namespaces;
         spec
     };
-    let first = env.class("first", strict(json!({"names": [env.namespace]}))).await;
-    let second = env.class("second", class(&there, "r")).await;
+    let first = env.apply_class("first", strict(json!({"names": [env.namespace]}))).await;
+    let second = env.apply_class("second", class(&there, "r")).await;
     env.apply("x", json!({"className": first, "userName": "u"})).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
-    let mark = env.aws.log().position();
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
+    let position = env.aws.log().position();
     env.apply("x", json!({"className": second, "userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Authorized);
-    assert!(told.contains(&format!("is for AWS account {there}")) && told.contains("is not moved"), "{told}");
-    assert!(env.aws.log().mutating_calls_since(mark).is_empty());
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Authorized);
+    assert!(text.contains(&format!("is for AWS account {there}")) && text.contains("is not moved"), "{text}");
+    assert!(env.aws.log().mutating_calls_since(position).is_empty());
     assert!(user_in(&env, &there, "u").await.is_none());
     assert_eq!(user_in(&env, &here, "u").await.expect("the user").active_keys(), [key.as_str()]);
 
-    env.class("first", strict(json!({"names": ["nobodys"]}))).await;
-    env.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Revoked)).await;
-    assert!(user_in(&env, &here, "u").await.expect("the user").active_keys().is_empty(), "it was decided where it is");
+    env.apply_class("first", strict(json!({"names": ["other"]}))).await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Revoked)).await;
+    assert!(user_in(&env, &here, "u").await.expect("the user").active_keys().is_empty(), "revoked in its own account");
     env.delete("x").await;
-    env.gone("x").await;
+    env.wait_deleted("x").await;
     assert!(user_in(&env, &here, "u").await.is_none());
 }
 
 pub(crate) async fn session_refresh_is_shared_and_denied_one_is_dropped() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let role = Role { arn: role(&account_id(), "r"), external_id: None };
     let ending = |_: &Call, answer: &mut AwsResponse| {
         let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_mins(3);
@@ -378,47 +386,47 @@ pub(crate) async fn session_refresh_is_shared_and_denied_one_is_dropped() {
     };
     aws.rules().add(Rule::on("AssumeRole").nth(1).after_commit().rewrite(ending));
     let accounts = aws.accounts().await;
-    let ten = async || {
+    let ten_calls = async || {
         let iam = accounts.client(Some(&role));
-        let asked = join_all((0..10).map(|_| iam.get_user("nobody"))).await;
-        assert!(asked.into_iter().all(|user| user.expect("an answer").is_none()));
+        let requested = join_all((0..10).map(|_| iam.get_user("absent"))).await;
+        assert!(requested.into_iter().all(|user| user.expect("an answer").is_none()));
     };
     let sessions = || (aws.log().calls_of("AssumeRole").len(), aws.log().calls_of("GetCallerIdentity").len());
-    ten().await;
-    assert_eq!(sessions(), (1, 1), "ten calls at once take one session");
-    ten().await;
-    assert_eq!(sessions(), (2, 1), "it has three minutes left: one renews it");
-    ten().await;
+    ten_calls().await;
+    assert_eq!(sessions(), (1, 1), "ten concurrent calls share one session");
+    ten_calls().await;
+    assert_eq!(sessions(), (2, 1), "it expires in three minutes: one call refreshes it");
+    ten_calls().await;
     assert_eq!(sessions(), (2, 1));
 
-    let struck = aws.rules().add(Rule::on("GetUser").nth(1).respond_with(AwsError::invalid_client_token()));
-    let error = accounts.client(Some(&role)).get_user("nobody").await.expect_err("AWS has ended the session");
+    let rejected = aws.rules().add(Rule::on("GetUser").nth(1).respond_with(AwsError::invalid_client_token()));
+    let error = accounts.client(Some(&role)).get_user("absent").await.expect_err("AWS rejects the session");
     assert_eq!(error.kind, AwsErrorKind::Credentials, "{error}");
-    assert_eq!(aws.rules().hits(struck).acted, 1);
-    ten().await;
-    assert_eq!(sessions(), (3, 2), "a new one, and AWS is asked again whose it is");
+    assert_eq!(aws.rules().hits(rejected).acted, 1);
+    ten_calls().await;
+    assert_eq!(sessions(), (3, 2), "a new session, and its caller identity is read again");
     accounts.retain_roles(&HashSet::from([role.clone()]));
-    ten().await;
+    ten_calls().await;
     assert_eq!(sessions(), (3, 2));
     accounts.retain_roles(&HashSet::new());
-    ten().await;
-    assert_eq!(sessions(), (4, 3), "what no class names is dropped");
+    ten_calls().await;
+    assert_eq!(sessions(), (4, 3), "the session of a role that no class uses is dropped");
 }
 
-/// Starts an operator without a key, with these variables, and has it make a user in the account.
+/// Starts an operator with these variables instead of an access key and has it create a user.
 async fn user_is_created_with(variables: Vec<(&'static str, String)>, prepare: impl AsyncFnOnce(&TestEnv) -> String) {
-    let env = TestEnv::with(EnvOptions { no_credentials: true, variables, ..EnvOptions::default() }).await;
+    let env = TestEnv::with_options(EnvOptions { no_credentials: true, variables, ..EnvOptions::default() }).await;
     let account = prepare(&env).await;
-    // Its own account is the one of the role here, and the policy of the env is for another.
+    // The account of the role is the operator's own one here, and the policy of the environment is for another.
     let all = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]});
-    env.enforce(&all);
+    env.set_iam_policy(&all);
     env.apply("x", json!({"userName": "u"})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     assert!(user_in(&env, &account, "u").await.is_some());
-    let own = env.aws.log().select(own_credentials);
+    let own = env.aws.log().select(uses_own_credentials);
     assert!(own.is_empty(), "no long-lived key: {own:#?}");
     env.delete("x").await;
-    env.gone("x").await;
+    env.wait_deleted("x").await;
 }
 
 pub(crate) async fn operator_runs_with_web_identity_only() {
@@ -437,12 +445,12 @@ pub(crate) async fn operator_runs_with_web_identity_only() {
 pub(crate) async fn operator_runs_with_pod_identity_only() {
     use axum::{Router, http::HeaderMap, routing::get};
     let credentials = Arc::new(Mutex::new(None::<Value>));
-    let shown = Arc::clone(&credentials);
+    let served = Arc::clone(&credentials);
     let agent = Router::new().route(
         "/v1/credentials",
         get(async move |headers: HeaderMap| {
             let known = headers.get("authorization").is_some_and(|token| token == "a.projected.token");
-            let found = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let found = served.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if known { found.unwrap_or_default().to_string() } else { "{}".to_owned() }
         }),
     );

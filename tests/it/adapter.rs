@@ -6,26 +6,26 @@ use awsdeploy::aws::{AwsErrorKind, IamClient};
 use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
 use serde_json::json;
 
-use crate::test_env::Aws;
+use crate::test_env::TestAccount;
 
-async fn iam(aws: &Aws) -> Arc<IamClient> {
+async fn iam(aws: &TestAccount) -> Arc<IamClient> {
     aws.accounts().await.client(None)
 }
 
 pub(crate) async fn lost_response_causes_no_second_create() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     aws.rules().add(Rule::on("CreateAccessKey").after_commit().drop_connection());
-    let error = iam.create_access_key("u").await.expect_err("the answer is lost");
+    let error = iam.create_access_key("u").await.expect_err("the response is lost");
     assert_eq!(error.kind, AwsErrorKind::Unreachable, "{error}");
-    assert!(!error.kind.is_definite(), "a key may have been made");
+    assert!(!error.kind.is_definite(), "a key may have been created");
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
-    assert_eq!(aws.inspector().keys("u").await.expect("truth").len(), 1);
+    assert_eq!(aws.inspector().keys("u").await.expect("the account can be read").len(), 1);
 }
 
 pub(crate) async fn http_500_causes_no_second_create() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     for rule in
@@ -33,7 +33,7 @@ pub(crate) async fn http_500_causes_no_second_create() {
     {
         aws.rules().add(rule);
     }
-    let error = iam.create_access_key("u").await.expect_err("an answer that is none of IAM");
+    let error = iam.create_access_key("u").await.expect_err("a response that is not from IAM");
     assert_eq!(error.kind, AwsErrorKind::Service, "{error}");
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
     let error = iam.create_access_key("u").await.expect_err("throttled");
@@ -42,7 +42,7 @@ pub(crate) async fn http_500_causes_no_second_create() {
 }
 
 pub(crate) async fn lists_are_read_page_by_page() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     let manual_changes = aws.manual_changes();
     manual_changes.create_user("u").await.expect("a user");
@@ -55,7 +55,7 @@ pub(crate) async fn lists_are_read_page_by_page() {
     manual_changes.create_key("u").await.expect("a key");
     manual_changes.create_key("u").await.expect("a key");
     aws.account.configure(|settings| settings.page_size = 1);
-    let before = aws.inspector().user("u").await.expect("truth").expect("the user");
+    let before = aws.inspector().user("u").await.expect("the account can be read").expect("the user");
     let grants = iam.get_grants("u").await.expect("grants");
     assert_eq!(grants.attached, before.attached);
     assert_eq!(grants.attached.len(), 3);
@@ -64,7 +64,7 @@ pub(crate) async fn lists_are_read_page_by_page() {
 }
 
 pub(crate) async fn policy_documents_are_decoded() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::a+b/%20 ü/*"}]});
@@ -73,10 +73,10 @@ pub(crate) async fn policy_documents_are_decoded() {
 }
 
 pub(crate) async fn errors_are_classified() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
-    assert_eq!(iam.get_user("nobody").await.expect("absence is no error"), None);
+    assert_eq!(iam.get_user("absent").await.expect("absence is no error"), None);
     for (status, code, kind) in [
         (404, "NoSuchEntity", AwsErrorKind::NoSuchEntity),
         (409, "EntityAlreadyExists", AwsErrorKind::EntityAlreadyExists),
@@ -95,11 +95,10 @@ pub(crate) async fn errors_are_classified() {
         (503, "SomethingNew", AwsErrorKind::Service),
         (400, "SomethingNew", AwsErrorKind::InvalidInput),
     ] {
-        let rule =
-            aws.rules().add(Rule::on("TagUser").respond_with(AwsError::new(status, code, "in the words of AWS")));
+        let rule = aws.rules().add(Rule::on("TagUser").respond_with(AwsError::new(status, code, "the message of AWS")));
         let error = iam.tag_user("u", &[("a".to_owned(), "b".to_owned())].into()).await.expect_err(code);
         assert_eq!(error.kind, kind, "{code}: {error}");
-        assert!(error.to_string().contains("in the words of AWS") && error.request_id.is_some(), "{error}");
+        assert!(error.to_string().contains("the message of AWS") && error.request_id.is_some(), "{error}");
         aws.rules().remove(rule);
     }
     aws.rules().add(Rule::on("GetUser").html_500());
@@ -107,12 +106,12 @@ pub(crate) async fn errors_are_classified() {
 }
 
 pub(crate) async fn unresponsive_aws_times_out() {
-    let aws = Aws::new().await;
+    let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     aws.rules().add(Rule::on("CreateAccessKey").after_commit().delay(Duration::from_mins(3)));
     let started = tokio::time::Instant::now();
-    let error = iam.create_access_key("u").await.expect_err("no answer in time");
+    let error = iam.create_access_key("u").await.expect_err("a timeout");
     assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Unreachable, false), "{error}");
     assert!(started.elapsed() < Duration::from_secs(90), "{:?}", started.elapsed());
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);

@@ -1,4 +1,4 @@
-//! What the API server refuses: the chart's admission policies, held against the rules that the operator goes by.
+//! The admission policies of the chart, compared with the operator's own authorization.
 
 use std::collections::BTreeMap;
 
@@ -20,20 +20,20 @@ use serde_json::{Value, json};
 
 use crate::test_env::{ADMISSION_LABEL, TestEnv, eventually};
 
-/// Who can tell that a row is forbidden.
+/// Which layer denies a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Seen {
-    /// Nobody: it is allowed.
+enum Expected {
+    /// No layer.
     Allowed,
     /// API server and operator.
     Both,
-    /// The operator alone.
+    /// Only the operator: CEL cannot express the rule.
     Operator,
 }
 
-/// Class, resource, and who sees that it is forbidden. The namespace of the test has the label `team: a`.
-fn rows() -> Vec<(Value, Value, Seen)> {
-    use Seen::{Allowed, Both, Operator};
+/// Spec of the class, spec of the resource, and the layer that denies it. The namespace has the label `team: a`.
+fn rows() -> Vec<(Value, Value, Expected)> {
+    use Expected::{Allowed, Both, Operator};
     let managed = |name: &str| json!({"policies": {"managed": [name]}});
     let allowed = |patterns: &[&str]| json!({"policies": {"allowed": patterns}});
     let selector = |selector: Value| json!({"namespaces": {"selector": selector}});
@@ -180,8 +180,8 @@ fn resource(namespace: &str, name: &str, class: &str, mut spec: Value) -> AwsDep
     .expect("a resource")
 }
 
-/// What the operator says, by the very function that every pass asks.
-fn verdict(user: &AwsDeployUser, class: &AwsDeployUserClass, namespace: &str) -> Result<(), String> {
+/// The decision of the operator, by the function that every reconcile calls.
+fn operator_decision(user: &AwsDeployUser, class: &AwsDeployUserClass, namespace: &str) -> Result<(), String> {
     let labels = BTreeMap::from([("team".to_owned(), "a".to_owned()), (ADMISSION_LABEL.to_owned(), "yes".to_owned())]);
     let mut user = user.clone();
     user.metadata.uid = Some("u".to_owned());
@@ -194,8 +194,8 @@ fn verdict(user: &AwsDeployUser, class: &AwsDeployUserClass, namespace: &str) ->
         .map_err(|violations| desired::describe_violations(&violations))
 }
 
-/// What the API server says to a spec as it is written, nulls in it too, without making anything.
-async fn try_create(env: &TestEnv, class: &str, spec: &Value) -> Result<(), String> {
+/// The decision of the API server by a dry run; the spec is sent with its nulls.
+async fn server_decision(env: &TestEnv, class: &str, spec: &Value) -> Result<(), String> {
     let kind = ApiResource::erase::<AwsDeployUser>(&());
     let users: Api<DynamicObject> = Api::namespaced_with(env.client.clone(), &env.namespace, &kind);
     let mut spec = spec.clone();
@@ -209,32 +209,32 @@ pub(crate) async fn admission_and_operator_agree_on_every_row() {
     let env = TestEnv::new().await;
     env.label_namespace(json!({"team": "a", ADMISSION_LABEL: "yes"})).await;
     let rows = rows();
-    assert!(rows.len() >= 50, "the policy is asked once for each class; many are the point");
-    let made = rows.iter().enumerate().map(|(number, (class, ..))| {
+    assert!(rows.len() >= 50, "many classes are needed, as admission is evaluated for each");
+    let classes = rows.iter().enumerate().map(|(number, (class, ..))| {
         let (env, name) = (&env, format!("row{number}"));
-        async move { env.try_class(&name, class.clone()).await.expect("a class") }
+        async move { env.try_apply_class(&name, class.clone()).await.expect("a class") }
     });
-    let classes = join_all(made).await;
-    // The API server hears of classes by a watch of its own.
-    let both = rows.iter().enumerate().filter(|(_, row)| row.2 == Seen::Both).map(|(number, _)| number);
+    let classes = join_all(classes).await;
+    // The API server caches classes by a watch and learns of them late.
+    let both = rows.iter().enumerate().filter(|(_, row)| row.2 == Expected::Both).map(|(number, _)| number);
     for number in both {
-        let refused = async || try_create(&env, &classes[number].name_any(), &rows[number].1).await.err();
+        let refused = async || server_decision(&env, &classes[number].name_any(), &rows[number].1).await.err();
         let what = format!("{:?}", rows[number]);
         eventually(&what, refused, String::new).await;
     }
     let mut different = Vec::new();
-    for (number, (class, spec, seen)) in rows.iter().enumerate() {
+    for (number, (class, spec, expected)) in rows.iter().enumerate() {
         let name = classes[number].name_any();
         let user = resource(&env.namespace, "x", &name, spec.clone());
-        let operator = verdict(&user, &classes[number], &env.namespace);
-        let server = try_create(&env, &name, spec).await;
+        let operator = operator_decision(&user, &classes[number], &env.namespace);
+        let server = server_decision(&env, &name, spec).await;
         let found = match (&operator, &server) {
-            (Ok(()), Ok(())) => Some(Seen::Allowed),
-            (Err(_), Err(told)) if told.contains(&name) => Some(Seen::Both),
-            (Err(_), Ok(())) => Some(Seen::Operator),
+            (Ok(()), Ok(())) => Some(Expected::Allowed),
+            (Err(_), Err(text)) if text.contains(&name) => Some(Expected::Both),
+            (Err(_), Ok(())) => Some(Expected::Operator),
             _ => None,
         };
-        if found != Some(*seen) {
+        if found != Some(*expected) {
             different.push(format!("{class} {spec}: {operator:?} {server:?}"));
         }
     }
@@ -243,84 +243,87 @@ pub(crate) async fn admission_and_operator_agree_on_every_row() {
     assert!(count >= 50, "{count}");
 }
 
-/// Who asks is a matter of RBAC, what is asked for one of the class: nobody is above it, whatever their rights.
+/// RBAC decides who may write resources; the class limits what every requester may ask for.
 pub(crate) async fn no_requester_gets_more_than_the_class_allows() {
     let env = TestEnv::new().await;
     env.label_namespace(json!({ADMISSION_LABEL: "yes"})).await;
-    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let class = env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
     let roles: Api<RoleBinding> = Api::namespaced(env.client.clone(), &env.namespace);
     let binding = json!({
         "metadata": {"name": "tenant"}, "subjects": [{"kind": "User", "name": "tenant", "apiGroup": "rbac.authorization.k8s.io"}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "aws-deploy-user-operator-edit"},
     });
     let binding = serde_json::from_value(binding).expect("a binding");
-    roles.create(&PostParams::default(), &binding).await.expect("a cluster admin lets the tenant write resources");
+    roles.create(&PostParams::default(), &binding).await.expect("the tenant may write resources");
     let spec = |policy: &str| json!({"policies": {"managed": [policy]}});
     let allowed = resource(&env.namespace, "x", &class, spec("AmazonS3FullAccess"));
     let forbidden = resource(&env.namespace, "x", &class, spec("AmazonEC2FullAccess"));
     let actors = [
         ("cluster admin", env.client.clone(), true),
-        ("tenant with the role", env.as_person("tenant").await, true),
-        ("tenant of another namespace", env.as_person("stranger").await, false),
-        ("operator", env.as_operator().await, false),
+        ("tenant with the role", env.client_as("tenant").await, true),
+        ("tenant of another namespace", env.client_as("stranger").await, false),
+        ("operator", env.operator_client().await, false),
     ];
-    let ask = async |client: &Client, user: &AwsDeployUser| {
+    let dry_run_create = async |client: &Client, user: &AwsDeployUser| {
         let users: Api<AwsDeployUser> = Api::namespaced(client.clone(), &env.namespace);
         let dry = PostParams { dry_run: true, ..PostParams::default() };
         users.create(&dry, user).await.map(drop).map_err(|error| error.to_string())
     };
-    for (actor, client, may_ask) in actors {
-        if !may_ask {
+    for (actor, client, may_create) in actors {
+        if !may_create {
             for user in [&allowed, &forbidden] {
-                let told = ask(&client, user).await.expect_err(actor);
-                assert!(told.contains("cannot create resource \"awsdeployusers\""), "{actor}: {told}");
+                let text = dry_run_create(&client, user).await.expect_err(actor);
+                assert!(text.contains("cannot create resource \"awsdeployusers\""), "{actor}: {text}");
             }
             continue;
         }
-        // API server learns of class and binding a moment late.
+        // The API server caches class and binding and learns of them late.
         let by_class = async || {
-            ask(&client, &forbidden).await.err().filter(|told| told.contains("does not allow AmazonEC2FullAccess"))
+            dry_run_create(&client, &forbidden)
+                .await
+                .err()
+                .filter(|text| text.contains("does not allow AmazonEC2FullAccess"))
         };
         eventually(actor, by_class, String::new).await;
-        let taken = async || ask(&client, &allowed).await.ok();
-        eventually(actor, taken, String::new).await;
+        let accepted = async || dry_run_create(&client, &allowed).await.ok();
+        eventually(actor, accepted, String::new).await;
         let classes: Api<AwsDeployUserClass> = Api::all(client);
         let own = AwsDeployUserClass::new(
             &format!("{}-own", env.namespace),
             awsdeploy::api::AwsDeployUserClassSpec::default(),
         );
-        let made = classes.create(&PostParams { dry_run: true, ..PostParams::default() }, &own).await;
-        assert_eq!(made.is_ok(), actor == "cluster admin", "{actor}: only a cluster admin makes classes");
+        let created = classes.create(&PostParams { dry_run: true, ..PostParams::default() }, &own).await;
+        assert_eq!(created.is_ok(), actor == "cluster admin", "{actor}: only a cluster admin may create classes");
     }
 }
 
 pub(crate) async fn denied_spec_is_refused_and_existing_one_can_be_deleted() {
     let env = TestEnv::new().await;
     env.label_namespace(json!({ADMISSION_LABEL: "yes"})).await;
-    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let class = env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
     let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
     let refused =
-        async || env.try_dry("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
-    let told = eventually("a refusal", refused, String::new).await;
+        async || env.dry_run_apply("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
+    let text = eventually("a refusal", refused, String::new).await;
     assert!(
-        told.contains(&format!("class {class} does not allow AmazonEC2FullAccess; it allows: AmazonS3FullAccess")),
-        "{told}"
+        text.contains(&format!("class {class} does not allow AmazonEC2FullAccess; it allows: AmazonS3FullAccess")),
+        "{text}"
     );
     env.apply("x", spec("AmazonS3FullAccess", false)).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 
-    env.class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
+    env.apply_class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
     let refused = async || {
-        env.try_dry("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
+        env.dry_run_apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
     };
     eventually("a refusal", refused, String::new).await;
     env.annotate("x", "a", "b").await;
     let user = env.apply("x", spec("AmazonS3FullAccess", true)).await;
-    assert!(user.spec.suspend, "revoking keys is never forbidden");
-    env.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    assert!(env.try_apply("x", spec("AmazonS3FullAccess", false)).await.is_err(), "giving them back is");
+    assert!(user.spec.suspend, "suspension is never refused");
+    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    assert!(env.try_apply("x", spec("AmazonS3FullAccess", false)).await.is_err(), "resuming is refused");
     env.delete("x").await;
-    env.gone("x").await;
+    env.wait_deleted("x").await;
     assert!(env.iam_opt("u").await.is_none());
 }
 
@@ -330,38 +333,38 @@ pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
         serde_json::from_value(json!({"metadata": {"name": name}, "type": kind, "stringData": {"a": "b"}}))
             .expect("a Secret")
     };
-    env.secrets().create(&PostParams::default(), &secret("theirs", "Opaque")).await.expect("somebody's Secret");
-    let operator: Api<Secret> = Api::namespaced(env.as_operator().await, &env.namespace);
-    // A policy that the chart has only just made may not be in force yet.
+    env.secrets().create(&PostParams::default(), &secret("theirs", "Opaque")).await.expect("an unmanaged Secret");
+    let operator: Api<Secret> = Api::namespaced(env.operator_client().await, &env.namespace);
+    // A policy that was just created may not be enforced yet.
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let in_force = async || operator.create(&dry, &secret("own", "Opaque")).await.err();
     eventually("a refusal", in_force, String::new).await;
-    let told =
+    let text =
         operator.create(&PostParams::default(), &secret("own", "Opaque")).await.expect_err("refused").to_string();
-    assert!(told.contains("not owned by an AwsDeployUser"), "{told}");
+    assert!(text.contains("not owned by an AwsDeployUser"), "{text}");
     let mut token = secret("token", "kubernetes.io/service-account-token");
     token.metadata.annotations = Some([("kubernetes.io/service-account.name".to_owned(), "default".to_owned())].into());
-    let told = operator.create(&PostParams::default(), &token).await.expect_err("refused").to_string();
-    assert!(told.contains("type Opaque"), "{told}");
-    let mut theirs = operator.get("theirs").await.expect("what RBAC cannot tell apart can be read");
+    let text = operator.create(&PostParams::default(), &token).await.expect_err("refused").to_string();
+    assert!(text.contains("type Opaque"), "{text}");
+    let mut theirs = operator.get("theirs").await.expect("RBAC cannot restrict reads by owner");
     theirs.metadata.owner_references = Some(vec![
         serde_json::from_value(json!({
             "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "name": "x", "uid": "u",
         }))
         .expect("an owner"),
     ]);
-    let told = operator.replace("theirs", &PostParams::default(), &theirs).await.expect_err("refused").to_string();
-    assert!(told.contains("not owned by an AwsDeployUser"), "no Secret is taken over: {told}");
+    let text = operator.replace("theirs", &PostParams::default(), &theirs).await.expect_err("refused").to_string();
+    assert!(text.contains("not owned by an AwsDeployUser"), "no Secret is taken over: {text}");
     assert!(operator.delete("theirs", &DeleteParams::default()).await.is_err());
     env.secrets().delete("theirs", &DeleteParams::default()).await.expect("its owner may");
 
-    // Elsewhere it cannot even read.
-    let elsewhere: Api<Secret> = Api::namespaced(env.as_operator().await, "kube-system");
+    // In other namespaces it cannot even read.
+    let elsewhere: Api<Secret> = Api::namespaced(env.operator_client().await, "kube-system");
     for error in [elsewhere.get("any").await.map(drop), elsewhere.list(&ListParams::default()).await.map(drop)] {
         assert!(error.expect_err("refused").to_string().contains("forbidden"));
     }
-    assert!(operator.list(&ListParams::default()).await.is_err(), "nor find out what there is");
-    // And what is its own goes on.
+    assert!(operator.list(&ListParams::default()).await.is_err(), "it cannot list Secrets either");
+    // Its own Secrets remain writable.
     env.apply("x", json!({"userName": "u"})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }

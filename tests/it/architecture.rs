@@ -1,4 +1,4 @@
-//! The architecture rules: imports run one way, generated files are what the code says.
+//! Rules of the code base: import layers, generated files, names and vocabulary.
 
 use std::{
     fs,
@@ -10,8 +10,8 @@ use awsdeploy_testkit::{chart::Chart, tools::Tools};
 use serde_json::json;
 use strum::VariantArray;
 
-/// Folder of `src` -> what its files may not name. The table in `src/lib.rs`, turned round.
-const LAW: &[(&str, &[&str])] = &[
+/// Folder of `src` and what its files must not import: the inverse of the table in `src/lib.rs`.
+const FORBIDDEN_IMPORTS: &[(&str, &[&str])] = &[
     ("api", &["crate::domain", "crate::aws", "crate::cluster", "crate::reconcile", "crate::operator", "aws_", "tokio"]),
     (
         "domain",
@@ -40,7 +40,7 @@ fn root() -> &'static Path {
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        // Tests may use what they need to play the world.
+        // Unit tests may import what their fakes need.
         if entry.file_stem().is_some_and(|stem| stem == "tests") {
             continue;
         }
@@ -53,7 +53,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Cargo refuses a workspace with a member missing, and so would the build of the image.
+/// Cargo refuses a workspace with a missing member, so the image build would fail.
 pub(crate) async fn image_build_context_includes_every_workspace_member() {
     let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
     let manifest = read("Cargo.toml");
@@ -62,24 +62,24 @@ pub(crate) async fn image_build_context_includes_every_workspace_member() {
     assert!(!members.is_empty());
     let sent = read(".dockerignore");
     for member in members {
-        assert!(sent.lines().any(|line| line == format!("!{member}")), ".dockerignore leaves {member} out");
+        assert!(sent.lines().any(|line| line == format!("!{member}")), ".dockerignore excludes {member}");
     }
 }
 
 pub(crate) async fn imports_follow_the_layers() {
-    let mut broken = Vec::new();
-    for (folder, forbidden) in LAW {
+    let mut violations = Vec::new();
+    for (folder, forbidden) in FORBIDDEN_IMPORTS {
         for file in rust_files(&root().join("src").join(folder)) {
             let text = fs::read_to_string(&file).expect("a file");
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
             for (number, line) in code.enumerate() {
                 for name in *forbidden {
-                    // A word of its own: `aws_` is meant as a crate, not as the end of a name.
+                    // Whole words only: `aws_` means a crate, not the end of an identifier.
                     let found = line
                         .match_indices(name)
                         .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '.'));
                     if found && (line.contains("use ") || line.contains("::") || *name == "async ") {
-                        broken.push(format!(
+                        violations.push(format!(
                             "{}:{}: {name}: {}",
                             file.strip_prefix(root()).unwrap_or(&file).display(),
                             number + 1,
@@ -90,13 +90,13 @@ pub(crate) async fn imports_follow_the_layers() {
             }
         }
     }
-    assert!(broken.is_empty(), "the import law of src/lib.rs is broken:\n{}", broken.join("\n"));
+    assert!(violations.is_empty(), "imports against the layers of src/lib.rs:\n{}", violations.join("\n"));
 }
 
-/// The chart and the binary are written apart; a pod that cannot even parse its arguments would be seen by users first.
+/// Chart and binary are edited separately; without this test users would find the pod that cannot parse its arguments.
 pub(crate) async fn operator_accepts_the_chart_arguments() {
     let tools = Tools::locate().await.expect("the tools");
-    let files = tempfile();
+    let files = temp_dir();
     let chart = Chart::new(&tools, &files, "x", "x").values(json!({
         "watchNamespaces": ["a", "b"], "settings": {"resync": "5m", "verifySuccesses": 0, "logFormat": "json"},
     }));
@@ -109,7 +109,7 @@ pub(crate) async fn operator_accepts_the_chart_arguments() {
         serde_json::from_value(deployment.data["spec"]["template"]["spec"]["containers"][0]["args"].clone())
             .expect("arguments");
     assert!(arguments.len() > 5, "{arguments:?}");
-    // `crds` ends at once, and is reached only when everything before it was understood.
+    // `crds` exits at once, and only after all other arguments were parsed.
     let run = std::process::Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"))
         .args(&arguments)
         .arg("crds")
@@ -119,7 +119,7 @@ pub(crate) async fn operator_accepts_the_chart_arguments() {
     let _ = fs::remove_dir_all(files);
 }
 
-fn tempfile() -> PathBuf {
+fn temp_dir() -> PathBuf {
     let files = std::env::temp_dir().join(format!("awsdeploy-architecture-{}", std::process::id()));
     fs::create_dir_all(&files).expect("a directory");
     files
@@ -129,11 +129,11 @@ pub(crate) async fn generated_files_are_up_to_date() {
     for (plural, wanted) in awsdeploy::api::crds_yaml().expect("the CRDs are written") {
         let found =
             fs::read_to_string(root().join(format!("crds/awsdeploy.dev_{plural}.yaml"))).expect("crds/ is there");
-        assert!(found == wanted, "crds/ is not what src/api says; run make generate");
+        assert!(found == wanted, "crds/ is out of date; run make generate");
     }
     let wanted = awsdeploy::operator::metrics::reference::markdown();
     let found = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is there");
-    assert!(found == wanted, "docs/metrics.md is not what src/operator/metrics says; run make generate");
+    assert!(found == wanted, "docs/metrics.md is out of date; run make generate");
 }
 
 pub(crate) async fn runbook_documents_every_reason() {
@@ -143,7 +143,7 @@ pub(crate) async fn runbook_documents_every_reason() {
         .filter(|line| line.starts_with("| `"))
         .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
         .collect();
-    let told: Vec<(String, String)> = rows
+    let documented: Vec<(String, String)> = rows
         .iter()
         .filter(|row| row.len() == 3 && row[0].chars().nth(1).is_some_and(char::is_uppercase) && !row[2].is_empty())
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned()))
@@ -152,8 +152,8 @@ pub(crate) async fn runbook_documents_every_reason() {
     let known: Vec<(String, String)> =
         Reason::VARIANTS.iter().map(|reason| (reason.as_str().to_owned(), reason.describe().to_owned())).collect();
     assert_eq!(
-        told, known,
-        "docs/operations.md, Reasons: one row a reason, in the order and with the words of src/api"
+        documented, known,
+        "docs/operations.md, Reasons: one row per reason, in the order and with the description of src/api"
     );
 }
 
@@ -172,25 +172,25 @@ pub(crate) async fn documented_iam_policy_matches_the_printed_one() {
     let (printed, _) = arguments.render().expect("a policy");
     let text = fs::read_to_string(root().join("docs/iam-policy.md")).expect("docs/iam-policy.md is there");
     let shown = text.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a JSON block");
-    assert!(shown == printed, "docs/iam-policy.md does not show what iam-policy prints:\n{printed}");
+    assert!(shown == printed, "docs/iam-policy.md does not show the output of iam-policy:\n{printed}");
 }
 
-/// Whoever lists Secrets of the whole cluster reads them.
+/// `list` on Secrets of the whole cluster would read all of them.
 pub(crate) async fn secrets_are_read_by_namespace_only() {
-    let mut asked = 0;
+    let mut count = 0;
     for file in rust_files(&root().join("src")) {
         let text = fs::read_to_string(&file).expect("a file");
         let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         if code.contains("Api<Secret>") || code.contains("Api::<Secret>") {
-            asked += 1;
+            count += 1;
             assert!(!code.contains("Api::all"), "{}", file.display());
             assert!(!code.contains(".list(") && !code.contains(".watch("), "{}", file.display());
         }
     }
-    assert_eq!(asked, 1, "one place knows Secrets");
+    assert_eq!(count, 1, "Secrets are accessed in one file only");
 }
 
-/// A row without its test is a wish.
+/// A row without a test would be an unproven claim.
 pub(crate) async fn threat_model_names_existing_tests() {
     let text = fs::read_to_string(root().join("docs/security.md")).expect("docs/security.md is there");
     let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| threat"));

@@ -1,4 +1,4 @@
-//! Bad input and bad days: what is wrong, what is allowed, who can mend it. Nothing is lost, nothing loops hot.
+//! Invalid input and missing prerequisites: the message names the error and its fix, no key is lost, nothing loops.
 
 use awsdeploy::api::{ConditionType, Reason};
 use serde_json::json;
@@ -8,88 +8,94 @@ use crate::test_env::{EnvOptions, TIMEOUT, TestEnv, condition, message};
 pub(crate) async fn unknown_policy_is_named() {
     let env = TestEnv::new().await;
     env.apply("x", json!({"userName": "u", "policies": {"managed": ["ViewOnlyAccess"]}})).await;
-    let user = env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::PolicyNotFound)).await;
+    let user = env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::PolicyNotFound)).await;
     assert!(
         message(&user, ConditionType::Ready).contains("write job-function/ViewOnlyAccess"),
         "{}",
         message(&user, ConditionType::Ready)
     );
-    assert!(env.secret("x").await.is_none(), "no key of a user that is not what it should be");
+    assert!(env.secret_data("x").await.is_none(), "no key before the user is in sync");
     assert!(env.aws.log().calls_of("CreateAccessKey").is_empty());
-    env.event("x", Reason::PolicyNotFound).await;
+    env.wait_for_event("x", Reason::PolicyNotFound).await;
     env.apply("x", json!({"userName": "u", "policies": {"managed": ["job-function/ViewOnlyAccess"]}})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }
 
 pub(crate) async fn malformed_document_error_quotes_aws() {
     let env = TestEnv::new().await;
     let inline = |effect: &str| json!([{"name": "own", "document": {"Version": "2012-10-17", "Statement": [{"Effect": effect, "Action": "s3:*", "Resource": "*"}]}}]);
     env.apply("x", json!({"userName": "u"})).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
     env.apply("x", json!({"userName": "u", "policies": {"inline": inline("Permit")}})).await;
-    let user = env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::MalformedPolicy)).await;
-    let told = message(&user, ConditionType::UserSynced);
-    assert!(told.contains("MalformedPolicyDocument: ") && told.contains("\"own\""), "{told}");
-    let tries = env.aws.log().calls_of("PutUserPolicy").len();
+    let user = env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::MalformedPolicy)).await;
+    let text = message(&user, ConditionType::UserSynced);
+    assert!(text.contains("MalformedPolicyDocument: ") && text.contains("\"own\""), "{text}");
+    let attempts = env.aws.log().calls_of("PutUserPolicy").len();
     env.annotate("x", "unrelated", "change").await;
     env.aws.log().wait_for_call("GetUser", 3, TIMEOUT).await.ok();
-    assert!(env.aws.log().calls_of("PutUserPolicy").len() <= tries + 1, "what cannot work is not hammered");
-    assert_eq!(env.published("x").await, key, "the key stays as it was");
+    assert!(
+        env.aws.log().calls_of("PutUserPolicy").len() <= attempts + 1,
+        "an invalid document is not retried in a loop"
+    );
+    assert_eq!(env.published_key("x").await, key, "the key is kept");
     env.apply("x", json!({"userName": "u", "policies": {"inline": inline("Allow")}})).await;
-    env.ready("x").await;
-    assert_eq!(env.published("x").await, key, "mended without a rotation");
+    env.wait_ready("x").await;
+    assert_eq!(env.published_key("x").await, key, "fixed without a rotation");
 }
 
 pub(crate) async fn too_many_policies_are_refused_with_the_limit() {
     let env = TestEnv::new().await;
     let many: Vec<String> = (0..11).map(|n| format!("Policy{n}")).collect();
     env.apply("x", json!({"userName": "u", "policies": {"managed": many}})).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
     assert!(message(&user, ConditionType::Ready).contains("11 managed policies are declared, the account allows 10"));
-    assert!(env.aws.log().calls_for_user("u").is_empty(), "AWS is not even asked");
-    env.event("x", Reason::InvalidSpec).await;
+    assert!(env.aws.log().calls_for_user("u").is_empty(), "AWS is not called");
+    env.wait_for_event("x", Reason::InvalidSpec).await;
 }
 
 pub(crate) async fn invalid_schedule_error_states_what_is_allowed() {
     let env = TestEnv::new().await;
     let spec = |rotation: serde_json::Value| json!({"userName": "u", "accessKey": {"rotation": rotation}});
-    for (rotation, told) in [
+    for (rotation, text) in [
         (json!({"schedule": "every monday"}), "five fields"),
         (json!({"schedule": "0 3 * * *", "timeZone": "Mars/Base", "overlap": "1h"}), "IANA"),
         (json!({"every": "12h", "overlap": "13h"}), "must be shorter than the time between two rotations"),
     ] {
         env.apply("x", spec(rotation)).await;
-        let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
-        assert!(message(&user, ConditionType::Ready).contains(told), "{}", message(&user, ConditionType::Ready));
+        let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
+        assert!(message(&user, ConditionType::Ready).contains(text), "{}", message(&user, ConditionType::Ready));
     }
     env.apply("x", spec(json!({"every": "12h", "overlap": "1h"}))).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }
 
 pub(crate) async fn missing_rbac_error_names_the_command_that_grants_it() {
-    let env =
-        TestEnv::with(EnvOptions { no_secret_access: true, arguments: vec!["--resync=2s"], ..EnvOptions::default() })
-            .await;
+    let env = TestEnv::with_options(EnvOptions {
+        no_secret_access: true,
+        arguments: vec!["--resync=2s"],
+        ..EnvOptions::default()
+    })
+    .await;
     env.apply("x", json!({"userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::SecretAccessDenied)).await;
-    let told = message(&user, ConditionType::Ready);
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::SecretAccessDenied)).await;
+    let text = message(&user, ConditionType::Ready);
     let command = format!(
         "kubectl -n {} create rolebinding aws-deploy-user-operator-secrets --clusterrole=aws-deploy-user-operator-secrets --serviceaccount=aws-deploy-user-operator:aws-deploy-user-operator",
         env.namespace
     );
-    assert!(told.contains(&command), "{told}");
-    assert!(env.aws.log().select(|call| call.mutating).is_empty(), "nothing is made in AWS before");
+    assert!(text.contains(&command), "{text}");
+    assert!(env.aws.log().select(|call| call.mutating).is_empty(), "nothing is created in AWS before");
     env.grant_secret_access().await;
-    // The back-off of a denial is five minutes; whoever grants it may also touch the resource.
+    // The back-off of a denial is five minutes; a change of the resource ends it.
     env.annotate("x", "granted", "yes").await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }
 
 pub(crate) async fn missing_credentials_are_reported_and_retried() {
-    let env = TestEnv::with(EnvOptions { no_credentials: true, ..EnvOptions::default() }).await;
+    let env = TestEnv::with_options(EnvOptions { no_credentials: true, ..EnvOptions::default() }).await;
     env.apply("x", json!({"userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::OperatorCredentials)).await;
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::OperatorCredentials)).await;
     assert!(
         message(&user, ConditionType::Ready).contains("the operator's own AWS credentials")
             || message(&user, ConditionType::Ready).contains("has no AWS credentials"),
@@ -101,16 +107,18 @@ pub(crate) async fn missing_credentials_are_reported_and_retried() {
 pub(crate) async fn unreachable_aws_does_not_change_ready() {
     let env = TestEnv::new().await;
     env.apply("x", json!({"userName": "u"})).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
     env.aws.stop_listening().await;
-    let user = env.until_condition("x", ConditionType::UserSynced, "Unknown", Some(Reason::AwsUnavailable)).await;
+    let user = env.wait_for_condition("x", ConditionType::UserSynced, "Unknown", Some(Reason::AwsUnavailable)).await;
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
     env.aws.resume_listening().await.expect("AWS comes back");
-    env.until_condition("x", ConditionType::UserSynced, "True", None).await;
-    assert_eq!(env.published("x").await, key);
+    env.wait_for_condition("x", ConditionType::UserSynced, "True", None).await;
+    assert_eq!(env.published_key("x").await, key);
     let user = env
-        .until("x", "free of failures", |user| user.status.as_ref().is_some_and(|status| status.failed_attempts == 0))
+        .wait_until("x", "free of failures", |user| {
+            user.status.as_ref().is_some_and(|status| status.failed_attempts == 0)
+        })
         .await;
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
 }
@@ -122,21 +130,21 @@ pub(crate) async fn invalid_spec_can_still_be_suspended() {
         json!({"userName": "u", "suspend": suspend, "accessKey": {"rotation": rotation}})
     };
     env.apply("x", spec("1h", false)).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
     env.apply("x", spec("13h", false)).await;
-    env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
-    assert!(env.account.accepts(&key), "a mistake costs no key");
+    env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
+    assert!(env.account.accepts(&key), "an invalid spec revokes no key");
     env.apply("x", spec("13h", true)).await;
-    env.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    let user = env.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
     let authorized = condition(&user, ConditionType::Authorized).expect("Authorized");
     assert_eq!((authorized.status.as_str(), authorized.reason.as_str()), ("False", Reason::InvalidSpec.as_str()));
     let class = user.status.and_then(|status| status.class);
-    assert!(class.is_some(), "which class allows it is not forgotten");
+    assert!(class.is_some(), "the class is still recorded");
     env.apply("x", spec("1h", false)).await;
-    let other = env.until_published("x", &key).await;
-    env.ready("x").await;
+    let other = env.wait_published("x", &key).await;
+    env.wait_ready("x").await;
     assert_eq!(env.iam("u").await.active_keys(), [other.as_str()]);
 }
 
@@ -146,6 +154,6 @@ pub(crate) async fn invalid_resource_does_not_block_others() {
         env.apply(&format!("bad{n}"), json!({"policies": {"managed": ["NoSuchPolicy"]}})).await;
     }
     env.apply("good", json!({"userName": "good"})).await;
-    env.ready("good").await;
-    env.until_condition("bad0", ConditionType::Ready, "False", Some(Reason::PolicyNotFound)).await;
+    env.wait_ready("good").await;
+    env.wait_for_condition("bad0", ConditionType::Ready, "False", Some(Reason::PolicyNotFound)).await;
 }

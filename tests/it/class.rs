@@ -1,4 +1,4 @@
-//! Classes: what a cluster admin allows, and what happens when it is no longer allowed.
+//! Classes: what a cluster admin allows, and what follows when it is no longer allowed.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,14 @@ const S3: &str = "arn:aws:iam::aws:policy/AmazonS3FullAccess";
 
 pub(crate) async fn nothing_is_allowed_without_a_class() {
     let env = TestEnv::new().await;
-    env.apply("x", json!({"className": "nobody-made-it", "userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Ready);
-    assert!(told.contains("AwsDeployUserClass nobody-made-it does not exist"), "{told}");
-    assert!(env.aws.log().calls().is_empty(), "AWS is not asked anything");
+    env.apply("x", json!({"className": "missing", "userName": "u"})).await;
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Ready);
+    assert!(text.contains("AwsDeployUserClass missing does not exist"), "{text}");
+    assert!(env.aws.log().calls().is_empty(), "AWS is not called");
     assert_eq!(user.metadata.finalizers, None, "there is nothing to clean up");
     env.delete("x").await;
-    env.gone("x").await;
+    env.wait_deleted("x").await;
 }
 
 pub(crate) async fn class_sets_name_path_limits_tags_and_defaults() {
@@ -32,9 +32,9 @@ pub(crate) async fn class_sets_name_path_limits_tags_and_defaults() {
         "rotation": {"default": {"every": "30d", "overlap": "12h"}},
         "tags": {"cost-center": "42"},
     });
-    let class = env.class("team", class).await;
+    let class = env.apply_class("team", class).await;
     env.apply("x", json!({"className": class, "tags": {"own": "tag"}})).await;
-    let user = env.ready("x").await;
+    let user = env.wait_ready("x").await;
     let status = user.status.clone().expect("a status");
     let name = status.user.expect("a user").name;
     let hash = name.strip_prefix("deploy-x-").expect("the template of the class");
@@ -47,24 +47,24 @@ pub(crate) async fn class_sets_name_path_limits_tags_and_defaults() {
     let (last, next) = (status.last_rotation_time.expect("a key"), status.next_rotation_time.expect("a rotation"));
     assert_eq!(next.duration_since(last).as_hours() / 24, 29, "30 days, spread a little early");
     assert_eq!(status.class.map(|class| class.name), Some(class.clone()));
-    env.assert_a_fresh_look_writes_nothing("x").await;
+    env.assert_restart_writes_nothing("x").await;
 
-    // Another template is for those that come later; another tag is for all.
+    // A changed name template applies to new users only, a changed tag to all.
     let changed = json!({
         "users": {"path": "/team/", "nameTemplate": "other-{name}", "namePattern": ".*"},
         "policies": {"allowed": ["AmazonS3FullAccess"], "default": ["AmazonS3FullAccess"]},
         "permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess", "tags": {"stage": "prod"},
     });
-    env.class("team", changed).await;
-    let iam = env.until_iam(&name, "tagged anew", |user| user.tags.contains_key("stage")).await;
-    assert!(!iam.tags.contains_key("cost-center"), "a tag that the class has dropped goes");
+    env.apply_class("team", changed).await;
+    let iam = env.wait_for_iam(&name, "with the new tag", |user| user.tags.contains_key("stage")).await;
+    assert!(!iam.tags.contains_key("cost-center"), "a tag removed from the class is removed");
     assert!(env.iam_opt("other-x").await.is_none());
     env.apply("y", json!({"className": class})).await;
-    env.ready("y").await;
+    env.wait_ready("y").await;
     assert!(env.iam_opt("other-y").await.is_some());
     env.delete("x").await;
-    env.gone("x").await;
-    assert!(env.iam_opt(&name).await.is_none(), "found under the name it was made with");
+    env.wait_deleted("x").await;
+    assert!(env.iam_opt(&name).await.is_none(), "deleted under its original name");
 }
 
 pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
@@ -73,7 +73,7 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
         "policies": {"allowed": ["AmazonEC2*", "AdministratorAccess"]}, "groups": ["readers"],
         "users": {"namePattern": "ok-.*"}, "tags": {"team": "a"}, "rotation": {"minEvery": "7d", "maxEvery": "30d"},
     });
-    let class = env.class("narrow", class).await;
+    let class = env.apply_class("narrow", class).await;
     let spec = json!({
         "className": class, "userName": "ci-admin", "groups": ["admins"], "console": {}, "tags": {"team": "b"},
         "policies": {
@@ -83,8 +83,8 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
         "accessKey": {"rotation": {"every": "Never"}},
     });
     env.apply("x", spec).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Authorized);
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Authorized);
     for part in [
         "does not allow AmazonS3FullAccess; it allows: AmazonEC2*, AdministratorAccess",
         "AdministratorAccess makes whoever has the key an administrator",
@@ -95,16 +95,16 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
         "sets the tag team to \"a\"",
         "every: Never is not allowed",
     ] {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(text.contains(part), "{part}: {text}");
     }
-    assert!(env.aws.log().calls().is_empty(), "AWS is not asked anything");
-    env.event("x", Reason::NotAllowed).await;
+    assert!(env.aws.log().calls().is_empty(), "AWS is not called");
+    env.wait_for_event("x", Reason::NotAllowed).await;
     env.apply(
         "y",
         json!({"className": class, "userName": "ok-1", "groups": [], "policies": {"managed": ["AmazonEC2FullAccess"]}}),
     )
     .await;
-    let user = env.ready("y").await;
+    let user = env.wait_ready("y").await;
     assert_eq!(
         condition(&user, ConditionType::Authorized).expect("Authorized").message,
         format!("class {class} allows it")
@@ -113,104 +113,104 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
 
 pub(crate) async fn tightened_class_freezes_the_user_and_keeps_its_key() {
     let mut env = TestEnv::new().await;
-    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let class = env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
     env.apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
-    let mark = env.aws.log().position();
-    env.class("c", json!({"policies": {"allowed": ["AmazonEC2FullAccess"]}})).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Authorized);
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
+    let position = env.aws.log().position();
+    env.apply_class("c", json!({"policies": {"allowed": ["AmazonEC2FullAccess"]}})).await;
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Authorized);
     assert!(
-        told.contains("frozen, because the class does not allow") && told.contains("the published key stays valid"),
-        "{told}"
+        text.contains("frozen, because the class does not allow") && text.contains("the published key stays valid"),
+        "{text}"
     );
     assert_eq!(condition(&user, ConditionType::KeyPublished).expect("KeyPublished").status, "True");
-    env.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::Frozen)).await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::Frozen)).await;
 
-    // Whoever asks for another key gets none, not even by taking the Secret away.
+    // A frozen user gets no new key, neither by the annotation nor by deleting the Secret.
     env.annotate("x", "awsdeploy.dev/rotate", "now").await;
     env.secrets().delete("x", &DeleteParams::default()).await.expect("the Secret is deleted");
-    env.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Frozen)).await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Frozen)).await;
     env.operator.restart().await.expect("the operator restarts");
     env.aws
         .log()
-        .wait_since(mark, "a fresh look", TIMEOUT, |call| call.action == "ListGroupsForUser")
+        .wait_since(position, "a new read", TIMEOUT, |call| call.action == "ListGroupsForUser")
         .await
-        .expect("a look");
-    assert!(env.aws.log().mutating_calls_since(mark).is_empty(), "{}", env.aws.log().transcript());
+        .expect("a read");
+    assert!(env.aws.log().mutating_calls_since(position).is_empty(), "{}", env.aws.log().transcript());
     assert_eq!(env.iam("u").await.active_keys(), [key.as_str()]);
 
-    env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
-    env.ready("x").await;
-    assert_ne!(env.published("x").await, key, "the Secret is back with another key");
+    env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    env.wait_ready("x").await;
+    assert_ne!(env.published_key("x").await, key, "the Secret is recreated with another key");
 }
 
 pub(crate) async fn namespace_without_its_label_loses_its_keys() {
     let env = TestEnv::new().await;
     env.label_namespace(json!({"deploy": "yes"})).await;
     let spec = json!({"namespaces": {"selector": {"matchLabels": {"deploy": "yes"}}}, "onRevoked": "Deactivate", "console": "Allow"});
-    let class = env.class("c", spec).await;
+    let class = env.apply_class("c", spec).await;
     env.apply(
         "x",
         json!({"className": class, "userName": "u", "accessKey": {}, "console": {"passwordResetRequired": false}}),
     )
     .await;
-    env.ready("x").await;
-    let key = env.published("x").await;
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
     env.label_namespace(json!({"deploy": null})).await;
-    let user = env.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Revoked)).await;
-    let told = message(&user, ConditionType::Authorized);
-    assert!(told.contains("does not serve namespace"), "{told}");
+    let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Revoked)).await;
+    let text = message(&user, ConditionType::Authorized);
+    assert!(text.contains("does not serve namespace"), "{text}");
     let iam = env.iam("u").await;
     assert!(iam.active_keys().is_empty(), "{iam:?}");
-    assert!(iam.login_profile.is_none(), "the password is gone too");
-    env.event("x", Reason::KeyDeactivated).await;
+    assert!(iam.login_profile.is_none(), "the password is deleted too");
+    env.wait_for_event("x", Reason::KeyDeactivated).await;
     env.label_namespace(json!({"deploy": "yes"})).await;
-    env.ready("x").await;
-    let other = env.published("x").await;
+    env.wait_ready("x").await;
+    let other = env.published_key("x").await;
     assert_ne!(other, key);
     assert_eq!(env.iam("u").await.active_keys(), [other.as_str()]);
 }
 
 pub(crate) async fn deleted_class_deletes_its_users() {
     let env = TestEnv::new().await;
-    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
+    let class =
+        env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
     env.apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     env.classes().delete(&class, &DeleteParams::default()).await.expect("the class is deleted");
-    env.until("x", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none())).await;
+    env.wait_until("x", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none()))
+        .await;
     assert!(env.iam_opt("u").await.is_none());
-    assert!(env.secret("x").await.is_none());
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Ready);
-    assert!(
-        told.contains(&format!("AwsDeployUserClass {class} does not exist")) && told.contains("onRevoked: Delete"),
-        "{told}"
-    );
+    assert!(env.secret_data("x").await.is_none());
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Ready);
+    assert!(text.contains(&format!("AwsDeployUserClass {class} does not exist")) && text.contains("onRevoked: Delete"), "{text}");
 
-    // A class of that name allows it anew, and a key of somebody else keeps the user when that ends: without a policy.
-    env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
-    env.ready("x").await;
-    let foreign = env.aws.manual_changes().create_key("u").await.expect("a key by hand");
-    env.class("c", json!({"onRevoked": "Delete"})).await;
-    env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::ForeignKeys)).await;
+    // Allowed again and denied again: a foreign key blocks the deletion of the user, which has lost its policies.
+    env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
+    env.wait_ready("x").await;
+    let foreign = env.aws.manual_changes().create_key("u").await.expect("a key created manually");
+    env.apply_class("c", json!({"onRevoked": "Delete"})).await;
+    env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::ForeignKeys)).await;
     let iam = env.iam("u").await;
     assert!(iam.attached.is_empty(), "{iam:?}");
     assert_eq!(iam.active_keys(), [foreign.id.as_str()]);
-    env.aws.manual_changes().delete_key("u", &foreign.id).await.expect("its maker removes it");
-    env.until("x", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none())).await;
+    env.aws.manual_changes().delete_key("u", &foreign.id).await.expect("its owner deletes it");
+    env.wait_until("x", "without a user", |user| user.status.as_ref().is_some_and(|status| status.user.is_none()))
+        .await;
     env.delete("x").await;
-    env.gone("x").await;
+    env.wait_deleted("x").await;
 }
 
 pub(crate) async fn class_deleted_before_iam_lists_its_user_leaves_no_key() {
     let mut env = TestEnv::with_arguments(&["--recovery-delay=10s"]).await;
-    let class = env.class("c", json!({"onRevoked": "Delete"})).await;
+    let class = env.apply_class("c", json!({"onRevoked": "Delete"})).await;
     let pause = env.aws.rules().pause(Rule::on("GetCallerIdentity").from(3).before());
     env.apply("x", json!({"className": class, "userName": "u", "accessKey": {}})).await;
-    // The third one is of the second pass: the first has told which class allows it.
-    assert!(pause.wait_until_held(TIMEOUT).await, "the journal has the only copy of a key that works");
+    // The third call belongs to the second reconcile; the first has recorded the class in the status.
+    assert!(pause.wait_until_held(TIMEOUT).await, "the journal holds the only copy of a working key");
     env.operator.kill().await;
     pause.abort();
     env.aws.rules().clear();
@@ -219,103 +219,105 @@ pub(crate) async fn class_deleted_before_iam_lists_its_user_leaves_no_key() {
 
     let unseen = AwsError::new(404, "NoSuchEntity", "The user with name u cannot be found.");
     let unseen = env.aws.rules().add(Rule::on("GetUser").first(1).respond_with(unseen));
-    env.operator.restart().await.expect("the operator comes back");
+    env.operator.restart().await.expect("the operator restarts");
     let removed = async || env.iam_opt("u").await.is_none().then_some(());
     let context = || format!("{}\n{}", env.aws.log().transcript(), env.log());
-    eventually("the user is removed with its key", removed, context).await;
-    assert_eq!(env.aws.rules().hits(unseen).acted, 1, "IAM did not show the user at first");
-    let gone = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_none());
-    env.until("x", "without a user", gone).await;
-    let left = async || env.secret("x.awsdeploy-journal").await.is_none().then_some(());
-    eventually("the journal is closed", left, || env.log()).await;
-    assert!(env.secret("x").await.is_none());
+    eventually("the user is deleted with its key", removed, context).await;
+    assert_eq!(env.aws.rules().hits(unseen).acted, 1, "the first read did not return the user");
+    let without_user = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_none());
+    env.wait_until("x", "without a user", without_user).await;
+    let closed = async || env.secret_data("x.awsdeploy-journal").await.is_none().then_some(());
+    eventually("the journal is deleted", closed, || env.log()).await;
+    assert!(env.secret_data("x").await.is_none());
 }
 
 pub(crate) async fn denied_change_is_not_applied_and_suspend_still_works() {
     let env = TestEnv::new().await;
-    let class = env.class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
+    let class =
+        env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
     let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
     env.apply("x", spec("AmazonS3FullAccess", false)).await;
-    env.ready("x").await;
-    let mark = env.aws.log().position();
+    env.wait_ready("x").await;
+    let position = env.aws.log().position();
     env.apply("x", spec("AmazonEC2FullAccess", false)).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     assert!(message(&user, ConditionType::Authorized).contains("the published key stays valid"));
-    assert!(env.aws.log().mutating_calls_since(mark).is_empty());
+    assert!(env.aws.log().mutating_calls_since(position).is_empty());
     assert_eq!(env.iam("u").await.attached, BTreeSet::from([S3.to_owned()]));
     env.apply("x", spec("AmazonEC2FullAccess", true)).await;
-    env.until_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
     env.apply("x", spec("AmazonS3FullAccess", false)).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }
 
 pub(crate) async fn user_over_the_class_quota_waits() {
     let env = TestEnv::new().await;
-    let class = env.class("c", json!({"users": {"maxPerNamespace": 1}})).await;
+    let class = env.apply_class("c", json!({"users": {"maxPerNamespace": 1}})).await;
     env.apply("first", json!({"className": class})).await;
-    env.ready("first").await;
+    env.wait_ready("first").await;
     env.apply("second", json!({"className": class})).await;
-    let user = env.until_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Authorized);
-    assert!(told.contains("allows 1 users in a namespace"), "{told}");
+    let user = env.wait_for_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Authorized);
+    assert!(text.contains("allows 1 users in a namespace"), "{text}");
     assert!(env.iam_opt(&format!("{}-second", env.namespace)).await.is_none());
     env.delete("first").await;
-    env.ready("second").await;
-    env.gone("first").await;
+    env.wait_ready("second").await;
+    env.wait_deleted("first").await;
 }
 
 pub(crate) async fn user_of_another_class_waits_for_quota_too() {
     let env = TestEnv::new().await;
-    let wide = env.class("wide", json!({})).await;
-    let narrow = env.class("narrow", json!({"users": {"maxPerNamespace": 1}})).await;
+    let wide = env.apply_class("wide", json!({})).await;
+    let narrow = env.apply_class("narrow", json!({"users": {"maxPerNamespace": 1}})).await;
     env.apply("first", json!({"className": narrow})).await;
-    env.ready("first").await;
+    env.wait_ready("first").await;
     env.apply("second", json!({"className": wide})).await;
-    env.ready("second").await;
-    let mark = env.aws.log().position();
+    env.wait_ready("second").await;
+    let position = env.aws.log().position();
     env.apply("second", json!({"className": narrow})).await;
-    let user = env.until_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Authorized);
-    assert!(told.contains("allows 1 users in a namespace"), "{told}");
-    assert!(env.aws.log().mutating_calls_since(mark).is_empty());
+    let user = env.wait_for_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Authorized);
+    assert!(text.contains("allows 1 users in a namespace"), "{text}");
+    assert!(env.aws.log().mutating_calls_since(position).is_empty());
     env.delete("first").await;
-    env.ready("second").await;
-    env.gone("first").await;
+    env.wait_ready("second").await;
+    env.wait_deleted("first").await;
 }
 
 pub(crate) async fn account_other_than_the_class_account_is_not_written() {
     let env = TestEnv::new().await;
-    let class = env.class("c", json!({"account": {"id": "000000000001"}})).await;
+    let class = env.apply_class("c", json!({"account": {"id": "000000000001"}})).await;
     env.apply("x", json!({"className": class, "userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
-    let told = message(&user, ConditionType::Ready);
-    assert!(told.contains("for AWS account 000000000001"), "{told}");
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
+    let text = message(&user, ConditionType::Ready);
+    assert!(text.contains("for AWS account 000000000001"), "{text}");
     let calls = env.aws.log().calls();
     assert!(calls.iter().all(|call| call.action == "GetCallerIdentity"), "{calls:#?}");
 }
 
 pub(crate) async fn changed_class_does_not_move_a_user() {
     let env = TestEnv::new().await;
-    let here = env.class("here", json!({"users": {"path": "/here/"}})).await;
-    let there = env.class("there", json!({"users": {"path": "/there/"}, "onRevoked": "Delete"})).await;
+    let here = env.apply_class("here", json!({"users": {"path": "/here/"}})).await;
+    let there = env.apply_class("there", json!({"users": {"path": "/there/"}, "onRevoked": "Delete"})).await;
     env.apply("x", json!({"className": here, "userName": "u"})).await;
-    env.ready("x").await;
-    let mark = env.aws.log().position();
+    env.wait_ready("x").await;
+    let position = env.aws.log().position();
     env.apply("x", json!({"className": there, "userName": "u"})).await;
-    let user = env.until_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
-    let told = message(&user, ConditionType::Authorized);
-    assert!(told.contains("existing users are not moved") && told.contains("the published key stays valid"), "{told}");
-    assert!(env.aws.log().mutating_calls_since(mark).is_empty());
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    let text = message(&user, ConditionType::Authorized);
+    assert!(text.contains("existing users are not moved") && text.contains("the published key stays valid"), "{text}");
+    assert!(env.aws.log().mutating_calls_since(position).is_empty());
     env.apply("x", json!({"className": here, "userName": "u"})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }
 
 pub(crate) async fn class_status_reports_account_users_and_credentials() {
-    let env = TestEnv::with(EnvOptions { arguments: vec!["--class-status=true"], ..EnvOptions::default() }).await;
+    let env =
+        TestEnv::with_options(EnvOptions { arguments: vec!["--class-status=true"], ..EnvOptions::default() }).await;
     let broken = json!([{"name": "t", "document": {"Statement": {"Effect": "{effect}"}}}]);
     let missing =
         json!({"permissionsBoundary": "arn:aws:iam::123456789012:policy/missing", "policies": {"templates": broken}});
-    let class = env.class("c", missing).await;
+    let class = env.apply_class("c", missing).await;
     let status = |wanted: &'static [&'static str], users: i64| {
         let classes: Api<awsdeploy::api::AwsDeployUserClass> = env.classes();
         let class = class.clone();
@@ -336,7 +338,7 @@ pub(crate) async fn class_status_reports_account_users_and_credentials() {
     assert!(found.conditions[3].message.contains("template t: {effect}"), "{:?}", found.conditions[3]);
     assert_eq!(found.account.as_deref(), Some(env.account.id()));
     env.apply("x", json!({"className": class})).await;
-    env.class("c", json!({"permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess"})).await;
+    env.apply_class("c", json!({"permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess"})).await;
     status(&["Reconciled", "Reconciled", "Reconciled", "Reconciled"], 1).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
 }

@@ -1,6 +1,6 @@
 """A program that uses a mounted key, with boto3. One argument says what it does:
 
-once     signs one call as the environment tells it to, and prints key id and ARN
+once     signs one call with the configuration of its environment, and prints key id and ARN
 follow   keeps one client; signs a call for each line of standard input, and prints key id and ARN
 console  prints key id and secret of the CSV file on standard input, as a spreadsheet reads it
 import   the same of a file for `aws configure import`, as version 2 of the CLI reads it: after a byte order mark, columns by
@@ -16,7 +16,7 @@ import boto3
 
 def signed(session, sts):
     arn = sts.get_caller_identity()["Arn"]
-    # Without an argument this is what the client has signed with.
+    # The credentials that the client has just signed with.
     print(session.get_credentials().get_frozen_credentials().access_key, arn, flush=True)
 
 

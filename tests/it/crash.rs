@@ -1,4 +1,4 @@
-//! The operator dies, or an answer is lost, at the worst moments.
+//! Kills and lost responses at the critical points of a rotation.
 
 use awsdeploy::api::ConditionType;
 use awsdeploy_testkit::aws_proxy::Rule;
@@ -10,32 +10,32 @@ fn spec() -> Value {
     json!({"userName": "u", "policies": {"managed": ["AmazonEC2FullAccess"]}, "accessKey": {"rotation": {"every": "Never", "overlap": "2s"}}})
 }
 
-/// What must hold after every crash: one key, the published one, and it works.
+/// Asserts the state after recovery: one key, published and accepted by AWS.
 async fn assert_recovered(env: &mut TestEnv) {
-    env.ready("x").await;
-    env.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
-    let published = env.published("x").await;
-    let iam = env.until_iam("u", "one key", |user| user.keys.len() == 1).await;
-    assert_eq!(iam.active_keys(), [published.as_str()], "no key is left behind");
+    env.wait_ready("x").await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", None).await;
+    let published = env.published_key("x").await;
+    let iam = env.wait_for_iam("u", "one key", |user| user.keys.len() == 1).await;
+    assert_eq!(iam.active_keys(), [published.as_str()], "no orphan");
     assert!(env.account.accepts(&published));
-    let secret = env.secret("x").await.expect("the Secret");
+    let secret = env.secret_data("x").await.expect("the Secret");
     assert!(env.account.secret_matches(&published, &secret["AWS_SECRET_ACCESS_KEY"]));
-    assert!(env.secret("x.awsdeploy-journal").await.is_none(), "the journal is closed");
-    env.assert_a_fresh_look_writes_nothing("x").await;
+    assert!(env.secret_data("x.awsdeploy-journal").await.is_none(), "the journal is deleted");
+    env.assert_restart_writes_nothing("x").await;
 }
 
 pub(crate) async fn kill_between_create_and_journal_leaves_no_orphan() {
     let mut env = TestEnv::new().await;
     let pause = env.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
     env.apply("x", spec()).await;
-    assert!(pause.wait_until_held(TIMEOUT).await, "the key is made and its answer is on the way");
+    assert!(pause.wait_until_held(TIMEOUT).await, "the key is created and the response pending");
     env.operator.kill().await;
     pause.abort();
     let orphan = env.iam("u").await.keys[0].id.clone();
-    env.operator.restart().await.expect("the operator comes back");
+    env.operator.restart().await.expect("the operator restarts");
     assert_recovered(&mut env).await;
-    assert!(env.iam("u").await.key(&orphan).is_none(), "the key that nobody holds is deleted");
-    assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 2, "the lost one and the one that is used");
+    assert!(env.iam("u").await.key(&orphan).is_none(), "the orphan is deleted");
+    assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 2, "the orphan and the published key");
 }
 
 pub(crate) async fn lost_create_key_response_leaves_no_orphan() {
@@ -43,7 +43,7 @@ pub(crate) async fn lost_create_key_response_leaves_no_orphan() {
     env.aws.rules().add(Rule::on("CreateAccessKey").nth(1).after_commit().drop_connection());
     env.apply("x", spec()).await;
     assert_recovered(&mut env).await;
-    assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 2, "never a second try of the same call");
+    assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 2, "the call is never retried");
 }
 
 pub(crate) async fn kill_after_journal_write_publishes_the_same_key() {
@@ -55,9 +55,9 @@ pub(crate) async fn kill_after_journal_write_publishes_the_same_key() {
     pause.abort();
     env.aws.rules().clear();
     let staged = env.iam("u").await.keys[0].id.clone();
-    env.operator.restart().await.expect("the operator comes back");
+    env.operator.restart().await.expect("the operator restarts");
     assert_recovered(&mut env).await;
-    assert_eq!(env.published("x").await, staged, "the key in the journal is not thrown away");
+    assert_eq!(env.published_key("x").await, staged, "the staged key is published");
     assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 1);
 }
 

@@ -1,4 +1,4 @@
-//! The schema: what `kubectl explain` shows and what `kubectl apply` refuses.
+//! The CRD schemas: descriptions and validation.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ pub(crate) async fn every_crd_field_has_a_description() {
     fn walk(path: &str, schema: &Value, missing: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.{name}");
-            // Conditions are described by Kubernetes, metadata by the API server.
+            // Kubernetes describes conditions, the API server metadata.
             if name == "metadata" || path.contains(".conditions.") {
                 continue;
             }
@@ -36,7 +36,7 @@ pub(crate) async fn every_crd_field_has_a_description() {
 
 pub(crate) async fn schema_errors_state_the_allowed_values() {
     let env = TestEnv::new().await;
-    for (spec, told) in [
+    for (spec, text) in [
         (json!({"userName": "a b"}), "userName"),
         (json!({"userName": "a".repeat(65)}), "64"),
         (json!({"policies": {"managed": ["arn:aws:iam::1:role/x y"]}}), "AmazonEC2FullAccess"),
@@ -71,9 +71,9 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"polices": {}}), "polices"),
     ] {
         let error = env.try_apply("x", spec.clone()).await.expect_err(&format!("{spec} is refused")).to_string();
-        assert!(error.contains(told), "{spec}: {error}");
+        assert!(error.contains(text), "{spec}: {error}");
     }
-    for (spec, told) in [
+    for (spec, text) in [
         (json!({"account": {"id": "12"}}), "account.id"),
         (json!({"namespaces": {"names": ["a b"]}}), "names"),
         (json!({"namespaces": {"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}), "need values"),
@@ -104,29 +104,30 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"console": true}), "console"),
     ] {
         let error = env
-            .try_class_without_rights("bad", spec.clone())
+            .try_apply_class_without_permissions("bad", spec.clone())
             .await
             .expect_err(&format!("{spec} is refused"))
             .to_string();
-        assert!(error.contains(told), "{spec}: {error}");
+        assert!(error.contains(text), "{spec}: {error}");
     }
-    let class = env.class("fixed", json!({"users": {"path": "/a/"}})).await;
+    let class = env.apply_class("fixed", json!({"users": {"path": "/a/"}})).await;
     for spec in [
         json!({"users": {"path": "/b/"}}),
         json!({}),
         json!({"account": {"id": "123456789012"}, "users": {"path": "/a/"}}),
     ] {
-        let error = env.try_class_without_rights("fixed", spec.clone()).await.expect_err("immutable").to_string();
+        let error =
+            env.try_apply_class_without_permissions("fixed", spec.clone()).await.expect_err("immutable").to_string();
         assert!(error.contains("immutable"), "{class}: {spec}: {error}");
     }
-    env.try_apply("x", json!({"userName": "a"})).await.expect("a good one");
+    env.try_apply("x", json!({"userName": "a"})).await.expect("a valid spec");
     for spec in [json!({"userName": "b"}), json!({})] {
         let error = env.try_apply("x", spec.clone()).await.expect_err("immutable").to_string();
         assert!(error.contains("immutable"), "{spec}: {error}");
     }
 }
 
-/// Confused deputies begin with such a field.
+/// Such a field could make the operator a confused deputy.
 pub(crate) async fn tenant_spec_has_no_namespace_or_address_field() {
     fn walk(path: &str, schema: &Value, found: &mut Vec<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {

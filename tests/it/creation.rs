@@ -1,4 +1,4 @@
-//! The main job: a manifest in, a working key in a Secret out.
+//! Creation: a manifest leads to an IAM user and a working key in a Secret.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use strum::VariantArray;
 
 use crate::test_env::{TIMEOUT, TestEnv, condition};
 
-fn cycle() -> Value {
+fn cycle_spec() -> Value {
     json!({
         "userName": "cycle-prod",
         "policies": {"managed": ["AmazonEC2FullAccess"]},
@@ -23,8 +23,8 @@ fn cycle() -> Value {
 
 pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
     let env = TestEnv::new().await;
-    env.apply("cycle", cycle()).await;
-    let user = env.ready("cycle").await;
+    env.apply("cycle", cycle_spec()).await;
+    let user = env.wait_ready("cycle").await;
 
     let iam = env.iam("cycle-prod").await;
     assert_eq!(iam.path, "/awsdeploy/");
@@ -34,9 +34,9 @@ pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
     assert_eq!(iam.tags["awsdeploy.dev/use-case"], "ThirdPartyService");
     assert_eq!(iam.keys.len(), 1);
     let key = &iam.keys[0];
-    assert_eq!(iam.tags[&key.id], "Cycle hub - production", "the console shows the description");
+    assert_eq!(iam.tags[&key.id], "Cycle hub - production", "the description tag, as the AWS console shows it");
 
-    let secret = env.secret("cycle-aws").await.expect("the Secret is there");
+    let secret = env.secret_data("cycle-aws").await.expect("the Secret is there");
     assert_eq!(secret["AWS_ACCESS_KEY_ID"], key.id);
     assert!(env.account.secret_matches(&key.id, &secret["AWS_SECRET_ACCESS_KEY"]), "id and secret belong together");
     assert_eq!(secret["AWS_REGION"], "us-east-1");
@@ -47,7 +47,7 @@ pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
     assert_eq!(
         env.secrets().get_opt("cycle.awsdeploy-journal").await.expect("readable"),
         None,
-        "the journal is closed"
+        "the journal is deleted"
     );
 
     for kind in ConditionType::VARIANTS.iter().copied() {
@@ -58,11 +58,11 @@ pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
     assert_eq!(status.secret_name.as_deref(), Some("cycle-aws"));
     assert!(status.next_rotation_time.is_some());
 
-    let (_mount, consumer) = env.consume("cycle-aws", &iam.arn);
+    let (_mount, consumer) = env.start_consumer("cycle-aws", &iam.arn);
     let report = consumer.wait_for("ten accepted calls", TIMEOUT, |report| report.accepted >= 10).await.expect("calls");
     assert_eq!((report.refused, report.unanswered), (0, 0), "{report}");
-    assert!(env.event("cycle", Reason::Published).await.contains(&key.id));
-    assert!(!env.log().contains(&secret["AWS_SECRET_ACCESS_KEY"]), "the log holds the secret");
+    assert!(env.wait_for_event("cycle", Reason::Published).await.contains(&key.id));
+    assert!(!env.log().contains(&secret["AWS_SECRET_ACCESS_KEY"]), "the log contains the secret");
 }
 
 pub(crate) async fn defang_guide_is_one_manifest() {
@@ -76,18 +76,18 @@ pub(crate) async fn defang_guide_is_one_manifest() {
             }),
         )
         .await;
-    env.ready("defang").await;
+    env.wait_ready("defang").await;
     let iam = env.iam(&format!("{}-defang", env.namespace)).await;
     assert_eq!(iam.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]));
-    let secret = env.secret("defang").await.expect("the Secret is there");
+    let secret = env.secret_data("defang").await.expect("the Secret is there");
     assert_eq!(secret["AWS_DEFAULT_REGION"], "eu-central-1");
 }
 
 pub(crate) async fn first_creation_costs_four_writes_and_one_read() {
-    // On a slow machine a creation outlives the short resync of the other tests, and then looks again.
+    // On a slow machine a creation takes longer than the short resync of the other tests and would read again.
     let env = TestEnv::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h"]).await;
-    env.apply("cycle", cycle()).await;
-    env.ready("cycle").await;
+    env.apply("cycle", cycle_spec()).await;
+    env.wait_ready("cycle").await;
     let calls = env.aws.log().calls_for_user("cycle-prod");
     let named = |mutating: bool| -> Vec<&str> {
         calls
@@ -98,16 +98,16 @@ pub(crate) async fn first_creation_costs_four_writes_and_one_read() {
     };
     assert_eq!(named(true), ["CreateUser", "AttachUserPolicy", "CreateAccessKey", "TagUser"]);
     assert_eq!(named(false), ["GetUser"]);
-    let minted = env.published("cycle-aws").await;
+    let minted = env.published_key("cycle-aws").await;
     let checks =
         env.aws.log().select(|call| call.action == "GetCallerIdentity" && call.caller_key.as_ref() == Some(&minted));
-    assert_eq!(checks.len(), 3, "three checks by STS");
+    assert_eq!(checks.len(), 3, "three checks with STS");
 }
 
 pub(crate) async fn operator_restart_writes_nothing_and_stays_ready() {
     let mut env = TestEnv::with_arguments(&["--resync=1h", "--key-check=1h", "--secret-check=1h"]).await;
-    env.apply("cycle", cycle()).await;
-    env.ready("cycle").await;
-    env.event("cycle", Reason::Published).await;
-    env.assert_a_fresh_look_writes_nothing("cycle").await;
+    env.apply("cycle", cycle_spec()).await;
+    env.wait_ready("cycle").await;
+    env.wait_for_event("cycle", Reason::Published).await;
+    env.assert_restart_writes_nothing("cycle").await;
 }

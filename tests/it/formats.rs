@@ -1,4 +1,4 @@
-//! The forms of a key in the Secret, each read back by the program that it is made for.
+//! The formats of a key in the Secret, each read by the program that it is for.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,12 +16,12 @@ use tokio::{
 
 use crate::test_env::{TIMEOUT, TestEnv, eventually, message};
 
-/// With this variable the test binary is a program with the Rust SDK: it signs one call as its environment tells it to.
-const SDK: &str = "AWSDEPLOY_TEST_SDK";
+/// With this variable set the test binary is a consumer that signs one call with the Rust SDK.
+const SDK_VARIABLE: &str = "AWSDEPLOY_TEST_SDK";
 
-/// What the test binary does as that program. `None` when it is to run tests.
-pub(crate) fn sdk() -> Option<ExitCode> {
-    std::env::var_os(SDK)?;
+/// Runs the test binary as that consumer. `None` if it must run tests.
+pub(crate) fn run_sdk_consumer() -> Option<ExitCode> {
+    std::env::var_os(SDK_VARIABLE)?;
     crate::test_env::block_on(async {
         awsdeploy_testkit::install_crypto_provider();
         let config = aws_config::load_defaults(BehaviorVersion::latest()).await;
@@ -34,12 +34,12 @@ pub(crate) fn sdk() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-#[allow(clippy::print_stdout, reason = "this is its output")]
+#[allow(clippy::print_stdout, reason = "stdout is its output")]
 fn print_line(line: &str) {
     println!("{line}");
 }
 
-/// A Secret as files, and what is needed to run programs on them.
+/// A mounted Secret, and the programs that read it.
 struct Programs {
     mount: SecretMount,
     endpoint: String,
@@ -48,10 +48,10 @@ struct Programs {
 }
 
 impl Programs {
-    async fn of(env: &TestEnv, secret: &str) -> Self {
+    async fn for_secret(env: &TestEnv, secret: &str) -> Self {
         let tools = Tools::locate().await.expect("the tools");
         let aws = tools.program("aws");
-        // The interpreter of the environment that the CLI is installed in.
+        // The virtual environment of the CLI has boto3.
         let python = std::fs::canonicalize(&aws).expect("the CLI").with_file_name("python3");
         let directory = env.directory.join("files");
         let mount = SecretMount::start(env.client.clone(), &env.namespace, secret, directory).expect("a mount");
@@ -71,7 +71,7 @@ impl Programs {
         std::fs::read_to_string(self.file(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// A program with nothing of this machine's AWS set-up in its environment.
+    /// A command without the AWS configuration of this machine.
     fn program(&self, program: &Path, variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(program);
         command
@@ -94,7 +94,7 @@ impl Programs {
 
     fn rust(&self, variables: &[(&str, &str)]) -> Command {
         let mut command = self.program(&std::env::current_exe().expect("this program"), variables);
-        command.env(SDK, "1");
+        command.env(SDK_VARIABLE, "1");
         command
     }
 
@@ -104,8 +104,8 @@ impl Programs {
         command
     }
 
-    /// Whom AWS takes each of the three programs for.
-    async fn bearers(&self, variables: &[(&str, &str)]) -> [String; 3] {
+    /// The caller identity of the Rust SDK, boto3 and the CLI.
+    async fn caller_identities(&self, variables: &[(&str, &str)]) -> [String; 3] {
         let boto3 = output(self.python("once", variables)).await;
         let boto3 = boto3.split_once(' ').map_or(boto3.clone(), |(_, arn)| arn.to_owned());
         [output(self.rust(variables)).await, boto3, output(self.cli(variables)).await]
@@ -121,30 +121,30 @@ impl Programs {
 async fn output(mut command: Command) -> String {
     let Output { status, stdout, stderr } = tokio::time::timeout(TIMEOUT, command.output())
         .await
-        .expect("it ends in time")
+        .expect("the program exits in time")
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
     String::from_utf8(stdout).expect("text").trim().to_owned()
 }
 
-/// A program that keeps one client.
-struct LongLived {
+/// A process that keeps one client.
+struct LongLivedClient {
     child: Child,
     answers: Lines<BufReader<ChildStdout>>,
 }
 
-impl LongLived {
+impl LongLivedClient {
     fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
-        let answers = BufReader::new(child.stdout.take().expect("its output")).lines();
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let answers = BufReader::new(child.stdout.take().expect("stdout")).lines();
         Self { child, answers }
     }
 
-    /// Key id and ARN of one more call.
+    /// Makes one call. Returns key id and ARN.
     async fn call(&mut self) -> (String, String) {
-        self.child.stdin.as_mut().expect("its input").write_all(b"\n").await.expect("it listens");
-        let answer = tokio::time::timeout(TIMEOUT, self.answers.next_line()).await.expect("an answer in time");
-        let answer = answer.expect("an answer").expect("it goes on");
+        self.child.stdin.as_mut().expect("stdin").write_all(b"\n").await.expect("the program reads stdin");
+        let answer = tokio::time::timeout(TIMEOUT, self.answers.next_line()).await.expect("a response in time");
+        let answer = answer.expect("an answer").expect("the program runs");
         let (key, arn) = answer.split_once(' ').expect("key id and ARN");
         (key.to_owned(), arn.to_owned())
     }
@@ -166,11 +166,11 @@ pub(crate) async fn every_format_is_readable_by_its_consumer() {
         "process": process,
     });
     env.apply("x", spec(&json!({"name": "keys", "formats": formats, "template": template}))).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     let arn = env.iam("formed").await.arn;
-    let key = env.published("keys").await;
-    let secret = env.secret("keys").await.expect("the Secret")["AWS_SECRET_ACCESS_KEY"].clone();
-    let programs = Programs::of(&env, "keys").await;
+    let key = env.published_key("keys").await;
+    let secret = env.secret_data("keys").await.expect("the Secret")["AWS_SECRET_ACCESS_KEY"].clone();
+    let programs = Programs::for_secret(&env, "keys").await;
     let names = programs.mount.directory().to_owned();
     let path = |name: &str| names.join(name).to_string_lossy().into_owned();
     let all = [arn.clone(), arn.clone(), arn.clone()];
@@ -180,16 +180,16 @@ pub(crate) async fn every_format_is_readable_by_its_consumer() {
             .map(|name| (name.to_owned(), programs.read(name)))
             .into();
     let environment: Vec<(&str, &str)> = held.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(programs.bearers(&environment).await, all, "Environment");
+    assert_eq!(programs.caller_identities(&environment).await, all, "Environment");
 
     let (credentials, config, cloud) = (path("credentials"), path("config"), path("cloud"));
     let files = [("AWS_SHARED_CREDENTIALS_FILE", credentials.as_str()), ("AWS_CONFIG_FILE", config.as_str())];
-    assert_eq!(programs.bearers(&files).await, all, "CredentialsFile");
+    assert_eq!(programs.caller_identities(&files).await, all, "CredentialsFile");
     let files = [("AWS_SHARED_CREDENTIALS_FILE", cloud.as_str()), ("AWS_CONFIG_FILE", config.as_str())];
-    assert_eq!(programs.bearers(&files).await, all, "a template for Velero");
+    assert_eq!(programs.caller_identities(&files).await, all, "a template for Velero");
 
     for (name, command) in [
-        ("as it is", format!("cat {}", path("credentials.json"))),
+        ("without expiry", format!("cat {}", path("credentials.json"))),
         ("with an expiry", format!("sh {}", path("credential-process"))),
     ] {
         let file = env.directory.join("process-config");
@@ -197,7 +197,7 @@ pub(crate) async fn every_format_is_readable_by_its_consumer() {
         std::fs::write(&file, text).expect("a file");
         let file = file.to_string_lossy();
         let files = [("AWS_CONFIG_FILE", file.as_ref()), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")];
-        assert_eq!(programs.bearers(&files).await, all, "ProcessJson {name}");
+        assert_eq!(programs.caller_identities(&files).await, all, "ProcessJson {name}");
     }
 
     assert_eq!(programs.reads("console", "accessKeys.csv").await, format!("{key} {secret}"));
@@ -210,10 +210,10 @@ pub(crate) async fn every_format_is_readable_by_its_consumer() {
 pub(crate) async fn credential_process_picks_up_a_new_key() {
     let env = TestEnv::new().await;
     env.apply("x", spec(&json!({"name": "keys", "formats": ["Environment", "ProcessJson"]}))).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     let arn = env.iam("formed").await.arn;
-    let first = env.published("keys").await;
-    let programs = Programs::of(&env, "keys").await;
+    let first = env.published_key("keys").await;
+    let programs = Programs::for_secret(&env, "keys").await;
     let config = env.directory.join("process-config");
     let text = format!(
         "[default]\nregion = eu-west-1\ncredential_process = sh {}\n",
@@ -221,14 +221,14 @@ pub(crate) async fn credential_process_picks_up_a_new_key() {
     );
     std::fs::write(&config, text).expect("a file");
     let config = config.to_string_lossy();
-    // boto3 asks again once an expiry is less than 15 minutes off; an hour is never.
+    // boto3 refreshes credentials that expire within 15 minutes; with an hour it does not.
     let started = |ask_again: &str| {
         let variables = [
             ("AWS_CONFIG_FILE", config.as_ref()),
             ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
             ("AWSDEPLOY_ASK_AGAIN_AFTER", ask_again),
         ];
-        LongLived::start(programs.python("follow", &variables))
+        LongLivedClient::start(programs.python("follow", &variables))
     };
     let (mut soon, mut late) = (started("300"), started("3600"));
     assert_eq!(soon.call().await, (first.clone(), arn.clone()));
@@ -237,48 +237,48 @@ pub(crate) async fn credential_process_picks_up_a_new_key() {
     let mut versions = programs.mount.versions();
     versions.mark_unchanged();
     env.annotate("x", well_known::ANNOTATION_ROTATE, "now").await;
-    let second = env.until_published("keys", &first).await;
+    let second = env.wait_published("keys", &first).await;
     let new = versions.wait_for(|_| programs.read("AWS_ACCESS_KEY_ID") == second);
     tokio::time::timeout(TIMEOUT, new).await.expect("new files").expect("a mount");
     assert_eq!(soon.call().await, (second, arn.clone()), "without a restart");
-    assert_eq!(late.call().await, (first, arn), "the expiry is what makes it ask");
+    assert_eq!(late.call().await, (first, arn), "only the expiry causes a refresh");
 }
 
 pub(crate) async fn changed_format_is_written_with_the_same_key() {
     let mut env = TestEnv::new().await;
     env.apply("x", spec(&json!({"name": "keys", "template": {"cloud": "a {{ accessKeyId }}"}}))).await;
-    env.ready("x").await;
-    let key = env.published("keys").await;
+    env.wait_ready("x").await;
+    let key = env.published_key("keys").await;
     env.apply("x", spec(&json!({"name": "keys", "formats": ["Csv"], "template": {"cloud": "b {{ accessKeyId }}"}})))
         .await;
     let written = async || {
-        let secret = env.secret("keys").await?;
+        let secret = env.secret_data("keys").await?;
         (secret["cloud"] == format!("b {key}")).then_some(secret)
     };
-    let secret = eventually("the new forms", written, || env.log()).await;
+    let secret = eventually("the new formats", written, || env.log()).await;
     let names: Vec<&str> = secret.keys().map(String::as_str).collect();
     assert_eq!(names, ["accessKeys.csv", "cloud", "configure-import.csv"]);
     assert!(secret["accessKeys.csv"].contains(&key));
     assert_eq!(env.aws.log().calls_of("CreateAccessKey").len(), 1);
-    env.ready("x").await;
-    env.assert_a_fresh_look_writes_nothing("x").await;
+    env.wait_ready("x").await;
+    env.assert_restart_writes_nothing("x").await;
 }
 
 pub(crate) async fn invalid_template_creates_no_key() {
     let env = TestEnv::new().await;
     env.apply("x", spec(&json!({"template": {"cloud": "id\n{{ secretKey }}"}}))).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
-    let told = message(&user, ConditionType::Ready);
-    assert!(told.contains(r#"spec.accessKey.secret.template: "cloud": line 2: "secretKey" is not a value"#), "{told}");
-    assert_eq!(env.iam_opt("formed").await, None, "nothing was made");
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
+    let text = message(&user, ConditionType::Ready);
+    assert!(text.contains(r#"spec.accessKey.secret.template: "cloud": line 2: "secretKey" is not a value"#), "{text}");
+    assert_eq!(env.iam_opt("formed").await, None, "nothing was created");
 
     env.apply("x", spec(&json!({"template": {"cloud": "{{ accessKeyId }}"}}))).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
     env.apply("x", spec(&json!({"template": {"config": "taken"}}))).await;
-    let user = env.until_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
-    let told = message(&user, ConditionType::Ready);
-    assert!(told.contains("is written by the format CredentialsFile"), "{told}");
-    let secret = env.secret("x").await.expect("the Secret");
-    assert_eq!((&secret["cloud"], &secret["AWS_ACCESS_KEY_ID"]), (&key, &key), "the Secret stays as it was");
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
+    let text = message(&user, ConditionType::Ready);
+    assert!(text.contains("is written by the format CredentialsFile"), "{text}");
+    let secret = env.secret_data("x").await.expect("the Secret");
+    assert_eq!((&secret["cloud"], &secret["AWS_ACCESS_KEY_ID"]), (&key, &key), "the Secret is unchanged");
 }

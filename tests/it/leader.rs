@@ -1,4 +1,4 @@
-//! Two operators at once.
+//! Leader election, and two leaders at once.
 
 use awsdeploy::api::ConditionType;
 use awsdeploy_testkit::{
@@ -10,27 +10,27 @@ use serde_json::json;
 use crate::test_env::{TIMEOUT, TestEnv, eventually};
 
 pub(crate) async fn standby_takes_over_when_the_leader_stops() {
-    // Long enough for a leader that a busy machine lets wait, short enough for a takeover after a kill to be soon.
+    // Long enough for a leader on a busy machine, short enough for a fast takeover after a kill.
     let mut env = TestEnv::with_arguments(&["--leader-elect", "--lease-duration=20s"]).await;
-    let second = env.another_operator("second").await;
-    assert!(second.log().contains("standing by"), "ready before it leads: {}", second.log());
+    let second = env.start_another_operator("second").await;
+    assert!(second.log().contains("standing by"), "ready without leading: {}", second.log());
     env.apply("x", json!({"userName": "u", "accessKey": {"rotation": {"every": "Never", "overlap": "1s"}}})).await;
-    env.ready("x").await;
-    let key = env.published("x").await;
-    let passes = second.metrics().await.expect("metrics");
-    assert!(!passes.contains("awsdeploy_reconciles_total{"), "who stands by runs no passes: {passes}");
+    env.wait_ready("x").await;
+    let key = env.published_key("x").await;
+    let metrics = second.metrics().await.expect("metrics");
+    assert!(!metrics.contains("awsdeploy_reconciles_total{"), "a standby does not reconcile: {metrics}");
 
     env.operator.kill().await;
     env.annotate("x", "awsdeploy.dev/rotate", "after the leader was killed").await;
-    let key = env.until_published("x", &key).await;
+    let key = env.wait_published("x", &key).await;
 
-    env.operator.restart().await.expect("the first comes back");
-    let terms = env.log().matches(" listed ").count();
-    assert_eq!(terms, 1, "it does not take the lease back: {}", env.log());
+    env.operator.restart().await.expect("the first operator restarts");
+    let lists = env.log().matches(" listed ").count();
+    assert_eq!(lists, 1, "it does not take over the lease: {}", env.log());
     let status = second.stop(TIMEOUT).await;
-    assert!(status.success(), "asked to stop it ends well: {status}");
+    assert!(status.success(), "clean exit: {status}");
     env.annotate("x", "awsdeploy.dev/rotate", "after the leader was stopped").await;
-    env.until_published("x", &key).await;
+    env.wait_published("x", &key).await;
 }
 
 pub(crate) async fn two_leaders_lose_no_key_and_interrupt_no_consumer() {
@@ -44,29 +44,29 @@ pub(crate) async fn two_leaders_lose_no_key_and_interrupt_no_consumer() {
         kube: None,
     });
     env.apply("x", json!({"userName": "u", "accessKey": {"rotation": {"every": "Never", "overlap": "2s"}}})).await;
-    env.ready("x").await;
-    let (_mounted, consumer) = env.consume("x", &env.iam("u").await.arn);
+    env.wait_ready("x").await;
+    let (_mounted, consumer) = env.start_consumer("x", &env.iam("u").await.arn);
     consumer.wait_for("a first call", TIMEOUT, |report| report.accepted > 0).await.expect("the consumer works");
 
-    // The first is stopped in its tracks with a key that AWS has made and that it has not written down.
-    let before = env.published("x").await;
-    let made = env.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
+    // The first leader is paused after AWS created a key and before the journal is written.
+    let before = env.published_key("x").await;
+    let response = env.aws.rules().pause(Rule::on("CreateAccessKey").nth(1).after_commit());
     env.annotate("x", "awsdeploy.dev/rotate", "now").await;
-    assert!(made.wait_until_held(TIMEOUT).await, "the key is made and its answer is on the way");
+    assert!(response.wait_until_held(TIMEOUT).await, "the key is created and the response pending");
     env.operator.pause();
-    made.release();
-    let second = env.another_operator("second").await;
-    let published = env.until_published("x", &before).await;
-    // It goes on where it was, and both lead.
+    response.release();
+    let second = env.start_another_operator("second").await;
+    let published = env.wait_published("x", &before).await;
+    // It resumes, and both lead.
     env.operator.resume();
     env.annotate("x", "awsdeploy.dev/rotate", "again").await;
-    let last = env.until_published("x", &published).await;
-    env.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
-    let alone = async || {
+    let last = env.wait_published("x", &published).await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", None).await;
+    let only_key = async || {
         let user = env.iam_opt("u").await?;
-        (user.keys.len() == 1 && user.active_keys() == [env.published("x").await.as_str()]).then_some(())
+        (user.keys.len() == 1 && user.active_keys() == [env.published_key("x").await.as_str()]).then_some(())
     };
-    eventually("one key, the published one", alone, || env.log()).await;
+    eventually("one key, the published one", only_key, || env.log()).await;
     assert_ne!(last, published);
 
     let report = consumer.stop().await;

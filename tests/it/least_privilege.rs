@@ -1,4 +1,4 @@
-//! The generated IAM policy against what all the tests together have seen the operator ask for. Runs last.
+//! The printed IAM policy compared with the actions that all other tests observed. Runs last.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use awsdeploy::domain::operator_policy::{AwsAccount, PolicyScope, allowed_action
 
 use crate::test_env;
 
-/// Actions that the policy allows although no test leads to them, and why it must.
+/// Actions that the policy must allow although no test needs them, with the reason.
 const UNSEEN: &[(&str, &str)] = &[];
 
 pub(crate) async fn printed_policy_allows_exactly_the_observed_actions() {
@@ -23,8 +23,8 @@ pub(crate) async fn printed_policy_allows_exactly_the_observed_actions() {
     let policy = operator_policy(&home, &[scope]);
     let (allowed, seen) = (allowed_actions(&policy), test_env::actions_seen());
     let missing: Vec<_> = seen.difference(&allowed).collect();
-    assert!(missing.is_empty(), "the operator asks for what its policy does not allow: {missing:?}");
+    assert!(missing.is_empty(), "the operator calls actions that its policy does not allow: {missing:?}");
     let unseen: BTreeSet<&str> = allowed.difference(&seen).map(String::as_str).collect();
     let excused: BTreeSet<&str> = UNSEEN.iter().map(|(action, _)| *action).collect();
-    assert_eq!(unseen, excused, "the policy allows what nobody was seen to need, or an excuse is out of date");
+    assert_eq!(unseen, excused, "the policy allows actions that no test needs, or UNSEEN is out of date");
 }

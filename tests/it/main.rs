@@ -1,15 +1,14 @@
-//! One test binary for everything that needs more than a function call: a real API server, an AWS that behaves like
-//! AWS, and the operator as a process with the rights that the chart gives it.
+//! Integration tests: a real API server, an emulated AWS, and the operator as a process with the RBAC of the chart.
 //!
-//! One control plane serves all tests; each has a namespace, an AWS account and an operator of its own. It is started
-//! by the first test that asks for it and stopped after the last one, also when tests fail.
+//! All tests share one control plane; each has its own namespace, AWS account and operator. The first test that needs
+//! the control plane starts it, and it is stopped after the last one, also when tests fail.
 
 #![allow(
     clippy::expect_used,
     clippy::panic,
     clippy::disallowed_methods,
     clippy::large_futures,
-    reason = "a test fails by a panic, lives in real time, and its futures run one at a time"
+    reason = "a test fails by a panic, waits in real time, and its futures run one at a time"
 )]
 
 mod account_details;
@@ -50,17 +49,17 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// A test: its claim is its name.
-type Claim = (&'static str, fn() -> Result<(), Failed>);
+/// Name and function.
+type Test = (&'static str, fn() -> Result<(), Failed>);
 
-/// Makes claims of functions: `async` ones run on the shared runtime.
+/// Wraps `async` functions for the shared runtime.
 macro_rules! tests {
     ($($module:ident: { $($name:ident),+ $(,)? })+) => {
         &[$($((concat!(stringify!($module), "::", stringify!($name)), || test_env::run($module::$name()))),+),+]
     };
 }
 
-const TESTS: &[Claim] = tests! {
+const TESTS: &[Test] = tests! {
     architecture: { imports_follow_the_layers, generated_files_are_up_to_date,
         image_build_context_includes_every_workspace_member,
         runbook_documents_every_reason,
@@ -279,21 +278,21 @@ const TESTS: &[Claim] = tests! {
     }
 };
 
-/// Claims about all the others together: they run when every one of those has run and held.
-const FINAL_TESTS: &[Claim] = tests! {
+/// Tests about all others together. They run only if every other test ran and passed.
+const FINAL_TESTS: &[Test] = tests! {
     least_privilege: { printed_policy_allows_exactly_the_observed_actions }
 };
 
-fn trials(claims: &[Claim]) -> Vec<Trial> {
-    claims.iter().map(|&(name, claim)| Trial::test(name, claim)).collect()
+fn trials(tests: &[Test]) -> Vec<Trial> {
+    tests.iter().map(|&(name, test)| Trial::test(name, test)).collect()
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = formats::sdk() {
+    if let Some(code) = formats::run_sdk_consumer() {
         return code;
     }
     let mut arguments = Arguments::from_args();
-    // The tests wait more than they compute; one a core would leave the machine idle.
+    // Tests wait more than they compute; one thread per core would leave the machine idle.
     arguments.test_threads = arguments.test_threads.or(Some(8));
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(&[TESTS, FINAL_TESTS].concat())).exit_code();

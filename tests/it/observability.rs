@@ -1,4 +1,4 @@
-//! What the operator shows of itself: metrics and logs.
+//! Metrics, logs and health endpoints.
 
 use std::time::Duration;
 
@@ -17,14 +17,14 @@ use tokio::sync::Mutex;
 
 use crate::test_env::{EnvOptions, TestEnv, eventually};
 
-/// The value of the line of the metrics that begins with `line`.
-async fn value(env: &TestEnv, line: &str) -> Option<f64> {
+/// The value of the metric whose line starts with `line`.
+async fn metric(env: &TestEnv, line: &str) -> Option<f64> {
     let metrics = env.operator.metrics().await.expect("metrics");
     metrics.lines().find_map(|text| text.strip_prefix(line)?.trim().parse().ok())
 }
 
-async fn until(env: &TestEnv, line: &str, wanted: impl Fn(f64) -> bool) -> f64 {
-    let probe = async || value(env, line).await.filter(|value| wanted(*value));
+async fn wait_for_metric(env: &TestEnv, line: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+    let probe = async || metric(env, line).await.filter(|value| wanted(*value));
     eventually(line, probe, || env.log()).await
 }
 
@@ -33,45 +33,45 @@ pub(crate) async fn metrics_follow_a_resource_until_its_deletion() {
     let labels = format!("{{namespace=\"{}\",name=\"x\"}} ", env.namespace);
     let spec = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1h"}}});
     env.apply("x", spec("30d")).await;
-    env.ready("x").await;
-    until(&env, &format!("awsdeploy_ready{labels}"), |ready| ready > 0.5).await;
-    let made = until(&env, &format!("awsdeploy_key_created_timestamp_seconds{labels}"), |_| true).await;
-    let next = until(&env, &format!("awsdeploy_next_rotation_timestamp_seconds{labels}"), |_| true).await;
-    let days = (next - made) / 86_400.0;
+    env.wait_ready("x").await;
+    wait_for_metric(&env, &format!("awsdeploy_ready{labels}"), |ready| ready > 0.5).await;
+    let created = wait_for_metric(&env, &format!("awsdeploy_key_created_timestamp_seconds{labels}"), |_| true).await;
+    let next = wait_for_metric(&env, &format!("awsdeploy_next_rotation_timestamp_seconds{labels}"), |_| true).await;
+    let days = (next - created) / 86_400.0;
     assert!((29.9..30.1).contains(&days), "30 days later, not {days}");
-    assert_eq!(value(&env, "awsdeploy_leader ").await, Some(1.0));
-    assert_eq!(env.count(r#"awsdeploy_rotations_total{result="published"}"#).await, 1);
-    assert_eq!(env.count("awsdeploy_key_verification_seconds_count").await, 1);
+    assert_eq!(metric(&env, "awsdeploy_leader ").await, Some(1.0));
+    assert_eq!(env.metric_count(r#"awsdeploy_rotations_total{result="published"}"#).await, 1);
+    assert_eq!(env.metric_count("awsdeploy_key_verification_seconds_count").await, 1);
 
     env.annotate("x", well_known::ANNOTATION_ROTATE, "now").await;
-    until(&env, r#"awsdeploy_keys{state="Superseded"}"#, |keys| keys > 0.5).await;
-    assert_eq!(env.count(r#"awsdeploy_rotations_total{result="published"}"#).await, 2);
+    wait_for_metric(&env, r#"awsdeploy_keys{state="Superseded"}"#, |keys| keys > 0.5).await;
+    assert_eq!(env.metric_count(r#"awsdeploy_rotations_total{result="published"}"#).await, 2);
     env.apply("x", spec("Never")).await;
     let next = format!("awsdeploy_next_rotation_timestamp_seconds{labels}");
-    let absent = async || value(&env, &next).await.is_none().then_some(());
+    let absent = async || metric(&env, &next).await.is_none().then_some(());
     eventually("no next rotation", absent, || env.log()).await;
 
     env.delete("x").await;
-    env.gone("x").await;
-    until(&env, "awsdeploy_resources ", |resources| resources < 0.5).await;
+    env.wait_deleted("x").await;
+    wait_for_metric(&env, "awsdeploy_resources ", |resources| resources < 0.5).await;
     let metrics = env.operator.metrics().await.expect("metrics");
-    assert!(!metrics.contains(&labels), "nothing stays of a resource that is gone: {metrics}");
+    assert!(!metrics.contains(&labels), "no series of a deleted resource: {metrics}");
 }
 
 pub(crate) async fn throttled_calls_are_counted() {
     let env = TestEnv::new().await;
     env.aws.rules().add(Rule::on("GetUser").first(3).throttle());
     env.apply("x", json!({})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     let line = format!("awsdeploy_aws_throttled_total{{account=\"{}\"}}", env.account.id());
-    assert_eq!(env.count(&line).await, 3, "each answer, not only the last of a call");
+    assert_eq!(env.metric_count(&line).await, 3, "every throttled attempt, not only the last of a call");
 }
 
 pub(crate) async fn every_json_log_line_names_its_reconcile() {
     let env = TestEnv::with_arguments(&["--log-format=json", "--metrics-per-resource=false"]).await;
     env.apply("x", json!({})).await;
-    env.ready("x").await;
-    env.event("x", Reason::Published).await;
+    env.wait_ready("x").await;
+    env.wait_for_event("x", Reason::Published).await;
     let lines: Vec<Value> = env
         .log()
         .lines()
@@ -93,16 +93,16 @@ pub(crate) async fn metrics_require_authorization_if_configured() {
     let prometheus = serde_json::from_value(json!({"metadata": {"name": "prometheus"}})).expect("an account");
     accounts.create(&PostParams::default(), &prometheus).await.expect("an account");
     let request = serde_json::from_value(json!({"metadata": {}, "spec": {"audiences": []}})).expect("a request");
-    let made = accounts.create_token_request("prometheus", &PostParams::default(), &request).await.expect("a token");
-    let token = made.status.expect("a token").token;
+    let request = accounts.create_token_request("prometheus", &PostParams::default(), &request).await.expect("a token");
+    let token = request.status.expect("a token").token;
     let status = async |token: Option<&str>| env.operator.metrics_with_token(token).await.expect("an answer");
 
     assert_eq!(status(None).await.0, 401);
     assert_eq!(status(Some("nonsense")).await.0, 401);
-    let (forbidden, told) = status(Some(&token)).await;
+    let (forbidden, body) = status(Some(&token)).await;
     assert_eq!(forbidden, 403);
     let user = format!("system:serviceaccount:{}:prometheus", env.namespace);
-    assert!(told.contains(&user) && told.contains("metrics-reader"), "{told}");
+    assert!(body.contains(&user) && body.contains("metrics-reader"), "{body}");
 
     let binding: ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": {"name": format!("{}-prometheus", env.namespace)},
@@ -116,10 +116,10 @@ pub(crate) async fn metrics_require_authorization_if_configured() {
         let (status, text) = env.operator.metrics_with_token(Some(&token)).await.expect("an answer");
         (status == 200).then_some(text)
     };
-    let text = eventually("metrics for who may read them", read, || env.log()).await;
+    let text = eventually("metrics with authorization", read, || env.log()).await;
     assert!(text.contains("awsdeploy_build_info"), "{text}");
-    assert_eq!(status(None).await.0, 401, "for that one alone");
-    assert!(!env.log().contains(&token), "no token is ever logged");
+    assert_eq!(status(None).await.0, 401, "only for the authorized account");
+    assert!(!env.log().contains(&token), "no token is logged");
 }
 
 pub(crate) async fn endpoints_serve_tls_and_reload_their_certificate() {
@@ -137,7 +137,7 @@ pub(crate) async fn endpoints_serve_tls_and_reload_their_certificate() {
     mount.write(&files(&first, &first)).expect("a Secret is mounted");
     let path = |name: &str| run.path().join("tls").join(name).display().to_string();
     let client = TlsClient::new(authority.certificate(), NAME).expect("a client");
-    let env = TestEnv::with(EnvOptions {
+    let env = TestEnv::with_options(EnvOptions {
         arguments: vec!["--metrics-auth"],
         variables: vec![
             ("AWSDEPLOY_METRICS_TLS_CERT", path("tls.crt")),
@@ -148,55 +148,55 @@ pub(crate) async fn endpoints_serve_tls_and_reload_their_certificate() {
     })
     .await;
     let address = env.operator.metrics_address();
-    let connect = async || client.connect(address).await.expect("the certificate is good");
+    let connect = async || client.connect(address).await.expect("the certificate is valid");
 
     let shown = connect().await.certificate().to_vec();
     let status = async |path, token| connect().await.get(path, token).await.expect("an answer").0;
     assert_eq!(status("/livez", None).await, 200);
     assert_eq!(status("/metrics", None).await, 401);
     assert_eq!(status("/metrics", Some("nonsense")).await, 401);
-    let stranger = CertificateAuthority::new().expect("another authority");
-    let stranger = TlsClient::new(stranger.certificate(), NAME).expect("a client");
-    assert!(stranger.connect(address).await.is_err(), "the certificate is of our authority");
+    let other_authority = CertificateAuthority::new().expect("another authority");
+    let other_authority = TlsClient::new(other_authority.certificate(), NAME).expect("a client");
+    assert!(other_authority.connect(address).await.is_err(), "the certificate is signed by the test's CA");
     let plain = tokio::net::TcpStream::connect(address).await.expect("a connection");
-    let said = plain_answer(plain).await;
-    assert!(!said.starts_with(b"HTTP"), "no answer without TLS: {said:?}");
+    let response = plain_http_response(plain).await;
+    assert!(!response.starts_with(b"HTTP"), "no answer without TLS: {response:?}");
 
-    // Its key would be another one.
+    // A certificate with the key of another one.
     mount.write(&files(&second, &first)).expect("the Secret is replaced");
     let warned = async || {
-        assert_eq!(connect().await.certificate(), shown, "what is broken is not served");
+        assert_eq!(connect().await.certificate(), shown, "an invalid pair is not served");
         env.log().contains("is not the key of the certificate").then_some(())
     };
     eventually("a warning", warned, || env.log()).await;
 
-    // It is asked all along: a connection that says nothing for ten seconds is closed.
-    let standing = Mutex::new(connect().await);
-    let stands = async || {
+    // The connection is used regularly: the server closes one that is idle for ten seconds.
+    let open_connection = Mutex::new(connect().await);
+    let assert_open = async || {
         let (status, _) =
-            standing.lock().await.get("/readyz", None).await.expect("a connection stands through a renewal");
+            open_connection.lock().await.get("/readyz", None).await.expect("an open connection survives the renewal");
         assert_eq!(status, 200);
     };
-    stands().await;
+    assert_open().await;
     mount.write(&files(&second, &second)).expect("the Secret is renewed");
     let renewed = async || {
-        stands().await;
+        assert_open().await;
         (connect().await.certificate() != shown).then_some(())
     };
     eventually("the new certificate", renewed, || env.log()).await;
-    stands().await;
-    assert_eq!(env.log().matches("is not the key").count(), 1, "a broken pair is told once: {}", env.log());
+    assert_open().await;
+    assert_eq!(env.log().matches("is not the key").count(), 1, "an invalid pair is logged once: {}", env.log());
     assert!(!env.log().contains("PRIVATE KEY"), "{}", env.log());
 
-    let ended = env.operator.stop(Duration::from_secs(20)).await;
-    assert!(ended.success(), "a connection that stands keeps no operator from its end: {ended}");
+    let exit = env.operator.stop(Duration::from_secs(20)).await;
+    assert!(exit.success(), "an open connection does not block the shutdown: {exit}");
 }
 
-async fn plain_answer(mut connection: tokio::net::TcpStream) -> Vec<u8> {
+async fn plain_http_response(mut connection: tokio::net::TcpStream) -> Vec<u8> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     connection.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("a request");
-    let mut said = Vec::new();
-    let read = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut said));
+    let mut response = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), connection.read_to_end(&mut response));
     let _ = read.await.expect("the connection is closed");
-    said
+    response
 }

@@ -1,4 +1,4 @@
-//! Nobody else's user and nobody else's Secret is touched.
+//! Users and Secrets of others are not touched.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +14,19 @@ use crate::test_env::{TestEnv, message};
 
 pub(crate) async fn foreign_user_is_refused_without_a_write() {
     let env = TestEnv::new().await;
-    env.aws.manual_changes().create_user("CI-Admin").await.expect("somebody's user");
-    let mark = env.aws.log().position();
+    env.aws.manual_changes().create_user("CI-Admin").await.expect("an unmanaged user");
+    let position = env.aws.log().position();
     env.apply("x", json!({"userName": "ci-admin", "policies": {"managed": ["AmazonEC2FullAccess"]}})).await;
-    let user = env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+    let user = env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     assert!(message(&user, ConditionType::Ready).contains("not changed"), "{}", message(&user, ConditionType::Ready));
-    assert!(env.secret("x").await.is_none());
+    assert!(env.secret_data("x").await.is_none());
     let committed: Vec<_> =
-        env.aws.log().mutating_calls_since(mark).into_iter().filter(|call| call.committed).collect();
+        env.aws.log().mutating_calls_since(position).into_iter().filter(|call| call.committed).collect();
     assert!(committed.is_empty(), "{committed:#?}");
-    env.event("x", Reason::NotOwned).await;
+    env.wait_for_event("x", Reason::NotOwned).await;
     env.delete("x").await;
-    env.gone("x").await;
-    assert!(env.iam_opt("CI-Admin").await.is_some(), "it is not ours to delete either");
+    env.wait_deleted("x").await;
+    assert!(env.iam_opt("CI-Admin").await.is_some(), "a user that is not owned is not deleted");
 }
 
 pub(crate) async fn foreign_secret_is_refused_before_any_creation() {
@@ -34,47 +34,49 @@ pub(crate) async fn foreign_secret_is_refused_before_any_creation() {
     let secret: Secret =
         serde_json::from_value(json!({"metadata": {"name": "db-password"}, "stringData": {"password": "theirs"}}))
             .expect("a Secret");
-    env.secrets().create(&PostParams::default(), &secret).await.expect("somebody's Secret");
+    env.secrets().create(&PostParams::default(), &secret).await.expect("an unmanaged Secret");
     env.apply("x", json!({"userName": "s", "accessKey": {"secret": {"name": "db-password"}}})).await;
-    let user = env.until_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;
+    let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;
     assert!(message(&user, ConditionType::KeyPublished).contains("spec.accessKey.secret.name"));
-    assert!(env.aws.log().select(|call| call.mutating).is_empty(), "nothing is made in AWS");
-    assert_eq!(env.secret("db-password").await, Some(BTreeMap::from([("password".to_owned(), "theirs".to_owned())])));
-    env.secrets().delete("db-password", &DeleteParams::default()).await.expect("its owner removes it");
-    env.ready("x").await;
+    assert!(env.aws.log().select(|call| call.mutating).is_empty(), "nothing is created in AWS");
+    assert_eq!(
+        env.secret_data("db-password").await,
+        Some(BTreeMap::from([("password".to_owned(), "theirs".to_owned())]))
+    );
+    env.secrets().delete("db-password", &DeleteParams::default()).await.expect("its owner deletes it");
+    env.wait_ready("x").await;
 }
 
 pub(crate) async fn first_of_two_claims_keeps_the_user() {
     let env = TestEnv::new().await;
     env.apply("first", json!({"userName": "shared"})).await;
-    env.ready("first").await;
+    env.wait_ready("first").await;
     env.apply("second", json!({"userName": "Shared"})).await;
-    let user = env.until_condition("second", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
-    let told = message(&user, ConditionType::UserSynced);
-    assert!(told.contains(&format!("{}/first", env.namespace)), "{told}");
+    let user = env.wait_for_condition("second", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+    let text = message(&user, ConditionType::UserSynced);
+    assert!(text.contains(&format!("{}/first", env.namespace)), "{text}");
     let iam = env.iam("shared").await;
     assert_eq!(iam.tags["awsdeploy.dev/name"], "first");
     assert_eq!(iam.keys.len(), 1);
     env.delete("second").await;
-    env.gone("second").await;
+    env.wait_deleted("second").await;
     assert!(env.iam_opt("shared").await.is_some());
 }
 
 pub(crate) async fn operator_writes_only_its_own_metadata() {
     let env = TestEnv::new().await;
     env.apply("x", json!({})).await;
-    // It has marked it.
-    let marked = env.ready("x").await;
-    assert_eq!(marked.finalizers(), ["awsdeploy.dev/iam-user"]);
-    let operator: Api<AwsDeployUser> = Api::namespaced(env.as_operator().await, &env.namespace);
-    let marks = "no annotation of an AwsDeployUser but";
+    let user = env.wait_ready("x").await;
+    assert_eq!(user.finalizers(), ["awsdeploy.dev/iam-user"]);
+    let operator: Api<AwsDeployUser> = Api::namespaced(env.operator_client().await, &env.namespace);
+    let foreign_annotation = "no annotation of an AwsDeployUser but";
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u"});
-    for (change, told) in [
+    for (change, text) in [
         (json!({"spec": {"suspend": true}}), "nothing that they ask for"),
         (json!({"spec": {"policies": {"managed": ["AmazonEC2FullAccess"]}}}), "nothing that they ask for"),
         (json!({"metadata": {"labels": {"team": "a"}}}), "nothing that they ask for"),
         (json!({"metadata": {"ownerReferences": [owner]}}), "nothing that they ask for"),
-        (json!({"metadata": {"annotations": {"awsdeploy.dev/rotate": "now"}}}), marks),
+        (json!({"metadata": {"annotations": {"awsdeploy.dev/rotate": "now"}}}), foreign_annotation),
         (
             json!({"metadata": {"finalizers": ["awsdeploy.dev/iam-user", "example.com/never"]}}),
             "no finalizer but its own",
@@ -82,8 +84,11 @@ pub(crate) async fn operator_writes_only_its_own_metadata() {
     ] {
         let patched = operator.patch("x", &PatchParams::default(), &Patch::Merge(&change)).await;
         let refused = patched.expect_err("refused").to_string();
-        assert!(refused.contains(told), "{change}: {refused}");
+        assert!(refused.contains(text), "{change}: {refused}");
     }
     let own = json!({"metadata": {"annotations": {"awsdeploy.dev/account": "123456789012"}}});
-    operator.patch("x", &PatchParams::default(), &Patch::Merge(&own)).await.expect("its marks are its own");
+    operator
+        .patch("x", &PatchParams::default(), &Patch::Merge(&own))
+        .await
+        .expect("the operator may write its own annotation");
 }

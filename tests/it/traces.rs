@@ -1,4 +1,4 @@
-//! What a collector of traces is told, and what it cannot do.
+//! Traces: which spans are exported, and that a broken collector does no harm.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,11 +13,15 @@ use serde_json::{Value, json};
 
 use crate::test_env::{EnvOptions, TIMEOUT, TestEnv, eventually};
 
-/// The operator sends what it has at its end, which may take as long as this.
-const GRACE: Duration = Duration::from_secs(20);
+/// Limit for a shutdown that exports the remaining spans.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 
-async fn traced(collector: &Arc<Collector>, arguments: &[&'static str], variables: &[(&'static str, &str)]) -> TestEnv {
-    TestEnv::with(EnvOptions {
+async fn start_traced(
+    collector: &Arc<Collector>,
+    arguments: &[&'static str],
+    variables: &[(&'static str, &str)],
+) -> TestEnv {
+    TestEnv::with_options(EnvOptions {
         arguments: [&["--log-format=json"][..], arguments].concat(),
         variables: variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect(),
         collector: Some(Arc::clone(collector)),
@@ -31,8 +35,8 @@ fn children<'a>(spans: &'a [CollectedSpan], of: &CollectedSpan) -> Vec<&'a Colle
     spans.iter().filter(|span| span.trace_id == of.trace_id && span.parent_span_id == of.span_id).collect()
 }
 
-/// How often each is there.
-fn counted(all: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+/// Counts equal items.
+fn counts(all: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for one in all {
         *counts.entry(one).or_default() += 1;
@@ -47,16 +51,16 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-team=deploy"),
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ];
-    let env = traced(&collector, &["--resync=1h", "--key-check=1h"], &more).await;
+    let env = start_traced(&collector, &["--resync=1h", "--key-check=1h"], &more).await;
     env.aws
         .rules()
         .add(Rule::on("AttachUserPolicy").first(1).respond_with(AwsError::entity_temporarily_unmodifiable()));
     env.apply("x", json!({"policies": {"managed": ["AmazonS3ReadOnlyAccess"]}})).await;
-    env.ready("x").await;
+    env.wait_ready("x").await;
     env.annotate("x", well_known::ANNOTATION_ROTATE, "now").await;
-    let first = env.published("x").await;
-    env.until_published("x", &first).await;
-    // At its end the operator has little time to send what is left; so nearly all of it is sent before.
+    let first = env.published_key("x").await;
+    env.wait_published("x", &first).await;
+    // The final export is short, so nearly all spans must arrive before.
     let sent = |spans: &[CollectedSpan]| {
         let calls = spans.iter().filter(|span| span.attribute("rpc.system") == "aws-api").count();
         let above = |span: &CollectedSpan| {
@@ -66,10 +70,10 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
         (whole && calls == env.aws.log().calls().len()).then_some(())
     };
     collector.wait_for("spans of all calls to AWS", TIMEOUT, sent).await.expect("the spans are sent");
-    env.operator.stop(GRACE).await;
+    env.operator.stop(SHUTDOWN_LIMIT).await;
     let spans = collector.spans();
 
-    // Steps below the pass, effects below the steps, calls below the effects.
+    // Steps are children of the reconcile, effects of the steps, calls of the effects.
     let of = |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {spans:#?}"));
     let up = |span: &CollectedSpan| {
         spans
@@ -85,11 +89,11 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
             _ => "act CreateUser",
         };
         assert_eq!(effect.name, act);
-        let pass = up(effect);
-        assert_eq!((pass.name.as_str(), pass.parent_span_id.is_empty()), ("reconcile", true));
-        assert_eq!((pass.attribute("namespace"), pass.attribute("resource")), (env.namespace.as_str(), "x"));
-        let steps: Vec<_> = children(&spans, pass).iter().map(|step| step.name.as_str()).collect();
-        for step in ["validate", "observe", "plan", "update status"] {
+        let reconcile = up(effect);
+        assert_eq!((reconcile.name.as_str(), reconcile.parent_span_id.is_empty()), ("pass", true));
+        assert_eq!((reconcile.attribute("namespace"), reconcile.attribute("resource")), (env.namespace.as_str(), "x"));
+        let steps: Vec<_> = children(&spans, reconcile).iter().map(|step| step.name.as_str()).collect();
+        for step in ["validate", "observe", "plan", "report"] {
             assert!(steps.contains(&step), "{step}: {steps:?}");
         }
     }
@@ -97,9 +101,9 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     assert_eq!(of("CreateUser").attribute("code"), "OK");
     assert_eq!(of("CreateUser").error, None);
     let attach: Vec<_> = spans.iter().filter(|span| span.name == "AttachUserPolicy").collect();
-    let refused = attach.iter().find(|span| span.attribute("code") == "Busy").expect("a span of the refusal");
+    let refused = attach.iter().find(|span| span.attribute("code") == "Busy").expect("a span of the refused call");
     for failed in [refused, up(refused), up(up(refused))] {
-        assert!(failed.error.as_ref().is_some_and(|told| told.contains("AttachUserPolicy")), "{failed:#?}");
+        assert!(failed.error.as_ref().is_some_and(|text| text.contains("AttachUserPolicy")), "{failed:#?}");
     }
     let sender = &of("reconcile").resource;
     for (name, value) in [
@@ -111,73 +115,74 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     }
     assert!(collector.header("x-team").iter().all(|team| team == "deploy"));
 
-    // All that AWS and the API server were asked to do, and nothing else.
-    let asked = counted(env.aws.log().calls().into_iter().map(|call| call.action));
-    let told = spans.iter().filter(|span| span.attribute("rpc.system") == "aws-api");
-    assert_eq!(counted(told.map(|span| span.name.clone())), asked);
+    // Every call to AWS and the API server has its span, and nothing else has one.
+    let called = counts(env.aws.log().calls().into_iter().map(|call| call.action));
+    let text = spans.iter().filter(|span| span.attribute("rpc.system") == "aws-api");
+    assert_eq!(counts(text.map(|span| span.name.clone())), called);
     let kube = env.kube.as_ref().expect("a proxy").log();
     let written = kube.mutating_since(0).into_iter().map(|call| format!("{} {}", call.verb, call.resource));
-    let told = spans.iter().filter(|span| {
+    let text = spans.iter().filter(|span| {
         let verb = span.attribute("k8s.verb");
         !verb.is_empty() && verb != "get" && !span.attribute("k8s.resource").ends_with("reviews")
     });
-    assert_eq!(counted(told.map(|span| span.name.clone())), counted(written));
+    assert_eq!(counts(text.map(|span| span.name.clone())), counts(written));
     assert!(
-        spans.iter().all(|span| span.name == "reconcile" || !span.parent_span_id.is_empty()),
-        "nothing but passes begins a trace"
+        spans.iter().all(|span| span.name == "pass" || !span.parent_span_id.is_empty()),
+        "only reconciles start a trace"
     );
 
     assert!(env.account.leaks_in(&collector.text()).is_empty(), "no key material is sent");
-    assert!(!env.account.leaks_in(&env.secret("x").await.expect("a Secret")["credentials"]).is_empty());
+    assert!(!env.account.leaks_in(&env.secret_data("x").await.expect("a Secret")["credentials"]).is_empty());
     for line in env.log().lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let span = line["span"]["name"].as_str();
-        assert!(span.is_none() || span == Some("reconcile"), "steps and calls are in no line of the log: {line}");
+        assert!(span.is_none() || span == Some("pass"), "log lines name the reconcile span only: {line}");
     }
 }
 
 pub(crate) async fn unavailable_collector_delays_no_reconcile() {
     let collector = Arc::new(Collector::start(CollectorBehavior::Hangs).await.expect("a collector"));
-    // Short, and long enough for a collector that answers on a busy machine.
-    let hurry = [("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-    let env = traced(&collector, &[], &hurry).await;
+    // Short, but long enough for a collector on a busy machine.
+    let variables = [("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
+    let env = start_traced(&collector, &[], &variables).await;
     let failed = async || {
-        let failed = env.count(r#"awsdeploy_trace_spans_total{result="failed"}"#).await;
+        let failed = env.metric_count(r#"awsdeploy_trace_spans_total{result="failed"}"#).await;
         (failed > 0).then_some(failed)
     };
-    let told = "failed to export spans";
-    // Short: each rotation below needs a free slot.
+    let failure_log = "the collector takes no spans";
+    // Short, as each rotation below needs a free slot.
     env.apply("x", json!({"accessKey": {"rotation": {"every": "30d", "overlap": "1s"}}})).await;
-    env.ready("x").await;
-    eventually("spans are given up", failed, || env.log()).await;
+    env.wait_ready("x").await;
+    eventually("spans are dropped", failed, || env.log()).await;
     assert!(collector.requests() > 0);
-    assert_eq!(env.log().matches(told).count(), 1, "{}", env.log());
+    assert_eq!(env.log().matches(failure_log).count(), 1, "{}", env.log());
 
-    for mood in [CollectorBehavior::Rejects(503), CollectorBehavior::Accepts] {
-        collector.set_behavior(mood);
+    for behavior in [CollectorBehavior::Rejects(503), CollectorBehavior::Accepts] {
+        collector.set_behavior(behavior);
         let requests = collector.requests();
-        let before = env.published("x").await;
-        env.annotate("x", well_known::ANNOTATION_ROTATE, &format!("{mood:?}")).await;
-        env.until_published("x", &before).await;
-        let asked = async || (collector.requests() > requests).then_some(());
-        eventually(&format!("{mood:?} is met"), asked, || env.log()).await;
+        let before = env.published_key("x").await;
+        env.annotate("x", well_known::ANNOTATION_ROTATE, &format!("{behavior:?}")).await;
+        env.wait_published("x", &before).await;
+        let called = async || (collector.requests() > requests).then_some(());
+        eventually(&format!("the collector is called with {behavior:?}"), called, || env.log()).await;
     }
-    let exported = async || (env.count(r#"awsdeploy_trace_spans_total{result="exported"}"#).await > 0).then_some(());
-    eventually("spans are taken", exported, || env.log()).await;
+    let exported =
+        async || (env.metric_count(r#"awsdeploy_trace_spans_total{result="exported"}"#).await > 0).then_some(());
+    eventually("spans are exported", exported, || env.log()).await;
     let log = env.log();
-    assert_eq!((log.matches(told).count(), log.matches("exporting spans again").count()), (1, 1), "{log}");
+    assert_eq!((log.matches(failure_log).count(), log.matches("takes spans again").count()), (1, 1), "{log}");
     assert!(!log.contains("traceparent") && !log.contains("resourceSpans"), "{log}");
 
     collector.set_behavior(CollectorBehavior::Hangs);
     let before = collector.requests();
-    let asked = async || (collector.requests() > before).then_some(());
-    eventually("it hangs", asked, || env.log()).await;
-    let ended = env.operator.stop(TIMEOUT).await;
-    assert!(ended.success(), "it waits for nobody at its end: {ended}");
+    let called = async || (collector.requests() > before).then_some(());
+    eventually("the collector is called", called, || env.log()).await;
+    let exit = env.operator.stop(TIMEOUT).await;
+    assert!(exit.success(), "the shutdown does not wait for the collector: {exit}");
 }
 
 pub(crate) async fn collector_certificate_must_be_signed_by_configured_ca() {
-    let (authority, stranger) =
+    let (authority, other_authority) =
         (CertificateAuthority::new().expect("an authority"), CertificateAuthority::new().expect("another one"));
     let identity = authority.issue_server_certificate(["127.0.0.1"]).expect("a certificate");
     let collector = Collector::start_with_tls(CollectorBehavior::Accepts, &identity).await.expect("a collector");
@@ -188,18 +193,19 @@ pub(crate) async fn collector_certificate_must_be_signed_by_configured_ca() {
         std::fs::write(&file, authority.certificate()).expect("a file");
         file
     };
-    let counted = async |env: &TestEnv, result: &str| {
+    let counts = async |env: &TestEnv, result: &str| {
         let line = format!("awsdeploy_trace_spans_total{{result=\"{result}\"}}");
-        let some = async || (env.count(&line).await > 0).then_some(());
+        let some = async || (env.metric_count(&line).await > 0).then_some(());
         eventually(&format!("spans are {result}"), some, || env.log()).await;
     };
-    for (authority, result) in [(file("stranger.pem", &stranger), "failed"), (file("ours.pem", &authority), "exported")]
+    for (authority, result) in
+        [(file("stranger.pem", &other_authority), "failed"), (file("ours.pem", &authority), "exported")]
     {
         let variables = [("OTEL_EXPORTER_OTLP_CERTIFICATE", authority.as_str()), ("OTEL_BSP_SCHEDULE_DELAY", "100")];
-        let env = traced(&collector, &[], &variables).await;
+        let env = start_traced(&collector, &[], &variables).await;
         env.apply("x", json!({})).await;
-        env.ready("x").await;
-        counted(&env, result).await;
-        assert_eq!(collector.requests() > 0, result == "exported", "no span goes to who cannot prove who it is");
+        env.wait_ready("x").await;
+        counts(&env, result).await;
+        assert_eq!(collector.requests() > 0, result == "exported", "no span is sent to an unverified collector");
     }
 }

@@ -1,11 +1,12 @@
-//! What docs/operations.md promises about upgrades: an attempt at a key that another version has begun is brought to its end.
+//! Upgrades: a rotation attempt that an earlier version started is completed.
 //!
-//! The Secrets in `fixtures/2026-11-21` are what the operator of commit 5d0f185 wrote, the first that wrote journals of format 1.
-//! It ran on this env, before this strict AWS, with the resource of `Cut::begun`. They were read while the answer of AWS to one of
-//! its calls was held: `published` when the resource was Ready; `journal-intent` at `CreateAccessKey` of the rotation that the
-//! annotation asked for; `journal-abandoned` and `published-fenced` at `DeleteAccessKey` of the operator that was started after
-//! that one had been killed; `journal-keyed` at its first `GetCallerIdentity` with the next key. What the API server adds was left
-//! out, the data decoded, and UIDs, keys, their checksum and times replaced by names with a `$`. Nothing else was changed.
+//! The operator of commit 5d0f185, the first with journal format 1, wrote the Secrets in `fixtures/2026-11-21`.
+//! It ran in this test environment with the resource of `InterruptedAttempt::start`. They were read while one call was
+//! paused: `published` when the resource was Ready; `journal-intent` at `CreateAccessKey` of the rotation that the
+//! annotation requested; `journal-abandoned` and `published-fenced` at `DeleteAccessKey` of the operator that was
+//! started after the first one was killed; `journal-keyed` at its first `GetCallerIdentity` with the next key. Fields
+//! that the API server adds are omitted, the data is decoded, and UIDs, keys, checksums and times are replaced by names
+//! with a `$`.
 
 use std::fmt::Write as _;
 
@@ -26,30 +27,30 @@ const KEYED: &str = include_str!("fixtures/2026-11-21/journal-keyed.json");
 const ABANDONED: &str = include_str!("fixtures/2026-11-21/journal-abandoned.json");
 
 pub(crate) async fn staged_key_of_an_older_version_is_published() {
-    let mut cut = Cut::begun(FENCED, KEYED).await;
-    assert_eq!(cut.until_it_ends_well().await, cut.new.id, "the key in the journal is the next one");
-    assert!(cut.env.aws.log().calls_of("CreateAccessKey").is_empty(), "no key is made for the upgrade");
-    cut.env.assert_a_fresh_look_writes_nothing("x").await;
+    let mut attempt = InterruptedAttempt::start(FENCED, KEYED).await;
+    assert_eq!(attempt.complete().await, attempt.new.id, "the staged key is published");
+    assert!(attempt.env.aws.log().calls_of("CreateAccessKey").is_empty(), "no key is created for the upgrade");
+    attempt.env.assert_restart_writes_nothing("x").await;
 }
 
 pub(crate) async fn orphan_of_an_older_version_is_deleted_and_replaced() {
-    Cut::begun(PUBLISHED, INTENT).await.makes_another_key().await;
+    InterruptedAttempt::start(PUBLISHED, INTENT).await.assert_replaced().await;
 }
 
 pub(crate) async fn abandoned_key_of_an_older_version_is_replaced() {
-    Cut::begun(FENCED, ABANDONED).await.makes_another_key().await;
+    InterruptedAttempt::start(FENCED, ABANDONED).await.assert_replaced().await;
 }
 
-/// An attempt of an older operator that was cut off. One key is published, another one was made, and nobody works on it.
-struct Cut {
+/// An interrupted attempt of an earlier version: one key is published, another one was created, no operator runs.
+struct InterruptedAttempt {
     env: TestEnv,
     old: CreatedKey,
     new: CreatedKey,
 }
 
-impl Cut {
-    /// The user as an operator of any version makes it, and the Secrets with these contents.
-    async fn begun(published: &str, journal: &str) -> Self {
+impl InterruptedAttempt {
+    /// Creates the user as every version does, and Secrets with these contents.
+    async fn start(published: &str, journal: &str) -> Self {
         let env = TestEnv::with_arguments(&["--cluster-id=it"]).await;
         env.operator.kill().await;
         let user = env
@@ -64,18 +65,18 @@ impl Cut {
         env.annotate("x", well_known::ANNOTATION_ROTATE, "please").await;
         let (uid, manual_changes) = (user.uid().expect("a UID"), env.aws.manual_changes());
         let create = Call::iam("CreateUser").with("UserName", "upgraded").with("Path", "/awsdeploy/");
-        let marks = [
+        let ownership_tags = [
             ("awsdeploy.dev/cluster", "it"),
             ("awsdeploy.dev/namespace", env.namespace.as_str()),
             ("awsdeploy.dev/name", "x"),
             ("awsdeploy.dev/uid", &uid),
         ];
-        manual_changes.call(&create.with_tags(marks)).await.expect("a user");
+        manual_changes.call(&create.with_tags(ownership_tags)).await.expect("a user");
         let old = manual_changes.create_key("upgraded").await.expect("a key");
-        let (day, begun) = (SignedDuration::from_hours(24), Timestamp::now());
+        let (day, started_at) = (SignedDuration::from_hours(24), Timestamp::now());
         let seconds = |time: Timestamp| time.strftime("%FT%TZ").to_string();
         let tag = format!("awsdeploy.dev/key/{}", old.id);
-        manual_changes.tag("upgraded", &[(&tag, &seconds(begun - day))]).await.expect("a tag");
+        manual_changes.tag("upgraded", &[(&tag, &seconds(started_at - day))]).await.expect("a tag");
         let new = manual_changes.create_key("upgraded").await.expect("another key");
         let write = async |text: &str, fence: &str| {
             let text = text
@@ -85,8 +86,8 @@ impl Cut {
                 .replace("$OLD_CHECKSUM", &checksum(&old))
                 .replace("$NEW_ID", &new.id)
                 .replace("$NEW_SECRET", &new.secret)
-                .replace("$PUBLISHED_AT", &seconds(begun - day))
-                .replace("$STARTED_AT", &seconds(begun))
+                .replace("$PUBLISHED_AT", &seconds(started_at - day))
+                .replace("$STARTED_AT", &seconds(started_at))
                 .replace("$KEYED_AT", &Timestamp::now().to_string())
                 .replace("$FENCE", fence);
             assert!(!text.contains('$'), "{text}");
@@ -94,36 +95,36 @@ impl Cut {
             env.secrets().create(&PostParams::default(), &secret).await.expect("a Secret")
         };
         let journal_uid = write(journal, "").await.uid().expect("a UID");
-        // The one that gives an attempt up fences it off first. The fence of an earlier attempt stays, and says nothing.
+        // An abandoned attempt is fenced first. The fence of an earlier attempt is kept and has no effect.
         let fence = if journal == ABANDONED { &journal_uid } else { "734fd272-3743-4d51-a121-c1ae192e26ef" };
         write(published, fence).await;
         Self { env, old, new }
     }
 
-    /// Starts the operator of today, which has to make another key and to leave none behind.
-    async fn makes_another_key(mut self) {
-        let key = self.until_it_ends_well().await;
-        assert_ne!(key, self.new.id, "a key whose secret nobody has is not published");
+    /// Starts the current operator, which must create another key and leave no orphan.
+    async fn assert_replaced(mut self) {
+        let key = self.complete().await;
+        assert_ne!(key, self.new.id, "a key with a lost secret is not published");
         assert_eq!(self.env.aws.log().calls_of("CreateAccessKey").len(), 1);
     }
 
-    /// Starts the operator of today and waits for the end of the rotation; the key that is published then, the only one.
-    async fn until_it_ends_well(&mut self) -> String {
-        self.env.operator.restart().await.expect("the operator of today");
-        let key = self.env.until_published("keys", &self.old.id).await;
+    /// Starts the current operator and waits for the end of the rotation. Returns the published key, the only one.
+    async fn complete(&mut self) -> String {
+        self.env.operator.restart().await.expect("the current operator starts");
+        let key = self.env.wait_published("keys", &self.old.id).await;
         let env = &self.env;
-        env.ready("x").await;
-        let alone = |user: &UserSnapshot| user.keys.len() == 1 && user.key(&key).is_some();
-        env.until_iam("upgraded", "the new key is the only one", alone).await;
-        env.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
-        assert!(env.secret("x.awsdeploy-journal").await.is_none(), "the attempt is over");
-        let secret = env.secret("keys").await.expect("the Secret");
+        env.wait_ready("x").await;
+        let only_key = |user: &UserSnapshot| user.keys.len() == 1 && user.key(&key).is_some();
+        env.wait_for_iam("upgraded", "the new key is the only one", only_key).await;
+        env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
+        assert!(env.secret_data("x.awsdeploy-journal").await.is_none(), "the attempt is closed");
+        let secret = env.secret_data("keys").await.expect("the Secret");
         assert!(env.account.secret_matches(&key, &secret["AWS_SECRET_ACCESS_KEY"]));
         key
     }
 }
 
-/// As the annotation has it: SHA-256 over id and secret.
+/// The checksum in the annotation: SHA-256 over id and secret.
 fn checksum(key: &CreatedKey) -> String {
     let digest = Sha256::digest(format!("{}\n{}", key.id, key.secret));
     digest.iter().fold(String::new(), |mut text, byte| {

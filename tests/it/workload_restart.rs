@@ -1,5 +1,5 @@
-//! Workloads are restarted for a new key. The controllers of Kubernetes roll them out; the test is the kubelet, and says
-//! when pods are ready.
+//! Workloads are restarted for a new key. The Kubernetes controllers roll them out; the test acts as the kubelet and
+//! sets pods to ready.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use crate::test_env::{EnvOptions, TIMEOUT, TestEnv, eventually, message};
 
 const ANNOTATION: &str = "key.awsdeploy.dev/x";
 
-fn restarting(overlap: &str, targets: &[(&str, &str)]) -> Value {
+fn spec_with_restarts(overlap: &str, targets: &[(&str, &str)]) -> Value {
     let targets: Vec<Value> = targets.iter().map(|(kind, name)| json!({"kind": kind, "name": name})).collect();
     json!({"userName": "u", "accessKey": {"rotation": {"every": "Never", "overlap": overlap}, "restart": targets}})
 }
 
-/// A workload of one pod that reads the key from its environment.
-async fn workload(env: &TestEnv, kind: &str, name: &str) {
+/// Creates a workload of one pod that reads the key from its environment.
+async fn create_workload(env: &TestEnv, kind: &str, name: &str) {
     let labels = json!({"app": name});
     let mut spec = json!({
         "selector": {"matchLabels": labels},
@@ -56,19 +56,19 @@ fn workloads(env: &TestEnv, kind: &str) -> Api<DynamicObject> {
     Api::namespaced_with(env.client.clone(), &env.namespace, &resource)
 }
 
-/// The key that a workload was restarted for, and how often its spec was changed.
-async fn seen(env: &TestEnv, kind: &str, name: &str) -> (Option<String>, i64) {
+/// The key that a workload was restarted for, and its generation.
+async fn restart_state(env: &TestEnv, kind: &str, name: &str) -> (Option<String>, i64) {
     let found = workloads(env, kind).get(name).await.expect("the workload");
     let key = &found.data["spec"]["template"]["metadata"]["annotations"][ANNOTATION];
     (key.as_str().map(str::to_owned), found.metadata.generation.unwrap_or_default())
 }
 
-async fn until_restarted(env: &TestEnv, kind: &str, name: &str, key: &str) {
-    let probe = async || (seen(env, kind, name).await.0.as_deref() == Some(key)).then_some(());
+async fn wait_restarted(env: &TestEnv, kind: &str, name: &str, key: &str) {
+    let probe = async || (restart_state(env, kind, name).await.0.as_deref() == Some(key)).then_some(());
     eventually(&format!("{kind} {name} is restarted"), probe, || env.log()).await;
 }
 
-/// Every pod is ready at once, until this is dropped.
+/// Sets every pod to ready until it is dropped.
 struct Kubelet(JoinHandle<()>);
 
 impl Kubelet {
@@ -81,7 +81,7 @@ impl Kubelet {
                 for pod in all {
                     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
                     if phase != Some("Running") {
-                        // One that is being replaced may be gone by now.
+                        // A pod that is being replaced may be deleted by now.
                         let _ =
                             pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&ready)).await;
                     }
@@ -98,28 +98,28 @@ impl Drop for Kubelet {
     }
 }
 
-/// Asks for a rotation; gives the old and the new key.
+/// Requests a rotation. Returns the previous and the new key.
 async fn rotate(env: &TestEnv) -> (String, String) {
-    let old = env.published("x").await;
+    let old = env.published_key("x").await;
     env.annotate("x", well_known::ANNOTATION_ROTATE, &old).await;
-    let new = env.until_published("x", &old).await;
+    let new = env.wait_published("x", &old).await;
     (old, new)
 }
 
-async fn until_retired(env: &TestEnv, key: &str) {
+async fn wait_retired(env: &TestEnv, key: &str) {
     let retired = |user: &awsdeploy_testkit::aws_proxy::UserSnapshot| {
         user.key(key).is_none_or(|key| key.state == KeyState::Inactive)
     };
-    env.until_iam("u", "the old key retires", retired).await;
+    env.wait_for_iam("u", "the previous key is retired", retired).await;
 }
 
-/// The Secret says that no restart is owed.
-async fn until_nothing_is_owed(env: &TestEnv) {
+/// Waits until the Secret records no pending restart.
+async fn wait_restarts_complete(env: &TestEnv) {
     let probe = async || {
         let secret = env.secrets().get("x").await.expect("the Secret");
         (!secret.annotations().contains_key(well_known::ANNOTATION_RESTARTS)).then_some(())
     };
-    eventually("every rollout is over", probe, || env.log()).await;
+    eventually("every rollout is complete", probe, || env.log()).await;
 }
 
 pub(crate) async fn previous_key_is_kept_until_workloads_restarted_once() {
@@ -127,149 +127,152 @@ pub(crate) async fn previous_key_is_kept_until_workloads_restarted_once() {
     let env = TestEnv::new().await;
     env.grant_restarts().await;
     for (kind, name) in ALL {
-        workload(&env, kind, name).await;
+        create_workload(&env, kind, name).await;
     }
-    env.apply("x", restarting("2s", &ALL)).await;
-    env.ready("x").await;
+    env.apply("x", spec_with_restarts("2s", &ALL)).await;
+    env.wait_ready("x").await;
     let (old, new) = rotate(&env).await;
     for (kind, name) in ALL {
-        until_restarted(&env, kind, name, &new).await;
-        assert_eq!(seen(&env, kind, name).await.1, 2, "{kind} {name}: not at the first key, and once at the second");
+        wait_restarted(&env, kind, name, &new).await;
+        assert_eq!(
+            restart_state(&env, kind, name).await.1,
+            2,
+            "{kind} {name}: not for the first key, and once for the second"
+        );
     }
-    assert!(env.event("x", Reason::Restarted).await.contains(&new));
-    // No pod gets ready: the overlap is over, and the old key stays.
-    let user = env.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
-    let told = message(&user, ConditionType::RotationHealthy);
-    for part in ["Deployment web: ", "StatefulSet db: ", &old, "at most"] {
-        assert!(told.contains(part), "{told}");
+    assert!(env.wait_for_event("x", Reason::Restarted).await.contains(&new));
+    // No pod becomes ready, so the previous key is kept after the overlap.
+    let user = env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
+    let text = message(&user, ConditionType::RotationHealthy);
+    for part in ["Deployment web: ", "StatefulSet db: ", &old, "at the longest"] {
+        assert!(text.contains(part), "{text}");
     }
-    assert!(!told.contains("DaemonSet"), "there is no node, so there is no pod to wait for: {told}");
-    env.ready("x").await;
-    assert!(env.iam("u").await.active_keys().contains(&old.as_str()), "what the pods have goes on working");
-    assert!(env.event("x", Reason::RolloutStuck).await.contains("web"));
+    assert!(!text.contains("DaemonSet"), "there is no node, so there is no pod to wait for: {text}");
+    env.wait_ready("x").await;
+    assert!(env.iam("u").await.active_keys().contains(&old.as_str()), "the key of the pods still works");
+    assert!(env.wait_for_event("x", Reason::RolloutStuck).await.contains("web"));
 
     let _kubelet = Kubelet::start(&env);
-    until_nothing_is_owed(&env).await;
-    until_retired(&env, &old).await;
-    env.until_condition("x", ConditionType::RotationHealthy, "True", None).await;
-    let mut changed = restarting("2s", &ALL);
+    wait_restarts_complete(&env).await;
+    wait_retired(&env, &old).await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", None).await;
+    let mut changed = spec_with_restarts("2s", &ALL);
     changed["accessKey"]["secret"] = json!({"formats": ["Environment", "Csv"]});
     env.apply("x", changed).await;
-    env.ready("x").await;
-    assert_eq!(env.published("x").await, new);
+    env.wait_ready("x").await;
+    assert_eq!(env.published_key("x").await, new);
     for (kind, name) in ALL {
         assert_eq!(
-            seen(&env, kind, name).await,
+            restart_state(&env, kind, name).await,
             (Some(new.clone()), 2),
-            "{kind} {name}: for a new key and nothing else"
+            "{kind} {name}: only a new key restarts it"
         );
     }
 }
 
 pub(crate) async fn crash_or_second_leader_restarts_no_workload_twice() {
-    let mut env = TestEnv::with(EnvOptions { kube_proxy: true, ..EnvOptions::default() }).await;
+    let mut env = TestEnv::with_options(EnvOptions { kube_proxy: true, ..EnvOptions::default() }).await;
     let kube = env.kube.take().expect("a Kubernetes proxy");
     env.grant_restarts().await;
-    workload(&env, "Deployment", "web").await;
+    create_workload(&env, "Deployment", "web").await;
     let _kubelet = Kubelet::start(&env);
-    env.apply("x", restarting("2s", &[("Deployment", "web")])).await;
-    env.ready("x").await;
+    env.apply("x", spec_with_restarts("2s", &[("Deployment", "web")])).await;
+    env.wait_ready("x").await;
 
-    // It dies between the restart and its note.
+    // The operator is killed between the restart and its record.
     let pause = kube.rules().pause(KubeRule::on("patch", "deployments").nth(1).after_commit());
     let (_, second) = rotate(&env).await;
-    assert!(pause.wait_until_held(TIMEOUT).await, "the workload is restarted and the answer is on its way");
+    assert!(pause.wait_until_held(TIMEOUT).await, "the workload is restarted and the response pending");
     env.operator.kill().await;
     pause.abort();
     kube.rules().clear();
-    env.operator.restart().await.expect("the operator comes back");
-    until_nothing_is_owed(&env).await;
-    assert_eq!(seen(&env, "Deployment", "web").await, (Some(second.clone()), 2));
+    env.operator.restart().await.expect("the operator restarts");
+    wait_restarts_complete(&env).await;
+    assert_eq!(restart_state(&env, "Deployment", "web").await, (Some(second.clone()), 2));
 
-    // It is held up just before, and another one does it meanwhile.
+    // The operator is paused just before the restart, and another one performs it meanwhile.
     let pause = kube.rules().pause(KubeRule::on("patch", "deployments").nth(1));
     let (_, third) = rotate(&env).await;
     assert!(pause.wait_until_held(TIMEOUT).await, "the workload is about to be restarted");
-    let other = env.another_operator("other").await;
-    until_restarted(&env, "Deployment", "web", &third).await;
+    let other = env.start_another_operator("other").await;
+    wait_restarted(&env, "Deployment", "web", &third).await;
     pause.release();
-    until_nothing_is_owed(&env).await;
+    wait_restarts_complete(&env).await;
     other.stop(TIMEOUT).await;
-    env.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
-    assert_eq!(seen(&env, "Deployment", "web").await, (Some(third), 3));
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
+    assert_eq!(restart_state(&env, "Deployment", "web").await, (Some(third), 3));
 }
 
 pub(crate) async fn failed_workload_restart_is_reported_and_blocks_nothing() {
     let env = TestEnv::new().await;
-    workload(&env, "Deployment", "web").await;
-    env.apply("x", restarting("1h", &[("Deployment", "web"), ("Deployment", "gone")])).await;
-    env.ready("x").await;
+    create_workload(&env, "Deployment", "web").await;
+    env.apply("x", spec_with_restarts("1h", &[("Deployment", "web"), ("Deployment", "absent")])).await;
+    env.wait_ready("x").await;
     let (_, new) = rotate(&env).await;
-    let user = env.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RestartFailed)).await;
-    let told = message(&user, ConditionType::RotationHealthy);
+    let user = env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RestartFailed)).await;
+    let text = message(&user, ConditionType::RotationHealthy);
     let command = format!(
         "restartAccess.namespaces, or run: kubectl -n {} create rolebinding aws-deploy-user-operator-restarts",
         env.namespace
     );
-    assert!(told.contains(&command), "{told}");
-    env.ready("x").await;
+    assert!(text.contains(&command), "{text}");
+    env.wait_ready("x").await;
     env.apply("y", json!({"userName": "other"})).await;
-    env.ready("y").await;
+    env.wait_ready("y").await;
 
     env.grant_restarts().await;
     let _kubelet = Kubelet::start(&env);
-    until_restarted(&env, "Deployment", "web", &new).await;
+    wait_restarted(&env, "Deployment", "web", &new).await;
     let missing = |user: &awsdeploy::api::AwsDeployUser| {
-        let told = message(user, ConditionType::RotationHealthy);
-        told.contains("Deployment gone does not exist in namespace") && !told.contains("web")
+        let text = message(user, ConditionType::RotationHealthy);
+        text.contains("Deployment absent does not exist in namespace") && !text.contains("web")
     };
-    env.until("x", "missing one workload", missing).await;
-    // Made now, its pods have the new key from the start.
-    workload(&env, "Deployment", "gone").await;
-    until_nothing_is_owed(&env).await;
-    env.until_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::Overlap)).await;
-    assert_eq!(seen(&env, "Deployment", "gone").await, (None, 1));
+    env.wait_until("x", "missing one workload", missing).await;
+    // Pods of a workload created now have the new key from the start.
+    create_workload(&env, "Deployment", "absent").await;
+    wait_restarts_complete(&env).await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::Overlap)).await;
+    assert_eq!(restart_state(&env, "Deployment", "absent").await, (None, 1));
 }
 
 pub(crate) async fn stuck_rollout_keeps_the_previous_key_for_a_bounded_time() {
     let env = TestEnv::with_arguments(&["--restart-hold=20s"]).await;
     env.grant_restarts().await;
-    workload(&env, "Deployment", "web").await;
-    env.apply("x", restarting("1s", &[("Deployment", "web")])).await;
-    env.ready("x").await;
+    create_workload(&env, "Deployment", "web").await;
+    env.apply("x", spec_with_restarts("1s", &[("Deployment", "web")])).await;
+    env.wait_ready("x").await;
     let (old, new) = rotate(&env).await;
-    until_restarted(&env, "Deployment", "web", &new).await;
-    let user = env.until_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
+    wait_restarted(&env, "Deployment", "web", &new).await;
+    let user = env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
     let retires = user.status.iter().flat_map(|status| &status.access_keys).find_map(|key| key.retires_at);
     let published = user.status.as_ref().and_then(|status| status.last_rotation_time).expect("a publication");
     assert_eq!(retires.map(|at| at.duration_since(published).as_secs()), Some(21), "overlap and --restart-hold");
-    until_retired(&env, &old).await;
-    assert!(env.event("x", Reason::KeyDeactivated).await.contains("not rolled out"));
-    let told = |user: &awsdeploy::api::AwsDeployUser| {
-        message(user, ConditionType::RotationHealthy).contains("is not Active any more")
-    };
-    env.until("x", "told that its pods are refused", told).await;
-    // And the next rotation comes all the same.
+    wait_retired(&env, &old).await;
+    assert!(env.wait_for_event("x", Reason::KeyDeactivated).await.contains("not rolled out"));
+    let reported =
+        |user: &awsdeploy::api::AwsDeployUser| message(user, ConditionType::RotationHealthy).contains("is not Active any more");
+    env.wait_until("x", "reporting that its pods are refused", reported).await;
+    // The next rotation is not blocked.
     let (_, newer) = rotate(&env).await;
-    until_restarted(&env, "Deployment", "web", &newer).await;
+    wait_restarted(&env, "Deployment", "web", &newer).await;
 }
 
 pub(crate) async fn workload_restart_changes_only_its_annotation() {
     let env = TestEnv::new().await;
-    workload(&env, "Deployment", "web").await;
-    let operator: Api<Deployment> = Api::namespaced(env.as_operator().await, &env.namespace);
-    assert!(operator.get("web").await.is_err(), "where nobody has granted it, it cannot even read");
+    create_workload(&env, "Deployment", "web").await;
+    let operator: Api<Deployment> = Api::namespaced(env.operator_client().await, &env.namespace);
+    assert!(operator.get("web").await.is_err(), "it cannot even read without permission");
     env.grant_restarts().await;
     let patch = async |patch: Value| {
         let patched = operator.patch("web", &PatchParams::default(), &Patch::Strategic(patch)).await;
         patched.map(drop).map_err(|error| error.to_string())
     };
     let template = |template: Value| json!({"spec": {"template": template}});
-    // RBAC and admission learn of things by watches of their own.
+    // RBAC and admission are cached by watches and take effect late.
     let own = template(json!({"metadata": {"annotations": {"key.awsdeploy.dev/x": "K"}}}));
     let granted = async || patch(own.clone()).await.ok();
     eventually("a restart", granted, String::new).await;
-    for (change, told) in [
+    for (change, text) in [
         (template(json!({"spec": {"containers": [{"name": "c", "image": "evil"}]}})), "changes nothing else"),
         (json!({"spec": {"replicas": 50}}), "changes nothing else"),
         (json!({"spec": {"paused": true}}), "changes nothing else"),
@@ -284,7 +287,7 @@ pub(crate) async fn workload_restart_changes_only_its_annotation() {
         (template(json!({"metadata": {"labels": {"more": "x"}}})), "changes nothing else"),
     ] {
         let refused = patch(change.clone()).await.expect_err("refused");
-        assert!(refused.contains(told), "{change}: {refused}");
+        assert!(refused.contains(text), "{change}: {refused}");
     }
     let more = Patch::Merge(json!({"spec": {"replicas": 5}}));
     assert!(operator.patch_scale("web", &PatchParams::default(), &more).await.is_err());

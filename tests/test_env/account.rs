@@ -1,4 +1,4 @@
-//! An AWS account for a test that needs no Kubernetes.
+//! An AWS account for tests without Kubernetes.
 
 use std::sync::Arc;
 
@@ -10,22 +10,21 @@ use awsdeploy_testkit::{
     emulator::AwsAccess,
 };
 
-use super::shared::{aws, shared};
+use super::shared::{shared, start_aws};
 
-/// An AWS account of a test that needs no Kubernetes.
-pub(crate) struct Aws {
+pub(crate) struct TestAccount {
     pub(crate) account: Arc<Account>,
     proxy: StrictAws,
 }
 
-impl Aws {
+impl TestAccount {
     pub(crate) async fn new() -> Self {
         let account = Account::unique();
-        let proxy = aws(shared().await, &account).await;
+        let proxy = start_aws(shared().await, &account).await;
         Self { account, proxy }
     }
 
-    /// The real SDK in front of it, with the key of the operator.
+    /// The operator's AWS client for this account, on the real SDK.
     pub(crate) async fn accounts(&self) -> IamClients {
         let access = AwsAccess::administrator(self.address());
         let config = aws_config::defaults(BehaviorVersion::latest())
@@ -40,7 +39,7 @@ impl Aws {
     }
 }
 
-impl std::ops::Deref for Aws {
+impl std::ops::Deref for TestAccount {
     type Target = StrictAws;
 
     fn deref(&self) -> &StrictAws {

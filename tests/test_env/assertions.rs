@@ -1,4 +1,4 @@
-//! What is seen of a test environment, at once or as soon as it happens.
+//! Reads of the state of a test, and waits for it.
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
@@ -15,8 +15,8 @@ impl TestEnv {
         self.users().get(name).await.expect("the resource is there")
     }
 
-    /// Waits for a state of the resource, event by event.
-    pub(crate) async fn until(
+    /// Watches the resource until it matches.
+    pub(crate) async fn wait_until(
         &self,
         name: &str,
         what: &str,
@@ -37,13 +37,13 @@ impl TestEnv {
         }
     }
 
-    /// Waits until the resource is Ready at its present generation.
-    pub(crate) async fn ready(&self, name: &str) -> AwsDeployUser {
-        self.until_condition(name, ConditionType::Ready, "True", None).await
+    /// Waits until the resource is Ready at its current generation.
+    pub(crate) async fn wait_ready(&self, name: &str) -> AwsDeployUser {
+        self.wait_for_condition(name, ConditionType::Ready, "True", None).await
     }
 
-    /// Waits for a condition of the present generation.
-    pub(crate) async fn until_condition(
+    /// Waits for a condition of the current generation.
+    pub(crate) async fn wait_for_condition(
         &self,
         name: &str,
         kind: ConditionType,
@@ -51,7 +51,7 @@ impl TestEnv {
         reason: Option<Reason>,
     ) -> AwsDeployUser {
         let what = format!("{kind}={status} {reason:?}");
-        self.until(name, &what, |user| {
+        self.wait_until(name, &what, |user| {
             condition(user, kind).is_some_and(|condition| {
                 condition.status == status
                     && condition.observed_generation == user.metadata.generation
@@ -61,31 +61,33 @@ impl TestEnv {
         .await
     }
 
-    /// Waits for a call to AWS since a mark.
-    pub(crate) async fn called(&self, since: LogPosition, action: &str) {
+    /// Waits for a call to AWS after the position.
+    pub(crate) async fn wait_for_call(&self, since: LogPosition, action: &str) {
         let wanted = |call: &CallRecord| call.action == action;
         if let Err(error) = self.aws.log().wait_since(since, action, TIMEOUT, wanted).await {
             panic!("{error}\n{}", self.log());
         }
     }
 
-    /// Waits until policies were compared after that: of one user, or of all of the account together.
-    pub(crate) async fn looked(&self, since: LogPosition) {
-        let looked = CallRecord::reads_policies;
-        self.aws.log().wait_since(since, "a look at policies", TIMEOUT, looked).await.expect("the operator compares");
+    /// Waits for a drift check after the position: of one user, or of all users of the account.
+    pub(crate) async fn wait_for_drift_check(&self, since: LogPosition) {
+        let is_drift_check = CallRecord::reads_policies;
+        self.aws
+            .log()
+            .wait_since(since, "a drift check", TIMEOUT, is_drift_check)
+            .await
+            .expect("the operator checks for drift");
     }
 
-    /// Waits until the resource is gone.
-    pub(crate) async fn gone(&self, name: &str) {
-        let gone = await_condition(self.users(), name, |user: Option<&AwsDeployUser>| user.is_none());
-        if tokio::time::timeout(TIMEOUT, gone).await.is_err() {
+    pub(crate) async fn wait_deleted(&self, name: &str) {
+        let deleted = await_condition(self.users(), name, |user: Option<&AwsDeployUser>| user.is_none());
+        if tokio::time::timeout(TIMEOUT, deleted).await.is_err() {
             let user = self.users().get_opt(name).await;
             panic!("{name} is still there: {user:#?}\n{}\n{}", self.aws.log().transcript(), self.log());
         }
     }
 
-    /// The data of a Secret as text.
-    pub(crate) async fn secret(&self, name: &str) -> Option<BTreeMap<String, String>> {
+    pub(crate) async fn secret_data(&self, name: &str) -> Option<BTreeMap<String, String>> {
         let secret = self.secrets().get_opt(name).await.expect("Secrets can be read")?;
         Some(
             secret
@@ -97,33 +99,33 @@ impl TestEnv {
         )
     }
 
-    /// The key that is published in a Secret.
-    pub(crate) async fn published(&self, secret: &str) -> String {
-        self.secret(secret).await.expect("the Secret is there")["AWS_ACCESS_KEY_ID"].clone()
+    /// The id of the key in a Secret.
+    pub(crate) async fn published_key(&self, secret: &str) -> String {
+        self.secret_data(secret).await.expect("the Secret is there")["AWS_ACCESS_KEY_ID"].clone()
     }
 
-    /// When the key in a Secret was published, as the operator has written it down.
-    pub(crate) async fn published_at(&self, secret: &str) -> Timestamp {
+    /// The publication time in the annotation of the Secret.
+    pub(crate) async fn publication_time(&self, secret: &str) -> Timestamp {
         let secret = self.secrets().get(secret).await.expect("the Secret is there");
-        let told = secret.annotations().get(well_known::ANNOTATION_PUBLISHED_AT).expect("a time of publication");
-        told.parse().expect("a timestamp")
+        let text = secret.annotations().get(well_known::ANNOTATION_PUBLISHED_AT).expect("a time of publication");
+        text.parse().expect("a timestamp")
     }
 
-    /// When AWS was first asked for this about a key: what a test sees of it, it sees later.
-    pub(crate) fn first_asked(&self, action: &str, key: &str) -> Timestamp {
+    /// When AWS received the first such call about a key; polling would observe the effect later.
+    pub(crate) fn first_call_time(&self, action: &str, key: &str) -> Timestamp {
         let about = |call: &CallRecord| call.action == action && call.access_key.as_deref() == Some(key);
         let calls = self.aws.log().select(about);
         calls.first().unwrap_or_else(|| panic!("{action} of {key}: {}", self.aws.log().transcript())).started
     }
 
-    /// Waits until a Secret holds another key than this one.
-    pub(crate) async fn until_published(&self, secret: &str, other_than: &str) -> String {
+    /// Waits until a Secret holds another key. Returns its id.
+    pub(crate) async fn wait_published(&self, secret: &str, other_than: &str) -> String {
         let wanted = |secret: Option<&Secret>| {
             let data = secret.and_then(|secret| secret.data.as_ref()).and_then(|data| data.get("AWS_ACCESS_KEY_ID"));
             data.is_some_and(|id| id.0 != other_than.as_bytes())
         };
         match tokio::time::timeout(TIMEOUT, await_condition(self.secrets(), secret, wanted)).await {
-            Ok(Ok(_)) => self.published(secret).await,
+            Ok(Ok(_)) => self.published_key(secret).await,
             other => panic!(
                 "no other key than {other_than}: {:?}\n{}\n{}",
                 other.is_ok(),
@@ -133,34 +135,34 @@ impl TestEnv {
         }
     }
 
-    /// The truth about an IAM user.
+    /// A consistent snapshot of an IAM user.
     pub(crate) async fn iam(&self, user: &str) -> UserSnapshot {
         self.iam_opt(user).await.expect("the IAM user is there")
     }
 
     pub(crate) async fn iam_opt(&self, user: &str) -> Option<UserSnapshot> {
-        self.inspector().user(user).await.expect("the truth can be read")
+        self.inspector().user(user).await.expect("the account can be read")
     }
 
     pub(crate) fn inspector(&self) -> Inspector {
         self.aws.inspector()
     }
 
-    /// Waits for a truth about an IAM user. AWS tells nobody of changes, so this asks.
-    pub(crate) async fn until_iam(
+    /// Polls an IAM user until it matches, as AWS has no watch.
+    pub(crate) async fn wait_for_iam(
         &self,
         user: &str,
         what: &str,
         wanted: impl Fn(&UserSnapshot) -> bool,
     ) -> UserSnapshot {
         let probe = async || {
-            let truth = self.iam_opt(user).await?;
-            wanted(&truth).then_some(truth)
+            let snapshot = self.iam_opt(user).await?;
+            wanted(&snapshot).then_some(snapshot)
         };
         eventually(what, probe, || format!("{}\n{}", self.aws.log().transcript(), self.log())).await
     }
 
-    /// Reasons and notes of the resource's Events.
+    /// Reason and note of each Event of the resource.
     pub(crate) async fn events(&self, name: &str) -> Vec<(String, String)> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &self.namespace);
         let events = events.list(&ListParams::default()).await.expect("Events can be listed");
@@ -172,8 +174,8 @@ impl TestEnv {
             .collect()
     }
 
-    /// Waits for an Event and gives its note.
-    pub(crate) async fn event(&self, name: &str, reason: Reason) -> String {
+    /// Waits for an Event. Returns its note.
+    pub(crate) async fn wait_for_event(&self, name: &str, reason: Reason) -> String {
         let probe = async || {
             let events = self.events(name).await;
             events.into_iter().find(|(found, _)| found == reason.as_str()).map(|(_, note)| note)
@@ -181,63 +183,60 @@ impl TestEnv {
         eventually(&format!("an Event {reason}"), probe, || self.log()).await
     }
 
-    /// The operator's log.
     pub(crate) fn log(&self) -> String {
         self.operator.log()
     }
 
-    /// All that a collector of traces was sent.
-    #[allow(dead_code, reason = "for the fault runs, which share the stage")]
+    /// All traces that the collector received, as text.
+    #[allow(dead_code, reason = "used by the fault tests only")]
     pub(crate) fn traces(&self) -> String {
         self.collector.as_ref().map(|collector| collector.text()).unwrap_or_default()
     }
 
-    /// How often the metrics count something: the value of the line that begins with `line`.
-    pub(crate) async fn count(&self, line: &str) -> u64 {
+    /// The value of the counter whose line starts with `line`; 0 if absent.
+    pub(crate) async fn metric_count(&self, line: &str) -> u64 {
         let metrics = self.operator.metrics().await.expect("metrics");
         let value = metrics.lines().find_map(|text| text.strip_prefix(line)).map_or("0", str::trim);
         value.parse().unwrap_or_else(|_| panic!("{line}: {value:?} is no number"))
     }
 
-    /// Restarts the operator and waits until it has looked at everything anew. Afterwards nothing that was fine may
-    /// have been written, neither in AWS nor in Kubernetes.
-    pub(crate) async fn assert_a_fresh_look_writes_nothing(&mut self, name: &str) {
-        let (mark, before) = (self.aws.log().position(), self.fingerprints(name).await);
+    /// Restarts the operator, waits for a successful reconcile, and asserts that it wrote nothing.
+    pub(crate) async fn assert_restart_writes_nothing(&mut self, name: &str) {
+        let (position, before) = (self.aws.log().position(), self.fingerprints(name).await);
         self.operator.restart().await.expect("the operator restarts");
-        self.looked(mark).await;
-        let probe = async || (self.count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= 1).then_some(());
-        eventually("a good pass", probe, || self.log()).await;
-        let writes = self.aws.log().mutating_calls_since(mark);
-        assert!(writes.is_empty(), "a look at what is fine wrote to AWS: {writes:#?}");
-        assert_eq!(self.fingerprints(name).await, before, "a look at what is fine wrote to Kubernetes");
+        self.wait_for_drift_check(position).await;
+        let probe = async || (self.metric_count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= 1).then_some(());
+        eventually("a successful reconcile", probe, || self.log()).await;
+        let writes = self.aws.log().mutating_calls_since(position);
+        assert!(writes.is_empty(), "the restarted operator wrote to AWS: {writes:#?}");
+        assert_eq!(self.fingerprints(name).await, before, "the restarted operator wrote to Kubernetes");
     }
 
     async fn fingerprints(&self, name: &str) -> Vec<(String, Option<String>)> {
-        let mut seen = vec![(name.to_owned(), self.user(name).await.resource_version())];
+        let mut versions = vec![(name.to_owned(), self.user(name).await.resource_version())];
         let secrets = self.secrets().list(&ListParams::default()).await.expect("Secrets can be listed");
-        seen.extend(secrets.items.iter().map(|secret| (secret.name_any(), secret.resource_version())));
-        seen.push(("Events".to_owned(), Some(self.events(name).await.len().to_string())));
-        seen
+        versions.extend(secrets.items.iter().map(|secret| (secret.name_any(), secret.resource_version())));
+        versions.push(("Events".to_owned(), Some(self.events(name).await.len().to_string())));
+        versions
     }
 }
 
-/// The condition of a resource.
 pub(crate) fn condition(user: &AwsDeployUser, kind: ConditionType) -> Option<&awsdeploy::api::Condition> {
     user.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
-/// The message of a condition.
+/// The message of a condition; empty if there is none.
 pub(crate) fn message(user: &AwsDeployUser, kind: ConditionType) -> String {
     condition(user, kind).map(|condition| condition.message.clone()).unwrap_or_default()
 }
 
-/// Asks until there is an answer, for things that tell nobody when they change.
+/// Polls until `probe` returns a value, for state that cannot be watched.
 pub(crate) async fn eventually<T: Debug>(
     what: &str,
     probe: impl AsyncFn() -> Option<T>,
     context: impl Fn() -> String,
 ) -> T {
-    let asked = async {
+    let polled = async {
         loop {
             if let Some(answer) = probe().await {
                 return answer;
@@ -245,7 +244,7 @@ pub(crate) async fn eventually<T: Debug>(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    match tokio::time::timeout(TIMEOUT, asked).await {
+    match tokio::time::timeout(TIMEOUT, polled).await {
         Ok(answer) => answer,
         Err(elapsed) => panic!("{what}: {elapsed}, not after {TIMEOUT:?}\n{}", context()),
     }

@@ -1,5 +1,4 @@
-//! What the operator of a test environment may do in AWS: an AWS admin follows the classes of the test with the IAM policy that
-//! the operator prints for them.
+//! The IAM policy of the operator in a test: the one that the operator prints for the classes of the test.
 
 use std::{
     collections::BTreeMap,
@@ -17,11 +16,10 @@ use awsdeploy::{
 use awsdeploy_testkit::aws_proxy::{PolicyAuthorizer, StrictAws};
 use serde_json::Value;
 
-/// What the operator may do in AWS: the IAM policy that it prints for the classes of the test.
 pub(super) struct IamPermissions {
     pub(super) authorizer: Arc<PolicyAuthorizer>,
     home: AwsAccount,
-    /// By class: what it needs, and in which role.
+    /// By class: its role and scope.
     scopes: Mutex<BTreeMap<String, (Option<Role>, PolicyScope)>>,
 }
 
@@ -31,7 +29,7 @@ impl IamPermissions {
         Self { authorizer: aws.enforce_policies(), home, scopes: Mutex::default() }
     }
 
-    /// An AWS admin grants what a class needs, and no longer what it needed before.
+    /// Sets the permissions for a class, replacing its previous ones.
     pub(super) fn grant(&self, class: &str, spec: &Value) {
         let Ok(spec) = serde_json::from_value::<AwsDeployUserClassSpec>(spec.clone()) else { return };
         let mut scopes = self.scopes.lock().expect("no test panics with the lock");
@@ -47,8 +45,8 @@ impl IamPermissions {
             let account = account_in_arn(&role.arn).expect("an ARN with an account");
             let home = AwsAccount { id: account.to_owned(), ..self.home.clone() };
             let policy = operator_policy(&home, &of(Some(account)));
-            self.authorizer.enforce_in(account, [&policy]).expect("a policy that AWS takes");
+            self.authorizer.enforce_in(account, [&policy]).expect("a valid policy");
         }
-        self.authorizer.enforce(&own).expect("policies that AWS takes");
+        self.authorizer.enforce(&own).expect("valid policies");
     }
 }

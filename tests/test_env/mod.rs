@@ -1,4 +1,4 @@
-//! The env of a test: a namespace, an AWS account and an operator of its own, on the shared control plane.
+//! The environment of a test: its own namespace, AWS account and operator on the shared control plane.
 
 mod account;
 mod actions;
@@ -35,27 +35,27 @@ use kube::{
 use serde_json::{Value, json};
 
 pub(crate) use self::{
-    account::Aws,
+    account::TestAccount,
     assertions::{condition, eventually, message},
     shared::{actions_seen, block_on, run, stop},
 };
 use self::{
     iam_permissions::IamPermissions,
-    shared::{Shared, aws, create_namespace, shared},
+    shared::{Shared, create_namespace, shared, start_aws},
 };
 
-/// What the namespaces begin with that the presets serve: their names follow.
+/// Prefix of the namespaces that the presets serve; the name of the preset follows.
 pub(crate) const PRESET_PREFIX: &str = "preset-";
-/// The policy that the preset for the CDK names.
+/// The policy of the CDK preset.
 pub(crate) const CDK_POLICY: &str = "arn:aws:iam::123456789012:policy/cdk-deploy";
-/// Label of namespaces in which the API server asks the classes.
+/// Label of namespaces with admission by class.
 pub(crate) const ADMISSION_LABEL: &str = "admission";
-/// How long anything that should happen may take. Generous: the machines are slow and shared.
+/// Limit for every wait; generous, as machines are slow and shared.
 pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
-static NEXT: AtomicU32 = AtomicU32::new(1);
+static NEXT_NAMESPACE: AtomicU32 = AtomicU32::new(1);
 
-/// A class that allows everything everywhere: what is allowed to whom is the matter of the tests that say so.
+/// A class that allows everything to every namespace; tests about classes use narrower ones.
 pub(crate) fn open_class() -> Value {
     json!({
         "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
@@ -63,65 +63,63 @@ pub(crate) fn open_class() -> Value {
     })
 }
 
-/// What a test may want otherwise than usual.
+/// Deviations from the default environment.
 #[derive(Clone, Default)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "independent options")]
 pub(crate) struct EnvOptions {
-    /// More arguments of the operator; later ones win.
+    /// Additional arguments of the operator; later ones win.
     pub(crate) arguments: Vec<&'static str>,
-    /// The operator may not touch Secrets in the namespace.
+    /// The operator has no access to Secrets of the namespace.
     pub(crate) no_secret_access: bool,
-    /// The namespace, if it is not one of many.
+    /// The namespace; a generated one by default.
     pub(crate) namespace: Option<&'static str>,
-    /// The id of the AWS account, if it is not one of many.
+    /// The id of the AWS account; a unique one by default.
     pub(crate) account: Option<&'static str>,
-    /// The operator has no AWS credentials.
     pub(crate) no_credentials: bool,
-    /// More environment variables of the operator.
+    /// Additional environment variables of the operator.
     pub(crate) variables: Vec<(&'static str, String)>,
-    /// The operator sends its traces here.
+    /// The collector that the operator exports traces to.
     pub(crate) collector: Option<Arc<Collector>>,
-    /// The operator speaks TLS; this client is who asks it.
+    /// The operator serves TLS; the test reads its endpoints with this client.
     pub(crate) tls: Option<TlsClient>,
-    /// The operator reaches Kubernetes through a proxy that can go wrong.
+    /// The operator uses a fault-injecting proxy for Kubernetes.
     pub(crate) kube_proxy: bool,
-    /// The operator has the IAM policy of the test's own classes alone; else that of the default class too.
+    /// The IAM policy of the operator covers the test's own classes only, not the default class.
     pub(crate) own_classes_only: bool,
 }
 
-/// One test's world.
 pub(crate) struct TestEnv {
     pub(crate) namespace: String,
     pub(crate) client: Client,
     pub(crate) aws: StrictAws,
     pub(crate) account: Arc<Account>,
     pub(crate) operator: Operator,
-    #[allow(dead_code, reason = "for the fault runs, which share the stage")]
+    #[allow(dead_code, reason = "used by the fault tests only")]
     pub(crate) kube: Option<KubeProxy>,
     collector: Option<Arc<Collector>>,
     pub(crate) directory: PathBuf,
     options: OperatorOptions,
     bindings: [DynamicObject; 2],
-    rights: IamPermissions,
+    iam_permissions: IamPermissions,
 }
 
 impl TestEnv {
-    /// The usual env.
+    /// The default environment.
     pub(crate) async fn new() -> Self {
-        Self::with(EnvOptions::default()).await
+        Self::with_options(EnvOptions::default()).await
     }
 
-    /// A test environment with more arguments for the operator.
+    /// An environment with additional arguments of the operator.
     pub(crate) async fn with_arguments(arguments: &[&'static str]) -> Self {
-        Self::with(EnvOptions { arguments: arguments.to_vec(), ..EnvOptions::default() }).await
+        Self::with_options(EnvOptions { arguments: arguments.to_vec(), ..EnvOptions::default() }).await
     }
 
-    /// A test environment as wished.
-    pub(crate) async fn with(env_options: EnvOptions) -> Self {
+    /// An environment with these options.
+    pub(crate) async fn with_options(env_options: EnvOptions) -> Self {
         let shared = shared().await;
-        let namespace =
-            env_options.namespace.map_or_else(|| format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)), str::to_owned);
-        // A client of its own: connections belong to the runtime's tasks, tests come and go.
+        let namespace = env_options
+            .namespace
+            .map_or_else(|| format!("t{}", NEXT_NAMESPACE.fetch_add(1, Ordering::Relaxed)), str::to_owned);
         let client = shared.client.clone();
         create_namespace(&client, &namespace).await;
         let bindings = shared.bindings.clone().map(|mut binding| {
@@ -129,10 +127,10 @@ impl TestEnv {
             binding
         });
         let account = env_options.account.map_or_else(Account::unique, Account::with_id);
-        let aws = aws(shared, &account).await;
-        let rights = IamPermissions::new(&aws);
+        let aws = start_aws(shared, &account).await;
+        let iam_permissions = IamPermissions::new(&aws);
         if !env_options.own_classes_only {
-            rights.grant("default", &open_class());
+            iam_permissions.grant("default", &open_class());
         }
         let directory = shared.directory.join(&namespace);
         std::fs::create_dir_all(&directory).expect("a directory");
@@ -167,31 +165,31 @@ impl TestEnv {
             collector: env_options.collector,
             directory,
             bindings,
-            rights,
+            iam_permissions,
         }
     }
 
-    /// Starts a second operator beside the first, with the same arguments.
-    pub(crate) async fn another_operator(&self, name: &str) -> Operator {
+    /// Starts another operator with the same arguments.
+    pub(crate) async fn start_another_operator(&self, name: &str) -> Operator {
         Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
     }
 
-    /// Starts a second operator with more arguments than the first; later ones win.
-    #[allow(dead_code, reason = "for the fault runs, which share the stage")]
-    pub(crate) async fn another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
+    /// Starts another operator with additional arguments; later ones win.
+    #[allow(dead_code, reason = "used by the fault tests only")]
+    pub(crate) async fn start_another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
         let options = self.options.clone().name(name).arguments(arguments);
         Operator::start(options).await.expect("another operator starts")
     }
 
-    /// A client with the operator's own token.
-    pub(crate) async fn as_operator(&self) -> Client {
+    /// A client with the token of the operator.
+    pub(crate) async fn operator_client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(&shared().await.kubeconfig).expect("the operator's kubeconfig");
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         Client::try_from(config.expect("a configuration")).expect("a client")
     }
 
-    /// A client of a person with no rights but those of their name.
-    pub(crate) async fn as_person(&self, name: &str) -> Client {
+    /// A client that impersonates the user.
+    pub(crate) async fn client_as(&self, name: &str) -> Client {
         let kubeconfig = Kubeconfig::read_from(&shared().await.admin).expect("the admin's kubeconfig");
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let mut config = config.expect("a configuration");
@@ -211,8 +209,8 @@ impl TestEnv {
         Api::all(self.client.clone())
     }
 
-    /// A pod's view of a Secret and a workload that signs with it ten times a second.
-    pub(crate) fn consume(&self, secret: &str, arn: &str) -> (SecretMount, Consumer) {
+    /// Mounts a Secret and starts a consumer that signs with it ten times per second.
+    pub(crate) fn start_consumer(&self, secret: &str, arn: &str) -> (SecretMount, Consumer) {
         let directory = self.directory.join(format!("mount-{secret}"));
         let mounted = SecretMount::start(self.client.clone(), &self.namespace, secret, &directory).expect("a mount");
         let consumer = Consumer::start(ConsumerOptions::new(directory, self.aws.endpoint(), arn));
@@ -241,7 +239,7 @@ fn options(
         "--secret-check=1s",
         "--restart-check=200ms",
         "--aws-rate=500",
-        // All tests share the classes; each would see other users.
+        // Classes are shared by all tests, so each operator would report another number of users.
         "--class-status=false",
         "--log=awsdeploy=debug",
     ]);

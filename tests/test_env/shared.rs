@@ -1,4 +1,4 @@
-//! What all stages share: one control plane, which the first test starts and which is stopped after the last one.
+//! The control plane that all tests share: started by the first test and stopped after the last one.
 
 use std::{
     collections::BTreeSet,
@@ -24,18 +24,17 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 
 use super::{ADMISSION_LABEL, CDK_POLICY, PRESET_PREFIX, open_class};
 
-/// Where the chart is installed, and the name of the operator's account there.
-pub(super) const SYSTEM: &str = "aws-deploy-user-operator";
+/// Namespace and release of the chart, and name of the operator's ServiceAccount.
+pub(super) const RELEASE: &str = "aws-deploy-user-operator";
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));
 
 static SHARED: OnceCell<Result<Shared, String>> = OnceCell::const_new();
 
-/// What every test's AWS was asked.
-static LOGS: Mutex<Vec<CallLog>> = Mutex::new(Vec::new());
+/// The call logs of all tests.
+static CALL_LOGS: Mutex<Vec<CallLog>> = Mutex::new(Vec::new());
 
-/// What all tests share.
 pub(super) struct Shared {
     rig: Mutex<Option<Rig>>,
     pub(super) client: Client,
@@ -43,23 +42,22 @@ pub(super) struct Shared {
     pub(super) admin: PathBuf,
     pub(super) moto: std::net::SocketAddr,
     pub(super) directory: PathBuf,
-    /// The chart's `RoleBinding`s for a namespace, with a placeholder for its name: for Secrets, and for restarts.
+    /// The `RoleBinding`s of the chart for Secrets and for restarts, with a placeholder as namespace.
     pub(super) bindings: [DynamicObject; 2],
 }
 
-/// Runs a claim.
-#[allow(clippy::unnecessary_wraps, reason = "the form of a trial; a claim fails by a panic")]
-pub(crate) fn run(claim: impl Future<Output = ()>) -> Result<(), Failed> {
-    block_on(claim);
+/// Runs a test.
+#[allow(clippy::unnecessary_wraps, reason = "the signature of a trial; a test fails by a panic")]
+pub(crate) fn run(test: impl Future<Output = ()>) -> Result<(), Failed> {
+    block_on(test);
     Ok(())
 }
 
-/// Runs a future on the shared runtime.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     RUNTIME.block_on(future)
 }
 
-/// Stops the control plane, if a test has started it.
+/// Stops the control plane if a test started it.
 pub(crate) fn stop() {
     if let Some(Ok(shared)) = SHARED.get()
         && let Some(rig) = shared.rig.lock().ok().and_then(|mut rig| rig.take())
@@ -68,23 +66,23 @@ pub(crate) fn stop() {
     }
 }
 
-/// An AWS of its own for a test.
-pub(super) async fn aws(shared: &Shared, account: &Arc<Account>) -> StrictAws {
+/// Starts the AWS endpoint of a test.
+pub(super) async fn start_aws(shared: &Shared, account: &Arc<Account>) -> StrictAws {
     let aws = StrictAws::start(shared.moto, Arc::clone(account)).await.expect("the strict AWS starts");
-    LOGS.lock().expect("no test panics with the lock").push(aws.log().clone());
+    CALL_LOGS.lock().expect("no test panics with the lock").push(aws.log().clone());
     aws
 }
 
-/// The actions of IAM that the operator was seen to call in all tests so far, as policies spell them. People and
-/// emulators leave no trace in these logs, and STS asks for no permission.
+/// The IAM actions that operators called in all tests so far, as policies spell them. Manual changes are not logged,
+/// and `GetCallerIdentity` needs no permission.
 pub(crate) fn actions_seen() -> BTreeSet<String> {
-    let logs = LOGS.lock().expect("no test panics with the lock");
+    let logs = CALL_LOGS.lock().expect("no test panics with the lock");
     let calls = logs.iter().flat_map(|log| log.select(|call| call.service == "iam"));
     calls.map(|call| format!("iam:{}", call.action)).collect()
 }
 
 pub(super) async fn shared() -> &'static Shared {
-    // A start that failed once is not tried again by every test.
+    // A failed start is not retried by every test.
     match SHARED.get_or_init(async || start().await.map_err(|error| error.to_string())).await {
         Ok(shared) => shared,
         Err(error) => panic!("the test environment could not be set: {error}"),
@@ -97,7 +95,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     let admin = rig.control_plane().kubeconfig().to_owned();
     let helm = rig.file("helm");
     std::fs::create_dir_all(&helm)?;
-    // Most tests are about what the operator itself refuses; those of admission say where it is asked.
+    // Most tests are about the authorization by the operator; only admission tests enable the policies, by label.
     let values = |admission: bool| {
         json!({
             "replicas": 0,
@@ -113,20 +111,20 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
             },
         })
     };
-    let chart = Chart::new(rig.tools(), helm, SYSTEM, SYSTEM).values(values(false));
+    let chart = Chart::new(rig.tools(), helm, RELEASE, RELEASE).values(values(false));
     let client = rig.control_plane().client();
     create_namespace(&client, "placeholder").await;
-    // At first the CRDs are not there; an upgrade takes the preset for an object of the release and lets it live.
+    // The CRDs are missing at the first install; the upgrade must keep the preset classes and not recreate them.
     chart.install(&admin).await?;
     let classes: Api<AwsDeployUserClass> = Api::all(client.clone());
-    let made = classes.get("cycle").await?.uid();
+    let created = classes.get("cycle").await?.uid();
     chart.install(&admin).await?;
-    if classes.get("cycle").await?.uid() != made {
-        return Err("an upgrade made the class of a preset anew".into());
+    if classes.get("cycle").await?.uid() != created {
+        return Err("an upgrade recreated the class of a preset".into());
     }
-    let asked = chart.clone().values(values(true)).template().await?;
-    for object in asked.into_iter().filter(|object| object.name_any().starts_with(&format!("{SYSTEM}-classes"))) {
-        ask_where_it_is_wanted(&client, object).await?;
+    let policies = chart.clone().values(values(true)).template().await?;
+    for object in policies.into_iter().filter(|object| object.name_any().starts_with(&format!("{RELEASE}-classes"))) {
+        apply_in_labelled_namespaces(&client, object).await?;
     }
     apply_class(&client, "default", true, open_class()).await?;
     let rendered = chart.template().await?;
@@ -137,7 +135,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     };
     let bindings = [binding("-secrets")?, binding("-restarts")?];
     let kubeconfig = rig.file("operator.kubeconfig");
-    rig.control_plane().write_service_account_kubeconfig(SYSTEM, SYSTEM, &kubeconfig).await?;
+    rig.control_plane().write_service_account_kubeconfig(RELEASE, RELEASE, &kubeconfig).await?;
     Ok(Shared {
         client,
         kubeconfig,
@@ -149,8 +147,8 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     })
 }
 
-/// Applies an admission policy or its binding, for namespaces that are labelled for it.
-async fn ask_where_it_is_wanted(client: &Client, mut object: DynamicObject) -> kube::Result<()> {
+/// Applies an admission policy or its binding, restricted to labelled namespaces.
+async fn apply_in_labelled_namespaces(client: &Client, mut object: DynamicObject) -> kube::Result<()> {
     let Some(types) = object.types.clone() else { return Ok(()) };
     let Some(("admissionregistration.k8s.io", version)) = types.api_version.split_once('/') else { return Ok(()) };
     let plural = match types.kind.as_str() {

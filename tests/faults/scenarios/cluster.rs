@@ -1,4 +1,4 @@
-//! What happens to the cluster around the resources.
+//! Changes to the cluster around the resources.
 
 use std::time::Duration;
 
@@ -15,156 +15,157 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{Play, plain};
+use super::{Harness, plain};
 use crate::{
-    operation::{RECOVERY, settled},
+    operation::{RECOVERY, wait_settled},
     test_env::eventually,
 };
 
-/// How many resources count as many here: enough to see a write per resource, few enough for a laptop.
+/// Enough to notice a write per resource, few enough for a laptop.
 const MANY: usize = 40;
 
 pub(super) async fn namespace_deletion_deletes_its_users() {
-    let (play, _) = Play::with_a_key().await;
-    let namespaces: Api<Namespace> = Api::all(play.env.client.clone());
-    let namespace = namespaces.get(&play.env.namespace).await.expect("the namespace");
-    namespaces.delete(&play.env.namespace, &DeleteParams::default()).await.expect("the namespace is deleted");
+    let (harness, _) = Harness::with_published_key().await;
+    let namespaces: Api<Namespace> = Api::all(harness.env.client.clone());
+    let namespace = namespaces.get(&harness.env.namespace).await.expect("the namespace");
+    namespaces.delete(&harness.env.namespace, &DeleteParams::default()).await.expect("the namespace is deleted");
     let uid = namespace.metadata.uid.expect("a UID");
-    let gone = await_condition(namespaces, &play.env.namespace, is_deleted(&uid));
-    tokio::time::timeout(2 * RECOVERY, gone).await.expect("in time").expect("the namespace is gone");
-    assert!(play.env.iam_opt("u").await.is_none(), "the IAM user is gone");
-    play.held(0).await;
+    let deleted = await_condition(namespaces, &harness.env.namespace, is_deleted(&uid));
+    tokio::time::timeout(2 * RECOVERY, deleted).await.expect("in time").expect("the namespace is deleted");
+    assert!(harness.env.iam_opt("u").await.is_none(), "the IAM user is deleted");
+    harness.assert_invariants(0).await;
 }
 
 pub(super) async fn deletion_waits_for_the_operator() {
-    let (mut play, key) = Play::with_a_key().await;
-    play.env.operator.kill().await;
-    play.env.delete("x").await;
-    let user = play.env.user("x").await;
+    let (mut harness, key) = Harness::with_published_key().await;
+    harness.env.operator.kill().await;
+    harness.env.delete("x").await;
+    let user = harness.env.user("x").await;
     assert!(user.metadata.deletion_timestamp.is_some(), "its finalizer keeps it");
-    assert!(play.env.account.accepts(&key), "nothing is half deleted");
-    play.env.operator.restart().await.expect("the operator comes back");
-    play.env.gone("x").await;
-    assert!(play.env.iam_opt("u").await.is_none(), "the IAM user is gone");
-    play.held(0).await;
+    assert!(harness.env.account.accepts(&key), "nothing is deleted meanwhile");
+    harness.env.operator.restart().await.expect("the operator restarts");
+    harness.env.wait_deleted("x").await;
+    assert!(harness.env.iam_opt("u").await.is_none(), "the IAM user is deleted");
+    harness.assert_invariants(0).await;
 }
 
 pub(super) async fn restored_etcd_backup_gets_a_new_key() {
-    let (mut play, first) = Play::with_a_key().await;
-    let backup: Secret = play.env.secrets().get("x").await.expect("the Secret");
-    let status = play.env.user("x").await.status;
-    play.rotate("now").await;
-    let second = settled(&play.env, &first).await;
-    assert!(!play.env.account.accepts(&first), "the key of the backup is gone");
-    // etcd of before: an old Secret, an old status, and a request that nobody remembers.
-    play.env.operator.kill().await;
-    play.auditor.expect_key_failure(&first);
-    play.auditor.expect_key_failure(&second);
-    let mut now: Secret = play.env.secrets().get("x").await.expect("the Secret");
+    let (mut harness, first) = Harness::with_published_key().await;
+    let backup: Secret = harness.env.secrets().get("x").await.expect("the Secret");
+    let status = harness.env.user("x").await.status;
+    harness.rotate("now").await;
+    let second = wait_settled(&harness.env, &first).await;
+    assert!(!harness.env.account.accepts(&first), "the key of the backup is deleted");
+    // The restored etcd: an old Secret, an old status, and no record of the request.
+    harness.env.operator.kill().await;
+    harness.auditor.expect_key_failure(&first);
+    harness.auditor.expect_key_failure(&second);
+    let mut now: Secret = harness.env.secrets().get("x").await.expect("the Secret");
     now.data = backup.data;
     now.metadata.annotations = backup.metadata.annotations;
-    play.env.secrets().replace("x", &PostParams::default(), &now).await.expect("the backup is put back");
-    let mut user = play.env.user("x").await;
+    harness.env.secrets().replace("x", &PostParams::default(), &now).await.expect("the backup is restored");
+    let mut user = harness.env.user("x").await;
     user.status = status;
     user.metadata.annotations = None;
-    let user = play.env.users().replace("x", &PostParams::default(), &user).await.expect("an old resource");
+    let user = harness.env.users().replace("x", &PostParams::default(), &user).await.expect("an old resource");
     let params = PostParams::default();
-    play.env.users().replace_status("x", &params, &user).await.expect("an old status");
-    play.env.operator.restart().await.expect("the operator comes back");
-    let third = settled(&play.env, &first).await;
-    assert_ne!(third, second, "its value was lost with the Secret, so it makes room for another");
-    play.holds(0).await;
+    harness.env.users().replace_status("x", &params, &user).await.expect("an old status");
+    harness.env.operator.restart().await.expect("the operator restarts");
+    let third = wait_settled(&harness.env, &first).await;
+    assert_ne!(third, second, "its secret was lost, so it is replaced");
+    harness.assert_invariants_and_idle(0).await;
 }
 
 pub(super) async fn cloned_cluster_with_its_own_id_writes_nothing() {
-    let (play, key) = Play::with_a_key().await;
-    play.env.operator.kill().await;
-    let mark = play.env.aws.log().position();
-    // The same objects with the same UIDs, in a cluster that knows that it is a copy.
-    let clone = play.env.another_operator_with("clone", &["--cluster-id=the-copy"]).await;
-    play.env.until_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
-    play.rotate("in the copy").await;
-    let asked = |call: &awsdeploy_testkit::aws_proxy::CallRecord| call.action == "GetUser";
+    let (harness, key) = Harness::with_published_key().await;
+    harness.env.operator.kill().await;
+    let position = harness.env.aws.log().position();
+    // The same objects with the same UIDs, in a cluster with its own cluster id.
+    let clone = harness.env.start_another_operator_with("clone", &["--cluster-id=the-copy"]).await;
+    harness.env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
+    harness.rotate("in the clone").await;
+    let reads_user = |call: &awsdeploy_testkit::aws_proxy::CallRecord| call.action == "GetUser";
     for _ in 0..3 {
-        let from = play.env.aws.log().position();
-        play.env.aws.log().wait_since(from, "a look", RECOVERY, asked).await.expect("the clone looks");
+        let from = harness.env.aws.log().position();
+        harness.env.aws.log().wait_since(from, "a read", RECOVERY, reads_user).await.expect("the clone reads");
     }
-    assert!(play.env.aws.log().mutating_calls_since(mark).is_empty(), "the copy writes nothing");
-    assert!(play.env.account.accepts(&key), "the key of the original works");
+    assert!(harness.env.aws.log().mutating_calls_since(position).is_empty(), "the clone writes nothing");
+    assert!(harness.env.account.accepts(&key), "the key of the original works");
     clone.kill().await;
-    play.held(0).await;
+    harness.assert_invariants(0).await;
 }
 
 pub(super) async fn restart_with_many_resources_writes_nothing() {
-    let mut play = Play::set().await;
+    let mut harness = Harness::start().await;
     let names: Vec<String> = (0..MANY).map(|number| format!("many-{number:02}")).collect();
     let spec = |name: &str| {
         let mut spec = plain();
         spec["userName"] = json!(name);
         spec
     };
-    join_all(names.iter().map(|name| play.env.apply(name, spec(name)))).await;
+    join_all(names.iter().map(|name| harness.env.apply(name, spec(name)))).await;
     for name in &names {
-        play.env.ready(name).await;
-        let closed = async || play.env.secret(&format!("{name}.awsdeploy-journal")).await.is_none().then_some(());
-        eventually("the attempt is closed", closed, || play.env.log()).await;
+        harness.env.wait_ready(name).await;
+        let closed =
+            async || harness.env.secret_data(&format!("{name}.awsdeploy-journal")).await.is_none().then_some(());
+        eventually("the attempt is closed", closed, || harness.env.log()).await;
     }
-    let quiet = play.auditor.check_idle(RECOVERY).await;
-    assert!(quiet.is_empty(), "{quiet:#?}");
-    let (aws, kube) = (play.env.aws.log().position(), play.kube.log().position());
-    play.env.operator.restart().await.expect("the operator comes back");
+    let violations = harness.auditor.check_idle(RECOVERY).await;
+    assert!(violations.is_empty(), "{violations:#?}");
+    let (aws, kube) = (harness.env.aws.log().position(), harness.kube.log().position());
+    harness.env.operator.restart().await.expect("the operator restarts");
     let seen = async || {
         let line = r#"awsdeploy_reconciles_total{result="ok"}"#;
-        (play.env.count(line).await >= MANY as u64).then_some(())
+        (harness.env.metric_count(line).await >= MANY as u64).then_some(())
     };
-    eventually("each was looked at", seen, || play.env.log()).await;
-    assert!(play.env.aws.log().mutating_calls_since(aws).is_empty(), "nothing is written in AWS");
+    eventually("each is reconciled", seen, || harness.env.log()).await;
+    assert!(harness.env.aws.log().mutating_calls_since(aws).is_empty(), "nothing is written in AWS");
     let written: Vec<_> =
-        play.kube.log().mutating_since(kube).into_iter().filter(|call| call.resource != "leases").collect();
+        harness.kube.log().mutating_since(kube).into_iter().filter(|call| call.resource != "leases").collect();
     assert!(written.is_empty(), "nothing is written in Kubernetes: {written:#?}");
-    play.held(0).await;
+    harness.assert_invariants(0).await;
 }
 
-/// Every namespace of this program loses its resources: nothing may run after it.
+/// Deletes the resources of all namespaces, so it must run last.
 pub(super) async fn crd_deletion_deletes_all_users() {
-    let (play, first) = Play::with_a_key().await;
-    let crds: Api<CustomResourceDefinition> = Api::all(play.env.client.clone());
+    let (harness, first) = Harness::with_published_key().await;
+    let crds: Api<CustomResourceDefinition> = Api::all(harness.env.client.clone());
     let name = "awsdeployusers.awsdeploy.dev";
     let crd = crds.get(name).await.expect("the CRD");
-    // What other runs have left has no operator any more that would let it go.
-    let everywhere: Api<awsdeploy::api::AwsDeployUser> = Api::all(play.env.client.clone());
+    // Resources of other runs have no operator that removes their finalizers.
+    let everywhere: Api<awsdeploy::api::AwsDeployUser> = Api::all(harness.env.client.clone());
     for user in everywhere.list(&ListParams::default()).await.expect("the resources") {
         let namespace = user.metadata.namespace.clone().expect("a namespace");
-        if namespace != play.env.namespace {
-            let there: Api<awsdeploy::api::AwsDeployUser> = Api::namespaced(play.env.client.clone(), &namespace);
+        if namespace != harness.env.namespace {
+            let there: Api<awsdeploy::api::AwsDeployUser> = Api::namespaced(harness.env.client.clone(), &namespace);
             let mut user = user;
             user.metadata.finalizers = None;
             let name = user.metadata.name.clone().expect("a name");
-            there.replace(&name, &PostParams::default(), &user).await.expect("it is let go");
+            there.replace(&name, &PostParams::default(), &user).await.expect("the finalizers are removed");
         }
     }
     crds.delete(name, &DeleteParams::default()).await.expect("the CRD is deleted");
     let uid = crd.metadata.uid.clone().expect("a UID");
-    let gone = await_condition(crds.clone(), name, is_deleted(&uid));
-    tokio::time::timeout(2 * RECOVERY, gone).await.expect("in time").expect("the CRD is gone");
-    assert!(play.env.iam_opt("u").await.is_none(), "the IAM user is gone");
-    let exit = play.env.operator.process().exit_status();
-    assert!(exit.is_none(), "the operator lives: {exit:?}");
-    // It is installed again, and the operator takes it up without a restart.
+    let deleted = await_condition(crds.clone(), name, is_deleted(&uid));
+    tokio::time::timeout(2 * RECOVERY, deleted).await.expect("in time").expect("the CRD is deleted");
+    assert!(harness.env.iam_opt("u").await.is_none(), "the IAM user is deleted");
+    let exit = harness.env.operator.process().exit_status();
+    assert!(exit.is_none(), "the operator runs: {exit:?}");
+    // The operator resumes without a restart when the CRD is back.
     let mut again = crd;
     again.metadata.resource_version = None;
     again.metadata.uid = None;
     again.status = None;
     crds.create(&PostParams::default(), &again).await.expect("the CRD is back");
-    let served = async || play.env.users().list(&ListParams::default()).await.is_ok().then_some(());
-    eventually("the kind is served", served, || play.env.log()).await;
-    play.env.apply("x", plain()).await;
-    // The operator lists the kind again only after a pause of its watch.
+    let served = async || harness.env.users().list(&ListParams::default()).await.is_ok().then_some(());
+    eventually("the kind is served", served, || harness.env.log()).await;
+    harness.env.apply("x", plain()).await;
+    // The operator lists the kind again only after the back-off of its watch.
     let another = |secret: Option<&Secret>| {
         let data = secret.and_then(|secret| secret.data.as_ref());
         data.and_then(|data| data.get("AWS_ACCESS_KEY_ID")).is_some_and(|id| id.0 != first.as_bytes())
     };
-    let published = await_condition(play.env.secrets(), "x", another);
+    let published = await_condition(harness.env.secrets(), "x", another);
     tokio::time::timeout(2 * RECOVERY, published).await.expect("in time").expect("another key is published");
-    tokio::time::timeout(2 * RECOVERY + Duration::from_secs(1), settled(&play.env, "")).await.expect("in time");
+    tokio::time::timeout(2 * RECOVERY + Duration::from_secs(1), wait_settled(&harness.env, "")).await.expect("in time");
 }

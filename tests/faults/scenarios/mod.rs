@@ -1,7 +1,7 @@
-//! The 38 scenarios that an operator of this kind must live through, and what shows that it does.
+//! The 38 scenarios that an operator of this kind must survive, and the tests that prove it.
 //!
-//! Some are played here, step by step; some are claims of the other test program, run once more; for some the sweep over
-//! all calls is the proof, for some a test of a pure function. Every name in the list is checked to exist.
+//! Proofs are runs in this folder, tests of the `it` binary, cells of the fault matrix, and unit tests. Every name in
+//! the list is checked to exist.
 
 mod cluster;
 mod edits;
@@ -16,27 +16,24 @@ use serde_json::{Value, json};
 
 use crate::{
     cell,
-    operation::{RECOVERY, settled},
+    operation::{RECOVERY, wait_settled},
     test_env::{self, TestEnv},
     tests::{bad_input, crash, iam, leader, lifecycle, ownership, quarantine, rotation, rotation_timing},
 };
 
-/// A run of its own: its name, and what to do. It fails by a panic.
+/// Name and function of a run. It fails by a panic.
 pub(crate) type Run = (&'static str, fn());
 
-/// One of the 38.
 pub(crate) struct Scenario {
-    /// Its number in the list.
     pub(crate) number: u32,
-    /// What happens, and what must come of it.
+    /// The event and the required result.
     pub(crate) title: &'static str,
-    /// Runs of its own.
     pub(crate) runs: &'static [Run],
-    /// Cells of the sweep that show it: parts of their names.
+    /// Matrix cells that prove it, by parts of their names.
     pub(crate) cells: &'static [&'static str],
-    /// Tests of pure functions that show it: file and name.
-    pub(crate) units: &'static [(&'static str, &'static str)],
-    /// It breaks the control plane for all others, so it comes last and alone.
+    /// Unit tests that prove it: file and name.
+    pub(crate) unit_tests: &'static [(&'static str, &'static str)],
+    /// Whether it breaks the control plane for other runs, so that it must run last and alone.
     pub(crate) alone: bool,
 }
 
@@ -47,7 +44,7 @@ macro_rules! runs {
 }
 
 const fn scenario(number: u32, title: &'static str, runs: &'static [Run]) -> Scenario {
-    Scenario { number, title, runs, cells: &[], units: &[], alone: false }
+    Scenario { number, title, runs, cells: &[], unit_tests: &[], alone: false }
 }
 
 const SCHEDULE: &str = "src/domain/schedule.rs";
@@ -57,23 +54,23 @@ const ROTATION: &str = "src/domain/plan/tests/rotation.rs";
 pub(crate) const ALL: &[Scenario] = &[
     Scenario {
         cells: &["/kill-before", "/kill-after", "/lost-reply"],
-        ..scenario(1, "killed before and after every write, and the answer of every write lost", &[])
+        ..scenario(1, "the operator is killed before and after every write, and every response is lost", &[])
     },
     Scenario {
-        cells: &["aws:CreateAccessKey:1/lost-reply", "profile/aws-html-500", "profile/aws-create-loses-two-answers"],
+        cells: &["aws:CreateAccessKey:1/lost-reply", "profile/aws-html-500", "profile/aws-create-loses-responses"],
         ..scenario(
             2,
-            "a key is made and its answer lost: one orphan, which goes; never a second call",
+            "the response of CreateAccessKey is lost: one orphan, which is deleted; no retry",
             runs![crash::lost_create_key_response_leaves_no_orphan],
         )
     },
     Scenario {
         cells: &["profile/kube-409", "profile/kube-504-after-commit"],
-        ..scenario(3, "a write to a Secret meets a conflict, real or its own", &[])
+        ..scenario(3, "a write to a Secret conflicts, with another writer or with itself", &[])
     },
     scenario(
         4,
-        "a restart is served an old resource: no key is made or deleted for it",
+        "a restarted operator lists a stale resource: no key is created or deleted",
         runs![network::stale_resource_after_restart_creates_no_key],
     ),
     Scenario {
@@ -82,28 +79,28 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     scenario(
         6,
-        "two leaders at once: no key is lost, nobody is cut off",
+        "two leaders at once: no key is lost, no consumer is interrupted",
         runs![leader::two_leaders_lose_no_key_and_interrupt_no_consumer],
     ),
     scenario(
         7,
-        "a leader stopped right before it makes a key, and woken after another has finished",
+        "a leader is paused before CreateAccessKey and resumes after another has finished",
         runs![failover::late_create_of_a_paused_leader_is_undone],
     ),
     Scenario {
         cells: &["profile/aws-clock-ahead", "profile/aws-clock-behind"],
-        ..scenario(8, "clocks ten minutes apart", &[])
+        ..scenario(8, "the clocks differ by ten minutes", &[])
     },
     scenario(
         9,
-        "the API server is away while a key is in hand: no second key, readiness stays",
+        "the API server is unavailable with a staged key: no second key, the operator stays ready",
         runs![network::unavailable_api_server_causes_no_second_key],
     ),
     Scenario {
-        cells: &["profile/aws-away"],
+        cells: &["profile/aws-unavailable"],
         ..scenario(
             10,
-            "AWS is away: the Secret is not touched, Ready stays as it was",
+            "AWS is unavailable: the Secret and Ready do not change",
             runs![bad_input::unreachable_aws_does_not_change_ready],
         )
     },
@@ -111,7 +108,7 @@ pub(crate) const ALL: &[Scenario] = &[
         cells: &["profile/aws-throttles-once"],
         ..scenario(
             11,
-            "every second call is throttled: slower, and still done",
+            "every second call is throttled: the rotation is slower and completes",
             runs![network::rotation_completes_with_half_of_calls_throttled],
         )
     },
@@ -119,7 +116,7 @@ pub(crate) const ALL: &[Scenario] = &[
         cells: &["profile/aws-new-keys-late"],
         ..scenario(
             12,
-            "AWS does not accept a new key yet, or never",
+            "AWS accepts a new key late or never",
             runs![
                 rotation::key_is_published_only_after_aws_accepts_it,
                 rotation::key_that_aws_never_accepts_is_abandoned,
@@ -130,52 +127,52 @@ pub(crate) const ALL: &[Scenario] = &[
         cells: &["profile/aws-lists-lag", "profile/aws-stale-reads", "profile/aws-old-keys-linger"],
         ..scenario(
             13,
-            "reads do not show a new user or key yet, or still show a deleted one",
+            "reads omit a new user or key, or return a deleted one",
             runs![network::user_deleted_before_iam_lists_it_is_removed],
         )
     },
     scenario(
         14,
-        "the user is deleted in AWS: it comes back, with a new key",
+        "the user is deleted in AWS: it is recreated with a new key",
         runs![lifecycle::user_deleted_manually_is_recreated_with_a_new_key],
     ),
     Scenario {
-        cells: &["dead-key/"],
+        cells: &["deleted-key/"],
         ..scenario(
             15,
-            "the published key is deleted or deactivated in AWS: another one at once",
+            "the published key is deleted or deactivated in AWS: it is replaced at once",
             runs![rotation::key_deleted_in_aws_is_replaced],
         )
     },
     scenario(
         16,
-        "a person adds a key: reported, never touched, also when it takes the slot",
+        "a key is added manually: reported and never touched, even if it takes the slot",
         runs![rotation::foreign_key_is_reported_and_not_touched],
     ),
     Scenario {
         cells: &["deleted-secret/"],
         ..scenario(
             17,
-            "the Secret is deleted: a new key, and the old one keeps its overlap",
+            "the Secret is deleted: a new key, and the previous one keeps its overlap",
             runs![rotation::deleted_secret_is_recreated_with_a_new_key],
         )
     },
     Scenario {
-        cells: &["edited-secret/", "lost-file/"],
+        cells: &["edited-secret/", "missing-file/"],
         ..scenario(
             18,
-            "the Secret is edited: a new key where the value is lost, else none",
+            "the Secret is edited: a new key only if the secret is lost",
             runs![rotation::edited_secret_gets_a_new_key_and_lost_file_does_not],
         )
     },
     scenario(
         19,
-        "the Secret is made immutable: said, no key burnt, mended when it goes",
+        "the Secret is immutable: reported, no key created, resolved when it is deleted",
         runs![edits::immutable_secret_creates_no_keys],
     ),
     scenario(
         20,
-        "deleted and made again under the same name while the first still goes",
+        "a resource is recreated under its name during its deletion",
         runs![edits::recreation_during_deletion_gets_a_new_user],
     ),
     scenario(
@@ -185,41 +182,41 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     scenario(
         22,
-        "two resources claim one Secret: the second makes no key",
+        "two resources claim one Secret: no key is created for the second",
         runs![edits::second_claim_on_a_secret_creates_no_key, ownership::foreign_secret_is_refused_before_any_creation,],
     ),
     scenario(
         23,
-        "the namespace is deleted: user and keys go, the namespace does not hang",
+        "the namespace is deleted: user and keys are deleted, the namespace does not hang",
         runs![cluster::namespace_deletion_deletes_its_users],
     ),
     scenario(
         24,
-        "the operator is away when a resource is deleted: done when it is back",
+        "a resource is deleted while the operator is down: cleaned up after its restart",
         runs![cluster::deletion_waits_for_the_operator],
     ),
     Scenario {
         alone: true,
         ..scenario(
             25,
-            "the CRD is deleted: all users go, the operator lives",
+            "the CRD is deleted: all users are deleted, the operator keeps running",
             runs![cluster::crd_deletion_deletes_all_users],
         )
     },
     scenario(
         26,
-        "etcd is put back to an old backup: the Secret holds a key that is gone",
+        "etcd is restored from an old backup: the Secret holds a deleted key",
         runs![cluster::restored_etcd_backup_gets_a_new_key],
     ),
     scenario(
         27,
-        "the cluster is cloned: the copy, with an id of its own, touches nothing",
+        "the cluster is cloned: the clone, with its own cluster id, writes nothing",
         runs![cluster::cloned_cluster_with_its_own_id_writes_nothing],
     ),
-    scenario(28, "the spec is edited in the middle of a rotation", runs![edits::spec_edit_during_rotation_is_applied]),
+    scenario(28, "the spec is edited during a rotation", runs![edits::spec_edit_during_rotation_is_applied]),
     scenario(
         29,
-        "a policy is malformed, unknown, or one too many: said, and nothing spins",
+        "a policy is malformed, unknown, or over the limit: reported, without a retry loop",
         runs![
             bad_input::malformed_document_error_quotes_aws,
             bad_input::unknown_policy_is_named,
@@ -228,35 +225,35 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     scenario(
         30,
-        "the second of three policies cannot be attached: no key before all are",
+        "the second of three policies cannot be attached: no key before all are attached",
         runs![edits::no_key_is_created_before_all_policies],
     ),
     Scenario {
-        units: &[(SCHEDULE, "rotations_due_in_the_same_minute_are_spread")],
+        unit_tests: &[(SCHEDULE, "rotations_due_in_the_same_minute_are_spread")],
         ..scenario(
             31,
-            "many resources at the start: nothing is written",
+            "a restart with many resources: nothing is written",
             runs![cluster::restart_with_many_resources_writes_nothing],
         )
     },
     Scenario {
-        units: &[
+        unit_tests: &[
             (SCHEDULE, "daylight_saving_changes_cause_exactly_one_rotation"),
             (SCHEDULE, "missed_cron_times_cause_one_rotation"),
             (WINDOW, "window_in_a_skipped_hour_opens_for_its_full_length"),
             (WINDOW, "begin_is_stable_until_its_time_has_passed"),
             (ROTATION, "clock_that_was_ahead_delays_no_key"),
         ],
-        ..scenario(32, "daylight saving and clocks that jump: once, and not twice", &[])
+        ..scenario(32, "daylight saving and clock jumps: a rotation happens exactly once", &[])
     },
     scenario(
         33,
-        "an overlap longer than the interval is refused",
+        "an overlap longer than the interval: refused",
         runs![bad_input::invalid_schedule_error_states_what_is_allowed],
     ),
     scenario(
         34,
-        "the old key is still used at the end of its overlap: held, told, and not for ever",
+        "the previous key is still used at the end of its overlap: kept and reported, for a bounded time",
         runs![
             rotation_timing::previous_key_in_use_is_kept_and_reported_until_unused,
             rotation_timing::previous_key_in_use_is_kept_for_a_bounded_time,
@@ -265,7 +262,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     scenario(
         35,
-        "AWS quarantines a leaked key: the policy stays, it is said, and the keys are rotated or suspended as asked",
+        "AWS quarantines a leaked key: the policy is kept and reported, the keys are rotated or suspended by class",
         runs![
             iam::quarantine_policies_are_never_detached,
             quarantine::alert_reports_quarantine_and_changes_nothing,
@@ -275,17 +272,17 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     scenario(
         36,
-        "asked to stop with a key in hand: finished or undone in time",
+        "shutdown with a staged key: completed or undone in time",
         runs![failover::shutdown_with_a_staged_key_loses_nothing, leader::standby_takes_over_when_the_leader_stops,],
     ),
     scenario(
         37,
-        "a journal of an unknown format: only the safe branch",
+        "a journal of an unknown format: only safe actions",
         runs![journal::unknown_journal_format_is_not_touched],
     ),
     scenario(
         38,
-        "the right to write Secrets is taken away: no key is made, the others go on",
+        "write access to Secrets is revoked: no key is created, other resources are not affected",
         runs![
             journal::no_key_is_created_without_secret_access,
             bad_input::missing_rbac_error_names_the_command_that_grants_it,
@@ -293,14 +290,14 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
 ];
 
-/// The name that picks this run: `scenario/07/crash::lost_create_key_response_leaves_no_orphan`.
+/// The name of a run as `ONLY` takes it: `scenario/02/crash::lost_create_key_response_leaves_no_orphan`.
 pub(crate) fn name(number: u32, run: &str) -> String {
     format!("scenario/{number:02}/{run}")
 }
 
-/// Tests that the list names and the sources do not have. A list must not outlive what it lists.
-pub(crate) fn missing_units() -> Vec<String> {
-    let units = ALL.iter().flat_map(|scenario| scenario.units);
+/// Unit tests that are listed and do not exist.
+pub(crate) fn missing_unit_tests() -> Vec<String> {
+    let units = ALL.iter().flat_map(|scenario| scenario.unit_tests);
     let missing = units.filter(|(file, test)| {
         let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default();
         !source.contains(&format!("fn {test}("))
@@ -308,48 +305,48 @@ pub(crate) fn missing_units() -> Vec<String> {
     missing.map(|(file, test)| format!("{file} has no test {test}")).collect()
 }
 
-/// A test environment behind both proxies, with an auditor, and one user `u` with a published key.
-struct Play {
+/// A test environment behind both proxies, with an auditor.
+struct Harness {
     env: TestEnv,
     kube: KubeProxy,
     auditor: Auditor,
 }
 
-impl Play {
-    async fn set() -> Self {
-        let (env, kube, auditor) = cell::set().await;
+impl Harness {
+    async fn start() -> Self {
+        let (env, kube, auditor) = cell::start_env().await;
         Self { env, kube, auditor }
     }
 
-    async fn with_a_key() -> (Self, String) {
-        let play = Self::set().await;
-        play.env.apply("x", plain()).await;
-        let key = settled(&play.env, "").await;
-        (play, key)
+    async fn with_published_key() -> (Self, String) {
+        let harness = Self::start().await;
+        harness.env.apply("x", plain()).await;
+        let key = wait_settled(&harness.env, "").await;
+        (harness, key)
     }
 
     async fn rotate(&self, request: &str) {
         self.env.annotate("x", "awsdeploy.dev/rotate", request).await;
     }
 
-    fn keys_made(&self) -> usize {
+    fn created_key_count(&self) -> usize {
         self.env.aws.log().calls_of("CreateAccessKey").iter().filter(|call| call.committed).count()
     }
 
-    /// The verdict: a quiet look writes nothing, and every promise was kept.
-    async fn holds(self, ambiguities: usize) {
+    /// Asserts that the idle operator writes nothing and that every invariant holds.
+    async fn assert_invariants_and_idle(self, ambiguities: usize) {
         let mut violations = self.auditor.check_idle(RECOVERY).await;
-        violations.extend(self.verdict(ambiguities).await);
+        violations.extend(self.violations(ambiguities).await);
         assert!(violations.is_empty(), "{violations:#?}");
     }
 
-    /// The verdict where no resource is left to be quiet.
-    async fn held(self, ambiguities: usize) {
-        let violations = self.verdict(ambiguities).await;
+    /// Asserts the invariants only, for scenarios that end without a resource.
+    async fn assert_invariants(self, ambiguities: usize) {
+        let violations = self.violations(ambiguities).await;
         assert!(violations.is_empty(), "{violations:#?}");
     }
 
-    async fn verdict(self, ambiguities: usize) -> Vec<awsdeploy_testkit::auditor::Violation> {
+    async fn violations(self, ambiguities: usize) -> Vec<awsdeploy_testkit::auditor::Violation> {
         let evidence = [("the operator's log", self.env.log()), ("the traces", self.env.traces())];
         self.auditor.finish(ambiguities, &evidence).await.expect("the audit")
     }
