@@ -187,10 +187,9 @@ impl Operation {
             Self::Deletion => {
                 env.wait_deleted("x").await;
                 assert!(env.iam_opt("u").await.is_none(), "the IAM user is deleted");
-                for secret in ["x", "x.awsdeploy-journal"] {
-                    let probe = async || env.secret_data(secret).await.is_none().then_some(());
-                    eventually("the Secret is deleted", probe, || env.log()).await;
-                }
+                let probe = async || env.secret_data("x").await.is_none().then_some(());
+                eventually("the Secret is deleted", probe, || env.log()).await;
+                env.wait_journal_deleted("x").await;
             }
             Self::Retention => {
                 env.wait_deleted("x").await;
@@ -230,7 +229,7 @@ async fn wait_adopted(env: &TestEnv, theirs: &str) {
         let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
         let used_up = !user.tags.contains_key("awsdeploy.dev/adoptable-by");
         let policy = user.attached.len() == 1 && user.attached.iter().all(|arn| arn.ends_with("/AmazonEC2FullAccess"));
-        let closed = env.secret_data("x.awsdeploy-journal").await.is_none();
+        let closed = env.journal("x").await.is_none();
         let reported = env.user("x").await.status?.access_keys.len() == 2;
         (keys && tagged && used_up && policy && closed && reported).then_some(())
     };
@@ -282,7 +281,7 @@ pub(crate) async fn wait_settled(env: &TestEnv, other_than: &str) -> String {
         let user = env.iam_opt("u").await?;
         let only = user.keys.len() == 1 && user.active_keys() == [published.as_str()];
         let tagged = user.tags.contains_key(&format!("awsdeploy.dev/key/{published}"));
-        let closed = env.secret_data("x.awsdeploy-journal").await.is_none();
+        let closed = env.journal("x").await.is_none();
         // The status is written last.
         let status = env.user("x").await.status?;
         let reported = status.access_keys.len() == 1 && status.access_keys[0].id == published;

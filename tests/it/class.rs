@@ -226,8 +226,7 @@ pub(crate) async fn class_deleted_before_iam_lists_its_user_leaves_no_key() {
     assert_eq!(env.aws.rules().hits(unseen).acted, 1, "the first read did not return the user");
     let without_user = |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.user.is_none());
     env.wait_until("x", "without a user", without_user).await;
-    let closed = async || env.secret_data("x.awsdeploy-journal").await.is_none().then_some(());
-    eventually("the journal is deleted", closed, || env.log()).await;
+    env.wait_journal_deleted("x").await;
     assert!(env.secret_data("x").await.is_none());
 }
 

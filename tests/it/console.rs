@@ -123,7 +123,7 @@ pub(crate) async fn console_only_user_gets_no_key() {
     assert_eq!(secret["consoleSignInUrl"], "https://acme.signin.aws.amazon.com/console");
     assert!(secret["password"].chars().count() >= 40, "the password policy of the account is met");
     assert!(env.iam("person").await.attached.is_empty(), "the account already allows users to change their password");
-    assert!(env.secret_data("x").await.is_none() && env.secret_data("x.awsdeploy-journal").await.is_none());
+    assert!(env.secret_data("x").await.is_none() && env.journal("x").await.is_none());
     assert!(env.aws.log().calls_of("CreateAccessKey").is_empty());
     manual_changes.call(&Call::iam("DeleteLoginProfile").with("UserName", "person")).await.expect("manually");
     env.wait_for_iam("person", "with a password again", |user| user.login_profile.is_some()).await;
@@ -178,13 +178,12 @@ pub(crate) async fn staged_key_removed_from_the_spec_is_abandoned() {
     env.wait_ready("x").await;
     let rule = env.aws.rules().add(Rule::on("GetCallerIdentity").respond_with(AwsError::invalid_client_token()));
     env.apply("x", spec()).await;
-    let staged = async || env.secret_data("x.awsdeploy-journal").await;
+    let staged = async || env.journal("x").await;
     eventually("a staged key", staged, || env.log()).await;
     env.wait_for_iam("person", "with a key", |user| user.keys.len() == 1).await;
     env.apply("x", console_only()).await;
     env.wait_for_iam("person", "without a key", |user| user.keys.is_empty()).await;
-    let closed = async || env.secret_data("x.awsdeploy-journal").await.is_none().then_some(());
-    eventually("the journal is deleted", closed, || env.log()).await;
+    env.wait_journal_deleted("x").await;
     env.aws.rules().remove(rule);
     env.wait_ready("x").await;
     assert!(env.secret_data("x").await.is_none());

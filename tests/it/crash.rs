@@ -20,7 +20,7 @@ async fn assert_recovered(env: &mut TestEnv) {
     assert!(env.account.accepts(&published));
     let secret = env.secret_data("x").await.expect("the Secret");
     assert!(env.account.secret_matches(&published, &secret["AWS_SECRET_ACCESS_KEY"]));
-    assert!(env.secret_data("x.awsdeploy-journal").await.is_none(), "the journal is deleted");
+    assert!(env.journal("x").await.is_none(), "the journal is deleted");
     env.assert_restart_writes_nothing("x").await;
 }
 

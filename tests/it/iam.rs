@@ -48,22 +48,10 @@ pub(crate) async fn drift_is_corrected_and_reported() {
     let manual_changes = env.aws.manual_changes();
     manual_changes.detach("d", EC2).await.expect("manually");
     manual_changes.attach("d", VIEW).await.expect("manually");
-    manual_changes
-        .put_inline(
-            "d",
-            "list",
-            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#,
-        )
-        .await
-        .expect("manually");
-    manual_changes
-        .put_inline(
-            "d",
-            "more",
-            r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#,
-        )
-        .await
-        .expect("manually");
+    let allow_all = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}"#;
+    for name in ["list", "more"] {
+        manual_changes.put_inline("d", name, allow_all).await.expect("manually");
+    }
     manual_changes.tag("d", &[("Team", "attackers"), ("note", "manually")]).await.expect("manually");
     let iam = env
         .wait_for_iam("d", "corrected", |user| {

@@ -117,7 +117,7 @@ impl InterruptedAttempt {
         let only_key = |user: &UserSnapshot| user.keys.len() == 1 && user.key(&key).is_some();
         env.wait_for_iam("upgraded", "the new key is the only one", only_key).await;
         env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
-        assert!(env.secret_data("x.awsdeploy-journal").await.is_none(), "the attempt is closed");
+        assert!(env.journal("x").await.is_none(), "the attempt is closed");
         let secret = env.secret_data("keys").await.expect("the Secret");
         assert!(env.account.secret_matches(&key, &secret["AWS_SECRET_ACCESS_KEY"]));
         key

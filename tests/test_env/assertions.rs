@@ -99,6 +99,16 @@ impl TestEnv {
         )
     }
 
+    /// The journal of a rotation attempt of the resource, if there is one.
+    pub(crate) async fn journal(&self, name: &str) -> Option<BTreeMap<String, String>> {
+        self.secret_data(&format!("{name}.awsdeploy-journal")).await
+    }
+
+    pub(crate) async fn wait_journal_deleted(&self, name: &str) {
+        let deleted = async || self.journal(name).await.is_none().then_some(());
+        eventually("the journal is deleted", deleted, || self.log()).await;
+    }
+
     /// The id of the key in a Secret.
     pub(crate) async fn published_key(&self, secret: &str) -> String {
         self.secret_data(secret).await.expect("the Secret is there")["AWS_ACCESS_KEY_ID"].clone()

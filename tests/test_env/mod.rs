@@ -98,7 +98,7 @@ pub(crate) struct TestEnv {
     pub(crate) kube: Option<KubeProxy>,
     collector: Option<Arc<Collector>>,
     pub(crate) directory: PathBuf,
-    options: OperatorOptions,
+    operator_options: OperatorOptions,
     bindings: [DynamicObject; 2],
     iam_permissions: IamPermissions,
 }
@@ -115,9 +115,9 @@ impl TestEnv {
     }
 
     /// An environment with these options.
-    pub(crate) async fn with_options(env_options: EnvOptions) -> Self {
+    pub(crate) async fn with_options(options: EnvOptions) -> Self {
         let shared = shared().await;
-        let namespace = env_options
+        let namespace = options
             .namespace
             .map_or_else(|| format!("t{}", NEXT_NAMESPACE.fetch_add(1, Ordering::Relaxed)), str::to_owned);
         let client = shared.client.clone();
@@ -126,43 +126,46 @@ impl TestEnv {
             binding.metadata.namespace = Some(namespace.clone());
             binding
         });
-        let account = env_options.account.map_or_else(Account::unique, Account::with_id);
+        let account = options.account.map_or_else(Account::unique, Account::with_id);
         let aws = start_aws(shared, &account).await;
         let iam_permissions = IamPermissions::new(&aws);
-        if !env_options.own_classes_only {
+        if !options.own_classes_only {
             iam_permissions.grant("default", &open_class());
         }
         let directory = shared.directory.join(&namespace);
         std::fs::create_dir_all(&directory).expect("a directory");
         let mut kubeconfig = shared.kubeconfig.clone();
         let mut kube = None;
-        if env_options.kube_proxy {
+        if options.kube_proxy {
             kubeconfig = directory.join("proxy.kubeconfig");
             kube = Some(KubeProxy::start(&shared.kubeconfig, &kubeconfig).await.expect("the Kubernetes proxy starts"));
         }
-        let mut options = options(shared, &aws, &kubeconfig, &directory, &namespace, &env_options);
-        if env_options.no_credentials {
-            options = options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
+        let mut operator_options = operator_options(shared, &aws, &kubeconfig, &directory, &namespace, &options);
+        if options.no_credentials {
+            operator_options = operator_options.variable("AWS_ACCESS_KEY_ID", "").variable("AWS_SECRET_ACCESS_KEY", "");
         }
-        options = env_options.variables.iter().fold(options, |options, (name, value)| options.variable(name, value));
-        if let Some(collector) = &env_options.collector {
-            options = options.variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
+        operator_options = options
+            .variables
+            .iter()
+            .fold(operator_options, |operator_options, (name, value)| operator_options.variable(name, value));
+        if let Some(collector) = &options.collector {
+            operator_options = operator_options.variable("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint());
         }
-        if let Some(client) = env_options.tls {
-            options = options.tls(client);
+        if let Some(client) = options.tls {
+            operator_options = operator_options.tls(client);
         }
-        if !env_options.no_secret_access {
+        if !options.no_secret_access {
             actions::grant_secret_access(&client, &namespace, &bindings[0]).await;
         }
         Self {
-            operator: Operator::start(options.clone()).await.expect("the operator starts"),
-            options,
+            operator: Operator::start(operator_options.clone()).await.expect("the operator starts"),
+            operator_options,
             namespace,
             client,
             aws,
             account,
             kube,
-            collector: env_options.collector,
+            collector: options.collector,
             directory,
             bindings,
             iam_permissions,
@@ -171,14 +174,14 @@ impl TestEnv {
 
     /// Starts another operator with the same arguments.
     pub(crate) async fn start_another_operator(&self, name: &str) -> Operator {
-        Operator::start(self.options.clone().name(name)).await.expect("another operator starts")
+        Operator::start(self.operator_options.clone().name(name)).await.expect("another operator starts")
     }
 
     /// Starts another operator with additional arguments; later ones win.
     #[allow(dead_code, reason = "used by the fault tests only")]
     pub(crate) async fn start_another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
-        let options = self.options.clone().name(name).arguments(arguments);
-        Operator::start(options).await.expect("another operator starts")
+        let operator_options = self.operator_options.clone().name(name).arguments(arguments);
+        Operator::start(operator_options).await.expect("another operator starts")
     }
 
     /// A client with the token of the operator.
@@ -218,13 +221,13 @@ impl TestEnv {
     }
 }
 
-fn options(
+fn operator_options(
     shared: &Shared,
     aws: &StrictAws,
     kubeconfig: &Path,
     directory: &Path,
     namespace: &str,
-    env_options: &EnvOptions,
+    options: &EnvOptions,
 ) -> OperatorOptions {
     let mut access = AwsAccess::administrator(shared.moto);
     access.endpoint = aws.endpoint();
@@ -243,7 +246,7 @@ fn options(
         "--class-status=false",
         "--log=awsdeploy=debug",
     ]);
-    arguments.extend(&env_options.arguments);
+    arguments.extend(&options.arguments);
     OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
         .arguments(arguments)
 }

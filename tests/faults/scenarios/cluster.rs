@@ -106,9 +106,7 @@ pub(super) async fn restart_with_many_resources_writes_nothing() {
     join_all(names.iter().map(|name| harness.env.apply(name, spec(name)))).await;
     for name in &names {
         harness.env.wait_ready(name).await;
-        let closed =
-            async || harness.env.secret_data(&format!("{name}.awsdeploy-journal")).await.is_none().then_some(());
-        eventually("the attempt is closed", closed, || harness.env.log()).await;
+        harness.env.wait_journal_deleted(name).await;
     }
     let violations = harness.auditor.check_idle(RECOVERY).await;
     assert!(violations.is_empty(), "{violations:#?}");

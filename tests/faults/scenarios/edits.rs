@@ -82,8 +82,7 @@ pub(super) async fn spec_edit_during_rotation_is_applied() {
         let id = renamed.get("AWS_ACCESS_KEY_ID")?;
         let only = user.active_keys() == [id.as_str()] && user.keys.len() == 1;
         let policy = user.attached.len() == 1 && user.attached.iter().all(|arn| arn.ends_with("/ReadOnlyAccess"));
-        let deleted = harness.env.secret_data("x").await.is_none()
-            && harness.env.secret_data("x.awsdeploy-journal").await.is_none();
+        let deleted = harness.env.secret_data("x").await.is_none() && harness.env.journal("x").await.is_none();
         (only && policy && deleted && *id != first).then_some(())
     };
     let context = || format!("{}\n{}", harness.env.aws.log().transcript(), harness.env.log());

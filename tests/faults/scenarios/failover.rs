@@ -57,7 +57,7 @@ pub(super) async fn shutdown_with_a_staged_key_loses_nothing() {
     });
     assert!(status.success(), "clean exit: {status}\n{}", harness.env.log());
     // The key is in the journal, in the Secret, or deleted.
-    let journal = harness.env.secret_data("x.awsdeploy-journal").await;
+    let journal = harness.env.journal("x").await;
     let published = harness.env.published_key("x").await;
     let keys = harness.env.iam("u").await.keys.len();
     assert!(journal.is_some_and(|journal| journal.contains_key("secretAccessKey")) || published != first || keys == 1);
