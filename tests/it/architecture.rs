@@ -1,6 +1,7 @@
 //! Rules of the code base: import layers, generated files, names and vocabulary.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -220,4 +221,283 @@ fn all_files(folder: &Path) -> Vec<PathBuf> {
         .flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] })
         .filter(|path| path.extension().is_some_and(|extension| extension == "rs" || extension == "py"))
         .collect()
+}
+
+/// Words that the rules for prose exclude, with the plain term that replaces each.
+const BANNED_WORDS: &[(&str, &str)] = &[
+    ("a look", "a read, a check"),
+    ("anew", "again"),
+    ("as it is written", "verbatim"),
+    ("at the most", "at most"),
+    ("crowd", "tasks"),
+    ("dear", "expensive"),
+    ("deed", "effect"),
+    ("deeds", "effects"),
+    ("for ever", "forever, without limit"),
+    ("hand out", "publish"),
+    ("handed out", "published"),
+    ("hands out", "publishes"),
+    ("in vain", "without result"),
+    ("looks at", "observes, reads, checks"),
+    ("mend", "fix, repair"),
+    ("mended", "fixed, repaired"),
+    ("mends", "fixes, repairs"),
+    ("nobody", "the actor"),
+    ("so many", "the number"),
+    ("somebody", "the actor"),
+    ("takes for", "treats as"),
+    ("tell", "report, log, write"),
+    ("tells", "reports, logs, writes"),
+    ("told", "reported, logged, written"),
+    ("whoever", "the actor"),
+    ("whom", "the actor"),
+];
+
+/// Files or folders, and a banned word that they may contain, with the reason.
+const ALLOWED_WORDS: &[(&str, &str, &str)] =
+    &[("tests/it/architecture.rs", "", "defines the words"), ("CONTRIBUTING.md", "", "may quote the words")];
+
+/// Files and folders whose text follows the rules for prose.
+const PROSE: &[&str] = &[
+    ".ci/run",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.toml",
+    "Dockerfile",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "charts",
+    "demo",
+    "docs",
+    "examples",
+    "src",
+    "tests",
+];
+
+/// Extensions of other text files in these folders: lock files, checksums, fixtures and binaries are not prose.
+const PROSE_EXTENSIONS: &[&str] =
+    &["", "gotmpl", "json", "md", "mk", "py", "rs", "sh", "tpl", "toml", "txt", "yaml", "yml"];
+
+/// Former names of modules and types that have a standard term now.
+const RETIRED_NAMES: &[&str] = &[
+    "Answerable",
+    "Asked",
+    "Crowd",
+    "Deeds",
+    "HearThrottling",
+    "Held",
+    "Memory",
+    "News",
+    "Openings",
+    "Outlook",
+    "Pass",
+    "PassError",
+    "PassObserver",
+    "PassSettings",
+    "Quiet",
+    "Rhythm",
+    "Rooms",
+    "Ruling",
+    "Scene",
+    "Scraper",
+    "Scrapers",
+    "Standing",
+    "Stranger",
+    "Verdict",
+    "Way",
+    "Why",
+    "Withdrawn",
+];
+const RETIRED_MODULES: &[&str] = &[
+    "class_verdict",
+    "crowd",
+    "gates",
+    "guard",
+    "leftovers",
+    "line",
+    "mark",
+    "possession",
+    "report",
+    "rooms",
+    "ruling",
+    "scene",
+    "tell",
+    "verdict",
+    "withdraw",
+    "words",
+];
+
+/// Types that are defined in several modules, with the reason.
+const REPEATED_TYPES: &[(&str, &str)] = &[
+    ("Error", "idiom: one per module, used with the path of the module"),
+    ("Result", "idiom: the alias for the Error of the module"),
+];
+
+const MAX_TEST_NAME_LENGTH: usize = 60;
+
+fn is_word_character(character: char) -> bool {
+    character.is_alphanumeric() || character == '_'
+}
+
+/// Whether the line contains the phrase as whole words, in any case.
+fn contains_phrase(line: &str, phrase: &str) -> bool {
+    let line = line.to_lowercase();
+    line.match_indices(phrase).any(|(at, found)| {
+        !line[..at].ends_with(is_word_character) && !line[at + found.len()..].starts_with(is_word_character)
+    })
+}
+
+/// The line without code spans and quotations, which may belong to others.
+fn without_quotes(line: &str) -> String {
+    let mut text = String::new();
+    for (number, part) in line.split('`').enumerate() {
+        if number % 2 == 0 {
+            let unquoted = part.split('"').enumerate().filter(|(number, _)| number % 2 == 0).map(|(_, part)| part);
+            text.extend(unquoted);
+        }
+        text.push(' ');
+    }
+    text
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+fn prose_files() -> Vec<PathBuf> {
+    fn walk(path: PathBuf, found: &mut Vec<PathBuf>) {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path());
+            let visible = entries.filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                !name.starts_with('.') && name != "fixtures" && name != "schemas" && name != "__pycache__"
+            });
+            visible.for_each(|path| walk(path, found));
+        } else if PROSE_EXTENSIONS.contains(&path.extension().unwrap_or_default().to_string_lossy().as_ref()) {
+            found.push(path);
+        }
+    }
+    let mut found = Vec::new();
+    for path in PROSE.iter().map(|path| root().join(path)).filter(|path| path.exists()) {
+        walk(path, &mut found);
+    }
+    found.sort();
+    found
+}
+
+pub(crate) async fn prose_avoids_banned_words() {
+    let mut hits = Vec::new();
+    for path in prose_files() {
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        let (name, markdown) = (relative(&path), path.extension().is_some_and(|extension| extension == "md"));
+        let allowed = |word: &str| {
+            ALLOWED_WORDS
+                .iter()
+                .any(|(file, allowed, _)| name.starts_with(file) && (allowed.is_empty() || *allowed == word))
+        };
+        for (number, line) in text.lines().enumerate() {
+            let line = if markdown { without_quotes(line) } else { line.to_owned() };
+            for (word, term) in BANNED_WORDS {
+                if contains_phrase(&line, word) && !allowed(word) {
+                    hits.push(format!("{name}:{}: {word:?}, use: {term}: {}", number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(hits.is_empty(), "{} banned words:\n{}", hits.len(), hits.join("\n"));
+}
+
+/// The code of a file without comments and the content of string literals.
+fn code_of(text: &str) -> String {
+    let mut code = String::new();
+    for line in text.lines() {
+        let line = line.split("//").next().unwrap_or_default();
+        code.extend(line.split('"').step_by(2));
+        code.push('\n');
+    }
+    code
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|character: char| !is_word_character(character)).filter(|word| !word.is_empty())
+}
+
+pub(crate) async fn retired_names_are_not_used() {
+    let mut hits = Vec::new();
+    for path in all_files(&root().join("src")) {
+        let name = relative(&path);
+        let module = path.file_stem().unwrap_or_default().to_string_lossy();
+        if RETIRED_MODULES.contains(&module.as_ref()) {
+            hits.push(format!("{name}: module"));
+        }
+        let text = fs::read_to_string(&path).expect("a file");
+        for (number, line) in code_of(&text).lines().enumerate() {
+            let retired = words(line).filter(|word| RETIRED_NAMES.contains(word));
+            hits.extend(retired.map(|word| format!("{name}:{}: {word}", number + 1)));
+        }
+    }
+    assert!(hits.is_empty(), "{} retired names:\n{}", hits.len(), hits.join("\n"));
+}
+
+/// Two types of one name make readers open the imports to know which one is meant.
+pub(crate) async fn type_names_are_unique() {
+    let mut definitions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in rust_files(&root().join("src")) {
+        let text = fs::read_to_string(&path).expect("a file");
+        for (number, line) in text.lines().enumerate() {
+            let declaration = line
+                .strip_prefix("pub ")
+                .or_else(|| {
+                    line.split_once(") ").filter(|(visibility, _)| visibility.starts_with("pub(")).map(|(_, rest)| rest)
+                })
+                .unwrap_or(line);
+            let mut tokens = words(declaration);
+            let is_type =
+                matches!(tokens.next(), Some("struct" | "enum" | "trait" | "union" | "type")) && !line.starts_with(' ');
+            if let Some(name) = tokens.next().filter(|_| is_type) {
+                let place = format!("{}:{}", relative(&path), number + 1);
+                definitions.entry(name.to_owned()).or_default().push(place);
+            }
+        }
+    }
+    let repeated: Vec<String> = definitions
+        .iter()
+        .filter(|(name, places)| places.len() > 1 && REPEATED_TYPES.iter().all(|(allowed, _)| allowed != name))
+        .map(|(name, places)| format!("{name}: {}", places.join(", ")))
+        .collect();
+    assert!(repeated.is_empty(), "{} type names are defined more than once:\n{}", repeated.len(), repeated.join("\n"));
+}
+
+/// The names of all tests with their files: `#[test]` functions, tests of the `it` binary and runs of scenarios.
+fn test_names() -> Vec<(String, String)> {
+    let mut names = Vec::new();
+    for path in ["src", "tests"].iter().flat_map(|folder| all_files(&root().join(folder))) {
+        let (name, text) = (relative(&path), fs::read_to_string(&path).expect("a file"));
+        let registered = name.starts_with("tests/it/") || name.starts_with("tests/faults/scenarios/");
+        let mut is_test = false;
+        for line in text.lines().map(str::trim) {
+            is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            let Some((before, after)) = line.split_once("fn ").or_else(|| line.split_once("def ")) else { continue };
+            let function = words(after).next().unwrap_or_default();
+            let registered = registered && before.starts_with("pub(") && before.contains("async");
+            if is_test || registered || function.starts_with("test_") {
+                names.push((name.clone(), function.trim_start_matches("test_").to_owned()));
+            }
+            is_test = false;
+        }
+    }
+    names
+}
+
+pub(crate) async fn test_names_are_short() {
+    let names = test_names();
+    assert!(names.len() > 200, "{}", names.len());
+    let long: Vec<String> = names
+        .iter()
+        .filter(|(_, name)| name.len() > MAX_TEST_NAME_LENGTH)
+        .map(|(file, name)| format!("{file}: {name} ({})", name.len()))
+        .collect();
+    let count = long.len();
+    assert!(long.is_empty(), "{count} test names are longer than {MAX_TEST_NAME_LENGTH}:\n{}", long.join("\n"));
 }

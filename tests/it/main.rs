@@ -64,7 +64,8 @@ const TESTS: &[Test] = tests! {
         image_build_context_includes_every_workspace_member,
         runbook_documents_every_reason,
         operator_accepts_the_chart_arguments, documented_iam_policy_matches_the_printed_one,
-        secrets_are_read_by_namespace_only, threat_model_names_existing_tests }
+        secrets_are_read_by_namespace_only, threat_model_names_existing_tests,
+        prose_avoids_banned_words, retired_names_are_not_used, type_names_are_unique, test_names_are_short }
     crd: { every_crd_field_has_a_description, tenant_spec_has_no_namespace_or_address_field,
         schema_errors_state_the_allowed_values, printer_columns_are_as_documented }
     creation: {
