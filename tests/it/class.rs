@@ -186,7 +186,10 @@ pub(crate) async fn deleted_class_deletes_its_users() {
     assert!(env.secret_data("x").await.is_none());
     let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::NotAllowed)).await;
     let text = message(&user, ConditionType::Ready);
-    assert!(text.contains(&format!("AwsDeployUserClass {class} does not exist")) && text.contains("onRevoked: Delete"), "{text}");
+    assert!(
+        text.contains(&format!("AwsDeployUserClass {class} does not exist")) && text.contains("onRevoked: Delete"),
+        "{text}"
+    );
 
     // Allowed again and denied again: a foreign key blocks the deletion of the user, which has lost its policies.
     env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;

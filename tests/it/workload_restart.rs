@@ -249,8 +249,9 @@ pub(crate) async fn stuck_rollout_keeps_the_previous_key_for_a_bounded_time() {
     assert_eq!(retires.map(|at| at.duration_since(published).as_secs()), Some(21), "overlap and --restart-hold");
     wait_retired(&env, &old).await;
     assert!(env.wait_for_event("x", Reason::KeyDeactivated).await.contains("not rolled out"));
-    let reported =
-        |user: &awsdeploy::api::AwsDeployUser| message(user, ConditionType::RotationHealthy).contains("is not Active any more");
+    let reported = |user: &awsdeploy::api::AwsDeployUser| {
+        message(user, ConditionType::RotationHealthy).contains("is not Active any more")
+    };
     env.wait_until("x", "reporting that its pods are refused", reported).await;
     // The next rotation is not blocked.
     let (_, newer) = rotate(&env).await;

@@ -186,18 +186,6 @@ fn gauges<L: EncodeLabelSet>(
     Ok(())
 }
 
-const STATES: [&str; 5] = ["Staged", "Published", "Superseded", "Inactive", "Foreign"];
-
-fn state(state: AccessKeyState) -> &'static str {
-    match state {
-        AccessKeyState::Staged => STATES[0],
-        AccessKeyState::Published => STATES[1],
-        AccessKeyState::Superseded => STATES[2],
-        AccessKeyState::Inactive => STATES[3],
-        AccessKeyState::Foreign => STATES[4],
-    }
-}
-
 #[cfg(test)]
 pub(super) mod sample {
     use serde_json::json;

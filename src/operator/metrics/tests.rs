@@ -104,12 +104,12 @@ fn key_attempts_are_counted_by_result() {
     };
     assert_eq!(results(&metrics), ["0", "0", "0", "0"]);
     metrics.rotated();
-    metrics.acted("AbandonAttempt", Some(Reason::KeyNotAccepted));
-    metrics.acted("AbandonAttempt", None);
-    metrics.acted("CreateKey", Some(Reason::LimitExceeded));
+    metrics.acted(EffectVerb::AbandonAttempt, Some(Reason::KeyNotAccepted));
+    metrics.acted(EffectVerb::AbandonAttempt, None);
+    metrics.acted(EffectVerb::CreateKey, Some(Reason::LimitExceeded));
     assert_eq!(results(&metrics), ["1", "1", "1", "1"]);
-    metrics.acted("AbandonAttempt", Some(Reason::Conflict));
-    metrics.acted("CreateKey", None);
+    metrics.acted(EffectVerb::AbandonAttempt, Some(Reason::Conflict));
+    metrics.acted(EffectVerb::CreateKey, None);
     assert_eq!(results(&metrics), ["1", "1", "1", "1"], "not the end of an attempt");
 }
 

@@ -63,7 +63,8 @@ pub(super) fn tag_published(input: &RuleInput<'_>) -> Option<Step> {
             // The date of a tag matters only to the retirement of a live user's keys.
             let live = input.desired().is_some();
             let outdated = live && input.user.tagged_at(&published.key_id).is_some_and(is_old);
-            (!tagged || outdated) && matches!(&journal.phase, AttemptPhase::Keyed { key_id, .. } if *key_id == published.key_id)
+            (!tagged || outdated)
+                && matches!(&journal.phase, AttemptPhase::Keyed { key_id, .. } if *key_id == published.key_id)
         }
         // The tag was removed by hand. The Secret proves that the key is ours.
         None => input.desired().is_some() && !tagged && published.intact && input.user.key(&published.key_id).is_some(),
