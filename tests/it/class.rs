@@ -87,8 +87,8 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
     let text = message(&user, ConditionType::Authorized);
     for part in [
         "does not allow AmazonS3FullAccess; it allows: AmazonEC2*, AdministratorAccess",
-        "AdministratorAccess makes whoever has the key an administrator",
-        "does not allow inline policies, and own is one",
+        "AdministratorAccess makes the holder of the key an administrator",
+        "does not allow inline policies, but own is declared",
         "does not allow the group admins; it allows: readers",
         "does not allow access to the console",
         "it has to fit ok-.*",
@@ -260,7 +260,7 @@ pub(crate) async fn user_over_the_class_quota_waits() {
     env.apply("second", json!({"className": class})).await;
     let user = env.wait_for_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     let text = message(&user, ConditionType::Authorized);
-    assert!(text.contains("allows 1 users in a namespace"), "{text}");
+    assert!(text.contains("allows 1 users per namespace"), "{text}");
     assert!(env.iam_opt(&format!("{}-second", env.namespace)).await.is_none());
     env.delete("first").await;
     env.wait_ready("second").await;
@@ -279,7 +279,7 @@ pub(crate) async fn user_of_another_class_waits_for_quota_too() {
     env.apply("second", json!({"className": narrow})).await;
     let user = env.wait_for_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     let text = message(&user, ConditionType::Authorized);
-    assert!(text.contains("allows 1 users in a namespace"), "{text}");
+    assert!(text.contains("allows 1 users per namespace"), "{text}");
     assert!(env.aws.log().mutating_calls_since(position).is_empty());
     env.delete("first").await;
     env.wait_ready("second").await;

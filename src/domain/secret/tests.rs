@@ -97,7 +97,7 @@ fn publication_round_trips_through_annotations() {
         rotate_honoured: Some("please".into()),
         fence: Some("uid".into()),
         previous: BTreeMap::from([("old".into(), "AKIAOLD".into())]),
-        restarts: crate::domain::restart::decode(r#"{"Deployment/a": "owed"}"#),
+        restarts: crate::domain::restart::decode(r#"{"Deployment/a": "pending"}"#),
     };
     assert_eq!(publication.restarts.len(), 1);
     let content = render(&desired(), &key(), &publication, &SecretContent::default());

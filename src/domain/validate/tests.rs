@@ -109,7 +109,7 @@ fn violations_state_the_exceeded_limit() {
         (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
         (
             json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
-            "37 are left",
+            "declare at most 37",
         ),
         (json!({"accessKey": {"secret": {"formats": ["Csv", "SesSmtp"]}}}), "SesSmtp needs accessKey.region"),
         (json!({"accessKey": {"secret": {"template": {"cloud": "{{ secretKey }}"}}}}), "is not a value"),
@@ -119,7 +119,7 @@ fn violations_state_the_exceeded_limit() {
         (json!({"accessKey": {"rotation": {"schedule": "0 3,5 * * *", "overlap": "3h"}}}), "between two rotations, 2h"),
         (
             json!({"accessKey": {"rotation": {"every": "7d", "overlap": "1d", "holdWhileUsed": "6d"}}}),
-            "together, 7d, must be shorter than the time between two rotations, 7d: an IAM user has two key slots",
+            "overlap plus holdWhileUsed, 7d, must be shorter than the time between two rotations, 7d: an IAM user can have two access keys",
         ),
         (json!({"accessKey": {"rotation": {"every": "7d", "holdWhileUsed": "0s"}}}), "is not a duration"),
         (
@@ -145,7 +145,7 @@ fn windows_must_open_once_per_interval() {
     let desired = check(rotation("7d", saturdays())).unwrap();
     assert_eq!(desired.key.unwrap().windows.0[0].duration, SignedDuration::from_hours(4));
     for (spec, expected) in [
-        (rotation("2d", saturdays()), "no window opens for 7d at a time, and keys are to be rotated every 2d"),
+        (rotation("2d", saturdays()), "no window opens for 7d, but keys are rotated every 2d"),
         (rotation("Never", saturdays()), "every: Never schedules none"),
         (rotation("7d", json!([{"schedule": "0 2 * * 6", "duration": "0s"}])), "is not a duration"),
         (rotation("7d", json!([{"schedule": "Saturdays", "duration": "4h"}])), "five fields"),
@@ -193,7 +193,7 @@ fn invalid_secret_metadata_is_found_before_a_key_exists() {
         (json!({"labels": {"Team.example/a": "a"}}), "is not a label key"),
         (json!({"labels": {"a/b/c": "a"}}), "is not a label key"),
         (json!({"annotations": {"/a": ""}}), "is not an annotation key"),
-        (json!({"annotations": {"a": "x".repeat(200_000)}}), "at most 131072"),
+        (json!({"annotations": {"a": "x".repeat(200_000)}}), "limit of 131072"),
     ] {
         let found = message(secret(part));
         assert!(found.contains(expected), "{expected}: {found}");

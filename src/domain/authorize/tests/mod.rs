@@ -75,13 +75,13 @@ fn authorization_follows_the_table() {
             "allowed",
         ),
         (managed("AdministratorAccess"), json!({"acknowledgeAdminEquivalent": true}), "it allows: none"),
-        (inline(harmless.clone()), json!({}), "does not allow inline policies, and own is one"),
+        (inline(harmless.clone()), json!({}), "does not allow inline policies, but own is declared"),
         (inline(harmless.clone()), json!({"policies": {"inline": "Allow"}}), "allowed"),
         (from_template("{}"), json!({"policies": {"templates": templates}}), "does not allow inline policies"),
         (
             inline(harmless.clone()),
             only_templates.clone(),
-            "from its templates only, and own has a document of its own; it has: read(bucket)",
+            "from its templates only, but own has a document; templates: read(bucket)",
         ),
         (from_template(r#"{"bucket": "logs"}"#), only_templates.clone(), "allowed"),
         (
@@ -92,12 +92,12 @@ fn authorization_follows_the_table() {
         (
             from_template(r#"{"bucket": "logs"}"#),
             json!({"policies": {"inline": "TemplatesOnly"}}),
-            "has no template read for the inline policy own; it has: none",
+            "has no template read for the inline policy own; templates: none",
         ),
         (
             from_template("{}"),
             only_templates.clone(),
-            "template read needs the parameter bucket, which has to fit [A-Za-z0-9._-]{1,64}",
+            "template read needs the parameter bucket, which must match [A-Za-z0-9._-]{1,64}",
         ),
         (
             from_template(r#"{"bucket": "a", "more": "b"}"#),
@@ -150,18 +150,18 @@ fn authorization_follows_the_table() {
         (json!({"userName": "a"}), json!({"users": {"namePattern": "a|b"}}), "allowed"),
         (json!({"userName": "ab"}), json!({"users": {"namePattern": "a|b"}}), "it must match"),
         (json!({}), json!({"users": {"namePattern": "("}}), "so that no name matches"),
-        (json!({"tags": {"Team": "b"}}), json!({"tags": {"team": "a"}}), "sets the tag team to \"a\"; leave Team out"),
+        (json!({"tags": {"Team": "b"}}), json!({"tags": {"team": "a"}}), "sets the tag team to \"a\"; remove Team"),
         (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "a"}}), "allowed"),
-        (every("1h"), json!({"rotation": {"minEvery": "1d"}}), "1d at the shortest"),
-        (every("31d"), json!({"rotation": {"maxEvery": "30d"}}), "30d at the longest"),
+        (every("1h"), json!({"rotation": {"minEvery": "1d"}}), "the shortest interval of class c is 1d"),
+        (every("31d"), json!({"rotation": {"maxEvery": "30d"}}), "the longest interval of class c is 30d"),
         (every("Never"), json!({"rotation": {"maxEvery": "30d"}}), "every: Never is not allowed"),
         (every("Never"), json!({}), "allowed"),
         (json!({}), json!({"rotation": {"maxEvery": "30d"}}), "allowed"),
-        (json!({}), json!({"rotation": {"minEvery": "0.0s"}}), "minEvery that cannot be used"),
+        (json!({}), json!({"rotation": {"minEvery": "0.0s"}}), "has an invalid minEvery"),
         (
             json!({"accessKey": {"rotation": {"schedule": "0 * * 1 *"}}}),
             json!({"rotation": {"maxEvery": "30d"}}),
-            "30d at the longest",
+            "the longest interval of class c is 30d",
         ),
     ] {
         let denial = denial(&spec, &rules);
@@ -261,5 +261,5 @@ fn quota_counts_admitted_and_older_resources() {
         )
     };
     assert!(ask(1).is_ok());
-    assert!(desired::describe_violations(&ask(2).unwrap_err()).contains("allows 2 users in a namespace"));
+    assert!(desired::describe_violations(&ask(2).unwrap_err()).contains("allows 2 users per namespace"));
 }
