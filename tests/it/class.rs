@@ -91,7 +91,7 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
         "does not allow inline policies, but own is declared",
         "does not allow the group admins; it allows: readers",
         "does not allow access to the console",
-        "it has to fit ok-.*",
+        "it must match ok-.*",
         "sets the tag team to \"a\"",
         "every: Never is not allowed",
     ] {
