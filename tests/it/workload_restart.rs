@@ -144,7 +144,7 @@ pub(crate) async fn previous_key_is_kept_until_workloads_restarted_once() {
     // No pod becomes ready, so the previous key is kept after the overlap.
     let user = env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::RolloutStuck)).await;
     let text = message(&user, ConditionType::RotationHealthy);
-    for part in ["Deployment web: ", "StatefulSet db: ", &old, "at the longest"] {
+    for part in ["Deployment web: ", "StatefulSet db: ", &old, "at most"] {
         assert!(text.contains(part), "{text}");
     }
     assert!(!text.contains("DaemonSet"), "there is no node, so there is no pod to wait for: {text}");
