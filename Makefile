@@ -14,7 +14,8 @@ export CARGO_TERM_COLOR ?= auto
 OPERATOR := $(CARGO_TARGET_DIR)/debug/aws-deploy-user-operator
 CRDS := awsdeployusers awsdeployuserclasses
 CHART_CRDS := charts/aws-deploy-user-operator/crd-files
-METRICS := docs/metrics.md
+PAGES := api flags metrics reasons
+REFERENCE := docs/reference
 README := charts/aws-deploy-user-operator/README.md
 # Lines of the summary: test programs and their results.
 SUMMARY := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
@@ -38,24 +39,31 @@ test: cluster build check-generated lint ## Run all tests, lint and check-genera
 	echo 'make test: ok'
 
 .PHONY: lint
-lint: preflight ## Check formatting, clippy (warnings are errors), and shellcheck if installed
+lint: preflight ## Check formatting, clippy (warnings are errors), shellcheck if installed, and links of the documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v shellcheck >/dev/null; then \
 		scripts=$$(git ls-files --cached --others --exclude-standard | xargs -d '\n' grep -lsE '^#!.*\b(ba)?sh$$'); \
 		echo shellcheck $$scripts; shellcheck $$scripts; \
 	else echo 'shellcheck: not on PATH, skipped'; fi
+	@tests/docs/check_links.py
+
+.PHONY: docs
+docs: preflight ## Build the documentation as a book and check its links
+	@tests/docs/check_links.py
+	@tests/docs/build
 
 .PHONY: generate
-generate: build ## Generate CRDs, their copy in the chart, docs/metrics.md and the chart README
+generate: build ## Generate CRDs, their copy in the chart, docs/reference and the chart README
 	@for kind in $(CRDS); do \
 		file=awsdeploy.dev_$$kind.yaml; \
 		$(OPERATOR) crds $$kind >crds/$$file.new; mv crds/$$file.new crds/$$file; cp crds/$$file $(CHART_CRDS)/; \
 		echo "wrote crds/$$file $(CHART_CRDS)/$$file"; \
 	done
-	@$(OPERATOR) metrics >$(METRICS).new
-	@mv $(METRICS).new $(METRICS)
-	@echo 'wrote $(METRICS)'
+	@for page in $(PAGES); do \
+		$(OPERATOR) reference $$page >$(REFERENCE)/$$page.md.new; mv $(REFERENCE)/$$page.md.new $(REFERENCE)/$$page.md; \
+		echo "wrote $(REFERENCE)/$$page.md"; \
+	done
 	@tests/chart/readme >$(README).new
 	@mv $(README).new $(README)
 	@echo 'wrote $(README)'
@@ -66,7 +74,9 @@ check-generated: build ## Fail if the generated files are out of date
 		file=$$folder/awsdeploy.dev_$$kind.yaml; \
 		diff -u "$$file" <($(OPERATOR) crds $$kind) || { echo "$$file is out of date: run make generate"; exit 1; }; \
 	done; done
-	@diff -u $(METRICS) <($(OPERATOR) metrics) || { echo '$(METRICS) is out of date: run make generate'; exit 1; }
+	@for page in $(PAGES); do \
+		diff -u $(REFERENCE)/$$page.md <($(OPERATOR) reference $$page) || { echo "$(REFERENCE)/$$page.md is out of date: run make generate"; exit 1; }; \
+	done
 	@readme=$$(mktemp); trap 'rm -f "$$readme"' EXIT; tests/chart/readme >"$$readme"; \
 	diff -u $(README) "$$readme" || { echo '$(README) is out of date: run make generate'; exit 1; }
 	@echo 'generated files: up to date'

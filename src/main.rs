@@ -24,8 +24,9 @@ enum Command {
         /// Plural name of one definition: awsdeployusers or awsdeployuserclasses (default: all).
         name: Option<String>,
     },
-    /// Print the metrics reference as Markdown.
-    Metrics,
+    /// Print a reference page of the documentation as Markdown.
+    #[command(hide = true)]
+    Reference { page: operator::reference::Page },
     /// Print an IAM policy that the operator needs.
     IamPolicy(operator::iam_policy::IamPolicyArguments),
 }
@@ -38,7 +39,10 @@ async fn main() -> ExitCode {
             Ok(yaml) => Some(yaml),
             Err(error) => return fail(&error),
         },
-        Some(Command::Metrics) => Some(operator::metrics::reference::markdown()),
+        Some(Command::Reference { page }) => match page.markdown() {
+            Ok(markdown) => Some(markdown),
+            Err(error) => return fail(&error),
+        },
         Some(Command::IamPolicy(arguments)) => match arguments.render() {
             Ok((policy, note)) => {
                 // Standard output carries only the policy, so that it can be piped.

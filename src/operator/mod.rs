@@ -6,6 +6,7 @@ pub mod iam_policy;
 mod leader;
 pub mod metrics;
 mod metrics_auth;
+pub mod reference;
 mod run;
 mod server;
 pub mod settings;

@@ -21,7 +21,7 @@ TARGET = {"job"}
 
 def metrics():
     """Maps every series to its labels, from the generated reference."""
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|", (ROOT / "docs" / "reference" / "metrics.md").read_text(), re.MULTILINE)
     found = {}
     for name, kind, labels in rows:
         labels = set(re.findall(r"`(\w+)`", labels))

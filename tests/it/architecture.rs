@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use awsdeploy::{api::Reason, operator::iam_policy::PolicyDocument};
+use awsdeploy::{
+    api::Reason,
+    operator::{iam_policy::PolicyDocument, reference::Page},
+};
 use awsdeploy_testkit::{chart::Chart, tools::Tools};
 use serde_json::json;
 use strum::VariantArray;
@@ -132,29 +135,29 @@ pub(crate) async fn generated_files_are_up_to_date() {
             fs::read_to_string(root().join(format!("crds/awsdeploy.dev_{plural}.yaml"))).expect("crds/ is there");
         assert!(found == wanted, "crds/ is out of date; run make generate");
     }
-    let wanted = awsdeploy::operator::metrics::reference::markdown();
-    let found = fs::read_to_string(root().join("docs/metrics.md")).expect("docs/metrics.md is there");
-    assert!(found == wanted, "docs/metrics.md is out of date; run make generate");
+    for page in Page::ALL {
+        let name = page.name();
+        let wanted = page.markdown().expect("the page renders");
+        let found =
+            fs::read_to_string(root().join(format!("docs/reference/{name}.md"))).expect("docs/reference is there");
+        assert!(found == wanted, "docs/reference/{name}.md does not follow from the code; run make generate");
+    }
 }
 
 pub(crate) async fn runbook_documents_every_reason() {
-    let text = fs::read_to_string(root().join("docs/operations.md")).expect("docs/operations.md is there");
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .filter(|line| line.starts_with("| `"))
-        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
-        .collect();
+    let text =
+        fs::read_to_string(root().join("docs/reference/reasons.md")).expect("docs/reference/reasons.md is there");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
     let documented: Vec<(String, String)> = rows
-        .iter()
-        .filter(|row| row.len() == 3 && row[0].chars().nth(1).is_some_and(char::is_uppercase) && !row[2].is_empty())
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect::<Vec<_>>())
+        .filter(|row| row.len() == 4 && !row[3].is_empty())
         .map(|row| (row[0].trim_matches('`').to_owned(), row[1].to_owned()))
-        .filter(|(name, _)| name != "AwsDeployUser`s")
         .collect();
     let known: Vec<(String, String)> =
         Reason::VARIANTS.iter().map(|reason| (reason.as_str().to_owned(), reason.describe().to_owned())).collect();
     assert_eq!(
         documented, known,
-        "docs/operations.md, Reasons: one row per reason, in the order and with the description of src/api"
+        "docs/reference/reasons.md: one row a reason, in the order and with the text of src/api"
     );
 }
 

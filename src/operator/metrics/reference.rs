@@ -97,5 +97,5 @@ chart then use the totals. Labels contain no key ids, ARNs or names of IAM users
 before the operator has resolved its own account. A histogram has the series `..._bucket`, `..._sum` and `..._count`.
 
 The chart contains a ServiceMonitor, a PodMonitor, alerts (PrometheusRule) and a Grafana dashboard: see `metrics.*` in its values.
-[operations.md](operations.md) describes what to do when an alert fires.
+[operations.md](../operations.md) describes what to do when an alert fires.
 ";
