@@ -7,11 +7,11 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `FAULTS=all` | run everything and write `docs/fault-matrix.md`; otherwise a short set |
-//! | `ONLY=<text>` | run only cells whose name contains the text |
-//! | `SEEDS=<n>` | number of seeded combinations (200) |
-//! | `SOAK=<n>` | run only `n` rotations with random faults |
-//! | `THREADS=<n>` | concurrent runs (8) |
+//! | `FAULTS=all` | everything, and the fault matrix is written to `FAULT_MATRIX`; else a short set |
+//! | `ONLY=<text>` | only cells whose name contains the text |
+//! | `SEEDS=<n>` | how many seeded combinations (200) |
+//! | `SOAK=<n>` | nothing but so many rotations with faults at random |
+//! | `THREADS=<n>` | runs at the same time (8) |
 
 #![allow(
     clippy::expect_used,
@@ -192,14 +192,14 @@ fn run(all: bool, only: Option<&String>) -> bool {
         }
         matrix.record(cell, outcome);
         if all && only.is_none() && done % 25 == 0 {
-            matrix.write().expect("docs/fault-matrix.md is written");
+            matrix.write().expect("the fault matrix is written");
         }
     });
     if all || only.is_some() {
         run_scenarios(&mut matrix, |name| only.is_none_or(|only| name.contains(only.as_str())));
     }
     if all && only.is_none() {
-        matrix.write().expect("docs/fault-matrix.md is written");
+        matrix.write().expect("the fault matrix is written");
     }
     let missing = scenarios::missing_unit_tests();
     println!("{}{}", missing.join("\n"), matrix.summary());

@@ -1,6 +1,12 @@
 //! The fault matrix: operation x fault point x result.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, io, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use crate::{
     cell::{Cell, Fault, FaultMode, Outcome},
@@ -51,8 +57,10 @@ impl Matrix {
         )
     }
 
+    /// Writes the matrix to the file that `FAULT_MATRIX` names, by default into the target directory.
     pub(crate) fn write(&self) -> io::Result<()> {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fault-matrix.md");
+        let file = std::env::var_os("FAULT_MATRIX")
+            .map_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).join("fault-matrix.md"), PathBuf::from);
         fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
         fs::write(file, self.text())
     }

@@ -1,7 +1,9 @@
-# `make test` runs a short set of the fault tests. These targets run all of them.
+# The fault runs. `make test` runs a short set of them; this runs all and writes the fault matrix.
+export FAULT_MATRIX ?= $(AWSDEPLOY_CACHE)/fault-matrix.md
+
 .PHONY: faults
-faults: cluster build ## Every fault at every write, fault profiles, seeded combinations; ONLY=<text> selects runs
-	@FAULTS=all cargo test --workspace --locked --test faults
+faults: cluster build ## Every fault at every call, bad weather, seeded combinations; ONLY=<text> runs some
+	@FAULTS=all cargo test --workspace --locked --test faults; echo "fault matrix: $(FAULT_MATRIX)"
 
 .PHONY: faults-short
 faults-short: cluster build ## The short set of fault tests that `make test` runs
