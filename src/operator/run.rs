@@ -224,7 +224,7 @@ impl LeadershipTerm<'_> {
                 let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
                 self.run_class_controller(Arc::clone(&context), ended.clone()).await;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         let cleanup = self.drop_unused_state(&stores, &context, ended.clone());
         // The watches run as long as a reconcile may read their stores. A class reconcile is dropped with the term: an

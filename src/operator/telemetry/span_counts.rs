@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(counters.dropped.get(), 10, "and on_end has not blocked");
         drop(release);
         provider.shutdown().unwrap();
-        let exported = 512 + MAX_QUEUED_SPANS as u64;
-        assert_eq!((counters.exported.get(), counters.failed.get()), (exported, 0), "all others are exported");
+        let all_others = 512 + MAX_QUEUED_SPANS as u64;
+        assert_eq!((counters.exported.get(), counters.failed.get()), (all_others, 0), "all others are exported");
     }
 }

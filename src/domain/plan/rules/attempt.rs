@@ -170,10 +170,13 @@ fn orphans(input: &RuleInput<'_>, known: &[String], started_at: Timestamp) -> Ve
 impl RuleInput<'_> {
     /// The attempt in the journal with its id. A forced deletion deletes every key of the user anyway and waits for none.
     pub(super) fn attempt(&self) -> Option<(&str, &Journal)> {
-        match (&self.current.journal, &self.mode) {
-            (_, Mode::Deleting(DeletionPolicy::Force)) => None,
-            (JournalSecret::Attempt { attempt, journal }, _) => Some((attempt, journal)),
-            (JournalSecret::None | JournalSecret::Foreign(_) | JournalSecret::Unknown(_), _) => None,
+        match &self.current.journal {
+            JournalSecret::Attempt { attempt, journal }
+                if !matches!(self.mode, Mode::Deleting(DeletionPolicy::Force)) =>
+            {
+                Some((attempt, journal))
+            }
+            _ => None,
         }
     }
 

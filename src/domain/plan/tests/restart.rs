@@ -171,7 +171,7 @@ fn forbidden_restart_keeps_old_key_and_blocks_no_other() {
         owed(secs(1)).sees("a", ObservedWorkload::Forbidden("run this".into())).sees("b", found(None, Rollout::Done));
     case.does("RestartWorkload Deployment b for K2");
     let case = case.sees("b", under_way());
-    case.does(r#"RecordRestarts {"Deployment/a":"owed","Deployment/b":"2026-11-21T10:00:00Z"}"#);
+    case.does(r#"RecordRestarts {"Deployment/a":"pending","Deployment/b":"2026-11-21T10:00:00Z"}"#);
     let case = in_overlap()
         .restarting()
         .progress("a", RestartProgress::Pending)

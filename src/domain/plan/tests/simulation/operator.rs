@@ -431,7 +431,7 @@ impl Reconciliation<'_> {
             Effect::DeleteUser => match self.cloud.delete_user() {
                 Ok(()) => {
                     (self.seen.current.iam, self.seen.current.user_absence) =
-                        (CurrentUser::Absent, Some(UserAbsence::Removed))
+                        (CurrentUser::Absent, Some(UserAbsence::Removed));
                 }
                 Err(CallError::DeleteConflict) => {
                     let grants = self.cloud.user.as_ref().map(|user| user.grants.clone());
