@@ -8,11 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Permits for reconciles, a fixed number for each account, so that an account that does not respond delays only its own.
 pub(super) struct AccountLimiter {
     permits_per_account: usize,
-    state: Mutex<State>,
+    state: Mutex<LimiterState>,
 }
 
 #[derive(Default)]
-struct State {
+struct LimiterState {
     accounts: HashMap<String, Arc<Semaphore>>,
     closed: bool,
 }

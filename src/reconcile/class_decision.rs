@@ -20,33 +20,33 @@ use crate::{
     },
 };
 
-/// The decision on a resource, and what it was made from.
+/// What the classes decide about a resource, and what that was decided from.
 pub(super) struct ClassDecision {
-    /// Names of the resource, as its class has them.
+    /// Names of the resource, by the template of its class.
     pub(super) target: Target,
     pub(super) decision: Decision,
-    /// The way to the account of the resource.
+    /// How to reach the account of the resource.
     pub(super) route: AccountRoute,
-    /// The class allows it, and is not for the account that the user is in.
+    /// The class allows the resource but serves another account than that of its user.
     pub(super) account_mismatch: Option<String>,
-    /// Changes when the decision may. Two resources of one class differ in nothing that is in here.
+    /// Changes when the decision may; the same for all resources of a class.
     pub(super) digest: u64,
-    /// The class has a limit of users, and others come first.
+    /// The quota of the class is used up by resources that were created earlier.
     pub(super) over_quota: bool,
     labels: BTreeMap<String, String>,
-    /// The class that allowed the resource last, or the one that it names.
+    /// The class that allowed the resource last, else the one that it names.
     governing_class: Option<AwsDeployUserClass>,
 }
 
-/// What a class says.
+/// The decision of a class.
 pub(super) enum Decision {
     Allowed(Box<Authorization>),
     Denied(Vec<Violation>),
-    /// There is a class, and this operator cannot read it, or not tell yet whether it serves the namespace.
+    /// A class exists that this operator cannot read, or the labels of the namespace are not known yet.
     Unreadable(String),
 }
 
-/// Asks the classes.
+/// Decides by the watched classes.
 pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) -> ClassDecision {
     let classes = context.rules.classes();
     let known = classes.entries();
@@ -73,7 +73,7 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
         .is_some_and(|class| !authorize::namespace::depends_on_labels(&class.spec.namespaces, &target.owner.namespace));
     let is_allowed_by_name = selects_by_name && matches!(decision, Decision::Allowed(_));
     let decision = if namespace_is_unknown && !is_allowed_by_name {
-        // The watch of namespaces is another one than that of resources. It tells soon, and then all are looked at again.
+        // Namespaces have a watch of their own. Its first list reconciles all resources again.
         Decision::Unreadable(format!("namespace {} is not known to this operator yet", target.owner.namespace))
     } else {
         decision
@@ -87,7 +87,7 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
         allowed.filter(|class| !account::serves_account(class, user)).map(|class| account_mismatch(class, user));
     let route = match allowed.filter(|_| account_mismatch.is_none()) {
         Some(class) => account::resolve_route(user, &[class], &known),
-        // A refused resource is looked after in the account that it was allowed to be in.
+        // A denied resource is revoked in the account that it was allowed to be in.
         None => account::resolve_route(user, &governing_class.iter().chain(class).collect::<Vec<_>>(), &known),
     };
     let mut hasher = DefaultHasher::new();
@@ -113,25 +113,25 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
 }
 
 impl ClassDecision {
-    /// Whether the class says what it said when the status was written. Else there may be something to revoke.
+    /// Whether the class still allows what the status records. Otherwise there may be something to revoke.
     pub(super) fn is_as_recorded(&self, user: &AwsDeployUser) -> bool {
         let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
         self.account_mismatch.is_none()
             && matches!(&self.decision, Decision::Allowed(authorization) if Some(&authorization.class) == recorded)
     }
 
-    /// What the class that is asked about the user says of revocations.
+    /// `onRevoked` of the governing class.
     pub(super) fn on_revoked(&self) -> Option<OnRevoked> {
         self.governing_class.as_ref().map(|class| class.spec.on_revoked)
     }
 
-    /// What the class that is asked about the user says of quarantines, or said when it was there.
+    /// `onQuarantine` of the governing class, or as the status recorded it.
     pub(super) fn on_quarantine(&self, user: &AwsDeployUser) -> OnQuarantine {
         let recorded = || Some(user.status.as_ref()?.class.as_ref()?.on_quarantine);
         self.governing_class.as_ref().map(|class| class.spec.on_quarantine).or_else(recorded).unwrap_or_default()
     }
 
-    /// What is done to the user of a resource that is not allowed.
+    /// What a denied resource loses.
     pub(super) fn revocation(&self, user: &AwsDeployUser, found: &IamUser) -> Revocation {
         let status = user.status.as_ref();
         let recorded = status.and_then(|status| status.class.as_ref()).map(|class| class.on_revoked);
@@ -153,8 +153,8 @@ fn account_mismatch(class: &AwsDeployUserClass, user: &AwsDeployUser) -> String 
     )
 }
 
-/// The class by which it is decided what the user of a refused resource may keep: the one that allowed it last. Naming
-/// another one is no way out, and no way in.
+/// The class that decides what the user of a denied resource may keep: the one that allowed it last. A tenant cannot choose it
+/// by naming another one.
 fn governing_class(
     user: &AwsDeployUser,
     named: Option<&AwsDeployUserClass>,
@@ -166,7 +166,7 @@ fn governing_class(
     else {
         return Ok(named.cloned());
     };
-    // One that cannot be read is not gone.
+    // A class that cannot be read still exists.
     match known.iter().find(|known| known.name == recorded.name).map(|known| known.class) {
         None => Ok(None),
         Some(Ok(class)) => Ok(Some(class.clone())),
@@ -174,8 +174,8 @@ fn governing_class(
     }
 }
 
-/// Resources of the class in the namespace that come before this one. Counted only where there is a limit, and only for
-/// a resource that has no place in it yet.
+/// The number of resources of the class and namespace that precede this one. Counted only where there is a quota, and for
+/// resources that it does not count yet.
 fn preceding_users(
     user: &AwsDeployUser,
     class: &AwsDeployUserClass,

@@ -149,12 +149,12 @@ impl ReconcileError {
 }
 
 /// An error with the condition that it falls upon.
-pub(super) struct Failure {
+pub(super) struct StepError {
     pub(super) error: ReconcileError,
     pub(super) scope: FailureScope,
 }
 
-impl Failure {
+impl StepError {
     pub(super) fn new(error: ReconcileError, scope: FailureScope) -> Self {
         Self { error, scope }
     }

@@ -37,8 +37,8 @@ use cache::ReconcileCache;
 pub use class::{ClassContext, class_error_policy, reconcile_class};
 use class_decision::ClassDecision;
 pub use context::{Context, ReconcileObserver, ReconcileSettings, Watched};
-use error::Failure;
 pub use error::ReconcileError;
+use error::StepError;
 use revocation::path_violation;
 
 use crate::{
@@ -146,7 +146,7 @@ async fn reconcile_user(user: &AwsDeployUser, context: &Context) -> Result<Actio
         Err(_) => {
             reconciliation.cache.iam = None;
             let error = ReconcileError::Deadline(RECONCILE_DEADLINE.as_secs());
-            reconciliation.failures.push(Failure::new(error, FailureScope::Observation));
+            reconciliation.failures.push(StepError::new(error, FailureScope::Observation));
             Progress::unobserved(&user)
         }
     };
@@ -165,11 +165,11 @@ struct Reconciliation<'a> {
     decision: &'a ClassDecision,
     cache: ReconcileCache,
     /// What failed so far, the first one first.
-    failures: Vec<Failure>,
+    failures: Vec<StepError>,
 }
 
 /// What a reconcile works towards.
-enum Mode {
+enum Goal {
     /// What the resource declares.
     Sync(Box<Desired>),
     /// What a resource may keep that no class allows, or that is suspended and invalid. `None` until it was observed.
@@ -178,7 +178,7 @@ enum Mode {
     Delete,
 }
 
-impl Mode {
+impl Goal {
     fn desired(&self) -> Option<&Desired> {
         if let Self::Sync(desired) = self { Some(desired) } else { None }
     }
@@ -187,7 +187,7 @@ impl Mode {
 /// How far a reconcile came.
 struct Progress {
     user: AwsDeployUser,
-    mode: Option<Mode>,
+    goal: Option<Goal>,
     plan: Option<Plan>,
     current: Option<CurrentState>,
     events: Vec<PendingEvent>,
@@ -197,7 +197,7 @@ struct Progress {
 
 impl Progress {
     fn unobserved(user: &AwsDeployUser) -> Self {
-        Self { user: user.clone(), mode: None, plan: None, current: None, events: Vec::new(), finalized: false }
+        Self { user: user.clone(), goal: None, plan: None, current: None, events: Vec::new(), finalized: false }
     }
 }
 
@@ -219,40 +219,40 @@ impl<'a> Reconciliation<'a> {
     }
 
     /// Steps 3 to 6.
-    async fn run(&mut self, user: &AwsDeployUser) -> Result<Progress, Failure> {
+    async fn run(&mut self, user: &AwsDeployUser) -> Result<Progress, StepError> {
         // 3. Validate (pure, after one IO call per account): the desired state, or why there is none.
-        let mut mode = self.validate(user).await?;
+        let mut goal = self.validate(user).await?;
 
         // 4. Observe (IO, reads only): IAM, then the published Secret, then the journal.
-        let mut observed = self.observe(user, &mode).await?;
-        if let Some(violation) = path_violation(&mode, self.target, &observed.current) {
-            self.failures.push(Failure::new(ReconcileError::NotAllowed(violation), FailureScope::Authorization));
-            mode = Mode::Revoke(None);
-            observed = self.observe(user, &mode).await?;
+        let mut observed = self.observe(user, &goal).await?;
+        if let Some(violation) = path_violation(&goal, self.target, &observed.current) {
+            self.failures.push(StepError::new(ReconcileError::NotAllowed(violation), FailureScope::Authorization));
+            goal = Goal::Revoke(None);
+            observed = self.observe(user, &goal).await?;
         }
         let mut user = user.clone();
-        if let Mode::Revoke(policy) = &mut mode {
+        if let Goal::Revoke(policy) = &mut goal {
             *policy = Some(self.evaluate_revocation(&mut user, &mut observed).await?);
         }
         let user_failed = self.is_user_failure_pending(&observed.current);
         observed.current.user_sync_failed |= user_failed;
 
         // 5. Plan (pure) and 6. act (IO): the first effect, then a plan on what it changed, until nothing is left to do.
-        let mut executor = Executor::new(self, mode.desired(), user, observed);
-        let plan = self.plan_and_act(&mode, &mut executor).await;
+        let mut executor = Executor::new(self, goal.desired(), user, observed);
+        let plan = self.plan_and_act(&goal, &mut executor).await;
         let Executor { user, observed, events, finalized, .. } = executor;
-        Ok(Progress { user, mode: Some(mode), plan: Some(plan), current: Some(observed.current), events, finalized })
+        Ok(Progress { user, goal: Some(goal), plan: Some(plan), current: Some(observed.current), events, finalized })
     }
 
-    async fn plan_and_act(&mut self, mode: &Mode, executor: &mut Executor<'_>) -> Plan {
+    async fn plan_and_act(&mut self, goal: &Goal, executor: &mut Executor<'_>) -> Plan {
         for _ in 0..MAX_EFFECTS_PER_RECONCILE {
-            let plan = self.plan(mode, executor);
+            let plan = self.plan(goal, executor);
             let Some(effect) = plan.effects.first() else { return plan };
             if let Some(freshness) = self.missing_freshness(effect, executor) {
                 match self.refresh(executor, freshness).await {
                     Ok(()) => continue,
                     Err(error) => {
-                        self.failures.push(Failure::new(error, FailureScope::Observation));
+                        self.failures.push(StepError::new(error, FailureScope::Observation));
                         return plan;
                     }
                 }
@@ -271,16 +271,16 @@ impl<'a> Reconciliation<'a> {
             effects = MAX_EFFECTS_PER_RECONCILE,
             "reconcile did not converge; this is a defect of the operator"
         );
-        self.plan(mode, executor)
+        self.plan(goal, executor)
     }
 
-    fn plan(&self, mode: &Mode, executor: &Executor<'_>) -> Plan {
+    fn plan(&self, goal: &Goal, executor: &Executor<'_>) -> Plan {
         let _span = trace::step_span("plan").entered();
         let (current, now, settings) = (&executor.observed.current, self.now(), &self.context.settings.protocol);
-        match mode {
-            Mode::Sync(desired) => plan::plan(desired, current, now, settings),
-            Mode::Revoke(Some(policy)) => plan::plan_revocation(self.target, policy, current, now, settings),
-            Mode::Revoke(None) | Mode::Delete => {
+        match goal {
+            Goal::Sync(desired) => plan::plan(desired, current, now, settings),
+            Goal::Revoke(Some(policy)) => plan::plan_revocation(self.target, policy, current, now, settings),
+            Goal::Revoke(None) | Goal::Delete => {
                 plan::plan_cleanup(self.target, executor.user.spec.deletion_policy, current, now, settings)
             }
         }
@@ -329,7 +329,7 @@ impl<'a> Reconciliation<'a> {
         } else {
             (FailureScope::Key, false)
         };
-        self.failures.push(Failure::new(error, scope));
+        self.failures.push(StepError::new(error, scope));
         continues
     }
 

@@ -81,7 +81,7 @@ impl Reconciliation<'_> {
         self.delay_after(error, failures.saturating_add(1))
     }
 
-    /// The back-off of an error after so many failures in a row.
+    /// The back-off of an error after `failures` failures in a row.
     pub(super) fn delay_after(&self, error: &ReconcileError, failures: u32) -> SignedDuration {
         let permille = spread_permille(&self.target.owner.uid);
         backoff::delay(error.class(), failures.max(1), permille, signed(self.context.settings.resync))

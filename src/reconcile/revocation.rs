@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Mode, ReconcileError, Reconciliation, error::Failure, observe::Observed};
+use super::{Goal, ReconcileError, Reconciliation, error::StepError, observe::Observed};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
     cluster::DeployUsers,
@@ -24,8 +24,8 @@ impl Reconciliation<'_> {
         &mut self,
         user: &mut AwsDeployUser,
         observed: &mut Observed,
-    ) -> Result<RevocationPolicy, Failure> {
-        let failed = |error| Failure::new(error, FailureScope::Observation);
+    ) -> Result<RevocationPolicy, StepError> {
+        let failed = |error| StepError::new(error, FailureScope::Observation);
         let mut policy = self.revocation_policy(user, &observed.current);
         if self.takes_something(user, &policy, &observed.current) && !Freshness::Live.is_met_by(&observed.current) {
             // Cached facts may show a violation that was corrected since.
@@ -98,8 +98,8 @@ fn recorded_action(action: OnRevoked) -> Option<OnRevoked> {
 }
 
 /// Why a user that exists is outside of the path of its class.
-pub(super) fn path_violation(mode: &Mode, target: &Target, current: &CurrentState) -> Option<String> {
-    let path = &mode.desired()?.path;
+pub(super) fn path_violation(goal: &Goal, target: &Target, current: &CurrentState) -> Option<String> {
+    let path = &goal.desired()?.path;
     let found = current.user().filter(|found| target.owner.classify(&found.tags) == Ownership::Ours)?;
     let violation = authorize::check_path(path, found).err()?;
     Some(format!("spec.className: {violation}"))

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Mode, Next, Progress, ReconcileError, Reconciliation, cache::FailureCount, class_decision::Decision,
-    error::Failure, status,
+    Goal, Next, Progress, ReconcileError, Reconciliation, cache::FailureCount, class_decision::Decision,
+    error::StepError, status,
 };
 use crate::{
     api::{AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
@@ -59,7 +59,7 @@ impl Reconciliation<'_> {
     }
 
     fn status(&self, progress: &Progress, failed: bool, now: Timestamp) -> AwsDeployUserStatus {
-        let mut failures: Vec<_> = self.failures.iter().map(Failure::for_conditions).collect();
+        let mut failures: Vec<_> = self.failures.iter().map(StepError::for_conditions).collect();
         if failures.is_empty()
             && let Some((error, _)) = &self.cache.user_failure
         {
@@ -70,7 +70,7 @@ impl Reconciliation<'_> {
         status::status(&status::StatusInput {
             user: &progress.user,
             target: self.target,
-            desired: progress.mode.as_ref().and_then(Mode::desired),
+            desired: progress.goal.as_ref().and_then(Goal::desired),
             plan: progress.plan.as_ref(),
             current: progress.current.as_ref(),
             failures,
@@ -83,7 +83,7 @@ impl Reconciliation<'_> {
 
     /// The class that allows the resource, unless what was observed speaks against it.
     fn allowing_class(&self, progress: &Progress) -> Option<&ClassReference> {
-        let is_revoked = matches!(progress.mode, Some(Mode::Revoke(Some(_))));
+        let is_revoked = matches!(progress.goal, Some(Goal::Revoke(Some(_))));
         match &self.decision.decision {
             Decision::Allowed(authorization) if !is_revoked && self.decision.account_mismatch.is_none() => {
                 Some(&authorization.class)
@@ -105,7 +105,7 @@ impl Reconciliation<'_> {
 
     fn report_quarantine(&self, progress: &Progress) {
         // A deletion reads no policies.
-        let reads_policies = matches!(progress.mode, Some(Mode::Sync(_) | Mode::Revoke(Some(_))));
+        let reads_policies = matches!(progress.goal, Some(Goal::Sync(_) | Goal::Revoke(Some(_))));
         if let Some(current) = progress.current.as_ref().filter(|_| reads_policies || progress.finalized) {
             let is_quarantined = !progress.finalized && current.user().is_some_and(IamUser::is_quarantined);
             self.context.observer.quarantined(&self.target.owner.namespace, &self.target.owner.name, is_quarantined);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::{Mode, ReconcileError, Reconciliation, class_decision::Decision, error::Failure, has_finalizer};
+use super::{Goal, ReconcileError, Reconciliation, class_decision::Decision, error::StepError, has_finalizer};
 use crate::{
     api::AwsDeployUser,
     aws::CallerIdentity,
@@ -20,14 +20,14 @@ use crate::{
 
 impl Reconciliation<'_> {
     /// A denied resource that has something in AWS is revoked; its denial is the first failure of the reconcile.
-    pub(super) async fn validate(&mut self, user: &AwsDeployUser) -> Result<Mode, Failure> {
+    pub(super) async fn validate(&mut self, user: &AwsDeployUser) -> Result<Goal, StepError> {
         let span = trace::step_span("validate");
-        let mode = self.validated_mode(user).instrument(span.clone()).await;
-        if let Err(failure) = &mode {
+        let goal = self.validated_goal(user).instrument(span.clone()).await;
+        if let Err(failure) = &goal {
             trace::record_failure(&span, failure.error.reason().as_str(), &failure.error);
         }
-        let failure = match mode {
-            Ok(mode) => return Ok(mode),
+        let failure = match goal {
+            Ok(goal) => return Ok(goal),
             Err(failure) => failure,
         };
         let revokes = match &failure.error {
@@ -41,25 +41,25 @@ impl Reconciliation<'_> {
         }
         self.failures.push(failure);
         self.verify_account(user).await?;
-        Ok(Mode::Revoke(None))
+        Ok(Goal::Revoke(None))
     }
 
-    async fn validated_mode(&self, user: &AwsDeployUser) -> Result<Mode, Failure> {
+    async fn validated_goal(&self, user: &AwsDeployUser) -> Result<Goal, StepError> {
         if user.metadata.deletion_timestamp.is_some() {
             self.verify_account(user).await?;
-            return Ok(Mode::Delete);
+            return Ok(Goal::Delete);
         }
-        self.desired(user).await.map(|desired| Mode::Sync(Box::new(desired)))
+        self.desired(user).await.map(|desired| Goal::Sync(Box::new(desired)))
     }
 
-    async fn desired(&self, user: &AwsDeployUser) -> Result<Desired, Failure> {
-        let denied = |message| Failure::new(ReconcileError::NotAllowed(message), FailureScope::Authorization);
+    async fn desired(&self, user: &AwsDeployUser) -> Result<Desired, StepError> {
+        let denied = |message| StepError::new(ReconcileError::NotAllowed(message), FailureScope::Authorization);
         let authorization = match &self.decision.decision {
             Decision::Allowed(authorization) => authorization,
             Decision::Denied(violations) => return Err(denied(desired::describe_violations(violations))),
             Decision::Unreadable(reason) => {
                 let error = ReconcileError::UnreadableClass(reason.clone());
-                return Err(Failure::new(error, FailureScope::Observation));
+                return Err(StepError::new(error, FailureScope::Observation));
             }
         };
         if let Some(mismatch) = &self.decision.account_mismatch {
@@ -68,27 +68,27 @@ impl Reconciliation<'_> {
         let mut account = self.verify_account(user).await?.account.clone();
         if user.spec.console.is_some() {
             let policy = self.iam.get_password_policy().await;
-            let policy = policy.map_err(|error| Failure::new(error.into(), FailureScope::Observation))?;
+            let policy = policy.map_err(|error| StepError::new(error.into(), FailureScope::Observation))?;
             account.users_may_change_passwords = policy.users_may_change;
         }
         validate(&authorization.user, self.target, &authorization.grant, &account, &self.context.settings.protocol)
-            .map_err(|violations| Failure::new(ReconcileError::Invalid(violations), FailureScope::Authorization))
+            .map_err(|violations| StepError::new(ReconcileError::Invalid(violations), FailureScope::Authorization))
     }
 
     /// Resolves the caller identity. Nothing is read or written in an account before AWS has named it as the one of the
     /// resource.
-    async fn verify_account(&self, user: &AwsDeployUser) -> Result<Arc<CallerIdentity>, Failure> {
+    async fn verify_account(&self, user: &AwsDeployUser) -> Result<Arc<CallerIdentity>, StepError> {
         let route = &self.decision.route;
         let identity = self.context.identity(&self.iam, route.role.as_ref()).await.map_err(|mut error| {
             if let Some(hint) = route.recovery_hint() {
                 error.message = format!("{}; {hint}", error.message);
             }
-            Failure::new(error.into(), FailureScope::Observation)
+            StepError::new(error.into(), FailureScope::Observation)
         })?;
         let found = &identity.account.id;
         if route.account.as_ref().is_some_and(|expected| expected != found) {
             let message = account::wrong_account_message(route, user, found);
-            return Err(Failure::new(ReconcileError::WrongAccount(message), FailureScope::Observation));
+            return Err(StepError::new(ReconcileError::WrongAccount(message), FailureScope::Observation));
         }
         Ok(identity)
     }

@@ -10,7 +10,7 @@
 //! | `FAULTS=all` | everything, and the fault matrix is written to `FAULT_MATRIX`; else a short set |
 //! | `ONLY=<text>` | only cells whose name contains the text |
 //! | `SEEDS=<n>` | how many seeded combinations (200) |
-//! | `SOAK=<n>` | nothing but so many rotations with faults at random |
+//! | `SOAK=<n>` | only this number of rotations with random faults |
 //! | `THREADS=<n>` | runs at the same time (8) |
 
 #![allow(

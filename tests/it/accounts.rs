@@ -184,7 +184,7 @@ pub(crate) async fn caller_identity_decides_the_account_first() {
     let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
     let text = message(&user, ConditionType::Ready);
     let wanted = format!(
-        "class {class} is for AWS account {there}, and the credentials of {} are of account 999999999999; nothing is written to AWS",
+        "class {class} is for AWS account {there}, but the credentials of {} belong to account 999999999999; nothing is written to AWS",
         role(&there, "r")
     );
     assert!(text.contains(&wanted), "{text}");
@@ -362,7 +362,7 @@ pub(crate) async fn class_of_another_account_cannot_take_over_a_user() {
     env.apply("x", json!({"className": second, "userName": "u"})).await;
     let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     let text = message(&user, ConditionType::Authorized);
-    assert!(text.contains(&format!("is for AWS account {there}")) && text.contains("is not moved"), "{text}");
+    assert!(text.contains(&format!("is for AWS account {there}")) && text.contains("are not moved"), "{text}");
     assert!(env.aws.log().mutating_calls_since(position).is_empty());
     assert!(user_in(&env, &there, "u").await.is_none());
     assert_eq!(user_in(&env, &here, "u").await.expect("the user").active_keys(), [key.as_str()]);

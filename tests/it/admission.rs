@@ -345,7 +345,7 @@ pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
     let mut token = secret("token", "kubernetes.io/service-account-token");
     token.metadata.annotations = Some([("kubernetes.io/service-account.name".to_owned(), "default".to_owned())].into());
     let text = operator.create(&PostParams::default(), &token).await.expect_err("refused").to_string();
-    assert!(text.contains("type Opaque"), "{text}");
+    assert!(text.contains("a type other than Opaque"), "{text}");
     let mut theirs = operator.get("theirs").await.expect("RBAC cannot restrict reads by owner");
     theirs.metadata.owner_references = Some(vec![
         serde_json::from_value(json!({

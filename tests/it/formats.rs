@@ -278,7 +278,7 @@ pub(crate) async fn invalid_template_creates_no_key() {
     env.apply("x", spec(&json!({"template": {"config": "taken"}}))).await;
     let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
     let text = message(&user, ConditionType::Ready);
-    assert!(text.contains("is written by the format CredentialsFile"), "{text}");
+    assert!(text.contains("the format CredentialsFile also writes the data key"), "{text}");
     let secret = env.secret_data("x").await.expect("the Secret");
     assert_eq!((&secret["cloud"], &secret["AWS_ACCESS_KEY_ID"]), (&key, &key), "the Secret is unchanged");
 }

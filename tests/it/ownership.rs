@@ -69,17 +69,20 @@ pub(crate) async fn operator_writes_only_its_own_metadata() {
     let user = env.wait_ready("x").await;
     assert_eq!(user.finalizers(), ["awsdeploy.dev/iam-user"]);
     let operator: Api<AwsDeployUser> = Api::namespaced(env.operator_client().await, &env.namespace);
-    let foreign_annotation = "no annotation of an AwsDeployUser but";
+    let foreign_annotation = "must not write annotations of an AwsDeployUser other than";
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u"});
     for (change, text) in [
-        (json!({"spec": {"suspend": true}}), "nothing that they ask for"),
-        (json!({"spec": {"policies": {"managed": ["AmazonEC2FullAccess"]}}}), "nothing that they ask for"),
-        (json!({"metadata": {"labels": {"team": "a"}}}), "nothing that they ask for"),
-        (json!({"metadata": {"ownerReferences": [owner]}}), "nothing that they ask for"),
+        (json!({"spec": {"suspend": true}}), "must not change the spec, labels or ownerReferences"),
+        (
+            json!({"spec": {"policies": {"managed": ["AmazonEC2FullAccess"]}}}),
+            "must not change the spec, labels or ownerReferences",
+        ),
+        (json!({"metadata": {"labels": {"team": "a"}}}), "must not change the spec, labels or ownerReferences"),
+        (json!({"metadata": {"ownerReferences": [owner]}}), "must not change the spec, labels or ownerReferences"),
         (json!({"metadata": {"annotations": {"awsdeploy.dev/rotate": "now"}}}), foreign_annotation),
         (
             json!({"metadata": {"finalizers": ["awsdeploy.dev/iam-user", "example.com/never"]}}),
-            "no finalizer but its own",
+            "must not add or remove finalizers other than awsdeploy.dev/iam-user",
         ),
     ] {
         let patched = operator.patch("x", &PatchParams::default(), &Patch::Merge(&change)).await;

@@ -132,7 +132,7 @@ pub(crate) async fn key_that_aws_never_accepts_is_abandoned() {
     env.account.configure(|settings| settings.activation_delay = Duration::from_hours(1));
     env.apply("x", manual_rotation()).await;
     let user = env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::KeyNotAccepted)).await;
-    assert!(message(&user, ConditionType::RotationHealthy).contains("another one is made after a pause"));
+    assert!(message(&user, ConditionType::RotationHealthy).contains("another one is created after a back-off"));
     // The back-off ends when the key is deleted, so the next key may exist before this read.
     let creates = env.aws.log().calls_of("CreateAccessKey");
     let first = creates[0].access_key.clone().expect("AWS created a key");

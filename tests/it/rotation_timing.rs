@@ -47,7 +47,7 @@ pub(crate) async fn previous_key_in_use_is_kept_and_reported_until_unused() {
     let held = text.iter().find(|key| key.id == old).expect("the previous key");
     assert_eq!(held.last_used_at.map(Timestamp::as_second), Some(used_at.as_second()));
     assert!(held.retires_at > Some(used_at), "{held:?}");
-    assert!(env.wait_for_event("x", Reason::StillUsed).await.contains("does not read Secret x anew"));
+    assert!(env.wait_for_event("x", Reason::StillUsed).await.contains("does not read Secret x again"));
     assert_eq!(env.iam("u").await.key(&old).map(|key| key.state), Some(KeyState::Active));
 
     env.wait_for_iam("u", "the previous key is deleted", |user| user.active_keys() == [new.as_str()]).await;

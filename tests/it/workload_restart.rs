@@ -274,18 +274,27 @@ pub(crate) async fn workload_restart_changes_only_its_annotation() {
     let granted = async || patch(own.clone()).await.ok();
     eventually("a restart", granted, String::new).await;
     for (change, text) in [
-        (template(json!({"spec": {"containers": [{"name": "c", "image": "evil"}]}})), "changes nothing else"),
-        (json!({"spec": {"replicas": 50}}), "changes nothing else"),
-        (json!({"spec": {"paused": true}}), "changes nothing else"),
-        (json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}), "changes nothing else"),
-        (json!({"metadata": {"labels": {"more": "x"}}}), "changes nothing else"),
-        (json!({"metadata": {"finalizers": ["example.com/never"]}}), "changes nothing else"),
-        (template(json!({"metadata": {"annotations": {"other": "x"}}})), "no annotation of a pod template but"),
+        (
+            template(json!({"spec": {"containers": [{"name": "c", "image": "evil"}]}})),
+            "must not change anything in a workload except",
+        ),
+        (json!({"spec": {"replicas": 50}}), "must not change anything in a workload except"),
+        (json!({"spec": {"paused": true}}), "must not change anything in a workload except"),
+        (
+            json!({"spec": {"strategy": {"type": "Recreate", "rollingUpdate": null}}}),
+            "must not change anything in a workload except",
+        ),
+        (json!({"metadata": {"labels": {"more": "x"}}}), "must not change anything in a workload except"),
+        (json!({"metadata": {"finalizers": ["example.com/never"]}}), "must not change anything in a workload except"),
+        (
+            template(json!({"metadata": {"annotations": {"other": "x"}}})),
+            "must not write annotations of a pod template other than",
+        ),
         (
             template(json!({"metadata": {"annotations": {"key.awsdeploy.dev/x": null, "seccomp": "x"}}})),
-            "no annotation of a pod template but",
+            "must not write annotations of a pod template other than",
         ),
-        (template(json!({"metadata": {"labels": {"more": "x"}}})), "changes nothing else"),
+        (template(json!({"metadata": {"labels": {"more": "x"}}})), "must not change anything in a workload except"),
     ] {
         let refused = patch(change.clone()).await.expect_err("refused");
         assert!(refused.contains(text), "{change}: {refused}");

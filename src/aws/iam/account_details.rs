@@ -82,8 +82,8 @@ impl CachedDetails {
 
 impl IamClient {
     /// Reads the operator's users of the account, not older than `since`; concurrent callers share one read. `None` when
-    /// each user has to be read by itself: AWS rejects the operation or does not offer it, or the account has so many users
-    /// of other owners that their pages cost more calls than they replace.
+    /// each user has to be read by itself: AWS rejects the operation or does not offer it, or reading the users of other
+    /// owners costs more calls than it replaces.
     ///
     /// # Errors
     /// When AWS throttles, is unreachable or rejects the credentials: reading each user by itself would fail as well.

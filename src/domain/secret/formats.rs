@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     KeyMaterial, ses,
-    template::{self, Values},
+    template::{self, RenderValues},
 };
 use crate::{
     api::SecretFormat,
@@ -159,8 +159,8 @@ pub(in crate::domain) fn csv_field(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
-/// Values for templates.
-fn values(desired: &DesiredSecret, key: &KeyMaterial) -> Values {
+/// RenderValues for templates.
+fn values(desired: &DesiredSecret, key: &KeyMaterial) -> RenderValues {
     let mut values = BTreeMap::from([
         ("accessKeyId", key.id.clone()),
         ("secretAccessKey", key.secret.expose_secret().to_owned()),

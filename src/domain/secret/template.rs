@@ -19,8 +19,8 @@ const MAX_INSTRUCTIONS: u64 = 1_000_000;
 /// All characters except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Values by name. Some are secret.
-pub type Values = BTreeMap<&'static str, String>;
+/// RenderValues by name. Some are secret.
+pub type RenderValues = BTreeMap<&'static str, String>;
 
 /// State of the check: the last token.
 enum LexState {
@@ -74,7 +74,7 @@ pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
 
 /// Renders a template. `None` if [`check`] rejects it.
 #[must_use]
-pub fn render(text: &str, values: &Values) -> Option<String> {
+pub fn render(text: &str, values: &RenderValues) -> Option<String> {
     let known: Vec<&str> = values.keys().copied().collect();
     check(text, &known).ok()?;
     let values = Value::from_pairs(values.iter().map(|(name, value)| (*name, value.as_str())));
@@ -114,7 +114,7 @@ mod tests {
 
     const KNOWN: [&str; 3] = ["accessKeyId", "region", "secretAccessKey"];
 
-    fn values(secret: &str) -> Values {
+    fn values(secret: &str) -> RenderValues {
         BTreeMap::from([
             ("accessKeyId", "AKIAIOSFODNN7EXAMPLE".to_owned()),
             ("region", "us-east-1".to_owned()),

@@ -56,7 +56,7 @@ impl Executor<'_> {
         let Some(password) = console::read_password(&content) else { return Ok(()) };
         let (iam, name) = (&self.iam, &self.target.user_name);
         let there = self.observed.current.user().and_then(|user| user.login_profile) == Some(true);
-        let told = if there {
+        let applied = if there {
             iam.update_login_profile(name, &password, reset).await
         } else {
             match iam.create_login_profile(name, &password, reset).await {
@@ -67,7 +67,7 @@ impl Executor<'_> {
                 answer => answer,
             }
         };
-        told.map_err(|error| ReconcileError::of_effect(error, Effect::ApplyPassword))?;
+        applied.map_err(|error| ReconcileError::of_effect(error, Effect::ApplyPassword))?;
         self.apply_change(String::new(), |user| user.login_profile = Some(true));
         let marked = self.secrets().replace(&held, &console::mark_applied(content)).await?;
         self.set_console(Some(marked));

@@ -14,10 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::Instrument;
 
 use super::{
-    Context, Mode, Reconciliation,
+    Context, Goal, Reconciliation,
     act::Executor,
     cache::ReconcileCache,
-    error::{Failure, ReconcileError},
+    error::{ReconcileError, StepError},
     has_finalizer,
 };
 use crate::{
@@ -51,11 +51,11 @@ pub(super) struct Observed {
 }
 
 impl Reconciliation<'_> {
-    /// Observes for a mode. A deletion executes nothing but destructive effects, so that cached facts are of no use to it.
-    pub(super) async fn observe(&mut self, user: &AwsDeployUser, mode: &Mode) -> Result<Observed, Failure> {
-        let freshness = if matches!(mode, Mode::Delete) { Freshness::Live } else { Freshness::Cached };
-        let observed = self.observe_with(user, mode.desired(), freshness).await;
-        observed.map_err(|error| Failure::new(error, FailureScope::Observation))
+    /// Observes for a goal. A deletion executes nothing but destructive effects, so that cached facts are of no use to it.
+    pub(super) async fn observe(&mut self, user: &AwsDeployUser, goal: &Goal) -> Result<Observed, StepError> {
+        let freshness = if matches!(goal, Goal::Delete) { Freshness::Live } else { Freshness::Cached };
+        let observed = self.observe_with(user, goal.desired(), freshness).await;
+        observed.map_err(|error| StepError::new(error, FailureScope::Observation))
     }
 
     /// Observes again, with fresher facts, before an effect that needs them.

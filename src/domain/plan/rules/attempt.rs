@@ -151,7 +151,7 @@ pub(super) fn abandon_intent(input: &RuleInput<'_>) -> Option<Step> {
 
 /// The key that an attempt without a result may have left in IAM.
 ///
-/// A person may have created a key meanwhile. Two facts tell it from ours: an attempt creates its key soon or never, and it
+/// A person may have created a key meanwhile. Two facts distinguish it: an attempt creates its key soon or never, and it
 /// creates only one. Where they do not decide, no key is an orphan: a key that is left over is reported as foreign, but a
 /// foreign key that was deleted is lost.
 fn orphans(input: &RuleInput<'_>, known: &[String], started_at: Timestamp) -> Vec<String> {

@@ -225,7 +225,7 @@ fn s2_an_id_a_secret_or_a_file_of_another_key_is_found() {
 }
 
 #[test]
-fn s3_a_key_that_dies_while_published_or_in_its_overlap_is_found() {
+fn s3_finds_key_deactivated_while_published_or_in_overlap() {
     assert_eq!(violated(|run| run.calls[3] = aws(18, "UpdateAccessKey", Some(OLD))), ["S3"], "still published");
     assert_eq!(
         violated(|run| run.calls[3] = aws(40, "UpdateAccessKey", Some(OLD))),
