@@ -77,7 +77,7 @@ pub(crate) async fn every_json_log_line_names_its_reconcile() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
         .collect();
-    let acting: Vec<&Value> = lines.iter().filter(|line| line["message"] == "acting").collect();
+    let acting: Vec<&Value> = lines.iter().filter(|line| line["message"] == "executing effect").collect();
     assert!(acting.len() >= 5, "{acting:#?}");
     for line in &acting {
         assert_eq!(line["span"]["resource"], "x", "{line}");

@@ -90,10 +90,10 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
         };
         assert_eq!(effect.name, act);
         let reconcile = up(effect);
-        assert_eq!((reconcile.name.as_str(), reconcile.parent_span_id.is_empty()), ("pass", true));
+        assert_eq!((reconcile.name.as_str(), reconcile.parent_span_id.is_empty()), ("reconcile", true));
         assert_eq!((reconcile.attribute("namespace"), reconcile.attribute("resource")), (env.namespace.as_str(), "x"));
         let steps: Vec<_> = children(&spans, reconcile).iter().map(|step| step.name.as_str()).collect();
-        for step in ["validate", "observe", "plan", "report"] {
+        for step in ["validate", "observe", "plan", "update status"] {
             assert!(steps.contains(&step), "{step}: {steps:?}");
         }
     }
@@ -127,7 +127,7 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     });
     assert_eq!(counts(text.map(|span| span.name.clone())), counts(written));
     assert!(
-        spans.iter().all(|span| span.name == "pass" || !span.parent_span_id.is_empty()),
+        spans.iter().all(|span| span.name == "reconcile" || !span.parent_span_id.is_empty()),
         "only reconciles start a trace"
     );
 
@@ -136,7 +136,7 @@ pub(crate) async fn creation_is_one_span_tree_with_every_call() {
     for line in env.log().lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
         let span = line["span"]["name"].as_str();
-        assert!(span.is_none() || span == Some("pass"), "log lines name the reconcile span only: {line}");
+        assert!(span.is_none() || span == Some("reconcile"), "log lines name the reconcile span only: {line}");
     }
 }
 
@@ -149,7 +149,7 @@ pub(crate) async fn unavailable_collector_delays_no_reconcile() {
         let failed = env.metric_count(r#"awsdeploy_trace_spans_total{result="failed"}"#).await;
         (failed > 0).then_some(failed)
     };
-    let failure_log = "the collector takes no spans";
+    let failure_log = "failed to export spans, dropping them";
     // Short, as each rotation below needs a free slot.
     env.apply("x", json!({"accessKey": {"rotation": {"every": "30d", "overlap": "1s"}}})).await;
     env.wait_ready("x").await;
@@ -170,7 +170,7 @@ pub(crate) async fn unavailable_collector_delays_no_reconcile() {
         async || (env.metric_count(r#"awsdeploy_trace_spans_total{result="exported"}"#).await > 0).then_some(());
     eventually("spans are exported", exported, || env.log()).await;
     let log = env.log();
-    assert_eq!((log.matches(failure_log).count(), log.matches("takes spans again").count()), (1, 1), "{log}");
+    assert_eq!((log.matches(failure_log).count(), log.matches("exporting spans again").count()), (1, 1), "{log}");
     assert!(!log.contains("traceparent") && !log.contains("resourceSpans"), "{log}");
 
     collector.set_behavior(CollectorBehavior::Hangs);
