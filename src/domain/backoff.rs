@@ -64,7 +64,26 @@ pub fn backoff_until(
     permille: i32,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let class = |reason| match reason {
+    if failures == 0 {
+        return None;
+    }
+    let wait = reasons
+        .into_iter()
+        .filter_map(waiting_class)
+        .map(|class| delay(class, failures, permille, SignedDuration::ZERO))
+        .max()?;
+    // Ignore timestamps in the future (the clock was set back): counting from them could extend the wait without limit.
+    Some(since)
+        .filter(|since| *since < saturating_add(now, wait))
+        .map(|since| saturating_add(since, wait))
+        .filter(|until| *until > now)
+}
+
+/// The class of a reason that only waiting resolves, whatever else triggers a reconcile: AWS and the API server must not be
+/// called more often, and a quota is not freed by asking. `None` for reasons that a person may have resolved since.
+#[must_use]
+pub fn waiting_class(reason: Reason) -> Option<ErrorClass> {
+    match reason {
         Reason::LimitExceeded => Some(ErrorClass::Limit),
         Reason::Throttled => Some(ErrorClass::Throttled),
         Reason::AwsUnavailable
@@ -73,20 +92,7 @@ pub fn backoff_until(
         | Reason::NoRandomness
         | Reason::BackingOff => Some(ErrorClass::Transient),
         _ => None,
-    };
-    if failures == 0 {
-        return None;
     }
-    let wait = reasons
-        .into_iter()
-        .filter_map(class)
-        .map(|class| delay(class, failures, permille, SignedDuration::ZERO))
-        .max()?;
-    // Ignore timestamps in the future (the clock was set back): counting from them could extend the wait without limit.
-    Some(since)
-        .filter(|since| *since < saturating_add(now, wait))
-        .map(|since| saturating_add(since, wait))
-        .filter(|until| *until > now)
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{console::ConsoleSecret, dates, journal::Journal, restart::ObservedWorkload, secret::PublishedFacts};
+use super::{
+    backoff::ErrorClass, console::ConsoleSecret, dates, journal::Journal, restart::ObservedWorkload,
+    secret::PublishedFacts,
+};
 use crate::api::user::RestartTarget;
 
 /// Observed state that `plan` compares with the desired state.
@@ -193,6 +196,8 @@ pub struct StatusHints {
     pub secret_name: Option<String>,
     /// Unique id of the IAM user.
     pub user_id: Option<String>,
+    /// Class of the last failure of a key attempt; `None` counts as transient.
+    pub failure_class: Option<ErrorClass>,
     /// Keys of the declared tags that the operator set.
     pub tag_keys: BTreeSet<String>,
 }

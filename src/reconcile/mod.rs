@@ -296,6 +296,12 @@ impl<'a> Reconciliation<'a> {
         (!can_run).then(|| effect.required_freshness())
     }
 
+    /// Observes again, with fresher facts, before an effect that needs them.
+    async fn refresh(&mut self, executor: &mut Executor<'_>, freshness: Freshness) -> Result<(), ReconcileError> {
+        executor.observed = self.reobserve(&executor.user, executor.desired, &executor.observed, freshness).await?;
+        Ok(())
+    }
+
     async fn execute(&mut self, effect: &Effect, executor: &mut Executor<'_>) -> Result<(), ReconcileError> {
         tracing::debug!(%effect, "executing effect");
         let keyed_at = executor.observed.current.journal().and_then(Journal::keyed_at);

@@ -1,6 +1,6 @@
 //! The status and Events that follow from a reconcile. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use strum::VariantArray;
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     },
     cluster::PendingEvent,
     domain::{
-        backoff,
+        backoff::{self, ErrorClass},
         conditions::{self, ReconcileFailure, ReconcileOutcome},
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser},
         desired::Desired,
@@ -202,6 +202,16 @@ pub(super) fn summarize_changes(mut events: Vec<PendingEvent>, was_in_sync: bool
 
 fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
+/// The class of the failure of a key attempt that a status reports; the one with the longest back-off if there are several.
+pub(super) fn failure_class(status: &AwsDeployUserStatus) -> Option<ErrorClass> {
+    let of_keys = [ConditionType::KeyPublished, ConditionType::RotationHealthy];
+    let conditions = of_keys.into_iter().filter_map(|kind| condition(&status.conditions, kind));
+    let classes = conditions
+        .filter(|condition| condition.status != "True")
+        .filter_map(|condition| backoff::waiting_class(condition.reason.parse().ok()?));
+    classes.max_by_key(|class| backoff::delay(*class, 1, 0, SignedDuration::ZERO))
 }
 
 /// The end of a back-off that another process left unfinished.

@@ -15,7 +15,6 @@ use tracing::Instrument;
 
 use super::{
     Context, Goal, Reconciliation,
-    act::Executor,
     cache::ReconcileCache,
     error::{ReconcileError, StepError},
     has_finalizer,
@@ -56,16 +55,6 @@ impl Reconciliation<'_> {
         let freshness = if matches!(goal, Goal::Delete) { Freshness::Live } else { Freshness::Cached };
         let observed = self.observe_with(user, goal.desired(), freshness).await;
         observed.map_err(|error| StepError::new(error, FailureScope::Observation))
-    }
-
-    /// Observes again, with fresher facts, before an effect that needs them.
-    pub(super) async fn refresh(
-        &mut self,
-        executor: &mut Executor<'_>,
-        freshness: Freshness,
-    ) -> Result<(), ReconcileError> {
-        executor.observed = self.reobserve(&executor.user, executor.desired, &executor.observed, freshness).await?;
-        Ok(())
     }
 
     /// Observes again and keeps what this reconcile learned otherwise.
@@ -275,6 +264,7 @@ fn status_hints(user: &AwsDeployUser, cache: &ReconcileCache) -> StatusHints {
         last_failure: status.last_failure_time.filter(|_| is_current).max(failures.last),
         last_rotation: status.last_rotation_time,
         secret_name: cache.unreported_secret.clone().or_else(|| status.secret_name.clone()),
+        failure_class: super::status::failure_class(status).filter(|_| is_current),
         user_id: status.user.as_ref().map(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }

@@ -79,8 +79,12 @@ impl RuleInput<'_> {
     pub(super) fn delay(&self, due: Due) -> Option<(Timestamp, Note)> {
         let hints = &self.current.hints;
         if let (Some(failed), 1..) = (hints.last_failure, hints.failed_attempts) {
-            let pause =
-                backoff::delay(ErrorClass::Transient, hints.failed_attempts, self.permille(), SignedDuration::ZERO);
+            let pause = backoff::delay(
+                hints.failure_class.unwrap_or(ErrorClass::Transient),
+                hints.failed_attempts,
+                self.permille(),
+                SignedDuration::ZERO,
+            );
             let until = saturating_add(failed, pause);
             if self.now < until {
                 return Some((

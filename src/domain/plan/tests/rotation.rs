@@ -1,6 +1,7 @@
 //! The rules of rotation one by one, and their order.
 
 use super::*;
+use crate::domain::backoff::ErrorClass;
 
 // --- the first key ---------------------------------------------------------------------------
 
@@ -353,6 +354,16 @@ fn failed_attempts_back_off_exponentially() {
     }
     without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::BackingOff);
     idle().requested().failed(0, secs(1)).does("CreateKey beside K1");
+}
+
+#[test]
+fn exhausted_quota_is_not_retried_as_a_transient_failure() {
+    let mut case = without_key().failed(1, mins(20));
+    case.current.hints.failure_class = Some(ErrorClass::Limit);
+    let spread = mins(30) / 10 * permille() / 1000;
+    case.clone().waits(mins(10) + spread, Reason::BackingOff);
+    case.current.hints.failure_class = None;
+    case.does("CreateKey beside ");
 }
 
 #[test]

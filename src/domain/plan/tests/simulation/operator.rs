@@ -154,6 +154,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     };
     let same = status.generation == generation;
     let hints = StatusHints {
+        failure_class: None,
         inactive_since: status.inactive_since.clone(),
         failed_attempts: if same { status.failed_attempts } else { 0 },
         last_failure: status.last_failure.filter(|_| same),
