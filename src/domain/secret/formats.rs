@@ -159,7 +159,7 @@ pub(in crate::domain) fn csv_field(text: &str) -> String {
     if text.contains([',', '"', '\r', '\n']) { format!("\"{}\"", text.replace('"', "\"\"")) } else { text.to_owned() }
 }
 
-/// RenderValues for templates.
+/// Values for templates.
 fn values(desired: &DesiredSecret, key: &KeyMaterial) -> RenderValues {
     let mut values = BTreeMap::from([
         ("accessKeyId", key.id.clone()),

@@ -19,7 +19,7 @@ const MAX_INSTRUCTIONS: u64 = 1_000_000;
 /// All characters except the unreserved ones of RFC 3986.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// RenderValues by name. Some are secret.
+/// Values by name. Some are secret.
 pub type RenderValues = BTreeMap<&'static str, String>;
 
 /// State of the check: the last token.
