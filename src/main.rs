@@ -70,7 +70,9 @@ async fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     // Only the location: a panic message may quote key material.
-    std::panic::set_hook(Box::new(|panic| tracing::error!(at = panic.location().map(ToString::to_string), "panic")));
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(target: "awsdeploy", at = panic.location().map(ToString::to_string), "panic");
+    }));
     match operator::run(arguments.settings, metrics, telemetry).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

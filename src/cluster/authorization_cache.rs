@@ -21,6 +21,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
+use super::error::ClusterError;
 use crate::{
     api::AwsDeployUserClass,
     domain::authorize::{self, ClassEntry},
@@ -178,6 +179,7 @@ async fn notify_changes<K: Resource<DynamicType = ()>>(
             Ok(watcher::Event::Delete(object)) => known.remove(&name(&object)).is_some(),
             // The watcher retries by itself; until then changes have no effect.
             Err(error) => {
+                let error = ClusterError::from_watch(kind, &error);
                 tracing::warn!(%error, kind, "watch failed, retrying");
                 false
             }

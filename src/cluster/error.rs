@@ -1,8 +1,11 @@
 //! Errors of the Kubernetes API, classified by what they mean for the operator.
 
-use kube::Error;
+use kube::{Error, core::Status, runtime::watcher};
 
-/// A failed call to the Kubernetes API. Never holds content of a Secret.
+/// Reason of kube for an error response that is no Status.
+const NO_STATUS: &str = "Failed to parse error data";
+
+/// A failed call to the Kubernetes API. Quotes no body of a request or a response.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{action}: {message}")]
 pub struct ClusterError {
@@ -46,25 +49,55 @@ impl ClusterError {
         Self::new(format!("list {kind}"), error)
     }
 
+    /// The error of a watch of `kind`.
+    #[must_use]
+    pub fn from_watch(kind: &str, error: &watcher::Error) -> Self {
+        let action = format!("watch {kind}");
+        match error {
+            watcher::Error::InitialListFailed(error) => Self::from_list(kind, error),
+            watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => Self::new(action, error),
+            watcher::Error::WatchError(status) => Self::from_status(action, status),
+            watcher::Error::NoResourceVersion => {
+                let message = "the API server returned no resourceVersion".to_owned();
+                Self { action, kind: ClusterErrorKind::Unavailable, message }
+            }
+        }
+    }
+
     pub(super) fn new(action: String, error: &Error) -> Self {
-        let (kind, message) = match error {
-            Error::Api(status) => {
-                let kind = match (status.code, status.reason.as_str()) {
-                    (404, _) => ClusterErrorKind::NotFound,
-                    (409, "AlreadyExists") => ClusterErrorKind::AlreadyExists,
-                    (409, _) => ClusterErrorKind::Conflict,
-                    (401 | 403, _) => ClusterErrorKind::Forbidden,
-                    (408 | 429, _) => ClusterErrorKind::Unavailable,
-                    (400..500, _) => ClusterErrorKind::Invalid,
-                    _ => ClusterErrorKind::Unavailable,
-                };
-                (kind, status.message.clone())
-            }
-            // The input may be a Secret, and serde quotes what it cannot parse.
-            Error::SerdeError(_) => {
-                (ClusterErrorKind::Unavailable, "the response of the API server cannot be parsed".to_owned())
-            }
-            other => (ClusterErrorKind::Unavailable, other.to_string()),
+        let message = match error {
+            Error::Api(status) => return Self::from_status(action, status),
+            // Serde quotes what it cannot parse.
+            Error::SerdeError(error) => format!(
+                "the response of the API server cannot be parsed ({:?} error at line {}, column {})",
+                error.classify(),
+                error.line(),
+                error.column()
+            ),
+            // Errors of sockets, TLS and HTTP, which never see a whole body.
+            Error::HyperError(_) | Error::Service(_) | Error::ReadEvents(_) | Error::RustlsTls(_) => error.to_string(),
+            Error::Auth(_) => "the operator failed to authenticate to the API server".to_owned(),
+            // An allow-list: a later version of kube may quote more.
+            _ => "the request or the response is malformed".to_owned(),
+        };
+        Self { action, kind: ClusterErrorKind::Unavailable, message }
+    }
+
+    fn from_status(action: String, status: &Status) -> Self {
+        let kind = match (status.code, status.reason.as_str()) {
+            (404, _) => ClusterErrorKind::NotFound,
+            (409, "AlreadyExists") => ClusterErrorKind::AlreadyExists,
+            (409, _) => ClusterErrorKind::Conflict,
+            (401 | 403, _) => ClusterErrorKind::Forbidden,
+            (408 | 429, _) => ClusterErrorKind::Unavailable,
+            (400..500, _) => ClusterErrorKind::Invalid,
+            _ => ClusterErrorKind::Unavailable,
+        };
+        // kube makes a Status of any other response, with the whole body as message.
+        let message = if status.reason == NO_STATUS {
+            format!("HTTP status {} without an explanation of the API server", status.code)
+        } else {
+            status.message.clone()
         };
         Self { action, kind, message }
     }

@@ -5,6 +5,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
+use super::error::ClusterError;
 use crate::api::{AwsDeployUser, MANAGER, Reason};
 
 /// Limit of `note` in the Events API.
@@ -44,6 +45,7 @@ impl Events {
         // A shared recorder would aggregate Events of the same reason and drop their notes, which differ: they name the key.
         let recorder = Recorder::new(self.client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
         if let Err(error) = recorder.publish(&event, &user.object_ref(&())).await {
+            let error = ClusterError::new("create Event".to_owned(), &error);
             tracing::debug!(%error, reason = %pending.reason, "failed to publish Event");
         }
     }

@@ -1,12 +1,16 @@
 //! Errors that prevent the operator from starting.
 
-use crate::cluster::ClusterError;
+use std::error::Error as _;
+
+use kube::config::{InferConfigError, KubeconfigError};
+
+use crate::cluster::{ClusterError, ClusterErrorKind};
 
 /// Why the operator cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("no Kubernetes cluster is configured: {0}. Set KUBECONFIG, or run in a pod with a ServiceAccount")]
-    Config(#[from] kube::config::InferConfigError),
+    Config(String),
     #[error("failed to create the Kubernetes client: {0}")]
     Client(#[from] Box<kube::Error>),
     #[error(transparent)]
@@ -21,12 +25,24 @@ pub enum RunError {
     InvalidSetting(String),
 }
 
+impl From<InferConfigError> for RunError {
+    fn from(error: InferConfigError) -> Self {
+        // The parser quotes the lines of a kubeconfig that it cannot parse, and they may hold a token.
+        let kubeconfig = error.source().and_then(|source| source.downcast_ref());
+        Self::Config(match kubeconfig {
+            Some(KubeconfigError::Parse(_)) => "the kubeconfig cannot be parsed".to_owned(),
+            _ => error.to_string(),
+        })
+    }
+}
+
 impl RunError {
     /// Classifies the error of the first list: no CRD, no RBAC permission, or no API server.
-    pub(super) fn from_first_list(kind: &str, error: kube::Error) -> Self {
-        match error {
-            kube::Error::Api(status) if status.code == 404 => Self::CrdNotFound(format!("{kind}: {}", status.message)),
-            error => Self::Cluster(ClusterError::from_list(kind, &error)),
+    pub(super) fn from_first_list(kind: &str, error: &kube::Error) -> Self {
+        let error = ClusterError::from_list(kind, error);
+        if error.kind == ClusterErrorKind::NotFound {
+            return Self::CrdNotFound(format!("{kind}: {}", error.message));
         }
+        Self::Cluster(error)
     }
 }

@@ -31,7 +31,9 @@ use super::{
 };
 use crate::{
     aws::{ClientSettings, IamClients},
-    cluster::{self, AuthorizationCache, GuardedUser, SecretAccess, TokenReviewer, UserStores, user_stores},
+    cluster::{
+        self, AuthorizationCache, ClusterError, GuardedUser, SecretAccess, TokenReviewer, UserStores, user_stores,
+    },
     domain::account,
     reconcile::{self, ClassContext, Context, Watched, class_error_policy, reconcile_class},
 };
@@ -78,11 +80,11 @@ async fn run_operator(
     let apis = user_apis(&client, &settings.watch_namespaces);
     for api in &apis {
         let listed = api.list(&ListParams::default().limit(1)).await;
-        listed.map_err(|error| RunError::from_first_list("AwsDeployUsers", error))?;
+        listed.map_err(|error| RunError::from_first_list("AwsDeployUsers", &error))?;
     }
     AuthorizationCache::check_list_access(client.clone())
         .await
-        .map_err(|(kind, error)| RunError::from_first_list(kind, error))?;
+        .map_err(|(kind, error)| RunError::from_first_list(kind, &error))?;
     let cluster_id = match settings.cluster_id.clone() {
         Some(id) => id,
         None => cluster::cluster_id(client.clone()).await?,
@@ -298,13 +300,17 @@ impl LeadershipTerm<'_> {
 }
 
 /// kube retries a failed watch; the log explains why no reconcile starts meanwhile.
-fn log_watch_error<T, E, Q>(kind: &str, result: Result<T, controller::Error<E, Q>>) -> Ready<()>
-where
-    E: Error + 'static,
-    Q: Error + 'static,
-{
-    if let Err(error @ (controller::Error::QueueError(_) | controller::Error::RunnerError(_))) = result {
-        tracing::warn!(%error, kind, "watch failed, retrying");
+fn log_watch_error<T, E: Error + 'static>(
+    kind: &str,
+    result: Result<T, controller::Error<E, watcher::Error>>,
+) -> Ready<()> {
+    match result {
+        Err(controller::Error::QueueError(error)) => {
+            let error = ClusterError::from_watch(kind, &error);
+            tracing::warn!(%error, kind, "watch failed, retrying");
+        }
+        Err(controller::Error::RunnerError(error)) => tracing::warn!(%error, kind, "controller failed, retrying"),
+        _ => {}
     }
     ready(())
 }

@@ -1,6 +1,7 @@
 //! Logs and traces. Key material cannot be logged: its types implement no `Debug` that shows it.
 
 mod collector;
+mod filter;
 mod span_counts;
 mod traces;
 
@@ -8,7 +9,7 @@ use std::io::IsTerminal as _;
 
 use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
+    Layer, filter::filter_fn, fmt, layer::SubscriberExt, registry::LookupSpan, util::SubscriberInitExt,
 };
 
 pub(super) use self::span_counts::SpanCounters;
@@ -17,14 +18,6 @@ use super::{
     metrics::Metrics,
     settings::{LogFormat, OperatorSettings},
 };
-use crate::trace;
-
-/// Wire logs of HTTP and the AWS SDK may quote bodies with key material, so `--log` cannot enable them.
-const FORCED_DIRECTIVES: [&str; 5] =
-    ["hyper=warn", "hyper_util=warn", "h2=warn", "aws_smithy_runtime=warn", "aws_smithy_runtime_api=warn"];
-
-/// kube-runtime's span around a reconcile repeats the fields of the operator's own.
-const DEFAULT_DIRECTIVE: &str = "kube_runtime=warn";
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -38,7 +31,7 @@ pub struct Telemetry {
 /// # Errors
 /// When the log directives or the OpenTelemetry settings are not valid.
 pub fn start(settings: &OperatorSettings, metrics: &Metrics) -> Result<Telemetry, Error> {
-    let filter = filter(&settings.log).map_err(|error| format!("--log {:?}: {error}", settings.log))?;
+    let filter = filter::parse(&settings.log).map_err(|error| format!("--log {:?}: {error}", settings.log))?;
     let options = OtlpOptions::from_env(settings.otlp_endpoint.as_deref(), |name| std::env::var(name).ok())?;
     let traces = options.map(|options| TracePipeline::start(options, metrics.span_counters())).transpose()?;
     let json = settings.log_format == LogFormat::Json;
@@ -74,17 +67,6 @@ impl Telemetry {
             traces.shutdown().await;
         }
     }
-}
-
-fn filter(directives: &str) -> Result<EnvFilter, Error> {
-    let mut filter = EnvFilter::try_new(directives)?;
-    for directive in
-        FORCED_DIRECTIVES.into_iter().chain((!directives.contains("kube_runtime")).then_some(DEFAULT_DIRECTIVE))
-    {
-        filter = filter.add_directive(directive.parse()?);
-    }
-    // Else every log line would name its step and call.
-    Ok(filter.add_directive(format!("{}=off", trace::TARGET).parse()?))
 }
 
 fn log_layer<S: tracing::Subscriber + for<'a> LookupSpan<'a>>(json: bool) -> Box<dyn Layer<S> + Send + Sync> {
