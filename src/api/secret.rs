@@ -30,7 +30,7 @@ pub struct SecretSpec {
         .message("formats needs at least one of Environment, CredentialsFile, Csv and ProcessJson: the operator reads the key from it"))]
     pub formats: Vec<SecretFormat>,
 
-    /// Additional data keys of the Secret, at most 16, with a template of at most 65,536 characters each. Placeholders:
+    /// Additional data keys of the Secret, at most 16, with a template of at most 4,096 characters each. Placeholders:
     /// `{{ accessKeyId }}`, `{{ secretAccessKey }}`, `{{ userName }}` and `{{ accountId }}`; with `region` also
     /// `{{ region }}`, `{{ sesSmtpPassword }}` and `{{ sesSmtpServer }}`. The filters `b64encode`, `urlencode` and `tojson`
     /// encode a value: `{{ secretAccessKey | urlencode }}`. Statements are not supported. A changed template does not rotate
@@ -41,26 +41,43 @@ pub struct SecretSpec {
         .message("a data key of a Secret has 1 to 253 letters, digits, hyphens, underscores and dots; it is not a single dot and does not begin with two dots"))]
     pub template: BTreeMap<String, String>,
 
-    /// Labels of the Secret, at most 32, in addition to the operator's own. Default: none.
+    /// Labels of the Secret, at most 32, in addition to the operator's own. A key has at most 317 characters, a value at most
+    /// 63. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(schema_with = "labels")]
+    #[x_kube(validation = Rule::new("self.all(k, size(k) <= 317)").message("keys of labels have at most 317 characters"))]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('awsdeploy.dev/') && k != 'app.kubernetes.io/managed-by')")
         .message("labels awsdeploy.dev/... and app.kubernetes.io/managed-by are set by this operator"))]
     pub labels: BTreeMap<String, String>,
 
-    /// Annotations of the Secret, at most 32, in addition to the operator's own. Default: none.
+    /// Annotations of the Secret, at most 32, in addition to the operator's own. A key has at most 317 characters, a value at
+    /// most 1,024. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(schema_with = "annotations")]
+    #[x_kube(validation = Rule::new("self.all(k, size(k) <= 317)").message("keys of annotations have at most 317 characters"))]
     #[x_kube(validation = Rule::new("self.all(k, !k.startsWith('awsdeploy.dev/'))")
         .message("annotations awsdeploy.dev/... are set by this operator"))]
     pub annotations: BTreeMap<String, String>,
 }
 
+// The largest Secret of these limits fits into what the operator reads of a field (`cluster::guarded`).
 fn templates(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    texts(16, 4_096)
+}
+
+fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    texts(32, 63)
+}
+
+fn annotations(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    texts(32, 1_024)
+}
+
+fn texts(max_properties: u32, max_length: u32) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
-        "maxProperties": 16,
-        "additionalProperties": {"type": "string", "maxLength": 65_536},
+        "maxProperties": max_properties,
+        "additionalProperties": {"type": "string", "maxLength": max_length},
     })
 }
 

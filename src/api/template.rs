@@ -91,9 +91,10 @@ pub struct InlinePolicy {
     #[schemars(length(min = 1, max = 63))]
     pub template: Option<String>,
 
-    /// Values of the parameters of the template, by name, at most 10. Every parameter needs a value of 1 to 256 letters,
+    /// Values of the parameters of the template, by name of at most 63 characters, at most 10. Every parameter needs a value of 1 to 256 letters,
     /// digits, spaces and `_ . : / = + @ , -` that matches the pattern of the class. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values")]
+    #[x_kube(validation = Rule::new("self.all(k, size(k) <= 63)").message("names of parameters have at most 63 characters"))]
     pub parameters: BTreeMap<String, String>,
 }
