@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Client, Resource,
     api::ListParams,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::PartialObjectMeta,
     runtime::{
         WatchStreamExt, reflector,
         reflector::{ObjectRef, Store},
@@ -21,14 +21,17 @@ use kube::{
 };
 use tokio::sync::watch;
 
-use super::error::ClusterError;
+use super::{
+    error::ClusterError,
+    guarded::{Guarded, watch_config},
+};
 use crate::{
     api::AwsDeployUserClass,
     domain::authorize::{self, ClassEntry},
 };
 
-type GuardedClass = DeserializeGuard<AwsDeployUserClass>;
-type NamespaceMeta = PartialObjectMeta<Namespace>;
+type GuardedClass = Guarded<AwsDeployUserClass>;
+type GuardedNamespace = Guarded<PartialObjectMeta<Namespace>>;
 
 /// Further changes within this time are part of the same notification.
 const DEBOUNCE: Duration = Duration::from_millis(100);
@@ -37,7 +40,7 @@ const DEBOUNCE: Duration = Duration::from_millis(100);
 pub struct ClassSnapshot(Vec<Arc<GuardedClass>>);
 
 impl ClassSnapshot {
-    /// All classes, including those that fail to deserialize.
+    /// All classes, including those that cannot be read.
     #[must_use]
     pub fn entries(&self) -> Vec<ClassEntry<'_>> {
         self.0
@@ -47,7 +50,7 @@ impl ClassSnapshot {
                 Some(ClassEntry {
                     name: meta.name.as_deref()?,
                     is_default: authorize::is_default(meta.annotations.as_ref()),
-                    class: guarded.0.as_ref().map_err(|error| error.error.as_str()),
+                    class: guarded.complete(),
                 })
             })
             .collect()
@@ -57,7 +60,7 @@ impl ClassSnapshot {
 /// What decides about authorization besides the resource itself: classes, and labels of namespaces.
 pub struct AuthorizationCache {
     classes: Store<GuardedClass>,
-    namespaces: Store<NamespaceMeta>,
+    namespaces: Store<GuardedNamespace>,
     changed: Arc<watch::Sender<u64>>,
 }
 
@@ -67,11 +70,11 @@ impl AuthorizationCache {
     /// # Errors
     /// The kind that cannot be listed, and why: its CRD or a permission is missing.
     pub async fn check_list_access(client: Client) -> Result<(), (&'static str, kube::Error)> {
-        let classes: Api<AwsDeployUserClass> = Api::all(client.clone());
-        let namespaces: Api<Namespace> = Api::all(client);
+        let classes: Api<GuardedClass> = Api::all(client.clone());
+        let namespaces: Api<GuardedNamespace> = Api::all(client);
         let first = ListParams::default().limit(1);
-        classes.list_metadata(&first).await.map_err(|error| ("AwsDeployUserClasses", error))?;
-        namespaces.list_metadata(&first).await.map_err(|error| ("Namespaces", error))?;
+        classes.list(&first).await.map_err(|error| ("AwsDeployUserClasses", error))?;
+        namespaces.list(&first).await.map_err(|error| ("Namespaces", error))?;
         Ok(())
     }
 
@@ -81,12 +84,11 @@ impl AuthorizationCache {
         let (class_store, class_writer) = reflector::store();
         let (namespace_store, namespace_writer) = reflector::store();
         let changed = Arc::new(watch::channel(0).0);
-        let config = || watcher::Config::default().any_semantic();
-        let classes = reflector(class_writer, watcher(classes, config()).default_backoff());
-        let labels = watcher(namespaces, config()).default_backoff().modify(|namespace: &mut NamespaceMeta| {
+        let classes = reflector(class_writer, watcher(classes, watch_config()).default_backoff());
+        let namespaces = watcher(namespaces, watch_config());
+        let labels = namespaces.default_backoff().modify(|namespace: &mut GuardedNamespace| {
             // Only labels are used; the rest of all namespaces of a large cluster takes much memory.
-            namespace.metadata.annotations = None;
-            namespace.metadata.managed_fields = None;
+            namespace.meta_mut().annotations = None;
         });
         let namespaces = reflector(namespace_writer, labels);
         let cache = Self { classes: class_store, namespaces: namespace_store, changed: Arc::clone(&changed) };
@@ -97,8 +99,8 @@ impl AuthorizationCache {
                     // A write of the class status must not start a reconcile of every resource.
                     hash_of(&(&meta.uid, meta.generation, authorize::is_default(meta.annotations.as_ref())))
                 }),
-                notify_changes(namespaces, &changed, "Namespaces", |namespace: &NamespaceMeta| {
-                    hash_of(&namespace.metadata.labels)
+                notify_changes(namespaces, &changed, "Namespaces", |namespace: &GuardedNamespace| {
+                    hash_of(&namespace.meta().labels)
                 }),
             );
         };
@@ -121,7 +123,7 @@ impl AuthorizationCache {
     #[must_use]
     pub fn namespace_labels(&self, namespace: &str) -> Option<BTreeMap<String, String>> {
         let found = self.namespaces.get(&ObjectRef::new(namespace))?;
-        Some(found.metadata.labels.clone().unwrap_or_default())
+        Some(found.meta().labels.clone().unwrap_or_default())
     }
 
     /// Requests a reconcile of all resources, as if a class had changed. Resources with nothing to do make no call.

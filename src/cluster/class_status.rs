@@ -2,12 +2,12 @@
 
 use kube::{Api, Client, api::PostParams};
 
-use super::error::ClusterError;
+use super::{error::ClusterError, guarded::Guarded};
 use crate::api::{AwsDeployUserClass, AwsDeployUserClassStatus, MANAGER};
 
 /// Writes the status of classes.
 pub struct ClassStatusWriter {
-    api: Api<AwsDeployUserClass>,
+    api: Api<Guarded<AwsDeployUserClass>>,
 }
 
 impl ClassStatusWriter {
@@ -27,7 +27,7 @@ impl ClassStatusWriter {
         class.metadata.managed_fields = None;
         class.status = Some(status);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        let written = self.api.replace_status(&name, &params, &class).await;
+        let written = self.api.replace_subresource("status", &name, &params, &class).await;
         written
             .map(drop)
             .map_err(|error| ClusterError::new(format!("update status of AwsDeployUserClass {name}"), &error))

@@ -2,17 +2,17 @@
 //! was read.
 
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use super::error::ClusterError;
+use super::{error::ClusterError, user_stores::GuardedUser};
 use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, well_known};
 
 /// `AwsDeployUser` resources of one namespace.
 pub struct DeployUsers {
-    api: Api<AwsDeployUser>,
+    api: Api<GuardedUser>,
     namespace: String,
 }
 
@@ -56,10 +56,8 @@ impl DeployUsers {
         user.metadata.managed_fields = None;
         user.status = Some(status);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        self.api
-            .replace_status(&name, &params, &user)
-            .await
-            .map_err(|error| self.error("update status of", &name, &error))
+        let written = self.api.replace_subresource("status", &name, &params, &user).await;
+        written.map(|written| returned(written, user)).map_err(|error| self.error("update status of", &name, &error))
     }
 
     async fn set_finalizers(
@@ -75,13 +73,19 @@ impl DeployUsers {
             patch["metadata"]["annotations"] = annotations;
         }
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        self.api
-            .patch(&name, &params, &Patch::Merge(&patch))
-            .await
+        let written = self.api.patch(&name, &params, &Patch::Merge(&patch)).await;
+        written
+            .map(|written| returned(written, user.clone()))
             .map_err(|error| self.error("set finalizers of", &name, &error))
     }
 
     fn error(&self, verb: &str, name: &str, error: &kube::Error) -> ClusterError {
         ClusterError::new(format!("{verb} AwsDeployUser {}/{name}", self.namespace), error)
     }
+}
+
+/// The resource as a write returned it. The API server accepted the write, whether or not its response can be read.
+fn returned(written: GuardedUser, before: AwsDeployUser) -> AwsDeployUser {
+    let metadata = written.meta().clone();
+    written.into_object().unwrap_or(AwsDeployUser { metadata, ..before })
 }

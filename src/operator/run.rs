@@ -15,7 +15,7 @@ use futures::{StreamExt, future::join_all};
 use kube::{
     Api, Client, Config, Resource,
     api::ListParams,
-    runtime::{Controller, controller, reflector::Store, watcher},
+    runtime::{Controller, controller, reflector::Store},
 };
 use tokio::{net::TcpListener, sync::watch};
 
@@ -267,7 +267,7 @@ impl LeadershipTerm<'_> {
     /// Updates class status until the end of the term.
     async fn run_class_controller(&self, context: Arc<Context>, ended: watch::Receiver<bool>) {
         let context = Arc::new(ClassContext::new(context));
-        Controller::new(Api::all(self.client.clone()), watcher::Config::default().any_semantic())
+        Controller::new(Api::all(self.client.clone()), cluster::watch_config())
             .reconcile_all_on(context.triggers())
             .graceful_shutdown_on(wait_for_true(ended))
             .run(reconcile_class, class_error_policy, context)

@@ -8,14 +8,14 @@ use std::{
 };
 
 use futures::{Stream, stream};
-use kube::{core::DeserializeGuard, runtime::controller::Action};
+use kube::runtime::controller::Action;
 use parking_lot::Mutex;
 
 use super::{Context, class_decision::class_name, error::ReconcileError};
 use crate::{
     api::{AwsDeployUserClass, AwsDeployUserClassStatus, Reason},
     aws::IamClient,
-    cluster::{ClassStatusWriter, ClusterError, ClusterErrorKind},
+    cluster::{ClassStatusWriter, ClusterError, ClusterErrorKind, Guarded},
     domain::{
         account::AccountRoute,
         authorize,
@@ -45,11 +45,11 @@ pub struct ClassContext {
 /// # Errors
 /// When the status cannot be written.
 pub async fn reconcile_class(
-    class: Arc<DeserializeGuard<AwsDeployUserClass>>,
+    class: Arc<Guarded<AwsDeployUserClass>>,
     context: Arc<ClassContext>,
 ) -> Result<Action, ClusterError> {
-    // The AwsDeployUsers of such a class report why it cannot be deserialized.
-    let Ok(class) = &class.0 else { return Ok(Action::await_change()) };
+    // The AwsDeployUsers of such a class report why it cannot be read.
+    let Ok(class) = class.complete() else { return Ok(Action::await_change()) };
     let facts = context.observe(class).await;
     let requeue = requeue_after(&facts, context.context.settings.resync);
     context.update_status(class, facts).await?;
@@ -59,7 +59,7 @@ pub async fn reconcile_class(
 /// Logs the error and retries.
 #[allow(clippy::needless_pass_by_value, reason = "the signature that kube requires")]
 pub fn class_error_policy(
-    _: Arc<DeserializeGuard<AwsDeployUserClass>>,
+    _: Arc<Guarded<AwsDeployUserClass>>,
     error: &ClusterError,
     context: Arc<ClassContext>,
 ) -> Action {

@@ -31,6 +31,9 @@ pub enum ReconcileError {
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
+    /// A field of the resource cannot be read.
+    #[error("{0}; correct the field: until then the operator grants nothing new, and revokes and deletes only")]
+    Unreadable(String),
     /// A call to AWS failed.
     #[error("{error}{}", classify_aws(error, effect.as_deref()).hint)]
     Aws {
@@ -112,7 +115,7 @@ impl ReconcileError {
             Self::NotAllowed(_) | Self::UnreadableClass(_) => Is::new(Reason::NotAllowed, ErrorClass::Terminal),
             Self::WrongAccount(_) => Is::new(Reason::WrongAccount, ErrorClass::Denied),
             Self::NotOwned(_) => Is::new(Reason::NotOwned, ErrorClass::Terminal),
-            Self::Invalid(_) => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),
+            Self::Invalid(_) | Self::Unreadable(_) => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),
             Self::Aws { error, effect } => classify_aws(error, effect.as_deref()),
             Self::Cluster(error) => match error.kind {
                 ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {

@@ -14,6 +14,7 @@ mod observe;
 mod requeue;
 mod revocation;
 mod status;
+mod unreadable;
 mod update_status;
 mod validate;
 
@@ -29,7 +30,7 @@ use std::{
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::runtime::controller::Action;
+use kube::{Resource as _, runtime::controller::Action};
 use tracing::{Instrument, Span, field::Empty};
 
 use act::Executor;
@@ -73,16 +74,7 @@ static RECONCILES: AtomicU64 = AtomicU64::new(1);
 /// # Errors
 /// The first failure. The status already reports it, and [`error_policy`] has the time of the next try.
 pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Result<Action, ReconcileError> {
-    let user = match &object.0 {
-        Ok(user) => user,
-        Err(error) => {
-            tracing::warn!(
-                namespace = ?error.metadata.namespace, resource = ?error.metadata.name, %error,
-                "skipped AwsDeployUser that cannot be parsed"
-            );
-            return Ok(Action::await_change());
-        }
-    };
+    let Some(user) = object.object() else { return Ok(unreadable::report(&object, &context).await) };
     let span = tracing::info_span!(
         "reconcile",
         reconcile_id = RECONCILES.fetch_add(1, Ordering::Relaxed),
@@ -95,7 +87,8 @@ pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Resul
         error.type = Empty,
     );
     // A panic must not end the controller for all other resources.
-    let reconciled = AssertUnwindSafe(Box::pin(reconcile_user(user, &context))).catch_unwind().instrument(span).await;
+    let reconciled = AssertUnwindSafe(Box::pin(reconcile_user(user, object.error(), &context)));
+    let reconciled = reconciled.catch_unwind().instrument(span).await;
     reconciled.unwrap_or_else(|_| Ok(Action::requeue(DELAY_AFTER_PANIC)))
 }
 
@@ -104,12 +97,16 @@ pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Resul
 #[must_use]
 #[allow(clippy::needless_pass_by_value, reason = "the signature that kube's Controller calls")]
 pub fn error_policy(object: Arc<GuardedUser>, error: &ReconcileError, context: Arc<Context>) -> Action {
-    let uid = object.0.as_ref().ok().and_then(|user| user.metadata.uid.as_deref()).unwrap_or_default();
+    let uid = object.meta().uid.as_deref().unwrap_or_default();
     Action::requeue(context.caches.remaining_idle(uid).unwrap_or_else(|| requeue::first_delay(error, uid, &context)))
 }
 
-/// The steps, from the watch event to the status.
-async fn reconcile_user(user: &AwsDeployUser, context: &Context) -> Result<Action, ReconcileError> {
+/// The steps, from the watch event to the status. `incomplete`: which field of the resource cannot be read.
+async fn reconcile_user(
+    user: &AwsDeployUser,
+    incomplete: Option<&str>,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
     // 1. Authorize (pure): what the classes allow, and the AWS account of the resource.
     let Some(target) = Target::from_resource(user, &context.cluster_id) else { return Ok(Action::await_change()) };
     let mut decision = class_decision::decide(user, target, context);
@@ -120,10 +117,11 @@ async fn reconcile_user(user: &AwsDeployUser, context: &Context) -> Result<Actio
     // 2. Acquire a permit of the account (waits). The resource may change meanwhile: authorize what it is by then.
     let account = decision.route.account_key().to_owned();
     let Some(permit) = context.limiter.acquire(&account).await else { return Ok(Action::await_change()) };
-    let mut user = Cow::Borrowed(user);
+    let (mut user, mut incomplete) = (Cow::Borrowed(user), incomplete.map(str::to_owned));
     if permit.waited {
         let Some(latest) = context.resources.get(&user) else { return Ok(Action::await_change()) };
-        user = Cow::Owned(latest);
+        let Some(object) = latest.object() else { return Ok(unreadable::report(&latest, context).await) };
+        (user, incomplete) = (Cow::Owned(object.clone()), latest.error().map(str::to_owned));
         let Some(target) = Target::from_resource(&user, &context.cluster_id) else { return Ok(Action::await_change()) };
         decision = class_decision::decide(&user, target, context);
         if let Some(idle) = requeue::idle_for(&user, &decision, context) {
@@ -135,7 +133,7 @@ async fn reconcile_user(user: &AwsDeployUser, context: &Context) -> Result<Actio
     }
 
     let started = Instant::now();
-    let mut reconciliation = Reconciliation::start(context, &decision);
+    let mut reconciliation = Reconciliation::start(context, &decision, incomplete);
     let run = Box::pin(reconciliation.run(&user));
     let progress = match tokio::time::timeout(RECONCILE_DEADLINE, run).await {
         Ok(Ok(progress)) => progress,
@@ -163,6 +161,8 @@ struct Reconciliation<'a> {
     iam: Arc<IamClient>,
     target: &'a Target,
     decision: &'a ClassDecision,
+    /// Which field of the resource cannot be read and why: it is revoked and deleted, and nothing else.
+    incomplete: Option<String>,
     cache: ReconcileCache,
     /// What failed so far, the first one first.
     failures: Vec<StepError>,
@@ -210,12 +210,12 @@ struct Next {
 }
 
 impl<'a> Reconciliation<'a> {
-    fn start(context: &'a Context, decision: &'a ClassDecision) -> Self {
+    fn start(context: &'a Context, decision: &'a ClassDecision, incomplete: Option<String>) -> Self {
         let target = &decision.target;
         let mut cache = context.caches.take(&target.owner.uid);
         cache.reset_for_account(decision.route.account_key());
         let iam = context.accounts.client(decision.route.role.as_ref());
-        Self { context, iam, target, decision, cache, failures: Vec::new() }
+        Self { context, iam, target, decision, incomplete, cache, failures: Vec::new() }
     }
 
     /// Steps 3 to 6.

@@ -83,7 +83,10 @@ impl Reconciliation<'_> {
     }
 
     fn is_invalid(&self) -> bool {
-        matches!(self.failures.first().map(|failure| &failure.error), Some(ReconcileError::Invalid(_)))
+        matches!(
+            self.failures.first().map(|failure| &failure.error),
+            Some(ReconcileError::Invalid(_) | ReconcileError::Unreadable(_))
+        )
     }
 
     fn action_without_user(&self, user: &AwsDeployUser) -> OnRevoked {

@@ -33,7 +33,7 @@ impl Reconciliation<'_> {
         let revokes = match &failure.error {
             ReconcileError::NotAllowed(_) => true,
             // Suspension holds even where the rest of the spec is invalid.
-            ReconcileError::Invalid(_) => user.spec.suspend,
+            ReconcileError::Invalid(_) | ReconcileError::Unreadable(_) => user.spec.suspend,
             _ => false,
         };
         if !revokes || !has_finalizer(user) {
@@ -64,6 +64,10 @@ impl Reconciliation<'_> {
         };
         if let Some(mismatch) = &self.decision.account_mismatch {
             return Err(denied(mismatch.clone()));
+        }
+        if let Some(error) = &self.incomplete {
+            tracing::warn!(%error, "AwsDeployUser cannot be read completely, nothing is granted");
+            return Err(StepError::new(ReconcileError::Unreadable(error.clone()), FailureScope::Authorization));
         }
         let mut account = self.verify_account(user).await?.account.clone();
         if user.spec.console.is_some() {

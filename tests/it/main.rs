@@ -26,6 +26,7 @@ mod crd;
 mod creation;
 mod failures;
 mod formats;
+mod hostile_objects;
 mod iam;
 mod leader;
 mod least_privilege;
@@ -170,6 +171,11 @@ const TESTS: &[Test] = tests! {
         unreachable_aws_does_not_change_ready,
         invalid_resource_does_not_block_others,
         invalid_spec_can_still_be_suspended,
+    }
+    hostile_objects: {
+        hostile_objects_do_not_stop_the_operator,
+        unreadable_resource_is_suspended_and_deleted,
+        large_objects_take_little_memory,
     }
     class: {
         nothing_is_allowed_without_a_class,

@@ -5,7 +5,7 @@ mod resources;
 
 use std::{sync::Arc, time::Duration};
 
-use kube::{core::DeserializeGuard, runtime::reflector::Store};
+use kube::runtime::reflector::Store;
 use prometheus_client::{
     collector::Collector,
     encoding::{EncodeLabelSet, text},
@@ -22,8 +22,9 @@ use prometheus_client::{
 use self::{reference::MetricDescription, resources::ResourceCollector};
 use super::telemetry::SpanCounters;
 use crate::{
-    api::{AwsDeployUser, Reason},
+    api::Reason,
     aws::CallObserver,
+    cluster::GuardedUser,
     domain::plan::EffectVerb,
     reconcile::ReconcileObserver,
 };
@@ -119,7 +120,7 @@ impl Metrics {
     }
 
     /// This replica is the leader and watches these resources.
-    pub(super) fn set_leader(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
+    pub(super) fn set_leader(&self, stores: Vec<Store<GuardedUser>>) {
         self.resources.set_stores(stores);
         self.leader.set(1);
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use kube::{core::DeserializeGuard, runtime::reflector::Store};
+use kube::runtime::reflector::Store;
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
@@ -12,12 +12,15 @@ use prometheus_client::{
 use strum::VariantNames;
 
 use super::reference::{self, MetricDescription};
-use crate::api::{AwsDeployUser, ConditionType, Reason, user::AccessKeyState};
+use crate::{
+    api::{AwsDeployUser, ConditionType, Reason, user::AccessKeyState},
+    cluster::GuardedUser,
+};
 
 /// Exports nothing while this replica is not the leader.
 #[derive(Default)]
 pub(super) struct ResourceCollector {
-    stores: Mutex<Vec<Store<DeserializeGuard<AwsDeployUser>>>>,
+    stores: Mutex<Vec<Store<GuardedUser>>>,
     /// Quarantines observed by reconciles since this replica became the leader. They take precedence over the status, whose
     /// reasons may report another problem.
     quarantined: Mutex<BTreeMap<ResourceLabels, bool>>,
@@ -35,7 +38,7 @@ impl ResourceCollector {
         Self { per_resource, ..Self::default() }
     }
 
-    pub(super) fn set_stores(&self, stores: Vec<Store<DeserializeGuard<AwsDeployUser>>>) {
+    pub(super) fn set_stores(&self, stores: Vec<Store<GuardedUser>>) {
         if stores.is_empty() {
             self.quarantined.lock().clear();
         }
@@ -56,9 +59,9 @@ impl Collector for ResourceCollector {
         }
         let mut summary = ResourceSummary::default();
         for user in stores.iter().flat_map(Store::state) {
-            // Objects that cannot be deserialized count too.
+            // Resources that cannot be read count too.
             summary.resources += 1;
-            if let Ok(user) = &user.0 {
+            if let Some(user) = user.object() {
                 summary.add(user);
             }
         }
@@ -192,7 +195,7 @@ pub(super) mod sample {
 
     use super::{AwsDeployUser, Collector, DescriptorEncoder, ResourceSummary, fmt};
 
-    /// Three resources: one Ready, one suspended without keys, one that cannot be deserialized.
+    /// Three resources: one Ready, one suspended without keys, one that cannot be read.
     #[derive(Debug)]
     pub(in crate::operator::metrics) struct SampleCollector {
         pub(in crate::operator::metrics) per_resource: bool,

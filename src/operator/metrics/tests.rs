@@ -159,7 +159,7 @@ fn standby_replica_exports_no_resource_metrics() {
 fn quarantine_is_exported_while_it_and_its_resource_exist() {
     let metrics = Metrics::new(false);
     let (store, mut writer) = kube::runtime::reflector::store();
-    let [healthy, suspended] = users().map(|user| DeserializeGuard(Ok(user)));
+    let [healthy, suspended] = users().map(|user| GuardedUser::from(user));
     writer.apply_watcher_event(&Event::Apply(healthy));
     writer.apply_watcher_event(&Event::Apply(suspended.clone()));
     metrics.set_leader(vec![store.clone()]);
@@ -188,7 +188,7 @@ fn quarantine_in_status_is_exported_until_it_is_observed() {
         if user.metadata.name.as_deref() == Some("healthy") {
             user.status.as_mut().expect("a status").conditions[1].reason = Reason::Quarantined.as_str().to_owned();
         }
-        writer.apply_watcher_event(&Event::Apply(DeserializeGuard(Ok(user))));
+        writer.apply_watcher_event(&Event::Apply(GuardedUser::from(user)));
     }
     let exported = || -> Vec<String> {
         let text = metrics.encode();

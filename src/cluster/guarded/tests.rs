@@ -1,0 +1,165 @@
+use kube::core::{ObjectList, WatchEvent};
+
+use super::*;
+
+type User = Guarded<AwsDeployUser>;
+
+/// A text that must appear in no error.
+const CANARY: &str = "canary-4711";
+
+/// The JSON of a resource, as the API server sends it.
+fn resource(name: &str, metadata: &str, spec: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"awsdeploy.dev/v1alpha1","kind":"AwsDeployUser","metadata":{{"name":"{name}","namespace":"deploy","uid":"uid-{name}","resourceVersion":"7","generation":3{metadata}}},"spec":{spec}}}"#
+    )
+}
+
+fn normal() -> String {
+    resource("normal", "", r#"{"userName":"u","tags":{"team":"a"}}"#)
+}
+
+fn with_document(name: &str, document: &str) -> String {
+    let spec = format!(
+        r#"{{"deletionPolicy":"Retain","policies":{{"inline":[{{"name":"own","document":{document}}}]}},"suspend":true}}"#
+    );
+    resource(name, r#","finalizers":["awsdeploy.dev/iam-user"]"#, &spec)
+}
+
+/// An object of that many levels, with the canary inside.
+fn nested(levels: usize) -> String {
+    format!(r#"{}"{CANARY}"{}"#, r#"{"a":"#.repeat(levels), "}".repeat(levels))
+}
+
+/// A managed field of the year 10000, which the API server stores and k8s-openapi does not accept.
+fn year_10000() -> &'static str {
+    r#","managedFields":[{"manager":"odd","operation":"Update","apiVersion":"v1","time":"10000-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:metadata":{}}}]"#
+}
+
+fn large(bytes: usize) -> String {
+    format!(r#"{{"Version":"{CANARY}{}"}}"#, "x".repeat(bytes))
+}
+
+fn list(items: &[String]) -> ObjectList<User> {
+    let text = format!(
+        r#"{{"apiVersion":"awsdeploy.dev/v1alpha1","kind":"AwsDeployUserList","metadata":{{"resourceVersion":"9","continue":"next"}},"items":[{}]}}"#,
+        items.join(",")
+    );
+    serde_json::from_str(&text).expect("a list")
+}
+
+fn watched(object: &str) -> User {
+    let event = serde_json::from_str(&format!(r#"{{"type":"MODIFIED","object":{object}}}"#)).expect("an event");
+    let WatchEvent::Modified(object) = event else { panic!("another event") };
+    object
+}
+
+fn name(user: &User) -> &str {
+    user.meta().name.as_deref().unwrap_or_default()
+}
+
+#[test]
+fn hostile_objects_do_not_affect_others_of_a_list() {
+    let list = list(&[
+        with_document("deep", &nested(140)),
+        with_document("deeper", &nested(100_000)),
+        with_document("large", &large(300 * 1024)),
+        resource("late", year_10000(), "{}"),
+        resource("typed", "", r#"{"suspend":"canary-4711"}"#),
+        resource("scalar", "", r#""canary-4711""#),
+        normal(),
+    ]);
+    assert_eq!(list.metadata.resource_version.as_deref(), Some("9"));
+    assert_eq!(list.metadata.continue_.as_deref(), Some("next"));
+    let readable: Vec<&str> = list.items.iter().filter(|item| item.complete().is_ok()).map(name).collect();
+    assert_eq!(readable, ["late", "normal"]);
+    let spec = &list.items[6].object().expect("an object").spec;
+    assert_eq!((spec.user_name.as_deref(), spec.tags.len()), (Some("u"), 1));
+    for item in &list.items {
+        assert_eq!(item.meta().uid, Some(format!("uid-{}", name(item))));
+        assert_eq!((item.meta().resource_version.as_deref(), item.meta().generation), (Some("7"), Some(3)));
+        assert!(!format!("{item:?}").contains(CANARY), "{item:?}");
+    }
+}
+
+#[test]
+fn hostile_objects_do_not_end_a_watch() {
+    for (object, error) in [
+        (with_document("deep", &nested(140)), Some("spec.policies is nested deeper than 32 levels")),
+        (with_document("large", &large(300 * 1024)), Some("spec.policies is larger than 128 KiB")),
+        (
+            with_document("wide", &format!("{{\"a\":[{}1]}}", "1,".repeat(3_000))),
+            Some("spec.policies is larger than 128 KiB"),
+        ),
+        (
+            resource("typed", "", r#"{"suspend":"canary-4711"}"#),
+            Some("spec.suspend has a value that this version of the operator does not know"),
+        ),
+        (resource("late", year_10000(), "{}"), None),
+        (normal(), None),
+    ] {
+        assert_eq!(watched(&object).error(), error);
+    }
+}
+
+#[test]
+fn unreadable_field_leaves_what_revocation_needs() {
+    let user = watched(&with_document("deep", &nested(140)));
+    let object = user.object().expect("an incomplete object");
+    assert!(object.spec.suspend && object.spec.deletion_policy == crate::api::user::DeletionPolicy::Retain);
+    assert_eq!(object.spec.policies.inline.len(), 0);
+    assert_eq!(object.metadata.finalizers.as_deref(), Some(&[well_known::FINALIZER.to_owned()][..]));
+}
+
+#[test]
+fn unknown_value_leaves_no_object_to_act_on() {
+    let user = watched(&resource("newer", "", r#"{"deletionPolicy":"Archive"}"#));
+    assert!(user.object().is_none());
+    assert_eq!(name(&user), "newer");
+}
+
+#[test]
+fn policy_document_of_usual_depth_is_kept() {
+    let document = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":"*","Condition":{"StringEquals":{"aws:x":["a",1,-1,1.5,true,null]}}}]}"#;
+    let user = watched(&with_document("usual", document));
+    let expected: Value = serde_json::from_str(document).expect("a document");
+    assert_eq!(user.complete().expect("a complete object").spec.policies.inline[0].document, Some(expected));
+}
+
+#[test]
+fn finalizer_is_found_among_too_many_others() {
+    let others = r#""example.com/x","#.repeat(2_000);
+    let metadata = format!(r#","finalizers":[{others}"awsdeploy.dev/iam-user"]"#);
+    let user = watched(&resource("x", &metadata, "{}"));
+    assert_eq!(user.error(), Some("metadata.finalizers is larger than 64 KiB"));
+    let finalizers = user.meta().finalizers.as_deref().unwrap_or_default();
+    assert!(finalizers.len() < 2_000 && finalizers.iter().any(|one| one == well_known::FINALIZER));
+}
+
+#[test]
+fn last_applied_manifest_and_managed_fields_are_dropped() {
+    let manifest = "x".repeat(200 * 1024);
+    let metadata = format!(r#","annotations":{{"a":"b","{LAST_APPLIED}":"{manifest}"}}{}"#, year_10000());
+    let user = watched(&resource("x", &metadata, "{}"));
+    assert_eq!(user.error(), None);
+    assert_eq!(user.meta().annotations, Some([("a".to_owned(), "b".to_owned())].into()));
+    assert_eq!(user.meta().managed_fields, None);
+}
+
+#[test]
+fn namespace_of_the_year_10000_keeps_its_labels() {
+    type GuardedNamespace = Guarded<PartialObjectMeta<Namespace>>;
+    let text = format!(
+        r#"{{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata","metadata":{{"name":"deploy","labels":{{"team":"a"}},"creationTimestamp":"10000-01-01T00:00:00Z"{}}}}}"#,
+        year_10000()
+    );
+    let namespace: GuardedNamespace = serde_json::from_str(&text).expect("a namespace");
+    assert_eq!(namespace.meta().labels, Some([("team".to_owned(), "a".to_owned())].into()));
+    assert!(namespace.complete().is_ok() && GuardedNamespace::metadata_api());
+}
+
+#[test]
+fn lists_are_read_in_small_pages_from_etcd() {
+    let config = watch_config();
+    assert_eq!(config.page_size, Some(LIST_PAGE_SIZE));
+    assert_eq!(config.list_semantic, watcher::ListSemantic::MostRecent);
+}

@@ -1,0 +1,33 @@
+//! Reports a resource with values that this version of the operator does not know. What they mean is not guessed: the
+//! finalizer and everything in AWS are kept.
+
+use std::time::Instant;
+
+use kube::{Resource as _, runtime::controller::Action};
+
+use super::{
+    Context,
+    cache::{Fingerprint, IdleUntil, ReconcileCache},
+};
+use crate::{
+    api::{AwsDeployUser, Reason},
+    cluster::{GuardedUser, PendingEvent},
+};
+
+/// Logs the resource and publishes an Event, once per change of the resource in this process.
+pub(super) async fn report(object: &GuardedUser, context: &Context) -> Action {
+    let user = AwsDeployUser { metadata: object.meta().clone(), ..AwsDeployUser::default() };
+    let uid = user.metadata.uid.clone().unwrap_or_default();
+    let fingerprint = Fingerprint::of(&user, 0);
+    if context.caches.idle_for(&uid, &fingerprint).is_some() {
+        return Action::await_change();
+    }
+    let error = object.error().unwrap_or_default();
+    tracing::warn!(namespace = ?user.metadata.namespace, resource = ?user.metadata.name, error, "skipped unreadable AwsDeployUser");
+    let note = format!("{error}; a cluster admin has to install a newer operator, until then nothing is changed");
+    context.events.publish(&user, &PendingEvent { reason: Reason::InvalidSpec, note, warning: true }).await;
+    let until = Instant::now().checked_add(context.settings.resync);
+    let idle = until.map(|until| IdleUntil { fingerprint, until });
+    context.caches.put(&uid, ReconcileCache { idle, ..ReconcileCache::default() });
+    Action::await_change()
+}
