@@ -302,7 +302,7 @@ impl LeadershipTerm<'_> {
 /// kube retries a failed watch; the log explains why no reconcile starts meanwhile.
 fn log_watch_error<T, E: Error + 'static>(
     kind: &str,
-    result: Result<T, controller::Error<E, watcher::Error>>,
+    result: Result<T, controller::Error<E, kube::runtime::watcher::Error>>,
 ) -> Ready<()> {
     match result {
         Err(controller::Error::QueueError(error)) => {

@@ -22,11 +22,7 @@ use prometheus_client::{
 use self::{reference::MetricDescription, resources::ResourceCollector};
 use super::telemetry::SpanCounters;
 use crate::{
-    api::Reason,
-    aws::CallObserver,
-    cluster::GuardedUser,
-    domain::plan::EffectVerb,
-    reconcile::ReconcileObserver,
+    api::Reason, aws::CallObserver, cluster::GuardedUser, domain::plan::EffectVerb, reconcile::ReconcileObserver,
 };
 
 pub struct Metrics {
