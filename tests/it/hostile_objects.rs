@@ -26,6 +26,7 @@ fn nested(levels: usize) -> Value {
     (0..levels).fold(json!(CANARY), |inner, _| json!({ "a": inner }))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "callers pass `json!` values")]
 fn with_document(document: Value, mut spec: Value) -> Value {
     spec["policies"] = json!({"inline": [{"name": "own", "document": document}]});
     spec

@@ -159,7 +159,7 @@ fn standby_replica_exports_no_resource_metrics() {
 fn quarantine_is_exported_while_it_and_its_resource_exist() {
     let metrics = Metrics::new(false);
     let (store, mut writer) = kube::runtime::reflector::store();
-    let [healthy, suspended] = users().map(|user| GuardedUser::from(user));
+    let [healthy, suspended] = users().map(GuardedUser::from);
     writer.apply_watcher_event(&Event::Apply(healthy));
     writer.apply_watcher_event(&Event::Apply(suspended.clone()));
     metrics.set_leader(vec![store.clone()]);
