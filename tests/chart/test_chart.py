@@ -77,7 +77,7 @@ SAMPLES = {
     "settings.restartCheck": "3m",
     "leaderElection.enabled": (False, {"replicas": 1}),
     "settings.leaseDuration": "30s",
-    "settings.log": "info,kube=warn",
+    "settings.log": "info,kube_lease_manager=warn",
     "settings.logFormat": "json",
     "crds.enabled": False,
     "crds.keep": False,
