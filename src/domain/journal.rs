@@ -6,10 +6,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::dates;
+use super::{dates, owner::is_access_key_id};
 
 /// Version of the format.
 pub const FORMAT: u32 = 1;
+
+/// IAM's quota of access keys per user.
+const MAX_KEYS: usize = 2;
 
 /// Content of the journal, without the secret access key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,13 +155,19 @@ impl Journal {
     /// Deserializes the journal from the Secret.
     ///
     /// # Errors
-    /// If the format is unknown or the content is not a journal.
+    /// If the format is unknown or the content is not a journal: it names something that cannot be an access key, or more of
+    /// them than a user can have.
     pub fn decode(bytes: &[u8]) -> Result<Self, JournalError> {
         let FormatOnly { format } = serde_json::from_slice(bytes).map_err(|_| JournalError::Unreadable)?;
         if format != FORMAT {
             return Err(JournalError::Format(format));
         }
         let stored: Stored = serde_json::from_slice(bytes).map_err(|_| JournalError::Unreadable)?;
+        let previous = stored.previous_secret.iter().map(|(_, key_id)| key_id);
+        let mut key_ids = stored.known.iter().chain(&stored.key_id).chain(&stored.orphans).chain(previous);
+        if stored.orphans.len() > MAX_KEYS || !key_ids.all(|id| is_access_key_id(id)) {
+            return Err(JournalError::Unreadable);
+        }
         let phase = match stored.mode {
             StoredMode::Intent => AttemptPhase::Intent { known: stored.known },
             StoredMode::Keyed => AttemptPhase::Keyed {
@@ -180,11 +189,15 @@ impl Journal {
 mod tests {
     use super::*;
 
+    fn key(number: usize) -> String {
+        format!("AKIA{number:016}")
+    }
+
     fn journal(phase: AttemptPhase) -> Journal {
         Journal {
             started_at: "2026-11-21T10:00:00Z".parse().unwrap(),
             rotate_request: Some("now".into()),
-            previous_secret: Some(("old".into(), "AKIAOLD".into())),
+            previous_secret: Some(("old".into(), key(0))),
             phase,
         }
     }
@@ -192,13 +205,30 @@ mod tests {
     #[test]
     fn every_phase_round_trips_through_the_secret() {
         for phase in [
-            AttemptPhase::Intent { known: vec!["AKIA1".into()] },
-            AttemptPhase::Keyed { key_id: "AKIA2".into(), keyed_at: "2026-11-21T10:00:01Z".parse().unwrap() },
-            AttemptPhase::Abandoned { orphans: vec!["AKIA2".into(), "AKIA3".into()] },
+            AttemptPhase::Intent { known: vec![key(1)] },
+            AttemptPhase::Keyed { key_id: key(2), keyed_at: "2026-11-21T10:00:01Z".parse().unwrap() },
+            AttemptPhase::Abandoned { orphans: vec![key(2), key(3)] },
         ] {
             let journal = journal(phase);
             assert_eq!(Journal::decode(&journal.encode()), Ok(journal));
         }
+    }
+
+    #[test]
+    fn journal_that_names_no_access_key_is_unreadable() {
+        let keyed_at = "2026-11-21T10:00:01Z".parse().unwrap();
+        let forged = || "awsdeploy.dev/uid".to_owned();
+        for phase in [
+            AttemptPhase::Intent { known: vec![forged()] },
+            AttemptPhase::Keyed { key_id: forged(), keyed_at },
+            AttemptPhase::Abandoned { orphans: vec![key(1), forged()] },
+            AttemptPhase::Abandoned { orphans: (0..20_000).map(key).collect() },
+        ] {
+            assert_eq!(Journal::decode(&journal(phase).encode()), Err(JournalError::Unreadable));
+        }
+        let mut named = journal(AttemptPhase::Intent { known: Vec::new() });
+        named.previous_secret = Some(("old".into(), forged()));
+        assert_eq!(Journal::decode(&named.encode()), Err(JournalError::Unreadable));
     }
 
     #[test]

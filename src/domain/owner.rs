@@ -94,6 +94,13 @@ impl fmt::Display for Owner {
     }
 }
 
+/// Whether a text has the form of an access key id. Text that tenants can write becomes part of tag keys and of calls only if
+/// it has: `awsdeploy.dev/uid` is no key id.
+#[must_use]
+pub fn is_access_key_id(text: &str) -> bool {
+    (16..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
 /// IAM tag of an access key that the operator created and published.
 #[must_use]
 pub fn key_tag(key_id: &str) -> String {
@@ -145,6 +152,20 @@ mod tests {
         }
         let upper: BTreeMap<_, _> = ours.tags().into_iter().map(|(key, value)| (key.to_uppercase(), value)).collect();
         assert_eq!(ours.classify(&upper), Ownership::Ours);
+    }
+
+    #[test]
+    fn only_texts_of_the_form_of_aws_are_access_key_ids() {
+        for id in ["AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE", &"A".repeat(16), &"A".repeat(128)] {
+            assert!(is_access_key_id(id), "{id}");
+        }
+        for text in ["", "AKIA", "awsdeploy.dev/uid", "akiaiosfodnn7example", "AKIAIOSFODNN7EXAMPLÉ", &"A".repeat(129)]
+        {
+            assert!(!is_access_key_id(text), "{text}");
+        }
+        for tag in owner().tags().keys() {
+            assert!(!is_access_key_id(tag), "{tag}");
+        }
     }
 
     #[test]

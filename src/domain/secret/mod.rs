@@ -19,6 +19,7 @@ pub use formats::violations;
 
 use super::{
     desired::DesiredSecret,
+    owner::is_access_key_id,
     restart::{self, Restarts},
 };
 use crate::api::well_known;
@@ -181,6 +182,9 @@ pub fn read_key(content: &SecretContent) -> Option<KeyMaterial> {
     let owned = read_owned(content).data;
     // Without the annotation all data counts: removing it must not invalidate the key.
     let key = formats::read(&content.data, |name| owned.is_empty() || owned.contains(name))?;
+    if !is_access_key_id(&key.id) {
+        return None;
+    }
     let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
     (annotation(well_known::ANNOTATION_KEY_ID) == Some(&key.id)
         && annotation(well_known::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
@@ -198,8 +202,11 @@ pub fn read_publication(content: &SecretContent) -> Publication {
         rotate_honoured: annotation(well_known::ANNOTATION_ROTATE_HONOURED),
         fence: annotation(well_known::ANNOTATION_FENCE),
         previous: annotation(well_known::ANNOTATION_PREVIOUS_SECRETS)
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default(),
+            .and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(&text).ok())
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, key_id)| is_access_key_id(key_id))
+            .collect(),
         restarts: annotation(well_known::ANNOTATION_RESTARTS).map(|text| restart::decode(&text)).unwrap_or_default(),
     }
 }
@@ -215,7 +222,12 @@ pub fn read_facts(content: &SecretContent, immutable: bool, desired: Option<&Des
         _ => true,
     };
     PublishedFacts {
-        key_id: content.annotations.get(well_known::ANNOTATION_KEY_ID).cloned().unwrap_or_default(),
+        key_id: content
+            .annotations
+            .get(well_known::ANNOTATION_KEY_ID)
+            .filter(|id| is_access_key_id(id))
+            .cloned()
+            .unwrap_or_default(),
         published_at: publication.published_at,
         rotate_honoured: publication.rotate_honoured,
         intact: material.is_some(),

@@ -96,12 +96,23 @@ fn publication_round_trips_through_annotations() {
         published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
         rotate_honoured: Some("please".into()),
         fence: Some("uid".into()),
-        previous: BTreeMap::from([("old".into(), "AKIAOLD".into())]),
+        previous: BTreeMap::from([("old".into(), "AKIAIOSFODNN7EXAMOLD".into())]),
         restarts: crate::domain::restart::decode(r#"{"Deployment/a": "pending"}"#),
     };
     assert_eq!(publication.restarts.len(), 1);
     let content = render(&desired(), &key(), &publication, &SecretContent::default());
     assert_eq!(super::read_publication(&content), publication);
+}
+
+#[test]
+fn text_of_another_form_is_no_access_key_id() {
+    let forged = KeyMaterial { id: "awsdeploy.dev/uid".into(), ..key() };
+    let previous = BTreeMap::from([("old".into(), "awsdeploy.dev/name".into())]);
+    let publication = Publication { previous, ..Publication::default() };
+    let content = render(&desired(), &forged, &publication, &SecretContent::default());
+    assert!(super::read_key(&content).is_none());
+    let facts = read_facts(&content, false, Some(&desired()));
+    assert_eq!((facts.key_id.as_str(), facts.intact, facts.previous.len()), ("", false, 0));
 }
 
 #[test]

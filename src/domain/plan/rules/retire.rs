@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{Effect, Note, RetireReason, RuleInput, Step};
 use crate::{
-    api::{Reason, duration::humanize},
+    api::{Reason, duration::humanize, well_known},
     domain::{current_state::AccessKey, dates::saturating_add, owner::key_tag},
 };
 
@@ -23,8 +23,9 @@ pub(super) fn untag_deleted(input: &RuleInput<'_>) -> Option<Step> {
             .is_ok_and(|since| input.listed_at() < saturating_add(since, input.settings.recovery_delay));
         if Some(id) != published && input.user.key(id).is_none() && !young {
             tags.insert(tag.clone());
-            // The AWS console keeps the description in a tag named by the bare key id.
-            tags.extend(input.user.tags.keys().filter(|other| other.as_str() == id).cloned());
+            // The AWS console keeps the description in a tag named by the bare key id, which is no tag of ours.
+            let is_description = |other: &&String| other.as_str() == id && !id.starts_with(well_known::TAG_PREFIX);
+            tags.extend(input.user.tags.keys().filter(is_description).cloned());
         }
     }
     (!tags.is_empty()).then_some(Step::Do(Effect::UntagUser(tags)))

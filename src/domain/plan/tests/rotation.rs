@@ -440,6 +440,8 @@ fn tags_of_deleted_keys_are_removed_with_descriptions() {
         .tagged("K0")
         .user(|user| _ = user.tags.insert("K0".into(), "hub".into()))
         .does("UntagUser K0, awsdeploy.dev/key/K0");
+    // A tag of ours is no description of a key, whatever a tag of a key says.
+    idle().tagged("awsdeploy.dev/uid").does("UntagUser awsdeploy.dev/key/awsdeploy.dev/uid");
     // Not the tags of listed keys, nor of the published one, which the list may not show yet.
     idle().user(|user| _ = user.tags.insert("K1".into(), "hub".into())).does("nothing");
     idle().key_gone("K1").published("K1", secs(1)).does("nothing");
