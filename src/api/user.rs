@@ -400,7 +400,7 @@ pub struct AwsDeployUserStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<OnRevoked>,
 
-    /// IAM user of the resource.
+    /// IAM user that the resource is bound to. Without it nothing of the resource exists in AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserStatus>,
 
@@ -470,16 +470,21 @@ pub struct AccountReference {
     pub external_id: Option<String>,
 }
 
-/// Observed IAM user.
+/// IAM user of a resource. Name and account are recorded before the user is created, and do not change afterwards.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserStatus {
     /// Name of the user.
     pub name: String,
-    /// ARN of the user.
-    pub arn: String,
-    /// Unique id (`AIDA...`). It changes when the user is deleted and created again under the same name.
-    pub id: String,
+    /// Id of the AWS account of the user.
+    pub account: String,
+    /// ARN of the user. Absent while the user does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<String>,
+    /// Unique id (`AIDA...`). It changes when the user is deleted and created again under the same name. Absent while the user
+    /// does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Keys of the tags that the operator set. A tag in this list that is no longer declared is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tag_keys: Vec<String>,

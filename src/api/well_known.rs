@@ -30,14 +30,6 @@ pub const ANNOTATION_ROTATE: &str = "awsdeploy.dev/rotate";
 /// Annotation of a class: `"true"` makes it the default class.
 pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";
 
-/// Annotation of the resource: name of its IAM user, written together with the finalizer when it comes from the template
-/// of a class. A changed template must not create a second user.
-pub const ANNOTATION_USER_NAME: &str = "awsdeploy.dev/user-name";
-
-/// Annotation of the resource: id of the AWS account of its IAM user, written together with the finalizer. A deletion
-/// finds the user there even if its creation was interrupted and its class was deleted.
-pub const ANNOTATION_ACCOUNT: &str = "awsdeploy.dev/account";
-
 /// Annotation of the resource: each new value requests one new console password.
 pub const ANNOTATION_RESET_PASSWORD: &str = "awsdeploy.dev/reset-password";
 

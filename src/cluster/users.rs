@@ -5,7 +5,7 @@ use kube::{
     Api, Client, Resource as _,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{error::ClusterError, user_stores::GuardedUser};
 use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, well_known};
@@ -22,27 +22,16 @@ impl DeployUsers {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
     }
 
-    /// Adds the finalizer and, as annotations, the account of the IAM user and its name unless the spec sets it. They are
-    /// recorded before the user is created, so that a lost status does not lose the user.
-    pub async fn add_finalizer(
-        &self,
-        user: &AwsDeployUser,
-        user_name: &str,
-        account: &str,
-    ) -> Result<AwsDeployUser, ClusterError> {
+    pub async fn add_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.push(well_known::FINALIZER.to_owned());
-        let mut annotations = json!({well_known::ANNOTATION_ACCOUNT: account});
-        if user.spec.user_name.is_none() {
-            annotations[well_known::ANNOTATION_USER_NAME] = json!(user_name);
-        }
-        self.set_finalizers(user, &finalizers, Some(annotations)).await
+        self.set_finalizers(user, &finalizers).await
     }
 
     pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != well_known::FINALIZER);
-        self.set_finalizers(user, &finalizers, None).await
+        self.set_finalizers(user, &finalizers).await
     }
 
     /// Replaces the status.
@@ -60,18 +49,9 @@ impl DeployUsers {
         written.map(|written| returned(written, user)).map_err(|error| self.error("update status of", &name, &error))
     }
 
-    async fn set_finalizers(
-        &self,
-        user: &AwsDeployUser,
-        finalizers: &[String],
-        annotations: Option<Value>,
-    ) -> Result<AwsDeployUser, ClusterError> {
+    async fn set_finalizers(&self, user: &AwsDeployUser, finalizers: &[String]) -> Result<AwsDeployUser, ClusterError> {
         let name = user.metadata.name.clone().unwrap_or_default();
-        let mut patch =
-            json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
-        if let Some(annotations) = annotations {
-            patch["metadata"]["annotations"] = annotations;
-        }
+        let patch = json!({"metadata": {"resourceVersion": user.metadata.resource_version, "finalizers": finalizers}});
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let written = self.api.patch(&name, &params, &Patch::Merge(&patch)).await;
         written

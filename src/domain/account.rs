@@ -1,7 +1,11 @@
 //! Which AWS account a resource belongs to, and with which credentials the operator reaches it.
 
 use super::authorize::ClassEntry;
-use crate::api::{AwsDeployUser, AwsDeployUserClass, class::ClassAccount, user::AccountReference, well_known};
+use crate::api::{
+    AwsDeployUser, AwsDeployUserClass,
+    class::ClassAccount,
+    user::{AccountReference, UserStatus},
+};
 
 /// IAM role that the operator assumes in another account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,15 +85,16 @@ pub fn account_in_arn(arn: &str) -> Option<&str> {
     arn.split(':').nth(4).filter(|account| !account.is_empty())
 }
 
-/// Account that the IAM user of a resource is in: from the status, else from the annotation that is written before the user
-/// is created. The annotation counts only with the finalizer, because tenants can write annotations.
+/// The IAM user that a resource is bound to. Only the status counts: tenants can write everything else.
+#[must_use]
+pub fn recorded_user(user: &AwsDeployUser) -> Option<&UserStatus> {
+    user.status.as_ref()?.user.as_ref()
+}
+
+/// Account that the IAM user of a resource is in, or is about to be created in.
 #[must_use]
 pub fn current_account(user: &AwsDeployUser) -> Option<&str> {
-    let reported =
-        user.status.as_ref().and_then(|status| status.user.as_ref()).and_then(|user| account_in_arn(&user.arn));
-    let noted = || user.metadata.annotations.as_ref()?.get(well_known::ANNOTATION_ACCOUNT).map(String::as_str);
-    let finalizers = user.metadata.finalizers.iter().flatten();
-    reported.or_else(|| if finalizers.into_iter().any(|one| one == well_known::FINALIZER) { noted() } else { None })
+    recorded_user(user).map(|user| user.account.as_str())
 }
 
 fn recorded_account(user: &AwsDeployUser) -> Option<&AccountReference> {
@@ -147,7 +152,7 @@ pub fn resolve_route(
 pub fn wrong_account_message(route: &AccountRoute, user: &AwsDeployUser, found: &str) -> String {
     let expected = route.account.as_deref().unwrap_or_default();
     let status = user.status.as_ref();
-    let arn = status.and_then(|status| status.user.as_ref()).map(|user| user.arn.as_str());
+    let arn = recorded_user(user).and_then(|user| user.arn.as_deref());
     let why = match (&route.source, arn) {
         (RouteSource::Class(class), None) => format!("class {class} is for AWS account {expected}"),
         (_, Some(arn)) => format!("the IAM user is {arn}"),
@@ -212,13 +217,13 @@ mod tests {
     fn user(current: &str, recorded: &Value) -> AwsDeployUser {
         let mut status = json!({"class": {"name": "last", "generation": 1, "onRevoked": "Freeze"}});
         if !current.is_empty() {
-            status["user"] =
-                json!({"name": "u", "arn": format!("arn:aws:iam::{current}:user/awsdeploy/u"), "id": "AIDA"});
+            let arn = format!("arn:aws:iam::{current}:user/awsdeploy/u");
+            status["user"] = json!({"name": "u", "account": current, "arn": arn, "id": "AIDA"});
         }
         if !recorded.is_null() {
             status["class"]["account"] = recorded.clone();
         }
-        let metadata = json!({"name": "x", "namespace": "deploy", "finalizers": [well_known::FINALIZER]});
+        let metadata = json!({"name": "x", "namespace": "deploy", "finalizers": ["awsdeploy.dev/iam-user"]});
         serde_json::from_value(json!({"apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "metadata": metadata, "spec": {}, "status": status}))
             .unwrap()
     }
@@ -279,17 +284,19 @@ mod tests {
     }
 
     #[test]
-    fn account_annotation_counts_only_with_the_finalizer() {
+    fn only_the_status_names_the_account() {
         let mut begun = user("", &account("111111111111", "r"));
-        begun.metadata.annotations =
-            Some([(well_known::ANNOTATION_ACCOUNT.to_owned(), "111111111111".to_owned())].into());
+        begun.metadata.annotations = Some([("awsdeploy.dev/account".to_owned(), "111111111111".to_owned())].into());
+        assert_eq!(current_account(&begun), None, "a tenant can write annotations and finalizers");
+        assert_eq!(parts(&resolve_route(&begun, &[], &[])), (None, None, &RouteSource::Unspecified));
+        // Recorded before the user is created: the account is known without an ARN.
+        let recorded = json!({"name": "u", "account": "111111111111"});
+        begun.status.as_mut().unwrap().user = serde_json::from_value(recorded).unwrap();
         assert_eq!(current_account(&begun), Some("111111111111"));
         assert_eq!(
             resolve_route(&begun, &[], &[]).role.map(|role| role.arn),
             Some("arn:aws:iam::111111111111:role/r".into())
         );
-        begun.metadata.finalizers = None;
-        assert_eq!(current_account(&begun), None, "nothing was begun");
     }
 
     #[test]

@@ -9,7 +9,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    backoff::ErrorClass, console::ConsoleSecret, dates, journal::Journal, restart::ObservedWorkload,
+    backoff::ErrorClass,
+    console::ConsoleSecret,
+    dates,
+    journal::Journal,
+    owner::{Owner, Ownership},
+    restart::ObservedWorkload,
     secret::PublishedFacts,
 };
 use crate::api::user::RestartTarget;
@@ -42,6 +47,8 @@ pub struct CurrentState {
     pub hints: StatusHints,
     /// The resource has the operator's finalizer.
     pub finalizer: bool,
+    /// The status records name and account of the IAM user. Nothing is created before.
+    pub user_recorded: bool,
     /// A change of user, policies or tags failed in this reconcile; rules for keys still apply.
     pub user_sync_failed: bool,
     /// Set only for deletions without an IAM user of the resource.
@@ -89,6 +96,32 @@ pub struct IamUser {
     pub deletion_blockers: Option<Vec<DeletionBlocker>>,
     /// Whether the user has a console password. `None` if not read, because none is or was declared.
     pub login_profile: Option<bool>,
+}
+
+/// An observed IAM user, as the target of a write: a user that was not observed cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserRef {
+    name: String,
+    arn: String,
+    id: String,
+}
+
+impl UserRef {
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    #[must_use]
+    pub fn arn(&self) -> &str {
+        &self.arn
+    }
+
+    /// Unique id (`AIDA...`).
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
 }
 
 /// Entity of a user, other than keys and grants, that must be deleted before the user. The AWS console deletes it
@@ -204,6 +237,11 @@ pub struct StatusHints {
 
 impl IamUser {
     #[must_use]
+    pub fn reference(&self) -> UserRef {
+        UserRef { name: self.name.clone(), arn: self.arn.clone(), id: self.id.clone() }
+    }
+
+    #[must_use]
     pub fn key(&self, id: &str) -> Option<&AccessKey> {
         self.keys.iter().find(|key| key.id == id)
     }
@@ -257,6 +295,7 @@ impl CurrentState {
             deleted_keys: BTreeSet::new(),
             hints: StatusHints::default(),
             finalizer: true,
+            user_recorded: true,
             user_sync_failed: false,
             user_absence: None,
         }
@@ -270,6 +309,12 @@ impl CurrentState {
             CurrentUser::Found(user) => Some(user),
             CurrentUser::Absent => None,
         }
+    }
+
+    /// The observed user as the target of a write, if its ownership tags name this resource.
+    #[must_use]
+    pub fn owned_user(&self, owner: &Owner) -> Option<UserRef> {
+        self.user().filter(|user| owner.classify(&user.tags) == Ownership::Ours).map(IamUser::reference)
     }
 
     /// The published Secret, if this resource owns it.
@@ -305,5 +350,25 @@ impl CurrentState {
         self.user().is_some_and(|user| user.is_tagged(id))
             || self.published().is_some_and(|facts| facts.key_id == id)
             || self.journal().is_some_and(|journal| journal.references_key(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_observed_user_of_the_resource_is_written() {
+        let owner = Owner { cluster: "c".into(), namespace: "deploy".into(), name: "cycle".into(), uid: "u1".into() };
+        let other = Owner { uid: "u2".into(), ..owner.clone() };
+        let observed = |tags| {
+            let user = IamUser { name: "u".into(), arn: "arn".into(), id: "AIDA1".into(), tags, ..IamUser::default() };
+            CurrentState { iam: CurrentUser::Found(user), ..CurrentState::empty(Timestamp::UNIX_EPOCH) }
+        };
+        let target = observed(owner.tags()).owned_user(&owner).unwrap();
+        assert_eq!((target.name(), target.arn(), target.id()), ("u", "arn", "AIDA1"));
+        assert_eq!(observed(other.tags()).owned_user(&owner), None, "a user of another resource");
+        assert_eq!(observed(BTreeMap::new()).owned_user(&owner), None, "a user without marks");
+        assert_eq!(CurrentState::empty(Timestamp::UNIX_EPOCH).owned_user(&owner), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::owner::Owner;
+use super::{account, owner::Owner};
 use crate::api::{AwsDeployUser, user::AwsDeployUserSpec, well_known};
 
 /// Names of the objects of a resource, derived from the resource and its class only.
@@ -35,19 +35,16 @@ impl Target {
         })
     }
 
-    /// Sets the name of the IAM user from the status or the annotation, else from the template of the class. An existing user
-    /// keeps its name when the class changes.
+    /// Sets the name of the IAM user: the recorded one, else the declared one, else from the template of the class. A resource
+    /// keeps the recorded name, whatever changes later.
     #[must_use]
     pub fn with_user_name(self, user: &AwsDeployUser, template: Option<&str>) -> Self {
-        if user.spec.user_name.is_some() {
-            return self;
-        }
-        let reported = user.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.clone());
-        let noted =
-            || user.metadata.annotations.as_ref().and_then(|all| all.get(well_known::ANNOTATION_USER_NAME)).cloned();
-        let rendered = || template.map(|template| render_name(template, &self.owner));
-        let user_name = reported.or_else(noted).or_else(rendered);
-        Self { user_name: user_name.unwrap_or_else(|| self.user_name.clone()), ..self }
+        let rendered = || match (&user.spec.user_name, template) {
+            (None, Some(template)) => render_name(template, &self.owner),
+            _ => self.user_name.clone(),
+        };
+        let user_name = account::recorded_user(user).map_or_else(rendered, |recorded| recorded.name.clone());
+        Self { user_name, ..self }
     }
 }
 

@@ -92,6 +92,8 @@ pub(super) struct IdleUntil {
 #[derive(Clone)]
 pub(super) struct CachedIam {
     pub(super) iam: CurrentUser,
+    /// The name that was looked up.
+    pub(super) user_name: String,
     /// When all of it but the keys was read; parts may be newer.
     pub(super) read_at: Instant,
     /// When the keys were listed.

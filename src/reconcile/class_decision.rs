@@ -10,6 +10,7 @@ use crate::{
     api::{
         AwsDeployUser, AwsDeployUserClass,
         class::{OnQuarantine, OnRevoked},
+        user::ClassReference,
     },
     domain::{
         account::{self, AccountRoute},
@@ -118,6 +119,14 @@ impl ClassDecision {
         let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
         self.account_mismatch.is_none()
             && matches!(&self.decision, Decision::Allowed(authorization) if Some(&authorization.class) == recorded)
+    }
+
+    /// The class that allows the resource in the account of its user.
+    pub(super) fn allowing_class(&self) -> Option<&ClassReference> {
+        match &self.decision {
+            Decision::Allowed(authorization) if self.account_mismatch.is_none() => Some(&authorization.class),
+            Decision::Allowed(_) | Decision::Denied(_) | Decision::Unreadable(_) => None,
+        }
     }
 
     /// `onRevoked` of the governing class.

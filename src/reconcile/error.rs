@@ -8,7 +8,7 @@ use crate::{
         backoff::ErrorClass,
         conditions::{FailureScope, ReconcileFailure},
         desired::{self, Violation},
-        plan::{Effect, Note},
+        plan::{Effect, EffectVerb, Note},
         policy,
     },
 };
@@ -28,6 +28,9 @@ pub enum ReconcileError {
     /// The IAM user of that name has another owner.
     #[error("{0}")]
     NotOwned(String),
+    /// An effect was planned, and no user with the ownership tags of the resource was observed to execute it on.
+    #[error("{0} was not executed: no IAM user with the ownership tags of this resource was observed")]
+    UserNotObserved(EffectVerb),
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
@@ -126,6 +129,7 @@ impl ReconcileError {
                 ClusterErrorKind::Unavailable => Is::new(Reason::KubernetesUnavailable, ErrorClass::Transient),
             },
             Self::SecretAccess(_) => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
+            Self::UserNotObserved(_) => Is::new(Reason::Conflict, ErrorClass::Transient),
             Self::Undone(_) => Is::new(Reason::Conflict, ErrorClass::Conflict),
             Self::KeyNotAccepted(_) => Is::new(Reason::KeyNotAccepted, ErrorClass::Transient).not_transient(),
             Self::NoRandomness => Is::new(Reason::NoRandomness, ErrorClass::Transient),

@@ -45,7 +45,7 @@ use revocation::path_violation;
 use crate::{
     api::{AwsDeployUser, well_known},
     aws::IamClient,
-    cluster::{GuardedUser, PendingEvent},
+    cluster::{ClusterErrorKind, DeployUsers, GuardedUser, PendingEvent},
     domain::{
         conditions::FailureScope,
         current_state::CurrentState,
@@ -220,6 +220,9 @@ impl<'a> Reconciliation<'a> {
 
     /// Steps 3 to 6.
     async fn run(&mut self, user: &AwsDeployUser) -> Result<Progress, StepError> {
+        if user.metadata.deletion_timestamp.is_some() && self.was_never_allowed(user) {
+            return self.release(user).await;
+        }
         // 3. Validate (pure, after one IO call per account): the desired state, or why there is none.
         let mut goal = self.validate(user).await?;
 
@@ -242,6 +245,20 @@ impl<'a> Reconciliation<'a> {
         let plan = self.plan_and_act(&goal, &mut executor).await;
         let Executor { user, observed, events, finalized, .. } = executor;
         Ok(Progress { user, goal: Some(goal), plan: Some(plan), current: Some(observed.current), events, finalized })
+    }
+
+    /// Ends the deletion of a resource that has nothing in AWS, without a call to AWS.
+    async fn release(&self, user: &AwsDeployUser) -> Result<Progress, StepError> {
+        if has_finalizer(user) {
+            let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
+            match users.remove_finalizer(user).await {
+                Err(error) if error.kind != ClusterErrorKind::NotFound => {
+                    return Err(StepError::new(error.into(), FailureScope::User));
+                }
+                _ => {}
+            }
+        }
+        Ok(Progress { finalized: true, ..Progress::unobserved(user) })
     }
 
     async fn plan_and_act(&mut self, goal: &Goal, executor: &mut Executor<'_>) -> Plan {
@@ -330,7 +347,8 @@ impl<'a> Reconciliation<'a> {
         } else if matches!(effect, Effect::ReadLastUsed(_)) {
             current.last_used_failed = true;
             (FailureScope::Key, true)
-        } else if matches!(effect, Effect::CreateUser | Effect::AdoptUser(_) | Effect::DeleteUser) {
+        } else if matches!(effect, Effect::RecordUser | Effect::CreateUser | Effect::AdoptUser(_) | Effect::DeleteUser)
+        {
             (FailureScope::User, false)
         } else {
             (FailureScope::Key, false)

@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 use super::{Goal, ReconcileError, Reconciliation, error::StepError, observe::Observed};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
-    cluster::DeployUsers,
+    cluster::{ClusterErrorKind, DeployUsers},
     domain::{
         authorize::{self, Revocation},
         conditions::FailureScope,
@@ -32,7 +32,16 @@ impl Reconciliation<'_> {
             *observed = self.reobserve(user, None, observed, Freshness::Live).await.map_err(failed)?;
             policy = self.revocation_policy(user, &observed.current);
         }
-        self.record_revocation(user, policy.revocation.action).await.map_err(failed)?;
+        match self.record_revocation(user, policy.revocation.action).await {
+            // A tenant can make a resource too large for a status. What needs no record is revoked all the same.
+            Err(ReconcileError::Cluster(error)) if error.kind != ClusterErrorKind::Conflict => {
+                if policy.revocation.action == OnRevoked::Delete {
+                    policy.revocation.action = OnRevoked::Deactivate;
+                }
+                self.failures.push(failed(error.into()));
+            }
+            result => result.map_err(failed)?,
+        }
         if let Some(ReconcileError::NotAllowed(message)) = self.failures.first_mut().map(|failure| &mut failure.error) {
             *message = format!("{message}. {}", policy.note().message);
         }

@@ -11,9 +11,10 @@ use crate::{
     },
     cluster::PendingEvent,
     domain::{
+        account::account_in_arn,
         backoff::{self, ErrorClass},
         conditions::{self, ReconcileFailure, ReconcileOutcome},
-        current_state::{AccessKey, CurrentState, CurrentUser, IamUser},
+        current_state::{AccessKey, CurrentState, CurrentUser, IamUser, UserAbsence},
         desired::Desired,
         owner::Ownership,
         plan::{Effect, Note, Plan},
@@ -73,17 +74,30 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
 
 fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, current: &CurrentState) {
     let known: Vec<AccessKeyStatus> = std::mem::take(&mut after.access_keys);
+    let recorded_account = after.user.as_ref().map(|user| user.account.clone());
     match &current.iam {
         CurrentUser::Found(user) if input.target.owner.classify(&user.tags) == Ownership::Ours => {
             let tag_keys = match input.desired {
                 Some(desired) => applied_tag_keys(desired, user),
                 None => after.user.take().map(|user| user.tag_keys).unwrap_or_default(),
             };
-            after.user =
-                Some(UserStatus { name: user.name.clone(), arn: user.arn.clone(), id: user.id.clone(), tag_keys });
+            after.user = Some(UserStatus {
+                name: user.name.clone(),
+                account: recorded_account.or(account_in_arn(&user.arn).map(str::to_owned)).unwrap_or_default(),
+                arn: Some(user.arn.clone()),
+                id: Some(user.id.clone()),
+                tag_keys,
+            });
             after.access_keys = access_keys(input, current, user, &known);
         }
-        CurrentUser::Found(_) | CurrentUser::Absent => after.user = None,
+        // The resource stays bound to the name until everything of it is removed.
+        CurrentUser::Found(_) | CurrentUser::Absent => {
+            let is_idle = input.plan.is_some_and(|plan| plan.effects.is_empty() && plan.requeue_at.is_none());
+            let is_removed = current.user_absence == Some(UserAbsence::Removed) && is_idle;
+            let unbound =
+                |user: UserStatus| UserStatus { name: user.name, account: user.account, ..UserStatus::default() };
+            after.user = after.user.take().filter(|_| !is_removed).map(unbound);
+        }
     }
     let published = current.published();
     // Without a key in the spec no Secret is missing.
@@ -304,6 +318,37 @@ mod tests {
         let mut recovered = failed();
         recovered.status.as_mut().unwrap().conditions[0].status = "True".to_owned();
         assert_eq!(left(&recovered), None);
+    }
+
+    #[test]
+    fn resource_stays_bound_until_its_user_is_removed() {
+        let mut user = failed();
+        let recorded = json!({"name": "u", "account": "123456789012", "arn": "arn", "id": "AIDA1"});
+        user.status.as_mut().unwrap().user = serde_json::from_value(recorded).unwrap();
+        let after = |user_absence, plan: &Plan| {
+            let current = CurrentState { user_absence, ..CurrentState::empty(now()) };
+            status(&StatusInput {
+                user: &user,
+                target: &Target::from_resource(&user, "cluster").unwrap(),
+                desired: None,
+                class: None,
+                plan: Some(plan),
+                current: Some(&current),
+                failures: Vec::new(),
+                failed: false,
+                authorization: Note::new(Reason::Allowed, ""),
+                now: now(),
+            })
+            .user
+        };
+        let idle = Plan::idle(Note::new(Reason::Revoked, ""));
+        let busy = Plan { effects: vec![Effect::DeleteSecret], ..idle.clone() };
+        let bound = UserStatus { name: "u".into(), account: "123456789012".into(), ..UserStatus::default() };
+        assert_eq!(after(None, &idle), Some(bound.clone()));
+        let unseen = Some(UserAbsence::NotObserved { since: now() });
+        assert_eq!(after(unseen, &idle), Some(bound.clone()), "IAM may not list it yet");
+        assert_eq!(after(Some(UserAbsence::Removed), &busy), Some(bound), "its Secret is left");
+        assert_eq!(after(Some(UserAbsence::Removed), &idle), None);
     }
 
     #[test]

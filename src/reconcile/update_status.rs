@@ -2,13 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::{
-    Goal, Next, Progress, ReconcileError, Reconciliation, cache::FailureCount, class_decision::Decision,
-    error::StepError, status,
-};
+use super::{Goal, Next, Progress, ReconcileError, Reconciliation, cache::FailureCount, error::StepError, status};
 use crate::{
-    api::{AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
-    cluster::{ClusterError, ClusterErrorKind, DeployUsers},
+    api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
+    cluster::{ClusterError, ClusterErrorKind, DeployUsers, PendingEvent},
     domain::{
         conditions::FailureScope,
         current_state::IamUser,
@@ -52,6 +49,7 @@ impl Reconciliation<'_> {
             }
             Err(error) if error.kind == ClusterErrorKind::NotFound => Next { user: progress.user, requeue_at: None },
             Err(error) => {
+                self.report_unwritten_status(&progress.user, &error).await;
                 let requeue_at = self.retry_status(error, secret, failures, failed, requeue_at);
                 Next { user: progress.user, requeue_at: Some(requeue_at) }
             }
@@ -84,12 +82,7 @@ impl Reconciliation<'_> {
     /// The class that allows the resource, unless what was observed speaks against it.
     fn allowing_class(&self, progress: &Progress) -> Option<&ClassReference> {
         let is_revoked = matches!(progress.goal, Some(Goal::Revoke(Some(_))));
-        match &self.decision.decision {
-            Decision::Allowed(authorization) if !is_revoked && self.decision.account_mismatch.is_none() => {
-                Some(&authorization.class)
-            }
-            _ => None,
-        }
+        self.decision.allowing_class().filter(|_| !is_revoked)
     }
 
     async fn publish_changes(&self, progress: &Progress) {
@@ -123,6 +116,18 @@ impl Reconciliation<'_> {
         } else {
             FailureCount::default()
         }
+    }
+
+    /// An Event says what no condition can say. One for failures in a row; a conflict ends by itself.
+    async fn report_unwritten_status(&self, user: &AwsDeployUser, error: &ClusterError) {
+        if error.kind == ClusterErrorKind::Conflict || self.cache.status_write_failures > 0 {
+            return;
+        }
+        let reason = ReconcileError::from(error.clone()).reason();
+        let note = format!(
+            "failed to write the status: {error}. Without a status no IAM user is created; a resource that is too large has to become smaller"
+        );
+        self.context.events.publish(user, &PendingEvent { reason, note, warning: true }).await;
     }
 
     /// The status is written by the next reconcile. Its pause must not cut short the back-off of a failed reconcile.

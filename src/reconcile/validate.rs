@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tracing::Instrument;
 
-use super::{Goal, ReconcileError, Reconciliation, class_decision::Decision, error::StepError, has_finalizer};
+use super::{Goal, ReconcileError, Reconciliation, class_decision::Decision, error::StepError};
 use crate::{
-    api::AwsDeployUser,
+    api::{AwsDeployUser, class::OnRevoked},
     aws::CallerIdentity,
     domain::{
         account,
@@ -19,7 +19,8 @@ use crate::{
 };
 
 impl Reconciliation<'_> {
-    /// A denied resource that has something in AWS is revoked; its denial is the first failure of the reconcile.
+    /// A denied resource that has something in AWS is revoked; its denial is the first failure of the reconcile. Without a
+    /// recorded user it has nothing there, whatever finalizers a tenant gave it, and AWS is not called.
     pub(super) async fn validate(&mut self, user: &AwsDeployUser) -> Result<Goal, StepError> {
         let span = trace::step_span("validate");
         let goal = self.validated_goal(user).instrument(span.clone()).await;
@@ -36,8 +37,8 @@ impl Reconciliation<'_> {
             ReconcileError::Invalid(_) | ReconcileError::Unreadable(_) => user.spec.suspend,
             _ => false,
         };
-        if !revokes || !has_finalizer(user) {
-            return Err(failure);
+        if !revokes || account::recorded_user(user).is_none() {
+            return Err(describe_revocation(user, failure));
         }
         self.failures.push(failure);
         self.verify_account(user).await?;
@@ -50,6 +51,11 @@ impl Reconciliation<'_> {
             return Ok(Goal::Delete);
         }
         self.desired(user).await.map(|desired| Goal::Sync(Box::new(desired)))
+    }
+
+    /// No class allows the resource, and none did before: then the status would record a user.
+    pub(super) fn was_never_allowed(&self, user: &AwsDeployUser) -> bool {
+        matches!(self.decision.decision, Decision::Denied(_)) && account::recorded_user(user).is_none()
     }
 
     async fn desired(&self, user: &AwsDeployUser) -> Result<Desired, StepError> {
@@ -96,4 +102,13 @@ impl Reconciliation<'_> {
         }
         Ok(identity)
     }
+}
+
+/// Adds how a revocation ended that left no user.
+fn describe_revocation(user: &AwsDeployUser, mut failure: StepError) -> StepError {
+    let is_revoked = user.status.as_ref().is_some_and(|status| status.revocation == Some(OnRevoked::Delete));
+    if let (ReconcileError::NotAllowed(message), true) = (&mut failure.error, is_revoked) {
+        message.push_str(". The resource was revoked (onRevoked: Delete): its IAM user was deleted");
+    }
+    failure
 }

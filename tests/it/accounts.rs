@@ -94,9 +94,9 @@ pub(crate) async fn users_of_a_role_share_its_account_and_session() {
     }
     for name in ["a", "b", "c"] {
         let user = env.wait_ready(name).await;
-        assert_eq!(user.annotations()[well_known::ANNOTATION_ACCOUNT], there);
         let iam = user_in(&env, &there, name).await.expect("the user is in the other account");
-        assert_eq!(user.status.expect("a status").user.expect("a user").arn, iam.arn);
+        let recorded = user.status.expect("a status").user.expect("a user");
+        assert_eq!((recorded.account, recorded.arn), (there.clone(), Some(iam.arn)));
         assert!(env.iam_opt(name).await.is_none(), "and not in the operator's own");
         assert!(env.account.accepts(&env.published_key(name).await), "its key was verified there");
     }
@@ -332,12 +332,7 @@ pub(crate) async fn user_of_an_interrupted_creation_is_found() {
     env.classes().delete(&name, &DeleteParams::default()).await.expect("the class is deleted");
     env.delete("x").await;
     env.operator.restart().await.expect("the operator restarts");
-    // No role of that account is recorded; the operator only knows that the user is not in its own account.
-    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::WrongAccount)).await;
-    let text = message(&user, ConditionType::Ready);
-    assert!(text.contains(&there) && text.contains("No class serves account"), "{text}");
-    assert!(user_in(&env, &there, "u").await.is_some());
-    env.apply_class("c", class(&there, "r")).await;
+    // User, account and role were recorded before the user was created.
     env.wait_deleted("x").await;
     assert!(user_in(&env, &there, "u").await.is_none(), "the user is deleted");
 }

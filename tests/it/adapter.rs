@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use awsdeploy::aws::{AwsErrorKind, IamClient};
+use awsdeploy::{
+    aws::{AwsErrorKind, IamClient},
+    domain::current_state::UserRef,
+};
 use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
 use serde_json::json;
 
@@ -12,12 +15,17 @@ async fn iam(aws: &TestAccount) -> Arc<IamClient> {
     aws.accounts().await.client(None)
 }
 
+/// The user `u`, as observed.
+async fn user_ref(iam: &IamClient) -> UserRef {
+    iam.get_user("u").await.expect("the account can be read").expect("the user").reference()
+}
+
 pub(crate) async fn lost_response_causes_no_second_create() {
     let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     aws.rules().add(Rule::on("CreateAccessKey").after_commit().drop_connection());
-    let error = iam.create_access_key("u").await.expect_err("the response is lost");
+    let error = iam.create_access_key(&user_ref(&iam).await).await.expect_err("the response is lost");
     assert_eq!(error.kind, AwsErrorKind::Unreachable, "{error}");
     assert!(!error.kind.is_definite(), "a key may have been created");
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
@@ -33,10 +41,10 @@ pub(crate) async fn http_500_causes_no_second_create() {
     {
         aws.rules().add(rule);
     }
-    let error = iam.create_access_key("u").await.expect_err("a response that is not from IAM");
+    let error = iam.create_access_key(&user_ref(&iam).await).await.expect_err("a response that is not from IAM");
     assert_eq!(error.kind, AwsErrorKind::Service, "{error}");
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);
-    let error = iam.create_access_key("u").await.expect_err("throttled");
+    let error = iam.create_access_key(&user_ref(&iam).await).await.expect_err("throttled");
     assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Throttled, true));
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 2, "throttling is not retried either");
 }
@@ -68,7 +76,7 @@ pub(crate) async fn policy_documents_are_decoded() {
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     let document = json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::a+b/%20 ü/*"}]});
-    iam.put_inline_policy("u", "own", &document).await.expect("written");
+    iam.put_inline_policy(&user_ref(&iam).await, "own", &document).await.expect("written");
     assert_eq!(iam.get_grants("u").await.expect("grants").inline["own"], document);
 }
 
@@ -76,6 +84,7 @@ pub(crate) async fn errors_are_classified() {
     let aws = TestAccount::new().await;
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
+    let user = user_ref(&iam).await;
     assert_eq!(iam.get_user("absent").await.expect("absence is no error"), None);
     for (status, code, kind) in [
         (404, "NoSuchEntity", AwsErrorKind::NoSuchEntity),
@@ -96,7 +105,7 @@ pub(crate) async fn errors_are_classified() {
         (400, "SomethingNew", AwsErrorKind::InvalidInput),
     ] {
         let rule = aws.rules().add(Rule::on("TagUser").respond_with(AwsError::new(status, code, "the message of AWS")));
-        let error = iam.tag_user("u", &[("a".to_owned(), "b".to_owned())].into()).await.expect_err(code);
+        let error = iam.tag_user(&user, &[("a".to_owned(), "b".to_owned())].into()).await.expect_err(code);
         assert_eq!(error.kind, kind, "{code}: {error}");
         assert!(error.to_string().contains("the message of AWS") && error.request_id.is_some(), "{error}");
         aws.rules().remove(rule);
@@ -111,7 +120,7 @@ pub(crate) async fn unresponsive_aws_times_out() {
     aws.manual_changes().create_user("u").await.expect("a user");
     aws.rules().add(Rule::on("CreateAccessKey").after_commit().delay(Duration::from_mins(3)));
     let started = tokio::time::Instant::now();
-    let error = iam.create_access_key("u").await.expect_err("a timeout");
+    let error = iam.create_access_key(&user_ref(&iam).await).await.expect_err("a timeout");
     assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Unreachable, false), "{error}");
     assert!(started.elapsed() < Duration::from_secs(90), "{:?}", started.elapsed());
     assert_eq!(aws.log().calls_of("CreateAccessKey").len(), 1);

@@ -50,7 +50,7 @@ pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
         assert_eq!(condition(&user, kind).expect("every condition is there").status, "True", "{kind}");
     }
     let status = user.status.expect("a status");
-    assert_eq!(status.user.expect("a user").arn, iam.arn);
+    assert_eq!(status.user.expect("a user").arn, Some(iam.arn.clone()));
     assert_eq!(status.secret_name.as_deref(), Some("cycle-aws"));
     assert!(status.next_rotation_time.is_some());
 

@@ -359,16 +359,22 @@ pub(crate) async fn unresponsive_aws_times_out_and_nothing_is_assumed() {
 pub(crate) async fn failed_status_write_backs_off() {
     let env = TestEnv::with_options(EnvOptions { kube_proxy: true, ..EnvOptions::default() }).await;
     let kube = env.kube.as_ref().expect("a proxy");
+    // Without a status no user is created, so the first one is written.
+    env.apply("x", json!({"userName": "x"})).await;
+    env.wait_ready("x").await;
     kube.rules().add(KubeRule::on("update", "awsdeployusers/status").name("x").respond_with(403, "Forbidden"));
     env.aws.rules().add(Rule::on("CreateAccessKey").user("x").deny());
-    env.apply("x", json!({"userName": "x"})).await;
-    env.aws.log().wait_for_call("CreateAccessKey", 1, TIMEOUT).await.expect("the call is made");
+    let position = env.aws.log().position();
+    env.annotate("x", awsdeploy::api::well_known::ANNOTATION_ROTATE, "now").await;
+    let denied = |call: &CallRecord| call.action == "CreateAccessKey";
+    env.aws.log().wait_since(position, "the denied call", TIMEOUT, denied).await.expect("the call is made");
     // Other resources are reconciled meanwhile, each for longer than the back-off of a conflict.
     for name in ["y", "z"] {
         env.apply(name, json!({"userName": name})).await;
         env.wait_ready(name).await;
     }
-    let attempts = env.aws.log().select(|call| call.action == "CreateAccessKey" && call.user.as_deref() == Some("x"));
+    let mut attempts = env.aws.log().calls_since(position);
+    attempts.retain(|call| call.action == "CreateAccessKey" && call.user.as_deref() == Some("x"));
     let pauses: Vec<_> =
         attempts.windows(2).map(|pair| pair[1].started.duration_since(pair[0].started).as_secs()).collect();
     // The back-off of a conflict is one to three seconds, of a key creation five seconds, doubled each time.

@@ -169,7 +169,7 @@ pub(crate) async fn user_deleted_manually_is_recreated_with_a_new_key() {
         .await;
     env.wait_ready("x").await;
     let iam = env.iam("u").await;
-    assert_eq!(iam.id, user.status.and_then(|status| status.user).expect("a user").id);
+    assert_eq!(Some(iam.id.clone()), user.status.and_then(|status| status.user).expect("a user").id);
     assert_eq!(iam.active_keys(), [new.as_str()]);
     assert_eq!(iam.attached.len(), 1);
     let text = env.wait_for_event("x", Reason::UserRecreated).await;

@@ -39,6 +39,7 @@ mod quarantine;
 mod restore;
 mod rotation;
 mod rotation_timing;
+mod tenant_identity;
 #[path = "../test_env/mod.rs"]
 mod test_env;
 mod traces;
@@ -215,6 +216,12 @@ const TESTS: &[Test] = tests! {
     untrusted_secrets: {
         untrusted_secret_data_is_not_echoed_and_blocks_nothing,
         untrusted_secret_data_does_not_delay_suspension,
+    }
+    tenant_identity: {
+        annotation_never_names_the_user,
+        user_is_created_only_after_its_status,
+        finalizer_of_a_denied_resource_causes_no_aws_call,
+        user_is_found_by_its_tags_without_a_status,
     }
     presets: {
         cycle_preset_needs_ten_lines,

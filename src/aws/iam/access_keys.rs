@@ -10,7 +10,11 @@ use super::{
 };
 use crate::{
     aws::{AwsError, AwsErrorKind},
-    domain::{current_state::AccessKey, secret::KeyMaterial},
+    domain::{
+        current_state::{AccessKey, UserRef},
+        owner::is_access_key_id,
+        secret::KeyMaterial,
+    },
 };
 
 const CREATE_ACCESS_KEY: &str = "CreateAccessKey";
@@ -38,14 +42,14 @@ impl IamClient {
     ///
     /// # Errors
     /// Unless [`AwsErrorKind::is_definite`], a key may have been created.
-    pub async fn create_access_key(&self, user: &str) -> Result<(KeyMaterial, Timestamp), AwsError> {
+    pub async fn create_access_key(&self, user: &UserRef) -> Result<(KeyMaterial, Timestamp), AwsError> {
         let once = aws_sdk_iam::config::Builder::new().retry_config(RetryConfig::disabled());
-        let request = self.iam.create_access_key().user_name(user).customize().config_override(once);
+        let request = self.iam.create_access_key().user_name(user.name()).customize().config_override(once);
         let answer = self.call(CREATE_ACCESS_KEY, request.send()).await?;
-        let key = answer.access_key.ok_or_else(|| AwsError {
+        let key = answer.access_key.filter(|key| is_access_key_id(key.access_key_id())).ok_or_else(|| AwsError {
             operation: CREATE_ACCESS_KEY,
             kind: AwsErrorKind::Service,
-            message: "the response of AWS has no key".to_owned(),
+            message: "the response of AWS has no access key with a valid id".to_owned(),
             request_id: None,
         })?;
         let created_at = key.create_date().map_or_else(|| self.clock().now(), timestamp);
@@ -54,14 +58,15 @@ impl IamClient {
     }
 
     /// Sets a key Inactive; false when it does not exist, which is no error.
-    pub async fn deactivate_access_key(&self, user: &str, id: &str) -> Result<bool, AwsError> {
-        let request = self.iam.update_access_key().user_name(user).access_key_id(id).status(StatusType::Inactive);
+    pub async fn deactivate_access_key(&self, user: &UserRef, id: &str) -> Result<bool, AwsError> {
+        let request =
+            self.iam.update_access_key().user_name(user.name()).access_key_id(id).status(StatusType::Inactive);
         Ok(optional(self.call("UpdateAccessKey", request.send()).await)?.is_some())
     }
 
     /// Deletes a key. One that does not exist is no error.
-    pub async fn delete_access_key(&self, user: &str, id: &str) -> Result<(), AwsError> {
-        let request = self.iam.delete_access_key().user_name(user).access_key_id(id);
+    pub async fn delete_access_key(&self, user: &UserRef, id: &str) -> Result<(), AwsError> {
+        let request = self.iam.delete_access_key().user_name(user.name()).access_key_id(id);
         optional(self.call("DeleteAccessKey", request.send()).await).map(drop)
     }
 }

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     aws::{AwsError, AwsErrorKind},
-    domain::current_state::{Grants, IamUser},
+    domain::{
+        current_state::{Grants, IamUser},
+        owner::{Owner, Ownership},
+    },
 };
 
 const OPERATION: &str = "GetAccountAuthorizationDetails";
@@ -51,6 +54,12 @@ impl AccountDetails {
     #[must_use]
     pub fn read_at(&self) -> Instant {
         self.read_at
+    }
+
+    /// The user with the ownership tags of this resource, whatever its name.
+    #[must_use]
+    pub fn user_of(&self, owner: &Owner) -> Option<&IamUser> {
+        self.users.values().find(|user| owner.classify(&user.tags) == Ownership::Ours)
     }
 
     /// The user of this name, if it is one of the operator's.

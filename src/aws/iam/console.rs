@@ -3,7 +3,10 @@
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{IamClient, convert::optional};
-use crate::{aws::AwsError, domain::console::PasswordPolicy};
+use crate::{
+    aws::AwsError,
+    domain::{console::PasswordPolicy, current_state::UserRef},
+};
 
 impl IamClient {
     /// Reads the password policy of the account once; AWS's default policy when the account has none.
@@ -38,20 +41,30 @@ impl IamClient {
     }
 
     /// Sets the first password. Not idempotent: `EntityAlreadyExists` when the user has one.
-    pub async fn create_login_profile(&self, user: &str, password: &SecretString, reset: bool) -> Result<(), AwsError> {
-        let request = self.iam.create_login_profile().user_name(user).password(password.expose_secret());
+    pub async fn create_login_profile(
+        &self,
+        user: &UserRef,
+        password: &SecretString,
+        reset: bool,
+    ) -> Result<(), AwsError> {
+        let request = self.iam.create_login_profile().user_name(user.name()).password(password.expose_secret());
         self.call("CreateLoginProfile", request.password_reset_required(reset).send()).await.map(drop)
     }
 
     /// Changes the password. `NoSuchEntity` when the user has none.
-    pub async fn update_login_profile(&self, user: &str, password: &SecretString, reset: bool) -> Result<(), AwsError> {
-        let request = self.iam.update_login_profile().user_name(user).password(password.expose_secret());
+    pub async fn update_login_profile(
+        &self,
+        user: &UserRef,
+        password: &SecretString,
+        reset: bool,
+    ) -> Result<(), AwsError> {
+        let request = self.iam.update_login_profile().user_name(user.name()).password(password.expose_secret());
         self.call("UpdateLoginProfile", request.password_reset_required(reset).send()).await.map(drop)
     }
 
     /// Deletes the password. A user that has none is no error.
-    pub async fn delete_login_profile(&self, user: &str) -> Result<(), AwsError> {
-        let request = self.iam.delete_login_profile().user_name(user);
+    pub async fn delete_login_profile(&self, user: &UserRef) -> Result<(), AwsError> {
+        let request = self.iam.delete_login_profile().user_name(user.name());
         optional(self.call("DeleteLoginProfile", request.send()).await).map(drop)
     }
 }

@@ -4,7 +4,10 @@ use super::{
     IamClient,
     convert::{optional, paginate},
 };
-use crate::{aws::AwsError, domain::current_state::DeletionBlocker};
+use crate::{
+    aws::AwsError,
+    domain::current_state::{DeletionBlocker, UserRef},
+};
 
 impl IamClient {
     /// Lists all deletion blockers: one call per kind, more where a list has pages.
@@ -46,12 +49,12 @@ impl IamClient {
 
     /// Removes a deletion blocker; one that does not exist is no error. A virtual MFA device takes two calls: a failure
     /// between them leaves a device that no user has.
-    pub async fn remove_deletion_blocker(&self, user: &str, blocker: &DeletionBlocker) -> Result<(), AwsError> {
+    pub async fn remove_deletion_blocker(&self, user: &UserRef, blocker: &DeletionBlocker) -> Result<(), AwsError> {
         let iam = &self.iam;
         match blocker {
             DeletionBlocker::LoginProfile => self.delete_login_profile(user).await?,
             DeletionBlocker::MfaDevice(serial) => {
-                let request = iam.deactivate_mfa_device().user_name(user).serial_number(serial);
+                let request = iam.deactivate_mfa_device().user_name(user.name()).serial_number(serial);
                 optional(self.call("DeactivateMFADevice", request.send()).await)?;
                 // A virtual device exists in AWS only, where it would stay behind; a hardware device belongs to a person.
                 if serial.contains(":mfa/") {
@@ -60,16 +63,16 @@ impl IamClient {
                 }
             }
             DeletionBlocker::SigningCertificate(id) => {
-                let request = iam.delete_signing_certificate().user_name(user).certificate_id(id);
+                let request = iam.delete_signing_certificate().user_name(user.name()).certificate_id(id);
                 optional(self.call("DeleteSigningCertificate", request.send()).await)?;
             }
             DeletionBlocker::SshKey(id) => {
-                let request = iam.delete_ssh_public_key().user_name(user).ssh_public_key_id(id);
+                let request = iam.delete_ssh_public_key().user_name(user.name()).ssh_public_key_id(id);
                 optional(self.call("DeleteSSHPublicKey", request.send()).await)?;
             }
             DeletionBlocker::ServiceCredential(id) => {
                 let request =
-                    iam.delete_service_specific_credential().user_name(user).service_specific_credential_id(id);
+                    iam.delete_service_specific_credential().user_name(user.name()).service_specific_credential_id(id);
                 optional(self.call("DeleteServiceSpecificCredential", request.send()).await)?;
             }
         }

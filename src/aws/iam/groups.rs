@@ -6,7 +6,7 @@ use super::{
     IamClient,
     convert::{optional, paginate},
 };
-use crate::aws::AwsError;
+use crate::{aws::AwsError, domain::current_state::UserRef};
 
 impl IamClient {
     pub(super) async fn list_groups(&self, user: &str) -> Result<BTreeSet<String>, AwsError> {
@@ -15,14 +15,14 @@ impl IamClient {
     }
 
     /// Adds the user to a group.
-    pub async fn add_to_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
-        let request = self.iam.add_user_to_group().user_name(user).group_name(group);
+    pub async fn add_to_group(&self, user: &UserRef, group: &str) -> Result<(), AwsError> {
+        let request = self.iam.add_user_to_group().user_name(user.name()).group_name(group);
         self.call("AddUserToGroup", request.send()).await.map(drop)
     }
 
     /// Removes the user from a group. A user or group that does not exist is no error.
-    pub async fn remove_from_group(&self, user: &str, group: &str) -> Result<(), AwsError> {
-        let request = self.iam.remove_user_from_group().user_name(user).group_name(group);
+    pub async fn remove_from_group(&self, user: &UserRef, group: &str) -> Result<(), AwsError> {
+        let request = self.iam.remove_user_from_group().user_name(user.name()).group_name(group);
         optional(self.call("RemoveUserFromGroup", request.send()).await).map(drop)
     }
 }

@@ -1,5 +1,5 @@
 //! IAM: one file per subject, with its reads and writes. Each operation is one call unless it says otherwise, and is
-//! idempotent unless it says otherwise.
+//! idempotent unless it says otherwise. A write takes a `UserRef`: only a user that was observed can be changed.
 
 mod access_keys;
 pub(crate) mod account_details;

@@ -9,7 +9,10 @@ use super::{
     convert::{optional, paginate},
     policy_document::decode_document,
 };
-use crate::{aws::AwsError, domain::current_state::Grants};
+use crate::{
+    aws::AwsError,
+    domain::current_state::{Grants, UserRef},
+};
 
 impl IamClient {
     /// Whether a managed policy exists.
@@ -54,33 +57,33 @@ impl IamClient {
     }
 
     /// Attaches a managed policy.
-    pub async fn attach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        let request = self.iam.attach_user_policy().user_name(user).policy_arn(arn);
+    pub async fn attach_policy(&self, user: &UserRef, arn: &str) -> Result<(), AwsError> {
+        let request = self.iam.attach_user_policy().user_name(user.name()).policy_arn(arn);
         self.call("AttachUserPolicy", request.send()).await.map(drop)
     }
 
     /// Detaches a managed policy. One that is not attached is no error.
-    pub async fn detach_policy(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        let request = self.iam.detach_user_policy().user_name(user).policy_arn(arn);
+    pub async fn detach_policy(&self, user: &UserRef, arn: &str) -> Result<(), AwsError> {
+        let request = self.iam.detach_user_policy().user_name(user.name()).policy_arn(arn);
         optional(self.call("DetachUserPolicy", request.send()).await).map(drop)
     }
 
     /// Creates or replaces an inline policy.
-    pub async fn put_inline_policy(&self, user: &str, name: &str, document: &Value) -> Result<(), AwsError> {
+    pub async fn put_inline_policy(&self, user: &UserRef, name: &str, document: &Value) -> Result<(), AwsError> {
         let request =
-            self.iam.put_user_policy().user_name(user).policy_name(name).policy_document(document.to_string());
+            self.iam.put_user_policy().user_name(user.name()).policy_name(name).policy_document(document.to_string());
         self.call("PutUserPolicy", request.send()).await.map(drop)
     }
 
     /// Deletes an inline policy. One that does not exist is no error.
-    pub async fn delete_inline_policy(&self, user: &str, name: &str) -> Result<(), AwsError> {
-        let request = self.iam.delete_user_policy().user_name(user).policy_name(name);
+    pub async fn delete_inline_policy(&self, user: &UserRef, name: &str) -> Result<(), AwsError> {
+        let request = self.iam.delete_user_policy().user_name(user.name()).policy_name(name);
         optional(self.call("DeleteUserPolicy", request.send()).await).map(drop)
     }
 
     /// Sets the permissions boundary.
-    pub async fn put_boundary(&self, user: &str, arn: &str) -> Result<(), AwsError> {
-        let request = self.iam.put_user_permissions_boundary().user_name(user).permissions_boundary(arn);
+    pub async fn put_boundary(&self, user: &UserRef, arn: &str) -> Result<(), AwsError> {
+        let request = self.iam.put_user_permissions_boundary().user_name(user.name()).permissions_boundary(arn);
         self.call("PutUserPermissionsBoundary", request.send()).await.map(drop)
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     aws::AwsError,
-    domain::current_state::{Grants, IamUser},
+    domain::current_state::{Grants, IamUser, UserRef},
 };
 
 const LIST_PAGE_SIZE: i32 = 1000;
@@ -59,8 +59,8 @@ impl IamClient {
     }
 
     /// Deletes the user; false when there is none. `DeleteConflict` while it has keys, policies, groups or deletion blockers.
-    pub async fn delete_user(&self, name: &str) -> Result<bool, AwsError> {
-        let answer = self.call("DeleteUser", self.iam.delete_user().user_name(name).send()).await;
+    pub async fn delete_user(&self, user: &UserRef) -> Result<bool, AwsError> {
+        let answer = self.call("DeleteUser", self.iam.delete_user().user_name(user.name()).send()).await;
         optional(answer).map(|deleted| deleted.is_some())
     }
 }

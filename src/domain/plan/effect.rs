@@ -51,6 +51,8 @@ pub enum RetireReason {
     doc = "The verb of an [`Effect`] without its data: a label of metrics and the name of a span."
 )]
 pub enum Effect {
+    /// Records name and account of the IAM user in the status, before anything is created in AWS.
+    RecordUser,
     /// Comes before anything is created in AWS.
     AddFinalizer,
     /// With path and tags in one call.
@@ -137,7 +139,7 @@ pub enum Effect {
 /// How fresh the current state must be before an effect is executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Freshness {
-    /// The cached state of an earlier reconcile will do: the effect can be repeated and undone.
+    /// The cached state of an earlier reconcile will do: the effect can be repeated and undone, and is no write to IAM.
     Cached,
     /// The IAM user with its tags, its access keys, Secret and journal were read in this reconcile, in this order;
     /// policies, groups and password may be cached.
@@ -145,6 +147,8 @@ pub enum Freshness {
     /// Creating, revoking and deleting a key depends only on whose the user is, which keys it has, and which of them are
     /// ours, published or in an attempt. Cached policies decide only whether a first key may be created already. The worst
     /// case is a key for a user whose policy was detached a moment ago, which the next read puts back.
+    ///
+    /// Writes to the user need it too: IAM names a user by its name alone, and another one may have taken the name since.
     LiveKeys,
     /// All of IAM about the user, Secret and journal were read in this reconcile, in this order.
     Live,
@@ -184,6 +188,7 @@ impl EffectVerb {
         use Freshness::{Cached, Live, LiveKeys};
         use Kind::{Key, Lifecycle, UserSync};
         match self {
+            Self::RecordUser => (Cached, Lifecycle),
             Self::AddFinalizer => (Cached, Lifecycle),
             Self::CreateUser => (Live, Lifecycle),
             Self::AdoptUser => (Live, Lifecycle),
@@ -193,24 +198,24 @@ impl EffectVerb {
             Self::ReleaseConsoleSecret => (Cached, Lifecycle),
             Self::RemoveFinalizer => (Live, Lifecycle),
 
-            Self::PutBoundary => (Cached, UserSync),
-            Self::TagUser => (Cached, UserSync),
+            Self::PutBoundary => (LiveKeys, UserSync),
+            Self::TagUser => (LiveKeys, UserSync),
             Self::UntagUser => (LiveKeys, UserSync),
-            Self::PutInlinePolicy => (Cached, UserSync),
+            Self::PutInlinePolicy => (LiveKeys, UserSync),
             Self::DeleteInlinePolicy => (Live, UserSync),
-            Self::AttachPolicy => (Cached, UserSync),
+            Self::AttachPolicy => (LiveKeys, UserSync),
             Self::DetachPolicy => (Live, UserSync),
-            Self::AddToGroup => (Cached, UserSync),
+            Self::AddToGroup => (LiveKeys, UserSync),
             Self::RemoveFromGroup => (Live, UserSync),
             Self::WritePassword => (Live, UserSync),
-            Self::ApplyPassword => (Cached, UserSync),
+            Self::ApplyPassword => (LiveKeys, UserSync),
             Self::RemovePassword => (Live, UserSync),
             Self::DeleteConsoleSecret => (Live, UserSync),
 
             Self::CreateKey => (LiveKeys, Key),
             Self::VerifyKey => (Cached, Key),
             Self::Publish => (Cached, Key),
-            Self::TagKey => (Cached, Key),
+            Self::TagKey => (LiveKeys, Key),
             Self::AbandonAttempt => (LiveKeys, Key),
             Self::TouchPublished => (Cached, Key),
             Self::CloseJournal => (Cached, Key),
@@ -257,7 +262,12 @@ impl Effect {
             ) => read_at >= saturating_add(*started_at, settings.recovery_delay),
             _ => true,
         };
-        listed_in_time && self.required_freshness().is_met_by(current)
+        // STS has just accepted the key as one of the observed user, which proves as much as a read.
+        let verified = match (self, &current.verification) {
+            (Self::TagKey(id), Some(seen)) => seen.key_id == *id && seen.successes > 0,
+            _ => false,
+        };
+        listed_in_time && (verified || self.required_freshness().is_met_by(current))
     }
 
     /// Whether the effect is about user, policies and tags. If it fails, keys are handled all the same.

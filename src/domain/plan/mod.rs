@@ -114,6 +114,10 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
         return Plan { user: None, ..Plan::uniform(note.clone()) };
     }
     let mut effects = Vec::new();
+    // A user that is ours already is found by its tags; the status is written at the end of the reconcile.
+    if !current.user_recorded && (adopt || current.iam == CurrentUser::Absent) {
+        effects.push(Effect::RecordUser);
+    }
     if !current.finalizer {
         effects.push(Effect::AddFinalizer);
     }

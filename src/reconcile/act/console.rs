@@ -54,15 +54,15 @@ impl Executor<'_> {
         let Some(held) = self.observed.console.clone() else { return Ok(()) };
         let content = held.content();
         let Some(password) = console::read_password(&content) else { return Ok(()) };
-        let (iam, name) = (&self.iam, &self.target.user_name);
+        let (iam, target) = (&self.iam, &self.owned_user(&Effect::ApplyPassword)?);
         let there = self.observed.current.user().and_then(|user| user.login_profile) == Some(true);
         let applied = if there {
-            iam.update_login_profile(name, &password, reset).await
+            iam.update_login_profile(target, &password, reset).await
         } else {
-            match iam.create_login_profile(name, &password, reset).await {
+            match iam.create_login_profile(target, &password, reset).await {
                 // Created by this operator a moment ago; the response was lost.
                 Err(error) if error.kind == AwsErrorKind::EntityAlreadyExists => {
-                    iam.update_login_profile(name, &password, reset).await
+                    iam.update_login_profile(target, &password, reset).await
                 }
                 answer => answer,
             }
@@ -78,9 +78,8 @@ impl Executor<'_> {
     }
 
     pub(super) async fn remove_password(&mut self) -> Result<(), ReconcileError> {
-        let name = &self.target.user_name;
         self.iam
-            .delete_login_profile(name)
+            .delete_login_profile(&self.owned_user(&Effect::RemovePassword)?)
             .await
             .map_err(|error| ReconcileError::of_effect(error, Effect::RemovePassword))?;
         self.apply_change("removed the console password".to_owned(), |user| user.login_profile = Some(false));

@@ -13,7 +13,7 @@ use crate::{
     aws::{AwsError, KeyVerification},
     cluster::{ClusterError, JournalSnapshot, JournalStore, PendingEvent},
     domain::{
-        current_state::{AccessKey, JournalSecret, LastUse, Verification},
+        current_state::{AccessKey, JournalSecret, LastUse, UserRef, Verification},
         journal::{AttemptPhase, Journal},
         owner::key_tag,
         plan::{Effect, RetireReason},
@@ -36,7 +36,8 @@ impl Executor<'_> {
         previous_secret: Option<&(String, String)>,
     ) -> Result<(), ReconcileError> {
         self.check_secret_access().await?;
-        let iam = &self.iam;
+        let effect = Effect::CreateKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
+        let (iam, user) = (&self.iam, &self.owned_user(&effect)?);
         let journals = JournalStore::new(self.context.client.clone(), self.target);
         let mut journal = Journal {
             // `CreateDate` has whole seconds.
@@ -46,7 +47,7 @@ impl Executor<'_> {
             phase: AttemptPhase::Intent { known: known.to_vec() },
         };
         let attempt = journals.begin(&journal, self.owner_reference()).await?;
-        let (key, created_at) = match iam.create_access_key(&self.target.user_name).await {
+        let (key, created_at) = match iam.create_access_key(user).await {
             Ok(made) => made,
             Err(error) => {
                 if error.kind.is_definite() {
@@ -55,12 +56,11 @@ impl Executor<'_> {
                         tracing::warn!(%error, "failed to delete the journal of a refused attempt; it is deleted after the recovery delay");
                     }
                 }
-                let effect = Effect::CreateKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
                 return Err(ReconcileError::of_effect(error, effect));
             }
         };
         journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
-        let attempt = self.stage(&journals, &attempt, &journal, &key).await?;
+        let attempt = self.stage(user, &journals, &attempt, &journal, &key).await?;
         tracing::info!(key_id = key.id, "created access key");
         self.observed.current.journal = observe::read_journal(&attempt, self.target, self.iam.clock().now());
         self.observed.journal = Some(attempt);
@@ -73,6 +73,7 @@ impl Executor<'_> {
     /// response is lost, the key is recovered from the journal.
     async fn stage(
         &self,
+        user: &UserRef,
         journals: &JournalStore<'_>,
         attempt: &JournalSnapshot,
         journal: &Journal,
@@ -87,12 +88,12 @@ impl Executor<'_> {
             if error.kind.is_definite() {
                 // An earlier write, whose response was lost, may have caused the conflict.
                 if tries > 1
-                    && let Some(now) = self.written_down(journals, attempt, &key.id, &error).await?
+                    && let Some(now) = self.written_down(user, journals, attempt, &key.id, &error).await?
                 {
                     return Ok(now);
                 }
                 tracing::warn!(%error, key_id = key.id, "journal was replaced; deleting the new access key");
-                self.undo(&key.id).await?;
+                self.undo(user, &key.id).await?;
                 return Err(ReconcileError::Undone(key.id.clone()));
             }
             if tries >= JOURNAL_WRITES {
@@ -112,6 +113,7 @@ impl Executor<'_> {
     /// The conflict, when another replica has the key or when that cannot be determined.
     async fn written_down(
         &self,
+        user: &UserRef,
         journals: &JournalStore<'_>,
         attempt: &JournalSnapshot,
         key_id: &str,
@@ -125,14 +127,14 @@ impl Executor<'_> {
             };
         }
         // The attempt ended. A published key was tagged before that.
-        let user = self.iam.get_user(&self.target.user_name).await?;
-        if user.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
+        let found = self.iam.get_user(user.name()).await?;
+        if found.is_some_and(|user| user.is_tagged(key_id)) { Err(refusal.clone().into()) } else { Ok(None) }
     }
 
-    async fn undo(&self, key_id: &str) -> Result<(), ReconcileError> {
+    async fn undo(&self, user: &UserRef, key_id: &str) -> Result<(), ReconcileError> {
         let mut pause = JOURNAL_PAUSE;
         for tries in 1.. {
-            match self.iam.delete_access_key(&self.target.user_name, key_id).await {
+            match self.iam.delete_access_key(user, key_id).await {
                 Ok(()) => return Ok(()),
                 Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
                 Err(error) => {
@@ -150,10 +152,9 @@ impl Executor<'_> {
             // The journal lacks the key that it names.
             return self.abandon(&[key_id.to_owned()]).await;
         };
-        let iam = &self.iam;
-        let answer = iam.verify_key(&key).await?;
-        let arn = self.observed.current.user().map(|user| user.arn.clone()).unwrap_or_default();
-        let accepted = matches!(&answer, KeyVerification::Accepted(bearer) if *bearer == arn);
+        let (iam, user) = (&self.iam, self.owned_user(&Effect::VerifyKey(key_id.to_owned()))?);
+        let (answer, arn) = (iam.verify_key(&key).await?, user.arn());
+        let accepted = matches!(&answer, KeyVerification::Accepted(bearer) if bearer == arn);
         if let KeyVerification::Accepted(bearer) = &answer
             && !accepted
         {
@@ -166,20 +167,18 @@ impl Executor<'_> {
         Ok(())
     }
 
-    pub(super) async fn tag_key(&mut self, id: &str) -> Result<(), AwsError> {
-        let (iam, name) = (&self.iam, &self.target.user_name);
+    pub(super) async fn tag_key(&mut self, user: &UserRef, id: &str) -> Result<(), AwsError> {
         let mut tags = BTreeMap::from([(key_tag(id), self.iam.clock().now().strftime("%FT%TZ").to_string())]);
         if let Some(description) = self.desired.and_then(|desired| desired.key.as_ref()?.description.clone()) {
             tags.insert(id.to_owned(), description);
         }
-        iam.tag_user(name, &tags).await?;
+        self.iam.tag_user(user, &tags).await?;
         self.apply_change(String::new(), |user| set_tags(user, &tags));
         Ok(())
     }
 
-    pub(super) async fn deactivate_key(&mut self, id: &str, why: RetireReason) -> Result<(), AwsError> {
-        let (iam, name) = (&self.iam, &self.target.user_name);
-        let there = iam.deactivate_access_key(name, id).await?;
+    pub(super) async fn deactivate_key(&mut self, user: &UserRef, id: &str, why: RetireReason) -> Result<(), AwsError> {
+        let there = self.iam.deactivate_access_key(user, id).await?;
         self.apply_change(String::new(), |user| {
             if there {
                 user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
@@ -198,9 +197,8 @@ impl Executor<'_> {
         Ok(())
     }
 
-    pub(super) async fn delete_key(&mut self, id: &str, why: RetireReason) -> Result<(), AwsError> {
-        let (iam, name) = (&self.iam, &self.target.user_name);
-        iam.delete_access_key(name, id).await?;
+    pub(super) async fn delete_key(&mut self, user: &UserRef, id: &str, why: RetireReason) -> Result<(), AwsError> {
+        self.iam.delete_access_key(user, id).await?;
         self.observed.current.deleted_keys.insert(id.to_owned());
         self.apply_change(String::new(), |user| user.keys.retain(|key| key.id != id));
         let reason = if why == RetireReason::Orphan { Reason::OrphanDeleted } else { Reason::KeyDeleted };
@@ -245,16 +243,16 @@ impl Executor<'_> {
         Ok(())
     }
 
-    pub(super) async fn date_quarantine(&mut self, at: Timestamp) -> Result<(), AwsError> {
+    pub(super) async fn date_quarantine(&mut self, user: &UserRef, at: Timestamp) -> Result<(), AwsError> {
         let tags = BTreeMap::from([(well_known::TAG_QUARANTINED_AT.to_owned(), at.to_string())]);
-        self.iam.tag_user(&self.target.user_name, &tags).await?;
+        self.iam.tag_user(user, &tags).await?;
         self.apply_change(String::new(), |user| set_tags(user, &tags));
         Ok(())
     }
 
-    pub(super) async fn undate_quarantine(&mut self) -> Result<(), AwsError> {
+    pub(super) async fn undate_quarantine(&mut self, user: &UserRef) -> Result<(), AwsError> {
         let tag = BTreeSet::from([well_known::TAG_QUARANTINED_AT.to_owned()]);
-        self.iam.untag_user(&self.target.user_name, &tag).await?;
+        self.iam.untag_user(user, &tag).await?;
         self.apply_change(String::new(), |user| _ = user.tags.remove(well_known::TAG_QUARANTINED_AT));
         Ok(())
     }

@@ -17,11 +17,14 @@ use kube::Resource;
 
 use super::{Context, Reconciliation, cache::ReconcileCache, error::ReconcileError, observe::Observed};
 use crate::{
-    api::{AwsDeployUser, Reason},
+    api::{
+        AwsDeployUser, AwsDeployUserStatus, Reason,
+        user::{ClassReference, UserStatus},
+    },
     aws,
     cluster::{ClusterError, ClusterErrorKind, DeployUsers, PendingEvent, SecretSnapshot, Secrets},
     domain::{
-        current_state::{CurrentUser, Grants, IamUser, PublishedSecret},
+        current_state::{CurrentUser, Grants, IamUser, PublishedSecret, UserRef},
         desired::Desired,
         plan::Effect,
         secret,
@@ -38,6 +41,8 @@ pub(super) struct Executor<'a> {
     pub(super) target: &'a Target,
     /// `None` during deletion and revocation, which need names only.
     pub(super) desired: Option<&'a Desired>,
+    /// The class that allows the resource.
+    class: Option<&'a ClassReference>,
     pub(super) user: AwsDeployUser,
     pub(super) observed: Observed,
     pub(super) events: Vec<PendingEvent>,
@@ -57,6 +62,7 @@ impl<'a> Executor<'a> {
             iam: Arc::clone(&reconciliation.iam),
             target: reconciliation.target,
             desired,
+            class: reconciliation.decision.allowing_class(),
             user,
             observed,
             events: Vec::new(),
@@ -85,51 +91,54 @@ impl<'a> Executor<'a> {
     #[allow(clippy::too_many_lines, reason = "a table with one arm for each effect")]
     async fn perform(&mut self, effect: &Effect, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
         let iam = &Arc::clone(&self.iam);
-        let name = &self.target.user_name.clone();
         let aws = |error| ReconcileError::of_effect(error, effect.clone());
         match effect {
-            Effect::AddFinalizer => self.add_finalizer().await?,
+            Effect::RecordUser => self.record_user().await?,
+            Effect::AddFinalizer => {
+                self.user = self.users().add_finalizer(&self.user).await?;
+                self.observed.current.finalizer = true;
+            }
             Effect::CreateUser => self.create_user().await?,
             Effect::AdoptUser(losses) => self.adopt(losses).await?,
             Effect::TagUser(tags) => {
-                iam.tag_user(name, tags).await.map_err(aws)?;
+                iam.tag_user(&self.owned_user(effect)?, tags).await.map_err(aws)?;
                 let changed = format!("set tags {}", list(tags.keys()));
                 self.apply_change(changed, |user| set_tags(user, tags));
             }
-            Effect::UntagUser(keys) => self.untag_user(keys).await.map_err(aws)?,
+            Effect::UntagUser(keys) => self.untag_user(&self.owned_user(effect)?, keys).await.map_err(aws)?,
             Effect::AttachPolicy(arn) => {
-                iam.attach_policy(name, arn).await.map_err(aws)?;
+                iam.attach_policy(&self.owned_user(effect)?, arn).await.map_err(aws)?;
                 self.apply_grants_change(format!("attached {arn}"), |grants| _ = grants.attached.insert(arn.clone()));
             }
             Effect::DetachPolicy(arn) => {
-                iam.detach_policy(name, arn).await.map_err(aws)?;
+                iam.detach_policy(&self.owned_user(effect)?, arn).await.map_err(aws)?;
                 self.apply_grants_change(format!("detached {arn}"), |grants| _ = grants.attached.remove(arn));
             }
             Effect::PutInlinePolicy(policy, document) => {
-                iam.put_inline_policy(name, policy, document).await.map_err(aws)?;
+                iam.put_inline_policy(&self.owned_user(effect)?, policy, document).await.map_err(aws)?;
                 let insert = |grants: &mut Grants| _ = grants.inline.insert(policy.clone(), document.clone());
                 self.apply_grants_change(format!("wrote inline policy {policy}"), insert);
             }
             Effect::DeleteInlinePolicy(policy) => {
-                iam.delete_inline_policy(name, policy).await.map_err(aws)?;
+                iam.delete_inline_policy(&self.owned_user(effect)?, policy).await.map_err(aws)?;
                 self.apply_grants_change(format!("removed inline policy {policy}"), |grants| {
                     _ = grants.inline.remove(policy);
                 });
             }
             Effect::AddToGroup(group) => {
-                iam.add_to_group(name, group).await.map_err(aws)?;
+                iam.add_to_group(&self.owned_user(effect)?, group).await.map_err(aws)?;
                 self.apply_grants_change(format!("added to group {group}"), |grants| {
                     _ = grants.groups.insert(group.clone());
                 });
             }
             Effect::RemoveFromGroup(group) => {
-                iam.remove_from_group(name, group).await.map_err(aws)?;
+                iam.remove_from_group(&self.owned_user(effect)?, group).await.map_err(aws)?;
                 self.apply_grants_change(format!("removed from group {group}"), |grants| {
                     _ = grants.groups.remove(group);
                 });
             }
             Effect::PutBoundary(arn) => {
-                iam.put_boundary(name, arn).await.map_err(aws)?;
+                iam.put_boundary(&self.owned_user(effect)?, arn).await.map_err(aws)?;
                 self.apply_change(format!("set permissions boundary {arn}"), |user| user.boundary = Some(arn.clone()));
             }
             Effect::WritePassword => self.write_password().await?,
@@ -146,7 +155,7 @@ impl<'a> Executor<'a> {
                 self.publish(key_id, previous_secret.as_ref()).await?;
                 cache.verification = None;
             }
-            Effect::TagKey(id) => self.tag_key(id).await.map_err(aws)?,
+            Effect::TagKey(id) => self.tag_key(&self.owned_user(effect)?, id).await.map_err(aws)?,
             Effect::AbandonAttempt { orphans, failed } => {
                 self.abandon(orphans).await?;
                 cache.verification = None;
@@ -154,20 +163,24 @@ impl<'a> Executor<'a> {
                     return Err(ReconcileError::KeyNotAccepted(orphans.join(", ")));
                 }
             }
-            Effect::RecordQuarantine(at) => self.date_quarantine(*at).await.map_err(aws)?,
-            Effect::ClearQuarantine => self.undate_quarantine().await.map_err(aws)?,
+            Effect::RecordQuarantine(at) => self.date_quarantine(&self.owned_user(effect)?, *at).await.map_err(aws)?,
+            Effect::ClearQuarantine => self.undate_quarantine(&self.owned_user(effect)?).await.map_err(aws)?,
             Effect::TouchPublished => self.touch().await?,
             Effect::CloseJournal => self.close_journal().await?,
-            Effect::DeactivateKey(id, why) => self.deactivate_key(id, *why).await.map_err(aws)?,
-            Effect::DeleteKey(id, why) => self.delete_key(id, *why).await.map_err(aws)?,
+            Effect::DeactivateKey(id, why) => {
+                self.deactivate_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?
+            }
+            Effect::DeleteKey(id, why) => self.delete_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?,
             Effect::RewriteSecret => self.rewrite().await?,
             Effect::DeletePreviousSecret(secret) => self.delete_previous(secret).await?,
             Effect::ReadLastUsed(ids) => self.read_last_used(ids, cache).await?,
             Effect::ReadWorkloads(targets) => self.read_workloads(targets).await,
             Effect::RestartWorkload(target, key_id) => self.restart(target, key_id).await?,
             Effect::RecordRestarts(restarts) => self.note_restarts(restarts).await?,
-            Effect::ReadGrants => Box::pin(self.read_grants()).await?,
-            Effect::RemoveDeletionBlocker(leftover) => self.remove_deletion_blocker(leftover).await.map_err(aws)?,
+            Effect::ReadGrants => Box::pin(self.read_grants(&self.owned_user(effect)?)).await?,
+            Effect::RemoveDeletionBlocker(blocker) => {
+                self.remove_deletion_blocker(&self.owned_user(effect)?, blocker).await.map_err(aws)?;
+            }
             Effect::DeleteUser => self.delete_user().await?,
             Effect::ReleaseSecret => self.release_secret().await?,
             Effect::DeleteSecret => self.delete_secret().await?,
@@ -180,13 +193,26 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    async fn add_finalizer(&mut self) -> Result<(), ReconcileError> {
+    /// Binds the resource to its user: from then on name and account come from the status, which tenants cannot write.
+    async fn record_user(&mut self) -> Result<(), ReconcileError> {
         // Resolved by the validate step.
-        let identity = self.iam.caller_identity().await?;
-        let (name, account) = (&self.target.user_name, &identity.account.id);
-        self.user = self.users().add_finalizer(&self.user, name, account).await?;
-        self.observed.current.finalizer = true;
+        let account = self.iam.caller_identity().await?.account.id.clone();
+        let user = UserStatus { name: self.target.user_name.clone(), account, ..UserStatus::default() };
+        let before = self.user.status.clone().unwrap_or_default();
+        let class = self.class.cloned().or(before.class);
+        let status = AwsDeployUserStatus { class, user: Some(user), ..before };
+        self.user = self.users().write_status(&self.user, status).await?;
+        self.observed.current.user_recorded = true;
         Ok(())
+    }
+
+    /// The user that an effect writes to.
+    ///
+    /// # Errors
+    /// When no user with the ownership tags of this resource was observed: then nothing is called.
+    fn owned_user(&self, effect: &Effect) -> Result<UserRef, ReconcileError> {
+        let user = self.observed.current.owned_user(&self.target.owner);
+        user.ok_or_else(|| ReconcileError::UserNotObserved(effect.verb()))
     }
 
     async fn check_secret_access(&self) -> Result<(), ReconcileError> {

@@ -8,9 +8,10 @@ use crate::{
     aws::{AwsError, AwsErrorKind},
     cluster::PendingEvent,
     domain::{
-        current_state::{CurrentUser, DeletionBlocker, IamUser, UserAbsence},
+        account,
+        current_state::{CurrentUser, DeletionBlocker, IamUser, UserAbsence, UserRef},
         owner::key_tag,
-        plan::{self, Claim, Effect},
+        plan::{self, Claim, Effect, EffectVerb},
     },
     reconcile::error::ReconcileError,
 };
@@ -20,6 +21,10 @@ impl Executor<'_> {
     pub(super) async fn create_user(&mut self) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
+        let recorded = account::recorded_user(&self.user);
+        if recorded.is_none_or(|recorded| recorded.name != self.target.user_name) {
+            return Err(ReconcileError::UserNotObserved(EffectVerb::CreateUser));
+        }
         let iam = &self.iam;
         let user = match iam
             .create_user(&self.target.user_name, &desired.path, desired.boundary.as_deref(), &desired.tags)
@@ -46,7 +51,13 @@ impl Executor<'_> {
 
     /// Writes all ownership tags in one call, so that a user is never half owned. The consent tag is removed afterwards.
     pub(super) async fn adopt(&mut self, losses: &[String]) -> Result<(), ReconcileError> {
-        let Some(user) = self.observed.current.user().cloned() else { return Ok(()) };
+        let (Some(desired), Some(user)) = (self.desired, self.observed.current.user().cloned()) else {
+            return Ok(());
+        };
+        // Planned on this very state; a user of another owner must not be taken over by a mistake of the plan.
+        if plan::evaluate_claim(self.target, desired.adoption, &desired.path, &user) != Claim::Adoptable {
+            return Err(ReconcileError::UserNotObserved(EffectVerb::AdoptUser));
+        }
         self.check_secret_access().await?;
         let keys = user.keys.iter().map(|key| key.id.as_str()).collect::<Vec<_>>().join(", ");
         let (losses, warning) = (losses.join("; "), !losses.is_empty());
@@ -62,7 +73,7 @@ impl Executor<'_> {
         self.context.events.publish(&self.user, &PendingEvent { reason: Reason::UserAdoptable, note, warning }).await;
         let marks = self.target.owner.tags();
         self.iam
-            .tag_user(&user.name, &marks)
+            .tag_user(&user.reference(), &marks)
             .await
             .map_err(|error| ReconcileError::of_effect(error, Effect::AdoptUser(Vec::new())))?;
         self.apply_change(String::new(), |user| set_tags(user, &marks));
@@ -86,9 +97,8 @@ impl Executor<'_> {
         }
     }
 
-    pub(super) async fn untag_user(&mut self, keys: &BTreeSet<String>) -> Result<(), AwsError> {
-        let (iam, name) = (&self.iam, &self.target.user_name);
-        iam.untag_user(name, keys).await?;
+    pub(super) async fn untag_user(&mut self, target: &UserRef, keys: &BTreeSet<String>) -> Result<(), AwsError> {
+        self.iam.untag_user(target, keys).await?;
         let are_key_tags = keys.iter().any(|key| key.starts_with(&key_tag("")));
         let changed = if are_key_tags { String::new() } else { format!("removed tags {}", list(keys)) };
         self.apply_change(changed, |user| user.tags.retain(|key, _| !keys.contains(key)));
@@ -96,15 +106,15 @@ impl Executor<'_> {
             // Without ownership tags the user is retained.
             self.record_event(
                 Reason::UserRetained,
-                format!("the IAM user {name} was retained in AWS without ownership tags"),
+                format!("the IAM user {} was retained in AWS without ownership tags", target.name()),
             );
             self.user_removed();
         }
         Ok(())
     }
 
-    pub(super) async fn read_grants(&mut self) -> Result<(), AwsError> {
-        let (iam, name) = (&self.iam, &self.target.user_name);
+    pub(super) async fn read_grants(&mut self, target: &UserRef) -> Result<(), AwsError> {
+        let (iam, name) = (&self.iam, target.name());
         let (keys, grants, deletion_blockers) = tokio::try_join!(
             iam.list_access_keys(name),
             iam.get_grants(name),
@@ -118,10 +128,13 @@ impl Executor<'_> {
         Ok(())
     }
 
-    pub(super) async fn remove_deletion_blocker(&mut self, blocker: &DeletionBlocker) -> Result<(), AwsError> {
-        let (iam, name) = (&self.iam, &self.target.user_name);
-        iam.remove_deletion_blocker(name, blocker).await?;
-        tracing::info!(user = name, %blocker, "removed deletion blocker");
+    pub(super) async fn remove_deletion_blocker(
+        &mut self,
+        target: &UserRef,
+        blocker: &DeletionBlocker,
+    ) -> Result<(), AwsError> {
+        self.iam.remove_deletion_blocker(target, blocker).await?;
+        tracing::info!(user = target.name(), %blocker, "removed deletion blocker");
         self.apply_change(String::new(), |user| {
             user.deletion_blockers.iter_mut().for_each(|all| all.retain(|other| other != blocker));
         });
@@ -135,13 +148,12 @@ impl Executor<'_> {
     }
 
     pub(super) async fn delete_user(&mut self) -> Result<(), ReconcileError> {
-        let iam = &self.iam;
-        let name = &self.target.user_name;
-        match iam.delete_user(name).await {
+        let target = self.owned_user(&Effect::DeleteUser)?;
+        match self.iam.delete_user(&target).await {
             Ok(true) => {
                 self.record_event(
                     Reason::UserDeleted,
-                    format!("the IAM user {name} was deleted with its keys and policies"),
+                    format!("the IAM user {} was deleted with its keys and policies", target.name()),
                 );
                 self.user_removed();
                 Ok(())

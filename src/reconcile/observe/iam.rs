@@ -6,14 +6,15 @@ use crate::{
     api::{AwsDeployUser, well_known},
     aws::{self, AwsErrorKind},
     domain::{
+        account,
         current_state::{AccessKey, CurrentUser, IamUser},
         desired::Desired,
-        owner::Ownership,
+        owner::{Ownership, is_access_key_id},
         plan::{self, Claim, Freshness},
         schedule::spread_permille,
         target::Target,
     },
-    reconcile::{Context, ReconcileError, ReconcileSettings, cache::CachedIam, status},
+    reconcile::{Context, ReconcileError, ReconcileSettings, cache::CachedIam, has_finalizer, status},
 };
 
 /// The fraction of the resync over which cached facts expire, and for which one listing of the account is used.
@@ -39,7 +40,9 @@ impl IamReader<'_> {
         freshness: Freshness,
     ) -> Result<(CachedIam, Freshness), ReconcileError> {
         let generation = self.user.metadata.generation;
-        let cached = cached.filter(|cached| cached.generation == generation);
+        // Facts about a user of another name are none of this one.
+        let cached =
+            cached.filter(|cached| cached.generation == generation && cached.user_name == self.target.user_name);
         let settings = &self.context.settings;
         let usable = match (freshness, cached) {
             (Freshness::LiveKeys, Some(cached))
@@ -69,6 +72,7 @@ impl IamReader<'_> {
         let iam = Box::pin(self.read_iam()).await?;
         let remembered = CachedIam {
             iam,
+            user_name: self.target.user_name.clone(),
             read_at: now,
             keys_read_at: now,
             changed_at: None,
@@ -95,6 +99,7 @@ impl IamReader<'_> {
         (found.keys, found.login_profile) = (before.keys, before.login_profile);
         Ok(Some(CachedIam {
             iam: CurrentUser::Found(found),
+            user_name: self.target.user_name.clone(),
             read_at: details.read_at(),
             keys_read_at: before.keys_read_at,
             changed_at: None,
@@ -107,13 +112,14 @@ impl IamReader<'_> {
     fn reported_user(&self) -> Option<Known> {
         let status = self.user.status.as_ref().filter(|_| status::was_ready(self.user))?;
         let keys = status.access_keys.iter().map(|key| {
+            is_access_key_id(&key.id).then_some(())?;
             Some(AccessKey { id: key.id.clone(), active: key.inactive_since.is_none(), created_at: key.created_at? })
         });
         let now = Instant::now();
         // Spread, and in another order after each start: with many restarts some keys would never be listed otherwise.
         let checked = self.context.settings.key_check.mul_f64(self.context.jitter_of(&self.target.owner.uid));
         Some(Known {
-            id: status.user.as_ref()?.id.clone(),
+            id: status.user.as_ref()?.id.clone()?,
             keys: keys.collect::<Option<_>>()?,
             keys_read_at: now.checked_sub(checked).unwrap_or(now),
             login_profile: None,
@@ -143,7 +149,7 @@ impl IamReader<'_> {
     /// Reads the user and what belongs to it; of a user with another owner only its tags.
     async fn read_iam(&self) -> Result<CurrentUser, ReconcileError> {
         let Self { iam, user, target, desired, .. } = *self;
-        let Some(mut found) = iam.get_user(&target.user_name).await? else { return Ok(CurrentUser::Absent) };
+        let Some(mut found) = self.find_user().await? else { return Ok(CurrentUser::Absent) };
         // A user about to be adopted is read whole: its losses are reported first.
         let is_not_owned = match desired {
             Some(desired) => {
@@ -169,6 +175,25 @@ impl IamReader<'_> {
             }
         }
         Ok(CurrentUser::Found(found))
+    }
+
+    /// The user of the target's name. If the status is lost (a restore from a backup, which keeps the finalizer), the user may
+    /// have another name than spec and class give it now: then its ownership tags find it.
+    async fn find_user(&self) -> Result<Option<IamUser>, ReconcileError> {
+        let Self { context, iam, user, target, .. } = *self;
+        let is_owned = |found: &IamUser| target.owner.classify(&found.tags) == Ownership::Ours;
+        let named = iam.get_user(&target.user_name).await?;
+        let is_lost = account::recorded_user(user).is_none() && has_finalizer(user);
+        if !is_lost || named.as_ref().is_some_and(is_owned) || !context.settings.account_details {
+            return Ok(named);
+        }
+        let is_ours = |tags: &_| target.owner.is_in_same_cluster(tags);
+        let listing = iam.get_account_details(context.settings.oldest_listing(), is_ours).await?;
+        let Some(listed) = listing.as_ref().and_then(|listing| listing.user_of(&target.owner)) else {
+            return Ok(named);
+        };
+        // What comes out of a listing only triggers.
+        Ok(iam.get_user(&listed.name).await?.filter(is_owned).or(named))
     }
 
     /// Reads user, tags and keys and keeps policies, groups and password of the cache. `None` when another user has the name

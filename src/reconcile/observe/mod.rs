@@ -24,6 +24,7 @@ use crate::{
     aws,
     cluster::{ClusterError, ClusterErrorKind, JournalSnapshot, JournalStore, SecretSnapshot, Secrets},
     domain::{
+        account,
         conditions::FailureScope,
         console::{self, ConsoleSecret},
         current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret, StatusHints, UserAbsence},
@@ -74,6 +75,7 @@ impl Reconciliation<'_> {
         current.last_used_failed = before.last_used_failed;
         current.workloads.clone_from(&before.workloads);
         current.finalizer = before.finalizer;
+        current.user_recorded = before.user_recorded;
         Ok(observed)
     }
 
@@ -175,6 +177,7 @@ async fn observe(
             deleted_keys: BTreeSet::new(),
             hints: status_hints(user, cache),
             finalizer: has_finalizer(user),
+            user_recorded: account::recorded_user(user).is_some_and(|recorded| recorded.name == target.user_name),
             user_sync_failed: false,
             user_absence,
         },
@@ -265,7 +268,7 @@ fn status_hints(user: &AwsDeployUser, cache: &ReconcileCache) -> StatusHints {
         last_rotation: status.last_rotation_time,
         secret_name: cache.unreported_secret.clone().or_else(|| status.secret_name.clone()),
         failure_class: super::status::failure_class(status).filter(|_| is_current),
-        user_id: status.user.as_ref().map(|user| user.id.clone()),
+        user_id: status.user.as_ref().and_then(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }
 }

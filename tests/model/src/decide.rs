@@ -205,6 +205,7 @@ fn current(view: &View, verified: u8) -> CurrentState {
             ..StatusHints::default()
         },
         finalizer: true,
+        user_recorded: true,
         user_sync_failed: false,
         user_absence: None,
     }

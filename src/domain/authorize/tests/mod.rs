@@ -212,12 +212,15 @@ fn existing_user_keeps_its_name() {
     let mut user = user(&json!({}));
     let fresh = template(&user);
     assert!(fresh.starts_with("t-deploy-cycle-") && fresh.len() == "t-deploy-cycle-".len() + 8, "{fresh}");
-    user.metadata.annotations = Some([("awsdeploy.dev/user-name".to_owned(), "noted".to_owned())].into());
-    assert_eq!(template(&user), "noted");
-    user.status = serde_json::from_value(json!({"user": {"name": "made", "arn": "a", "id": "i"}})).unwrap();
-    assert_eq!(template(&user), "made", "an annotation is no way to leave a user behind");
-    user.spec.user_name = Some("declared".into());
-    assert_eq!(template(&user), "declared");
+    user.metadata.annotations = Some([("awsdeploy.dev/user-name".to_owned(), "victim".to_owned())].into());
+    assert_eq!(template(&user), fresh, "a tenant can write annotations");
+    let mut declared = user.clone();
+    declared.spec.user_name = Some("declared".into());
+    assert_eq!(template(&declared), "declared");
+    for mut user in [user, declared] {
+        user.status = serde_json::from_value(json!({"user": {"name": "made", "account": "a"}})).unwrap();
+        assert_eq!(template(&user), "made", "the recorded name is the only one");
+    }
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn quota_counts_admitted_and_older_resources() {
             "metadata": {"name": uid, "namespace": "deploy", "uid": uid, "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
                 // Tenants can write this annotation.
                 "finalizers": ["awsdeploy.dev/iam-user"]},
-            "status": if made { json!({"user": {"name": "n", "arn": "a", "id": "i"}}) } else { json!({}) },
+            "status": if made { json!({"user": {"name": "n", "account": "a"}}) } else { json!({}) },
         }))
         .unwrap()
     };

@@ -209,7 +209,7 @@ fn requests(effect: &Effect, desired: &Desired, current: &CurrentState) -> Vec<R
         Effect::TagKey(id) => ask("TagUser", keys(vec![id.clone()])),
         Effect::DeactivateKey(..) => ask("UpdateAccessKey", vec![]),
         Effect::DeleteKey(..) => ask("DeleteAccessKey", vec![]),
-        Effect::AddFinalizer | Effect::WritePassword => vec![],
+        Effect::RecordUser | Effect::AddFinalizer | Effect::WritePassword => vec![],
         other => panic!("{other} is not known here"),
     }
 }

@@ -43,6 +43,7 @@ fn user_is_adopted_with_consent_of_both_sides() {
     upper.does("AdoptUser");
     assert_eq!(Effect::AdoptUser(vec![]).required_freshness(), Freshness::Live, "the consent must still be there");
     adoptable().current(|current| current.finalizer = false).does("AddFinalizer");
+    adoptable().current(|current| current.user_recorded = false).does("RecordUser");
 }
 
 #[test]

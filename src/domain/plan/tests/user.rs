@@ -34,6 +34,40 @@ fn finalizer_is_added_before_anything_in_aws() {
 }
 
 #[test]
+fn user_is_recorded_before_it_is_created() {
+    let unrecorded = |case: Case| case.current(|current| current.user_recorded = false);
+    let case = unrecorded(without_key().no_user()).current(|current| current.finalizer = false);
+    assert_eq!(case.plan().effects, [Effect::RecordUser, Effect::AddFinalizer, Effect::CreateUser]);
+    unrecorded(without_key().no_user()).does("RecordUser");
+    // A user that was found by its tags serves without a record: its keys are not held up by a status.
+    unrecorded(idle()).suspended().does("DeactivateKey K1 (Suspended)");
+    unrecorded(idle()).does("nothing");
+}
+
+#[test]
+fn writes_to_the_user_need_it_live() {
+    let id = || "K1".to_owned();
+    for effect in [
+        Effect::TagUser(BTreeMap::new()),
+        Effect::AttachPolicy(id()),
+        Effect::PutInlinePolicy(id(), json!({})),
+        Effect::PutBoundary(id()),
+        Effect::AddToGroup(id()),
+        Effect::ApplyPassword,
+        Effect::TagKey(id()),
+    ] {
+        let can_run = |case: &Case| effect.can_run_on(&case.current, &case.settings);
+        let cached = idle().current(|current| (current.keys_read_at, current.grants_live) = (None, false));
+        assert!(!can_run(&cached), "{effect}");
+        assert!(can_run(&idle()), "{effect}");
+        // STS has verified whose key it is.
+        let is_key = matches!(effect, Effect::TagKey(_));
+        assert_eq!(can_run(&cached.clone().accepted("K1", 1)), is_key, "{effect}");
+        assert!(!can_run(&cached.clone().accepted("K1", 0)) && !can_run(&cached.accepted("K2", 1)), "{effect}");
+    }
+}
+
+#[test]
 fn foreign_secret_is_reported_before_the_user_is_created() {
     for case in [without_key().no_user().foreign_secret(), without_key().no_user().foreign_journal()] {
         assert_eq!(case.plan().effects, []);

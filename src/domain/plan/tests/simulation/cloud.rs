@@ -2,9 +2,13 @@
 //! an auditor that checks every write.
 
 use super::*;
-use crate::domain::{
-    owner::Ownership,
-    secret::{self, KeyMaterial, SecretContent},
+use crate::{
+    api::user::UserStatus,
+    domain::{
+        account,
+        owner::Ownership,
+        secret::{self, KeyMaterial, SecretContent},
+    },
 };
 
 /// Name of the IAM user.
@@ -248,6 +252,9 @@ impl Cloud {
 
     pub(super) fn create_user(&mut self, tags: &BTreeMap<String, String>) -> Result<IamUser, CallError> {
         self.write(|cloud| {
+            if account::recorded_user(&cloud.resource).is_none() {
+                cloud.report_violation("S4: a user is created that the status does not record");
+            }
             if cloud.user.is_some() {
                 return Err(CallError::AlreadyExists);
             }
@@ -295,7 +302,7 @@ impl Cloud {
 
     pub(super) fn add_key(&mut self, ours: bool, attempt: &str) -> String {
         let serial = self.next();
-        let id = if ours { format!("AKIA{serial}") } else { format!("FOREIGN{serial}") };
+        let id = if ours { format!("AKIA{serial:016}") } else { format!("FOREIGN{serial:016}") };
         let record = KeyRecord {
             user: self.user.as_ref().map(|user| user.id.clone()).unwrap_or_default(),
             ours,
@@ -414,6 +421,14 @@ impl Cloud {
                 cloud.report_violation(format!("S4: Secret {} of another owner is deleted", stored.name));
             }
             cloud.secrets.remove(&stored.name);
+            Ok(())
+        })
+    }
+
+    pub(super) fn record_user(&mut self) -> Result<(), CallError> {
+        self.write(|cloud| {
+            let user = UserStatus { name: USER.into(), account: "123456789012".into(), ..UserStatus::default() };
+            cloud.resource.status.get_or_insert_default().user = Some(user);
             Ok(())
         })
     }

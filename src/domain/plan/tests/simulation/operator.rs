@@ -8,6 +8,7 @@ use super::{
 use crate::{
     api::well_known,
     domain::{
+        account,
         backoff::{self, ErrorClass},
         console::ConsoleSecret,
         current_state::LastUse,
@@ -182,6 +183,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         deleted_keys: BTreeSet::new(),
         hints,
         finalizer,
+        user_recorded: account::recorded_user(&cloud.resource).is_some(),
         user_sync_failed: false,
         user_absence,
     };
@@ -298,6 +300,10 @@ impl Reconciliation<'_> {
     #[allow(clippy::too_many_lines, reason = "a table: one arm per effect, as in reconcile/act/mod.rs")]
     fn perform(&mut self, effect: &Effect) -> Result<(), CallError> {
         match effect {
+            Effect::RecordUser => {
+                self.cloud.record_user()?;
+                self.seen.current.user_recorded = true;
+            }
             Effect::AddFinalizer => {
                 self.cloud.set_finalizer(true)?;
                 self.seen.current.finalizer = true;
