@@ -12,7 +12,8 @@ use super::OBJECT_NAME;
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretSpec {
-    /// Name of the Secret in the namespace of this resource, at most 253 characters. A change creates a new key in the new
+    /// Name of the Secret in the namespace of this resource, at most 253 characters. It must match the class's
+    /// `secrets.namePattern`. A change creates a new key in the new
     /// Secret; the previous Secret is deleted when its key is retired. Default: the name of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
@@ -34,15 +35,19 @@ pub struct SecretSpec {
     /// `{{ accessKeyId }}`, `{{ secretAccessKey }}`, `{{ userName }}` and `{{ accountId }}`; with `region` also
     /// `{{ region }}`, `{{ sesSmtpPassword }}` and `{{ sesSmtpServer }}`. The filters `b64encode`, `urlencode` and `tojson`
     /// encode a value: `{{ secretAccessKey | urlencode }}`. Statements are not supported. A changed template does not rotate
-    /// the key. Default: none.
+    /// the key. The class must allow each data key (`secrets.templateKeys`); those in which a format holds the access key are
+    /// not available, even if the format is not declared. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "templates")]
     #[x_kube(validation = Rule::new("self.all(k, k.matches('^[-._a-zA-Z0-9]{1,253}$') && k != '.' && !k.startsWith('..'))")
         .message("a data key of a Secret has 1 to 253 letters, digits, hyphens, underscores and dots; it is not a single dot and does not begin with two dots"))]
+    #[x_kube(validation = Rule::new("self.all(k, !(k in ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'credentials', 'accessKeys.csv', 'configure-import.csv', 'credentials.json', 'smtp-username', 'smtp-password']))")
+        .message("AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, credentials, accessKeys.csv, configure-import.csv, credentials.json, smtp-username and smtp-password hold the access key in the formats of this operator; use another data key"))]
     pub template: BTreeMap<String, String>,
 
     /// Labels of the Secret, at most 32, in addition to the operator's own. A key has at most 317 characters, a value at most
-    /// 63. Default: none.
+    /// 63. The class must allow each key (`secrets.labelKeys`), except `app.kubernetes.io/name`,
+    /// `app.kubernetes.io/component` and `app.kubernetes.io/version`. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels")]
     #[x_kube(validation = Rule::new("self.all(k, size(k) <= 317)").message("keys of labels have at most 317 characters"))]
@@ -51,7 +56,7 @@ pub struct SecretSpec {
     pub labels: BTreeMap<String, String>,
 
     /// Annotations of the Secret, at most 32, in addition to the operator's own. A key has at most 317 characters, a value at
-    /// most 1,024. Default: none.
+    /// most 1,024. The class must allow each key (`secrets.annotationKeys`). Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "annotations")]
     #[x_kube(validation = Rule::new("self.all(k, size(k) <= 317)").message("keys of annotations have at most 317 characters"))]
@@ -112,6 +117,19 @@ pub enum SecretFormat {
     /// in one Region, so `region` must be set.
     SesSmtp,
 }
+
+/// Data keys in which a format holds the access key. No template may define them, so that the operator never reads an access key
+/// that it did not write.
+pub const KEY_MATERIAL_DATA_KEYS: [&str; 8] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "credentials",
+    "accessKeys.csv",
+    "configure-import.csv",
+    "credentials.json",
+    "smtp-username",
+    "smtp-password",
+];
 
 impl SecretFormat {
     /// Formats of a Secret that declares none.

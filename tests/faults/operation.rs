@@ -128,7 +128,9 @@ impl Operation {
             }
             Self::EditedSecret => {
                 auditor.expect_key_failure(key);
-                patch_secret(env, json!({"stringData": {"AWS_SECRET_ACCESS_KEY": "edited manually"}})).await;
+                let copies = ["AWS_SECRET_ACCESS_KEY", "credentials", "accessKeys.csv", "credentials.json"];
+                let edited: Value = copies.iter().map(|name| ((*name).to_owned(), json!("edited manually"))).collect();
+                patch_secret(env, json!({"stringData": edited})).await;
             }
             Self::MissingFile => patch_secret(env, json!({"data": {"config": null}})).await,
             Self::DeletedKey => {

@@ -175,7 +175,7 @@ pub(crate) async fn edited_secret_gets_a_new_key_and_lost_file_does_not() {
     let secret = env.secrets().get("keys").await.expect("the Secret");
     assert_eq!(secret.labels().get("kept").map(String::as_str), Some("yes"), "labels of others are kept");
 
-    let edited: Value = json!({"stringData": {"AWS_SECRET_ACCESS_KEY": "edited"}});
+    let edited: Value = json!({"stringData": {"AWS_SECRET_ACCESS_KEY": "edited", "credentials": "edited"}});
     env.secrets().patch("keys", &params, &Patch::Merge(&edited)).await.expect("edited manually");
     let second = env.wait_published("keys", &first).await;
     let secret = env.secret_data("keys").await.expect("the Secret");

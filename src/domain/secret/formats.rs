@@ -10,7 +10,7 @@ use super::{
     template::{self, RenderValues},
 };
 use crate::{
-    api::SecretFormat,
+    api::{SecretFormat, secret::KEY_MATERIAL_DATA_KEYS},
     domain::desired::{DesiredSecret, Violation},
 };
 
@@ -62,7 +62,11 @@ pub fn violations(desired: &DesiredSecret) -> Vec<Violation> {
     let values = values(desired, &key);
     let known: Vec<&str> = values.keys().copied().collect();
     for (name, text) in &desired.templates {
-        if let Some(format) = desired
+        if KEY_MATERIAL_DATA_KEYS.contains(&name.as_str()) {
+            violate(format!(
+                "the data key {name:?} holds the access key in a format of this operator, and no template may define it; use another name"
+            ));
+        } else if let Some(format) = desired
             .formats
             .iter()
             .find(|format| render_format(**format, desired, &key).iter().any(|(other, _)| other == name))
@@ -86,29 +90,26 @@ pub fn violations(desired: &DesiredSecret) -> Vec<Violation> {
     found
 }
 
-/// Reads the access key from the first format whose data keys are `ours`.
-#[must_use]
-pub fn read(data: &BTreeMap<String, Vec<u8>>, ours: impl Fn(&str) -> bool) -> Option<KeyMaterial> {
+/// Access keys in the data, one per format that can be read. Nothing shows which of them the operator wrote: the data may be
+/// edited, and others may add data keys.
+pub fn candidates(data: &BTreeMap<String, Vec<u8>>) -> impl Iterator<Item = KeyMaterial> {
     let text = |name: &str| data.get(name).and_then(|bytes| std::str::from_utf8(bytes).ok());
-    let has = |name: &str| ours(name) && data.contains_key(name);
     let key = |id: &str, secret: &str| KeyMaterial { id: id.to_owned(), secret: secret.to_owned().into() };
-    if has(ACCESS_KEY_ID) || has(SECRET_ACCESS_KEY) {
-        return Some(key(text(ACCESS_KEY_ID)?, text(SECRET_ACCESS_KEY)?));
-    }
-    if has(CREDENTIALS) {
+    let environment = || Some(key(text(ACCESS_KEY_ID)?, text(SECRET_ACCESS_KEY)?));
+    let file = || {
         let file = text(CREDENTIALS)?;
         let field = |name| file.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
-        return Some(key(field("aws_access_key_id")?, field("aws_secret_access_key")?));
-    }
-    if has(CSV) {
+        Some(key(field("aws_access_key_id")?, field("aws_secret_access_key")?))
+    };
+    let csv = || {
         let (id, secret) = text(CSV)?.lines().nth(1)?.split_once(',')?;
-        return Some(key(id, secret));
-    }
-    if has(JSON) {
+        Some(key(id, secret))
+    };
+    let json = || {
         let json: serde_json::Value = serde_json::from_str(text(JSON)?).ok()?;
-        return Some(key(json["AccessKeyId"].as_str()?, json["SecretAccessKey"].as_str()?));
-    }
-    None
+        Some(key(json["AccessKeyId"].as_str()?, json["SecretAccessKey"].as_str()?))
+    };
+    [environment(), file(), csv(), json()].into_iter().flatten()
 }
 
 fn render_format(format: SecretFormat, desired: &DesiredSecret, key: &KeyMaterial) -> Vec<(&'static str, String)> {

@@ -71,7 +71,7 @@ pub struct PublishedFacts {
     pub published_at: Timestamp,
     /// Last rotate request that was carried out.
     pub rotate_honoured: Option<String>,
-    /// Id and secret are unchanged since the operator wrote them. False: the secret is lost.
+    /// The Secret holds an unchanged copy of id and secret. False: the secret is lost.
     pub intact: bool,
     /// Data, labels and annotations match the spec.
     pub matches_spec: bool,
@@ -176,19 +176,16 @@ fn read_owned(content: &SecretContent) -> Owned {
         .unwrap_or_default()
 }
 
-/// Access key in a published Secret. `None` if it is unreadable or was edited.
+/// Access key in a published Secret: the first copy with the checksum that the operator wrote. `None` if every copy is unreadable
+/// or was edited. An edit or an additional data key costs a new key only if it leaves no valid copy.
 #[must_use]
 pub fn read_key(content: &SecretContent) -> Option<KeyMaterial> {
-    let owned = read_owned(content).data;
-    // Without the annotation all data counts: removing it must not invalidate the key.
-    let key = formats::read(&content.data, |name| owned.is_empty() || owned.contains(name))?;
-    if !is_access_key_id(&key.id) {
+    let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
+    let (id, written) = (annotation(well_known::ANNOTATION_KEY_ID)?, annotation(well_known::ANNOTATION_CHECKSUM)?);
+    if !is_access_key_id(id) {
         return None;
     }
-    let annotation = |name: &str| content.annotations.get(name).map(String::as_str);
-    (annotation(well_known::ANNOTATION_KEY_ID) == Some(&key.id)
-        && annotation(well_known::ANNOTATION_CHECKSUM) == Some(&checksum(&key)))
-    .then_some(key)
+    formats::candidates(&content.data).find(|key| key.id == id && checksum(key) == written)
 }
 
 /// Reads the annotations about the key. An invalid time becomes the Unix epoch, so that it delays nothing.

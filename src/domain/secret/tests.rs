@@ -2,7 +2,7 @@ use serde_json::json;
 use strum::VariantArray;
 
 use super::*;
-use crate::api::SecretFormat;
+use crate::api::{SecretFormat, secret::KEY_MATERIAL_DATA_KEYS};
 
 fn key() -> KeyMaterial {
     KeyMaterial {
@@ -63,18 +63,65 @@ fn rendered_secret_matches_the_spec() {
 }
 
 #[test]
-fn edited_key_is_lost_and_edited_file_is_repaired() {
-    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"] {
+fn edit_is_repaired_from_an_unchanged_copy() {
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "credentials", "config"] {
+        for edited in [Some(b"edited".to_vec()), None] {
+            let mut content = published();
+            content.data.remove(name);
+            content.data.extend(edited.map(|text| (name.to_owned(), text)));
+            let seen = read_facts(&content, false, Some(&desired()));
+            assert!(seen.intact && !seen.matches_spec, "{name}");
+            let repaired = render(&desired(), &read_key(&content).unwrap(), &read_publication(&content), &content);
+            assert!(repaired == published(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn key_is_lost_if_no_copy_has_its_checksum() {
+    let mut content = published();
+    content.data.insert("AWS_SECRET_ACCESS_KEY".into(), b"edited".to_vec());
+    content.data.insert("credentials".into(), b"edited".to_vec());
+    assert!(!read_facts(&content, false, Some(&desired())).intact);
+    for name in [well_known::ANNOTATION_CHECKSUM, well_known::ANNOTATION_KEY_ID] {
         let mut content = published();
-        content.data.insert(name.into(), b"edited".to_vec());
+        content.annotations.remove(name);
         assert!(!read_facts(&content, false, Some(&desired())).intact, "{name}");
     }
-    let mut content = published();
-    content.data.remove("credentials");
-    let seen = read_facts(&content, false, Some(&desired()));
-    assert!(seen.intact && !seen.matches_spec);
-    let repaired = render(&desired(), &read_key(&content).unwrap(), &read_publication(&content), &content);
-    assert!(repaired == published());
+}
+
+/// Otherwise each check finds the Secret edited and creates another key.
+#[test]
+fn template_cannot_take_the_place_of_a_format() {
+    for name in KEY_MATERIAL_DATA_KEYS {
+        let format =
+            if name == "credentials" { SecretFormat::Environment } else { SecretFormat::CredentialsFile };
+        let template = DesiredSecret {
+            templates: BTreeMap::from([(name.to_owned(), "{{ userName }}".to_owned())]),
+            ..only(format)
+        };
+        let found = violations(&template);
+        assert!(found.iter().any(|violation| violation.message.contains("no template may define it")), "{name}");
+        // A Secret that was written all the same.
+        let seen = read_facts(&written(&template), false, Some(&template));
+        assert!(seen.intact && seen.matches_spec, "{name}");
+    }
+}
+
+#[test]
+fn reserved_data_keys_are_those_with_key_material() {
+    let all = DesiredSecret { formats: SecretFormat::VARIANTS.iter().copied().collect(), ..desired() };
+    let key = key();
+    let holding = written(&all).data.into_iter().filter(|(name, bytes)| {
+        let text = std::str::from_utf8(bytes).unwrap();
+        text.contains(&key.id) || text.contains(key.secret.expose_secret()) || name == "smtp-password"
+    });
+    let holding: BTreeSet<String> = holding.map(|(name, _)| name).collect();
+    assert_eq!(holding, KEY_MATERIAL_DATA_KEYS.map(str::to_owned).into());
+    let crd = crate::api::crds_yaml().unwrap().map(|(_, yaml)| yaml).concat();
+    for name in KEY_MATERIAL_DATA_KEYS {
+        assert!(crd.contains(&format!("'{name}'")), "{name} is refused by the schema");
+    }
 }
 
 #[test]

@@ -130,7 +130,9 @@ impl Simulation {
             Event::Suspend(suspend) => self.spec(|spec| spec.suspend = *suspend),
             Event::DeleteSecret => _ = self.cloud.secrets.remove(&self.cloud.target().secret_name),
             Event::EditSecret => self.secret(|stored| {
-                stored.content.data.insert("AWS_SECRET_ACCESS_KEY".into(), b"edited".to_vec());
+                for name in ["AWS_SECRET_ACCESS_KEY", "credentials"] {
+                    stored.content.data.insert(name.into(), b"edited".to_vec());
+                }
             }),
             Event::DropFile => self.secret(|stored| _ = stored.content.data.remove("credentials")),
             Event::MakeImmutable => self.secret(|stored| stored.immutable = true),
