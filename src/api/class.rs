@@ -54,6 +54,8 @@ pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.account) == has(oldSelf.account)")
     .message("account is immutable: existing IAM users are not moved; create another class"))]
+#[x_kube(validation = Rule::new("!has(self.policies) || !has(self.policies.inline) || self.policies.inline != 'Allow' || has(self.permissionsBoundary) || (has(self.acknowledgeAdminEquivalent) && self.acknowledgeAdminEquivalent)")
+    .message("policies.inline: Allow lets resources grant themselves any permission; set permissionsBoundary, or acknowledgeAdminEquivalent: true"))]
 pub struct AwsDeployUserClassSpec {
     /// AWS account of the IAM users. Default: the account of the operator's own credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +105,17 @@ pub struct AwsDeployUserClassSpec {
     #[serde(default)]
     pub restart: Permission,
 
+    /// Workloads that `restart: Allow` is limited to, at most 50 of at most 320 characters: kind and name, such as
+    /// `Deployment/web-*`. `*` matches any characters. Default: every workload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 320), regex(pattern = r"^[A-Za-z*]+(/[a-z0-9.*-]+)?$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub restart_targets: Vec<String>,
+
+    /// Names and content of the Secrets that hold access keys and passwords.
+    #[serde(default)]
+    pub secrets: ClassSecrets,
+
     /// Limits and defaults of the rotation of access keys.
     #[serde(default)]
     pub rotation: ClassRotation,
@@ -117,6 +130,14 @@ pub struct AwsDeployUserClassSpec {
         .message("tag keys may not start with aws: (reserved by AWS) or awsdeploy.dev/ (used by this operator)"))]
     pub tags: BTreeMap<String, String>,
 
+    /// Keys of further tags that a resource may set (`spec.tags`), at most 50 of at most 128 characters. `*` matches any
+    /// characters; the case of letters A to Z is ignored. IAM policies can grant permissions by tags of the user
+    /// (`aws:PrincipalTag`): list only keys without a meaning for them. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 128), regex(pattern = r"^[\p{L}\p{Z}\p{N}_.:/=+@*-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub tag_keys: Vec<String>,
+
     /// What happens to an IAM user that has something the class no longer allows, or whose namespace or class was removed.
     /// Default: `Freeze`.
     #[serde(default)]
@@ -128,8 +149,9 @@ pub struct AwsDeployUserClassSpec {
     pub on_quarantine: OnQuarantine,
 
     /// Allows policies that make the holder of the key an administrator of the account: `AdministratorAccess`,
-    /// `IAMFullAccess`, `PowerUserAccess`, `AWSOrganizationsFullAccess`, and inline policies with equivalent permissions.
-    /// Use a separate AWS account for such users. Default: false.
+    /// `IAMFullAccess`, `PowerUserAccess`, `AWSOrganizationsFullAccess`, and without a permissions boundary also inline
+    /// policies with documents of the resource (`policies.inline: Allow`), whose content is not evaluated. Use a separate AWS
+    /// account for such users. Default: false.
     #[serde(default)]
     pub acknowledge_admin_equivalent: bool,
 }
@@ -248,12 +270,15 @@ pub struct ClassUsers {
     /// are not moved. The operator's own IAM policy is limited to this path. Default: `/awsdeploy/`.
     #[serde(default = "default_path")]
     #[schemars(length(max = 512), regex(pattern = r"^/([\x21-\x2e\x30-\x7e]+/)*$"))]
+    #[x_kube(validation = Rule::new("!self.matches('[*?${}]')")
+        .message("users.path may not contain *, ?, $, { or }: in IAM policies they are wildcards and variables, and the operator's own policy is limited to this path"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("users.path is immutable: existing IAM users are not moved; create another class"))]
     pub path: String,
 
     /// Name of the IAM user of a resource without `spec.userName`, at most 128 characters. `{namespace}` and `{name}` are
     /// replaced by those of the resource, `{hash}` by eight hexadecimal digits derived from cluster id, namespace and name.
-    /// A change does not rename existing users. Default: `{namespace}-{name}`.
+    /// Names of namespaces contain no `_` and no `.`: with one of them behind `{namespace}`, resources of two namespaces never
+    /// have the same user name; with `-` they can. A change does not rename existing users. Default: `{namespace}_{name}`.
     #[serde(default = "default_template")]
     #[schemars(length(max = 128), regex(pattern = r"^([A-Za-z0-9+=,.@_-]|\{namespace\}|\{name\}|\{hash\})+$"))]
     #[x_kube(validation = Rule::new("self.contains('{name}') || self.contains('{hash}')")
@@ -261,11 +286,13 @@ pub struct ClassUsers {
     pub name_template: String,
 
     /// Regular expression (RE2) that must match the whole IAM user name, from the template or from `spec.userName`, 1 to 256
-    /// characters. Default: `.*`.
-    #[serde(default = "default_pattern")]
+    /// characters. `{namespace}` is replaced by the namespace of the resource: with `{namespace}_.*` no resource can take a
+    /// name of another namespace. Default: names from the template only, `spec.userName` is denied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new("'x'.matches(self) || !'x'.matches(self)").message("namePattern is not a regular expression (RE2)"))]
-    pub name_pattern: String,
+    #[x_kube(validation = Rule::new("'x'.matches(self.replace('{namespace}', 'x')) || !'x'.matches(self.replace('{namespace}', 'x'))")
+        .message("namePattern is not a regular expression (RE2)"))]
+    pub name_pattern: Option<String>,
 
     /// Largest number of resources of the class in one namespace, 1 to 5000. Further resources wait until one is deleted.
     /// Default: no limit.
@@ -279,7 +306,7 @@ impl Default for ClassUsers {
         Self {
             path: default_path(),
             name_template: default_template(),
-            name_pattern: default_pattern(),
+            name_pattern: None,
             max_per_namespace: None,
         }
     }
@@ -290,12 +317,63 @@ fn default_path() -> String {
 }
 
 fn default_template() -> String {
-    "{namespace}-{name}".to_owned()
+    "{namespace}_{name}".to_owned()
+}
+
+/// Names and content of the Secrets of a class. Other controllers act on names, labels, annotations and data of Secrets, and a
+/// tenant may have no right to write Secrets itself.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClassSecrets {
+    /// Regular expression (RE2) that must match the whole name of every Secret of a resource, for the access key and for the
+    /// password, 1 to 256 characters. Default: `.*`.
+    #[serde(default = "default_pattern")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("'x'.matches(self) || !'x'.matches(self)").message("namePattern is not a regular expression (RE2)"))]
+    pub name_pattern: String,
+
+    /// Keys of labels that a resource may set on its Secret (`accessKey.secret.labels`), at most 50 of at most 317
+    /// characters, in addition to `app.kubernetes.io/name`, `app.kubernetes.io/component` and `app.kubernetes.io/version`. `*`
+    /// matches any characters. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 317), regex(pattern = r"^[A-Za-z0-9._/*-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub label_keys: Vec<String>,
+
+    /// Keys of annotations that a resource may set on its Secret (`accessKey.secret.annotations`), at most 50 of at most 317
+    /// characters. `*` matches any characters. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 317), regex(pattern = r"^[A-Za-z0-9._/*-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub annotation_keys: Vec<String>,
+
+    /// Data keys that a resource may add to its Secret with a template (`accessKey.secret.template`), at most 50 of at most
+    /// 253 characters. `*` matches any characters. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9._*-]+$")))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub template_keys: Vec<String>,
 }
 
 fn default_pattern() -> String {
     ".*".to_owned()
 }
+
+impl Default for ClassSecrets {
+    fn default() -> Self {
+        Self {
+            name_pattern: default_pattern(),
+            label_keys: Vec::new(),
+            annotation_keys: Vec::new(),
+            template_keys: Vec::new(),
+        }
+    }
+}
+
+/// Labels that a resource may set on its Secret without permission of the class. `app.kubernetes.io/part-of` and
+/// `app.kubernetes.io/instance` are not among them, because Argo CD selects by them.
+pub const SAFE_LABEL_KEYS: [&str; 3] =
+    ["app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/version"];
 
 /// Policies that the IAM users of a class may have.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -332,13 +410,13 @@ pub struct ClassPolicies {
     pub default: Vec<String>,
 
     /// Which inline policies resources may have: none (`Deny`), only those from `templates` (`TemplatesOnly`), or any
-    /// document (`Allow`). A document can grant any permission: use `Allow` only with a permissions boundary, or for
-    /// tenants who are administrators of the account. Default: `Deny`.
+    /// document (`Allow`). A document can grant any permission and is not evaluated: `Allow` needs `permissionsBoundary` or
+    /// `acknowledgeAdminEquivalent`. Default: `Deny`.
     #[serde(default)]
     pub inline: InlinePermission,
 
-    /// Templates of inline policies, at most 10. Resources use them in `spec.policies.inline`. A rendered template is checked
-    /// like any other document. Default: none.
+    /// Templates of inline policies, at most 10. Resources use them in `spec.policies.inline`. A template may grant anything:
+    /// it is written by the author of the class, and a resource sets only its parameters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]

@@ -54,8 +54,8 @@ pub struct AwsDeployUserSpec {
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub class_name: Option<String>,
 
-    /// Name of the IAM user, 1 to 64 characters. Immutable. It must match the class's `users.namePattern`. Names are unique in
-    /// an AWS account, ignoring case. Default: the class's `users.nameTemplate`, which defaults to `{namespace}-{name}`.
+    /// Name of the IAM user, 1 to 64 characters. Immutable. The class must allow it (`users.namePattern`). Names are unique in
+    /// an AWS account, ignoring case. Default: the class's `users.nameTemplate`, which defaults to `{namespace}_{name}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("userName is immutable: delete the resource and create it again"))]
@@ -74,8 +74,8 @@ pub struct AwsDeployUserSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
 
-    /// Tags of the IAM user, at most 37. A key has 1 to 128 characters, a value at most 256. Tags of others on the user are
-    /// not changed. Default: none.
+    /// Tags of the IAM user, at most 37. A key has 1 to 128 characters, a value at most 256. The class must allow each key
+    /// (`tagKeys`). Tags of others on the user are not changed. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 37), schema_with = "tags")]
     #[x_kube(validation = Rule::new("self.all(k, size(k) >= 1 && size(k) <= 128)").message("tag keys have 1 to 128 characters"))]

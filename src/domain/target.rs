@@ -24,7 +24,7 @@ impl Target {
         let meta = &user.metadata;
         let (namespace, name, uid) = (meta.namespace.clone()?, meta.name.clone()?, meta.uid.clone()?);
         Some(Self {
-            user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}-{name}")),
+            user_name: user.spec.user_name.clone().unwrap_or_else(|| format!("{namespace}_{name}")),
             secret_name: match user.spec.effective_access_key() {
                 Some(key) => key.secret.name.clone().unwrap_or_else(|| name.clone()),
                 // No key is declared: the Secret of an earlier key, if there is one, has to be deleted.

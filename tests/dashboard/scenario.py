@@ -47,7 +47,7 @@ def team_class(name="team", policy=READER):
     return {
         "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass", "metadata": {"name": name},
         "spec": {
-            "namespaces": {"names": ["deploy"]}, "rotation": {"minEvery": "10s"},
+            "namespaces": {"names": ["deploy"]}, "users": {"namePattern": ".*"}, "rotation": {"minEvery": "10s"},
             "policies": {"allowed": [policy, "arn:aws:iam::123456789012:policy/*"]},
         },
     }

@@ -34,6 +34,7 @@ enum Expected {
 /// Spec of the class, spec of the resource, and the layer that denies it. The namespace has the label `team: a`.
 fn rows() -> Vec<(Value, Value, Expected)> {
     use Expected::{Allowed, Both, Operator};
+    let boundary = "arn:aws:iam::123456789012:policy/b";
     let managed = |name: &str| json!({"policies": {"managed": [name]}});
     let allowed = |patterns: &[&str]| json!({"policies": {"allowed": patterns}});
     let selector = |selector: Value| json!({"namespaces": {"selector": selector}});
@@ -45,7 +46,7 @@ fn rows() -> Vec<(Value, Value, Expected)> {
     let templates = |mode: &str, action: &str| {
         let statement =
             |resource: &str| json!({"Statement": {"Effect": "Allow", "Action": action, "Resource": resource}});
-        json!({"policies": {"inline": mode, "templates": [
+        json!({"permissionsBoundary": boundary, "policies": {"inline": mode, "templates": [
             {"name": "t", "document": statement("arn:aws:s3:::{bucket}/{folder}/*"), "parameters": [{"name": "bucket"}, {"name": "folder", "pattern": "a|b"}]},
             {"name": "wide", "document": statement("*")},
         ]}})
@@ -59,6 +60,9 @@ fn rows() -> Vec<(Value, Value, Expected)> {
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1m"}}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
     let name = |pattern: &str| json!({"users": {"namePattern": pattern}});
+    let secret = |content: Value| json!({"accessKey": {"secret": content}});
+    let secrets = |rules: Value| json!({"secrets": rules});
+    let restart_of = |targets: &[&str]| json!({"restart": "Allow", "restartTargets": targets});
     vec![
         // Namespaces.
         (json!({}), json!({}), Allowed),
@@ -107,8 +111,8 @@ fn rows() -> Vec<(Value, Value, Expected)> {
         (json!({"acknowledgeAdminEquivalent": true}), managed("AdministratorAccess"), Both),
         // Inline policies.
         (json!({}), inline("s3:*"), Both),
-        (json!({"policies": {"inline": "Allow"}}), inline("s3:*"), Allowed),
-        (json!({"policies": {"inline": "Allow"}}), inline("iam:*"), Operator),
+        (json!({"policies": {"inline": "Allow"}, "acknowledgeAdminEquivalent": true}), inline("iam:*"), Allowed),
+        (json!({"policies": {"inline": "Allow"}, "permissionsBoundary": boundary}), inline("iam:*"), Allowed),
         // Templates of them.
         (templates("Deny", "s3:*"), filled("t", json!({"bucket": "logs", "folder": "a"})), Both),
         (templates("TemplatesOnly", "s3:*"), inline("s3:*"), Both),
@@ -123,7 +127,7 @@ fn rows() -> Vec<(Value, Value, Expected)> {
         (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "a/b", "folder": "a"})), Both),
         (templates("TemplatesOnly", "s3:*"), filled("t", json!({"bucket": "a", "folder": "ab"})), Both),
         (templates("TemplatesOnly", "s3:*"), filled("wide", json!({})), Allowed),
-        (templates("TemplatesOnly", "iam:*"), filled("wide", json!({})), Operator),
+        (templates("TemplatesOnly", "iam:*"), filled("wide", json!({})), Allowed),
         (templates("TemplatesOnly", "{folder}"), filled("t", json!({"bucket": "logs", "folder": "a"})), Operator),
         // Groups, console, names, tags.
         (json!({"groups": ["Readers"]}), json!({"groups": ["readers"]}), Allowed),
@@ -133,17 +137,50 @@ fn rows() -> Vec<(Value, Value, Expected)> {
         (json!({}), json!({"console": {}}), Both),
         (json!({"console": "Allow"}), json!({"console": {}}), Allowed),
         (json!({}), restart.clone(), Both),
-        (json!({"restart": "Allow"}), restart, Allowed),
+        (json!({"restart": "Allow"}), restart.clone(), Allowed),
+        (restart_of(&["Deployment/up*"]), restart.clone(), Allowed),
+        (restart_of(&["*"]), restart.clone(), Allowed),
+        (restart_of(&["StatefulSet/*", "Deployment/up"]), restart, Both),
         (json!({}), json!({"accessKey": {"restart": []}}), Allowed),
         (name("deploy-.*"), json!({"userName": "deploy-a"}), Allowed),
         (name("deploy-.*"), json!({"userName": "x-deploy-a"}), Both),
         (name("a|b"), json!({"userName": "ab"}), Both),
         (name("deploy-.*"), json!({}), Both),
+        (name("{namespace}_.*"), json!({}), Allowed),
+        (name("{namespace}_.*"), json!({"userName": "other_x"}), Both),
+        (json!({"users": {"namePattern": null}}), json!({"userName": "other_x"}), Both),
+        (json!({"users": {"namePattern": null}}), json!({}), Allowed),
         (json!({"users": {"namePattern": "deploy-.*", "nameTemplate": "deploy-{name}"}}), json!({}), Allowed),
         (json!({"users": {"namePattern": "deploy-.*", "nameTemplate": "x{hash}"}}), json!({}), Operator),
         (json!({"tags": {"team": "a"}}), json!({"tags": {"Team": "a"}}), Both),
         (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "b"}}), Both),
-        (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "a", "own": "b"}}), Allowed),
+        (json!({"tags": {"team": "a"}}), json!({"tags": {"team": "a", "own": "b"}}), Both),
+        (json!({"tags": {"team": "a"}, "tagKeys": ["own"]}), json!({"tags": {"team": "a", "own": "b"}}), Allowed),
+        (json!({}), json!({"tags": {"Department": "finance-admin"}}), Both),
+        (json!({"tagKeys": ["*"]}), json!({"tags": {"Department": "finance-admin"}}), Allowed),
+        (json!({"tagKeys": ["a.c", "cost*"]}), json!({"tags": {"Cost/Center": "b"}}), Allowed),
+        (json!({"tagKeys": ["a.c", "cost*"]}), json!({"tags": {"abc": "b"}}), Both),
+        // Secrets.
+        (json!({}), secret(json!({"labels": {"app.kubernetes.io/name": "a"}})), Allowed),
+        (json!({}), secret(json!({"labels": {"argocd.argoproj.io/secret-type": "cluster"}})), Both),
+        (json!({}), secret(json!({"annotations": {"replicator/replicate-to": "all"}})), Both),
+        (json!({}), secret(json!({"template": {"server": "x"}})), Both),
+        (secrets(json!({"labelKeys": ["team", "a.example/*"]})), secret(json!({"labels": {"team": "a"}})), Allowed),
+        (secrets(json!({"labelKeys": ["team", "a.example/*"]})), secret(json!({"labels": {"a.example/b": "a"}})), Allowed),
+        (secrets(json!({"labelKeys": ["team", "a.example/*"]})), secret(json!({"labels": {"a-example/b": "a"}})), Both),
+        (secrets(json!({"annotationKeys": ["a/*"]})), secret(json!({"annotations": {"a/b": "c"}})), Allowed),
+        (secrets(json!({"annotationKeys": ["a/*"]})), secret(json!({"annotations": {"b/a": "c"}})), Both),
+        (secrets(json!({"templateKeys": ["cloud"]})), secret(json!({"template": {"cloud": "x"}})), Allowed),
+        (secrets(json!({"templateKeys": ["cloud"]})), secret(json!({"template": {"cloud": "x", "url": "y"}})), Both),
+        (secrets(json!({"namePattern": "aws-.*"})), json!({}), Both),
+        (secrets(json!({"namePattern": "aws-.*"})), secret(json!({"name": "aws-a"})), Allowed),
+        (secrets(json!({"namePattern": "aws-.*"})), secret(json!({"name": "db"})), Both),
+        (
+            json!({"console": "Allow", "secrets": {"namePattern": "aws-.*"}}),
+            json!({"console": {"secretName": "aws-a"}}),
+            Allowed,
+        ),
+        (json!({"console": "Allow", "secrets": {"namePattern": "x"}}), json!({"console": {}, "accessKey": {}}), Both),
         // Rotation.
         (json!({"rotation": {"maxEvery": "30d"}}), every("30d"), Allowed),
         (json!({"rotation": {"maxEvery": "30d"}}), every("5w"), Both),
@@ -317,6 +354,8 @@ pub(crate) async fn denied_spec_is_refused_and_existing_one_can_be_deleted() {
         env.dry_run_apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
     };
     eventually("a refusal", refused, String::new).await;
+    let error = env.dry_run_apply("x", spec("AmazonEC2FullAccess", true)).await.expect_err("a suspension changes nothing else");
+    assert!(error.to_string().contains("does not allow AmazonEC2FullAccess"), "{error}");
     env.annotate("x", "a", "b").await;
     let user = env.apply("x", spec("AmazonS3FullAccess", true)).await;
     assert!(user.spec.suspend, "suspension is never refused");

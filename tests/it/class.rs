@@ -30,7 +30,7 @@ pub(crate) async fn class_sets_name_path_limits_tags_and_defaults() {
         "policies": {"allowed": ["AmazonS3FullAccess"], "default": ["AmazonS3FullAccess"]},
         "permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess",
         "rotation": {"default": {"every": "30d", "overlap": "12h"}},
-        "tags": {"cost-center": "42"},
+        "tags": {"cost-center": "42"}, "tagKeys": ["own"],
     });
     let class = env.apply_class("team", class).await;
     env.apply("x", json!({"className": class, "tags": {"own": "tag"}})).await;
@@ -53,7 +53,7 @@ pub(crate) async fn class_sets_name_path_limits_tags_and_defaults() {
     let changed = json!({
         "users": {"path": "/team/", "nameTemplate": "other-{name}", "namePattern": ".*"},
         "policies": {"allowed": ["AmazonS3FullAccess"], "default": ["AmazonS3FullAccess"]},
-        "permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess", "tags": {"stage": "prod"},
+        "permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess", "tags": {"stage": "prod"}, "tagKeys": ["own"],
     });
     env.apply_class("team", changed).await;
     let iam = env.wait_for_iam(&name, "with the new tag", |user| user.tags.contains_key("stage")).await;
@@ -75,12 +75,13 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
     });
     let class = env.apply_class("narrow", class).await;
     let spec = json!({
-        "className": class, "userName": "ci-admin", "groups": ["admins"], "console": {}, "tags": {"team": "b"},
+        "className": class, "userName": "ci-admin", "groups": ["admins"], "console": {},
+        "tags": {"team": "b", "Department": "finance-admin"},
         "policies": {
             "managed": ["AmazonS3FullAccess", "AdministratorAccess"],
             "inline": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": []}}],
         },
-        "accessKey": {"rotation": {"every": "Never"}},
+        "accessKey": {"rotation": {"every": "Never"}, "secret": {"labels": {"argocd.argoproj.io/secret-type": "cluster"}}},
     });
     env.apply("x", spec).await;
     let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
@@ -93,6 +94,8 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
         "does not allow access to the console",
         "it must match ok-.*",
         "sets the tag team to \"a\"",
+        "does not allow the tag Department; it allows: none",
+        "does not allow the label argocd.argoproj.io/secret-type",
         "every: Never is not allowed",
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -261,7 +264,7 @@ pub(crate) async fn user_over_the_class_quota_waits() {
     let user = env.wait_for_condition("second", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     let text = message(&user, ConditionType::Authorized);
     assert!(text.contains("allows 1 users per namespace"), "{text}");
-    assert!(env.iam_opt(&format!("{}-second", env.namespace)).await.is_none());
+    assert!(env.iam_opt(&format!("{}_second", env.namespace)).await.is_none());
     env.delete("first").await;
     env.wait_ready("second").await;
     env.wait_deleted("first").await;

@@ -73,7 +73,7 @@ pub(crate) async fn defang_guide_is_one_manifest() {
         )
         .await;
     env.wait_ready("defang").await;
-    let iam = env.iam(&format!("{}-defang", env.namespace)).await;
+    let iam = env.iam(&format!("{}_defang", env.namespace)).await;
     assert_eq!(iam.attached, BTreeSet::from(["arn:aws:iam::aws:policy/AdministratorAccess".to_owned()]));
     let secret = env.secret_data("defang").await.expect("the Secret is there");
     assert_eq!(secret["AWS_DEFAULT_REGION"], "eu-central-1");

@@ -48,7 +48,7 @@ fn denied_calls(env: &TestEnv) -> Vec<String> {
 pub(crate) async fn printed_policy_suffices_for_the_users_of_its_classes() {
     let env = start_env().await;
     let narrow = json!({
-        "users": {"path": "/narrow/"}, "permissionsBoundary": BOUNDARY, "groups": ["readers"],
+        "users": {"path": "/narrow/"}, "permissionsBoundary": BOUNDARY, "groups": ["readers"], "tagKeys": ["team"],
         "policies": {"allowed": ["AmazonEC2FullAccess", "AmazonS3*"]},
     });
     let wide = json!({

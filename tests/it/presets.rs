@@ -29,7 +29,7 @@ async fn apply_preset(env: &TestEnv, preset: &str, spec: &str, policy: &str) {
     let user: AwsDeployUser = serde_saphyr::from_str(&manifest).expect("a manifest");
     env.users().create(&PostParams::default(), &user).await.expect("the manifest is valid");
     env.wait_ready(preset).await;
-    let iam = env.iam(&format!("{PRESET_PREFIX}{preset}-{preset}")).await;
+    let iam = env.iam(&format!("{PRESET_PREFIX}{preset}_{preset}")).await;
     assert_eq!(iam.attached, BTreeSet::from([policy.to_owned()]), "the policy is the class's default");
     assert!(iam.inline.is_empty() && iam.groups.is_empty(), "{iam:?}");
     let secret = env.secret_data(&format!("{preset}-aws")).await.expect("the Secret is there");

@@ -96,7 +96,8 @@ impl TestEnv {
         })
     }
 
-    /// Applies a class of this test and returns its name. It serves the namespace of the test by default.
+    /// Applies a class of this test and returns its name. By default it serves the namespace of the test and allows every user
+    /// name.
     pub(crate) async fn apply_class(&self, name: &str, spec: Value) -> String {
         let class = self.try_apply_class(name, spec).await.expect("the API server accepts the class");
         class.name_any()
@@ -126,6 +127,9 @@ impl TestEnv {
     ) -> kube::Result<AwsDeployUserClass> {
         if spec["namespaces"].is_null() {
             spec["namespaces"] = json!({"names": [self.namespace]});
+        }
+        if spec["users"].get("namePattern").is_none() {
+            spec["users"]["namePattern"] = json!(".*");
         }
         apply_class(&self.client, &format!("{}-{name}", self.namespace), false, spec).await
     }

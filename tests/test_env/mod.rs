@@ -58,8 +58,10 @@ static NEXT_NAMESPACE: AtomicU32 = AtomicU32::new(1);
 /// A class that allows everything to every namespace; tests about classes use narrower ones.
 pub(crate) fn open_class() -> Value {
     json!({
-        "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+        "namespaces": {"names": ["*"]}, "users": {"namePattern": ".*"},
+        "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
         "console": "Allow", "adoption": "Allow", "restart": "Allow", "acknowledgeAdminEquivalent": true,
+        "tagKeys": ["*"], "secrets": {"labelKeys": ["*"], "annotationKeys": ["*"], "templateKeys": ["*"]},
     })
 }
 

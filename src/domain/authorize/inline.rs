@@ -2,12 +2,18 @@
 
 use serde_json::Value;
 
-use super::{admin, template};
+use super::template;
 use crate::api::{
-    AwsDeployUser, AwsDeployUserClass,
-    class::{ClassPolicies, InlinePermission},
-    user::InlinePolicy,
+    AwsDeployUser, AwsDeployUserClass, AwsDeployUserClassSpec, class::InlinePermission, user::InlinePolicy,
 };
+
+/// Whether resources may have documents of their own. A document can grant any permission, so the class needs a limit that does
+/// not depend on what the document says, or the consent to administrators. The CRD refuses a class without either.
+#[must_use]
+pub fn allows_documents(class: &AwsDeployUserClassSpec) -> bool {
+    class.policies.inline == InlinePermission::Allow
+        && (class.permissions_boundary.is_some() || class.acknowledge_admin_equivalent)
+}
 
 /// Replaces templates by the rendered documents, so that every inline policy is a document from here on.
 pub(super) fn render_documents(
@@ -20,7 +26,7 @@ pub(super) fn render_documents(
     let account = class.spec.account.as_ref().map(|account| account.id.as_str());
     let own = template::builtin_values(namespace, user.metadata.name.as_deref(), account);
     for inline in &mut user.spec.policies.inline {
-        let document = match document(&class.spec.policies, inline, &own) {
+        let document = match document(&class.spec, inline, &own) {
             Ok(document) => document,
             Err(faults) => {
                 for fault in faults {
@@ -29,15 +35,6 @@ pub(super) fn render_documents(
                 continue;
             }
         };
-        if let Some(why) = admin::escalation_reason(&document).filter(|_| !class.spec.acknowledge_admin_equivalent) {
-            violate(
-                "policies.inline",
-                format!(
-                    "{} makes the holder of the key an administrator of the account ({why}), and class {name} does not set acknowledgeAdminEquivalent",
-                    inline.name
-                ),
-            );
-        }
         *inline =
             InlinePolicy { name: std::mem::take(&mut inline.name), document: Some(document), ..Default::default() };
     }
@@ -47,7 +44,12 @@ pub(super) fn render_documents(
 ///
 /// # Errors
 /// Why the class denies it. The texts continue "class <name> ".
-fn document(rules: &ClassPolicies, inline: &InlinePolicy, own: &template::Values) -> Result<Value, Vec<String>> {
+fn document(
+    class: &AwsDeployUserClassSpec,
+    inline: &InlinePolicy,
+    own: &template::Values,
+) -> Result<Value, Vec<String>> {
+    let rules = &class.policies;
     let policy = &inline.name;
     let refuse = |why: String| Err(vec![why]);
     let templates = || {
@@ -63,7 +65,10 @@ fn document(rules: &ClassPolicies, inline: &InlinePolicy, own: &template::Values
             "allows inline policies from its templates only, but {policy} has a document; templates: {}",
             templates()
         )),
-        (InlinePermission::Allow, Some(document), None) => Ok(document.clone()),
+        (InlinePermission::Allow, Some(document), None) if allows_documents(class) => Ok(document.clone()),
+        (InlinePermission::Allow, Some(_), None) => refuse(format!(
+            "has neither permissionsBoundary nor acknowledgeAdminEquivalent, which the document of {policy} needs, because a document can grant any permission; ask a cluster admin to set one of them"
+        )),
         (_, None, Some(wanted)) => match rules.templates.iter().find(|template| template.name == *wanted) {
             None => {
                 refuse(format!("has no template {wanted} for the inline policy {policy}; templates: {}", templates()))

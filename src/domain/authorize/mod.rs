@@ -8,6 +8,7 @@ mod inline;
 pub mod namespace;
 pub mod pattern;
 mod revocation;
+mod secrets;
 mod select;
 pub mod template;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use inline::allows_documents;
 pub use revocation::{Revocation, check_path, check_still_allowed, decide_revocation};
 pub use select::{ClassEntry, ClassSelection, is_default, requested_class, select_class};
 
@@ -27,7 +29,7 @@ use crate::api::{
     AwsDeployUser, AwsDeployUserClass, HumanDuration,
     class::{ClassRotation, Permission},
     duration::humanize,
-    user::{AccountReference, ClassReference, RotationSpec},
+    user::{AccountReference, ClassReference, RestartTarget, RotationSpec},
 };
 
 /// Input of authorization besides resource and class.
@@ -95,15 +97,14 @@ pub fn authorize(
     let mut violations = Vec::new();
     let mut violate = |field, message: String| violations.push(Violation { field, message });
     check_limit(name, class, context, &mut violate);
-    check_name(name, class, target, &mut violate);
+    check_name(name, class, &user, target, &mut violate);
     check_policies(name, class, &user, &mut violate);
     inline::render_documents(name, class, context.namespace, &mut user, &mut violate);
     check_tags(name, class, &user, &mut violate);
+    secrets::check(name, &rules.secrets, &user, target, &mut violate);
     if let Some(key) = user.spec.effective_access_key() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
-        if !key.restart.is_empty() && rules.restart == Permission::Deny {
-            violate("accessKey.restart", format!("class {name} does not allow restarts of workloads"));
-        }
+        check_restart(name, class, &key.restart, &mut violate);
     }
     for group in user.spec.groups.iter().filter(|group| !allows_group(&rules.groups, group)) {
         violate("groups", format!("class {name} does not allow the group {group}; it allows: {}", list(&rules.groups)));
@@ -194,8 +195,22 @@ fn check_limit(
     }
 }
 
-fn check_name(name: &str, class: &AwsDeployUserClass, target: &Target, violate: &mut impl FnMut(&'static str, String)) {
-    let pattern = &class.spec.users.name_pattern;
+fn check_name(
+    name: &str,
+    class: &AwsDeployUserClass,
+    user: &AwsDeployUser,
+    target: &Target,
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let Some(pattern) = &name_pattern(class, &target.owner.namespace) else {
+        if user.spec.user_name.is_some() {
+            violate(
+                "userName",
+                format!("class {name} sets no users.namePattern and so allows no userName; remove it to get a name from the class"),
+            );
+        }
+        return;
+    };
     match matches_whole(pattern, &target.user_name) {
         Ok(true) => {}
         Ok(false) => violate(
@@ -211,6 +226,11 @@ fn check_name(name: &str, class: &AwsDeployUserClass, target: &Target, violate: 
             );
         }
     }
+}
+
+/// Pattern of user names in a namespace. Names of namespaces contain no character with a meaning in regular expressions.
+fn name_pattern(class: &AwsDeployUserClass, namespace: &str) -> Option<String> {
+    class.spec.users.name_pattern.as_ref().map(|pattern| pattern.replace("{namespace}", namespace))
 }
 
 /// Whether the regular expression matches the whole text.
@@ -262,6 +282,42 @@ fn check_tags(
         if let Some((declared, _)) = other.filter(|(declared, found)| (*declared, *found) != (key, value)) {
             violate("tags", format!("class {name} sets the tag {key} to {value:?}; remove {declared}"));
         }
+    }
+    let of_class = |key: &str| class.spec.tags.keys().any(|known| known.to_lowercase() == key.to_lowercase());
+    let allowed = &class.spec.tag_keys;
+    // IAM ignores the case of tag keys. Admission can ignore it for ASCII letters only.
+    let allows = |key: &str| {
+        let key = key.to_ascii_lowercase();
+        allowed.iter().any(|pattern| pattern::matches(&pattern.to_ascii_lowercase(), &key))
+    };
+    for key in user.spec.tags.keys().filter(|key| !of_class(key) && !allows(key)) {
+        violate("tags", format!("class {name} does not allow the tag {key}; it allows: {}", list(allowed)));
+    }
+}
+
+fn check_restart(
+    name: &str,
+    class: &AwsDeployUserClass,
+    targets: &[RestartTarget],
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    if targets.is_empty() {
+        return;
+    }
+    if class.spec.restart == Permission::Deny {
+        violate("accessKey.restart", format!("class {name} does not allow restarts of workloads"));
+        return;
+    }
+    let allowed = &class.spec.restart_targets;
+    let allows = |target: &RestartTarget| {
+        let target = format!("{}/{}", target.kind.as_str(), target.name);
+        allowed.is_empty() || allowed.iter().any(|pattern| pattern::matches(pattern, &target))
+    };
+    for target in targets.iter().filter(|target| !allows(target)) {
+        violate(
+            "accessKey.restart",
+            format!("class {name} does not allow restarts of {target}; it allows: {}", list(allowed)),
+        );
     }
 }
 

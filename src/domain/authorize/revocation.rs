@@ -3,7 +3,9 @@
 //! Otherwise a mistake in a manifest could cost a user its key, and a tenant could escape a revocation with a deliberate
 //! mistake.
 
-use super::{NamespaceContext, admin, allows_group, matches_whole, namespace, pattern, template};
+use super::{
+    NamespaceContext, admin, allows_documents, allows_group, matches_whole, name_pattern, namespace, pattern, template,
+};
 use crate::{
     api::{
         AwsDeployUserClass,
@@ -59,7 +61,8 @@ pub fn check_still_allowed(
         return Err(format!("the class does not serve namespace {}", context.namespace));
     }
     check_path(&rules.users.path, user)?;
-    if matches_whole(&rules.users.name_pattern, &user.name) == Ok(false) {
+    let pattern = name_pattern(class, context.namespace);
+    if pattern.is_some_and(|pattern| matches_whole(&pattern, &user.name) == Ok(false)) {
         return Err(format!("the class does not allow the name {}", user.name));
     }
     if rules.permissions_boundary.is_some() && rules.permissions_boundary != user.boundary {
@@ -82,20 +85,11 @@ pub fn check_still_allowed(
     let account = rules.account.as_ref().map(|account| account.id.as_str());
     let own = template::builtin_values(context.namespace, None, account);
     for (name, document) in &grants.inline {
-        let allowed = match rules.policies.inline {
-            InlinePermission::Deny => false,
-            InlinePermission::TemplatesOnly => {
-                rules.policies.templates.iter().any(|template| template::could_render(template, document, &own))
-            }
-            InlinePermission::Allow => true,
-        };
+        let from_template =
+            || rules.policies.templates.iter().any(|template| template::could_render(template, document, &own));
+        let allowed = allows_documents(rules) || (rules.policies.inline != InlinePermission::Deny && from_template());
         if !allowed {
             return Err(format!("the class does not allow the inline policy {name}"));
-        }
-        if let Some(why) = admin::escalation_reason(document).filter(|_| !rules.acknowledge_admin_equivalent) {
-            return Err(format!(
-                "the class does not set acknowledgeAdminEquivalent, which the inline policy {name} needs: {why}"
-            ));
         }
     }
     match grants.groups.iter().find(|group| !allows_group(&rules.groups, group)) {

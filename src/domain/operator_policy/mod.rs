@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::authorize::{admin, pattern};
+use super::authorize::{admin, allows_documents, pattern};
 use crate::api::{
     AwsDeployUserClassSpec,
     class::{InlinePermission, Permission},
@@ -70,7 +70,7 @@ impl AwsAccount {
     }
 
     fn users(&self, path: &str) -> String {
-        self.arn(&format!("user{path}*"))
+        self.arn(&format!("user{}*", escape(path)))
     }
 
     fn policy(&self, declared: &str) -> String {
@@ -79,6 +79,12 @@ impl AwsAccount {
             aws => format!("arn:{}:iam::aws:policy/{aws}", self.partition),
         }
     }
+}
+
+/// Escapes wildcards and policy variables. The CRD refuses them in paths, but a class can also come from a file.
+fn escape(path: &str) -> String {
+    let escaped = |c: char| if "*?$".contains(c) { format!("${{{c}}}") } else { c.to_string() };
+    path.chars().map(escaped).collect()
 }
 
 /// What the operator may do for the users of one class.
@@ -117,7 +123,8 @@ impl PolicyScope {
             groups: class.groups.iter().flat_map(|group| [group.clone(), format!("*/{group}")]).collect(),
             policies: (!allowed.iter().any(|policy| policy == "*")).then_some(policies),
             administrators: class.acknowledge_admin_equivalent,
-            inline: class.policies.inline != InlinePermission::Deny,
+            inline: allows_documents(class)
+                || (class.policies.inline != InlinePermission::Deny && !class.policies.templates.is_empty()),
             console,
         }
     }

@@ -104,7 +104,7 @@ fn policy_denies_what_the_class_does_not_allow() {
 }
 
 #[test]
-fn open_class_allows_all_but_admin_policies() {
+fn open_class_needs_the_acknowledgement_for_administrators() {
     let open = |acknowledged: bool| {
         of_classes(&[json!({
             "policies": {"allowed": ["*"], "inline": "Allow"}, "console": "Allow",
@@ -117,7 +117,7 @@ fn open_class_allows_all_but_admin_policies() {
         ("iam:AttachUserPolicy", "arn:aws:iam::aws:policy/AdministratorAccess-Amplify", [false, true]),
         ("iam:AttachUserPolicy", "arn:aws:iam::aws:policy/PowerUserAccess", [false, true]),
         ("iam:DetachUserPolicy", "arn:aws:iam::aws:policy/AdministratorAccess", [true, true]),
-        ("iam:PutUserPolicy", "", [true, true]),
+        ("iam:PutUserPolicy", "", [false, true]),
         ("iam:CreateLoginProfile", "", [true, true]),
     ] {
         let context = [("iam:PolicyARN", policy)];
@@ -238,6 +238,26 @@ fn writes_are_limited_to_the_path_and_partition() {
     let policy = operator_policy(&home, &[PolicyScope { path: "/a/b/".into(), ..scope() }]).to_string();
     assert!(policy.contains(r#""NotResource":"arn:aws-cn:iam::123456789012:user/a/b/*""#), "{policy}");
     assert!(!policy.contains("arn:aws:iam::123456789012:user"), "{policy}");
+}
+
+#[test]
+fn path_with_wildcards_or_variables_is_literal() {
+    let policy = operator_policy(&home(), &[PolicyScope { path: "/a*/${aws:username}/?/".into(), ..scope() }]).to_string();
+    assert!(policy.contains("user/a${*}/${$}{aws:username}/${?}/*\""), "{policy}");
+}
+
+#[test]
+fn inline_policies_are_written_only_if_a_class_allows_them() {
+    let templates = json!([{"name": "t", "document": {}}]);
+    for (class, wanted) in [
+        (json!({"policies": {"templates": templates}}), false),
+        (json!({"policies": {"inline": "TemplatesOnly"}}), false),
+        (json!({"policies": {"inline": "Allow"}}), false),
+        (json!({"policies": {"inline": "TemplatesOnly", "templates": templates}}), true),
+        (json!({"policies": {"inline": "Allow"}, "permissionsBoundary": BOUNDARY}), true),
+    ] {
+        assert_eq!(allowed_actions(&of_classes(&[class.clone()])).contains("iam:PutUserPolicy"), wanted, "{class}");
+    }
 }
 
 #[test]

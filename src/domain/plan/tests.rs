@@ -93,7 +93,7 @@ fn idle() -> Case {
     let desired = validate(&resource, &target, &Grant::minimal(), &account, &settings).unwrap();
     let user = IamUser {
         name: target.user_name.clone(),
-        arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
+        arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy_cycle".into(),
         id: "AIDA1".into(),
         tags: target.owner.tags(),
         keys: Vec::new(),

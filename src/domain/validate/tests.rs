@@ -33,7 +33,7 @@ fn message(spec: serde_json::Value) -> String {
 #[test]
 fn empty_spec_declares_a_key_with_90_day_rotation() {
     let desired = check(json!({})).unwrap();
-    assert_eq!(desired.target.user_name, "deploy-cycle");
+    assert_eq!(desired.target.user_name, "deploy_cycle");
     assert_eq!(desired.target.secret_name, "cycle");
     assert_eq!(desired.target.journal_name, "cycle.awsdeploy-journal");
     let key = desired.key.unwrap();

@@ -136,8 +136,10 @@ fn open_class() -> Value {
         "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUserClass",
         "metadata": {"name": "open", "annotations": {"awsdeploy.dev/is-default-class": "true"}},
         "spec": {
-            "namespaces": {"names": ["*"]}, "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
-            "console": "Allow", "acknowledgeAdminEquivalent": true,
+            "namespaces": {"names": ["*"]}, "users": {"namePattern": ".*"},
+            "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+            "console": "Allow", "acknowledgeAdminEquivalent": true, "tagKeys": ["*"],
+            "secrets": {"labelKeys": ["*"], "annotationKeys": ["*"], "templateKeys": ["*"]},
         },
     })
 }

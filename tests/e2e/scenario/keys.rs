@@ -17,7 +17,7 @@ const ROTATIONS: usize = 3;
 /// An example resource that is created first and then not changed.
 pub(super) const UNCHANGED: &str = "state-bucket";
 /// Its IAM user.
-pub(super) const UNCHANGED_IAM_USER: &str = "deploy-state-bucket";
+pub(super) const UNCHANGED_IAM_USER: &str = "deploy_state-bucket";
 
 pub(crate) async fn readme_manifest_becomes_ready(env: &mut E2eEnv) {
     let manifest = readme_manifest(env.first(), USER);

@@ -25,7 +25,7 @@ fn found(attached: &[&str]) -> IamUser {
     let target = Target::from_resource(&user, "cluster").unwrap();
     IamUser {
         name: target.user_name.clone(),
-        arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
+        arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy_cycle".into(),
         id: "AIDA1".into(),
         tags: target.owner.tags(),
         keys: vec![AccessKey { id: "K1".into(), active: true, created_at: Timestamp::UNIX_EPOCH }],
@@ -68,7 +68,8 @@ fn revocation_depends_on_what_the_user_has() {
         (json!({"namespaces": {"names": ["other"]}}), found(&[])),
         (json!({"policies": {"allowed": ["*"]}}), found(&["arn:aws:iam::aws:policy/AdministratorAccess"])),
         (json!({}), login),
-        (json!({}), inline),
+        (json!({}), inline.clone()),
+        (json!({"policies": {"inline": "Allow"}}), inline),
         (json!({}), group),
         (json!({}), elsewhere),
         (json!({"users": {"namePattern": "other"}}), found(&[])),

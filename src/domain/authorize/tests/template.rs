@@ -160,7 +160,7 @@ fn templates_only_keeps_rendered_documents_only() {
         let document = json!({"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": resource}});
         let grants = Grants { inline: [("own".to_owned(), document)].into(), ..Grants::default() };
         let user = IamUser {
-            arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy-cycle".into(),
+            arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy_cycle".into(),
             grants: Some(grants),
             ..IamUser::default()
         };

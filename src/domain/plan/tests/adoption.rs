@@ -49,7 +49,7 @@ fn user_is_adopted_with_consent_of_both_sides() {
 #[test]
 fn missing_consent_is_named_and_nothing_is_written() {
     let command =
-        "aws iam tag-user --user-name deploy-cycle --tags Key=awsdeploy.dev/adoptable-by,Value=cluster/deploy/cycle";
+        "aws iam tag-user --user-name deploy_cycle --tags Key=awsdeploy.dev/adoptable-by,Value=cluster/deploy/cycle";
     let cluster = "adoption: Allow";
     let not_permitted = |case: Case| case.desired(|desired| desired.adoption = Consent::NotPermitted);
     is_refused(&permitted(untagged()), &[command]);
@@ -110,12 +110,12 @@ fn name_that_differs_in_case_is_not_adopted() {
 fn user_outside_the_path_is_not_adopted() {
     let at = |arn: &'static str| adoptable().user(move |user| user.arn = arn.into());
     for arn in
-        ["arn:aws:iam::123456789012:user/deploy-cycle", "arn:aws:iam::123456789012:user/awsdeployer/deploy-cycle"]
+        ["arn:aws:iam::123456789012:user/deploy_cycle", "arn:aws:iam::123456789012:user/awsdeployer/deploy_cycle"]
     {
-        is_refused(&at(arn), &["update-user --user-name deploy-cycle --new-path /awsdeploy/"]);
+        is_refused(&at(arn), &["update-user --user-name deploy_cycle --new-path /awsdeploy/"]);
     }
-    at("arn:aws:iam::123456789012:user/awsdeploy/team/deploy-cycle").does("AdoptUser");
-    at("arn:aws:iam::123456789012:user/deploy-cycle").desired(|desired| desired.path = "/".into()).does("AdoptUser");
+    at("arn:aws:iam::123456789012:user/awsdeploy/team/deploy_cycle").does("AdoptUser");
+    at("arn:aws:iam::123456789012:user/deploy_cycle").desired(|desired| desired.path = "/".into()).does("AdoptUser");
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn deletion_waits_before_it_trusts_a_missing_user() {
             let unseen = |since| case.clone().leaving(policy).absent_for(since);
             let plan = unseen(secs(20)).cleanup();
             assert_eq!((plan.effects, plan.requeue_at), (Vec::new(), Some(now() + secs(40))), "{policy:?}");
-            assert!(plan.user.unwrap().message.contains("deploy-cycle"), "the user is named");
+            assert!(plan.user.unwrap().message.contains("deploy_cycle"), "the user is named");
             assert_ne!(next_effect(&unseen(secs(60)).cleanup()), "nothing");
             // The clock was set back.
             assert_eq!(unseen(secs(-20)).cleanup().requeue_at, Some(now() + secs(60)));

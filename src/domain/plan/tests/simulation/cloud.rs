@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Name of the IAM user.
-pub(super) const USER: &str = "deploy-cycle";
+pub(super) const USER: &str = "deploy_cycle";
 /// UID of the resource.
 pub(super) const OWNER: &str = "u1";
 
