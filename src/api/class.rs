@@ -303,12 +303,7 @@ pub struct ClassUsers {
 
 impl Default for ClassUsers {
     fn default() -> Self {
-        Self {
-            path: default_path(),
-            name_template: default_template(),
-            name_pattern: None,
-            max_per_namespace: None,
-        }
+        Self { path: default_path(), name_template: default_template(), name_pattern: None, max_per_namespace: None }
     }
 }
 

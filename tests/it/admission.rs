@@ -166,7 +166,11 @@ fn rows() -> Vec<(Value, Value, Expected)> {
         (json!({}), secret(json!({"annotations": {"replicator/replicate-to": "all"}})), Both),
         (json!({}), secret(json!({"template": {"server": "x"}})), Both),
         (secrets(json!({"labelKeys": ["team", "a.example/*"]})), secret(json!({"labels": {"team": "a"}})), Allowed),
-        (secrets(json!({"labelKeys": ["team", "a.example/*"]})), secret(json!({"labels": {"a.example/b": "a"}})), Allowed),
+        (
+            secrets(json!({"labelKeys": ["team", "a.example/*"]})),
+            secret(json!({"labels": {"a.example/b": "a"}})),
+            Allowed,
+        ),
         (secrets(json!({"labelKeys": ["team", "a.example/*"]})), secret(json!({"labels": {"a-example/b": "a"}})), Both),
         (secrets(json!({"annotationKeys": ["a/*"]})), secret(json!({"annotations": {"a/b": "c"}})), Allowed),
         (secrets(json!({"annotationKeys": ["a/*"]})), secret(json!({"annotations": {"b/a": "c"}})), Both),
@@ -354,7 +358,8 @@ pub(crate) async fn denied_spec_is_refused_and_existing_one_can_be_deleted() {
         env.dry_run_apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
     };
     eventually("a refusal", refused, String::new).await;
-    let error = env.dry_run_apply("x", spec("AmazonEC2FullAccess", true)).await.expect_err("a suspension changes nothing else");
+    let error =
+        env.dry_run_apply("x", spec("AmazonEC2FullAccess", true)).await.expect_err("a suspension changes nothing else");
     assert!(error.to_string().contains("does not allow AmazonEC2FullAccess"), "{error}");
     env.annotate("x", "a", "b").await;
     let user = env.apply("x", spec("AmazonS3FullAccess", true)).await;

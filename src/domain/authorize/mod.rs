@@ -206,7 +206,9 @@ fn check_name(
         if user.spec.user_name.is_some() {
             violate(
                 "userName",
-                format!("class {name} sets no users.namePattern and so allows no userName; remove it to get a name from the class"),
+                format!(
+                    "class {name} sets no users.namePattern and so allows no userName; remove it to get a name from the class"
+                ),
             );
         }
         return;

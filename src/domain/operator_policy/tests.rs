@@ -242,7 +242,8 @@ fn writes_are_limited_to_the_path_and_partition() {
 
 #[test]
 fn path_with_wildcards_or_variables_is_literal() {
-    let policy = operator_policy(&home(), &[PolicyScope { path: "/a*/${aws:username}/?/".into(), ..scope() }]).to_string();
+    let policy =
+        operator_policy(&home(), &[PolicyScope { path: "/a*/${aws:username}/?/".into(), ..scope() }]).to_string();
     assert!(policy.contains("user/a${*}/${$}{aws:username}/${?}/*\""), "{policy}");
 }
 

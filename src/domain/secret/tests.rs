@@ -94,8 +94,7 @@ fn key_is_lost_if_no_copy_has_its_checksum() {
 #[test]
 fn template_cannot_take_the_place_of_a_format() {
     for name in KEY_MATERIAL_DATA_KEYS {
-        let format =
-            if name == "credentials" { SecretFormat::Environment } else { SecretFormat::CredentialsFile };
+        let format = if name == "credentials" { SecretFormat::Environment } else { SecretFormat::CredentialsFile };
         let template = DesiredSecret {
             templates: BTreeMap::from([(name.to_owned(), "{{ userName }}".to_owned())]),
             ..only(format)

@@ -91,7 +91,12 @@ fn classes() -> impl Strategy<Value = Value> {
         ),
     );
     parts.prop_map(
-        |((names, allowed, default, groups), (inline, console, acknowledged, limited), (path, name), (tags, tag_keys))| {
+        |(
+            (names, allowed, default, groups),
+            (inline, console, acknowledged, limited),
+            (path, name),
+            (tags, tag_keys),
+        )| {
             let mut class = json!({
                 "namespaces": {"names": names},
                 "policies": {"allowed": allowed, "default": default, "inline": inline, "templates": templates()},
