@@ -20,7 +20,7 @@ pub enum Ownership {
     Ours,
     /// The user has no ownership tag.
     Untagged,
-    /// Another resource owns the user; the text describes it.
+    /// Another resource owns the user; the text names it if it is in the same namespace.
     Other(String),
 }
 
@@ -66,26 +66,30 @@ impl Owner {
         if own_tags.keys().all(|key| get(key).is_none()) {
             return Ownership::Untagged;
         }
-        let (Some(namespace), Some(name)) = (get(well_known::TAG_NAMESPACE), get(well_known::TAG_NAME)) else {
-            let cluster = get(well_known::TAG_CLUSTER).unwrap_or("unknown");
-            return Ownership::Other(format!(
-                "an AwsDeployUser whose ownership tags are incomplete (cluster {cluster})"
-            ));
-        };
-        Ownership::Other(if get(well_known::TAG_CLUSTER) != Some(&self.cluster) {
-            format!(
-                "AwsDeployUser {namespace}/{name} of another cluster ({})",
-                get(well_known::TAG_CLUSTER).unwrap_or("unknown")
-            )
-        } else if (namespace, name) == (&self.namespace, &self.name) {
-            format!(
-                "an earlier AwsDeployUser {namespace}/{name} (uid {})",
-                get(well_known::TAG_UID).unwrap_or("unknown")
-            )
-        } else {
-            format!("AwsDeployUser {namespace}/{name}")
+        let is_own = |key: &str, value: &str| get(key) == Some(value);
+        let in_namespace =
+            is_own(well_known::TAG_CLUSTER, &self.cluster) && is_own(well_known::TAG_NAMESPACE, &self.namespace);
+        Ownership::Other(match (in_namespace, get(well_known::TAG_NAME)) {
+            (true, Some(name)) if *name == self.name => {
+                let uid = get(well_known::TAG_UID).unwrap_or("unknown");
+                format!("an earlier AwsDeployUser {}/{name} (uid {uid})", self.namespace)
+            }
+            (true, Some(name)) => format!("AwsDeployUser {}/{name}", self.namespace),
+            _ => "another owner".to_owned(),
         })
     }
+}
+
+/// Cluster, namespace, name and UID that the ownership tags name, for the operator's log. Authors of resources must not learn
+/// who uses which user in other namespaces.
+#[must_use]
+pub fn named_owner(tags: &BTreeMap<String, String>) -> String {
+    [well_known::TAG_CLUSTER, well_known::TAG_NAMESPACE, well_known::TAG_NAME, well_known::TAG_UID]
+        .map(|wanted| {
+            let found = tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
+            found.map_or("none", |(_, value)| value.as_str())
+        })
+        .join("/")
 }
 
 impl fmt::Display for Owner {
@@ -127,15 +131,27 @@ mod tests {
         assert_eq!(ours.classify(&ours.tags()), Ownership::Ours);
         assert_eq!(ours.classify(&BTreeMap::new()), Ownership::Untagged);
         for (change, expected) in [
-            (Owner { cluster: "d".into(), ..owner() }, "another cluster"),
-            (Owner { uid: "u0".into(), ..owner() }, "earlier"),
-            (Owner { name: "other".into(), ..owner() }, "deploy/other"),
+            (Owner { uid: "u0".into(), ..owner() }, "an earlier AwsDeployUser deploy/cycle (uid u0)"),
+            (Owner { name: "other".into(), ..owner() }, "AwsDeployUser deploy/other"),
         ] {
-            match ours.classify(&change.tags()) {
-                Ownership::Other(who) => assert!(who.contains(expected), "{who}"),
-                other => panic!("{other:?}"),
-            }
+            assert_eq!(ours.classify(&change.tags()), Ownership::Other(expected.to_owned()));
         }
+    }
+
+    #[test]
+    fn owner_in_another_namespace_is_named_only_in_the_log() {
+        let ours = owner();
+        let secret = |name: &str| format!("their-{name}");
+        for other in [
+            Owner { namespace: secret("namespace"), ..owner() },
+            Owner { namespace: secret("namespace"), name: secret("name"), uid: secret("uid"), ..owner() },
+            Owner { cluster: secret("cluster"), uid: secret("uid"), ..owner() },
+        ] {
+            assert_eq!(ours.classify(&other.tags()), Ownership::Other("another owner".to_owned()));
+            let named = named_owner(&other.tags());
+            assert_eq!(named, [other.cluster, other.namespace, other.name, other.uid].join("/"));
+        }
+        assert_eq!(named_owner(&BTreeMap::new()), "none/none/none/none");
     }
 
     #[test]

@@ -111,15 +111,15 @@ pub(crate) async fn adoption_without_valid_consent_writes_nothing() {
     };
     let cases: Vec<RefusedCase> = vec![
         ("untagged", vec![], "/awsdeploy/", "no AWS admin has consented;"),
-        ("namespace", consent("it/other/namespace".into()), "/awsdeploy/", "the tag is \"it/other/namespace\" now"),
-        ("neighbour", consent(format!("it/{ns}/x")), "/awsdeploy/", "no AWS admin has consented (the tag is"),
+        ("namespace", consent("it/other/namespace".into()), "/awsdeploy/", "(the tag names another resource)"),
+        ("neighbour", consent(format!("it/{ns}/x")), "/awsdeploy/", "no AWS admin has consented (the tag names"),
         ("cluster", consent(format!("other/{ns}/cluster")), "/awsdeploy/", "no AWS admin has consented"),
         ("incase", consent(format!("IT/{ns}/InCase")), "/awsdeploy/", "no AWS admin has consented"),
         ("short", consent(format!("{ns}/short")), "/awsdeploy/", "no AWS admin has consented"),
-        ("theirs", with(owned("other", "theirs"), mine("theirs")), "/awsdeploy/", "of another cluster (other)"),
+        ("theirs", with(owned("other", "theirs"), mine("theirs")), "/awsdeploy/", "belongs to another owner;"),
         ("sibling", with(owned("it", "first"), mine("sibling")), "/awsdeploy/", "belongs to AwsDeployUser"),
         ("earlier", with(owned("it", "earlier"), mine("earlier")), "/awsdeploy/", "an earlier AwsDeployUser"),
-        ("partly", vec![tag_pair("uid", "x"), mine("partly")], "/awsdeploy/", "ownership tags are incomplete"),
+        ("partly", vec![tag_pair("uid", "x"), mine("partly")], "/awsdeploy/", "belongs to another owner;"),
         ("outside", vec![mine("outside")], "/", "--new-path /awsdeploy/"),
     ];
     for (name, tags, path, _) in &cases {

@@ -52,7 +52,8 @@ pub fn evaluate_claim(target: &Target, consent: Consent, path: &str, user: &IamU
     let wanted = target.owner.adoptable_by();
     let found = user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(well_known::TAG_ADOPTABLE_BY));
     if found.is_none_or(|(_, value)| *value != wanted) {
-        let is = found.map(|(_, value)| format!(" (the tag is {value:?} now)")).unwrap_or_default();
+        // The value may be the name of a resource in another namespace.
+        let is = found.map(|_| " (the tag names another resource)").unwrap_or_default();
         missing.push(format!(
             "no AWS admin has consented{is}; an admin consents with: aws iam tag-user --user-name {name} --tags Key={},Value={wanted}",
             well_known::TAG_ADOPTABLE_BY

@@ -9,7 +9,7 @@ use crate::{
         account,
         current_state::{AccessKey, CurrentUser, IamUser},
         desired::Desired,
-        owner::{Ownership, is_access_key_id},
+        owner::{Ownership, is_access_key_id, named_owner},
         plan::{self, Claim, Freshness},
         schedule::spread_permille,
         target::Target,
@@ -158,6 +158,8 @@ impl IamReader<'_> {
             None => target.owner.classify(&found.tags) != Ownership::Ours,
         };
         if is_not_owned {
+            let owner = named_owner(&found.tags);
+            tracing::info!(user = found.arn, owner, "IAM user is not owned by this resource");
             return Ok(CurrentUser::Found(found));
         }
         if user.metadata.deletion_timestamp.is_some() {
