@@ -33,6 +33,9 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if let Err(error) = operator::disable_core_dumps() {
+        return fail(&format!("failed to disable core dumps: {error}"));
+    }
     let arguments = Arguments::parse();
     let output = match arguments.command {
         Some(Command::Crds { name }) => match crds(name.as_deref()) {

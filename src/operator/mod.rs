@@ -1,6 +1,7 @@
 //! The process: settings, telemetry, the controller, HTTP endpoints.
 
 mod bounded_tasks;
+mod core_dumps;
 mod error;
 pub mod iam_policy;
 mod leader;
@@ -13,5 +14,6 @@ pub mod settings;
 pub mod telemetry;
 mod tls;
 
+pub use core_dumps::disable_core_dumps;
 pub use error::RunError;
 pub use run::run;
