@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn metrics_auth(server: &AllowAll) -> MetricsAuth {
-        MetricsAuth::new(TokenReviewer::new(Client::new(server.clone(), "default")))
+        MetricsAuth::new(TokenReviewer::new(Client::new(server.clone(), "default"), None))
     }
 
     fn bearer(token: &str) -> HeaderMap {

@@ -69,7 +69,10 @@ async fn run_operator(
         .await
         .map_err(|error| RunError::Listen(settings.metrics_bind_address, error))?;
     let shutdown = shutdown_signal();
-    let metrics_auth = settings.metrics_auth.then(|| Arc::new(MetricsAuth::new(TokenReviewer::new(client.clone()))));
+    let metrics_auth = settings.requires_metrics_token().then(|| {
+        let reviewer = TokenReviewer::new(client.clone(), settings.metrics_audience.clone());
+        Arc::new(MetricsAuth::new(reviewer))
+    });
     let state = ServerState { metrics: Arc::clone(&metrics), ready: Arc::clone(&ready), metrics_auth };
     let stopped = wait_for_true(shutdown.clone());
     let server = match load_certificate(&settings, &metrics)? {

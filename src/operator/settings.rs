@@ -87,9 +87,15 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_METRICS_TLS_KEY", requires = "metrics_tls_cert")]
     pub metrics_tls_key: Option<PathBuf>,
 
-    /// Require a bearer token for /metrics whose user RBAC allows to get that path.
-    #[arg(long, env = "AWSDEPLOY_METRICS_AUTH")]
-    pub metrics_auth: bool,
+    /// Require a bearer token for /metrics whose user RBAC allows to get that path (default: true unless
+    /// --metrics-bind-address is a loopback address).
+    #[arg(long, env = "AWSDEPLOY_METRICS_AUTH", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub metrics_auth: Option<bool>,
+
+    /// Audience that the bearer token for /metrics must have, so that it cannot be used at the API server (default: that
+    /// of the API server).
+    #[arg(long, env = "AWSDEPLOY_METRICS_AUDIENCE")]
+    pub metrics_audience: Option<String>,
 
     /// Elect one leader among several replicas; off: run exactly one replica.
     #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]
@@ -142,7 +148,8 @@ pub struct OperatorSettings {
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 
-    /// Log level (error, warn, info, debug, trace), or directives such as info,awsdeploy=debug.
+    /// Log level (error, warn, info, debug, trace), or directives such as info,awsdeploy::aws=debug; of libraries only
+    /// kube_lease_manager can be logged.
     #[arg(long, env = "AWSDEPLOY_LOG", default_value = "info")]
     pub log: String,
 
@@ -180,6 +187,13 @@ impl OperatorSettings {
             }
             None => Ok(()),
         }
+    }
+
+    /// Whether `/metrics` requires a token. They name accounts, resources and suspended users, so pods of other namespaces must
+    /// not read them.
+    #[must_use]
+    pub fn requires_metrics_token(&self) -> bool {
+        self.metrics_auth.unwrap_or(!self.metrics_bind_address.ip().is_loopback())
     }
 
     #[must_use]
@@ -236,6 +250,22 @@ mod tests {
         for (given, missing) in [("cert", "key"), ("key", "cert")] {
             let error = parse(&[&format!("--metrics-tls-{given}=a")]).unwrap_err();
             assert!(error.contains(&format!("--metrics-tls-{missing} <")), "{error}");
+        }
+    }
+
+    #[test]
+    fn metrics_require_a_token_unless_bound_to_loopback() {
+        for (arguments, required) in [
+            ("", false),
+            ("--metrics-bind-address=[::1]:8080", false),
+            ("--metrics-bind-address=0.0.0.0:8080", true),
+            ("--metrics-bind-address=[::]:8080", true),
+            ("--metrics-bind-address=10.0.0.1:8080", true),
+            ("--metrics-bind-address=0.0.0.0:8080 --metrics-auth=false", false),
+            ("--metrics-auth", true),
+        ] {
+            let settings = parse(&arguments.split_whitespace().collect::<Vec<_>>()).unwrap();
+            assert_eq!(settings.requires_metrics_token(), required, "{arguments}");
         }
     }
 

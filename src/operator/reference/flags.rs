@@ -77,6 +77,7 @@ fn chart_value(flag: &str) -> String {
         }
         "metrics-bind-address" => "`metrics.address`, `metrics.port`".to_owned(),
         "metrics-auth" => "`metrics.auth.enabled`".to_owned(),
+        "metrics-audience" => "`metrics.auth.audience`".to_owned(),
         "metrics-per-resource" => "`metrics.perResource`".to_owned(),
         "metrics-tls-cert" | "metrics-tls-key" => "`metrics.tls.*`".to_owned(),
         "otlp-endpoint" => "`tracing.otlp.endpoint`".to_owned(),
