@@ -10,7 +10,10 @@ use kube::{
 };
 
 use super::error::{ClusterError, ClusterErrorKind};
-use crate::{api::MANAGER, domain::secret::SecretContent};
+use crate::{
+    api::{MANAGER, well_known},
+    domain::secret::SecretContent,
+};
 
 /// A Secret at the time it was read. No `Debug`: it would print the content.
 #[derive(Clone)]
@@ -118,7 +121,7 @@ impl Secrets {
 
     /// Removes the owner reference, so that the Secret outlives its owner. `Conflict` if it changed since it was read.
     pub async fn release(&self, snapshot: &SecretSnapshot, owner_uid: &str) -> Result<SecretSnapshot, ClusterError> {
-        let mut secret = snapshot.0.clone();
+        let mut secret = labelled(snapshot.0.clone());
         if let Some(owners) = &mut secret.metadata.owner_references {
             owners.retain(|owner| owner.uid != owner_uid);
         }
@@ -159,13 +162,20 @@ fn params() -> PostParams {
     PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
 }
 
+/// Admission refuses a write without this label, which a tenant may have removed.
+fn labelled(mut secret: Secret) -> Secret {
+    let labels = secret.metadata.labels.get_or_insert_default();
+    labels.insert(well_known::LABEL_MANAGED_BY.to_owned(), MANAGER.to_owned());
+    secret
+}
+
 fn with_content(mut secret: Secret, content: &SecretContent) -> Secret {
-    secret.metadata.labels = non_empty(&content.labels);
+    secret.metadata.labels = Some(content.labels.clone());
     secret.metadata.annotations = non_empty(&content.annotations);
     secret.metadata.managed_fields = None;
     secret.data =
         non_empty(&content.data.iter().map(|(name, bytes)| (name.clone(), ByteString(bytes.clone()))).collect());
-    secret
+    labelled(secret)
 }
 
 fn non_empty<V: Clone>(map: &BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {

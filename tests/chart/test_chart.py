@@ -7,6 +7,9 @@ import unittest
 import yaml
 from chart import CHART, NAME, NAMESPACE, ROOT, Objects, HelmError, notes, schema, text, values
 
+# A PodMonitor that needs no Secret with a token.
+POD_MONITOR = {"auth": {"enabled": False}, "podMonitor": {"enabled": True}}
+
 # A non-default value per setting, with other values that it requires to have an effect.
 SAMPLES = {
     "nameOverride": "other",
@@ -45,6 +48,8 @@ SAMPLES = {
     "admission.classes": False,
     "admission.ownResources": False,
     "admission.ownSecrets": False,
+    "admission.ownEvents": False,
+    "admission.records": False,
     "admission.ownRestarts": False,
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
@@ -77,20 +82,21 @@ SAMPLES = {
     "settings.restartCheck": "3m",
     "leaderElection.enabled": (False, {"replicas": 1}),
     "settings.leaseDuration": "30s",
-    "settings.log": "info,kube_lease_manager=warn",
+    "settings.log": "info,awsdeploy::aws=debug",
     "settings.logFormat": "json",
     "crds.enabled": False,
     "crds.keep": False,
     "metrics.address": "::",
     "metrics.port": 9090,
-    "metrics.auth.enabled": True,
+    "metrics.auth.enabled": False,
+    "metrics.auth.audience": "metrics",
     **{
         path: (value, {"metrics": {"auth": {"enabled": True, "tokenSecret": "scraper"}, "podMonitor": {"enabled": True}}})
         for path, value in (("metrics.auth.tokenSecret", "prometheus"), ("metrics.auth.tokenSecretKey", "bearer"))
     },
     "metrics.tls.secretName": "tls",
     **{
-        path: (value, {"metrics": {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}, "podMonitor": {"enabled": True}}})
+        path: (value, {"metrics": {"tls": {"certManager": {"enabled": True, "issuerRef": {"name": "a"}}}, **POD_MONITOR}})
         for path, value in (
             ("metrics.tls.caKey", ""),
             ("metrics.tls.serverName", "operator.example.com"),
@@ -108,12 +114,12 @@ SAMPLES = {
     "metrics.serviceMonitor.scrapeTimeout": ("7s", {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.relabelings": ([{"action": "drop"}], {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.metricRelabelings": ([{"action": "drop"}], {"metrics": {"serviceMonitor": {"enabled": True}}}),
-    "metrics.podMonitor.enabled": True,
-    "metrics.podMonitor.labels": ({"a": "b"}, {"metrics": {"podMonitor": {"enabled": True}}}),
-    "metrics.podMonitor.interval": ("7s", {"metrics": {"podMonitor": {"enabled": True}}}),
-    "metrics.podMonitor.scrapeTimeout": ("7s", {"metrics": {"podMonitor": {"enabled": True}}}),
-    "metrics.podMonitor.relabelings": ([{"action": "drop"}], {"metrics": {"podMonitor": {"enabled": True}}}),
-    "metrics.podMonitor.metricRelabelings": ([{"action": "drop"}], {"metrics": {"podMonitor": {"enabled": True}}}),
+    "metrics.podMonitor.enabled": (True, {"metrics": {"auth": {"enabled": False}}}),
+    "metrics.podMonitor.labels": ({"a": "b"}, {"metrics": POD_MONITOR}),
+    "metrics.podMonitor.interval": ("7s", {"metrics": POD_MONITOR}),
+    "metrics.podMonitor.scrapeTimeout": ("7s", {"metrics": POD_MONITOR}),
+    "metrics.podMonitor.relabelings": ([{"action": "drop"}], {"metrics": POD_MONITOR}),
+    "metrics.podMonitor.metricRelabelings": ([{"action": "drop"}], {"metrics": POD_MONITOR}),
     "metrics.perResource": False,
     "metrics.prometheusRule.enabled": True,
     "metrics.prometheusRule.labels": ({"a": "b"}, {"metrics": {"prometheusRule": {"enabled": True}}}),
@@ -349,7 +355,7 @@ class Operator(unittest.TestCase):
 
     def test_default_arguments_are_minimal(self):
         self.assertEqual(
-            Objects().arguments, ["--metrics-bind-address=0.0.0.0:8080", *ROLES, *LEADS]
+            Objects().arguments, ["--metrics-bind-address=0.0.0.0:8080", *ROLES, "--metrics-auth=true", *LEADS]
         )
         self.assertEqual(Objects().environment, {"AWS_EC2_METADATA_DISABLED": "true"})
 
@@ -359,7 +365,7 @@ class Operator(unittest.TestCase):
         self.assertEqual(
             set(objects.arguments[1:]),
             {
-                *LEADS, *ROLES, "--cluster-id=test", "--concurrency=4",
+                *LEADS, *ROLES, "--metrics-auth=true", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
                 "--class-status=false",
                 "--max-attached-policies=20", "--recovery-delay=5s", "--verify-successes=0", "--verify-interval=0.5s",
@@ -379,7 +385,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsAudience", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -514,7 +520,7 @@ class Operator(unittest.TestCase):
         issuer = {"name": "ca", "kind": "ClusterIssuer"}
         for tls, monitor in [({}, "ServiceMonitor"), ({}, "PodMonitor"), ({"serverName": "operator.example.com"}, "PodMonitor")]:
             tls = tls | {"certManager": {"enabled": True, "issuerRef": issuer}}
-            objects = Objects({"metrics": {"tls": tls, monitor[0].lower() + monitor[1:]: {"enabled": True}}})
+            objects = Objects({"metrics": {"auth": {"enabled": False}, "tls": tls, monitor[0].lower() + monitor[1:]: {"enabled": True}}})
             made = objects.one("Certificate", "-metrics")["spec"]
             self.assertEqual(made["issuerRef"], issuer | {"group": "cert-manager.io"})
             service = objects.one("Service", "-metrics")["metadata"]
@@ -525,7 +531,7 @@ class Operator(unittest.TestCase):
             self.assertIn(endpoint["tlsConfig"]["serverName"], made["dnsNames"])
             self.assertEqual(endpoint["tlsConfig"]["ca"], {"secret": {"name": made["secretName"], "key": "ca.crt"}})
             self.assertNotIn("insecureSkipVerify", endpoint["tlsConfig"])
-        known = Objects({"metrics": {"tls": {"secretName": "own", "caKey": ""}, "podMonitor": {"enabled": True}}}).one("PodMonitor")
+        known = Objects({"metrics": {"tls": {"secretName": "own", "caKey": ""}, **POD_MONITOR}}).one("PodMonitor")
         self.assertEqual(
             known["spec"]["podMetricsEndpoints"][0]["tlsConfig"], {"serverName": f"{NAME}-metrics.{NAMESPACE}.svc"}
         )
@@ -564,7 +570,7 @@ class Rights(unittest.TestCase):
         )
         self.assertEqual(
             {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
-            {NAME, f"{NAME}-classes", f"{NAME}-cluster-id"},
+            {NAME, f"{NAME}-classes", f"{NAME}-cluster-id", f"{NAME}-metrics-auth"},
         )
         self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease"])
 
@@ -599,11 +605,13 @@ class Rights(unittest.TestCase):
         self.assertNotIn(f"{NAME}-restarts", whole)
 
     def test_metrics_auth_creates_review_and_reader_roles(self):
-        names = {role["metadata"]["name"] for role in Objects().kind("ClusterRole")}
+        without = Objects({"metrics": {"auth": {"enabled": False}}})
+        names = {role["metadata"]["name"] for role in without.kind("ClusterRole")}
         self.assertEqual([name for name in names if "-metrics" in name], [])
-        self.assertNotIn("--metrics-auth", Objects().arguments)
-        objects = Objects({"metrics": {"auth": {"enabled": True}}})
-        self.assertIn("--metrics-auth", objects.arguments)
+        self.assertIn("--metrics-auth=false", without.arguments)
+        self.assertIn("--metrics-audience=own", Objects({"metrics": {"auth": {"audience": "own"}}}).arguments)
+        objects = Objects()
+        self.assertIn("--metrics-auth=true", objects.arguments, "pods of every namespace reach the port by default")
         self.assertEqual(
             self.rules(objects, "-metrics-auth", "-metrics-reader"),
             [
@@ -631,14 +639,14 @@ class Rights(unittest.TestCase):
     def test_no_rule_has_a_wildcard(self):
         for role in Objects().kind("ClusterRole"):
             for rule in role["rules"]:
-                self.assertNotIn("*", [*rule["apiGroups"], *rule["resources"], *rule["verbs"]])
+                self.assertNotIn("*", [*rule.get("apiGroups", []), *rule.get("resources", []), *rule["verbs"]])
 
     def test_watch_namespaces_limit_the_permissions(self):
         objects = Objects({"watchNamespaces": ["a", "b"]})
         # Classes and namespaces are cluster-scoped.
         self.assertEqual(
             {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
-            {f"{NAME}-classes", f"{NAME}-cluster-id"},
+            {f"{NAME}-classes", f"{NAME}-cluster-id", f"{NAME}-metrics-auth"},
         )
         self.assertEqual(
             [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
@@ -669,6 +677,27 @@ class Rights(unittest.TestCase):
                 for rule in objects.one("ClusterRole", suffix)["rules"]:
                     if any(resource.startswith("awsdeployuserclasses") for resource in rule["resources"]):
                         self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"})
+
+
+class Admission(unittest.TestCase):
+    """ValidatingAdmissionPolicies; tests/it/admission.rs has their effect."""
+
+    def test_every_policy_fails_closed_and_denies(self):
+        objects = Objects()
+        policies, bindings = (objects.kind(f"ValidatingAdmissionPolicy{end}") for end in ("", "Binding"))
+        self.assertEqual({binding["spec"]["policyName"] for binding in bindings}, {policy["metadata"]["name"] for policy in policies})
+        for policy in policies:
+            self.assertEqual(policy["spec"]["failurePolicy"], "Fail")
+        for binding in bindings:
+            self.assertIn("Deny", binding["spec"]["validationActions"])
+
+    def test_records_policy_excludes_namespaces_of_other_releases(self):
+        def selected(given):
+            return Objects(given).one("ValidatingAdmissionPolicyBinding", "-records")["spec"].get("matchResources")
+
+        self.assertIsNone(selected({}))
+        (expression,) = selected({"watchNamespaces": ["a", "b"]})["namespaceSelector"]["matchExpressions"]
+        self.assertEqual(expression, {"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["a", "b"]})
 
 
 class Network(unittest.TestCase):
@@ -782,13 +811,31 @@ class Notes(unittest.TestCase):
         self.assertNotIn(" exec ", notes({"replicas": 0}), "without a pod, exec is not possible")
 
     def test_notes_warn_about_tokens_without_tls(self):
-        auth = {"auth": {"enabled": True}}
-        self.assertIn("WITHOUT TLS", notes({"metrics": auth}))
-        self.assertNotIn("WITHOUT TLS", notes({"metrics": auth | {"tls": {"secretName": "own"}}}))
-        self.assertNotIn("WITHOUT TLS", notes())
+        self.assertIn("WITHOUT TLS", notes())
+        self.assertNotIn("WITHOUT TLS", notes({"metrics": {"tls": {"secretName": "own"}}}))
+        self.assertNotIn("WITHOUT TLS", notes({"metrics": {"auth": {"enabled": False}}}))
+
+    def test_notes_warn_about_open_metrics_and_host_network(self):
+        closed, opened = {}, {"metrics": {"auth": {"enabled": False}}}
+        limited = {"networkPolicy": {"metricsFrom": [{"podSelector": {}}]}}
+        self.assertNotRegex(notes(closed), "NEED NO TOKEN|NO EFFECT")
+        self.assertRegex(notes(opened), "NEED NO TOKEN, and every pod")
+        self.assertRegex(notes(opened | limited), "NEED NO TOKEN: ")
+        host = notes(opened | limited | {"hostNetwork": True})
+        self.assertRegex(host, "NEED NO TOKEN, and every pod")
+        self.assertIn("NETWORK POLICY HAS NO EFFECT", host)
+
+    def test_notes_warn_about_secrets_of_kube_system(self):
+        given = {"secretAccess": {"namespaces": ["deploy", "kube-system"]}}
+        self.assertIn("kube-system IS AMONG THEM", notes(given))
+        self.assertNotIn("AMONG THEM", notes({"secretAccess": {"namespaces": ["deploy"]}}))
 
     def test_notes_fit_a_terminal(self):
-        for given in ({}, {"presets": {"cycle": {"enabled": True, "namespaces": ["deploy"]}}, "aws": {"credentialsSecret": "aws"}}):
+        for given in (
+            {},
+            {"presets": {"cycle": {"enabled": True, "namespaces": ["deploy"]}}, "aws": {"credentialsSecret": "aws"}},
+            {"metrics": {"auth": {"enabled": False}}, "hostNetwork": True, "secretAccess": {"namespaces": ["kube-system"]}},
+        ):
             for line in notes(given).splitlines():
                 self.assertLessEqual(len(line), 130, line)
 

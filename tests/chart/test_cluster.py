@@ -211,8 +211,9 @@ class Rights(Release):
         self.assertTrue(kubectl(me, "get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}").stdout)
         kubectl(me, "get", USERS, "--all-namespaces")
         user = self.make_user()
-        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": "cycle", "uid": user["metadata"]["uid"]}
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}, "stringData": {"a": "b"}}
+        owner = {"apiVersion": user["apiVersion"], "kind": user["kind"], "name": "cycle", "uid": user["metadata"]["uid"], "controller": True}
+        labels = {"app.kubernetes.io/managed-by": NAME}
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a", "labels": labels}, "stringData": {"a": "b"}}
 
         def refusal():
             # A dry run, because the policy may not be active yet.

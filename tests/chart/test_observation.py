@@ -60,7 +60,7 @@ class Scraped(unittest.TestCase):
         self.assertEqual(monitor["metadata"]["labels"]["release"], "prometheus")
 
     def test_pod_monitor_selects_the_pods(self):
-        objects = Objects({"metrics": {"podMonitor": {"enabled": True}, "service": {"enabled": False}}})
+        objects = Objects({"metrics": {"auth": {"enabled": False}, "podMonitor": {"enabled": True}, "service": {"enabled": False}}})
         monitor, pod = objects.one("PodMonitor"), objects.one("Deployment")["spec"]["template"]
         selector = monitor["spec"]["selector"]["matchLabels"]
         self.assertEqual(pod["metadata"]["labels"] | selector, pod["metadata"]["labels"])

@@ -50,7 +50,7 @@ class Chart(unittest.TestCase):
     def test_invalid_objects_are_rejected(self):
         """Verifies that the schemas detect typical template mistakes."""
         valid = {found["kind"]: found for found in Objects(ALL_ON)}
-        valid["PodMonitor"] = Objects({"metrics": {"podMonitor": {"enabled": True}}}).one("PodMonitor")
+        valid["PodMonitor"] = Objects({"metrics": {"auth": {"enabled": False}, "podMonitor": {"enabled": True}}}).one("PodMonitor")
         self.assertEqual(schema_errors({kind: [found] for kind, found in valid.items()}), [])
         invalid = {
             ("Deployment", "spec", "template", "spec", "containers", 0, "imagePullPolic"): ("Always", "additional properties"),
