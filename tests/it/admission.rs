@@ -11,10 +11,14 @@ use awsdeploy::{
     },
 };
 use futures::future::join_all;
-use k8s_openapi::api::{core::v1::Secret, rbac::v1::RoleBinding};
+use k8s_openapi::api::{
+    core::v1::Secret,
+    events::v1::Event,
+    rbac::v1::{Role, RoleBinding},
+};
 use kube::{
-    Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams},
+    Api, Client, Resource, ResourceExt,
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
@@ -411,4 +415,138 @@ pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
     // Its own Secrets remain writable.
     env.apply("x", json!({"userName": "u"})).await;
     env.wait_ready("x").await;
+}
+
+pub(crate) async fn operator_secret_keeps_its_owner_and_its_label() {
+    let env = TestEnv::new().await;
+    let owner = env.apply("x", json!({"suspend": true})).await.controller_owner_ref(&()).expect("an owner");
+    let owner = serde_json::to_value(owner).expect("JSON");
+    let another = |field: &str, value: Value| {
+        let mut owner = owner.clone();
+        owner[field] = value;
+        owner
+    };
+    let config_map = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "kube-root-ca.crt", "uid": "u"});
+    let secret = |change: Value| -> Secret {
+        let mut metadata = json!({
+            "name": "own", "ownerReferences": [owner],
+            "labels": {"app.kubernetes.io/managed-by": "aws-deploy-user-operator", "awsdeploy.dev/role": "published"},
+        });
+        for (field, value) in change.as_object().expect("an object") {
+            metadata[field] = value.clone();
+        }
+        serde_json::from_value(json!({"metadata": metadata, "data": {"a": "Yg=="}})).expect("a Secret")
+    };
+    let operator: Api<Secret> = Api::namespaced(env.operator_client().await, &env.namespace);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let create =
+        async |change: Value| operator.create(&dry, &secret(change)).await.map(drop).map_err(|error| error.to_string());
+    let in_force = async || create(json!({"ownerReferences": []})).await.err();
+    eventually("a refusal", in_force, String::new).await;
+    for (change, text) in [
+        (json!({"ownerReferences": [another("controller", json!(false))]}), "not owned by an AwsDeployUser"),
+        (json!({"ownerReferences": [another("kind", json!("ConfigMap"))]}), "not owned by an AwsDeployUser"),
+        // The garbage collector would keep it for this owner.
+        (json!({"ownerReferences": [owner, config_map]}), "not owned by an AwsDeployUser"),
+        (json!({"finalizers": ["example.com/never"]}), "another owner or finalizer"),
+        (json!({"labels": {"argocd.argoproj.io/secret-type": "cluster"}}), "without its label"),
+    ] {
+        let refused = create(change.clone()).await.expect_err("refused");
+        assert!(refused.contains(text), "{change}: {refused}");
+    }
+    operator.create(&PostParams::default(), &secret(json!({}))).await.expect("a Secret of the resource");
+
+    let released = json!({"ownerReferences": []});
+    let mut changed = secret(released.clone());
+    changed.data.get_or_insert_default().clear();
+    let annotated =
+        json!({"ownerReferences": [], "annotations": {"replicator.v1.mittwald.de/replicate-to": "kube-system"}});
+    for (replacement, text) in [
+        (secret(json!({"ownerReferences": [another("uid", json!("v"))]})), "another owner or finalizer"),
+        (secret(json!({"ownerReferences": [owner, config_map]})), "another owner or finalizer"),
+        (secret(json!({"finalizers": ["example.com/never"]})), "another owner or finalizer"),
+        (secret(json!({"ownerReferences": [], "labels": {}})), "without its label"),
+        (secret(annotated), "content of a Secret whose owner"),
+        (changed, "content of a Secret whose owner"),
+    ] {
+        let refused = operator.replace("own", &dry, &replacement).await.expect_err("refused").to_string();
+        assert!(refused.contains(text), "{refused}");
+    }
+    operator.replace("own", &dry, &secret(released)).await.expect("deletionPolicy: Retain releases it unchanged");
+}
+
+pub(crate) async fn operator_publishes_events_about_its_resources_only() {
+    let env = TestEnv::new().await;
+    let client = env.operator_client().await;
+    let publish = async |namespace: &str, api_version: &str, kind: &str| {
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {"generateName": "x"}, "eventTime": "2026-01-01T00:00:00.000000Z", "type": "Warning",
+            "reason": "Failed", "action": "Reconcile", "reportingController": "test", "reportingInstance": "test",
+            "regarding": {"apiVersion": api_version, "kind": kind, "name": "x", "namespace": namespace},
+        }))
+        .expect("an Event");
+        let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+        let dry = PostParams { dry_run: true, ..PostParams::default() };
+        events.create(&dry, &event).await.map(drop).map_err(|error| error.to_string())
+    };
+    let in_force = async || publish("kube-system", "v1", "Pod").await.err();
+    let text = eventually("a refusal", in_force, String::new).await;
+    assert!(text.contains("about anything but AwsDeployUsers"), "{text}");
+    assert!(publish(&env.namespace, "v1", "Secret").await.is_err());
+    assert!(publish(&env.namespace, "example.com/v1", "AwsDeployUser").await.is_err());
+    publish(&env.namespace, "awsdeploy.dev/v1alpha1", "AwsDeployUser").await.expect("its own kind");
+}
+
+/// The tenant has all verbs on the whole API group in its namespace.
+pub(crate) async fn tenant_cannot_write_the_records_of_the_operator() {
+    let env = TestEnv::new().await;
+    env.apply("x", json!({})).await;
+    env.wait_ready("x").await;
+    let role: Role = serde_json::from_value(json!({
+        "metadata": {"name": "owner"}, "rules": [{"apiGroups": ["awsdeploy.dev"], "resources": ["*"], "verbs": ["*"]}],
+    }))
+    .expect("a role");
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": {"name": "owner"}, "subjects": [{"kind": "User", "name": "owner", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "owner"},
+    }))
+    .expect("a binding");
+    let (roles, bindings) =
+        (Api::namespaced(env.client.clone(), &env.namespace), Api::namespaced(env.client.clone(), &env.namespace));
+    roles.create(&PostParams::default(), &role).await.expect("a role");
+    bindings.create(&PostParams::default(), &binding).await.expect("a binding");
+    let users: Api<AwsDeployUser> = Api::namespaced(env.client_as("owner").await, &env.namespace);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let create = async |metadata: Value| {
+        let mut user = resource(&env.namespace, "y", "default", json!({}));
+        user.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).expect("finalizers");
+        user.metadata.labels = serde_json::from_value(metadata["labels"].clone()).expect("labels");
+        user.metadata.annotations = serde_json::from_value(metadata["annotations"].clone()).expect("annotations");
+        users.create(&dry, &user).await.map(drop).map_err(|error| error.to_string())
+    };
+    let may_create = async || create(json!({"annotations": {"awsdeploy.dev/rotate": "1"}})).await.ok();
+    eventually("the role is effective", may_create, String::new).await;
+    let finalizer = "finalizers awsdeploy.dev/...";
+    for (metadata, text) in [
+        (json!({"finalizers": ["awsdeploy.dev/iam-user"]}), finalizer),
+        (json!({"annotations": {"awsdeploy.dev/user-name": "victim"}}), "annotations awsdeploy.dev/..."),
+        (json!({"labels": {"awsdeploy.dev/user": "victim"}}), "labels awsdeploy.dev/..."),
+    ] {
+        let refused = create(metadata.clone()).await.expect_err("refused");
+        assert!(refused.contains(text), "{metadata}: {refused}");
+    }
+    let patch = async |users: &Api<AwsDeployUser>, change: &Value| {
+        let params = PatchParams { dry_run: true, ..PatchParams::default() };
+        users.patch("x", &params, &Patch::Merge(change)).await.map(drop).map_err(|error| error.to_string())
+    };
+    let no_finalizer = json!({"metadata": {"finalizers": []}});
+    let refused = patch(&users, &no_finalizer).await.expect_err("refused");
+    assert!(refused.contains(finalizer), "{refused}");
+    let status = json!({"status": {"user": {"name": "victim"}}});
+    let params = PatchParams { dry_run: true, ..PatchParams::default() };
+    let refused = users.patch_status("x", &params, &Patch::Merge(&status)).await.expect_err("refused").to_string();
+    assert!(refused.contains("only the operator writes the status"), "{refused}");
+    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "example.com/a": "b"});
+    patch(&users, &json!({"metadata": {"annotations": requests}})).await.expect("requests are for everyone");
+    patch(&env.users(), &no_finalizer).await.expect("a cluster admin may remove a finalizer after an uninstall");
 }

@@ -212,6 +212,9 @@ const TESTS: &[Test] = tests! {
         no_requester_gets_more_than_the_class_allows,
         denied_spec_is_refused_and_existing_one_can_be_deleted,
         admission_refuses_operator_writes_to_foreign_secrets,
+        operator_secret_keeps_its_owner_and_its_label,
+        operator_publishes_events_about_its_resources_only,
+        tenant_cannot_write_the_records_of_the_operator,
     }
     untrusted_secrets: {
         untrusted_secret_data_is_not_echoed_and_blocks_nothing,
@@ -275,6 +278,8 @@ const TESTS: &[Test] = tests! {
         metrics_require_authorization_if_configured,
         endpoints_serve_tls_and_reload_their_certificate,
         every_json_log_line_names_its_reconcile,
+        operator_process_writes_no_core_dump,
+        unparsable_kubeconfig_is_not_quoted,
     }
     traces: {
         creation_is_one_span_tree_with_every_call,

@@ -1,6 +1,6 @@
 //! Metrics, logs and health endpoints.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use awsdeploy::api::{Reason, well_known};
 use awsdeploy_testkit::{
@@ -13,7 +13,6 @@ use awsdeploy_testkit::{
 use k8s_openapi::api::{core::v1::ServiceAccount, rbac::v1::ClusterRoleBinding};
 use kube::{Api, api::PostParams};
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 use crate::test_env::{EnvOptions, TestEnv, eventually};
 
@@ -85,6 +84,26 @@ pub(crate) async fn every_json_log_line_names_its_reconcile() {
     }
     let metrics = env.operator.metrics().await.expect("metrics");
     assert!(metrics.contains("awsdeploy_resources 1") && !metrics.contains("namespace="), "{metrics}");
+}
+
+pub(crate) async fn unparsable_kubeconfig_is_not_quoted() {
+    let run = RunDir::create().expect("a directory");
+    let file = run.path().join("kubeconfig");
+    std::fs::write(&file, "users:\n- name: a\n  user: [token: canary\n").expect("a file");
+    let mut operator = Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"));
+    let output = operator.env("KUBECONFIG", file).args(["--metrics-bind-address=127.0.0.1:0"]).output();
+    let error = output.expect("the operator runs").stderr;
+    let error = String::from_utf8_lossy(&error);
+    assert!(error.contains("the kubeconfig cannot be parsed"), "{error}");
+    assert!(!error.contains("canary"), "{error}");
+}
+
+pub(crate) async fn operator_process_writes_no_core_dump() {
+    let env = TestEnv::new().await;
+    let limits = format!("/proc/{}/limits", env.operator.process().id());
+    let limits = std::fs::read_to_string(limits).expect("limits");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit");
+    assert_eq!(line.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"]);
 }
 
 pub(crate) async fn metrics_require_authorization_if_configured() {
@@ -170,24 +189,13 @@ pub(crate) async fn endpoints_serve_tls_and_reload_their_certificate() {
     };
     eventually("a warning", warned, || env.log()).await;
 
-    // The connection is used regularly: the server closes one that is idle for ten seconds.
-    let open_connection = Mutex::new(connect().await);
-    let assert_open = async || {
-        let (status, _) =
-            open_connection.lock().await.get("/readyz", None).await.expect("an open connection survives the renewal");
-        assert_eq!(status, 200);
-    };
-    assert_open().await;
     mount.write(&files(&second, &second)).expect("the Secret is renewed");
-    let renewed = async || {
-        assert_open().await;
-        (connect().await.certificate() != shown).then_some(())
-    };
+    let renewed = async || (connect().await.certificate() != shown).then_some(());
     eventually("the new certificate", renewed, || env.log()).await;
-    assert_open().await;
     assert_eq!(env.log().matches("is not the key").count(), 1, "an invalid pair is logged once: {}", env.log());
     assert!(!env.log().contains("PRIVATE KEY"), "{}", env.log());
 
+    let _open = connect().await;
     let exit = env.operator.stop(Duration::from_secs(20)).await;
     assert!(exit.success(), "an open connection does not block the shutdown: {exit}");
 }
