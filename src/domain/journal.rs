@@ -163,7 +163,8 @@ impl Journal {
             return Err(JournalError::Format(format));
         }
         let stored: Stored = serde_json::from_slice(bytes).map_err(|_| JournalError::Unreadable)?;
-        let previous = stored.previous_secret.iter().map(|(_, key_id)| key_id);
+        // A previous Secret that was edited names no key.
+        let previous = stored.previous_secret.iter().map(|(_, key_id)| key_id).filter(|id| !id.is_empty());
         let mut key_ids = stored.known.iter().chain(&stored.key_id).chain(&stored.orphans).chain(previous);
         if stored.orphans.len() > MAX_KEYS || !key_ids.all(|id| is_access_key_id(id)) {
             return Err(JournalError::Unreadable);

@@ -90,7 +90,7 @@ async fn serve_routers<L: Listener>(
             () = &mut shutdown => break,
             Some(_) = connections.tasks.join_next() => {}
             (io, _) = listener.accept() => if connections.admit() {
-                let progress = Arc::<Progress>::default();
+                let progress = Arc::<ConnectionProgress>::default();
                 let connection = serve_connection(io, router.clone(), Arc::clone(&progress), stopped.clone());
                 connections.spawn(connection, progress);
                 // Lets it read a request that was sent already, before the next one may close it.
@@ -105,7 +105,7 @@ async fn serve_routers<L: Listener>(
 
 /// How far a connection is. It serves one request.
 #[derive(Default)]
-struct Progress {
+struct ConnectionProgress {
     /// The head of its request was read.
     is_answered: AtomicBool,
     /// Held until the connection ends, as the client may read the response slowly.
@@ -116,7 +116,7 @@ struct Progress {
 struct Connections {
     max: usize,
     tasks: JoinSet<()>,
-    oldest_first: VecDeque<(AbortHandle, Arc<Progress>)>,
+    oldest_first: VecDeque<(AbortHandle, Arc<ConnectionProgress>)>,
 }
 
 impl Connections {
@@ -136,7 +136,7 @@ impl Connections {
         true
     }
 
-    fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static, progress: Arc<Progress>) {
+    fn spawn(&mut self, connection: impl Future<Output = ()> + Send + 'static, progress: Arc<ConnectionProgress>) {
         self.oldest_first.push_back((self.tasks.spawn(connection), progress));
     }
 }
@@ -145,7 +145,7 @@ impl Connections {
 async fn serve_connection<Io: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: Io,
     router: Router,
-    progress: Arc<Progress>,
+    progress: Arc<ConnectionProgress>,
     mut stopped: watch::Receiver<()>,
 ) {
     let service = {
@@ -175,7 +175,7 @@ async fn limit_scrapes(State(permits): State<Arc<Semaphore>>, request: Request, 
     let Ok(permit) = permits.try_acquire_owned() else {
         return (StatusCode::SERVICE_UNAVAILABLE, "too many scrapes are under way\n").into_response();
     };
-    if let Some(progress) = request.extensions().get::<Arc<Progress>>() {
+    if let Some(progress) = request.extensions().get::<Arc<ConnectionProgress>>() {
         *progress.scrape_permit.lock() = Some(permit);
     }
     next.run(request).await

@@ -67,7 +67,10 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"accessKey": {"secret": {"template": {"a b": "x"}}}}), "letters, digits, hyphens"),
         (json!({"accessKey": {"secret": {"template": {"..x": "x"}}}}), "does not begin with two dots"),
         (json!({"accessKey": {"secret": {"template": {"x": "y".repeat(4_097)}}}}), "4096"),
-        (json!({"accessKey": {"secret": {"template": {"AWS_ACCESS_KEY_ID": "x"}}}}), "hold the access key in the formats"),
+        (
+            json!({"accessKey": {"secret": {"template": {"AWS_ACCESS_KEY_ID": "x"}}}}),
+            "hold the access key in the formats",
+        ),
         (json!({"accessKey": {"secret": {"labels": {"x": "y".repeat(64)}}}}), "63"),
         (json!({"accessKey": {"secret": {"annotations": {"x": "y".repeat(1_025)}}}}), "1024"),
         (json!({"accessKey": {"secret": {"annotations": {"x".repeat(318): "y"}}}}), "at most 317 characters"),

@@ -206,6 +206,8 @@ impl Simulation {
         self.cloud.resource.spec.deletion_policy = policy;
         let at = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(self.cloud.now);
         self.cloud.resource.metadata.deletion_timestamp = Some(at);
+        // Kubernetes deletes a resource without finalizers at once.
+        self.finalized |= self.cloud.resource.metadata.finalizers.is_none();
         self.run(days(1));
         self.expect(self.finalized, "liveness: the resource is deleted");
         // The garbage collector of Kubernetes deletes what the resource owns.
