@@ -148,8 +148,8 @@ pub struct OperatorSettings {
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 
-    /// Log level (error, warn, info, debug, trace), or directives such as info,awsdeploy::aws=debug; of libraries only
-    /// kube_lease_manager can be logged.
+    /// Log level (error, warn, info, debug, trace), or directives such as `info,awsdeploy::aws=debug`; of libraries only
+    /// `kube_lease_manager` can be logged.
     #[arg(long, env = "AWSDEPLOY_LOG", default_value = "info")]
     pub log: String,
 

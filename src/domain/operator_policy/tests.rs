@@ -257,7 +257,11 @@ fn inline_policies_are_written_only_if_a_class_allows_them() {
         (json!({"policies": {"inline": "TemplatesOnly", "templates": templates}}), true),
         (json!({"policies": {"inline": "Allow"}, "permissionsBoundary": BOUNDARY}), true),
     ] {
-        assert_eq!(allowed_actions(&of_classes(&[class.clone()])).contains("iam:PutUserPolicy"), wanted, "{class}");
+        assert_eq!(
+            allowed_actions(&of_classes(std::slice::from_ref(&class))).contains("iam:PutUserPolicy"),
+            wanted,
+            "{class}"
+        );
     }
 }
 

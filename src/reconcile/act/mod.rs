@@ -168,7 +168,7 @@ impl<'a> Executor<'a> {
             Effect::TouchPublished => self.touch().await?,
             Effect::CloseJournal => self.close_journal().await?,
             Effect::DeactivateKey(id, why) => {
-                self.deactivate_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?
+                self.deactivate_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?;
             }
             Effect::DeleteKey(id, why) => self.delete_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?,
             Effect::RewriteSecret => self.rewrite().await?,

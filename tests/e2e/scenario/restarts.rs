@@ -81,7 +81,7 @@ fn example(endpoint: &str) -> Value {
 }
 
 fn user_name() -> String {
-    format!("{NAMESPACE}-{NAME}")
+    format!("{NAMESPACE}_{NAME}")
 }
 
 async fn wait_for_rollout(env: &E2eEnv) {
