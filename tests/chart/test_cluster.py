@@ -124,11 +124,12 @@ class Release(unittest.TestCase):
         Release.changed = True
         install(given)
 
-    def make_user(self):
-        """Applies the example as soon as the CRD is established; returns it."""
+    def make_user(self, *, of_preset=False):
+        """Applies the example as soon as the CRD is established; returns it. `of_preset`: as the class of the preset allows it."""
         user = yaml.safe_load((ROOT / "examples" / "cycle.yaml").read_text())
-        # The class of the preset names its users, and allows no tags.
-        del user["spec"]["userName"], user["spec"]["tags"]
+        if of_preset:
+            # That class names its users, and allows no tags.
+            del user["spec"]["userName"], user["spec"]["tags"]
         self.addCleanup(kubectl, "-n", SERVED, "delete", USERS, "cycle", "--ignore-not-found")
         made = eventually(lambda: (done := kubectl("apply", "-o", "json", "-f", "-", given=user, check=False)).stdout and done)
         return json.loads(made.stdout)
@@ -347,7 +348,7 @@ class Life(Release):
 
     def test_uninstall_keeps_crds_and_resources(self):
         self.change(PRESET)
-        self.make_user()
+        self.make_user(of_preset=True)
         # Set the finalizer, because no operator runs.
         finalizer = {"metadata": {"finalizers": ["awsdeploy.dev/iam-user"]}}
         kubectl("-n", SERVED, "patch", "adu", "cycle", "--type", "merge", "-p", json.dumps(finalizer))
