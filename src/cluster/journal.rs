@@ -12,7 +12,7 @@ use super::{
     secrets::{SecretSnapshot, Secrets},
 };
 use crate::{
-    api::{MANAGER, well_known},
+    api::well_known,
     domain::{
         journal::{Journal, JournalError},
         owner::label_value,
@@ -113,7 +113,6 @@ impl<'a> JournalStore<'a> {
         }
         SecretContent {
             labels: BTreeMap::from([
-                (well_known::LABEL_MANAGED_BY.to_owned(), MANAGER.to_owned()),
                 (well_known::LABEL_ROLE.to_owned(), "journal".to_owned()),
                 (well_known::LABEL_USER.to_owned(), label_value(&self.target.owner.name)),
             ]),

@@ -7,7 +7,10 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{error::ClusterError, user_stores::GuardedUser};
+use super::{
+    error::{ClusterError, ClusterErrorKind},
+    user_stores::GuardedUser,
+};
 use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, well_known};
 
 /// `AwsDeployUser` resources of one namespace.
@@ -28,10 +31,14 @@ impl DeployUsers {
         self.set_finalizers(user, &finalizers).await
     }
 
-    pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<AwsDeployUser, ClusterError> {
+    /// A resource that does not exist is no error.
+    pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<(), ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != well_known::FINALIZER);
-        self.set_finalizers(user, &finalizers).await
+        match self.set_finalizers(user, &finalizers).await {
+            Err(error) if error.kind != ClusterErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Replaces the status.

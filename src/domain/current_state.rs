@@ -13,7 +13,7 @@ use super::{
     console::ConsoleSecret,
     dates,
     journal::Journal,
-    owner::{Owner, Ownership},
+    owner::{self, Owner},
     restart::ObservedWorkload,
     secret::PublishedFacts,
 };
@@ -272,8 +272,7 @@ impl IamUser {
     }
 
     fn key_tag(&self, id: &str) -> Option<&str> {
-        let wanted = super::owner::key_tag(id);
-        self.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(&wanted)).map(|(_, value)| value.as_str())
+        owner::tag_value(&self.tags, &owner::key_tag(id))
     }
 }
 
@@ -311,10 +310,10 @@ impl CurrentState {
         }
     }
 
-    /// The observed user as the target of a write, if its ownership tags name this resource.
+    /// The observed user, if its ownership tags name this resource.
     #[must_use]
-    pub fn owned_user(&self, owner: &Owner) -> Option<UserRef> {
-        self.user().filter(|user| owner.classify(&user.tags) == Ownership::Ours).map(IamUser::reference)
+    pub fn owned_user(&self, owner: &Owner) -> Option<&IamUser> {
+        self.user().filter(|user| owner.owns(&user.tags))
     }
 
     /// The published Secret, if this resource owns it.
@@ -365,7 +364,7 @@ mod tests {
             let user = IamUser { name: "u".into(), arn: "arn".into(), id: "AIDA1".into(), tags, ..IamUser::default() };
             CurrentState { iam: CurrentUser::Found(user), ..CurrentState::empty(Timestamp::UNIX_EPOCH) }
         };
-        let target = observed(owner.tags()).owned_user(&owner).unwrap();
+        let target = observed(owner.tags()).owned_user(&owner).unwrap().reference();
         assert_eq!((target.name(), target.arn(), target.id()), ("u", "arn", "AIDA1"));
         assert_eq!(observed(other.tags()).owned_user(&owner), None, "a user of another resource");
         assert_eq!(observed(BTreeMap::new()).owned_user(&owner), None, "a user without marks");

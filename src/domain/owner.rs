@@ -42,7 +42,7 @@ impl Owner {
     /// Whether the tags name this cluster.
     #[must_use]
     pub fn is_in_same_cluster(&self, tags: &BTreeMap<String, String>) -> bool {
-        tags.iter().any(|(key, value)| key.eq_ignore_ascii_case(well_known::TAG_CLUSTER) && *value == self.cluster)
+        tag_value(tags, well_known::TAG_CLUSTER) == Some(&self.cluster)
     }
 
     /// Value of the tag `awsdeploy.dev/adoptable-by` that lets this resource adopt a user. Namespaces and names contain no
@@ -52,13 +52,17 @@ impl Owner {
         format!("{}/{}/{}", self.cluster, self.namespace, self.name)
     }
 
+    /// Whether the tags of a user name this resource, see [`Self::classify`].
+    #[must_use]
+    pub fn owns(&self, tags: &BTreeMap<String, String>) -> bool {
+        self.classify(tags) == Ownership::Ours
+    }
+
     /// Determines the ownership of a user from its tags. All four tags must match: a user of another cluster, of an earlier
     /// resource of the same name, or with incomplete tags has another owner. Ignores the case of keys, as IAM does.
     #[must_use]
     pub fn classify(&self, tags: &BTreeMap<String, String>) -> Ownership {
-        let get = |wanted: &str| {
-            tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
-        };
+        let get = |wanted: &str| tag_value(tags, wanted);
         let own_tags = self.tags();
         if own_tags.iter().all(|(key, value)| get(key) == Some(value)) {
             return Ownership::Ours;
@@ -85,11 +89,13 @@ impl Owner {
 #[must_use]
 pub fn named_owner(tags: &BTreeMap<String, String>) -> String {
     [well_known::TAG_CLUSTER, well_known::TAG_NAMESPACE, well_known::TAG_NAME, well_known::TAG_UID]
-        .map(|wanted| {
-            let found = tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted));
-            found.map_or("none", |(_, value)| value.as_str())
-        })
+        .map(|wanted| tag_value(tags, wanted).unwrap_or("none"))
         .join("/")
+}
+
+/// Value of a tag. IAM ignores the case of keys.
+pub(super) fn tag_value<'a>(tags: &'a BTreeMap<String, String>, wanted: &str) -> Option<&'a str> {
+    tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(wanted)).map(|(_, value)| value.as_str())
 }
 
 impl fmt::Display for Owner {

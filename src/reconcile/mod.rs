@@ -45,7 +45,7 @@ use revocation::path_violation;
 use crate::{
     api::{AwsDeployUser, well_known},
     aws::IamClient,
-    cluster::{ClusterErrorKind, DeployUsers, GuardedUser, PendingEvent},
+    cluster::{DeployUsers, GuardedUser, PendingEvent},
     domain::{
         conditions::FailureScope,
         current_state::CurrentState,
@@ -251,12 +251,8 @@ impl<'a> Reconciliation<'a> {
     async fn release(&self, user: &AwsDeployUser) -> Result<Progress, StepError> {
         if has_finalizer(user) {
             let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
-            match users.remove_finalizer(user).await {
-                Err(error) if error.kind != ClusterErrorKind::NotFound => {
-                    return Err(StepError::new(error.into(), FailureScope::User));
-                }
-                _ => {}
-            }
+            let removed = users.remove_finalizer(user).await;
+            removed.map_err(|error| StepError::new(error.into(), FailureScope::User))?;
         }
         Ok(Progress { finalized: true, ..Progress::unobserved(user) })
     }

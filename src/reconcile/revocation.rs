@@ -11,7 +11,6 @@ use crate::{
         conditions::FailureScope,
         current_state::CurrentState,
         desired,
-        owner::Ownership,
         plan::{self, Freshness, RevocationPolicy},
         target::Target,
     },
@@ -49,7 +48,7 @@ impl Reconciliation<'_> {
     }
 
     fn revocation_policy(&self, user: &AwsDeployUser, current: &CurrentState) -> RevocationPolicy {
-        let owned = current.user().filter(|found| self.target.owner.classify(&found.tags) == Ownership::Ours);
+        let owned = current.owned_user(&self.target.owner);
         let access_key = user.spec.effective_access_key();
         let overlap = access_key.and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
         let revocation = match owned {
@@ -112,7 +111,7 @@ fn recorded_action(action: OnRevoked) -> Option<OnRevoked> {
 /// Why a user that exists is outside of the path of its class.
 pub(super) fn path_violation(goal: &Goal, target: &Target, current: &CurrentState) -> Option<String> {
     let path = &goal.desired()?.path;
-    let found = current.user().filter(|found| target.owner.classify(&found.tags) == Ownership::Ours)?;
+    let found = current.owned_user(&target.owner)?;
     let violation = authorize::check_path(path, found).err()?;
     Some(format!("spec.className: {violation}"))
 }

@@ -16,7 +16,6 @@ use crate::{
         conditions::{self, ReconcileFailure, ReconcileOutcome},
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser, UserAbsence},
         desired::Desired,
-        owner::Ownership,
         plan::{Effect, Note, Plan},
         target::Target,
     },
@@ -76,7 +75,7 @@ fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, curren
     let known: Vec<AccessKeyStatus> = std::mem::take(&mut after.access_keys);
     let recorded_account = after.user.as_ref().map(|user| user.account.clone());
     match &current.iam {
-        CurrentUser::Found(user) if input.target.owner.classify(&user.tags) == Ownership::Ours => {
+        CurrentUser::Found(user) if input.target.owner.owns(&user.tags) => {
             let tag_keys = match input.desired {
                 Some(desired) => applied_tag_keys(desired, user),
                 None => after.user.take().map(|user| user.tag_keys).unwrap_or_default(),

@@ -21,7 +21,7 @@ use crate::{
     aws::{AwsError, AwsErrorKind},
     domain::{
         current_state::{Grants, IamUser},
-        owner::{Owner, Ownership},
+        owner::Owner,
     },
 };
 
@@ -59,7 +59,7 @@ impl AccountDetails {
     /// The user with the ownership tags of this resource, whatever its name.
     #[must_use]
     pub fn user_of(&self, owner: &Owner) -> Option<&IamUser> {
-        self.users.values().find(|user| owner.classify(&user.tags) == Ownership::Ours)
+        self.users.values().find(|user| owner.owns(&user.tags))
     }
 
     /// The user of this name, if it is one of the operator's.

@@ -213,20 +213,19 @@ fn check_name(
         }
         return;
     };
-    match matches_whole(pattern, &target.user_name) {
-        Ok(true) => {}
-        Ok(false) => violate(
-            "userName",
-            format!("class {name} does not allow the IAM user name {:?}; it must match {pattern}", target.user_name),
-        ),
-        Err(why) => {
-            violate(
-                "userName",
-                format!(
-                    "class {name} has an invalid users.namePattern, so that no name matches: {why}; ask a cluster admin to correct it"
-                ),
-            );
-        }
+    if let Err(why) = check_pattern(name, "users.namePattern", pattern, "IAM user name", &target.user_name) {
+        violate("userName", why);
+    }
+}
+
+/// Why a name is denied: `setting` of class `class` is the `pattern` that it must match whole.
+fn check_pattern(class: &str, setting: &str, pattern: &str, what: &str, name: &str) -> Result<(), String> {
+    match matches_whole(pattern, name) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("class {class} does not allow the {what} {name:?}; it must match {pattern}")),
+        Err(why) => Err(format!(
+            "class {class} has an invalid {setting}, so that no name matches: {why}; ask a cluster admin to correct it"
+        )),
     }
 }
 

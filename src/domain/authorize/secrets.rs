@@ -1,6 +1,6 @@
 //! Names and content of Secrets. Other controllers act on them, and a tenant may have no right to write Secrets itself.
 
-use super::{list, matches_whole, pattern};
+use super::{check_pattern, list, pattern};
 use crate::{
     api::{
         AwsDeployUser,
@@ -24,21 +24,8 @@ pub(super) fn check(
     ];
     for (field, secret) in names {
         let Some(secret) = secret else { continue };
-        let pattern = &rules.name_pattern;
-        match matches_whole(pattern, &secret) {
-            Ok(true) => {}
-            Ok(false) => {
-                violate(
-                    field,
-                    format!("class {name} does not allow the Secret name {secret:?}; it must match {pattern}"),
-                );
-            }
-            Err(why) => violate(
-                field,
-                format!(
-                    "class {name} has an invalid secrets.namePattern, so that no name matches: {why}; ask a cluster admin to correct it"
-                ),
-            ),
+        if let Err(why) = check_pattern(name, "secrets.namePattern", &rules.name_pattern, "Secret name", &secret) {
+            violate(field, why);
         }
     }
     let Some(key) = key else { return };

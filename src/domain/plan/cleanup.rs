@@ -10,9 +10,8 @@ use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
     domain::{
         console::ConsoleSecret,
-        current_state::{CurrentState, Grants, IamUser, JournalSecret, PublishedSecret, UserAbsence},
+        current_state::{CurrentState, Grants, JournalSecret, PublishedSecret, UserAbsence},
         dates::saturating_add,
-        owner::Ownership,
         policy,
         settings::Settings,
         target::Target,
@@ -32,7 +31,7 @@ pub fn plan_cleanup(
     if !current.finalizer {
         return plan;
     }
-    let step = if let Some(user) = owned_user(target, current) {
+    let step = if let Some(user) = current.owned_user(&target.owner) {
         first_step(&RuleInput { target, mode: Mode::Deleting(policy), current, user, now, settings })
     } else if let Some(until) = absence_confirmed_at(current, now, settings) {
         Step::Wait(until, absence_note(target, Reason::Deleting, "the finalizer is removed"))
@@ -40,10 +39,6 @@ pub fn plan_cleanup(
         Step::Do(remaining_object(current, policy).unwrap_or(Effect::RemoveFinalizer))
     };
     plan.with_step(step)
-}
-
-pub(super) fn owned_user<'a>(target: &Target, current: &'a CurrentState) -> Option<&'a IamUser> {
-    current.user().filter(|user| target.owner.classify(&user.tags) == Ownership::Ours)
 }
 
 /// When it is certain that IAM has no user of ours; `None` if it is already.

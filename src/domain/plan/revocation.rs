@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Note, Plan,
-    cleanup::{absence_confirmed_at, absence_note, owned_user, remaining_object},
+    cleanup::{absence_confirmed_at, absence_note, remaining_object},
     rules::{Mode, RuleInput, Step, first_step, quarantine},
 };
 use crate::{
@@ -41,7 +41,7 @@ pub fn plan_revocation(
 ) -> Plan {
     let note = policy.note();
     let plan = Plan::uniform(note.clone());
-    let Some(user) = owned_user(target, current) else {
+    let Some(user) = current.owned_user(&target.owner) else {
         let objects = (policy.revocation.action == OnRevoked::Delete)
             .then(|| remaining_object(current, DeletionPolicy::Delete))
             .flatten();

@@ -22,7 +22,7 @@ use crate::{
         user::{ClassReference, UserStatus},
     },
     aws,
-    cluster::{ClusterError, ClusterErrorKind, DeployUsers, PendingEvent, SecretSnapshot, Secrets},
+    cluster::{ClusterErrorKind, DeployUsers, PendingEvent, SecretSnapshot, Secrets},
     domain::{
         current_state::{CurrentUser, Grants, IamUser, PublishedSecret, UserRef},
         desired::Desired,
@@ -185,7 +185,7 @@ impl<'a> Executor<'a> {
             Effect::ReleaseSecret => self.release_secret().await?,
             Effect::DeleteSecret => self.delete_secret().await?,
             Effect::RemoveFinalizer => {
-                self.users().remove_finalizer(&self.user).await.or_else(ignore_not_found)?;
+                self.users().remove_finalizer(&self.user).await?;
                 self.observed.current.finalizer = false;
                 self.finalized = true;
             }
@@ -211,7 +211,7 @@ impl<'a> Executor<'a> {
     /// # Errors
     /// When no user with the ownership tags of this resource was observed: then nothing is called.
     fn owned_user(&self, effect: &Effect) -> Result<UserRef, ReconcileError> {
-        let user = self.observed.current.owned_user(&self.target.owner);
+        let user = self.observed.current.owned_user(&self.target.owner).map(IamUser::reference);
         user.ok_or_else(|| ReconcileError::UserNotObserved(effect.verb()))
     }
 
@@ -260,10 +260,6 @@ impl<'a> Executor<'a> {
         // `Target::from_resource` requires name and UID.
         self.user.controller_owner_ref(&()).unwrap_or_default()
     }
-}
-
-fn ignore_not_found<T: Default>(error: ClusterError) -> Result<T, ClusterError> {
-    if error.kind == ClusterErrorKind::NotFound { Ok(T::default()) } else { Err(error) }
 }
 
 /// Whole seconds, the resolution of IAM and of the operator's annotations.

@@ -9,7 +9,7 @@ use crate::{
         account,
         current_state::{AccessKey, CurrentUser, IamUser},
         desired::Desired,
-        owner::{Ownership, is_access_key_id, named_owner},
+        owner::{is_access_key_id, named_owner},
         plan::{self, Claim, Freshness},
         schedule::spread_permille,
         target::Target,
@@ -88,8 +88,7 @@ impl IamReader<'_> {
         let since = before.since.max(self.context.settings.oldest_listing());
         let is_ours = |tags: &_| self.target.owner.is_in_same_cluster(tags);
         let Some(details) = self.iam.get_account_details(since, is_ours).await? else { return Ok(None) };
-        let is_owned =
-            |found: &&IamUser| found.id == before.id && self.target.owner.classify(&found.tags) == Ownership::Ours;
+        let is_owned = |found: &&IamUser| found.id == before.id && self.target.owner.owns(&found.tags);
         let Some(found) = details.user(&self.target.user_name).filter(is_owned) else { return Ok(None) };
         let mut found = found.clone();
         // The listing does not say whether there is a password.
@@ -130,7 +129,7 @@ impl IamReader<'_> {
     /// Lists the keys if that is due. `None` when the user does not exist.
     async fn with_recent_keys(&self, mut cached: CachedIam) -> Result<Option<CachedIam>, ReconcileError> {
         let CurrentUser::Found(found) = &mut cached.iam else { return Ok(Some(cached)) };
-        let is_owned = self.target.owner.classify(&found.tags) == Ownership::Ours;
+        let is_owned = self.target.owner.owns(&found.tags);
         if !is_owned || cached.keys_read_at.elapsed() < self.context.settings.key_check {
             return Ok(Some(cached));
         }
@@ -155,7 +154,7 @@ impl IamReader<'_> {
             Some(desired) => {
                 matches!(plan::evaluate_claim(target, desired.adoption, &desired.path, &found), Claim::NotOwned(_))
             }
-            None => target.owner.classify(&found.tags) != Ownership::Ours,
+            None => !target.owner.owns(&found.tags),
         };
         if is_not_owned {
             let owner = named_owner(&found.tags);
@@ -183,7 +182,7 @@ impl IamReader<'_> {
     /// have another name than spec and class give it now: then its ownership tags find it.
     async fn find_user(&self) -> Result<Option<IamUser>, ReconcileError> {
         let Self { context, iam, user, target, .. } = *self;
-        let is_owned = |found: &IamUser| target.owner.classify(&found.tags) == Ownership::Ours;
+        let is_owned = |found: &IamUser| target.owner.owns(&found.tags);
         let named = iam.get_user(&target.user_name).await?;
         let is_lost = account::recorded_user(user).is_none() && has_finalizer(user);
         if !is_lost || named.as_ref().is_some_and(is_owned) || !context.settings.account_details {
@@ -205,7 +204,7 @@ impl IamReader<'_> {
         let now = Instant::now();
         let CurrentUser::Found(before) = &cached.iam else { return Ok(None) };
         let Some(mut found) = iam.get_user(&target.user_name).await? else { return Ok(None) };
-        if found.id != before.id || target.owner.classify(&found.tags) != Ownership::Ours {
+        if found.id != before.id || !target.owner.owns(&found.tags) {
             return Ok(None);
         }
         found.keys = iam.list_access_keys(&found.name).await?;

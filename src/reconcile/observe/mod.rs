@@ -29,7 +29,6 @@ use crate::{
         console::{self, ConsoleSecret},
         current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret, StatusHints, UserAbsence},
         desired::Desired,
-        owner::Ownership,
         plan::Freshness,
         secret,
         target::{Target, console_secret_name},
@@ -197,7 +196,7 @@ fn user_absence(
     context: &Context,
     cache: &mut ReconcileCache,
 ) -> Option<UserAbsence> {
-    let is_owned = matches!(iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
+    let is_owned = matches!(iam, CurrentUser::Found(found) if target.owner.owns(&found.tags));
     if is_owned || !is_removed {
         cache.user_absent_since = None;
         return None;
@@ -236,9 +235,7 @@ pub(super) fn read_journal(attempt: &JournalSnapshot, target: &Target, now: Time
 /// The Secret of the console password: the declared one, or the one that the tag of the user names.
 fn observed_console_name(user: &AwsDeployUser, target: &Target, iam: &CurrentUser) -> Option<String> {
     console_secret_name(&target.owner.name, &user.spec).or_else(|| match iam {
-        CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours => {
-            iam::console_tag(found).cloned()
-        }
+        CurrentUser::Found(found) if target.owner.owns(&found.tags) => iam::console_tag(found).cloned(),
         CurrentUser::Found(_) | CurrentUser::Absent => None,
     })
 }
