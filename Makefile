@@ -18,7 +18,7 @@ PAGES := api flags metrics reasons
 REFERENCE := docs/reference
 README := charts/aws-deploy-user-operator/README.md
 # Lines of the summary: test programs and their results.
-SUMMARY := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^Ran [0-9]+ test|^OK|^FAILED
+SUMMARY := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^attack: |^suspension under |^fuzz|^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
 help: ## List the targets
@@ -109,6 +109,7 @@ preflight:
 	if [ "$${#missing[@]}" -gt 0 ]; then \
 		echo 'These tools are missing:' >&2; printf '  %s\n' "$${missing[@]}" >&2; exit 1; fi
 
+include tests/attack/targets.mk
 include tests/faults/targets.mk
 include tests/model/targets.mk
 include tests/bench/targets.mk

@@ -89,6 +89,8 @@ pub enum Reason {
     Revoked,
     /// The operator's credentials belong to another AWS account than the class or the user.
     WrongAccount,
+    /// The operator of another namespace serves the resource, by `status.operatorNamespace`.
+    ServedElsewhere,
     /// The resource contradicts itself or exceeds a limit of IAM.
     InvalidSpec,
     /// An IAM user of that name exists and is owned by another resource or by no resource.

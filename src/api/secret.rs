@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::OBJECT_NAME;
 
+/// Characters of a template.
+pub const MAX_TEMPLATE_CHARS: u32 = 4_096;
+
 /// Secret that holds the access key. The operator creates it and never adopts an existing Secret.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -17,8 +20,6 @@ pub struct SecretSpec {
     /// Secret; the previous Secret is deleted when its key is retired. Default: the name of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
-    #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")
-        .message("names that end with .awsdeploy-journal are used by this operator"))]
     pub name: Option<String>,
 
     /// Formats of the key in the Secret, at most 5. All of them change in one write. At least one of `Environment`,
@@ -67,7 +68,7 @@ pub struct SecretSpec {
 
 // The largest Secret of these limits fits into what the operator reads of a field (`cluster::guarded`).
 fn templates(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    texts(16, 4_096)
+    texts(16, MAX_TEMPLATE_CHARS)
 }
 
 fn labels(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

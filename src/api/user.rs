@@ -352,8 +352,6 @@ pub struct ConsoleSpec {
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("console.secretName is immutable: remove console, then add it again with the other name"))]
-    #[x_kube(validation = Rule::new("!self.endsWith('.awsdeploy-journal')")
-        .message("names that end with .awsdeploy-journal are used by this operator"))]
     pub secret_name: Option<String>,
 }
 
@@ -399,6 +397,11 @@ pub struct AwsDeployUserStatus {
     /// completed. Absent while the resource is authorized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<OnRevoked>,
+
+    /// Namespace of the operator that serves the resource. Another operator leaves the resource alone until a cluster admin
+    /// clears the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
 
     /// IAM user that the resource is bound to. Without it nothing of the resource exists in AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]

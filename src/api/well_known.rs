@@ -67,13 +67,28 @@ pub const RESERVED_PREFIX: &str = "awsdeploy.dev/";
 
 /// Recommended label of Kubernetes for the tool that manages an object.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Label of the operator's Secrets: name of the `AwsDeployUser`.
+/// Label of the operator's Secrets in tenant namespaces: name of the `AwsDeployUser`.
 pub const LABEL_USER: &str = "awsdeploy.dev/user";
 /// Label of the operator's Secrets: `published`, `console` or `journal`.
 pub const LABEL_ROLE: &str = "awsdeploy.dev/role";
 
-/// Suffix of the name of the journal Secret.
-pub const JOURNAL_SUFFIX: &str = ".awsdeploy-journal";
+/// Value of [`LABEL_ROLE`] of a journal.
+pub const ROLE_JOURNAL: &str = "journal";
+
+/// Prefix of the name of a journal Secret in the operator's namespace. The UID of the `AwsDeployUser` follows.
+pub const JOURNAL_PREFIX: &str = "awsdeploy-journal-";
+/// Annotation of a journal: namespace of the `AwsDeployUser`.
+pub const ANNOTATION_RESOURCE_NAMESPACE: &str = "awsdeploy.dev/resource-namespace";
+/// Annotation of a journal: name of the `AwsDeployUser`.
+pub const ANNOTATION_RESOURCE_NAME: &str = "awsdeploy.dev/resource-name";
+/// Annotation of a journal: UID of the `AwsDeployUser`.
+pub const ANNOTATION_RESOURCE_UID: &str = "awsdeploy.dev/resource-uid";
+/// Annotation of a journal: id of the AWS account of the IAM user.
+pub const ANNOTATION_ACCOUNT: &str = "awsdeploy.dev/account";
+/// Annotation of a journal: name of the IAM user.
+pub const ANNOTATION_USER_NAME: &str = "awsdeploy.dev/iam-user";
+/// Annotation of a journal: when its attempt began, RFC 3339.
+pub const ANNOTATION_STARTED_AT: &str = "awsdeploy.dev/started-at";
 
 /// Annotation of the published Secret: labels, annotations and data keys that the operator set, as JSON. An entry that is
 /// no longer declared is removed; everything else in the Secret belongs to others and is kept.

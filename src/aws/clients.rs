@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::{
     client::{
-        AccountClient, CallObserver, api_caller::ApiCaller, clock::AwsClock, session::RoleSession,
+        AccountClient, CallObserver, api_caller::ApiCaller, clock::AwsClock, pacer::Pacer, session::RoleSession,
         token_bucket::TokenBucket,
     },
     iam::IamClient,
@@ -50,8 +50,8 @@ impl IamClients {
     #[must_use]
     pub fn with_config(config: SdkConfig, settings: ClientSettings) -> Self {
         let clock = Arc::new(AwsClock::default());
-        let bucket = Arc::new(TokenBucket::new(settings.calls_per_second, Instant::now()));
-        let caller = Arc::new(ApiCaller::new(bucket, Arc::clone(&settings.observer), None));
+        let pacer = Arc::new(Pacer::new(TokenBucket::new(settings.calls_per_second, Instant::now())));
+        let caller = Arc::new(ApiCaller::new(pacer, Arc::clone(&settings.observer), None));
         let own = Arc::new(IamClient::new(AccountClient::with_own_credentials(&config, caller, Arc::clone(&clock))));
         Self { config, settings, clock, own, roles: Mutex::default() }
     }
@@ -76,9 +76,9 @@ impl IamClients {
             .values()
             .map(|iam| iam.account().caller())
             .find(|caller| account.is_some() && caller.account() == account);
-        let new = || Arc::new(TokenBucket::new(self.settings.calls_per_second, Instant::now()));
-        let bucket = sibling.map_or_else(new, ApiCaller::bucket);
-        let caller = Arc::new(ApiCaller::new(bucket, Arc::clone(&self.settings.observer), account));
+        let new = || Arc::new(Pacer::new(TokenBucket::new(self.settings.calls_per_second, Instant::now())));
+        let pacer = sibling.map_or_else(new, ApiCaller::pacer);
+        let caller = Arc::new(ApiCaller::new(pacer, Arc::clone(&self.settings.observer), account));
         let session = RoleSession::new(
             role.clone(),
             self.settings.session_name.clone(),

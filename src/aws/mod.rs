@@ -12,6 +12,7 @@ pub use client::{
     clock::AwsClock,
     error::{ASSUME_ROLE, AwsError, AwsErrorKind},
     identity::{CallerIdentity, KeyVerification},
+    lane::Lane,
 };
 pub use clients::{ClientSettings, IamClients};
 pub use iam::{IamClient, account_details::AccountDetails};

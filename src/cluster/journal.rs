@@ -1,28 +1,34 @@
-//! The journal Secret: intent, lock, fence and durable storage of the next key of one rotation attempt.
+//! The journal Secret: intent, lock, fence and durable storage of the next key of one rotation attempt. It is in the operator's
+//! namespace, where tenants can neither read nor write it.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::Client;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client,
+    api::{DeleteParams, ListParams, ObjectMeta, Preconditions},
+};
 use secrecy::ExposeSecret;
 
 use super::{
-    error::ClusterError,
+    error::{ClusterError, ClusterErrorKind},
     secrets::{SecretSnapshot, Secrets},
 };
 use crate::{
-    api::well_known,
+    api::{MANAGER, well_known},
     domain::{
         journal::{Journal, JournalError},
-        owner::label_value,
         secret::{KeyMaterial, SecretContent},
+        stale_journal::JournalRecord,
         target::Target,
     },
 };
 
 const JOURNAL: &str = "journal";
 const SECRET_ACCESS_KEY: &str = "secretAccessKey";
+/// Journals per page of a list; only their metadata is read.
+const PAGE_SIZE: u32 = 100;
 
 /// The journal Secret at the time it was read.
 pub struct JournalSnapshot {
@@ -37,10 +43,29 @@ pub struct JournalStore<'a> {
     target: &'a Target,
 }
 
+/// Journals of all resources, by their metadata.
+pub struct Journals {
+    api: Api<Secret>,
+    namespace: String,
+}
+
+/// One page of journals.
+pub struct JournalPage {
+    /// In the order of the API server.
+    pub records: Vec<JournalRecord>,
+    /// Token of the next page; `None` after the last one.
+    pub next: Option<String>,
+}
+
 impl JournalSnapshot {
-    fn from_secret(snapshot: SecretSnapshot) -> Self {
-        let journal =
-            snapshot.content().data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes));
+    fn from_secret(snapshot: SecretSnapshot, target: &Target) -> Self {
+        let content = snapshot.content();
+        let is_of_resource = content.annotations.get(well_known::ANNOTATION_RESOURCE_UID) == Some(&target.owner.uid);
+        let journal = if is_of_resource {
+            content.data.get(JOURNAL).map_or(Err(JournalError::Unreadable), |bytes| Journal::decode(bytes))
+        } else {
+            Err(JournalError::OtherResource)
+        };
         Self { snapshot, journal }
     }
 
@@ -56,12 +81,6 @@ impl JournalSnapshot {
         self.snapshot.uid()
     }
 
-    /// See [`SecretSnapshot::ownership_conflict`].
-    #[must_use]
-    pub fn ownership_conflict(&self, owner_uid: &str) -> Option<String> {
-        self.snapshot.ownership_conflict(owner_uid)
-    }
-
     /// The staged key with this id, if the journal stores its secret.
     #[must_use]
     pub fn staged_key(&self, key_id: &str) -> Option<KeyMaterial> {
@@ -72,22 +91,31 @@ impl JournalSnapshot {
 }
 
 impl<'a> JournalStore<'a> {
+    /// `namespace`: that of the operator.
     #[must_use]
-    pub fn new(client: Client, target: &'a Target) -> Self {
-        Self { secrets: Secrets::new(client, &target.owner.namespace), target }
+    pub fn new(client: Client, namespace: &str, target: &'a Target) -> Self {
+        Self { secrets: Secrets::new(client, namespace), target }
     }
 
     /// Reads the journal from the API server.
     pub async fn get(&self) -> Result<Option<JournalSnapshot>, ClusterError> {
-        Ok(self.secrets.get(&self.target.journal_name).await?.map(JournalSnapshot::from_secret))
+        let found = self.secrets.get(&self.target.journal_name).await.map_err(with_remedy)?;
+        Ok(found.map(|secret| JournalSnapshot::from_secret(secret, self.target)))
     }
 
-    /// Starts an attempt. Not idempotent, which makes it the lock: a concurrent second start gets `AlreadyExists`.
-    pub async fn begin(&self, journal: &Journal, owner: OwnerReference) -> Result<JournalSnapshot, ClusterError> {
-        self.secrets
-            .create(&self.target.journal_name, owner, &self.content(journal, None))
-            .await
-            .map(JournalSnapshot::from_secret)
+    /// Starts an attempt for the user in this account. Not idempotent, which makes it the lock: a concurrent second start gets
+    /// `AlreadyExists`.
+    pub async fn begin(&self, journal: &Journal, account: &str) -> Result<JournalSnapshot, ClusterError> {
+        let content = SecretContent {
+            labels: BTreeMap::from([
+                (well_known::LABEL_MANAGED_BY.to_owned(), MANAGER.to_owned()),
+                (well_known::LABEL_ROLE.to_owned(), well_known::ROLE_JOURNAL.to_owned()),
+            ]),
+            annotations: self.annotations(journal, account),
+            data: data(journal, None),
+        };
+        let created = self.secrets.create(&self.target.journal_name, None, &content).await;
+        created.map(|secret| JournalSnapshot::from_secret(secret, self.target)).map_err(with_remedy)
     }
 
     /// Writes the next state. `Conflict` if the journal changed since it was read.
@@ -97,27 +125,111 @@ impl<'a> JournalStore<'a> {
         journal: &Journal,
         key: Option<&KeyMaterial>,
     ) -> Result<JournalSnapshot, ClusterError> {
-        self.secrets.replace(&attempt.snapshot, &self.content(journal, key)).await.map(JournalSnapshot::from_secret)
+        let content = SecretContent { data: data(journal, key), ..attempt.snapshot.content() };
+        let written = self.secrets.replace(&attempt.snapshot, &content).await;
+        written.map(|secret| JournalSnapshot::from_secret(secret, self.target)).map_err(with_remedy)
     }
 
     /// Ends the attempt by deleting the journal. `Conflict` if it changed since it was read; one that does not exist is no
     /// error.
     pub async fn close(&self, attempt: &JournalSnapshot) -> Result<(), ClusterError> {
-        self.secrets.delete(&attempt.snapshot).await
+        self.secrets.delete(&attempt.snapshot).await.map_err(with_remedy)
     }
 
-    fn content(&self, journal: &Journal, key: Option<&KeyMaterial>) -> SecretContent {
-        let mut data = BTreeMap::from([(JOURNAL.to_owned(), journal.encode())]);
-        if let Some(key) = key {
-            data.insert(SECRET_ACCESS_KEY.to_owned(), key.secret.expose_secret().as_bytes().to_vec());
-        }
-        SecretContent {
-            labels: BTreeMap::from([
-                (well_known::LABEL_ROLE.to_owned(), "journal".to_owned()),
-                (well_known::LABEL_USER.to_owned(), label_value(&self.target.owner.name)),
-            ]),
-            annotations: BTreeMap::new(),
-            data,
+    /// What people and the collector of stale journals read.
+    fn annotations(&self, journal: &Journal, account: &str) -> BTreeMap<String, String> {
+        let owner = &self.target.owner;
+        let started_at = journal.started_at.to_string();
+        [
+            (well_known::ANNOTATION_RESOURCE_NAMESPACE, owner.namespace.as_str()),
+            (well_known::ANNOTATION_RESOURCE_NAME, &owner.name),
+            (well_known::ANNOTATION_RESOURCE_UID, &owner.uid),
+            (well_known::ANNOTATION_ACCOUNT, account),
+            (well_known::ANNOTATION_USER_NAME, &self.target.user_name),
+            (well_known::ANNOTATION_STARTED_AT, &started_at),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+    }
+}
+
+impl Journals {
+    /// `namespace`: that of the operator.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+    }
+
+    /// Lists one page; `after` is the token of the page before.
+    pub async fn list(&self, after: Option<String>) -> Result<JournalPage, ClusterError> {
+        let selector = format!(
+            "{}={MANAGER},{}={}",
+            well_known::LABEL_MANAGED_BY,
+            well_known::LABEL_ROLE,
+            well_known::ROLE_JOURNAL
+        );
+        let params = ListParams { continue_token: after, ..ListParams::default().labels(&selector).limit(PAGE_SIZE) };
+        let page = self.api.list_metadata(&params).await;
+        let page = page.map_err(|error| {
+            with_remedy(ClusterError::new(format!("list Secrets of namespace {}", self.namespace), &error))
+        })?;
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        Ok(JournalPage { records: page.items.into_iter().map(|item| record(item.metadata)).collect(), next })
+    }
+
+    /// Deletes the journal. `Conflict` if it changed since it was listed; one that does not exist is no error.
+    pub async fn delete(&self, record: &JournalRecord) -> Result<(), ClusterError> {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(record.uid.clone()),
+                resource_version: Some(record.resource_version.clone()),
+            }),
+            ..DeleteParams::default()
+        };
+        let deleted = self.api.delete(&record.name, &params).await;
+        match deleted.map_err(|error| {
+            with_remedy(ClusterError::new(format!("delete Secret {}/{}", self.namespace, record.name), &error))
+        }) {
+            Err(error) if error.kind != ClusterErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
+}
+
+fn record(metadata: ObjectMeta) -> JournalRecord {
+    let mut annotations = metadata.annotations.unwrap_or_default();
+    let mut take = |name: &str| annotations.remove(name).unwrap_or_default();
+    let started_at = take(well_known::ANNOTATION_STARTED_AT).parse().ok();
+    JournalRecord {
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        resource_version: metadata.resource_version.unwrap_or_default(),
+        started_at: started_at.or(metadata.creation_timestamp.map(|time| time.0)),
+        resource_namespace: take(well_known::ANNOTATION_RESOURCE_NAMESPACE),
+        resource_name: take(well_known::ANNOTATION_RESOURCE_NAME),
+        resource_uid: take(well_known::ANNOTATION_RESOURCE_UID),
+        account: take(well_known::ANNOTATION_ACCOUNT),
+        user_name: take(well_known::ANNOTATION_USER_NAME),
+    }
+}
+
+fn data(journal: &Journal, key: Option<&KeyMaterial>) -> BTreeMap<String, Vec<u8>> {
+    let mut data = BTreeMap::from([(JOURNAL.to_owned(), journal.encode())]);
+    if let Some(key) = key {
+        data.insert(SECRET_ACCESS_KEY.to_owned(), key.secret.expose_secret().as_bytes().to_vec());
+    }
+    data
+}
+
+/// Adds what to do about a refused call. The message for Secrets of tenant namespaces would name the wrong one.
+fn with_remedy(error: ClusterError) -> ClusterError {
+    if error.kind != ClusterErrorKind::Forbidden {
+        return error;
+    }
+    let message = format!(
+        "{}; the operator stores journals in its own namespace (--namespace), where the Role of the chart has to be bound",
+        error.message
+    );
+    ClusterError { message, ..error }
 }

@@ -22,7 +22,7 @@ pub use current_user::{cluster_id, current_user};
 pub use error::{ClusterError, ClusterErrorKind};
 pub use events::{Events, PendingEvent};
 pub use guarded::{Guarded, LIST_PAGE_SIZE, watch_config};
-pub use journal::{JournalSnapshot, JournalStore};
+pub use journal::{JournalPage, JournalSnapshot, JournalStore, Journals};
 pub use request_spans::build_client;
 pub use secrets::{SecretSnapshot, Secrets};
 pub use token_access::{TokenAccess, TokenReviewer};

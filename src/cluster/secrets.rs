@@ -85,18 +85,18 @@ impl Secrets {
             .map_err(|error| self.error("get", name, &error))
     }
 
-    /// Creates a Secret. Not idempotent: `AlreadyExists` when there is one, also after a lost response.
+    /// Creates a Secret; one in the operator's namespace has no owner. Not idempotent: `AlreadyExists` when there is one, also after a lost response.
     pub async fn create(
         &self,
         name: &str,
-        owner: OwnerReference,
+        owner: Option<OwnerReference>,
         content: &SecretContent,
     ) -> Result<SecretSnapshot, ClusterError> {
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
                 namespace: Some(self.namespace.clone()),
-                owner_references: Some(vec![owner]),
+                owner_references: owner.map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             type_: Some("Opaque".to_owned()),

@@ -1,6 +1,6 @@
 //! Caches of `AwsDeployUser` resources, filled by watches.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures::{Stream, TryStreamExt as _};
 use kube::{
@@ -59,11 +59,15 @@ impl UserStores {
 
     /// The current state of the resource; `None` if it was deleted, also if another one of its name exists.
     #[must_use]
-    pub fn get(&self, user: &AwsDeployUser) -> Option<Arc<GuardedUser>> {
-        let (name, namespace) = (user.metadata.name.as_deref()?, user.metadata.namespace.as_deref()?);
-        let wanted = ObjectRef::new(name).within(namespace);
-        let found = self.stores.iter().find_map(|store| store.get(&wanted))?;
-        (found.meta().uid == user.metadata.uid).then_some(found)
+    pub fn get(&self, resource: &ObjectRef<GuardedUser>) -> Option<Arc<GuardedUser>> {
+        let found = self.stores.iter().find_map(|store| store.get(resource))?;
+        (found.meta().uid == resource.extra.uid).then_some(found)
+    }
+
+    /// UIDs of all resources, of those that cannot be read too.
+    #[must_use]
+    pub fn uids(&self) -> HashSet<String> {
+        self.stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect()
     }
 
     /// Calls `each` with what can be read of every resource.

@@ -41,6 +41,12 @@ impl DeployUsers {
         }
     }
 
+    /// UID of the resource of this name, read from the API server. `None` only when the API server responds 404.
+    pub async fn uid(&self, name: &str) -> Result<Option<String>, ClusterError> {
+        let found = self.api.get_opt(name).await.map_err(|error| self.error("get", name, &error))?;
+        Ok(found.and_then(|user| user.meta().uid.clone()))
+    }
+
     /// Replaces the status.
     pub async fn write_status(
         &self,

@@ -47,7 +47,8 @@ pub struct CurrentState {
     pub hints: StatusHints,
     /// The resource has the operator's finalizer.
     pub finalizer: bool,
-    /// The status records name and account of the IAM user. Nothing is created before.
+    /// The status records name and account of the IAM user and this operator as the one that serves the resource. Nothing is
+    /// written in AWS before, except to revoke and to delete.
     pub user_recorded: bool,
     /// A change of user, policies or tags failed in this reconcile; rules for keys still apply.
     pub user_sync_failed: bool,
@@ -185,9 +186,7 @@ pub enum PublishedSecret {
 pub enum JournalSecret {
     /// No attempt is in progress.
     None,
-    /// The Secret is owned by another object or by none; the text names the owner.
-    Foreign(String),
-    /// The format is unknown to this version; the text is the error.
+    /// The format is unknown to this version, or the journal names another resource; the text is the error.
     Unknown(String),
     /// An attempt of this resource is in progress.
     Attempt {
@@ -339,7 +338,7 @@ impl CurrentState {
     pub fn journal(&self) -> Option<&Journal> {
         match &self.journal {
             JournalSecret::Attempt { journal, .. } => Some(journal),
-            JournalSecret::None | JournalSecret::Foreign(_) | JournalSecret::Unknown(_) => None,
+            JournalSecret::None | JournalSecret::Unknown(_) => None,
         }
     }
 

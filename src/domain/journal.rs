@@ -1,7 +1,7 @@
 //! Journal of one key attempt: intent, lock, fence and durable copy of the next key in one object.
 //!
-//! Stored in `data.journal` of the Secret `<name>.awsdeploy-journal`, which exists only while an attempt is in progress.
-//! `docs/rotation.md` describes the protocol.
+//! Stored in `data.journal` of the Secret `awsdeploy-journal-<UID of the resource>` in the operator's namespace, which exists
+//! only while an attempt is in progress. `docs/rotation.md` describes the protocol.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -54,6 +54,10 @@ pub enum JournalError {
         "the journal has format {0}, but this version reads format {FORMAT}; run the newer operator until the attempt has ended, or delete the journal Secret after checking that the user has no orphaned access key"
     )]
     Format(u32),
+    #[error(
+        "the journal Secret names another resource in its annotations; check that the user has no orphaned access key and delete the Secret"
+    )]
+    OtherResource,
     #[error(
         "the journal Secret contains no readable journal; check that the user has no orphaned access key and delete the Secret, then the next reconcile starts over"
     )]

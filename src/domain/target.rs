@@ -13,7 +13,7 @@ pub struct Target {
     pub user_name: String,
     /// Name of the Secret that holds the key.
     pub secret_name: String,
-    /// Name of the journal Secret.
+    /// Name of the journal Secret in the operator's namespace.
     pub journal_name: String,
 }
 
@@ -30,7 +30,7 @@ impl Target {
                 // No key is declared: the Secret of an earlier key, if there is one, has to be deleted.
                 None => recorded_secret_name(user).unwrap_or_else(|| name.clone()),
             },
-            journal_name: format!("{name}{}", well_known::JOURNAL_SUFFIX),
+            journal_name: format!("{}{uid}", well_known::JOURNAL_PREFIX),
             owner: Owner { cluster: cluster.to_owned(), namespace, name, uid },
         })
     }

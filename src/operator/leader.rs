@@ -53,7 +53,7 @@ impl Leadership {
         }
         let manager = builder.build().await.map_err(|error| {
             RunError::InvalidSetting(format!(
-                "failed to use Lease {namespace}/{name} (--lease-namespace, --lease-name): {error}"
+                "failed to use Lease {namespace}/{name} (--namespace, --lease-name): {error}"
             ))
         })?;
         let (is_leader, renewal) = manager.watch().await;

@@ -1,7 +1,6 @@
 //! Runs the controllers, leader election and the HTTP server; shuts down gracefully.
 
 use std::{
-    collections::HashSet,
     error::Error,
     future::{Ready, ready},
     sync::{
@@ -11,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt, future::join_all};
+use futures::{StreamExt, TryStreamExt as _, future::join_all};
 use kube::{
-    Api, Client, Config, Resource,
+    Api, Client, Config,
     api::ListParams,
     runtime::{Controller, controller, reflector::Store},
 };
@@ -35,11 +34,15 @@ use crate::{
         self, AuthorizationCache, ClusterError, GuardedUser, SecretAccess, TokenReviewer, UserStores, user_stores,
     },
     domain::account,
-    reconcile::{self, ClassContext, Context, Watched, class_error_policy, reconcile_class},
+    reconcile::{
+        self, ClassContext, Context, Installation, ReconcileLanes, Watched, class_error_policy, reconcile_class,
+    },
 };
 
 /// Bounds how long open HTTP connections delay the shutdown.
 const HTTP_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often journals of resources without a finalizer are looked for.
+const JOURNAL_COLLECTION_INTERVAL: Duration = Duration::from_hours(1);
 /// How often the state of deleted resources and unused roles is dropped from memory.
 const CLEANUP_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -93,23 +96,31 @@ async fn run_operator(
         None => cluster::cluster_id(client.clone()).await?,
     };
     let current_user = cluster::current_user(client.clone()).await?;
+    let namespace = settings.namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cluster_id,
         current_user,
+        namespace,
         namespaces =
             if settings.watch_namespaces.is_empty() { "all".to_owned() } else { settings.watch_namespaces.join(",") },
         leader_elect = settings.leader_elect,
         "starting operator"
     );
     let leadership = if settings.leader_elect {
-        let namespace = settings.lease_namespace.as_deref().unwrap_or(client.default_namespace()).to_owned();
         Leadership::elect(client.clone(), &namespace, &settings.lease_name, settings.lease_duration).await?
     } else {
         Leadership::without_election()
     };
-    let term =
-        LeadershipTerm { settings: &settings, client, current_user, cluster_id, metrics: &metrics, ready: &ready };
+    let term = LeadershipTerm {
+        settings: &settings,
+        client,
+        current_user,
+        namespace,
+        cluster_id,
+        metrics: &metrics,
+        ready: &ready,
+    };
     while wait_for_leadership(leadership.watch(), shutdown.clone(), &ready).await {
         // Each term starts with empty caches: another leader may have changed what an earlier term cached.
         Box::pin(term.run(&apis, wait_for_term_end(leadership.watch(), shutdown.clone()))).await;
@@ -181,6 +192,7 @@ struct LeadershipTerm<'a> {
     settings: &'a OperatorSettings,
     client: Client,
     current_user: String,
+    namespace: String,
     cluster_id: String,
     metrics: &'a Arc<Metrics>,
     ready: &'a AtomicBool,
@@ -199,17 +211,20 @@ impl LeadershipTerm<'_> {
             () = rules.wait_until_ready() => {}
         }
         let users_changed = watch::Sender::default();
+        let lanes = Arc::new(ReconcileLanes::default());
         let (stores, controllers): (Vec<_>, Vec<_>) = apis
             .iter()
             .map(|api| {
                 let (store, changes) = user_stores::watch(api.clone(), users_changed.clone());
+                let lanes = Arc::clone(&lanes);
+                let changes = changes.inspect_ok(move |changed| lanes.record_change(changed));
                 // Not limited here: the limit would be shared by all accounts, and one of them could use it up.
                 let controller = Controller::for_stream(changes, store.clone());
                 (store, controller.reconcile_all_on(rules.debounced_changes()))
             })
             .unzip();
         let resources = UserStores::new(stores.clone(), users_changed);
-        let context = Arc::new(self.context(Watched { rules, resources }).await);
+        let context = Arc::new(self.context(Watched { rules, resources, lanes }).await);
         let (end, ended) = watch::channel(false);
         let term_end = async {
             term_end.await;
@@ -231,12 +246,20 @@ impl LeadershipTerm<'_> {
             }
             std::future::pending::<()>().await;
         };
+        let class_changes = context.rules.debounced_changes().for_each(async |()| context.record_class_changes());
+        let class_changes = async {
+            class_changes.await;
+            std::future::pending::<()>().await;
+        };
         let cleanup = self.drop_unused_state(&stores, &context, ended.clone());
+        let collector = self.collect_stale_journals(&stores, &context);
         // The watches run as long as a reconcile may read their stores. A class reconcile is dropped with the term: an
         // account that does not respond must not delay the shutdown.
         tokio::select! {
             () = rules_watch => {}
             () = class_controller => {}
+            () = class_changes => {}
+            () = collector => {}
             _ = async { futures::join!(term_end, user_controllers, cleanup) } => {}
         }
         self.metrics.set_standby();
@@ -261,7 +284,7 @@ impl LeadershipTerm<'_> {
             watched,
             accounts,
             access,
-            self.cluster_id.clone(),
+            Installation { namespace: self.namespace.clone(), cluster_id: self.cluster_id.clone() },
             settings.reconcile_settings(),
             Arc::clone(self.metrics) as _,
         )
@@ -290,14 +313,22 @@ impl LeadershipTerm<'_> {
         let count = stores.iter().map(|store| store.state().len()).sum::<usize>();
         tracing::info!(count, "listed AwsDeployUsers");
         loop {
-            let uids: HashSet<String> =
-                stores.iter().flat_map(Store::state).filter_map(|user| user.meta().uid.clone()).collect();
-            context.keep_only(&uids);
+            context.keep_only(&context.resources.uids());
             context.keep_accounts();
             tokio::select! {
                 () = tokio::time::sleep(CLEANUP_INTERVAL) => {}
                 _ = ended.wait_for(|ended| *ended) => break,
             }
+        }
+    }
+
+    /// Deletes journals that resources left behind, at the start of the term and each hour. Dropped with the term.
+    async fn collect_stale_journals(&self, stores: &[Store<GuardedUser>], context: &Context) {
+        // Before the first list has completed, every resource seems to be deleted.
+        let _ = join_all(stores.iter().map(Store::wait_until_ready)).await;
+        loop {
+            reconcile::collect_stale_journals(context, &self.settings.watch_namespaces).await;
+            tokio::time::sleep(JOURNAL_COLLECTION_INTERVAL).await;
         }
     }
 }

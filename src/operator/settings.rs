@@ -66,7 +66,7 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_SECRET_CHECK", default_value = "1m", value_parser = parse_flag)]
     pub secret_check: Duration,
 
-    /// Maximum number of concurrent reconciles; AWS accounts share it, and each account may use at least 2.
+    /// Maximum number of concurrent reconciles of each AWS account. Namespaces share it; revocations have a few more.
     #[arg(long, env = "AWSDEPLOY_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: u16,
 
@@ -101,9 +101,9 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_LEADER_ELECT")]
     pub leader_elect: bool,
 
-    /// Namespace of the leader election Lease (default: the namespace of the pod or of the kubeconfig context).
-    #[arg(long, env = "AWSDEPLOY_LEASE_NAMESPACE")]
-    pub lease_namespace: Option<String>,
+    /// Namespace of the operator: its Lease and journals (default: the namespace of the pod or of the kubeconfig context).
+    #[arg(long, env = "AWSDEPLOY_NAMESPACE")]
+    pub namespace: Option<String>,
 
     /// Name of the leader election Lease.
     #[arg(long, env = "AWSDEPLOY_LEASE_NAME", default_value = "aws-deploy-user-operator")]

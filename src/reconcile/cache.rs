@@ -8,10 +8,14 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{class_decision::ClassDecision, error::ReconcileError};
+use super::{class_decision::ClassDecision, error::ReconcileError, priority::RevocationCauses};
 use crate::{
     api::AwsDeployUser,
-    domain::current_state::{CurrentUser, LastUse, Verification},
+    domain::{
+        current_state::{CurrentUser, LastUse, Verification},
+        fair_queue::Priority,
+        reconcile_rate::ReconcileRate,
+    },
 };
 
 /// The cache of one resource.
@@ -21,6 +25,10 @@ pub(super) struct ReconcileCache {
     pub(super) account: String,
     /// Until then nothing has to be done unless the resource itself changes.
     pub(super) idle: Option<IdleUntil>,
+    /// Reconciles that changes of the resource caused.
+    pub(super) rate: ReconcileRate,
+    /// Why the resource was to lose its credentials in the last reconcile.
+    pub(super) causes: RevocationCauses,
     /// This process has observed the resource; before that, its status is the best knowledge of it.
     pub(super) observed_before: bool,
     /// IAM as last read, with the operator's own writes since.
@@ -65,7 +73,14 @@ impl ReconcileCache {
     /// Facts of one account are none of another.
     pub(super) fn reset_for_account(&mut self, account: &str) {
         if self.account != account {
-            *self = Self { account: account.to_owned(), observed_before: self.observed_before, ..Self::default() };
+            *self = Self {
+                account: account.to_owned(),
+                observed_before: self.observed_before,
+                idle: self.idle.take(),
+                rate: self.rate,
+                causes: self.causes,
+                ..Self::default()
+            };
         }
     }
 
@@ -75,10 +90,23 @@ impl ReconcileCache {
     }
 
     /// The cache at the end of a reconcile. A wait beyond all range ends with a change of the resource.
-    pub(super) fn idle_after(self, user: &AwsDeployUser, decision: &ClassDecision, wait: Duration) -> Self {
+    pub(super) fn idle_after(
+        self,
+        user: &AwsDeployUser,
+        decision: &ClassDecision,
+        wait: Duration,
+        priority: Priority,
+    ) -> Self {
         let until = Instant::now().checked_add(wait);
         let fingerprint = Fingerprint::of(user, decision.digest);
-        Self { idle: until.map(|until| IdleUntil { fingerprint, until }), ..self }
+        Self { idle: until.map(|until| IdleUntil { fingerprint, until, priority }), ..self }
+    }
+
+    /// Counts a reconcile that was caused by a change of the resource, if this one was.
+    pub(super) fn count_change(&mut self, user: &AwsDeployUser, decision: &ClassDecision) {
+        if self.idle.as_ref().is_none_or(|idle| idle.fingerprint != Fingerprint::of(user, decision.digest)) {
+            self.rate.count(Instant::now());
+        }
     }
 }
 
@@ -86,6 +114,8 @@ impl ReconcileCache {
 pub(super) struct IdleUntil {
     pub(super) fingerprint: Fingerprint,
     pub(super) until: Instant,
+    /// Priority of the reconcile that follows.
+    pub(super) priority: Priority,
 }
 
 /// The IAM user with the age of what is known of it.
@@ -155,6 +185,35 @@ impl ReconcileCaches {
         Some(idle.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
+    /// The priority of the next reconcile. `None`: this process has not reconciled the resource yet.
+    pub(super) fn priority(&self, uid: &str, causes: RevocationCauses, fingerprint: &Fingerprint) -> Option<Priority> {
+        let caches = self.0.lock();
+        let cache = caches.get(uid)?;
+        let unchanged = cache.idle.as_ref().filter(|idle| idle.fingerprint == *fingerprint);
+        Some(if causes.adds_to(cache.causes) {
+            Priority::Urgent
+        } else {
+            unchanged.map_or(Priority::Due, |idle| idle.priority)
+        })
+    }
+
+    /// How long a change of the resource has to wait because there were too many.
+    pub(super) fn change_wait(&self, uid: &str) -> Option<Duration> {
+        self.0.lock().get(uid)?.rate.wait(Instant::now())
+    }
+
+    /// Causes that the last reconcile has served.
+    pub(super) fn served_causes(&self, uid: &str) -> RevocationCauses {
+        self.0.lock().get(uid).map(|cache| cache.causes).unwrap_or_default()
+    }
+
+    /// Whether the last reconcile has seen the resource as it is.
+    pub(super) fn is_unchanged(&self, uid: &str, fingerprint: &Fingerprint) -> bool {
+        let caches = self.0.lock();
+        let idle = caches.get(uid).and_then(|cache| cache.idle.as_ref());
+        idle.is_some_and(|idle| idle.fingerprint == *fingerprint)
+    }
+
     /// How long the resource needs no reconcile if it does not change.
     pub(super) fn remaining_idle(&self, uid: &str) -> Option<Duration> {
         let caches = self.0.lock();
@@ -184,7 +243,10 @@ mod tests {
         let remember = |until| {
             caches.put(
                 "u1",
-                ReconcileCache { idle: Some(IdleUntil { fingerprint: seen(1), until }), ..ReconcileCache::default() },
+                ReconcileCache {
+                    idle: Some(IdleUntil { fingerprint: seen(1), until, priority: Priority::Background }),
+                    ..ReconcileCache::default()
+                },
             );
         };
         remember(Instant::now() + Duration::from_mins(1));

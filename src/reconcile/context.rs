@@ -11,12 +11,13 @@ use kube::Client;
 use parking_lot::Mutex;
 
 use super::{
-    account_health::AccountHealth, account_limiter::AccountLimiter, cache::ReconcileCaches, error::ReconcileError,
+    account_health::AccountHealth, account_limiter::AccountLimiter, cache::ReconcileCaches, claim::ClaimReports,
+    error::ReconcileError, priority::ReconcileLanes,
 };
 use crate::{
     api::Reason,
     aws::{AwsError, CallerIdentity, IamClient, IamClients},
-    cluster::{AuthorizationCache, ClusterError, ClusterErrorKind, Events, SecretAccess, UserStores},
+    cluster::{AuthorizationCache, ClusterError, ClusterErrorKind, Events, JournalStore, SecretAccess, UserStores},
     domain::{account::Role, plan::EffectVerb, settings::Settings, target::Target},
 };
 
@@ -48,6 +49,8 @@ pub struct Context {
     pub rules: AuthorizationCache,
     /// The resources themselves.
     pub resources: UserStores,
+    /// Namespace of the operator: its journals are there, and its name claims resources in their status.
+    pub namespace: String,
     /// Id of the cluster, written into ownership tags.
     pub cluster_id: String,
     /// Times and limits.
@@ -57,6 +60,8 @@ pub struct Context {
     pub(super) caches: ReconcileCaches,
     pub(super) limiter: AccountLimiter,
     pub(super) account_health: AccountHealth,
+    pub(super) lanes: Arc<ReconcileLanes>,
+    pub(super) claim_reports: ClaimReports,
     /// Differs in each process.
     jitter_seed: RandomState,
     /// Namespaces in which a resource waits for the quota of its class.
@@ -69,6 +74,16 @@ pub struct Watched {
     pub rules: AuthorizationCache,
     /// The resources themselves.
     pub resources: UserStores,
+    /// Receives the changes of resources that are being reconciled.
+    pub lanes: Arc<ReconcileLanes>,
+}
+
+/// Which of all operators this one is.
+pub struct Installation {
+    /// Its namespace, which holds the journals.
+    pub namespace: String,
+    /// The cluster in the ownership tags.
+    pub cluster_id: String,
 }
 
 /// Settings of reconciles.
@@ -96,7 +111,7 @@ impl Context {
         watched: Watched,
         accounts: IamClients,
         access: SecretAccess,
-        cluster_id: String,
+        installation: Installation,
         settings: ReconcileSettings,
         observer: Arc<dyn ReconcileObserver>,
     ) -> Self {
@@ -108,12 +123,15 @@ impl Context {
             rules: watched.rules,
             resources: watched.resources,
             accounts,
-            cluster_id,
+            namespace: installation.namespace,
+            cluster_id: installation.cluster_id,
             settings,
             observer,
             caches: ReconcileCaches::default(),
             limiter,
             account_health: AccountHealth::default(),
+            lanes: watched.lanes,
+            claim_reports: ClaimReports::default(),
             jitter_seed: RandomState::new(),
             over_quota: Mutex::default(),
         }
@@ -122,6 +140,7 @@ impl Context {
     /// Drops the caches of all resources but these.
     pub fn keep_only(&self, uids: &HashSet<String>) {
         self.caches.keep(uids);
+        self.claim_reports.keep(uids);
     }
 
     /// Drops the sessions of roles that no class and no resource names.
@@ -164,6 +183,11 @@ impl Context {
         } else if is_finalized && over_quota.remove(namespace) {
             self.rules.notify();
         }
+    }
+
+    /// The journal of a resource.
+    pub(super) fn journals<'a>(&self, target: &'a Target) -> JournalStore<'a> {
+        JournalStore::new(self.client.clone(), &self.namespace, target)
     }
 
     /// Adds the command that grants access to a refused read of a Secret.

@@ -6,20 +6,22 @@ mod account_health;
 mod account_limiter;
 mod act;
 mod cache;
+mod claim;
 mod class;
 mod class_decision;
 mod context;
 mod error;
 mod observe;
+mod priority;
 mod requeue;
 mod revocation;
+mod stale_journals;
 mod status;
 mod unreadable;
 mod update_status;
 mod validate;
 
 use std::{
-    borrow::Cow,
     panic::AssertUnwindSafe,
     sync::{
         Arc,
@@ -30,26 +32,33 @@ use std::{
 
 use futures::FutureExt;
 use jiff::Timestamp;
-use kube::{Resource as _, runtime::controller::Action};
+use kube::{
+    Resource as _,
+    runtime::{controller::Action, reflector::ObjectRef},
+};
 use tracing::{Instrument, Span, field::Empty};
 
 use act::Executor;
 use cache::ReconcileCache;
 pub use class::{ClassContext, class_error_policy, reconcile_class};
 use class_decision::ClassDecision;
-pub use context::{Context, ReconcileObserver, ReconcileSettings, Watched};
+pub use context::{Context, Installation, ReconcileObserver, ReconcileSettings, Watched};
 pub use error::ReconcileError;
 use error::StepError;
+pub use priority::ReconcileLanes;
+use priority::RevocationCauses;
 use revocation::path_violation;
+pub use stale_journals::collect_stale_journals;
 
 use crate::{
     api::{AwsDeployUser, well_known},
-    aws::IamClient,
-    cluster::{DeployUsers, GuardedUser, PendingEvent},
+    aws::{IamClient, Lane},
+    cluster::{ClusterError, DeployUsers, GuardedUser, PendingEvent},
     domain::{
         conditions::FailureScope,
         current_state::CurrentState,
         desired::Desired,
+        fair_queue::Priority,
         journal::Journal,
         plan::{self, Effect, Freshness, Plan, RevocationPolicy},
         target::Target,
@@ -87,7 +96,7 @@ pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Resul
         error.type = Empty,
     );
     // A panic must not end the controller for all other resources.
-    let reconciled = AssertUnwindSafe(Box::pin(reconcile_user(user, object.error(), &context)));
+    let reconciled = AssertUnwindSafe(Box::pin(reconcile_user(object, &context)));
     let reconciled = reconciled.catch_unwind().instrument(span).await;
     reconciled.unwrap_or_else(|_| Ok(Action::requeue(DELAY_AFTER_PANIC)))
 }
@@ -101,51 +110,55 @@ pub fn error_policy(object: Arc<GuardedUser>, error: &ReconcileError, context: A
     Action::requeue(context.caches.remaining_idle(uid).unwrap_or_else(|| requeue::first_delay(error, uid, &context)))
 }
 
-/// The steps, from the watch event to the status. `incomplete`: which field of the resource cannot be read.
-async fn reconcile_user(
-    user: &AwsDeployUser,
-    incomplete: Option<&str>,
-    context: &Context,
-) -> Result<Action, ReconcileError> {
-    // 1. Authorize (pure): what the classes allow, and the AWS account of the resource.
-    let Some(target) = Target::from_resource(user, &context.cluster_id) else { return Ok(Action::await_change()) };
-    let mut decision = class_decision::decide(user, target, context);
-    if let Some(idle) = requeue::idle_for(user, &decision, context) {
-        return Ok(Action::requeue(idle));
-    }
+/// The steps, from the watch event to the status.
+async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<Action, ReconcileError> {
+    // 1. Authorize (pure): what the classes allow, the AWS account of the resource, and how urgent the reconcile is.
+    let resource = ObjectRef::from_obj(&*object);
+    let (account, lane, _registration) = {
+        let Some(user) = object.object() else { return Ok(unreadable::report(&object, context).await) };
+        if let Some(other) = claim::other_operator(user, &context.namespace) {
+            return Ok(claim::report(user, other, context).await);
+        }
+        let decision = match authorize(user, context) {
+            Ok(decision) => decision,
+            Err(next) => return Ok(next),
+        };
+        let uid = &decision.target.owner.uid;
+        let lane = Lane::new(&decision.target.owner.namespace, priority::priority(user, &decision, context));
+        let causes = RevocationCauses::of(user, &decision).or(context.caches.served_causes(uid));
+        let registration = context.lanes.register(uid, lane.clone(), causes);
+        (decision.route.account_key().to_owned(), lane, registration)
+    };
+    // Thousands may wait: they hold nothing of their resources.
+    drop(object);
 
     // 2. Acquire a permit of the account (waits). The resource may change meanwhile: authorize what it is by then.
-    let account = decision.route.account_key().to_owned();
-    let Some(permit) = context.limiter.acquire(&account).await else { return Ok(Action::await_change()) };
-    let (mut user, mut incomplete) = (Cow::Borrowed(user), incomplete.map(str::to_owned));
-    if permit.waited {
-        let Some(latest) = context.resources.get(&user) else { return Ok(Action::await_change()) };
-        let Some(object) = latest.object() else { return Ok(unreadable::report(&latest, context).await) };
-        (user, incomplete) = (Cow::Owned(object.clone()), latest.error().map(str::to_owned));
-        let Some(target) = Target::from_resource(&user, &context.cluster_id) else { return Ok(Action::await_change()) };
-        decision = class_decision::decide(&user, target, context);
-        if let Some(idle) = requeue::idle_for(&user, &decision, context) {
-            return Ok(Action::requeue(idle));
-        }
-        if decision.route.account_key() != account {
-            return Ok(Action::requeue(requeue::MIN_REQUEUE));
-        }
+    let Some(_permit) = context.limiter.acquire(&account, &lane).await else { return Ok(Action::await_change()) };
+    let Some(object) = context.resources.get(&resource) else { return Ok(Action::await_change()) };
+    let Some(user) = object.object() else { return Ok(unreadable::report(&object, context).await) };
+    if let Some(other) = claim::other_operator(user, &context.namespace) {
+        return Ok(claim::report(user, other, context).await);
     }
+    let decision = match authorize(user, context) {
+        Ok(decision) if decision.route.account_key() == account => decision,
+        Ok(_) => return Ok(Action::requeue(requeue::MIN_REQUEUE)),
+        Err(next) => return Ok(next),
+    };
 
     let started = Instant::now();
-    let mut reconciliation = Reconciliation::start(context, &decision, incomplete);
-    let run = Box::pin(reconciliation.run(&user));
+    let mut reconciliation = Reconciliation::start(context, user, &decision, lane, object.error().map(str::to_owned));
+    let run = Box::pin(reconciliation.run(user));
     let progress = match tokio::time::timeout(RECONCILE_DEADLINE, run).await {
         Ok(Ok(progress)) => progress,
         Ok(Err(failure)) => {
             reconciliation.failures.push(failure);
-            Progress::unobserved(&user)
+            Progress::unobserved(user)
         }
         Err(_) => {
             reconciliation.cache.iam = None;
             let error = ReconcileError::Deadline(RECONCILE_DEADLINE.as_secs());
             reconciliation.failures.push(StepError::new(error, FailureScope::Observation));
-            Progress::unobserved(&user)
+            Progress::unobserved(user)
         }
     };
 
@@ -154,11 +167,23 @@ async fn reconcile_user(
     reconciliation.finish(&next, started)
 }
 
+/// What the classes allow to a resource, or when it is to be reconciled if there is nothing to do now.
+fn authorize(user: &AwsDeployUser, context: &Context) -> Result<ClassDecision, Action> {
+    let target = Target::from_resource(user, &context.cluster_id).ok_or_else(Action::await_change)?;
+    let decision = class_decision::decide(user, target, context);
+    match requeue::idle_for(user, &decision, context) {
+        Some(idle) => Err(Action::requeue(idle)),
+        None => Ok(decision),
+    }
+}
+
 /// One reconcile under way.
 struct Reconciliation<'a> {
     context: &'a Context,
     /// Client of the account of the resource.
     iam: Arc<IamClient>,
+    /// The lane of its calls.
+    lane: Lane,
     target: &'a Target,
     decision: &'a ClassDecision,
     /// Which field of the resource cannot be read and why: it is revoked and deleted, and nothing else.
@@ -207,15 +232,25 @@ struct Next {
     user: AwsDeployUser,
     /// When there is something to do even if nothing changes. `None`: the resource is gone.
     requeue_at: Option<Timestamp>,
+    /// How urgent it is then.
+    priority: Priority,
 }
 
 impl<'a> Reconciliation<'a> {
-    fn start(context: &'a Context, decision: &'a ClassDecision, incomplete: Option<String>) -> Self {
+    fn start(
+        context: &'a Context,
+        user: &AwsDeployUser,
+        decision: &'a ClassDecision,
+        lane: Lane,
+        incomplete: Option<String>,
+    ) -> Self {
         let target = &decision.target;
         let mut cache = context.caches.take(&target.owner.uid);
         cache.reset_for_account(decision.route.account_key());
-        let iam = context.accounts.client(decision.route.role.as_ref());
-        Self { context, iam, target, decision, incomplete, cache, failures: Vec::new() }
+        cache.count_change(user, decision);
+        cache.causes = RevocationCauses::of(user, decision);
+        let iam = context.accounts.client(decision.route.role.as_ref()).for_reconcile(lane.clone());
+        Self { context, iam: Arc::new(iam), lane, target, decision, incomplete, cache, failures: Vec::new() }
     }
 
     /// Steps 3 to 6.
@@ -249,10 +284,14 @@ impl<'a> Reconciliation<'a> {
 
     /// Ends the deletion of a resource that has nothing in AWS, without a call to AWS.
     async fn release(&self, user: &AwsDeployUser) -> Result<Progress, StepError> {
+        let failed = |error: ClusterError| StepError::new(error.into(), FailureScope::User);
         if has_finalizer(user) {
+            let journals = self.context.journals(self.target);
+            if let Some(left) = journals.get().await.map_err(failed)? {
+                journals.close(&left).await.map_err(failed)?;
+            }
             let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
-            let removed = users.remove_finalizer(user).await;
-            removed.map_err(|error| StepError::new(error.into(), FailureScope::User))?;
+            users.remove_finalizer(user).await.map_err(failed)?;
         }
         Ok(Progress { finalized: true, ..Progress::unobserved(user) })
     }
@@ -317,6 +356,9 @@ impl<'a> Reconciliation<'a> {
 
     async fn execute(&mut self, effect: &Effect, executor: &mut Executor<'_>) -> Result<(), ReconcileError> {
         tracing::debug!(%effect, "executing effect");
+        if effect.is_revocation() {
+            self.lane.raise(Priority::Urgent);
+        }
         let keyed_at = executor.observed.current.journal().and_then(Journal::keyed_at);
         let span = trace::effect_span(effect.verb().as_str(), effect);
         let result = executor.execute(effect, &mut self.cache).instrument(span.clone()).await;
@@ -366,7 +408,7 @@ impl<'a> Reconciliation<'a> {
         context.record_quota_wait(target, decision.over_quota, next.requeue_at.is_none());
         let Some(requeue_at) = next.requeue_at else { return Ok(Action::await_change()) };
         let wait = requeue::duration_until(requeue_at, context.accounts.clock().now());
-        context.caches.put(&target.owner.uid, self.cache.idle_after(&next.user, decision, wait));
+        context.caches.put(&target.owner.uid, self.cache.idle_after(&next.user, decision, wait, next.priority));
         error.map_or(Ok(Action::requeue(wait)), Err)
     }
 

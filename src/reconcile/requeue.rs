@@ -8,11 +8,14 @@ use super::{
     Context, ReconcileError, Reconciliation,
     cache::{Fingerprint, IdleUntil, ReconcileCache},
     class_decision::ClassDecision,
-    status,
+    priority, status,
 };
 use crate::{
     api::AwsDeployUser,
-    domain::{backoff, current_state::CurrentState, dates::saturating_add, plan::Plan, schedule::spread_permille},
+    domain::{
+        backoff, current_state::CurrentState, dates::saturating_add, fair_queue::Priority, plan::Plan,
+        schedule::spread_permille,
+    },
 };
 
 /// The shortest time between two reconciles of a resource.
@@ -25,13 +28,20 @@ pub(super) fn idle_for(user: &AwsDeployUser, decision: &ClassDecision, context: 
     if let Some(remaining) = context.caches.idle_for(uid, &fingerprint) {
         return Some(remaining);
     }
+    // A resource that changes all the time: what takes credentials away does not wait.
+    if !context.caches.is_unchanged(uid, &fingerprint)
+        && priority::priority(user, decision, context) != Priority::Urgent
+        && let Some(wait) = context.caches.change_wait(uid)
+    {
+        return Some(wait);
+    }
     if !context.caches.is_new(uid) || !decision.is_as_recorded(user) {
         return None;
     }
     // Another process may have left the resource in the middle of a back-off.
     let now = context.accounts.clock().now();
     let wait = duration_until(status::backoff_until(user, spread_permille(uid), now)?, now);
-    let idle = IdleUntil { fingerprint, until: Instant::now() + wait };
+    let idle = IdleUntil { fingerprint, until: Instant::now() + wait, priority: Priority::Due };
     context.caches.put(uid, ReconcileCache { idle: Some(idle), ..ReconcileCache::default() });
     Some(wait)
 }
@@ -72,6 +82,17 @@ impl Reconciliation<'_> {
             times.push(after(settings.key_check.saturating_sub(cached.keys_read_at.elapsed())));
         }
         times.into_iter().min().unwrap_or(now)
+    }
+
+    /// How urgent the next reconcile is if nothing changes: it tries again, or does what is due, or compares.
+    pub(super) fn next_priority(&self, plan: Option<&Plan>, failed: bool, requeue_at: Timestamp) -> Priority {
+        let is_due = plan.and_then(|plan| plan.requeue_at).is_some_and(|due| due <= requeue_at);
+        match failed {
+            true if self.cache.causes.any() => Priority::Urgent,
+            true => Priority::Due,
+            false if is_due => Priority::Due,
+            false => Priority::Background,
+        }
     }
 
     /// The back-off of an error of this reconcile.

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{AwsDeployUser, Reason},
     cluster::{GuardedUser, PendingEvent},
+    domain::fair_queue::Priority,
 };
 
 /// Logs the resource and publishes an Event, once per change of the resource in this process.
@@ -22,12 +23,17 @@ pub(super) async fn report(object: &GuardedUser, context: &Context) -> Action {
     if context.caches.idle_for(&uid, &fingerprint).is_some() {
         return Action::await_change();
     }
+    if let Some(wait) = context.caches.change_wait(&uid) {
+        return Action::requeue(wait);
+    }
+    let mut rate = context.caches.take(&uid).rate;
+    rate.count(Instant::now());
     let error = object.error().unwrap_or_default();
     tracing::warn!(namespace = ?user.metadata.namespace, resource = ?user.metadata.name, error, "skipped unreadable AwsDeployUser");
     let note = format!("{error}; a cluster admin has to install a newer operator, until then nothing is changed");
     context.events.publish(&user, &PendingEvent { reason: Reason::InvalidSpec, note, warning: true }).await;
     let until = Instant::now().checked_add(context.settings.resync);
-    let idle = until.map(|until| IdleUntil { fingerprint, until });
-    context.caches.put(&uid, ReconcileCache { idle, ..ReconcileCache::default() });
+    let idle = until.map(|until| IdleUntil { fingerprint, until, priority: Priority::Background });
+    context.caches.put(&uid, ReconcileCache { idle, rate, ..ReconcileCache::default() });
     Action::await_change()
 }

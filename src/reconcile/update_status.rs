@@ -9,6 +9,7 @@ use crate::{
     domain::{
         conditions::FailureScope,
         current_state::IamUser,
+        fair_queue::Priority,
         plan::{Note, Plan},
     },
 };
@@ -19,7 +20,7 @@ impl Reconciliation<'_> {
         self.publish_changes(&progress).await;
         self.report_quarantine(&progress);
         if progress.finalized {
-            return Next { user: progress.user, requeue_at: None };
+            return Next { user: progress.user, requeue_at: None, priority: Priority::Due };
         }
         // A denial is no failure: it is the same however often it is decided.
         let failed = self.failures.iter().any(|failure| !matches!(failure.error, ReconcileError::NotAllowed(_)));
@@ -28,11 +29,12 @@ impl Reconciliation<'_> {
         let failures = self.count_failures(&progress, failed, reported, now);
         let (plan, current) = (progress.plan.as_ref(), progress.current.as_ref());
         let requeue_at = self.requeue_at(plan, current, reported.max(failures.count), now);
+        let priority = self.next_priority(plan, failed, requeue_at);
 
         let before = progress.user.status.clone();
         if before.as_ref() == Some(&status) {
             self.cache.status_is_current();
-            return Next { user: progress.user, requeue_at: Some(requeue_at) };
+            return Next { user: progress.user, requeue_at: Some(requeue_at), priority };
         }
         let events = status::condition_events(before.as_ref(), &status);
         let secret = status.secret_name.clone().filter(|name| *name == self.target.secret_name);
@@ -45,13 +47,15 @@ impl Reconciliation<'_> {
                 for event in events {
                     self.context.events.publish(&user, &event).await;
                 }
-                Next { user, requeue_at: Some(requeue_at) }
+                Next { user, requeue_at: Some(requeue_at), priority }
             }
-            Err(error) if error.kind == ClusterErrorKind::NotFound => Next { user: progress.user, requeue_at: None },
+            Err(error) if error.kind == ClusterErrorKind::NotFound => {
+                Next { user: progress.user, requeue_at: None, priority: Priority::Due }
+            }
             Err(error) => {
                 self.report_unwritten_status(&progress.user, &error).await;
                 let requeue_at = self.retry_status(error, secret, failures, failed, requeue_at);
-                Next { user: progress.user, requeue_at: Some(requeue_at) }
+                Next { user: progress.user, requeue_at: Some(requeue_at), priority }
             }
         }
     }

@@ -173,7 +173,7 @@ SAMPLES = {
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
 }
 
-LEADS = ["--leader-elect", f"--lease-namespace={NAMESPACE}", f"--lease-name={NAME}"]
+LEADS = [f"--namespace={NAMESPACE}", "--leader-elect", f"--lease-name={NAME}"]
 ROLES = [f"--secrets-cluster-role={NAME}-secrets", f"--restarts-cluster-role={NAME}-restarts"]
 SECRET_VERBS = ["get", "create", "update", "delete"]
 
@@ -385,7 +385,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsAudience", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "leaseNamespace", "leaseName"}
+        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsAudience", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "namespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -412,11 +412,11 @@ class Operator(unittest.TestCase):
         alone = Objects({"replicas": 1, "leaderElection": {"enabled": False}})
         self.assertEqual(alone.one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
         self.assertFalse([argument for argument in alone.arguments if "lea" in argument])
-        self.assertFalse(alone.kind("Role"))
+        self.assertEqual([role["metadata"]["name"] for role in alone.kind("Role")], [f"{NAME}-journals"])
         together = Objects()
         self.assertEqual(together.one("Deployment")["spec"]["strategy"], {"type": "RollingUpdate"})
         self.assertEqual(together.one("Deployment")["spec"]["replicas"], 2)
-        rules = together.one("Role")["rules"]
+        rules = together.one("Role", f"{NAME}-lease")["rules"]
         self.assertEqual([rule["resources"] for rule in rules], [["leases"], ["leases"]])
         self.assertEqual([rule.get("resourceNames") for rule in rules], [None, [NAME]])
         self.assertEqual(rules[0]["verbs"], ["create"])
@@ -572,7 +572,10 @@ class Rights(unittest.TestCase):
             {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
             {NAME, f"{NAME}-classes", f"{NAME}-cluster-id", f"{NAME}-metrics-auth"},
         )
-        self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease"])
+        self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-journals", f"{NAME}-lease"])
+        journals = objects.one("Role", f"{NAME}-journals")
+        self.assertEqual(journals["metadata"]["namespace"], NAMESPACE)
+        self.assertEqual(journals["rules"], [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", *SECRET_VERBS[1:]]}])
 
     def test_secrets_role_is_never_bound_cluster_wide(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
@@ -650,7 +653,7 @@ class Rights(unittest.TestCase):
         )
         self.assertEqual(
             [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
-            [(NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
+            [(NAMESPACE, f"{NAME}-journals"), (NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
         )
 
     def test_explicit_cluster_id_needs_no_namespace_read(self):
@@ -863,6 +866,7 @@ class Presets(unittest.TestCase):
         self.assertEqual(set(classes), {"cycle", "defang", "cdk"})
         for found in classes.values():
             self.assertEqual(found["spec"]["namespaces"], {"names": ["deploy"]})
+            self.assertEqual(found["spec"]["users"], {"path": f"/awsdeploy/{found['metadata']['name']}/"})
             # Deleting and recreating a class would revoke the keys of its users.
             self.assertEqual(found["metadata"]["annotations"]["helm.sh/hook-delete-policy"], "hook-failed")
         self.assertEqual(classes["cycle"]["spec"]["policies"]["allowed"], ["AmazonEC2FullAccess"])

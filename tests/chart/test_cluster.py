@@ -151,6 +151,7 @@ class Rights(Release):
             ("update", users, OTHER, "status"),
             *((verb, "events.k8s.io:events", OTHER) for verb in ("create", "patch")),
             *((verb, ":secrets", SERVED) for verb in ("get", "create", "update", "delete")),
+            *((verb, ":secrets", NAMESPACE) for verb in ("get", "list", "create", "update", "delete")),
             ("get", ":namespaces/kube-system", "kube-system"),
             *((verb, classes) for verb in ("get", "list", "watch")),
             ("update", classes, None, "status"),
@@ -166,8 +167,9 @@ class Rights(Release):
         questions = [
             (verb, ":secrets", namespace)
             for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
-            for namespace in (None, OTHER, NAMESPACE, "kube-system")
+            for namespace in (None, OTHER, "kube-system")
         ]
+        questions += [(verb, ":secrets", NAMESPACE) for verb in ("watch", "patch", "deletecollection")]
         for verb in ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"):
             for group, resource in (
                 ("", "configmaps"), ("", "pods"), ("", "serviceaccounts"), ("", "nodes"), ("apps", "deployments"),

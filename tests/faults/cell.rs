@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use awsdeploy::api::well_known;
 use awsdeploy_testkit::{
     auditor::{AuditTarget, Auditor, Violation},
     aws_proxy::{AwsError, Pause, Rule},
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 use crate::{
     fault_profiles::{self, FaultProfile},
     operation::{Operation, RECOVERY},
-    test_env::{EnvOptions, TestEnv},
+    test_env::{EnvOptions, OPERATOR_NAMESPACE, TestEnv},
 };
 
 /// A mutating call of an operation: the n-th of its kind.
@@ -302,6 +303,7 @@ pub(crate) async fn start_env() -> (TestEnv, KubeProxy, Auditor) {
     let auditor = Auditor::start(AuditTarget {
         client: env.client.clone(),
         namespace: env.namespace.clone(),
+        operator_namespace: OPERATOR_NAMESPACE.to_owned(),
         inspector: env.inspector(),
         account: env.account.clone(),
         aws: env.aws.log().clone(),
@@ -401,8 +403,10 @@ fn trace(
         calls.push((call.started, FaultPoint::Aws { action: call.action, nth: 1 }));
     }
     for call in kube.log().mutating_since(kube_position) {
-        // The names of Events are generated.
+        // The names of Events are generated, and those of journals hold the UID of the resource.
         let name = call.name.filter(|_| call.resource != "events");
+        let is_journal = name.as_ref().is_some_and(|name| name.starts_with(well_known::JOURNAL_PREFIX));
+        let name = if is_journal { Some(format!("{}*", well_known::JOURNAL_PREFIX)) } else { name };
         calls.push((
             call.started,
             FaultPoint::Kube { verb: call.verb.to_owned(), resource: call.resource, name, nth: 1 },

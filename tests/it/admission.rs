@@ -22,7 +22,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::test_env::{ADMISSION_LABEL, TestEnv, eventually};
+use crate::test_env::{ADMISSION_LABEL, OPERATOR_NAMESPACE, TestEnv, eventually};
 
 /// Which layer denies a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -415,6 +415,25 @@ pub(crate) async fn admission_refuses_operator_writes_to_foreign_secrets() {
     // Its own Secrets remain writable.
     env.apply("x", json!({"userName": "u"})).await;
     env.wait_ready("x").await;
+}
+
+pub(crate) async fn operator_writes_only_its_own_secrets_in_its_namespace() {
+    let env = TestEnv::new().await;
+    let secret = |name: &str, owner: Value| -> Secret {
+        let labels = json!({"app.kubernetes.io/managed-by": "aws-deploy-user-operator"});
+        let metadata = json!({"name": name, "labels": labels, "ownerReferences": owner});
+        serde_json::from_value(json!({"metadata": metadata, "type": "Opaque"})).expect("a Secret")
+    };
+    let operator: Api<Secret> = Api::namespaced(env.operator_client().await, OPERATOR_NAMESPACE);
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let refusal = async |secret: Secret| operator.create(&dry, &secret).await.err().map(|error| error.to_string());
+    // A policy that was just created may not be enforced yet.
+    let in_force = async || refusal(secret("token", json!([]))).await;
+    let text = eventually("a refusal", in_force, String::new).await;
+    assert!(text.contains("named awsdeploy-*"), "{text}");
+    let owner = json!([{"apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "name": "x", "uid": "u", "controller": true}]);
+    assert!(refusal(secret("awsdeploy-journal-u", owner)).await.is_some_and(|text| text.contains("without an owner")));
+    assert_eq!(refusal(secret("awsdeploy-journal-u", json!([]))).await, None, "a journal");
 }
 
 pub(crate) async fn operator_secret_keeps_its_owner_and_its_label() {

@@ -56,7 +56,6 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"accessKey": {"rotation": {"every": "30d", "schedule": "0 3 1 * *"}}}), "either every or schedule"),
         (json!({"accessKey": {"rotation": {"timeZone": "UTC"}}}), "timeZone needs schedule"),
         (json!({"accessKey": {"rotation": {"every": "monthly"}}}), "every"),
-        (json!({"accessKey": {"secret": {"name": "x.awsdeploy-journal"}}}), "used by this operator"),
         (json!({"accessKey": {"secret": {"labels": {"awsdeploy.dev/role": "x"}}}}), "set by this operator"),
         (
             json!({"accessKey": {"secret": {"formats": ["SesSmtp"]}}}),

@@ -7,7 +7,7 @@ use awsdeploy_testkit::{
 };
 use serde_json::json;
 
-use crate::test_env::{TIMEOUT, TestEnv, eventually};
+use crate::test_env::{OPERATOR_NAMESPACE, TIMEOUT, TestEnv, eventually};
 
 pub(crate) async fn standby_takes_over_when_the_leader_stops() {
     // Long enough for a leader on a busy machine, short enough for a fast takeover after a kill.
@@ -38,6 +38,7 @@ pub(crate) async fn two_leaders_lose_no_key_and_interrupt_no_consumer() {
     let auditor = Auditor::start(AuditTarget {
         client: env.client.clone(),
         namespace: env.namespace.clone(),
+        operator_namespace: OPERATOR_NAMESPACE.to_owned(),
         inspector: env.inspector(),
         account: env.account.clone(),
         aws: env.aws.log().clone(),

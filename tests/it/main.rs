@@ -26,8 +26,8 @@ mod crd;
 mod creation;
 mod failures;
 mod formats;
-mod hostile_objects;
 mod iam;
+mod journals;
 mod leader;
 mod least_privilege;
 mod lifecycle;
@@ -39,11 +39,9 @@ mod quarantine;
 mod restore;
 mod rotation;
 mod rotation_timing;
-mod tenant_identity;
 #[path = "../test_env/mod.rs"]
 mod test_env;
 mod traces;
-mod untrusted_secrets;
 mod upgrade;
 mod workload_restart;
 
@@ -162,6 +160,12 @@ const TESTS: &[Test] = tests! {
         user_of_a_lost_create_response_is_owned,
     }
     leader: { standby_takes_over_when_the_leader_stops, two_leaders_lose_no_key_and_interrupt_no_consumer }
+    journals: {
+        forged_journal_of_a_tenant_is_not_read,
+        journal_names_its_resource_and_needs_no_owner,
+        stale_journal_is_deleted_and_a_live_one_is_kept,
+        second_installation_makes_no_call_until_it_is_released,
+    }
     bad_input: {
         unknown_policy_is_named,
         malformed_document_error_quotes_aws,
@@ -172,11 +176,6 @@ const TESTS: &[Test] = tests! {
         unreachable_aws_does_not_change_ready,
         invalid_resource_does_not_block_others,
         invalid_spec_can_still_be_suspended,
-    }
-    hostile_objects: {
-        hostile_objects_do_not_stop_the_operator,
-        unreadable_resource_is_suspended_and_deleted,
-        large_objects_take_little_memory,
     }
     class: {
         nothing_is_allowed_without_a_class,
@@ -212,19 +211,10 @@ const TESTS: &[Test] = tests! {
         no_requester_gets_more_than_the_class_allows,
         denied_spec_is_refused_and_existing_one_can_be_deleted,
         admission_refuses_operator_writes_to_foreign_secrets,
+        operator_writes_only_its_own_secrets_in_its_namespace,
         operator_secret_keeps_its_owner_and_its_label,
         operator_publishes_events_about_its_resources_only,
         tenant_cannot_write_the_records_of_the_operator,
-    }
-    untrusted_secrets: {
-        untrusted_secret_data_is_not_echoed_and_blocks_nothing,
-        untrusted_secret_data_does_not_delay_suspension,
-    }
-    tenant_identity: {
-        annotation_never_names_the_user,
-        user_is_created_only_after_its_status,
-        finalizer_of_a_denied_resource_causes_no_aws_call,
-        user_is_found_by_its_tags_without_a_status,
     }
     presets: {
         cycle_preset_needs_ten_lines,

@@ -6,7 +6,8 @@
 //! annotation requested; `journal-abandoned` and `published-fenced` at `DeleteAccessKey` of the operator that was
 //! started after the first one was killed; `journal-keyed` at its first `GetCallerIdentity` with the next key. Fields
 //! that the API server adds are omitted, the data is decoded, and UIDs, keys, checksums and times are replaced by names
-//! with a `$`.
+//! with a `$`. The journals are named and annotated as of today: nothing was released before they moved to the operator's
+//! namespace.
 
 use std::fmt::Write as _;
 
@@ -14,7 +15,7 @@ use awsdeploy::api::{ConditionType, Reason, well_known};
 use awsdeploy_testkit::aws_proxy::{Call, CreatedKey, UserSnapshot};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
-use kube::{ResourceExt as _, api::PostParams};
+use kube::{Api, ResourceExt as _, api::PostParams};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
@@ -78,9 +79,10 @@ impl InterruptedAttempt {
         let tag = format!("awsdeploy.dev/key/{}", old.id);
         manual_changes.tag("upgraded", &[(&tag, &seconds(started_at - day))]).await.expect("a tag");
         let new = manual_changes.create_key("upgraded").await.expect("another key");
-        let write = async |text: &str, fence: &str| {
+        let write = async |secrets: Api<Secret>, text: &str, fence: &str| {
             let text = text
                 .replace("$UID", &uid)
+                .replace("$NAMESPACE", &env.namespace)
                 .replace("$OLD_ID", &old.id)
                 .replace("$OLD_SECRET", &old.secret)
                 .replace("$OLD_CHECKSUM", &checksum(&old))
@@ -92,12 +94,12 @@ impl InterruptedAttempt {
                 .replace("$FENCE", fence);
             assert!(!text.contains('$'), "{text}");
             let secret: Secret = serde_json::from_str(&text).expect("a Secret");
-            env.secrets().create(&PostParams::default(), &secret).await.expect("a Secret")
+            secrets.create(&PostParams::default(), &secret).await.expect("a Secret")
         };
-        let journal_uid = write(journal, "").await.uid().expect("a UID");
+        let journal_uid = write(env.operator_secrets(), journal, "").await.uid().expect("a UID");
         // An abandoned attempt is fenced first. The fence of an earlier attempt is kept and has no effect.
         let fence = if journal == ABANDONED { &journal_uid } else { "734fd272-3743-4d51-a121-c1ae192e26ef" };
-        write(published, fence).await;
+        write(env.secrets(), published, fence).await;
         Self { env, old, new }
     }
 

@@ -88,20 +88,23 @@ impl TestEnv {
     }
 
     pub(crate) async fn secret_data(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        let secret = self.secrets().get_opt(name).await.expect("Secrets can be read")?;
-        Some(
-            secret
-                .data
-                .into_iter()
-                .flatten()
-                .map(|(name, value)| (name, String::from_utf8(value.0).expect("text")))
-                .collect(),
-        )
+        self.secrets().get_opt(name).await.expect("Secrets can be read").map(text_data)
     }
 
     /// The journal of a rotation attempt of the resource, if there is one.
     pub(crate) async fn journal(&self, name: &str) -> Option<BTreeMap<String, String>> {
-        self.secret_data(&format!("{name}.awsdeploy-journal")).await
+        self.journal_secret(name).await.map(text_data)
+    }
+
+    /// The Secret of that journal.
+    pub(crate) async fn journal_secret(&self, name: &str) -> Option<Secret> {
+        let journals = ListParams::default().labels("awsdeploy.dev/role=journal");
+        let listed = self.operator_secrets().list(&journals).await.expect("Secrets can be listed");
+        listed.items.into_iter().find(|secret| {
+            let of = |key: &str| secret.annotations().get(key).map(String::as_str);
+            of(well_known::ANNOTATION_RESOURCE_NAMESPACE) == Some(&self.namespace)
+                && of(well_known::ANNOTATION_RESOURCE_NAME) == Some(name)
+        })
     }
 
     pub(crate) async fn wait_journal_deleted(&self, name: &str) {
@@ -258,4 +261,9 @@ pub(crate) async fn eventually<T: Debug>(
         Ok(answer) => answer,
         Err(elapsed) => panic!("{what}: {elapsed}, not after {TIMEOUT:?}\n{}", context()),
     }
+}
+
+fn text_data(secret: Secret) -> BTreeMap<String, String> {
+    let data = secret.data.into_iter().flatten();
+    data.map(|(name, value)| (name, String::from_utf8(value.0).expect("text"))).collect()
 }

@@ -34,6 +34,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
+pub(crate) use self::shared::RELEASE as OPERATOR_NAMESPACE;
 pub(crate) use self::{
     account::TestAccount,
     assertions::{condition, eventually, message},
@@ -174,6 +175,15 @@ impl TestEnv {
         }
     }
 
+    /// Creates another namespace that the operator has access to. It watches only those of its arguments.
+    #[allow(dead_code, reason = "used by the attack tests only")]
+    pub(crate) async fn serve_namespace(&self, namespace: &str) {
+        create_namespace(&self.client, namespace).await;
+        let mut binding = self.bindings[0].clone();
+        binding.metadata.namespace = Some(namespace.to_owned());
+        actions::grant_secret_access(&self.client, namespace, &binding).await;
+    }
+
     /// Starts another operator with the same arguments.
     pub(crate) async fn start_another_operator(&self, name: &str) -> Operator {
         Operator::start(self.operator_options.clone().name(name)).await.expect("another operator starts")
@@ -184,6 +194,15 @@ impl TestEnv {
     pub(crate) async fn start_another_operator_with(&self, name: &str, arguments: &[&str]) -> Operator {
         let operator_options = self.operator_options.clone().name(name).arguments(arguments);
         Operator::start(operator_options).await.expect("another operator starts")
+    }
+
+    /// Starts an operator of another installation, whose namespace is that of the test. It has the rights of a cluster admin:
+    /// those of the chart are for the operator's own namespace.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn start_other_installation(&self) -> Operator {
+        let options = self.operator_options.clone().name("other").arguments(["--namespace", &self.namespace]);
+        let options = options.variable("KUBECONFIG", &shared().await.admin);
+        Operator::start(options).await.expect("an operator of another installation starts")
     }
 
     /// A client with the token of the operator.
@@ -208,6 +227,11 @@ impl TestEnv {
 
     pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Secrets in the namespace of the operator, its journals among them.
+    pub(crate) fn operator_secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE)
     }
 
     pub(crate) fn classes(&self) -> Api<AwsDeployUserClass> {

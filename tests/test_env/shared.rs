@@ -25,7 +25,7 @@ use tokio::{runtime::Runtime, sync::OnceCell};
 use super::{ADMISSION_LABEL, CDK_POLICY, PRESET_PREFIX, open_class};
 
 /// Namespace and release of the chart, and name of the operator's ServiceAccount.
-pub(super) const RELEASE: &str = "aws-deploy-user-operator";
+pub(crate) const RELEASE: &str = "aws-deploy-user-operator";
 
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime"));

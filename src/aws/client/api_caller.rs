@@ -19,7 +19,7 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::{config_bag::ConfigBag, error::metadata::ProvideErrorMetadata};
 use tracing::{Instrument, Span};
 
-use super::{CallObserver, error::AwsError, token_bucket::TokenBucket};
+use super::{CallObserver, error::AwsError, lane::Lane, pacer::Pacer};
 use crate::trace;
 
 /// Account id in metrics and spans before the caller identity is known.
@@ -29,16 +29,16 @@ const THROTTLED: &str = "Throttled";
 
 /// What all calls with the same credentials share.
 pub(crate) struct ApiCaller {
-    bucket: Arc<TokenBucket>,
+    pacer: Arc<Pacer>,
     observer: Arc<dyn CallObserver>,
     account: OnceLock<String>,
 }
 
 impl ApiCaller {
     /// `account` is `None` until the caller identity is known.
-    pub(crate) fn new(bucket: Arc<TokenBucket>, observer: Arc<dyn CallObserver>, account: Option<&str>) -> Self {
+    pub(crate) fn new(pacer: Arc<Pacer>, observer: Arc<dyn CallObserver>, account: Option<&str>) -> Self {
         let known = account.map_or_else(OnceLock::new, |account| OnceLock::from(account.to_owned()));
-        Self { bucket, observer, account: known }
+        Self { pacer, observer, account: known }
     }
 
     /// The account id, once it is known.
@@ -52,13 +52,14 @@ impl ApiCaller {
     }
 
     /// The rate limit, to be shared with another caller of the same account.
-    pub(crate) fn bucket(&self) -> Arc<TokenBucket> {
-        Arc::clone(&self.bucket)
+    pub(crate) fn pacer(&self) -> Arc<Pacer> {
+        Arc::clone(&self.pacer)
     }
 
-    /// Waits for the rate limit, makes the call in a span of its own, and records how it ended.
+    /// Waits for the rate limit in the lane, makes the call in a span of its own, and records how it ended.
     pub(super) async fn call<T, E>(
         &self,
+        lane: &Lane,
         operation: &'static str,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
     ) -> Result<T, AwsError>
@@ -66,11 +67,12 @@ impl ApiCaller {
         E: ProvideErrorMetadata + StdError + 'static,
     {
         let span = trace::aws_call_span(operation);
-        self.call_in_span(operation, request, &span).instrument(span.clone()).await
+        self.call_in_span(lane, operation, request, &span).instrument(span.clone()).await
     }
 
     async fn call_in_span<T, E>(
         &self,
+        lane: &Lane,
         operation: &'static str,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
         span: &Span,
@@ -78,15 +80,13 @@ impl ApiCaller {
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
-        let wait = self.bucket.reserve(Instant::now());
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
+        let waits_since = Instant::now();
+        self.pacer.wait(lane).await;
         let started_at = Instant::now();
         let result = request.await.map_err(|error| AwsError::from_sdk(operation, &error));
         let code = result.as_ref().err().map_or("OK", AwsError::label);
         if code != THROTTLED {
-            self.bucket.recover();
+            self.pacer.recover();
         }
         let account = self.account().unwrap_or(UNKNOWN_ACCOUNT);
         self.observer.record_call(account, operation, code, started_at.elapsed());
@@ -94,12 +94,12 @@ impl ApiCaller {
         if let Err(error) = &result {
             trace::record_failure(span, code, error);
         }
-        tracing::debug!(account, operation, code, waited = ?wait, took = ?started_at.elapsed(), "called AWS");
+        tracing::debug!(account, operation, code, waited = ?started_at.duration_since(waits_since), priority = ?lane.priority(), took = ?started_at.elapsed(), "called AWS");
         result
     }
 
     fn slow_down(&self) {
-        self.bucket.slow_down(Instant::now());
+        self.pacer.slow_down(Instant::now());
         self.observer.record_throttle(self.account().unwrap_or(UNKNOWN_ACCOUNT));
     }
 }

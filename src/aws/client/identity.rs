@@ -10,8 +10,9 @@ use secrecy::ExposeSecret;
 use super::{
     AccountClient,
     error::{AwsError, AwsErrorKind},
+    lane::Lane,
 };
-use crate::domain::{desired::Account, secret::KeyMaterial};
+use crate::domain::{desired::Account, fair_queue::Priority, secret::KeyMaterial};
 
 const GET_CALLER_IDENTITY: &str = "GetCallerIdentity";
 
@@ -74,7 +75,9 @@ impl AccountClient {
             answer
         };
         let key_id = self.session_key_id();
-        let result = Box::pin(self.caller.call(GET_CALLER_IDENTITY, request)).await;
+        // All calls of the account wait for it.
+        let lane = Lane::of_operator(Priority::Urgent);
+        let result = Box::pin(self.caller.call(&lane, GET_CALLER_IDENTITY, request)).await;
         let answer = self.invalidate_if_rejected(key_id.as_deref(), result)?;
         let arn = answer.arn().unwrap_or_default().to_owned();
         let partition = arn.split(':').nth(1).filter(|part| !part.is_empty()).unwrap_or("aws").to_owned();
@@ -85,13 +88,13 @@ impl AccountClient {
 
     /// Asks STS once, without retries, whether it accepts a key. Needs no permission and works under an explicit deny.
     /// Counts as a use of the key, so it must not be called for a key whose last use decides about its deletion.
-    pub(crate) async fn verify_key(&self, key: &KeyMaterial) -> Result<KeyVerification, AwsError> {
+    pub(crate) async fn verify_key(&self, lane: &Lane, key: &KeyMaterial) -> Result<KeyVerification, AwsError> {
         let credentials = Credentials::new(key.id.clone(), key.secret.expose_secret(), None, None, "staged access key");
         let with_key =
             aws_sdk_sts::config::Builder::new().credentials_provider(credentials).retry_config(RetryConfig::disabled());
         let request = self.sts.get_caller_identity().customize().config_override(with_key);
         // Bypasses `Self::call`: a rejection concerns the key, and says nothing about the operator's own credentials.
-        match Box::pin(self.caller.call(GET_CALLER_IDENTITY, request.send())).await {
+        match Box::pin(self.caller.call(lane, GET_CALLER_IDENTITY, request.send())).await {
             Ok(answer) => Ok(KeyVerification::Accepted(answer.arn().unwrap_or_default().to_owned())),
             Err(error) if matches!(error.kind, AwsErrorKind::Credentials | AwsErrorKind::AccessDenied) => {
                 Ok(KeyVerification::NotYet)

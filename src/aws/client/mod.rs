@@ -4,6 +4,8 @@ pub(crate) mod api_caller;
 pub(crate) mod clock;
 pub(crate) mod error;
 pub(crate) mod identity;
+pub(crate) mod lane;
+pub(crate) mod pacer;
 pub(crate) mod session;
 pub(crate) mod single_flight;
 pub(crate) mod token_bucket;
@@ -21,6 +23,7 @@ use self::{
     clock::{AwsClock, ClockInterceptor},
     error::{AwsError, AwsErrorKind},
     identity::CallerIdentity,
+    lane::Lane,
     session::{RoleSession, SessionCredentials},
     single_flight::SingleFlight,
 };
@@ -143,6 +146,7 @@ impl AccountClient {
     /// Makes a call with the credentials of the account, once the caller identity is known.
     pub(crate) fn call<'a, T, E>(
         &'a self,
+        lane: &'a Lane,
         operation: &'static str,
         request: impl Future<Output = Result<T, SdkError<E, HttpResponse>>> + 'a,
     ) -> impl Future<Output = Result<T, AwsError>> + 'a
@@ -151,7 +155,7 @@ impl AccountClient {
         E: ProvideErrorMetadata + StdError + 'static,
     {
         // Futures of the SDK take kilobytes, and each layer that they pass through unboxed doubles that on the stack.
-        let call = Box::pin(self.caller.call(operation, request));
+        let call = Box::pin(self.caller.call(lane, operation, request));
         async move {
             self.caller_identity().await?;
             let key_id = self.session_key_id();

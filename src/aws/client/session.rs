@@ -12,9 +12,10 @@ use super::{
     api_caller::ApiCaller,
     clock::AwsClock,
     error::{ASSUME_ROLE, AwsError, AwsErrorKind},
+    lane::Lane,
     single_flight::SingleFlight,
 };
-use crate::domain::account::Role;
+use crate::domain::{account::Role, fair_queue::Priority};
 
 /// A session that expires sooner is refreshed. The shortest session of STS lasts 15 minutes.
 const MIN_LIFETIME_FRESH: SignedDuration = SignedDuration::from_mins(5);
@@ -100,7 +101,9 @@ impl RoleSession {
             .role_session_name(&self.name)
             .set_external_id(self.role.external_id.clone());
         async {
-            let answer = Box::pin(self.caller.call(ASSUME_ROLE, request.send())).await?;
+            // All calls of the role wait for it.
+            let lane = Lane::of_operator(Priority::Urgent);
+            let answer = Box::pin(self.caller.call(&lane, ASSUME_ROLE, request.send())).await?;
             let received = answer.credentials.ok_or_else(|| AwsError {
                 operation: ASSUME_ROLE,
                 kind: AwsErrorKind::Service,

@@ -29,18 +29,21 @@ use super::client::{
     clock::AwsClock,
     error::AwsError,
     identity::{CallerIdentity, KeyVerification},
+    lane::Lane,
     single_flight::SingleFlight,
 };
-use crate::domain::{console::PasswordPolicy, secret::KeyMaterial};
+use crate::domain::{console::PasswordPolicy, fair_queue::Priority, secret::KeyMaterial};
 
-/// IAM of one account, with one set of credentials.
+/// IAM of one account, with one set of credentials. Clones share everything but the lane of their calls.
+#[derive(Clone)]
 pub struct IamClient {
-    account: AccountClient,
+    account: Arc<AccountClient>,
     iam: aws_sdk_iam::Client,
-    password_policy: OnceCell<PasswordPolicy>,
-    details: SingleFlight<CachedDetails>,
+    password_policy: Arc<OnceCell<PasswordPolicy>>,
+    details: Arc<SingleFlight<CachedDetails>>,
     /// Consecutive failures to reach `GetAccountAuthorizationDetails`.
-    details_unreachable: AtomicU32,
+    details_unreachable: Arc<AtomicU32>,
+    lane: Lane,
 }
 
 impl IamClient {
@@ -50,12 +53,19 @@ impl IamClient {
             config.push_interceptor(interceptor);
         }
         Self {
-            account,
+            account: Arc::new(account),
             iam: aws_sdk_iam::Client::from_conf(config.build()),
-            password_policy: OnceCell::new(),
-            details: SingleFlight::default(),
-            details_unreachable: AtomicU32::new(0),
+            password_policy: Arc::default(),
+            details: Arc::default(),
+            details_unreachable: Arc::default(),
+            lane: Lane::of_operator(Priority::Background),
         }
+    }
+
+    /// The client whose calls wait in this lane.
+    #[must_use]
+    pub fn for_reconcile(&self, lane: Lane) -> Self {
+        Self { lane, ..self.clone() }
     }
 
     pub(super) fn account(&self) -> &AccountClient {
@@ -74,6 +84,7 @@ impl IamClient {
     /// # Errors
     /// Besides those of AWS: the credentials belong to another account than before. The next caller gets the new account,
     /// and has to verify it before it goes on.
+    #[must_use]
     pub fn caller_identity(&self) -> BoxFuture<'_, Result<Arc<CallerIdentity>, AwsError>> {
         self.account.caller_identity()
     }
@@ -81,7 +92,7 @@ impl IamClient {
     /// Asks STS once, without retries, whether it accepts a key. Needs no permission and works under an explicit deny.
     /// Counts as a use of the key, so it must not be called for a key whose last use decides about its deletion.
     pub async fn verify_key(&self, key: &KeyMaterial) -> Result<KeyVerification, AwsError> {
-        self.account.verify_key(key).await
+        self.account.verify_key(&self.lane, key).await
     }
 
     fn call<'a, T, E>(
@@ -93,6 +104,6 @@ impl IamClient {
         T: 'a,
         E: ProvideErrorMetadata + StdError + 'static,
     {
-        self.account.call(operation, request)
+        self.account.call(&self.lane, operation, request)
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn remaining_object(current: &CurrentState, policy: DeletionPolicy) -
         (PublishedSecret::Ours(_), ..) => Some(Effect::DeleteSecret),
         (_, ConsoleSecret::Ours(_), _) if retain => Some(Effect::ReleaseConsoleSecret),
         (_, ConsoleSecret::Ours(_), _) => Some(Effect::DeleteConsoleSecret),
-        (.., JournalSecret::Attempt { .. }) => Some(Effect::CloseJournal),
+        (.., JournalSecret::Attempt { .. } | JournalSecret::Unknown(_)) => Some(Effect::CloseJournal),
         _ => None,
     }
 }

@@ -236,6 +236,14 @@ impl EffectVerb {
 }
 
 impl Effect {
+    /// Whether it takes a key away that may be misused, so that it must not wait for the work of others.
+    #[must_use]
+    pub fn is_revocation(&self) -> bool {
+        use RetireReason::{Cleanup, Quarantined, Revoked, Suspended};
+        let (Self::DeactivateKey(_, reason) | Self::DeleteKey(_, reason)) = self else { return false };
+        matches!(reason, Cleanup | Quarantined | Revoked | Suspended)
+    }
+
     #[must_use]
     pub fn verb(&self) -> EffectVerb {
         self.into()

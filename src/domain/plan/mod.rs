@@ -28,7 +28,7 @@ pub use revocation::{RevocationPolicy, plan_revocation};
 pub use rules::required_restarts;
 
 use super::{
-    current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret},
+    current_state::{CurrentState, CurrentUser, PublishedSecret},
     desired::Desired,
     settings::Settings,
     target::Target,
@@ -114,19 +114,19 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
         return Plan { user: None, ..Plan::uniform(note.clone()) };
     }
     let mut effects = Vec::new();
-    // A user that is ours already is found by its tags; the status is written at the end of the reconcile.
-    if !current.user_recorded && (adopt || current.iam == CurrentUser::Absent) {
-        effects.push(Effect::RecordUser);
-    }
+    // Also for a user that is found by its ownership tags: the status says which operator serves it.
+    let record = (!current.user_recorded).then_some(Effect::RecordUser);
     if !current.finalizer {
         effects.push(Effect::AddFinalizer);
     }
     let Some(user) = current.user() else {
+        effects.splice(0..0, record);
         effects.push(Effect::CreateUser);
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
         return Plan { effects, user: None, ..Plan::uniform(pending) };
     };
     if adopt {
+        effects.splice(0..0, record);
         effects.push(Effect::AdoptUser(user::losses(desired, user)));
         let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
         return Plan { effects, user: None, ..Plan::uniform(pending) };
@@ -158,7 +158,13 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
         next_rotation,
         deactivate_at: input.deactivate_at(),
     };
-    rotate(plan, &input, sync)
+    let mut plan = rotate(plan, &input, sync);
+    let first = plan.effects.iter().find(|effect| **effect != Effect::AddFinalizer);
+    // A key that must not work does not wait for a write of the status.
+    if !matches!(first, Some(Effect::DeactivateKey(..))) {
+        plan.effects.splice(0..0, record);
+    }
+    plan
 }
 
 /// Adds the step of the rules, and the writes to the user in the right order.
@@ -201,19 +207,17 @@ fn rotate(mut plan: Plan, input: &RuleInput<'_>, sync: Vec<Effect>) -> Plan {
     plan
 }
 
-/// Why the target Secret or the journal cannot be written; `None` also if neither is going to be.
+/// Why the target Secret cannot be written; `None` also if it is not going to be.
 fn secret_conflict(desired: &Desired, current: &CurrentState) -> Option<Note> {
     desired.key.as_ref()?;
     let target = &desired.target;
-    let (name, owner) = match (&current.published, &current.journal) {
-        (PublishedSecret::Foreign(owner), _) => (&target.secret_name, owner),
-        (_, JournalSecret::Foreign(owner)) => (&target.journal_name, owner),
-        (PublishedSecret::Ours(facts), _) if facts.immutable && !(facts.intact && facts.matches_spec) => {
-            return Some(immutable(target));
+    match &current.published {
+        PublishedSecret::Foreign(owner) => Some(not_writable(&target.secret_name, owner, NO_KEY, KEY_SECRET_FIELD)),
+        PublishedSecret::Ours(facts) if facts.immutable && !(facts.intact && facts.matches_spec) => {
+            Some(immutable(target))
         }
-        _ => return None,
-    };
-    Some(not_writable(name, owner, NO_KEY, KEY_SECRET_FIELD))
+        PublishedSecret::Ours(_) | PublishedSecret::Missing => None,
+    }
 }
 
 /// An immutable Secret is no conflict while its key works and no other is due.

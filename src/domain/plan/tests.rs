@@ -269,10 +269,6 @@ impl Case {
         self.current(|current| current.journal = JournalSecret::Unknown("format 2".into()))
     }
 
-    fn foreign_journal(self) -> Self {
-        self.current(|current| current.journal = JournalSecret::Foreign("it belongs to another owner".into()))
-    }
-
     fn accepted(self, id: &str, times: u32) -> Self {
         self.checked(id, times, SignedDuration::ZERO)
     }

@@ -2,7 +2,7 @@
 
 mod formats;
 mod ses;
-mod template;
+pub mod template;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -10,6 +10,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use minijinja::{Environment, Error, UndefinedBehavior, Value, machinery::Token, syntax::SyntaxConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::api::secret::MAX_TEMPLATE_CHARS;
+
 /// Supported filters.
 pub const FILTERS: [&str; 3] = ["b64encode", "tojson", "urlencode"];
 /// Each filter can lengthen its input.
@@ -35,6 +37,10 @@ enum LexState {
 /// # Errors
 /// The first violation, with its line.
 pub fn check(text: &str, known: &[&str]) -> Result<(), String> {
+    // Line and column numbers of minijinja overflow in megabytes of text.
+    if text.chars().nth(MAX_TEMPLATE_CHARS as usize).is_some() {
+        return Err(format!("at most {MAX_TEMPLATE_CHARS} characters are allowed"));
+    }
     let mut seen = LexState::Text;
     for token in minijinja::machinery::tokenize(text, false, syntax()) {
         let (token, span) = token.map_err(|error| describe_error(&error))?;
@@ -165,6 +171,7 @@ mod tests {
             ("{{ region", "line 1: "),
             ("{{ }}", "is not allowed"),
             ("{{ region | }}", "is not allowed"),
+            (&"\n".repeat(4_097), "at most 4096 characters"),
         ] {
             let error = check(text, &KNOWN).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");

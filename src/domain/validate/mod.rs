@@ -46,7 +46,7 @@ pub fn validate(
     let key_secret = Some(&target.secret_name)
         .filter(|_| spec.effective_access_key().is_some() || recorded_secret_name(user).is_some());
     if let Some(console) = &console
-        && (Some(&console.secret_name) == key_secret || console.secret_name == target.journal_name)
+        && Some(&console.secret_name) == key_secret
     {
         violate(
             "console.secretName",
@@ -88,12 +88,6 @@ pub fn validate(
     user::check_groups(spec, &mut violate);
     let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
     let secret = secret::desired_secret(spec, target, account, &mut violate);
-    if target.secret_name == target.journal_name {
-        violate(
-            "accessKey.secret.name",
-            format!("{:?} is the name of the operator's journal Secret; set a different name", target.secret_name),
-        );
-    }
     let consent = target.owner.adoptable_by().chars().count();
     if spec.adoption == Adoption::IfTagged && consent > MAX_TAG_VALUE_CHARACTERS {
         violate(

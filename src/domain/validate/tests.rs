@@ -35,7 +35,7 @@ fn empty_spec_declares_a_key_with_90_day_rotation() {
     let desired = check(json!({})).unwrap();
     assert_eq!(desired.target.user_name, "deploy_cycle");
     assert_eq!(desired.target.secret_name, "cycle");
-    assert_eq!(desired.target.journal_name, "cycle.awsdeploy-journal");
+    assert_eq!(desired.target.journal_name, "awsdeploy-journal-u1");
     let key = desired.key.unwrap();
     assert_eq!((key.schedule, key.overlap), (RotationSchedule::Every(DEFAULT_ROTATION_INTERVAL), DEFAULT_OVERLAP));
     assert_eq!(desired.tags.len(), 4);

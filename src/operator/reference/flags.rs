@@ -72,9 +72,7 @@ fn described(argument: &Arg) -> (String, String) {
 fn chart_value(flag: &str) -> String {
     match flag {
         "leader-elect" => "`leaderElection.enabled`".to_owned(),
-        "lease-namespace" | "lease-name" | "secrets-cluster-role" | "restarts-cluster-role" => {
-            "set by the chart".to_owned()
-        }
+        "namespace" | "lease-name" | "secrets-cluster-role" | "restarts-cluster-role" => "set by the chart".to_owned(),
         "metrics-bind-address" => "`metrics.address`, `metrics.port`".to_owned(),
         "metrics-auth" => "`metrics.auth.enabled`".to_owned(),
         "metrics-audience" => "`metrics.auth.audience`".to_owned(),

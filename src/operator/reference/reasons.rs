@@ -66,6 +66,11 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::WrongAccount => {
             (CLUSTER_ADMIN, "Set `account.roleArn` of the class, or give the operator credentials of that account.")
         }
+        Reason::ServedElsewhere => (
+            CLUSTER_ADMIN,
+            "Stop one of the two operators. To move the resource, see [move the operator to another \
+             namespace](../operations.md#move-the-operator-to-another-namespace).",
+        ),
         Reason::InvalidSpec => (AUTHOR, "Change the field that the message names."),
         Reason::NotOwned => (
             AUTHOR,

@@ -38,7 +38,7 @@ impl Executor<'_> {
         let secrets = self.secrets();
         let held = match &self.observed.console {
             Some(held) => secrets.replace(held, &content).await?,
-            None => secrets.create(&console.secret_name, self.owner_reference(), &content).await?,
+            None => secrets.create(&console.secret_name, Some(self.owner_reference()), &content).await?,
         };
         self.set_console(Some(held));
         Ok(())

@@ -13,6 +13,7 @@ use crate::{
     aws::{AwsError, KeyVerification},
     cluster::{ClusterError, JournalSnapshot, JournalStore, PendingEvent},
     domain::{
+        account::account_in_arn,
         current_state::{AccessKey, JournalSecret, LastUse, UserRef, Verification},
         journal::{AttemptPhase, Journal},
         owner::key_tag,
@@ -38,7 +39,7 @@ impl Executor<'_> {
         self.check_secret_access().await?;
         let effect = Effect::CreateKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
         let (iam, user) = (&self.iam, &self.owned_user(&effect)?);
-        let journals = JournalStore::new(self.context.client.clone(), self.target);
+        let journals = self.context.journals(self.target);
         let mut journal = Journal {
             // `CreateDate` has whole seconds.
             started_at: floor(iam.clock().now()),
@@ -46,7 +47,8 @@ impl Executor<'_> {
             previous_secret: previous_secret.cloned(),
             phase: AttemptPhase::Intent { known: known.to_vec() },
         };
-        let attempt = journals.begin(&journal, self.owner_reference()).await?;
+        let account = account_in_arn(user.arn()).unwrap_or_default();
+        let attempt = journals.begin(&journal, account).await?;
         let (key, created_at) = match iam.create_access_key(user).await {
             Ok(made) => made,
             Err(error) => {
@@ -62,7 +64,7 @@ impl Executor<'_> {
         journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
         let attempt = self.stage(user, &journals, &attempt, &journal, &key).await?;
         tracing::info!(key_id = key.id, "created access key");
-        self.observed.current.journal = observe::read_journal(&attempt, self.target, self.iam.clock().now());
+        self.observed.current.journal = observe::read_journal(&attempt, self.iam.clock().now());
         self.observed.journal = Some(attempt);
         let made = AccessKey { id: key.id, active: true, created_at };
         self.apply_change(String::new(), |user| user.keys.push(made));
@@ -210,17 +212,17 @@ impl Executor<'_> {
         let (Some(attempt), Some(journal)) = (&self.observed.journal, self.observed.current.journal()) else {
             return Ok(());
         };
-        let journals = JournalStore::new(self.context.client.clone(), self.target);
+        let journals = self.context.journals(self.target);
         let journal = Journal { phase: AttemptPhase::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
         let attempt = journals.replace(attempt, &journal, None).await?;
-        self.observed.current.journal = observe::read_journal(&attempt, self.target, self.iam.clock().now());
+        self.observed.current.journal = observe::read_journal(&attempt, self.iam.clock().now());
         self.observed.journal = Some(attempt);
         Ok(())
     }
 
     pub(super) async fn close_journal(&mut self) -> Result<(), ReconcileError> {
         if let Some(attempt) = &self.observed.journal {
-            JournalStore::new(self.context.client.clone(), self.target).close(attempt).await?;
+            self.context.journals(self.target).close(attempt).await?;
         }
         self.observed.journal = None;
         self.observed.current.journal = JournalSecret::None;

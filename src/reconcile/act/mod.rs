@@ -193,14 +193,20 @@ impl<'a> Executor<'a> {
         Ok(())
     }
 
-    /// Binds the resource to its user: from then on name and account come from the status, which tenants cannot write.
+    /// Binds the resource to its user and to this operator: from then on name and account come from the status, which tenants
+    /// cannot write, and an operator of another namespace does not act on it.
     async fn record_user(&mut self) -> Result<(), ReconcileError> {
         // Resolved by the validate step.
         let account = self.iam.caller_identity().await?.account.id.clone();
-        let user = UserStatus { name: self.target.user_name.clone(), account, ..UserStatus::default() };
         let before = self.user.status.clone().unwrap_or_default();
+        // A user that was found by its ownership tags may have another name than the class would give it now.
+        let found = self.observed.current.owned_user(&self.target.owner);
+        let name = found.map_or_else(|| self.target.user_name.clone(), |user| user.name.clone());
+        let new = || UserStatus { name, account, ..UserStatus::default() };
+        let user = Some(before.user.unwrap_or_else(new));
         let class = self.class.cloned().or(before.class);
-        let status = AwsDeployUserStatus { class, user: Some(user), ..before };
+        let operator_namespace = Some(self.context.namespace.clone());
+        let status = AwsDeployUserStatus { class, operator_namespace, user, ..before };
         self.user = self.users().write_status(&self.user, status).await?;
         self.observed.current.user_recorded = true;
         Ok(())

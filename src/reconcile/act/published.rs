@@ -69,7 +69,7 @@ impl Executor<'_> {
             secrets.replace(held, &secret::render(&desired.secret, key, publication, &held.content())).await?
         } else {
             let content = secret::render(&desired.secret, key, publication, &SecretContent::default());
-            secrets.create(&self.target.secret_name, self.owner_reference(), &content).await?
+            secrets.create(&self.target.secret_name, Some(self.owner_reference()), &content).await?
         };
         self.set_published(Some(written));
         Ok(())

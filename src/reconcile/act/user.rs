@@ -8,12 +8,11 @@ use crate::{
     aws::{AwsError, AwsErrorKind},
     cluster::PendingEvent,
     domain::{
-        account,
         current_state::{CurrentUser, DeletionBlocker, IamUser, UserAbsence, UserRef},
         owner::key_tag,
         plan::{self, Claim, Effect, EffectVerb},
     },
-    reconcile::error::ReconcileError,
+    reconcile::{error::ReconcileError, observe},
 };
 
 impl Executor<'_> {
@@ -21,8 +20,7 @@ impl Executor<'_> {
     pub(super) async fn create_user(&mut self) -> Result<(), ReconcileError> {
         let Some(desired) = self.desired else { return Ok(()) };
         self.check_secret_access().await?;
-        let recorded = account::recorded_user(&self.user);
-        if recorded.is_none_or(|recorded| recorded.name != self.target.user_name) {
+        if !observe::is_recorded(&self.user, self.target, &self.context.namespace) {
             return Err(ReconcileError::UserNotObserved(EffectVerb::CreateUser));
         }
         let iam = &self.iam;

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     api::{AwsDeployUser, user::DeletionPolicy},
     aws,
-    cluster::{ClusterError, ClusterErrorKind, JournalSnapshot, JournalStore, SecretSnapshot, Secrets},
+    cluster::{ClusterError, ClusterErrorKind, JournalSnapshot, SecretSnapshot, Secrets},
     domain::{
         account,
         conditions::FailureScope,
@@ -43,7 +43,7 @@ pub(super) struct Observed {
     pub(super) from_listing: bool,
     /// The published Secret, if it belongs to the resource.
     pub(super) published: Option<SecretSnapshot>,
-    /// The journal, if it belongs to the resource.
+    /// The journal of the resource.
     pub(super) journal: Option<JournalSnapshot>,
     /// The Secret of the console password, if it belongs to the resource.
     pub(super) console: Option<SecretSnapshot>,
@@ -127,8 +127,7 @@ async fn observe(
     let is_shared = user.spec.effective_access_key().is_none()
         && console_secret_name(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
     let published = if is_shared { None } else { read(secrets.get(&target.secret_name).await)? };
-    let journal = ignore_forbidden(user, JournalStore::new(context.client.clone(), target).get().await)
-        .map_err(|error| context.secret_error(target, error))?;
+    let journal = context.journals(target).get().await?;
     let console = match observed_console_name(user, target, &iam) {
         Some(name) => read(secrets.get(&name).await)?,
         None => None,
@@ -156,10 +155,7 @@ async fn observe(
     };
     let (journal_secret, journal) = match journal {
         None => (JournalSecret::None, None),
-        Some(attempt) => {
-            let is_owned = attempt.ownership_conflict(uid).is_none();
-            (read_journal(&attempt, target, now), is_owned.then_some(attempt))
-        }
+        Some(attempt) => (read_journal(&attempt, now), Some(attempt)),
     };
     Ok(Observed {
         current: CurrentState {
@@ -176,7 +172,7 @@ async fn observe(
             deleted_keys: BTreeSet::new(),
             hints: status_hints(user, cache),
             finalizer: has_finalizer(user),
-            user_recorded: account::recorded_user(user).is_some_and(|recorded| recorded.name == target.user_name),
+            user_recorded: is_recorded(user, target, &context.namespace),
             user_sync_failed: false,
             user_absence,
         },
@@ -185,6 +181,12 @@ async fn observe(
         journal,
         console,
     })
+}
+
+/// Whether the status binds the resource to its IAM user and to the operator of this namespace.
+pub(super) fn is_recorded(user: &AwsDeployUser, target: &Target, namespace: &str) -> bool {
+    account::recorded_user(user).is_some_and(|recorded| recorded.name == target.user_name)
+        && user.status.as_ref().is_some_and(|status| status.operator_namespace.as_deref() == Some(namespace))
 }
 
 /// Since when IAM shows no user, for a resource whose user is to be removed. Measured by the monotonic clock.
@@ -206,8 +208,8 @@ fn user_absence(
 }
 
 /// A namespace under deletion often loses the `RoleBinding` for its Secrets before its resources. A deletion does without:
-/// the garbage collector deletes Secrets with their owner, owned keys have tags, and an untagged key blocks the deletion as a
-/// foreign one. Only `Retain`, which has to release the Secret first, cannot continue.
+/// the garbage collector deletes Secrets with their owner, owned keys have tags or are in the journal, which is elsewhere. Only
+/// `Retain`, which has to release the Secret first, cannot continue.
 fn ignore_forbidden<T>(
     user: &AwsDeployUser,
     result: Result<Option<T>, ClusterError>,
@@ -219,10 +221,7 @@ fn ignore_forbidden<T>(
     }
 }
 
-pub(super) fn read_journal(attempt: &JournalSnapshot, target: &Target, now: Timestamp) -> JournalSecret {
-    if let Some(owner) = attempt.ownership_conflict(&target.owner.uid) {
-        return JournalSecret::Foreign(owner);
-    }
+pub(super) fn read_journal(attempt: &JournalSnapshot, now: Timestamp) -> JournalSecret {
     match &attempt.journal {
         Ok(journal) => JournalSecret::Attempt {
             attempt: attempt.id().to_owned(),

@@ -3,7 +3,7 @@
 use awsdeploy::api::{ConditionType, Reason};
 use awsdeploy_testkit::aws_proxy::Rule;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::api::PostParams;
+use kube::{ResourceExt as _, api::PostParams};
 use serde_json::Value;
 
 use super::Harness;
@@ -12,16 +12,15 @@ use crate::{
     test_env::{TestEnv, message},
 };
 
-const JOURNAL: &str = "x.awsdeploy-journal";
-
 /// Sets the format number of the journal.
 async fn set_format(env: &TestEnv, format: u32) {
-    let mut secret: Secret = env.secrets().get(JOURNAL).await.expect("the journal");
+    let mut secret: Secret = env.journal_secret("x").await.expect("the journal");
     let data = secret.data.as_mut().expect("data");
     let mut journal: Value = serde_json::from_slice(&data["journal"].0).expect("a journal");
     journal["format"] = Value::from(format);
     data.insert("journal".to_owned(), ByteString(serde_json::to_vec(&journal).expect("JSON")));
-    env.secrets().replace(JOURNAL, &PostParams::default(), &secret).await.expect("the journal is written");
+    let written = env.operator_secrets().replace(&secret.name_any(), &PostParams::default(), &secret).await;
+    written.expect("the journal is written");
 }
 
 pub(super) async fn unknown_journal_format_is_not_touched() {

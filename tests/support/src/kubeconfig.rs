@@ -101,7 +101,7 @@ fn write(file: &Path, cluster: &Value, user: &Value, namespace: &str) -> Result<
     write_private(file, &format!("{kubeconfig:#}\n"))
 }
 
-/// Writes a kubeconfig for a server without authentication to `file`.
-pub(crate) fn write_for_plain_http(file: &Path, server: &str) -> Result<()> {
-    write(file, &json!({ "server": server }), &json!({}), "default")
+/// Writes a kubeconfig for a server without authentication to `file`; `namespace` is that of its context.
+pub(crate) fn write_for_plain_http(file: &Path, server: &str, namespace: &str) -> Result<()> {
+    write(file, &json!({ "server": server }), &json!({}), namespace)
 }

@@ -21,7 +21,7 @@ pub(super) fn hold_unknown_journal(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     match &input.current.journal {
         JournalSecret::Unknown(why) => Some(Step::Hold(Note::new(Reason::UnknownJournal, why.clone()))),
-        JournalSecret::None | JournalSecret::Foreign(_) | JournalSecret::Attempt { .. } => None,
+        JournalSecret::None | JournalSecret::Attempt { .. } => None,
     }
 }
 

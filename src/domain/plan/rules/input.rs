@@ -35,7 +35,7 @@ pub enum Mode<'a> {
         desired: &'a Desired,
         /// Policies and tags match the spec. No first key is created or published before.
         user_ready: bool,
-        /// Why the target Secret or the journal cannot be written.
+        /// Why the target Secret cannot be written.
         conflict: Option<Note>,
     },
     /// No class allows the resource, or its spec is invalid.

@@ -11,7 +11,6 @@ fn user_without_declared_key_gets_none() {
     assert_eq!(plan.next_rotation, None);
     // A Secret with the name of the target Secret is no conflict then.
     without_key().console_only().foreign_secret().does("nothing");
-    without_key().console_only().foreign_journal().does("nothing");
     without_key().console_only().rotated_before(days(1)).does("nothing");
 }
 

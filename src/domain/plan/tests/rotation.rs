@@ -24,7 +24,6 @@ fn new_user_gets_its_first_key_at_once() {
 #[test]
 fn no_key_is_created_for_a_foreign_secret() {
     without_key().foreign_secret().waits(None, Reason::SecretConflict);
-    without_key().foreign_journal().waits(None, Reason::SecretConflict);
     assert_eq!(without_key().foreign_secret().plan().key.map(|note| note.reason), Some(Reason::SecretConflict));
 }
 
@@ -560,7 +559,6 @@ fn overdue_retirement_is_not_requeued_at_once() {
     // A retirement that is overdue and blocked must not become a busy loop.
     let overdue = || in_overlap().published("K2", days(3));
     overdue().unknown_journal().waits(None, Reason::UnknownJournal);
-    overdue().foreign_journal().waits(None, Reason::SecretConflict);
     overdue().immutable().facts(|facts| facts.matches_spec = false).waits(None, Reason::SecretConflict);
     in_overlap().unknown_journal().waits(hours(23), Reason::UnknownJournal);
 }

@@ -15,7 +15,9 @@ use crate::{
 };
 
 const KEY_TAG: &str = "awsdeploy.dev/key/";
-const JOURNAL: &str = ".awsdeploy-journal";
+const JOURNAL_OF: &str = "awsdeploy.dev/resource-uid";
+/// How the names of Secrets begin that the operator writes in its own namespace.
+const OWN_SECRETS: &str = "awsdeploy-";
 /// Annotations have times in whole seconds, and log and watch record their times independently.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -77,6 +79,7 @@ pub(super) struct Audit<'a> {
     pub(super) observations: &'a Observations,
     /// The namespace of the run.
     pub(super) namespace: &'a str,
+    pub(super) operator_namespace: &'a str,
     /// Knows the key material of the AWS account.
     pub(super) account: &'a Account,
     /// Calls to AWS.
@@ -85,6 +88,8 @@ pub(super) struct Audit<'a> {
     pub(super) kube: Vec<KubeRecord>,
     /// The Secrets at the end.
     pub(super) secrets: Vec<Value>,
+    /// The journals of all namespaces at the end.
+    pub(super) journals: Vec<Value>,
     /// The resources at the end.
     pub(super) users: Vec<Value>,
     /// The users in AWS at the end.
@@ -213,7 +218,9 @@ impl Audit<'_> {
         }
         let mut made = BTreeSet::new();
         for call in self.kube.clone().into_iter().filter(|call| call.mutating && call.committed) {
-            if call.namespace.as_deref() != Some(self.namespace) {
+            let is_own = call.namespace.as_deref() == Some(self.operator_namespace)
+                && call.name.as_deref().is_some_and(|name| name.starts_with(OWN_SECRETS));
+            if call.namespace.as_deref() != Some(self.namespace) && !is_own {
                 self.report("S4", format!("{call} is in another namespace"));
             }
             if call.resource == "secrets" {
@@ -313,9 +320,8 @@ impl Audit<'_> {
             for difference in differences(&resource["spec"], &truth) {
                 self.report("S9", format!("{name} is Ready, but {difference}"));
             }
-            let journal = self.secrets.iter().any(|secret| {
-                secret["metadata"]["name"].as_str().is_some_and(|secret| secret == format!("{name}{JOURNAL}"))
-            });
+            let uid = &resource["metadata"]["uid"];
+            let journal = self.journals.iter().any(|secret| secret["metadata"]["annotations"][JOURNAL_OF] == *uid);
             let published: BTreeSet<String> = self.secrets.iter().filter_map(key_id).map(str::to_owned).collect();
             for key in truth
                 .keys

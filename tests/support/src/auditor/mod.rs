@@ -73,6 +73,8 @@ pub struct AuditTarget {
     pub client: Client,
     /// The namespace of the run.
     pub namespace: String,
+    /// The namespace of the operator.
+    pub operator_namespace: String,
     /// Reads the state of IAM.
     pub inspector: Inspector,
     /// Knows the key material of the AWS account.
@@ -174,6 +176,8 @@ impl Auditor {
     pub async fn finish(self, ambiguities: usize, evidence: &[(&str, String)]) -> Result<Vec<Violation>> {
         let what = || "read the final state of the run".to_owned();
         let secrets_now = secrets(&self.target).list(&ListParams::default()).await.context(what)?;
+        let journals = ListParams::default().labels("awsdeploy.dev/role=journal");
+        let journals_now = all_secrets(&self.target).list(&journals).await.context(what)?;
         let users_now = users(&self.target).list(&ListParams::default()).await.context(what)?;
         let events: Api<DynamicObject> = Api::namespaced_with(
             self.target.client.clone(),
@@ -192,10 +196,12 @@ impl Auditor {
         let audit = Audit {
             observations: &observations,
             namespace: &self.target.namespace,
+            operator_namespace: &self.target.operator_namespace,
             account: &self.target.account,
             calls: self.target.aws.calls(),
             kube: self.target.kube.as_ref().map(KubeLog::calls).unwrap_or_default(),
             secrets: secrets_now.items.iter().map(json).collect(),
+            journals: journals_now.items.iter().map(json).collect(),
             users: users_now.items.iter().map(json).collect(),
             truths,
             texts,
@@ -211,6 +217,10 @@ impl Auditor {
 
 fn secrets(target: &AuditTarget) -> Api<DynamicObject> {
     Api::namespaced_with(target.client.clone(), &target.namespace, &resource("", "v1", "Secret", "secrets"))
+}
+
+fn all_secrets(target: &AuditTarget) -> Api<DynamicObject> {
+    Api::all_with(target.client.clone(), &resource("", "v1", "Secret", "secrets"))
 }
 
 fn users(target: &AuditTarget) -> Api<DynamicObject> {

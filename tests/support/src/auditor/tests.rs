@@ -147,10 +147,12 @@ impl Run {
         let audit = Audit {
             observations: &self.observations,
             namespace: "deploy",
+            operator_namespace: "operator",
             account: &self.account,
             calls: self.calls,
             kube: self.kube,
             secrets: self.secrets,
+            journals: Vec::new(),
             users: self.users,
             truths: self.truths,
             texts: self.texts,
@@ -246,6 +248,8 @@ fn s4_a_write_to_what_is_not_ours_is_found_on_either_side() {
     assert!(violated(adopted).is_empty(), "the user is tagged for adoption");
     assert_eq!(violated(|run| run.kube.push(kube(3, "update", "theirs", "deploy"))), ["S4"]);
     assert_eq!(violated(|run| run.kube.push(kube(3, "create", "x", "elsewhere"))), ["S4"]);
+    assert_eq!(violated(|run| run.kube.push(kube(3, "create", "x", "operator"))), ["S4"]);
+    assert!(violated(|run| run.kube.push(kube(3, "create", "awsdeploy-journal-1", "operator"))).is_empty());
     let refused = KubeRecord { committed: false, ..kube(3, "delete", "theirs", "deploy") };
     assert!(violated(|run| run.kube.push(refused)).is_empty(), "the call was refused");
 }

@@ -64,7 +64,7 @@ impl KubeRule {
         Self::matching(None, None, None)
     }
 
-    /// Only calls for the object with this name.
+    /// Only calls for the object with this name, or for those whose name begins with what is before a `*` at its end.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
@@ -128,7 +128,7 @@ impl KubeRule {
     fn matches(&self, call: &KubeCall) -> bool {
         self.verb.as_ref().is_none_or(|verb| verb == call.verb)
             && self.resource.as_ref().is_none_or(|resource| *resource == call.resource)
-            && self.name.as_ref().is_none_or(|name| Some(name) == call.name.as_ref())
+            && self.name.as_deref().is_none_or(|name| is_name(name, call.name.as_deref()))
             && self.mutating.is_none_or(|mutating| mutating == call.is_mutating())
     }
 }
@@ -183,5 +183,12 @@ impl KubeRules {
             }
         }
         effects
+    }
+}
+fn is_name(wanted: &str, name: Option<&str>) -> bool {
+    match (wanted.strip_suffix('*'), name) {
+        (Some(start), Some(name)) => name.starts_with(start),
+        (None, Some(name)) => name == wanted,
+        (_, None) => false,
     }
 }

@@ -85,7 +85,7 @@ pub struct KubeProxy {
 
 impl KubeProxy {
     /// Starts on a free loopback port. Connects to the API server with `kubeconfig`, so with the permissions of the
-    /// operator, and writes a kubeconfig for the proxy to `file`.
+    /// operator, and writes a kubeconfig for the proxy with the same namespace to `file`.
     pub async fn start(kubeconfig: &Path, file: &Path) -> Result<Self> {
         crate::install_crypto_provider();
         let what = || format!("create a client from {}", kubeconfig.display());
@@ -96,6 +96,7 @@ impl KubeProxy {
             .map_err(|source| crate::Error::Kubeconfig { path: kubeconfig.to_owned(), source: Box::new(source) })?;
         // A retry here would hide calls from the log.
         config.default_retry = false;
+        let namespace = config.default_namespace.clone();
         let upstream = Client::try_from(config).context(what)?;
         let address = ports::reserve().context(|| "find a port for the Kubernetes proxy".into())?;
         let listener = TcpListener::bind(address).await.context(|| format!("listen on {address}"))?;
@@ -106,7 +107,7 @@ impl KubeProxy {
             watches: watch::Sender::new(WatchControl::default()),
             responses: Mutex::default(),
         });
-        kubeconfig::write_for_plain_http(file, &format!("http://{address}"))?;
+        kubeconfig::write_for_plain_http(file, &format!("http://{address}"), &namespace)?;
         let accepting = tokio::spawn(accept(listener, Arc::clone(&engine)));
         Ok(Self { engine, address, accepting })
     }

@@ -438,6 +438,10 @@ impl Cloud {
             if !present && cloud.is_our_user() {
                 cloud.report_violation("S8: the finalizer is removed while the user exists and is ours");
             }
+            // No garbage collector deletes it.
+            if !present && cloud.secrets.contains_key(&cloud.target().journal_name) {
+                cloud.report_violation("S8: the finalizer is removed while a journal exists");
+            }
             let finalizers = present.then(|| vec![crate::api::well_known::FINALIZER.to_owned()]);
             cloud.resource.metadata.finalizers = finalizers;
             Ok(())

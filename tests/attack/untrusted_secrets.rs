@@ -1,9 +1,9 @@
-//! Tenants can write Secrets in their namespace, those of the operator included.
+//! Tenants can write Secrets in their namespace, those of the operator included; a journal can be damaged by a cluster admin.
 
 use awsdeploy::api::{AwsDeployUser, ConditionType, Reason, well_known};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
-    Resource,
+    ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
@@ -46,9 +46,16 @@ fn with_garbage(mut secret: Secret) -> Secret {
 /// Creates a journal of the resource from garbage.
 async fn create_garbage_journal(env: &TestEnv) {
     let mut journal = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
-    journal.metadata.name = Some("x.awsdeploy-journal".to_owned());
-    journal.metadata.owner_references = env.user("x").await.controller_owner_ref(&()).map(|owner| vec![owner]);
-    env.secrets().create(&PostParams::default(), &with_garbage(journal)).await.expect("the tenant may write it");
+    let uid = env.user("x").await.uid().expect("a UID");
+    journal.metadata.name = Some(journal_name(&uid));
+    let annotations = [(well_known::ANNOTATION_RESOURCE_UID.to_owned(), uid)];
+    journal.metadata.annotations = Some(annotations.into());
+    let created = env.operator_secrets().create(&PostParams::default(), &with_garbage(journal)).await;
+    created.expect("a cluster admin may write it");
+}
+
+fn journal_name(uid: &str) -> String {
+    format!("{}{uid}", well_known::JOURNAL_PREFIX)
 }
 
 pub(crate) async fn untrusted_secret_data_is_not_echoed_and_blocks_nothing() {
@@ -63,7 +70,7 @@ pub(crate) async fn untrusted_secret_data_is_not_echoed_and_blocks_nothing() {
     assert_ne!(data["AWS_ACCESS_KEY_ID"], key, "the exposed key is replaced");
     assert!(!all_output(&env).await.contains(CANARY));
 
-    // An invalid journal with the operator's labels: the attempt is not guessed, and the tenant can delete it.
+    // An invalid journal: the attempt is not guessed, and a cluster admin can delete it.
     env.wait_ready("x").await;
     create_garbage_journal(&env).await;
     let before = env.published_key("x").await;
@@ -71,8 +78,9 @@ pub(crate) async fn untrusted_secret_data_is_not_echoed_and_blocks_nothing() {
     env.wait_ready("y").await;
     env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::UnknownJournal)).await;
     assert!(!all_output(&env).await.contains(CANARY));
-    env.secrets()
-        .delete("x.awsdeploy-journal", &kube::api::DeleteParams::default())
+    let uid = env.user("x").await.uid().expect("a UID");
+    env.operator_secrets()
+        .delete(&journal_name(&uid), &kube::api::DeleteParams::default())
         .await
         .expect("the journal is deleted");
     let reconciled = |user: &AwsDeployUser| {

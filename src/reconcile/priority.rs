@@ -1,0 +1,170 @@
+//! How urgent a reconcile is, and which reconciles have become urgent since they started.
+
+use std::collections::HashMap;
+
+use kube::Resource as _;
+use parking_lot::Mutex;
+
+use super::{
+    Context,
+    cache::Fingerprint,
+    class_decision::{self, ClassDecision, Decision},
+};
+use crate::{
+    api::AwsDeployUser,
+    aws::Lane,
+    cluster::GuardedUser,
+    domain::{account, fair_queue::Priority, target::Target},
+};
+
+/// Why a resource is to lose its credentials.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "independent causes")]
+pub(super) struct RevocationCauses {
+    suspended: bool,
+    denied: bool,
+    deleted: bool,
+}
+
+impl RevocationCauses {
+    /// What the resource itself says.
+    fn of_resource(user: &AwsDeployUser) -> Self {
+        Self { suspended: user.spec.suspend, denied: false, deleted: user.metadata.deletion_timestamp.is_some() }
+    }
+
+    pub(super) fn of(user: &AwsDeployUser, decision: &ClassDecision) -> Self {
+        let is_denied = matches!(decision.decision, Decision::Denied(_)) || decision.account_mismatch.is_some();
+        Self { denied: is_denied && account::recorded_user(user).is_some(), ..Self::of_resource(user) }
+    }
+
+    /// Whether there is a cause that was not among these.
+    pub(super) fn adds_to(self, served: Self) -> bool {
+        (self.suspended && !served.suspended) || (self.denied && !served.denied) || (self.deleted && !served.deleted)
+    }
+
+    pub(super) fn any(self) -> bool {
+        self.adds_to(Self::default())
+    }
+
+    /// The causes of both.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self {
+            suspended: self.suspended || other.suspended,
+            denied: self.denied || other.denied,
+            deleted: self.deleted || other.deleted,
+        }
+    }
+}
+
+/// The priority of a reconcile that starts now. A revocation is urgent once: what was revoked before is only compared.
+pub(super) fn priority(user: &AwsDeployUser, decision: &ClassDecision, context: &Context) -> Priority {
+    let causes = RevocationCauses::of(user, decision);
+    let fingerprint = Fingerprint::of(user, decision.digest);
+    context.caches.priority(&decision.target.owner.uid, causes, &fingerprint).unwrap_or_else(|| {
+        // After a start, the status says what an earlier process has done.
+        let is_observed = user.status.as_ref().is_some_and(|status| {
+            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
+        });
+        match (is_observed && !causes.deleted, causes.any()) {
+            (true, _) => Priority::Background,
+            (false, true) => Priority::Urgent,
+            (false, false) => Priority::Due,
+        }
+    })
+}
+
+/// Lanes of the reconciles that wait or run, by the UID of their resource. The controller does not start another one of the
+/// same resource meanwhile: what became urgent would wait with it.
+#[derive(Default)]
+pub struct ReconcileLanes(Mutex<HashMap<String, (Lane, RevocationCauses)>>);
+
+/// A reconcile that waits or runs; ends when dropped.
+pub(super) struct LaneRegistration<'a> {
+    lanes: &'a ReconcileLanes,
+    uid: String,
+}
+
+impl Drop for LaneRegistration<'_> {
+    fn drop(&mut self) {
+        self.lanes.0.lock().remove(&self.uid);
+    }
+}
+
+impl ReconcileLanes {
+    /// `causes`: those that the priority of the lane takes into account, and those that were served before.
+    pub(super) fn register(&self, uid: &str, lane: Lane, causes: RevocationCauses) -> LaneRegistration<'_> {
+        self.0.lock().insert(uid.to_owned(), (lane, causes));
+        LaneRegistration { lanes: self, uid: uid.to_owned() }
+    }
+
+    /// Raises the priority of the reconcile of a resource that was suspended or deleted meanwhile.
+    pub fn record_change(&self, object: &GuardedUser) {
+        if let (Some(user), Some(uid)) = (object.object(), object.meta().uid.as_deref()) {
+            self.raise(uid, RevocationCauses::of_resource(user));
+        }
+    }
+
+    fn raise(&self, uid: &str, causes: RevocationCauses) {
+        if let Some((lane, known)) = self.0.lock().get_mut(uid)
+            && causes.adds_to(*known)
+        {
+            *known = known.or(causes);
+            lane.raise(Priority::Urgent);
+        }
+    }
+
+    fn contains(&self, uid: &str) -> bool {
+        self.0.lock().contains_key(uid)
+    }
+}
+
+impl Context {
+    /// Raises the priority of the reconciles of resources that a changed class or namespace denies.
+    pub fn record_class_changes(&self) {
+        let mut waiting = Vec::new();
+        self.resources.for_each(|user| {
+            if user.metadata.uid.as_deref().is_some_and(|uid| self.lanes.contains(uid)) {
+                waiting.push(user.clone());
+            }
+        });
+        for user in waiting {
+            if let Some(target) = Target::from_resource(&user, &self.cluster_id) {
+                let decision = class_decision::decide(&user, target, self);
+                self.lanes.raise(&decision.target.owner.uid, RevocationCauses::of(&user, &decision));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(suspend: bool) -> GuardedUser {
+        let mut user = AwsDeployUser::default();
+        user.metadata.uid = Some("u1".to_owned());
+        user.spec.suspend = suspend;
+        user.into()
+    }
+
+    #[test]
+    fn suspension_makes_a_waiting_reconcile_urgent() {
+        let (lanes, lane) = (ReconcileLanes::default(), Lane::new("a", Priority::Background));
+        let registration = lanes.register("u1", lane.clone(), RevocationCauses::default());
+        lanes.record_change(&user(false));
+        assert_eq!(lane.priority(), Priority::Background);
+        lanes.record_change(&user(true));
+        assert_eq!(lane.priority(), Priority::Urgent);
+        drop(registration);
+        assert!(!lanes.contains("u1"));
+    }
+
+    #[test]
+    fn resource_that_stays_suspended_is_not_urgent_again() {
+        let (lanes, lane) = (ReconcileLanes::default(), Lane::new("a", Priority::Due));
+        let served = RevocationCauses { suspended: true, ..RevocationCauses::default() };
+        let _registration = lanes.register("u1", lane.clone(), served);
+        lanes.record_change(&user(true));
+        assert_eq!(lane.priority(), Priority::Due);
+    }
+}

@@ -1,0 +1,151 @@
+//! A tenant that writes as fast as it can: others are served, revocation comes first, keys are made at a bounded rate.
+
+use std::time::{Duration, Instant};
+
+use awsdeploy::api::{AwsDeployUser, well_known};
+use awsdeploy_testkit::aws_proxy::{CallRecord, KeyState, UserSnapshot};
+use futures::future::join_all;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+
+use crate::{
+    arena::{Arena, POLICY},
+    tenant::Kind,
+    test_env::{TestEnv, eventually},
+};
+
+/// Resources of the attacker, and of the victim.
+const RESOURCES: usize = 40;
+const VICTIMS: usize = 5;
+/// AWS calls of others at most between the write of a suspension and its effect: five seconds at the rate of the test. Counted,
+/// because the time depends on what else the machine does.
+const MAX_CALLS_OF_OTHERS: usize = 100;
+/// Rounds of changes of all resources of the attacker at most, so that the flood ends by itself.
+const MAX_ROUNDS: usize = 400;
+
+/// How long a suspension took, and how many AWS calls of others came before its effect.
+struct Suspension {
+    time: Duration,
+    calls_of_others: usize,
+}
+
+async fn suspend(arena: &Arena, name: &str) -> Suspension {
+    let users: Api<AwsDeployUser> = Api::namespaced(arena.env.client.clone(), arena.other);
+    let (begun, position) = (Instant::now(), arena.env.aws.log().position());
+    let patch = Patch::Merge(json!({"spec": {"suspend": true}}));
+    users.patch(name, &PatchParams::default(), &patch).await.expect("the other tenant suspends its resource");
+    let user = format!("{}_{name}", arena.other);
+    let is_inactive = |user: &UserSnapshot| user.keys.iter().all(|key| key.state == KeyState::Inactive);
+    arena.env.wait_for_iam(&user, "suspended", is_inactive).await;
+    let time = begun.elapsed();
+    let is_effect = |call: &&CallRecord| call.action == "UpdateAccessKey" && call.user.as_ref() == Some(&user);
+    let calls = arena.env.aws.log().calls_since(position);
+    let effect = calls.iter().find(is_effect).expect("the key is set Inactive").seq;
+    let is_of_others =
+        |call: &&CallRecord| call.seq < effect && call.service == "iam" && call.user.as_ref() != Some(&user);
+    Suspension { time, calls_of_others: calls.iter().filter(is_of_others).count() }
+}
+
+pub(crate) async fn suspension_comes_first_while_a_tenant_floods() {
+    let arena = Arena::with_arguments(&["--aws-rate=20"]).await;
+    let wide = json!({"users": {"namePattern": null, "path": "/tenant/"}, "policies": {"allowed": [POLICY]},
+        "tagKeys": ["cost"]});
+    arena.env.apply_class("tenant", wide).await;
+    for number in 0..VICTIMS {
+        arena.serve_other(&format!("late{number}")).await;
+    }
+    let spec = |cost: usize| json!({"spec": {"className": arena.class, "policies": {"managed": [POLICY]}, "tags": {"cost": cost.to_string()}}});
+    for number in 0..RESOURCES {
+        let (name, content) = (format!("f{number}"), spec(0));
+        let applied = async || arena.tenant.apply(Kind::User, &name, &json!({}), &content).await.ok();
+        eventually("the resource is created", applied, String::new).await;
+    }
+    let flood = async {
+        for round in 1..MAX_ROUNDS {
+            let content = spec(round);
+            let names: Vec<String> = (0..RESOURCES).map(|number| format!("f{number}")).collect();
+            let writes = names.iter().map(|name| arena.tenant.patch(Kind::User, name, &content));
+            join_all(writes).await;
+        }
+    };
+    let measure = async {
+        let mut suspensions = Vec::new();
+        for number in 0..VICTIMS {
+            suspensions.push(suspend(&arena, &format!("late{number}")).await);
+        }
+        suspensions
+    };
+    let suspensions = tokio::select! {
+        () = flood => panic!("the flood ended before the suspensions took effect"),
+        suspensions = measure => suspensions,
+    };
+    let sorted = |mut values: Vec<Duration>| {
+        values.sort();
+        values
+    };
+    let times = sorted(suspensions.iter().map(|suspension| suspension.time).collect());
+    let calls: Vec<usize> = suspensions.iter().map(|suspension| suspension.calls_of_others).collect();
+    println!(
+        "suspension under a flood of {RESOURCES} resources: p50 {:.1?}, worst of {VICTIMS} {:.1?}; calls of others before it: {calls:?}",
+        times[times.len() / 2],
+        times[times.len() - 1],
+    );
+    let of_the_victims = || {
+        let log = arena.env.log();
+        log.lines().filter(|line| line.contains("resource=\"late")).collect::<Vec<_>>().join("\n")
+    };
+    assert!(calls.iter().all(|calls| *calls <= MAX_CALLS_OF_OTHERS), "{calls:?}\n{}", of_the_victims());
+    assert!(arena.violations().is_empty(), "{:#?}", arena.violations());
+}
+
+/// Edits, a request and a deletion in turn, for a bounded time.
+pub(crate) async fn edits_of_a_secret_mint_keys_at_a_bounded_rate() {
+    const ATTACK: Duration = Duration::from_secs(30);
+    // Two a minute at most: the operator of the tests has short intervals.
+    const MAX_KEYS: usize = 15;
+    let arena = Arena::new().await;
+    arena.create("a").await;
+    let position = arena.env.aws.log().position();
+    let (begun, mut edits) = (Instant::now(), 0_u64);
+    while begun.elapsed() < ATTACK {
+        let data = json!({"AWS_ACCESS_KEY_ID": "edited", "AWS_SECRET_ACCESS_KEY": "edited", "credentials": "edited"});
+        let _ = arena.tenant.patch(Kind::Secret, "a", &json!({ "stringData": data })).await;
+        if edits.is_multiple_of(3) {
+            let _ = arena.tenant.annotate("a", well_known::ANNOTATION_ROTATE, &edits.to_string()).await;
+        }
+        if edits.is_multiple_of(5) {
+            let _ = arena.tenant.delete(Kind::Secret, "a").await;
+        }
+        edits += 1;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let created = arena.env.aws.log().calls_since(position);
+    let created = created.iter().filter(|call| call.action == "CreateAccessKey").count();
+    println!("{edits} edits of a Secret in {ATTACK:?}: {created} keys");
+    assert!(created <= MAX_KEYS, "{created} keys after {edits} edits");
+    arena.assert_harmless().await;
+}
+
+/// Every connection is held open and half of them send half a request.
+pub(crate) async fn probes_are_answered_under_a_flood_of_connections() {
+    let env = TestEnv::new().await;
+    let address = env.operator.metrics_address();
+    let mut connections = Vec::new();
+    for number in 0..600_usize {
+        let Ok(mut connection) = TcpStream::connect(address).await else { continue };
+        if number.is_multiple_of(2) {
+            let _ = connection.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n").await;
+        }
+        connections.push(connection);
+        if number.is_multiple_of(50) {
+            let limit = Duration::from_secs(5);
+            let alive = env.operator.wait_until_ready(limit).await;
+            assert!(alive.is_ok(), "not answered beside {number} connections: {alive:?}\n{}", env.log());
+        }
+    }
+    assert!(connections.len() > 100, "{}", connections.len());
+}

@@ -1,0 +1,105 @@
+//! Attacks by a tenant: administrator of one namespace by RBAC, with the admission policies and the roles of the chart in
+//! place, and the operator with its own token.
+//!
+//! Two victims are beside the tenant: the resource of another namespace, and the IAM user of a person. The claim of every
+//! test: no call of the operator names a user, a key or an account that the class of the tenant does not give it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::large_futures,
+    reason = "a test fails by a panic, prints its counts, waits in real time, and its futures run one at a time"
+)]
+
+mod arena;
+mod forged_records;
+mod hostile_objects;
+mod load;
+mod random;
+mod requests;
+mod rng;
+mod tenant;
+mod tenant_identity;
+#[path = "../test_env/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the it tests, which use all of it")]
+mod test_env;
+mod untrusted_secrets;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Name and function.
+type Test = (&'static str, fn() -> Result<(), Failed>);
+
+/// Wraps `async` functions for the shared runtime.
+macro_rules! tests {
+    ($($module:ident: { $($name:ident),+ $(,)? })+) => {
+        &[$($((concat!(stringify!($module), "::", stringify!($name)), || test_env::run($module::$name()))),+),+]
+    };
+}
+
+const TESTS: &[Test] = tests! {
+    tenant_identity: {
+        annotation_never_names_the_user,
+        user_is_created_only_after_its_status,
+        finalizer_of_a_denied_resource_causes_no_aws_call,
+        user_is_found_by_its_tags_without_a_status,
+    }
+    hostile_objects: {
+        hostile_objects_do_not_stop_the_operator,
+        unreadable_resource_is_suspended_and_deleted,
+        large_objects_take_little_memory,
+    }
+    untrusted_secrets: {
+        untrusted_secret_data_is_not_echoed_and_blocks_nothing,
+        untrusted_secret_data_does_not_delay_suspension,
+    }
+    forged_records: {
+        records_of_the_operator_are_refused_from_a_tenant,
+        forged_journals_name_no_key_of_others,
+        forged_secrets_name_no_key_of_others,
+        forged_password_reaches_no_user_of_others,
+        secret_of_the_year_10000_is_not_logged,
+    }
+    requests: {
+        requests_beyond_the_class_are_refused,
+        operator_refuses_what_admission_let_pass,
+        names_of_two_namespaces_never_collide,
+        unserved_resource_causes_no_aws_call,
+        copied_marks_give_no_user_without_adoption,
+    }
+    random: { random_writes_of_a_tenant_stay_in_its_class }
+    load: { edits_of_a_secret_mint_keys_at_a_bounded_rate, probes_are_answered_under_a_flood_of_connections }
+};
+
+/// A test that measures time and counts calls, and therefore runs alone.
+const LAST: &[Test] = tests! {
+    load: { suspension_comes_first_while_a_tenant_floods }
+};
+
+/// A number from the environment.
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn trials(tests: &[Test]) -> Vec<Trial> {
+    tests.iter().map(|&(name, test)| Trial::test(name, test)).collect()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Tests wait more than they compute.
+    arguments.test_threads = arguments.test_threads.or(Some(6));
+    if arguments.list {
+        return libtest_mimic::run(&arguments, trials(&[TESTS, LAST].concat())).exit_code();
+    }
+    let first = libtest_mimic::run(&arguments, trials(TESTS));
+    let last = libtest_mimic::run(&arguments, trials(LAST));
+    test_env::stop();
+    let failed = first.num_failed + last.num_failed;
+    println!("attack: {} passed, {failed} failed", first.num_passed + last.num_passed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
