@@ -4,7 +4,18 @@ pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Condition types of an `AwsDeployUser`, in the order of the status. `True` is the healthy status of all of them.
 #[derive(
-    strum::Display, strum::IntoStaticStr, strum::VariantArray, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
+    strum::Display,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
 )]
 pub enum ConditionType {
     /// Summary: the IAM user matches the resource and its Secret holds a valid access key.
@@ -119,6 +130,8 @@ pub enum Reason {
     OperatorCredentials,
     /// The operator may not read or write Secrets in this namespace.
     SecretAccessDenied,
+    /// An admission policy, a webhook or a quota of the cluster refuses a write of the operator.
+    AdmissionDenied,
     /// A workload of `accessKey.restart` does not exist, or the operator may not restart it.
     RestartFailed,
     /// A workload of `accessKey.restart` was restarted and its rollout does not complete.

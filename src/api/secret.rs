@@ -16,8 +16,7 @@ pub const MAX_TEMPLATE_CHARS: u32 = 4_096;
 #[serde(rename_all = "camelCase")]
 pub struct SecretSpec {
     /// Name of the Secret in the namespace of this resource, at most 253 characters. It must match the class's
-    /// `secrets.namePattern`. A change creates a new key in the new
-    /// Secret; the previous Secret is deleted when its key is retired. Default: the name of this resource.
+    /// `secrets.namePattern`. Immutable. Default: the name of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
     pub name: Option<String>,

@@ -47,6 +47,12 @@ use super::{
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.userName) == has(oldSelf.userName)")
     .message("userName is immutable and cannot be added or removed: delete the resource and create it again"))]
+// Across both versions of the spec: `accessKey` and `secret` may be added and removed, which must not rename the Secret. A
+// resource with `console` and without `accessKey` has no key and no Secret.
+#[x_kube(validation = Rule::new("(has(self.console) && !has(self.accessKey)) || (has(oldSelf.console) && !has(oldSelf.accessKey)) || \
+    (has(self.accessKey) && has(self.accessKey.secret) && has(self.accessKey.secret.name) ? self.accessKey.secret.name : '') == \
+    (has(oldSelf.accessKey) && has(oldSelf.accessKey.secret) && has(oldSelf.accessKey.secret.name) ? oldSelf.accessKey.secret.name : '')")
+    .message("accessKey.secret.name is immutable and cannot be added or removed: delete the resource and create it again"))]
 pub struct AwsDeployUserSpec {
     /// Name of the `AwsDeployUserClass` that authorizes this resource, at most 253 characters. Default: the default class at
     /// the time when the resource was first authorized (`status.class.name`).
@@ -426,14 +432,15 @@ pub struct AwsDeployUserStatus {
     #[schemars(schema_with = "optional_time")]
     pub next_rotation_time: Option<Timestamp>,
 
-    /// Consecutive failed reconciles. Determines the back-off.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub failed_attempts: i32,
+    /// Access keys that replaced a lost one, in a row. Absent if none was lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_repairs: Option<KeyRepairs>,
 
-    /// When the last failed reconcile ended.
+    /// When the failures in a row began; the back-off grows with the time since then. Absent while nothing fails. Written
+    /// when a failure begins and when it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
-    pub last_failure_time: Option<Timestamp>,
+    pub failing_since: Option<Timestamp>,
 
     /// Conditions `Ready`, `Authorized`, `UserSynced`, `KeyPublished` and `RotationHealthy`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -454,6 +461,11 @@ pub struct ClassReference {
     /// `onQuarantine` of the class; applies when the class is deleted.
     #[serde(default)]
     pub on_quarantine: OnQuarantine,
+    /// Since when the class does not exist. Its `onRevoked` applies after the operator's `--class-absence-grace`, unless the class
+    /// is created again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub missing_since: Option<Timestamp>,
     /// AWS account of the class. Used to revoke access after the class was deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountReference>,
@@ -491,6 +503,18 @@ pub struct UserStatus {
     /// Keys of the tags that the operator set. A tag in this list that is no longer declared is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tag_keys: Vec<String>,
+}
+
+/// Access keys in a row that replaced a lost one: its Secret was deleted or edited, or it was set Inactive or deleted in AWS.
+/// The time to the next one doubles with each; a key that lasts for twice that time ends the row.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRepairs {
+    /// Number of these keys, from 1.
+    pub count: i32,
+    /// When the last of them was created.
+    #[schemars(schema_with = "time")]
+    pub last_time: Timestamp,
 }
 
 /// Observed access key of the user.
@@ -549,9 +573,8 @@ impl AccessKeyState {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
-fn is_zero(number: &i32) -> bool {
-    *number == 0
+fn time(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({"type": "string", "format": "date-time"})
 }
 
 fn optional_time(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

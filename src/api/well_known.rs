@@ -27,6 +27,9 @@ pub const TAG_KEY_PREFIX: &str = "awsdeploy.dev/key/";
 /// Annotation of the resource: each new value requests one rotation.
 pub const ANNOTATION_ROTATE: &str = "awsdeploy.dev/rotate";
 
+/// Annotation of the resource: each new value ends a back-off and reconciles the resource now.
+pub const ANNOTATION_RETRY: &str = "awsdeploy.dev/retry";
+
 /// Annotation of a class: `"true"` makes it the default class.
 pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";
 
@@ -44,12 +47,12 @@ pub const ANNOTATION_KEY_ID: &str = "awsdeploy.dev/access-key-id";
 pub const ANNOTATION_PUBLISHED_AT: &str = "awsdeploy.dev/published-at";
 /// Annotation of the published Secret: the last rotate request that was carried out.
 pub const ANNOTATION_ROTATE_HONOURED: &str = "awsdeploy.dev/rotate-honoured";
-/// Annotation of the published Secret: SHA-256 over id and secret, which detects manual edits.
+/// Annotation of the published Secret: keyed MAC over its key and the annotations about it, `v1:<id of the MAC key>:<hex>`.
+pub const ANNOTATION_MAC: &str = "awsdeploy.dev/mac";
+/// Annotation of the console Secret: SHA-256 over user name and password, which detects manual edits.
 pub const ANNOTATION_CHECKSUM: &str = "awsdeploy.dev/checksum";
 /// Annotation of the published Secret: the abandoned attempt whose late publication this write has fenced off.
 pub const ANNOTATION_FENCE: &str = "awsdeploy.dev/fence";
-/// Annotation of the published Secret: earlier target Secrets whose keys are not retired yet, as JSON.
-pub const ANNOTATION_PREVIOUS_SECRETS: &str = "awsdeploy.dev/previous-secrets";
 /// Annotation of the published Secret: declared `accessKey.useCase`.
 pub const ANNOTATION_USE_CASE: &str = "awsdeploy.dev/use-case";
 /// Annotation of the published Secret: declared `accessKey.description`.
@@ -81,7 +84,7 @@ pub const JOURNAL_PREFIX: &str = "awsdeploy-journal-";
 pub const ANNOTATION_RESOURCE_NAMESPACE: &str = "awsdeploy.dev/resource-namespace";
 /// Annotation of a journal: name of the `AwsDeployUser`.
 pub const ANNOTATION_RESOURCE_NAME: &str = "awsdeploy.dev/resource-name";
-/// Annotation of a journal: UID of the `AwsDeployUser`.
+/// Annotation of all Secrets of the operator: UID of the `AwsDeployUser`. Identifies a Secret that has no owner reference.
 pub const ANNOTATION_RESOURCE_UID: &str = "awsdeploy.dev/resource-uid";
 /// Annotation of a journal: id of the AWS account of the IAM user.
 pub const ANNOTATION_ACCOUNT: &str = "awsdeploy.dev/account";
@@ -89,6 +92,9 @@ pub const ANNOTATION_ACCOUNT: &str = "awsdeploy.dev/account";
 pub const ANNOTATION_USER_NAME: &str = "awsdeploy.dev/iam-user";
 /// Annotation of a journal: when its attempt began, RFC 3339.
 pub const ANNOTATION_STARTED_AT: &str = "awsdeploy.dev/started-at";
+
+/// Name of the Secret in the operator's namespace with the keys that sign published Secrets.
+pub const INTEGRITY_KEY_SECRET: &str = "awsdeploy-integrity-key";
 
 /// Annotation of the published Secret: labels, annotations and data keys that the operator set, as JSON. An entry that is
 /// no longer declared is removed; everything else in the Secret belongs to others and is kept.

@@ -15,4 +15,7 @@ pub use client::{
     lane::Lane,
 };
 pub use clients::{ClientSettings, IamClients};
-pub use iam::{IamClient, account_details::AccountDetails};
+pub use iam::{
+    IamClient,
+    account_details::{AccountDetails, AccountRead},
+};

@@ -26,8 +26,10 @@ pub enum ClusterErrorKind {
     AlreadyExists,
     /// 409 on a conditional write: the object changed since it was read.
     Conflict,
-    /// 401 or 403.
+    /// 401, or 403 of RBAC.
     Forbidden,
+    /// 403 of an admission policy, a webhook or a quota.
+    Refused,
     /// The API server rejects the object.
     Invalid,
     /// No response, or a server error. A write may have had its effect.
@@ -88,6 +90,7 @@ impl ClusterError {
             (404, _) => ClusterErrorKind::NotFound,
             (409, "AlreadyExists") => ClusterErrorKind::AlreadyExists,
             (409, _) => ClusterErrorKind::Conflict,
+            (403, _) if !is_of_rbac(&status.message) => ClusterErrorKind::Refused,
             (401 | 403, _) => ClusterErrorKind::Forbidden,
             (408 | 429, _) => ClusterErrorKind::Unavailable,
             (400..500, _) => ClusterErrorKind::Invalid,
@@ -100,5 +103,42 @@ impl ClusterError {
             status.message.clone()
         };
         Self { action, kind, message }
+    }
+}
+
+/// RBAC refuses in these words; admission policies, webhooks and quotas use others.
+fn is_of_rbac(message: &str) -> bool {
+    message.contains(" cannot ") && message.contains(" resource ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusal_of_admission_is_no_missing_permission() {
+        let kind = |message: &str| {
+            let status =
+                Status { code: 403, reason: "Forbidden".to_owned(), message: message.to_owned(), ..Status::default() };
+            ClusterError::from_status("create Secret a/b".to_owned(), &status).kind
+        };
+        let account = "system:serviceaccount:o:o";
+        for rbac in [
+            format!(
+                "secrets \"b\" is forbidden: User \"{account}\" cannot create resource \"secrets\" in API group \"\" in the namespace \"a\""
+            ),
+            format!(
+                "secrets is forbidden: User \"{account}\" cannot list resource \"secrets\" in API group \"\" at the cluster scope"
+            ),
+        ] {
+            assert_eq!(kind(&rbac), ClusterErrorKind::Forbidden, "{rbac}");
+        }
+        for admission in [
+            "secrets \"b\" is forbidden: ValidatingAdmissionPolicy 'require-team' with binding 'all' denied request: label team is missing",
+            "admission webhook \"validate.kyverno.svc-fail\" denied the request: label team is missing",
+            "secrets \"b\" is forbidden: exceeded quota: small, requested: secrets=1, used: secrets=5, limited: secrets=5",
+        ] {
+            assert_eq!(kind(admission), ClusterErrorKind::Refused, "{admission}");
+        }
     }
 }

@@ -41,6 +41,12 @@ impl SecretSnapshot {
         self.0.metadata.uid.as_deref().unwrap_or_default()
     }
 
+    /// `resourceVersion`, which each write changes.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.0.metadata.resource_version.as_deref()
+    }
+
     /// When it was created, by the clock of the API server.
     #[must_use]
     pub fn created_at(&self) -> Option<Timestamp> {
@@ -52,12 +58,33 @@ impl SecretSnapshot {
         self.0.immutable == Some(true)
     }
 
-    /// Why the operator must not write the Secret, for a message. `None` if the object with this UID owns it and its type is
-    /// Opaque.
+    /// The field manager, other than the operator, that the API server records for a field. `path` is in the form of managed
+    /// fields, such as `f:metadata`, `f:labels`, `f:team`.
+    #[must_use]
+    pub fn other_manager(&self, path: &[String]) -> Option<&str> {
+        let entries = self.0.metadata.managed_fields.iter().flatten();
+        let others = entries.filter_map(|entry| Some((entry.manager.as_deref()?, &entry.fields_v1.as_ref()?.0)));
+        let mut others = others.filter(|(manager, _)| *manager != MANAGER);
+        let owns = |fields: &serde_json::Value| path.iter().try_fold(fields, |fields, name| fields.get(name)).is_some();
+        others.find(|(_, fields)| owns(fields)).map(|(manager, _)| manager)
+    }
+
+    /// Whether the garbage collector deletes it with an owner.
+    #[must_use]
+    pub fn has_owner(&self) -> bool {
+        self.0.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty())
+    }
+
+    /// Why the operator must not write the Secret, for a message. `None` if the object with this UID owns it, or its annotation
+    /// names that and it has no owner, and its type is Opaque.
     #[must_use]
     pub fn ownership_conflict(&self, owner_uid: &str) -> Option<String> {
         let owners = self.0.metadata.owner_references.as_deref().unwrap_or_default();
-        if owners.iter().any(|owner| owner.uid == owner_uid) {
+        let annotations = self.0.metadata.annotations.as_ref();
+        let named = annotations.and_then(|all| all.get(well_known::ANNOTATION_RESOURCE_UID));
+        if owners.iter().any(|owner| owner.uid == owner_uid)
+            || (owners.is_empty() && named.is_some_and(|uid| uid == owner_uid))
+        {
             // The type is immutable, and the API server validates the data by the rules of that type.
             let other_type = self.0.type_.as_deref().filter(|kind| !matches!(*kind, "" | "Opaque"));
             return other_type
@@ -85,9 +112,40 @@ impl Secrets {
             .map_err(|error| self.error("get", name, &error))
     }
 
-    /// Creates a Secret; one in the operator's namespace has no owner. Not idempotent: `AlreadyExists` when there is one, also after a lost response.
+    /// Creates a Secret; one in the operator's namespace has no owner. Not idempotent: `AlreadyExists` when there is one, also after
+    /// a lost response.
     pub async fn create(
         &self,
+        name: &str,
+        owner: Option<OwnerReference>,
+        content: &SecretContent,
+    ) -> Result<SecretSnapshot, ClusterError> {
+        self.post(&params(), name, owner, content).await
+    }
+
+    /// Asks admission whether a Secret may be created or replaced, without a write. Only [`ClusterErrorKind::Refused`] is an
+    /// answer: some webhooks cannot be asked.
+    pub async fn check_admission(
+        &self,
+        name: &str,
+        snapshot: Option<&SecretSnapshot>,
+        owner: Option<OwnerReference>,
+        content: &SecretContent,
+    ) -> Result<(), ClusterError> {
+        let dry = PostParams { dry_run: true, ..params() };
+        let asked = match snapshot {
+            Some(snapshot) => self.put(&dry, with_content(snapshot.0.clone(), content)).await,
+            None => self.post(&dry, name, owner, content).await,
+        };
+        match asked {
+            Err(error) if error.kind == ClusterErrorKind::Refused => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn post(
+        &self,
+        params: &PostParams,
         name: &str,
         owner: Option<OwnerReference>,
         content: &SecretContent,
@@ -103,11 +161,7 @@ impl Secrets {
             ..Secret::default()
         };
         let secret = with_content(secret, content);
-        self.api
-            .create(&params(), &secret)
-            .await
-            .map(SecretSnapshot)
-            .map_err(|error| self.error("create", name, &error))
+        self.api.create(params, &secret).await.map(SecretSnapshot).map_err(|error| self.error("create", name, &error))
     }
 
     /// Replaces the content. `Conflict` if the Secret changed since it was read.
@@ -116,7 +170,7 @@ impl Secrets {
         snapshot: &SecretSnapshot,
         content: &SecretContent,
     ) -> Result<SecretSnapshot, ClusterError> {
-        self.put(with_content(snapshot.0.clone(), content)).await
+        self.put(&params(), with_content(snapshot.0.clone(), content)).await
     }
 
     /// Removes the owner reference, so that the Secret outlives its owner. `Conflict` if it changed since it was read.
@@ -125,7 +179,7 @@ impl Secrets {
         if let Some(owners) = &mut secret.metadata.owner_references {
             owners.retain(|owner| owner.uid != owner_uid);
         }
-        self.put(secret).await
+        self.put(&params(), secret).await
     }
 
     /// Deletes a Secret; one that does not exist is no error. `Conflict` if it changed since it was read.
@@ -144,10 +198,10 @@ impl Secrets {
         }
     }
 
-    async fn put(&self, secret: Secret) -> Result<SecretSnapshot, ClusterError> {
+    async fn put(&self, params: &PostParams, secret: Secret) -> Result<SecretSnapshot, ClusterError> {
         let name = secret.metadata.name.clone().unwrap_or_default();
         self.api
-            .replace(&name, &params(), &secret)
+            .replace(&name, params, &secret)
             .await
             .map(SecretSnapshot)
             .map_err(|error| self.error("update", &name, &error))
@@ -180,4 +234,33 @@ fn with_content(mut secret: Secret, content: &SecretContent) -> Secret {
 
 fn non_empty<V: Clone>(map: &BTreeMap<String, V>) -> Option<BTreeMap<String, V>> {
     (!map.is_empty()).then(|| map.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn secret(metadata: &Value) -> SecretSnapshot {
+        SecretSnapshot(serde_json::from_value(json!({"metadata": metadata, "type": "Opaque"})).unwrap())
+    }
+
+    #[test]
+    fn secret_is_owned_by_reference_or_by_annotation_alone() {
+        let named = json!({"awsdeploy.dev/resource-uid": "u1"});
+        let owner = |uid: &str| json!([{"apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "name": "x", "uid": uid}]);
+        for (metadata, is_ours) in [
+            (json!({"ownerReferences": owner("u1")}), true),
+            (json!({"annotations": named}), true),
+            (json!({"annotations": named, "ownerReferences": owner("u1")}), true),
+            (json!({"annotations": named, "ownerReferences": owner("u2")}), false),
+            (json!({"annotations": {"awsdeploy.dev/resource-uid": "u2"}}), false),
+            (json!({}), false),
+        ] {
+            assert_eq!(secret(&metadata).ownership_conflict("u1").is_none(), is_ours, "{metadata}");
+        }
+        assert!(secret(&json!({"ownerReferences": owner("u1")})).has_owner());
+        assert!(!secret(&json!({"annotations": named, "ownerReferences": []})).has_owner());
+    }
 }

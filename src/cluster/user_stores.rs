@@ -64,6 +64,14 @@ impl UserStores {
         (found.meta().uid == resource.extra.uid).then_some(found)
     }
 
+    /// Whether the resource of a watched namespace exists and is not being deleted.
+    #[must_use]
+    pub fn is_live(&self, namespace: &str, name: &str, uid: &str) -> bool {
+        let resource = ObjectRef::new(name).within(namespace);
+        let found = self.stores.iter().find_map(|store| store.get(&resource));
+        found.is_some_and(|found| found.meta().uid.as_deref() == Some(uid) && found.meta().deletion_timestamp.is_none())
+    }
+
     /// UIDs of all resources, of those that cannot be read too.
     #[must_use]
     pub fn uids(&self) -> HashSet<String> {

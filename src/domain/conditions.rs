@@ -3,10 +3,14 @@
 use jiff::Timestamp;
 
 use super::{
+    backoff::ErrorClass,
     current_state::CurrentState,
     plan::{Note, Plan},
 };
 use crate::api::{Condition, ConditionType, Reason, Time};
+
+/// How an error of AWS introduces the id of its request; `)` follows.
+pub const REQUEST_ID: &str = " (AWS request id ";
 
 /// Status of a condition.
 #[derive(strum::IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +39,14 @@ pub struct EvaluatedCondition {
 pub struct ReconcileFailure {
     pub scope: FailureScope,
     pub note: Note,
+    /// Decides the back-off.
+    pub class: ErrorClass,
     /// The failure resolves without an action and does not invalidate what earlier reconciles established.
     pub transient: bool,
 }
 
 /// What a failure affects, and thereby which conditions report it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailureScope {
     /// The class, or the resource itself.
     Authorization,
@@ -50,6 +56,8 @@ pub enum FailureScope {
     User,
     /// Access key or Secret.
     Key,
+    /// Writing the status: no condition can report it.
+    Status,
 }
 
 /// Result of a reconcile.
@@ -110,7 +118,13 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
     };
 
     let key = match (failure(FailureScope::Key), blind, outcome.plan, outcome.current) {
-        (_, Some(failure), ..) => finding(ConditionType::KeyPublished, ConditionStatus::Unknown, failure.note.clone()),
+        (_, Some(failure), plan, _) => match plan.and_then(|plan| plan.key.as_ref()) {
+            // Known from IAM alone.
+            Some(note) if matches!(note.reason, Reason::Suspended | Reason::Revoked | Reason::Quarantined) => {
+                finding(ConditionType::KeyPublished, ConditionStatus::False, note.clone())
+            }
+            _ => finding(ConditionType::KeyPublished, ConditionStatus::Unknown, failure.note.clone()),
+        },
         (failed, None, Some(plan), Some(current)) => match (&plan.key, failed) {
             (Some(note), Some(failure)) if matches!(note.reason, Reason::Pending | Reason::NotRequested) => {
                 finding(ConditionType::KeyPublished, ConditionStatus::False, failure.note.clone())
@@ -120,6 +134,10 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
                 finding(ConditionType::KeyPublished, ConditionStatus::True, note.clone())
             }
             (Some(note), _) => finding(ConditionType::KeyPublished, ConditionStatus::False, note.clone()),
+            // The key works, but the Secret lacks something that is declared.
+            (None, Some(failure)) if failure.note.reason == Reason::SecretConflict => {
+                finding(ConditionType::KeyPublished, ConditionStatus::False, failure.note.clone())
+            }
             (None, _) => {
                 let id = current.published().map_or("", |facts| facts.key_id.as_str());
                 finding(
@@ -210,20 +228,6 @@ fn ready(
     finding(ConditionStatus::True, Note::new(Reason::Reconciled, message))
 }
 
-/// Keeps reason and message of the failure during its back-off: they say what the operator waits for, and a restarted
-/// operator derives the remaining back-off from them.
-pub fn keep_failure_message(findings: &mut [EvaluatedCondition], before: &[Condition]) {
-    let kept = |finding: &EvaluatedCondition| {
-        let old = before
-            .iter()
-            .find(|old| old.type_ == finding.kind.as_str() && old.status == ConditionStatus::False.as_str())?;
-        Some(Note::new(old.reason.parse().ok()?, old.message.clone()))
-    };
-    for finding in findings.iter_mut().filter(|finding| finding.note.reason == Reason::BackingOff) {
-        finding.note = kept(finding).unwrap_or_else(|| finding.note.clone());
-    }
-}
-
 /// Sets transition times: `lastTransitionTime` changes only when the status changes.
 #[must_use]
 pub fn to_conditions(
@@ -238,20 +242,29 @@ pub fn to_conditions(
         .into_iter()
         .map(|finding| {
             let status = finding.status.as_str();
-            let since = before
-                .iter()
-                .find(|old| old.type_ == finding.kind.as_str() && old.status == status)
-                .map_or(Time(now), |old| old.last_transition_time.clone());
+            let old = before.iter().find(|old| old.type_ == finding.kind.as_str() && old.status == status);
+            let since = old.map_or(Time(now), |old| old.last_transition_time.clone());
+            let message = clip(&finding.note.message);
+            // The same failure has another request id at each try.
+            let is_same = |old: &&Condition| without_request_ids(&old.message) == without_request_ids(&message);
+            let reported = old.filter(is_same).map(|old| old.message.clone());
             Condition {
                 type_: finding.kind.as_str().to_owned(),
                 status: status.to_owned(),
                 reason: finding.note.reason.as_str().to_owned(),
-                message: clip(&finding.note.message),
+                message: reported.unwrap_or(message),
                 observed_generation: generation,
                 last_transition_time: since,
             }
         })
         .collect()
+}
+
+/// A message without the ids of requests to AWS.
+fn without_request_ids(message: &str) -> String {
+    let mut parts = message.split(REQUEST_ID);
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.split_once(')').map_or("", |(_, rest)| rest))
 }
 
 /// The API allows 32 KiB; limit messages to a readable length.
@@ -278,36 +291,24 @@ mod tests {
     }
 
     #[test]
-    fn back_off_keeps_the_message_of_the_failure() {
-        let finding = |reason| EvaluatedCondition {
-            kind: ConditionType::RotationHealthy,
-            status: ConditionStatus::False,
-            note: Note::new(reason, "now"),
-        };
-        let kept = |reason, before: Option<(&str, Reason)>| {
-            let mut findings = [finding(reason)];
-            let before = before.map(|(status, reason)| Condition {
-                type_: "RotationHealthy".to_owned(),
-                status: status.to_owned(),
-                reason: reason.to_string(),
-                message: "before".to_owned(),
+    fn another_request_id_is_no_other_message() {
+        let message = |id: &str, rest: &str| format!("GetUser: denied{REQUEST_ID}{id}). Allow it{rest}");
+        let after = |before: &str, message: String| {
+            let note = Note::new(Reason::AccessDenied, message);
+            let finding = EvaluatedCondition { kind: ConditionType::Ready, status: ConditionStatus::False, note };
+            let old = Condition {
+                type_: "Ready".to_owned(),
+                status: "False".to_owned(),
+                reason: "AccessDenied".to_owned(),
+                message: before.to_owned(),
                 observed_generation: None,
                 last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            });
-            keep_failure_message(&mut findings, &Vec::from_iter(before));
-            (findings[0].note.reason, findings[0].note.message.clone())
+            };
+            to_conditions(vec![finding], &[old], None, Timestamp::UNIX_EPOCH)[0].message.clone()
         };
-        let now = |reason| (reason, "now".to_owned());
-        assert_eq!(
-            kept(Reason::BackingOff, Some(("False", Reason::LimitExceeded))),
-            (Reason::LimitExceeded, "before".to_owned())
-        );
-        assert_eq!(kept(Reason::BackingOff, Some(("True", Reason::Scheduled))), now(Reason::BackingOff));
-        assert_eq!(kept(Reason::BackingOff, None), now(Reason::BackingOff));
-        assert_eq!(
-            kept(Reason::KeyQuotaExceeded, Some(("False", Reason::LimitExceeded))),
-            now(Reason::KeyQuotaExceeded)
-        );
+        assert_eq!(after(&message("1", ""), message("2", "")), message("1", ""));
+        assert_eq!(after(&message("1", ""), message("2", " now")), message("2", " now"));
+        assert_eq!(after("something else", message("2", "")), message("2", ""));
     }
 
     #[test]
@@ -317,6 +318,7 @@ mod tests {
         let failure = |transient| ReconcileFailure {
             scope: FailureScope::User,
             note: Note::new(Reason::LimitExceeded, "no more policies"),
+            class: ErrorClass::Limit,
             transient,
         };
         for failures in [vec![], vec![failure(false)], vec![failure(true)]] {
@@ -336,6 +338,35 @@ mod tests {
                 (ConditionStatus::False, Reason::Quarantined),
                 "Ready"
             );
+        }
+    }
+
+    #[test]
+    fn revoked_key_is_reported_although_secrets_are_unread() {
+        let failures = [ReconcileFailure {
+            scope: FailureScope::Observation,
+            note: Note::new(Reason::SecretAccessDenied, "refused"),
+            class: ErrorClass::Denied,
+            transient: false,
+        }];
+        let key = |reason| {
+            let plan = Plan { key: Some(Note::new(reason, "key")), ..Plan::idle(Note::new(Reason::Pending, "")) };
+            let outcome = ReconcileOutcome {
+                plan: Some(&plan),
+                current: None,
+                failures: &failures,
+                authorization: Note::new(Reason::Allowed, ""),
+                unfinished: false,
+            };
+            let findings = evaluate(&outcome, true);
+            let key = findings.iter().find(|finding| finding.kind == ConditionType::KeyPublished).unwrap();
+            (key.status, key.note.reason)
+        };
+        for revoked in [Reason::Suspended, Reason::Revoked, Reason::Quarantined] {
+            assert_eq!(key(revoked), (ConditionStatus::False, revoked));
+        }
+        for unknown in [Reason::Pending, Reason::Frozen] {
+            assert_eq!(key(unknown), (ConditionStatus::Unknown, Reason::SecretAccessDenied), "{unknown}");
         }
     }
 }

@@ -108,6 +108,7 @@ pub fn render(
     let secret = password.expose_secret();
     let url = url.unwrap_or_default();
     let mut annotations = BTreeMap::from([
+        (well_known::ANNOTATION_RESOURCE_UID.to_owned(), owner.uid.clone()),
         (well_known::ANNOTATION_PASSWORD_STATE.to_owned(), PENDING.to_owned()),
         (well_known::ANNOTATION_CHECKSUM.to_owned(), checksum(user_name, secret)),
     ]);

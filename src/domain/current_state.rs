@@ -9,7 +9,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    backoff::ErrorClass,
     console::ConsoleSecret,
     dates,
     journal::Journal,
@@ -17,7 +16,10 @@ use super::{
     restart::ObservedWorkload,
     secret::PublishedFacts,
 };
-use crate::api::user::RestartTarget;
+use crate::api::{
+    Reason,
+    user::{KeyRepairs, RestartTarget},
+};
 
 /// Observed state that `plan` compares with the desired state.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +32,8 @@ pub struct CurrentState {
     /// Policies, groups and password were read in this reconcile.
     pub grants_live: bool,
     pub published: PublishedSecret,
+    /// `None`: AWS has not refused the key in the published Secret as it is now.
+    pub secret_refusals: Option<SecretRefusals>,
     pub journal: JournalSecret,
     /// Read only if console access is or was declared.
     pub console: ConsoleSecret,
@@ -41,8 +45,16 @@ pub struct CurrentState {
     pub last_used_failed: bool,
     /// Workloads to restart, as far as this reconcile has read them.
     pub workloads: BTreeMap<RestartTarget, ObservedWorkload>,
-    /// Access keys that IAM confirmed as deleted or missing in this reconcile.
+    /// Access keys that IAM deleted in this reconcile.
     pub deleted_keys: BTreeSet<String>,
+    /// Access keys that were to be deleted in this reconcile and that IAM does not know, or not yet.
+    pub unknown_keys: BTreeSet<String>,
+    /// A Secret or the journal of the resource could not be read: the operator only takes access away.
+    pub secrets_unread: bool,
+    /// A Secret of the resource has an owner reference: the garbage collector deletes it with the resource.
+    pub secret_has_owner: bool,
+    /// The ownership tags of the user name another resource of the namespace, which is deleted or being deleted.
+    pub owner_is_ending: bool,
     /// Losing them costs time, not safety.
     pub hints: StatusHints,
     /// The resource has the operator's finalizer.
@@ -50,10 +62,21 @@ pub struct CurrentState {
     /// The status records name and account of the IAM user and this operator as the one that serves the resource. Nothing is
     /// written in AWS before, except to revoke and to delete.
     pub user_recorded: bool,
-    /// A change of user, policies or tags failed in this reconcile; rules for keys still apply.
+    /// A change of user, policies or tags failed in this reconcile, or is in back-off: none is planned. Rules for keys still
+    /// apply.
     pub user_sync_failed: bool,
+    /// The key or its Secret is in back-off.
+    pub key_backoff: Option<KeyBackoff>,
     /// Set only for deletions without an IAM user of the resource.
     pub user_absence: Option<UserAbsence>,
+}
+
+/// A failure of the key or its Secret that is not tried again yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyBackoff {
+    pub until: Timestamp,
+    /// Of the failure.
+    pub reason: Reason,
 }
 
 /// Why a deletion considers the IAM user as absent.
@@ -215,21 +238,31 @@ pub struct Verification {
     pub last_at: Timestamp,
 }
 
+/// Refusals by STS of the key in a published Secret without a valid MAC. Starts over after a restart of the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretRefusals {
+    pub first_at: Timestamp,
+    pub last_at: Timestamp,
+}
+
+impl SecretRefusals {
+    /// These refusals and one more.
+    #[must_use]
+    pub fn with(before: Option<Self>, now: Timestamp) -> Self {
+        Self { first_at: before.map_or(now, |before| before.first_at), last_at: now }
+    }
+}
+
 /// Hints from the status of the resource.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StatusHints {
     /// When a key was first observed as Inactive, by key id.
     pub inactive_since: BTreeMap<String, Timestamp>,
-    /// Consecutive failed reconciles; zero after a change of the spec.
-    pub failed_attempts: u32,
-    pub last_failure: Option<Timestamp>,
     pub last_rotation: Option<Timestamp>,
-    /// Name of the Secret that holds the last published key.
-    pub secret_name: Option<String>,
+    /// Keys made in a row because the one before was lost.
+    pub repairs: Option<KeyRepairs>,
     /// Unique id of the IAM user.
     pub user_id: Option<String>,
-    /// Class of the last failure of a key attempt; `None` counts as transient.
-    pub failure_class: Option<ErrorClass>,
     /// Keys of the declared tags that the operator set.
     pub tag_keys: BTreeSet<String>,
 }
@@ -284,6 +317,7 @@ impl CurrentState {
             keys_read_at: Some(read_at),
             grants_live: true,
             published: PublishedSecret::Missing,
+            secret_refusals: None,
             journal: JournalSecret::None,
             console: ConsoleSecret::Missing,
             verification: None,
@@ -291,10 +325,15 @@ impl CurrentState {
             last_used_failed: false,
             workloads: BTreeMap::new(),
             deleted_keys: BTreeSet::new(),
+            unknown_keys: BTreeSet::new(),
+            secrets_unread: false,
+            secret_has_owner: false,
+            owner_is_ending: false,
             hints: StatusHints::default(),
             finalizer: true,
             user_recorded: true,
             user_sync_failed: false,
+            key_backoff: None,
             user_absence: None,
         }
     }
@@ -324,10 +363,16 @@ impl CurrentState {
         }
     }
 
-    /// When the key in the published Secret was published, see [`dates::publication_time`].
+    /// The published Secret, if its MAC is valid: only then it says something about its key.
+    #[must_use]
+    pub fn verified(&self) -> Option<&PublishedFacts> {
+        self.published().filter(|facts| facts.is_verified())
+    }
+
+    /// When the key in the published Secret was published, see [`dates::publication_time`]. `None` without a valid MAC.
     #[must_use]
     pub fn publication_time(&self, now: Timestamp) -> Option<Timestamp> {
-        let facts = self.published()?;
+        let facts = self.verified()?;
         let created_at = self.user().and_then(|user| user.key(&facts.key_id)).map(|key| key.created_at);
         let tagged_at = self.user().and_then(|user| user.tagged_at(&facts.key_id));
         Some(dates::publication_time(facts.published_at, created_at, tagged_at, now))
@@ -342,11 +387,11 @@ impl CurrentState {
         }
     }
 
-    /// Whether the operator created this key: it is tagged, published, or referenced by the journal.
+    /// Whether the operator created this key: it is tagged, published with a valid MAC, or referenced by the journal.
     #[must_use]
     pub fn is_ours(&self, id: &str) -> bool {
         self.user().is_some_and(|user| user.is_tagged(id))
-            || self.published().is_some_and(|facts| facts.key_id == id)
+            || self.verified().is_some_and(|facts| facts.key_id == id)
             || self.journal().is_some_and(|journal| journal.references_key(id))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{schedule::RotationSchedule, target::Target, window::Windows};
 pub use crate::api::class::OnQuarantine;
-use crate::api::{SecretFormat, user::RestartTarget};
+use crate::api::{SecretFormat, user::RestartTarget, well_known};
 
 /// CIS AWS Foundations Benchmark 1.14 requires 90 days or less.
 pub const DEFAULT_ROTATION_INTERVAL: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -67,6 +67,8 @@ pub struct Desired {
     pub console: Option<DesiredConsole>,
     /// All access keys of the operator must be Inactive.
     pub suspend: bool,
+    /// The Secrets outlive the resource, however that is deleted.
+    pub retain: bool,
     pub adoption: Consent,
     pub on_quarantine: OnQuarantine,
 }
@@ -122,6 +124,13 @@ pub struct Violation {
     pub field: &'static str,
     /// What is invalid, why, and what is allowed.
     pub message: String,
+}
+
+impl Desired {
+    /// Keys of the tags that the resource and its class declare.
+    pub fn declared_tag_keys(&self) -> impl Iterator<Item = &String> {
+        self.tags.keys().filter(|key| !key.starts_with(well_known::TAG_PREFIX))
+    }
 }
 
 impl Grant {

@@ -21,8 +21,6 @@ pub struct Journal {
     pub started_at: Timestamp,
     /// Rotate request that the attempt carries out.
     pub rotate_request: Option<String>,
-    /// Name and key id of the previous target Secret, if the Secret was renamed.
-    pub previous_secret: Option<(String, String)>,
     pub phase: AttemptPhase,
 }
 
@@ -72,8 +70,6 @@ struct Stored {
     started_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rotate_request: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    previous_secret: Option<(String, String)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     known: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +130,6 @@ impl Journal {
             mode: StoredMode::Intent,
             started_at: self.started_at,
             rotate_request: self.rotate_request.clone(),
-            previous_secret: self.previous_secret.clone(),
             known: Vec::new(),
             key_id: None,
             keyed_at: None,
@@ -167,9 +162,7 @@ impl Journal {
             return Err(JournalError::Format(format));
         }
         let stored: Stored = serde_json::from_slice(bytes).map_err(|_| JournalError::Unreadable)?;
-        // A previous Secret that was edited names no key.
-        let previous = stored.previous_secret.iter().map(|(_, key_id)| key_id).filter(|id| !id.is_empty());
-        let mut key_ids = stored.known.iter().chain(&stored.key_id).chain(&stored.orphans).chain(previous);
+        let mut key_ids = stored.known.iter().chain(&stored.key_id).chain(&stored.orphans);
         if stored.orphans.len() > MAX_KEYS || !key_ids.all(|id| is_access_key_id(id)) {
             return Err(JournalError::Unreadable);
         }
@@ -181,12 +174,7 @@ impl Journal {
             },
             StoredMode::Abandoned => AttemptPhase::Abandoned { orphans: stored.orphans },
         };
-        Ok(Self {
-            started_at: stored.started_at,
-            rotate_request: stored.rotate_request,
-            previous_secret: stored.previous_secret,
-            phase,
-        })
+        Ok(Self { started_at: stored.started_at, rotate_request: stored.rotate_request, phase })
     }
 }
 
@@ -199,12 +187,7 @@ mod tests {
     }
 
     fn journal(phase: AttemptPhase) -> Journal {
-        Journal {
-            started_at: "2026-11-21T10:00:00Z".parse().unwrap(),
-            rotate_request: Some("now".into()),
-            previous_secret: Some(("old".into(), key(0))),
-            phase,
-        }
+        Journal { started_at: "2026-11-21T10:00:00Z".parse().unwrap(), rotate_request: Some("now".into()), phase }
     }
 
     #[test]
@@ -231,9 +214,6 @@ mod tests {
         ] {
             assert_eq!(Journal::decode(&journal(phase).encode()), Err(JournalError::Unreadable));
         }
-        let mut named = journal(AttemptPhase::Intent { known: Vec::new() });
-        named.previous_secret = Some(("old".into(), forged()));
-        assert_eq!(Journal::decode(&named.encode()), Err(JournalError::Unreadable));
     }
 
     #[test]

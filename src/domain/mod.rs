@@ -6,6 +6,7 @@
 pub mod account;
 pub mod authorize;
 pub mod backoff;
+pub mod change_key;
 pub mod class_conditions;
 pub mod conditions;
 pub mod console;

@@ -4,6 +4,9 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::api::well_known;
 
+/// Quota of IAM for tags per user.
+pub const MAX_TAGS_PER_USER: usize = 50;
+
 /// Owner of an IAM user, as recorded in its tags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
@@ -43,6 +46,16 @@ impl Owner {
     #[must_use]
     pub fn is_in_same_cluster(&self, tags: &BTreeMap<String, String>) -> bool {
         tag_value(tags, well_known::TAG_CLUSTER) == Some(&self.cluster)
+    }
+
+    /// Name and UID of the other resource of the same namespace that the tags name.
+    #[must_use]
+    pub fn neighbour<'a>(&self, tags: &'a BTreeMap<String, String>) -> Option<(&'a str, &'a str)> {
+        let is_in_namespace = tag_value(tags, well_known::TAG_NAMESPACE) == Some(&self.namespace);
+        let uid = tag_value(tags, well_known::TAG_UID).filter(|uid| *uid != self.uid)?;
+        (self.is_in_same_cluster(tags) && is_in_namespace)
+            .then_some(())
+            .and_then(|()| Some((tag_value(tags, well_known::TAG_NAME)?, uid)))
     }
 
     /// Value of the tag `awsdeploy.dev/adoptable-by` that lets this resource adopt a user. Namespaces and names contain no
@@ -205,5 +218,22 @@ mod tests {
     fn description_tag_of_the_console_proves_no_ownership() {
         let tags = BTreeMap::from([("AKIAIOSFODNN7EXAMPLE".to_owned(), "Cycle".to_owned())]);
         assert_eq!(owner().classify(&tags), Ownership::Untagged);
+    }
+
+    #[test]
+    fn only_another_resource_of_the_namespace_is_a_neighbour() {
+        let ours = owner();
+        let earlier = Owner { uid: "u0".into(), ..owner() };
+        let renamed = Owner { uid: "u0".into(), name: "old".into(), ..owner() };
+        assert_eq!(ours.neighbour(&earlier.tags()), Some(("cycle", "u0")));
+        assert_eq!(ours.neighbour(&renamed.tags()), Some(("old", "u0")));
+        for other in [
+            owner(),
+            Owner { namespace: "theirs".into(), uid: "u0".into(), ..owner() },
+            Owner { cluster: "theirs".into(), uid: "u0".into(), ..owner() },
+        ] {
+            assert_eq!(ours.neighbour(&other.tags()), None, "{other:?}");
+        }
+        assert_eq!(ours.neighbour(&BTreeMap::new()), None);
     }
 }

@@ -45,6 +45,24 @@ pub fn is_quarantine(arn: &str) -> bool {
     arn.rsplit('/').next().is_some_and(|name| name.starts_with(QUARANTINE_PREFIX))
 }
 
+/// Whether AWS lets the managed policy be attached to service-linked roles only.
+#[must_use]
+pub fn is_for_service_linked_roles(arn: &str) -> bool {
+    arn.contains(":iam::aws:policy/aws-service-role/")
+}
+
+/// The first character of a document that IAM does not allow in policies, and the text around it.
+#[must_use]
+pub fn forbidden_character(document: &Value) -> Option<(char, String)> {
+    const CONTEXT_CHARACTERS: usize = 20;
+    let text: Vec<char> = document.to_string().chars().collect();
+    let at = text.iter().position(|character| u32::from(*character) > 0xFF)?;
+    let is_quote = |character: &&char| **character == '"';
+    let before = text[..at].iter().rev().take_while(|character| !is_quote(character)).take(CONTEXT_CHARACTERS).count();
+    let after = text[at..].iter().take_while(|character| !is_quote(character)).take(CONTEXT_CHARACTERS).count();
+    Some((text[at], text[at - before..at + after].iter().collect()))
+}
+
 /// Characters of a document that count against the quotas of IAM: all except white space.
 #[must_use]
 pub fn counted_characters(document: &Value) -> usize {

@@ -2,6 +2,12 @@
 
 use jiff::SignedDuration;
 
+/// Longest time between two repairs in a row, unless `repair_interval` is longer.
+pub const MAX_REPAIR_PAUSE: SignedDuration = SignedDuration::from_hours(24);
+
+/// More doublings do not fit into the factor.
+const MAX_DOUBLINGS: u32 = 30;
+
 /// Times and limits of the rotation protocol. `operator/settings.rs` maps flags to them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -21,6 +27,11 @@ pub struct Settings {
     pub restart_hold: SignedDuration,
     /// Time between two reads of a workload that was restarted recently.
     pub restart_check_interval: SignedDuration,
+    /// Time for which a deleted class takes nothing from the users that it allowed: it may be replaced.
+    pub class_absence_grace: SignedDuration,
+    /// Shortest time from one key to the next, unless the next one is scheduled; doubles for each repair in a row, see
+    /// [`Settings::repair_pause`].
+    pub repair_interval: SignedDuration,
     /// Shortest allowed rotation interval.
     pub min_rotation_interval: SignedDuration,
     /// Quota of IAM for managed policies per user, 10 unless raised.
@@ -28,11 +39,12 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Shortest time between two replacements of lost keys: a sixtieth of the shortest rotation interval, one minute by
-    /// default. A tenant that deletes the Secret repeatedly must not cause unlimited key creation.
+    /// Time from one key to the replacement of a lost one after this number of repairs in a row, at most
+    /// [`MAX_REPAIR_PAUSE`]. A tenant that deletes or edits the Secret repeatedly must not make keys without limit.
     #[must_use]
-    pub fn repair_interval(&self) -> SignedDuration {
-        self.min_rotation_interval / 60
+    pub fn repair_pause(&self, repairs: u32) -> SignedDuration {
+        let doubled = self.repair_interval.checked_mul(1 << repairs.min(MAX_DOUBLINGS)).unwrap_or(MAX_REPAIR_PAUSE);
+        doubled.min(MAX_REPAIR_PAUSE.max(self.repair_interval))
     }
 
     /// Uses of the previous key within this time after the publication of the new one are ignored: consumers need time to
@@ -54,6 +66,8 @@ impl Default for Settings {
             last_used_window: SignedDuration::from_hours(26),
             restart_hold: SignedDuration::from_hours(24),
             restart_check_interval: SignedDuration::from_secs(10),
+            class_absence_grace: SignedDuration::from_mins(5),
+            repair_interval: SignedDuration::from_mins(10),
             min_rotation_interval: SignedDuration::from_hours(1),
             max_attached_policies: 10,
         }

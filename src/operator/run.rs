@@ -16,6 +16,7 @@ use kube::{
     api::ListParams,
     runtime::{Controller, controller, reflector::Store},
 };
+use rustls::crypto::aws_lc_rs;
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
@@ -33,7 +34,10 @@ use crate::{
     cluster::{
         self, AuthorizationCache, ClusterError, GuardedUser, SecretAccess, TokenReviewer, UserStores, user_stores,
     },
-    domain::account,
+    domain::{
+        account,
+        secret::{MAC_KEY_BYTES, MacKeys},
+    },
     reconcile::{
         self, ClassContext, Context, Installation, ReconcileLanes, Watched, class_error_policy, reconcile_class,
     },
@@ -121,16 +125,30 @@ async fn run_operator(
         metrics: &metrics,
         ready: &ready,
     };
+    let mut result = Ok(());
     while wait_for_leadership(leadership.watch(), shutdown.clone(), &ready).await {
         // Each term starts with empty caches: another leader may have changed what an earlier term cached.
-        Box::pin(term.run(&apis, wait_for_term_end(leadership.watch(), shutdown.clone()))).await;
+        match cluster::load_or_create_mac_keys(term.client.clone(), &term.namespace, random_mac_key).await {
+            Ok(mac_keys) => {
+                Box::pin(term.run(&apis, mac_keys, wait_for_term_end(leadership.watch(), shutdown.clone()))).await;
+            }
+            Err(error) => {
+                result = Err(error.into());
+                break;
+            }
+        }
     }
     // After the last reconcile, so that it does not overlap with reconciles of the next leader.
     leadership.release().await;
     // A client that keeps its connection open must not block the shutdown.
     let _ = tokio::time::timeout(HTTP_SHUTDOWN_TIMEOUT, server).await;
     tracing::info!("stopped operator");
-    Ok(())
+    result
+}
+
+fn random_mac_key() -> Option<Vec<u8>> {
+    let mut key = vec![0; MAC_KEY_BYTES];
+    aws_lc_rs::default_provider().secure_random.fill(&mut key).ok().map(|()| key)
 }
 
 /// `None`: the HTTP server does not use TLS.
@@ -200,7 +218,7 @@ struct LeadershipTerm<'a> {
 
 impl LeadershipTerm<'_> {
     /// Runs the controllers until `term_end`, and returns after the last reconcile.
-    async fn run(&self, apis: &[Api<GuardedUser>], term_end: impl Future<Output = ()>) {
+    async fn run(&self, apis: &[Api<GuardedUser>], mac_keys: MacKeys, term_end: impl Future<Output = ()>) {
         let mut term_end = std::pin::pin!(term_end);
         let (rules, rules_watch) = AuthorizationCache::watch(self.client.clone());
         let mut rules_watch = std::pin::pin!(rules_watch);
@@ -224,7 +242,7 @@ impl LeadershipTerm<'_> {
             })
             .unzip();
         let resources = UserStores::new(stores.clone(), users_changed);
-        let context = Arc::new(self.context(Watched { rules, resources, lanes }).await);
+        let context = Arc::new(self.context(Watched { rules, resources, lanes }, mac_keys).await);
         let (end, ended) = watch::channel(false);
         let term_end = async {
             term_end.await;
@@ -265,7 +283,7 @@ impl LeadershipTerm<'_> {
         self.metrics.set_standby();
     }
 
-    async fn context(&self, watched: Watched) -> Context {
+    async fn context(&self, watched: Watched, mac_keys: MacKeys) -> Context {
         let settings = self.settings;
         let accounts = IamClients::connect(ClientSettings {
             calls_per_second: settings.aws_rate,
@@ -284,7 +302,7 @@ impl LeadershipTerm<'_> {
             watched,
             accounts,
             access,
-            Installation { namespace: self.namespace.clone(), cluster_id: self.cluster_id.clone() },
+            Installation { namespace: self.namespace.clone(), cluster_id: self.cluster_id.clone(), mac_keys },
             settings.reconcile_settings(),
             Arc::clone(self.metrics) as _,
         )
@@ -315,6 +333,7 @@ impl LeadershipTerm<'_> {
         loop {
             context.keep_only(&context.resources.uids());
             context.keep_accounts();
+            self.metrics.drop_deleted_resources();
             tokio::select! {
                 () = tokio::time::sleep(CLEANUP_INTERVAL) => {}
                 _ = ended.wait_for(|ended| *ended) => break,

@@ -45,9 +45,18 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_RESTART_CHECK", default_value = "10s", value_parser = parse_flag)]
     pub restart_check: Duration,
 
+    /// Time for which a deleted class revokes nothing, so that it can be replaced; a change of a class applies at once.
+    #[arg(long, env = "AWSDEPLOY_CLASS_ABSENCE_GRACE", default_value = "5m", value_parser = parse_flag)]
+    pub class_absence_grace: Duration,
+
     /// Shortest rotation interval that a resource may declare.
     #[arg(long, env = "AWSDEPLOY_MIN_ROTATION_INTERVAL", default_value = "1h", value_parser = parse_flag)]
     pub min_rotation_interval: Duration,
+
+    /// Shortest time from an access key to the next one that is not scheduled; doubles, up to 24 hours, for each key in
+    /// a row that replaces a lost one.
+    #[arg(long, env = "AWSDEPLOY_REPAIR_INTERVAL", default_value = "10m", value_parser = parse_flag)]
+    pub repair_interval: Duration,
 
     /// Time between two comparisons of each resource with IAM.
     #[arg(long, env = "AWSDEPLOY_RESYNC", default_value = "10m", value_parser = parse_flag)]
@@ -209,6 +218,8 @@ impl OperatorSettings {
                 last_used_window: signed(self.last_used_window),
                 restart_hold: signed(self.restart_hold),
                 restart_check_interval: signed(self.restart_check),
+                class_absence_grace: signed(self.class_absence_grace),
+                repair_interval: signed(self.repair_interval),
                 min_rotation_interval: signed(self.min_rotation_interval),
                 max_attached_policies: self.max_attached_policies,
             },

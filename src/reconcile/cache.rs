@@ -8,13 +8,16 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::{class_decision::ClassDecision, error::ReconcileError, priority::RevocationCauses};
+use super::{class_decision::ClassDecision, priority::RevocationCauses};
 use crate::{
     api::AwsDeployUser,
     domain::{
-        current_state::{CurrentUser, LastUse, Verification},
+        backoff::Backoff,
+        change_key::ChangeKey,
+        current_state::{CurrentUser, LastUse, SecretRefusals, Verification},
         fair_queue::Priority,
         reconcile_rate::ReconcileRate,
+        secret::HonouredRequest,
     },
 };
 
@@ -35,38 +38,18 @@ pub(super) struct ReconcileCache {
     pub(super) iam: Option<CachedIam>,
     /// When a deletion first found no user of the resource.
     pub(super) user_absent_since: Option<Instant>,
+    /// When the class that allowed the resource was first observed missing.
+    pub(super) class_missing_since: Option<Timestamp>,
     /// Progress of the STS check.
     pub(super) verification: Option<Verification>,
+    /// Refusals of the key in a published Secret without a valid MAC, with the `resourceVersion` of the Secret.
+    pub(super) secret_refusals: Option<(String, SecretRefusals)>,
+    /// The rotate request that the published Secret named as carried out when its MAC was last valid.
+    pub(super) honoured: Option<HonouredRequest>,
     /// Last use of access keys, as AWS answered.
     pub(super) last_used: BTreeMap<String, LastUse>,
-    /// A failed change of user or policies, and when it may be tried again.
-    pub(super) user_failure: Option<(ReconcileError, Timestamp)>,
-    /// Failures that no status counts, because it could not be written.
-    pub(super) failures: FailureCount,
-    /// The Secret of the last published key, where the status could not be written.
-    pub(super) unreported_secret: Option<String>,
-    /// Failed writes of the status in a row.
-    pub(super) status_write_failures: u32,
-}
-
-/// Failed reconciles in a row: the back-off grows with them, also where no status can be written.
-#[derive(Clone, Default)]
-pub(super) struct FailureCount {
-    generation: Option<i64>,
-    pub(super) count: u32,
-    pub(super) last: Option<Timestamp>,
-}
-
-impl FailureCount {
-    /// The count at this generation: a changed spec starts at zero.
-    pub(super) fn at(&self, generation: Option<i64>) -> Self {
-        if self.generation == generation { self.clone() } else { Self { generation, ..Self::default() } }
-    }
-
-    /// One more, and no fewer than the status reports.
-    pub(super) fn incremented(self, reported: u32, now: Timestamp) -> Self {
-        Self { count: self.count.saturating_add(1).max(reported), last: Some(now), ..self }
-    }
+    /// What failed, and when it is tried again.
+    pub(super) backoff: Backoff,
 }
 
 impl ReconcileCache {
@@ -79,14 +62,10 @@ impl ReconcileCache {
                 idle: self.idle.take(),
                 rate: self.rate,
                 causes: self.causes,
+                class_missing_since: self.class_missing_since,
                 ..Self::default()
             };
         }
-    }
-
-    /// The status says what the cache would have to remember otherwise.
-    pub(super) fn status_is_current(&mut self) {
-        (self.status_write_failures, self.failures) = (0, FailureCount::default());
     }
 
     /// The cache at the end of a reconcile. A wait beyond all range ends with a change of the resource.
@@ -98,13 +77,13 @@ impl ReconcileCache {
         priority: Priority,
     ) -> Self {
         let until = Instant::now().checked_add(wait);
-        let fingerprint = Fingerprint::of(user, decision.digest);
-        Self { idle: until.map(|until| IdleUntil { fingerprint, until, priority }), ..self }
+        let key = ChangeKey::new(user, decision.digest);
+        Self { idle: until.map(|until| IdleUntil { key, until, priority }), ..self }
     }
 
     /// Counts a reconcile that was caused by a change of the resource, if this one was.
     pub(super) fn count_change(&mut self, user: &AwsDeployUser, decision: &ClassDecision) {
-        if self.idle.as_ref().is_none_or(|idle| idle.fingerprint != Fingerprint::of(user, decision.digest)) {
+        if self.idle.as_ref().is_none_or(|idle| idle.key != ChangeKey::new(user, decision.digest)) {
             self.rate.count(Instant::now());
         }
     }
@@ -112,7 +91,7 @@ impl ReconcileCache {
 
 /// No reconcile is needed until then. Measured by the monotonic clock: AWS's may be set back.
 pub(super) struct IdleUntil {
-    pub(super) fingerprint: Fingerprint,
+    pub(super) key: ChangeKey,
     pub(super) until: Instant,
     /// Priority of the reconcile that follows.
     pub(super) priority: Priority,
@@ -133,30 +112,9 @@ pub(super) struct CachedIam {
     /// It comes from the listing of the whole account or from the status: enough to see that nothing is to be done. Effects
     /// are decided on facts that were read for them.
     pub(super) from_listing: bool,
+    /// It is used until then although it has expired: AWS throttles the listing.
+    pub(super) extended_until: Option<Instant>,
     pub(super) generation: Option<i64>,
-}
-
-/// What of a resource decides what is to be done. Without its status: a reconcile must not be triggered by its own write.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint {
-    generation: Option<i64>,
-    annotations: BTreeMap<String, String>,
-    deleting: bool,
-    finalizers: Vec<String>,
-    /// Digest of what classes and namespace decide, see `class_decision`.
-    decision: u64,
-}
-
-impl Fingerprint {
-    pub(super) fn of(user: &AwsDeployUser, decision: u64) -> Self {
-        Self {
-            generation: user.metadata.generation,
-            annotations: user.metadata.annotations.clone().unwrap_or_default(),
-            deleting: user.metadata.deletion_timestamp.is_some(),
-            finalizers: user.metadata.finalizers.clone().unwrap_or_default(),
-            decision,
-        }
-    }
 }
 
 /// The caches by UID of their resource.
@@ -178,18 +136,18 @@ impl ReconcileCaches {
         !self.0.lock().contains_key(uid)
     }
 
-    /// How long a resource with this fingerprint needs no reconcile.
-    pub(super) fn idle_for(&self, uid: &str, fingerprint: &Fingerprint) -> Option<Duration> {
+    /// How long a resource with this key needs no reconcile.
+    pub(super) fn idle_for(&self, uid: &str, key: &ChangeKey) -> Option<Duration> {
         let caches = self.0.lock();
-        let idle = caches.get(uid)?.idle.as_ref().filter(|idle| idle.fingerprint == *fingerprint)?;
+        let idle = caches.get(uid)?.idle.as_ref().filter(|idle| idle.key == *key)?;
         Some(idle.until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
     }
 
     /// The priority of the next reconcile. `None`: this process has not reconciled the resource yet.
-    pub(super) fn priority(&self, uid: &str, causes: RevocationCauses, fingerprint: &Fingerprint) -> Option<Priority> {
+    pub(super) fn priority(&self, uid: &str, causes: RevocationCauses, key: &ChangeKey) -> Option<Priority> {
         let caches = self.0.lock();
         let cache = caches.get(uid)?;
-        let unchanged = cache.idle.as_ref().filter(|idle| idle.fingerprint == *fingerprint);
+        let unchanged = cache.idle.as_ref().filter(|idle| idle.key == *key);
         Some(if causes.adds_to(cache.causes) {
             Priority::Urgent
         } else {
@@ -208,10 +166,10 @@ impl ReconcileCaches {
     }
 
     /// Whether the last reconcile has seen the resource as it is.
-    pub(super) fn is_unchanged(&self, uid: &str, fingerprint: &Fingerprint) -> bool {
+    pub(super) fn is_unchanged(&self, uid: &str, key: &ChangeKey) -> bool {
         let caches = self.0.lock();
         let idle = caches.get(uid).and_then(|cache| cache.idle.as_ref());
-        idle.is_some_and(|idle| idle.fingerprint == *fingerprint)
+        idle.is_some_and(|idle| idle.key == *key)
     }
 
     /// How long the resource needs no reconcile if it does not change.
@@ -232,19 +190,17 @@ mod tests {
 
     #[test]
     fn idle_time_ends_by_itself_and_with_any_change() {
-        let seen = |generation| Fingerprint {
-            generation: Some(generation),
-            annotations: BTreeMap::new(),
-            deleting: false,
-            finalizers: Vec::new(),
-            decision: 0,
+        let seen = |generation| {
+            let mut user = AwsDeployUser::default();
+            user.metadata.generation = Some(generation);
+            ChangeKey::new(&user, 0)
         };
         let caches = ReconcileCaches::default();
         let remember = |until| {
             caches.put(
                 "u1",
                 ReconcileCache {
-                    idle: Some(IdleUntil { fingerprint: seen(1), until, priority: Priority::Background }),
+                    idle: Some(IdleUntil { key: seen(1), until, priority: Priority::Background }),
                     ..ReconcileCache::default()
                 },
             );

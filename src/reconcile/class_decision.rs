@@ -14,7 +14,7 @@ use crate::{
     },
     domain::{
         account::{self, AccountRoute},
-        authorize::{self, Authorization, ClassEntry, ClassSelection, NamespaceContext, Revocation},
+        authorize::{self, Authorization, ClassAbsence, ClassEntry, ClassSelection, NamespaceContext, Revocation},
         current_state::IamUser,
         desired::Violation,
         target::Target,
@@ -140,15 +140,28 @@ impl ClassDecision {
         self.governing_class.as_ref().map(|class| class.spec.on_quarantine).or_else(recorded).unwrap_or_default()
     }
 
-    /// What a denied resource loses.
-    pub(super) fn revocation(&self, user: &AwsDeployUser, found: &IamUser) -> Revocation {
-        let status = user.status.as_ref();
-        let recorded = status.and_then(|status| status.class.as_ref()).map(|class| class.on_revoked);
-        let begun = status.is_some_and(|status| status.revocation.is_some());
+    /// What a denied resource loses. `absence`: of the class that allowed it last.
+    pub(super) fn revocation(
+        &self,
+        user: &AwsDeployUser,
+        absence: Option<ClassAbsence>,
+        found: &IamUser,
+    ) -> Revocation {
         let namespace =
             NamespaceContext { namespace: &self.target.owner.namespace, labels: &self.labels, preceding_users: 0 };
-        authorize::decide_revocation(self.governing_class.as_ref(), recorded, begun, found, namespace)
+        authorize::decide_revocation(self.governing_class.as_ref(), absence, has_begun(user), found, namespace)
     }
+
+    /// The class that allowed the resource last, if it does not exist.
+    pub(super) fn missing_class<'a>(&self, user: &'a AwsDeployUser) -> Option<&'a ClassReference> {
+        let recorded = user.status.as_ref()?.class.as_ref()?;
+        (matches!(self.decision, Decision::Denied(_)) && self.governing_class.is_none()).then_some(recorded)
+    }
+}
+
+/// Whether a revocation of the resource has begun.
+pub(super) fn has_begun(user: &AwsDeployUser) -> bool {
+    user.status.as_ref().is_some_and(|status| status.revocation.is_some())
 }
 
 /// Existing users are not moved, nor are those that may exist.

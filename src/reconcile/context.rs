@@ -1,7 +1,7 @@
 //! What reconciles share: clients, settings, and the caches of resources.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::Duration,
@@ -18,7 +18,7 @@ use crate::{
     api::Reason,
     aws::{AwsError, CallerIdentity, IamClient, IamClients},
     cluster::{AuthorizationCache, ClusterError, ClusterErrorKind, Events, JournalStore, SecretAccess, UserStores},
-    domain::{account::Role, plan::EffectVerb, settings::Settings, target::Target},
+    domain::{account::Role, plan::EffectVerb, secret::MacKeys, settings::Settings, target::Target},
 };
 
 /// Observes reconciles; implemented by the metrics.
@@ -53,6 +53,8 @@ pub struct Context {
     pub namespace: String,
     /// Id of the cluster, written into ownership tags.
     pub cluster_id: String,
+    /// Keys that sign published Secrets.
+    pub mac_keys: MacKeys,
     /// Times and limits.
     pub settings: ReconcileSettings,
     /// Observes reconciles.
@@ -84,6 +86,8 @@ pub struct Installation {
     pub namespace: String,
     /// The cluster in the ownership tags.
     pub cluster_id: String,
+    /// Keys of the MAC of published Secrets.
+    pub mac_keys: MacKeys,
 }
 
 /// Settings of reconciles.
@@ -106,6 +110,7 @@ pub struct ReconcileSettings {
 impl Context {
     /// A context with empty caches.
     #[must_use]
+    #[allow(clippy::too_many_arguments, reason = "called once, with one argument per field")]
     pub fn new(
         client: Client,
         watched: Watched,
@@ -125,6 +130,7 @@ impl Context {
             accounts,
             namespace: installation.namespace,
             cluster_id: installation.cluster_id,
+            mac_keys: installation.mac_keys,
             settings,
             observer,
             caches: ReconcileCaches::default(),
@@ -183,6 +189,12 @@ impl Context {
         } else if is_finalized && over_quota.remove(namespace) {
             self.rules.notify();
         }
+    }
+
+    /// Whether the ownership tags name another resource of the namespace that is deleted or being deleted.
+    pub(super) fn is_owner_ending(&self, target: &Target, tags: &BTreeMap<String, String>) -> bool {
+        let owner = &target.owner;
+        owner.neighbour(tags).is_some_and(|(name, uid)| !self.resources.is_live(&owner.namespace, name, uid))
     }
 
     /// The journal of a resource.

@@ -46,7 +46,7 @@ pub enum ReconcileError {
         effect: Option<Box<Effect>>,
     },
     /// A call to the Kubernetes API failed.
-    #[error("{0}")]
+    #[error("{0}{hint}", hint = quota_hint(.0))]
     Cluster(#[from] ClusterError),
     /// RBAC refuses the operator access to Secrets of the namespace.
     #[error("{0}")]
@@ -56,6 +56,26 @@ pub enum ReconcileError {
         "another attempt is under way; deleted access key {0}, which was created at the same time and never published"
     )]
     Undone(String),
+    /// The API server stores a Secret otherwise than it was written.
+    #[error(
+        "the API server does not keep Secret {secret} verbatim: {difference}; other field manager: {manager}. An admission policy or webhook changes it: a cluster admin has to exclude the Secrets of the operator (label app.kubernetes.io/managed-by=aws-deploy-user-operator) from it, or the author to declare what it sets"
+    )]
+    NotKept {
+        /// Namespace and name.
+        secret: String,
+        /// What differs, without data.
+        difference: String,
+        /// Who owns the field, as far as the API server records it.
+        manager: String,
+    },
+    /// A reconcile ended with effects that were still planned.
+    #[error("the reconcile did not converge: {0} is still to be done; this is a defect of the operator, report it")]
+    NotConverged(String),
+    /// As [`Self::Undone`], but IAM does not know the key yet.
+    #[error(
+        "another attempt is under way; access key {0}, which was created at the same time and never published, is not visible in IAM yet and is deleted later"
+    )]
+    NotVisible(String),
     /// STS does not accept a new key.
     #[error(
         "AWS did not accept the new access key {0} in time; it is deleted, and another one is created after a back-off"
@@ -124,13 +144,17 @@ impl ReconcileError {
                 ClusterErrorKind::NotFound | ClusterErrorKind::AlreadyExists | ClusterErrorKind::Conflict => {
                     Is::new(Reason::Conflict, ErrorClass::Conflict)
                 }
+                ClusterErrorKind::Refused => Is::new(Reason::AdmissionDenied, ErrorClass::Denied),
                 ClusterErrorKind::Forbidden => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
                 ClusterErrorKind::Invalid => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),
                 ClusterErrorKind::Unavailable => Is::new(Reason::KubernetesUnavailable, ErrorClass::Transient),
             },
             Self::SecretAccess(_) => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
-            Self::UserNotObserved(_) => Is::new(Reason::Conflict, ErrorClass::Transient),
+            Self::UserNotObserved(_) | Self::NotVisible(_) => Is::new(Reason::Conflict, ErrorClass::Transient),
             Self::Undone(_) => Is::new(Reason::Conflict, ErrorClass::Conflict),
+            // Written once and stored otherwise: it would be the same at once.
+            Self::NotKept { .. } => Is::new(Reason::SecretConflict, ErrorClass::Denied),
+            Self::NotConverged(_) => Is::new(Reason::Conflict, ErrorClass::Transient).not_transient(),
             Self::KeyNotAccepted(_) => Is::new(Reason::KeyNotAccepted, ErrorClass::Transient).not_transient(),
             Self::NoRandomness => Is::new(Reason::NoRandomness, ErrorClass::Transient),
             Self::Deadline(_) => Is::new(Reason::AwsUnavailable, ErrorClass::Transient),
@@ -150,8 +174,8 @@ impl ReconcileError {
     }
 
     pub(super) fn for_conditions(&self, scope: FailureScope) -> ReconcileFailure {
-        let Classification { reason, transient, .. } = self.classify();
-        ReconcileFailure { scope, note: Note::new(reason, self.to_string()), transient }
+        let Classification { reason, class, transient, .. } = self.classify();
+        ReconcileFailure { scope, note: Note::new(reason, self.to_string()), class, transient }
     }
 }
 
@@ -171,10 +195,25 @@ impl StepError {
     }
 }
 
+/// The API server refuses what exceeds a `ResourceQuota` as it refuses what RBAC forbids.
+fn quota_hint(error: &ClusterError) -> &'static str {
+    if error.kind == ClusterErrorKind::Forbidden && error.message.contains("exceeded quota") {
+        ". A ResourceQuota of the namespace is used up: a cluster admin has to raise it, or someone to delete a Secret; no further access key is created meanwhile"
+    } else {
+        ""
+    }
+}
+
 fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
     use AwsErrorKind as Kind;
     use Classification as Is;
     match (error.kind, effect) {
+        // It was observed or created a moment ago: another server of IAM has answered.
+        (Kind::NoSuchEntity, Some(_)) if names_user(&error.message) => {
+            Is::new(Reason::Conflict, ErrorClass::Transient).with_hint(
+                "IAM shows a new user everywhere within a minute; the operator tries again until then and reads the user again",
+            )
+        }
         (Kind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => {
             let hint = policy::suggest_name(arn).unwrap_or_else(|| "correct spec.policies.managed; names are case-sensitive, and policies outside of the root need their path".to_owned());
             Is::new(Reason::PolicyNotFound, ErrorClass::Transient)
@@ -190,16 +229,32 @@ fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
                 .not_transient()
                 .with_hint("No user is created or kept without its permissions boundary: an AWS admin has to create that policy, or a cluster admin to correct permissionsBoundary in the class")
         }
-        // The entity is not visible everywhere yet, or was deleted a moment ago.
-        (Kind::NoSuchEntity | Kind::Busy, _) => Is::new(Reason::Conflict, ErrorClass::Transient),
-        // Created a moment ago, by this operator or by another actor: the next reconcile observes which.
-        (Kind::EntityAlreadyExists, _) => Is::new(Reason::NotOwned, ErrorClass::Conflict),
+        // The entity is not visible everywhere yet, or was deleted a moment ago; keys, policies and groups of a user that were
+        // removed a moment ago may still count.
+        (Kind::NoSuchEntity | Kind::Busy, _) | (Kind::DeleteConflict, Some(Effect::DeleteUser)) => {
+            Is::new(Reason::Conflict, ErrorClass::Transient)
+        }
+        // `GetUser` did not show it: created a moment ago, or its name differs in case and `ListUsers` is denied.
+        (Kind::EntityAlreadyExists, Some(Effect::CreateUser)) => {
+            Is::new(Reason::NotOwned, ErrorClass::Transient).not_transient()
+        }
+        // Created a moment ago, by this operator or by another actor: a later read of IAM shows which.
+        (Kind::EntityAlreadyExists, _) => Is::new(Reason::NotOwned, ErrorClass::Transient),
+        // It was planned on a list of IAM with a free slot. The two agree again within a minute: then the list shows the keys.
+        (Kind::LimitExceeded, Some(Effect::CreateKey { .. })) if error.message.contains(KEY_QUOTA) => {
+            Is::new(Reason::Conflict, ErrorClass::Transient)
+                .with_hint("IAM lists a free slot; a key that was deleted a moment ago may still count")
+        }
         (Kind::LimitExceeded, _) => Is::new(Reason::LimitExceeded, ErrorClass::Limit),
-        (Kind::MalformedPolicyDocument, Some(Effect::PutInlinePolicy(name, _))) => {
+        (Kind::MalformedPolicyDocument | Kind::InvalidInput, Some(Effect::PutInlinePolicy(name, _))) => {
             Is::new(Reason::MalformedPolicy, ErrorClass::Terminal)
                 .with_hint(format!("Correct the document of the inline policy {name:?} in spec.policies.inline"))
         }
         (Kind::MalformedPolicyDocument, _) => Is::new(Reason::MalformedPolicy, ErrorClass::Terminal),
+        (Kind::PolicyNotAttachable, Some(Effect::AttachPolicy(arn))) => {
+            Is::new(Reason::InvalidSpec, ErrorClass::Terminal)
+                .with_hint(format!("Remove {arn} from spec.policies.managed: AWS does not let it be attached to users"))
+        }
         (Kind::PolicyNotAttachable | Kind::InvalidInput | Kind::DeleteConflict, _) => {
             Is::new(Reason::InvalidRequest, ErrorClass::Terminal)
         }
@@ -220,6 +275,14 @@ fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
         (Kind::Throttled, _) => Is::new(Reason::Throttled, ErrorClass::Throttled),
         (Kind::Service | Kind::Unreachable, _) => Is::new(Reason::AwsUnavailable, ErrorClass::Transient),
     }
+}
+
+/// The quota of access keys, as IAM names it.
+const KEY_QUOTA: &str = "AccessKeysPerUser";
+
+/// Whether IAM says that the user does not exist, and not what is attached to it.
+fn names_user(message: &str) -> bool {
+    message.contains("user with name ")
 }
 
 #[cfg(test)]
@@ -243,7 +306,7 @@ mod tests {
         let secs = SignedDuration::from_secs;
         for (kind, reason, class, delay) in [
             (Kind::NoSuchEntity, Reason::Conflict, Class::Transient, secs(5)),
-            (Kind::EntityAlreadyExists, Reason::NotOwned, Class::Conflict, secs(1)),
+            (Kind::EntityAlreadyExists, Reason::NotOwned, Class::Transient, secs(5)),
             (Kind::DeleteConflict, Reason::InvalidRequest, Class::Terminal, slow),
             (Kind::LimitExceeded, Reason::LimitExceeded, Class::Limit, secs(1800)),
             (Kind::MalformedPolicyDocument, Reason::MalformedPolicy, Class::Terminal, slow),
@@ -257,13 +320,64 @@ mod tests {
             (Kind::Service, Reason::AwsUnavailable, Class::Transient, secs(5)),
             (Kind::Unreachable, Reason::AwsUnavailable, Class::Transient, secs(5)),
         ] {
-            for effect in [None, Some(Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({})))] {
+            for effect in [None, Some(Effect::PutBoundary("b".to_owned()))] {
+                if kind == Kind::NoSuchEntity && effect.is_some() {
+                    continue;
+                }
                 let error = failed(kind, effect);
                 assert_eq!((error.reason(), error.class()), (reason, class), "{kind:?}");
-                assert_eq!(backoff::delay(error.class(), 1, 0, slow), delay, "{kind:?}");
+                assert_eq!(backoff::delay(error.class(), SignedDuration::ZERO, 0, slow), delay, "{kind:?}");
                 assert!(error.to_string().contains("PutUserPolicy: said"), "operation and message of AWS: {error}");
             }
         }
+    }
+
+    fn answered(kind: AwsErrorKind, message: &str, effect: Effect) -> ReconcileError {
+        let error = AwsError { operation: "X", kind, message: message.to_owned(), request_id: None };
+        ReconcileError::of_effect(error, effect)
+    }
+
+    #[test]
+    fn missing_user_is_not_reported_as_missing_policy() {
+        let missing = "NoSuchEntity: The user with name deploy_x cannot be found.";
+        for effect in [
+            Effect::AttachPolicy("arn:aws:iam::aws:policy/A".to_owned()),
+            Effect::AddToGroup("g".to_owned()),
+            Effect::PutBoundary("b".to_owned()),
+        ] {
+            let error = answered(AwsErrorKind::NoSuchEntity, missing, effect);
+            assert_eq!((error.reason(), error.class()), (Reason::Conflict, ErrorClass::Transient), "{error}");
+        }
+        let policy = "NoSuchEntity: Policy arn:aws:iam::aws:policy/A does not exist or is not attachable.";
+        let effect = Effect::AttachPolicy("arn:aws:iam::aws:policy/A".to_owned());
+        assert_eq!(answered(AwsErrorKind::NoSuchEntity, policy, effect).reason(), Reason::PolicyNotFound);
+    }
+
+    #[test]
+    fn answers_from_before_a_deletion_are_retried_soon() {
+        let create = Effect::CreateKey { known: Vec::new(), repairs: None };
+        let quota = "LimitExceeded: Cannot exceed quota for AccessKeysPerUser: 2";
+        for (kind, message, effect, class) in [
+            (AwsErrorKind::LimitExceeded, quota, create.clone(), ErrorClass::Transient),
+            (AwsErrorKind::LimitExceeded, "Cannot exceed quota for UsersPerAccount", create, ErrorClass::Limit),
+            (AwsErrorKind::LimitExceeded, quota, Effect::CreateUser, ErrorClass::Limit),
+            (AwsErrorKind::DeleteConflict, "must detach all policies first", Effect::DeleteUser, ErrorClass::Transient),
+        ] {
+            let error = answered(kind, message, effect);
+            assert_eq!(error.class(), class, "{error}");
+        }
+    }
+
+    #[test]
+    fn refused_policy_is_named_with_what_is_wrong() {
+        let attach = Effect::AttachPolicy("arn:aws:iam::aws:policy/aws-service-role/A".to_owned());
+        let error = answered(AwsErrorKind::PolicyNotAttachable, "said", attach);
+        assert_eq!((error.reason(), error.class()), (Reason::InvalidSpec, ErrorClass::Terminal));
+        assert!(error.to_string().contains("Remove arn:aws:iam::aws:policy/aws-service-role/A"), "{error}");
+        let put = Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({}));
+        let error = answered(AwsErrorKind::InvalidInput, "printable ASCII", put);
+        assert_eq!(error.reason(), Reason::MalformedPolicy);
+        assert!(error.to_string().contains("\"own\" in spec.policies.inline"), "{error}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub use context::{Context, Installation, ReconcileObserver, ReconcileSettings, W
 pub use error::ReconcileError;
 use error::StepError;
 pub use priority::ReconcileLanes;
-use priority::RevocationCauses;
+use priority::{Interruption, RevocationCauses};
 use revocation::path_violation;
 pub use stale_journals::collect_stale_journals;
 
@@ -114,7 +114,7 @@ pub fn error_policy(object: Arc<GuardedUser>, error: &ReconcileError, context: A
 async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<Action, ReconcileError> {
     // 1. Authorize (pure): what the classes allow, the AWS account of the resource, and how urgent the reconcile is.
     let resource = ObjectRef::from_obj(&*object);
-    let (account, lane, _registration) = {
+    let (account, lane, registration) = {
         let Some(user) = object.object() else { return Ok(unreadable::report(&object, context).await) };
         if let Some(other) = claim::other_operator(user, &context.namespace) {
             return Ok(claim::report(user, other, context).await);
@@ -134,6 +134,7 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
 
     // 2. Acquire a permit of the account (waits). The resource may change meanwhile: authorize what it is by then.
     let Some(_permit) = context.limiter.acquire(&account, &lane).await else { return Ok(Action::await_change()) };
+    let interruption = registration.begin();
     let Some(object) = context.resources.get(&resource) else { return Ok(Action::await_change()) };
     let Some(user) = object.object() else { return Ok(unreadable::report(&object, context).await) };
     if let Some(other) = claim::other_operator(user, &context.namespace) {
@@ -146,7 +147,8 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
     };
 
     let started = Instant::now();
-    let mut reconciliation = Reconciliation::start(context, user, &decision, lane, object.error().map(str::to_owned));
+    let incomplete = object.error().map(str::to_owned);
+    let mut reconciliation = Reconciliation::start(context, user, &decision, (lane, interruption), incomplete);
     let run = Box::pin(reconciliation.run(user));
     let progress = match tokio::time::timeout(RECONCILE_DEADLINE, run).await {
         Ok(Ok(progress)) => progress,
@@ -161,6 +163,10 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
             Progress::unobserved(user)
         }
     };
+
+    if progress.interrupted {
+        return Ok(reconciliation.interrupted());
+    }
 
     // 7. Update status and Events (IO), after a failure too, and compute the time of the next reconcile.
     let next = Box::pin(reconciliation.update_status(progress)).instrument(trace::step_span("update status")).await;
@@ -184,6 +190,8 @@ struct Reconciliation<'a> {
     iam: Arc<IamClient>,
     /// The lane of its calls.
     lane: Lane,
+    /// Whether the resource is to lose its credentials, which this reconcile does not know.
+    interruption: Arc<Interruption>,
     target: &'a Target,
     decision: &'a ClassDecision,
     /// Which field of the resource cannot be read and why: it is revoked and deleted, and nothing else.
@@ -191,6 +199,8 @@ struct Reconciliation<'a> {
     cache: ReconcileCache,
     /// What failed so far, the first one first.
     failures: Vec<StepError>,
+    /// Changes of the IAM user wait for the end of a back-off.
+    user_waits: bool,
 }
 
 /// What a reconcile works towards.
@@ -218,15 +228,26 @@ struct Progress {
     events: Vec<PendingEvent>,
     /// The finalizer was removed: there is no resource to report on.
     finalized: bool,
+    /// It ended before its first effect, because a later reconcile has to take credentials away.
+    interrupted: bool,
 }
 
 impl Progress {
     fn unobserved(user: &AwsDeployUser) -> Self {
-        Self { user: user.clone(), goal: None, plan: None, current: None, events: Vec::new(), finalized: false }
+        Self {
+            user: user.clone(),
+            goal: None,
+            plan: None,
+            current: None,
+            events: Vec::new(),
+            finalized: false,
+            interrupted: false,
+        }
     }
 }
 
 /// What follows a reconcile.
+#[derive(Clone)]
 struct Next {
     /// The resource as the last write returned it.
     user: AwsDeployUser,
@@ -241,7 +262,7 @@ impl<'a> Reconciliation<'a> {
         context: &'a Context,
         user: &AwsDeployUser,
         decision: &'a ClassDecision,
-        lane: Lane,
+        (lane, interruption): (Lane, Arc<Interruption>),
         incomplete: Option<String>,
     ) -> Self {
         let target = &decision.target;
@@ -249,8 +270,14 @@ impl<'a> Reconciliation<'a> {
         cache.reset_for_account(decision.route.account_key());
         cache.count_change(user, decision);
         cache.causes = RevocationCauses::of(user, decision);
+        cache.class_missing_since.take_if(|_| decision.missing_class(user).is_none());
         let iam = context.accounts.client(decision.route.role.as_ref()).for_reconcile(lane.clone());
-        Self { context, iam: Arc::new(iam), lane, target, decision, incomplete, cache, failures: Vec::new() }
+        let iam = Arc::new(iam);
+        let (failures, user_waits) = (Vec::new(), false);
+        let mut new =
+            Self { context, iam, lane, interruption, target, decision, incomplete, cache, failures, user_waits };
+        new.continue_backoff(user);
+        new
     }
 
     /// Steps 3 to 6.
@@ -262,7 +289,12 @@ impl<'a> Reconciliation<'a> {
         let mut goal = self.validate(user).await?;
 
         // 4. Observe (IO, reads only): IAM, then the published Secret, then the journal.
-        let mut observed = self.observe(user, &goal).await?;
+        let interruption = Arc::clone(&self.interruption);
+        let mut observed = tokio::select! {
+            biased;
+            () = interruption.requested() => return Ok(Progress { interrupted: true, ..Progress::unobserved(user) }),
+            observed = self.observe(user, &goal) => observed?,
+        };
         if let Some(violation) = path_violation(&goal, self.target, &observed.current) {
             self.failures.push(StepError::new(ReconcileError::NotAllowed(violation), FailureScope::Authorization));
             goal = Goal::Revoke(None);
@@ -272,14 +304,19 @@ impl<'a> Reconciliation<'a> {
         if let Goal::Revoke(policy) = &mut goal {
             *policy = Some(self.evaluate_revocation(&mut user, &mut observed).await?);
         }
-        let user_failed = self.is_user_failure_pending(&observed.current);
-        observed.current.user_sync_failed |= user_failed;
+        if goal.desired().is_some() {
+            self.apply_backoff(&mut observed.current);
+        }
 
         // 5. Plan (pure) and 6. act (IO): the first effect, then a plan on what it changed, until nothing is left to do.
         let mut executor = Executor::new(self, goal.desired(), user, observed);
         let plan = self.plan_and_act(&goal, &mut executor).await;
         let Executor { user, observed, events, finalized, .. } = executor;
-        Ok(Progress { user, goal: Some(goal), plan: Some(plan), current: Some(observed.current), events, finalized })
+        if let Some(error) = observed.unread {
+            self.failures.push(StepError::new(error, FailureScope::Observation));
+        }
+        let (goal, plan, current) = (Some(goal), Some(plan), Some(observed.current));
+        Ok(Progress { user, goal, plan, current, events, finalized, interrupted: false })
     }
 
     /// Ends the deletion of a resource that has nothing in AWS, without a call to AWS.
@@ -299,7 +336,7 @@ impl<'a> Reconciliation<'a> {
     async fn plan_and_act(&mut self, goal: &Goal, executor: &mut Executor<'_>) -> Plan {
         for _ in 0..MAX_EFFECTS_PER_RECONCILE {
             let plan = self.plan(goal, executor);
-            let Some(effect) = plan.effects.first() else { return plan };
+            let Some(effect) = plan.effects.first().filter(|_| !self.interruption.is_requested()) else { return plan };
             if let Some(freshness) = self.missing_freshness(effect, executor) {
                 match self.refresh(executor, freshness).await {
                     Ok(()) => continue,
@@ -319,11 +356,12 @@ impl<'a> Reconciliation<'a> {
                 return plan;
             }
         }
-        tracing::error!(
-            effects = MAX_EFFECTS_PER_RECONCILE,
-            "reconcile did not converge; this is a defect of the operator"
-        );
-        self.plan(goal, executor)
+        let plan = self.plan(goal, executor);
+        let effect = plan.effects.first().map(ToString::to_string).unwrap_or_default();
+        let error = ReconcileError::NotConverged(effect);
+        tracing::error!(%error, "reconcile did not converge");
+        self.failures.push(StepError::new(error, FailureScope::Key));
+        plan
     }
 
     fn plan(&self, goal: &Goal, executor: &Executor<'_>) -> Plan {
@@ -368,7 +406,7 @@ impl<'a> Reconciliation<'a> {
         }
         let reason = result.as_ref().err().map(ReconcileError::reason).or_else(|| executor.failed_restart(effect));
         self.context.observer.acted(effect.verb(), reason);
-        if let (Effect::Publish { .. }, Ok(()), Some(keyed_at)) = (effect, &result, keyed_at) {
+        if let (Effect::Publish(_), Ok(()), Some(keyed_at)) = (effect, &result, keyed_at) {
             self.context.observer.verified(requeue::duration_until(self.now(), keyed_at));
         }
         result
@@ -379,8 +417,6 @@ impl<'a> Reconciliation<'a> {
         let current = &mut executor.observed.current;
         let (scope, continues) = if effect.is_user_sync() && executor.desired.is_some() {
             current.user_sync_failed = true;
-            let retry_at = self.now() + self.delay_of(&error, &executor.user);
-            self.cache.user_failure = Some((error.clone(), retry_at));
             (FailureScope::User, true)
         } else if matches!(effect, Effect::ReadLastUsed(_)) {
             current.last_used_failed = true;
@@ -393,6 +429,13 @@ impl<'a> Reconciliation<'a> {
         };
         self.failures.push(StepError::new(error, scope));
         continues
+    }
+
+    /// Ends without a trace: the change that interrupted the reconcile causes another one.
+    fn interrupted(self) -> Action {
+        Span::current().record("result", "interrupted");
+        self.context.caches.put(&self.target.owner.uid, ReconcileCache { idle: None, ..self.cache });
+        Action::requeue(requeue::MIN_REQUEUE)
     }
 
     /// Records the result and returns it: to the cache, the span, the metrics, and the controller.
@@ -409,6 +452,7 @@ impl<'a> Reconciliation<'a> {
         let Some(requeue_at) = next.requeue_at else { return Ok(Action::await_change()) };
         let wait = requeue::duration_until(requeue_at, context.accounts.clock().now());
         context.caches.put(&target.owner.uid, self.cache.idle_after(&next.user, decision, wait, next.priority));
+        tracing::debug!(result, ?wait, "reconciled resource");
         error.map_or(Ok(Action::requeue(wait)), Err)
     }
 

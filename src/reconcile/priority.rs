@@ -1,20 +1,21 @@
 //! How urgent a reconcile is, and which reconciles have become urgent since they started.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
+use futures::FutureExt as _;
 use kube::Resource as _;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::{
     Context,
-    cache::Fingerprint,
     class_decision::{self, ClassDecision, Decision},
 };
 use crate::{
     api::AwsDeployUser,
     aws::Lane,
     cluster::GuardedUser,
-    domain::{account, fair_queue::Priority, target::Target},
+    domain::{account, change_key::ChangeKey, fair_queue::Priority, target::Target},
 };
 
 /// Why a resource is to lose its credentials.
@@ -59,11 +60,11 @@ impl RevocationCauses {
 /// The priority of a reconcile that starts now. A revocation is urgent once: what was revoked before is only compared.
 pub(super) fn priority(user: &AwsDeployUser, decision: &ClassDecision, context: &Context) -> Priority {
     let causes = RevocationCauses::of(user, decision);
-    let fingerprint = Fingerprint::of(user, decision.digest);
-    context.caches.priority(&decision.target.owner.uid, causes, &fingerprint).unwrap_or_else(|| {
+    let key = ChangeKey::new(user, decision.digest);
+    context.caches.priority(&decision.target.owner.uid, causes, &key).unwrap_or_else(|| {
         // After a start, the status says what an earlier process has done.
         let is_observed = user.status.as_ref().is_some_and(|status| {
-            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
+            status.observed_generation == user.metadata.generation && status.failing_since.is_none()
         });
         match (is_observed && !causes.deleted, causes.any()) {
             (true, _) => Priority::Background,
@@ -76,12 +77,47 @@ pub(super) fn priority(user: &AwsDeployUser, decision: &ClassDecision, context: 
 /// Lanes of the reconciles that wait or run, by the UID of their resource. The controller does not start another one of the
 /// same resource meanwhile: what became urgent would wait with it.
 #[derive(Default)]
-pub struct ReconcileLanes(Mutex<HashMap<String, (Lane, RevocationCauses)>>);
+pub struct ReconcileLanes(Mutex<HashMap<String, RegisteredLane>>);
+
+struct RegisteredLane {
+    lane: Lane,
+    /// Those that the reconcile takes into account, and those that were served before.
+    causes: RevocationCauses,
+    interruption: Arc<Interruption>,
+}
+
+/// Ends a reconcile early: its resource has to lose its credentials, which it does not know.
+#[derive(Default)]
+pub(super) struct Interruption(Notify);
+
+impl Interruption {
+    /// Waits until the reconcile is to end.
+    pub(super) async fn requested(&self) {
+        self.0.notified().await;
+        // Kept for the next question.
+        self.0.notify_one();
+    }
+
+    pub(super) fn is_requested(&self) -> bool {
+        self.requested().now_or_never().is_some()
+    }
+}
 
 /// A reconcile that waits or runs; ends when dropped.
 pub(super) struct LaneRegistration<'a> {
     lanes: &'a ReconcileLanes,
     uid: String,
+}
+
+impl LaneRegistration<'_> {
+    /// The reconcile reads its resource now: later changes that revoke interrupt it, earlier ones do not.
+    pub(super) fn begin(&self) -> Arc<Interruption> {
+        let interruption = Arc::new(Interruption::default());
+        if let Some(registered) = self.lanes.0.lock().get_mut(&self.uid) {
+            registered.interruption = Arc::clone(&interruption);
+        }
+        interruption
+    }
 }
 
 impl Drop for LaneRegistration<'_> {
@@ -93,7 +129,8 @@ impl Drop for LaneRegistration<'_> {
 impl ReconcileLanes {
     /// `causes`: those that the priority of the lane takes into account, and those that were served before.
     pub(super) fn register(&self, uid: &str, lane: Lane, causes: RevocationCauses) -> LaneRegistration<'_> {
-        self.0.lock().insert(uid.to_owned(), (lane, causes));
+        let registered = RegisteredLane { lane, causes, interruption: Arc::default() };
+        self.0.lock().insert(uid.to_owned(), registered);
         LaneRegistration { lanes: self, uid: uid.to_owned() }
     }
 
@@ -105,11 +142,12 @@ impl ReconcileLanes {
     }
 
     fn raise(&self, uid: &str, causes: RevocationCauses) {
-        if let Some((lane, known)) = self.0.lock().get_mut(uid)
-            && causes.adds_to(*known)
+        if let Some(registered) = self.0.lock().get_mut(uid)
+            && causes.adds_to(registered.causes)
         {
-            *known = known.or(causes);
-            lane.raise(Priority::Urgent);
+            registered.causes = registered.causes.or(causes);
+            registered.lane.raise(Priority::Urgent);
+            registered.interruption.0.notify_one();
         }
     }
 
@@ -157,6 +195,18 @@ mod tests {
         assert_eq!(lane.priority(), Priority::Urgent);
         drop(registration);
         assert!(!lanes.contains("u1"));
+    }
+
+    #[test]
+    fn suspension_interrupts_a_reconcile_that_does_not_know_it() {
+        let lanes = ReconcileLanes::default();
+        let registration = lanes.register("u1", Lane::new("a", Priority::Due), RevocationCauses::default());
+        let interruption = registration.begin();
+        lanes.record_change(&user(false));
+        assert!(!interruption.is_requested());
+        lanes.record_change(&user(true));
+        assert!(interruption.is_requested() && interruption.is_requested(), "until it ends");
+        assert!(!registration.begin().is_requested(), "a reconcile that reads its resource later knows it");
     }
 
     #[test]

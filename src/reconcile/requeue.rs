@@ -1,35 +1,46 @@
-//! When a resource is reconciled next: the one place where that time is computed.
+//! When a resource is reconciled next. [`backoff::requeue_at`] computes the time; here its input is collected.
 
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Context, ReconcileError, Reconciliation,
-    cache::{Fingerprint, IdleUntil, ReconcileCache},
+    Context, Progress, ReconcileError, ReconcileSettings, Reconciliation,
+    cache::{IdleUntil, ReconcileCache},
     class_decision::ClassDecision,
     priority, status,
 };
 use crate::{
-    api::AwsDeployUser,
+    api::{AwsDeployUser, Reason},
     domain::{
-        backoff, current_state::CurrentState, dates::saturating_add, fair_queue::Priority, plan::Plan,
+        backoff::{self, Backoff, DelayInput, RequeueInput},
+        change_key::{AttemptKey, ChangeKey},
+        conditions::FailureScope,
+        current_state::{CurrentState, KeyBackoff},
+        fair_queue::Priority,
+        plan::Plan,
         schedule::spread_permille,
     },
 };
 
-/// The shortest time between two reconciles of a resource.
+/// The shortest time until a reconcile that continues this one.
 pub(super) const MIN_REQUEUE: Duration = Duration::from_millis(10);
+
+/// The shortest time between two reconciles that nothing but time causes, unless a setting asks for less.
+const MIN_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
+
+/// The fraction of an interval by which checks are early, so that those of many resources part.
+const CHECK_SPREAD: f64 = 0.25;
 
 /// How long nothing has to be done for a resource, whatever caused the reconcile. `None`: now.
 pub(super) fn idle_for(user: &AwsDeployUser, decision: &ClassDecision, context: &Context) -> Option<Duration> {
     let uid = &decision.target.owner.uid;
-    let fingerprint = Fingerprint::of(user, decision.digest);
-    if let Some(remaining) = context.caches.idle_for(uid, &fingerprint) {
+    let key = ChangeKey::new(user, decision.digest);
+    if let Some(remaining) = context.caches.idle_for(uid, &key) {
         return Some(remaining);
     }
     // A resource that changes all the time: what takes credentials away does not wait.
-    if !context.caches.is_unchanged(uid, &fingerprint)
+    if !context.caches.is_unchanged(uid, &key)
         && priority::priority(user, decision, context) != Priority::Urgent
         && let Some(wait) = context.caches.change_wait(uid)
     {
@@ -39,16 +50,17 @@ pub(super) fn idle_for(user: &AwsDeployUser, decision: &ClassDecision, context: 
         return None;
     }
     // Another process may have left the resource in the middle of a back-off.
-    let now = context.accounts.clock().now();
-    let wait = duration_until(status::backoff_until(user, spread_permille(uid), now)?, now);
-    let idle = IdleUntil { fingerprint, until: Instant::now() + wait, priority: Priority::Due };
+    let input = delay_input(uid, context);
+    let wait = duration_until(status::recorded_backoff(user, &input).next_retry(&input)?, input.now);
+    let idle = IdleUntil { key, until: Instant::now() + wait, priority: Priority::Due };
     context.caches.put(uid, ReconcileCache { idle: Some(idle), ..ReconcileCache::default() });
     Some(wait)
 }
 
 /// The back-off of an error by its class alone, as after a first failure.
 pub(super) fn first_delay(error: &ReconcileError, uid: &str, context: &Context) -> Duration {
-    let delay = backoff::delay(error.class(), 1, spread_permille(uid), signed(context.settings.resync));
+    let input = delay_input(uid, context);
+    let delay = backoff::delay(error.class(), SignedDuration::ZERO, input.permille, input.slow_resync);
     Duration::try_from(delay).unwrap_or(MIN_REQUEUE).max(MIN_REQUEUE)
 }
 
@@ -57,63 +69,108 @@ pub(super) fn duration_until(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(then.duration_since(now)).unwrap_or(MIN_REQUEUE).max(MIN_REQUEUE)
 }
 
+fn delay_input(uid: &str, context: &Context) -> DelayInput {
+    DelayInput {
+        now: context.accounts.clock().now(),
+        permille: spread_permille(uid),
+        slow_resync: signed(context.settings.resync),
+    }
+}
+
+impl ReconcileSettings {
+    /// The shortest time between two reconciles of a resource that does not change.
+    fn min_interval(&self) -> SignedDuration {
+        let shortest = self.protocol.verify_interval.min(self.protocol.restart_check_interval);
+        MIN_INTERVAL.min(shortest).max(signed(MIN_REQUEUE))
+    }
+
+    /// An interval of checks, a little shorter for some resources.
+    fn spread(interval: Duration, permille: i32) -> SignedDuration {
+        signed(interval.mul_f64(1.0 - CHECK_SPREAD * f64::from(permille) / 1000.0))
+    }
+}
+
 impl Reconciliation<'_> {
-    /// When there is something to do even if nothing changes, after `failures` failed reconciles in a row.
-    pub(super) fn requeue_at(
-        &self,
-        plan: Option<&Plan>,
-        current: Option<&CurrentState>,
-        failures: u32,
-        now: Timestamp,
-    ) -> Timestamp {
-        let settings = &self.context.settings;
-        let after = |duration: Duration| saturating_add(now, signed(duration));
-        let mut times = vec![after(settings.resync)];
-        times.extend(plan.and_then(|plan| plan.requeue_at));
-        times.extend(self.failures.iter().map(|failure| now + self.delay_after(&failure.error, failures)));
-        times.extend(self.cache.user_failure.as_ref().map(|(_, retry_at)| *retry_at));
-        if self.failures.is_empty()
-            && current.is_some_and(|current| current.published().is_some() || current.user().is_some())
-        {
-            times.push(after(settings.secret_check));
+    pub(super) fn delay_input(&self) -> DelayInput {
+        delay_input(&self.target.owner.uid, self.context)
+    }
+
+    /// Continues the back-off of the resource, which an earlier process may have begun.
+    pub(super) fn continue_backoff(&mut self, user: &AwsDeployUser) {
+        let backoff = if self.cache.observed_before || self.cache.backoff != Backoff::default() {
+            std::mem::take(&mut self.cache.backoff)
+        } else {
+            status::recorded_backoff(user, &self.delay_input())
+        };
+        self.cache.backoff = backoff.for_attempt(AttemptKey::new(user));
+    }
+
+    /// Keeps effects that failed from being planned again before their time.
+    pub(super) fn apply_backoff(&mut self, current: &mut CurrentState) {
+        let input = self.delay_input();
+        let backoff = &self.cache.backoff;
+        self.user_waits = backoff.pending(FailureScope::User, &input).is_some();
+        current.user_sync_failed |= self.user_waits;
+        current.key_backoff = backoff.pending(FailureScope::Key, &input).map(|until| {
+            let reason = backoff.failure(FailureScope::Key).map_or(Reason::BackingOff, |failure| failure.note.reason);
+            KeyBackoff { until, reason }
+        });
+    }
+
+    /// Records what failed in this reconcile, and what it waited for.
+    pub(super) fn update_backoff(&mut self, progress: &Progress) {
+        let key_waits = progress.plan.as_ref().is_some_and(|plan| plan.rotation.reason == Reason::BackingOff);
+        let is_unwritten = self.cache.backoff.failure(FailureScope::Status).is_some();
+        let waited = [
+            (FailureScope::User, self.user_waits),
+            (FailureScope::Key, key_waits),
+            (FailureScope::Status, is_unwritten),
+        ];
+        let waited: Vec<_> = waited.into_iter().filter(|(_, waits)| *waits).map(|(scope, _)| scope).collect();
+        // A denial is no failure: it is the same however often it is decided.
+        let failures = self.failures.iter().filter(|failure| !matches!(failure.error, ReconcileError::NotAllowed(_)));
+        let failures: Vec<_> = failures.map(super::error::StepError::for_conditions).collect();
+        let input = self.delay_input();
+        self.cache.backoff = std::mem::take(&mut self.cache.backoff).after(&failures, &waited, &input);
+    }
+
+    /// When there is something to do even if nothing changes.
+    pub(super) fn requeue_at(&self, progress: &Progress) -> Timestamp {
+        let (settings, delay) = (&self.context.settings, self.delay_input());
+        let mut checks = Vec::new();
+        if self.failures.is_empty() {
+            let current = progress.current.as_ref();
+            // Nothing is done for a user of another owner before the resync.
+            let is_owned = current.is_some_and(|current| current.owned_user(&self.target.owner).is_some());
+            if is_owned || current.is_some_and(|current| current.published().is_some()) {
+                checks.push(ReconcileSettings::spread(settings.secret_check, delay.permille));
+            }
+            if let Some(cached) = &self.cache.iam {
+                checks.push(signed(settings.expires_in(cached, &self.target.owner.uid)));
+                if is_owned {
+                    checks.push(signed(settings.key_check.saturating_sub(cached.keys_read_at.elapsed())));
+                }
+            }
         }
-        if let Some(cached) = self.cache.iam.as_ref().filter(|_| self.failures.is_empty()) {
-            times.push(after(settings.expires_in(cached, &self.target.owner.uid)));
-            times.push(after(settings.key_check.saturating_sub(cached.keys_read_at.elapsed())));
-        }
-        times.into_iter().min().unwrap_or(now)
+        backoff::requeue_at(&RequeueInput {
+            backoff: &self.cache.backoff,
+            planned: progress.plan.as_ref().and_then(|plan| plan.requeue_at),
+            checks: &checks,
+            resync: ReconcileSettings::spread(settings.resync, delay.permille),
+            floor: settings.min_interval(),
+            delay,
+        })
     }
 
     /// How urgent the next reconcile is if nothing changes: it tries again, or does what is due, or compares.
-    pub(super) fn next_priority(&self, plan: Option<&Plan>, failed: bool, requeue_at: Timestamp) -> Priority {
+    pub(super) fn next_priority(&self, plan: Option<&Plan>, requeue_at: Timestamp) -> Priority {
         let is_due = plan.and_then(|plan| plan.requeue_at).is_some_and(|due| due <= requeue_at);
-        match failed {
+        match self.cache.backoff.since().is_some() {
             true if self.cache.causes.any() => Priority::Urgent,
             true => Priority::Due,
             false if is_due => Priority::Due,
             false => Priority::Background,
         }
-    }
-
-    /// The back-off of an error of this reconcile.
-    pub(super) fn delay_of(&self, error: &ReconcileError, user: &AwsDeployUser) -> SignedDuration {
-        let reported = user.status.as_ref().and_then(|status| u32::try_from(status.failed_attempts).ok()).unwrap_or(0);
-        let failures = reported.max(self.cache.failures.at(user.metadata.generation).count);
-        self.delay_after(error, failures.saturating_add(1))
-    }
-
-    /// The back-off of an error after `failures` failures in a row.
-    pub(super) fn delay_after(&self, error: &ReconcileError, failures: u32) -> SignedDuration {
-        let permille = spread_permille(&self.target.owner.uid);
-        backoff::delay(error.class(), failures.max(1), permille, signed(self.context.settings.resync))
-    }
-
-    /// Whether a failed change of the user is still to be waited out, even if something else caused this reconcile.
-    pub(super) fn is_user_failure_pending(&mut self, current: &CurrentState) -> bool {
-        let now = self.now();
-        let is_reported = current.hints.failed_attempts > 0;
-        self.cache.user_failure.take_if(|(_, retry_at)| !is_reported || now >= *retry_at);
-        self.cache.user_failure.is_some()
     }
 }
 

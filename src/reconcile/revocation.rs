@@ -2,12 +2,14 @@
 
 use jiff::SignedDuration;
 
-use super::{Goal, ReconcileError, Reconciliation, error::StepError, observe::Observed};
+use super::{
+    Goal, ReconcileError, Reconciliation, class_decision::has_begun, error::StepError, observe::Observed, status::floor,
+};
 use crate::{
-    api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked},
-    cluster::{ClusterErrorKind, DeployUsers},
+    api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked, user::ClassReference},
+    cluster::DeployUsers,
     domain::{
-        authorize::{self, Revocation},
+        authorize::{self, ClassAbsence, Revocation},
         conditions::FailureScope,
         current_state::CurrentState,
         desired,
@@ -25,15 +27,17 @@ impl Reconciliation<'_> {
         observed: &mut Observed,
     ) -> Result<RevocationPolicy, StepError> {
         let failed = |error| StepError::new(error, FailureScope::Observation);
-        let mut policy = self.revocation_policy(user, &observed.current);
+        let absence = self.class_absence(user).await;
+        let mut policy = self.revocation_policy(user, absence, &observed.current);
         if self.takes_something(user, &policy, &observed.current) && !Freshness::Live.is_met_by(&observed.current) {
             // Cached facts may show a violation that was corrected since.
             *observed = self.reobserve(user, None, observed, Freshness::Live).await.map_err(failed)?;
-            policy = self.revocation_policy(user, &observed.current);
+            policy = self.revocation_policy(user, absence, &observed.current);
         }
         match self.record_revocation(user, policy.revocation.action).await {
-            // A tenant can make a resource too large for a status. What needs no record is revoked all the same.
-            Err(ReconcileError::Cluster(error)) if error.kind != ClusterErrorKind::Conflict => {
+            // A tenant can make a resource too large for a status, or change it all the time. What needs no record is revoked all
+            // the same.
+            Err(ReconcileError::Cluster(error)) => {
                 if policy.revocation.action == OnRevoked::Delete {
                     policy.revocation.action = OnRevoked::Deactivate;
                 }
@@ -47,15 +51,45 @@ impl Reconciliation<'_> {
         Ok(policy)
     }
 
-    fn revocation_policy(&self, user: &AwsDeployUser, current: &CurrentState) -> RevocationPolicy {
+    /// Whether the class that allowed the resource is missing, and when that revokes it. The status records since when, so that
+    /// the grace does not start again with the operator; a process that cannot write it remembers.
+    async fn class_absence(&mut self, user: &mut AwsDeployUser) -> Option<ClassAbsence> {
+        let class = self.decision.missing_class(user).cloned()?;
+        let now = self.now();
+        let noticed = *self.cache.class_missing_since.get_or_insert(floor(now));
+        let since = class.missing_since.map_or(noticed, |recorded| recorded.min(noticed)).min(now);
+        let absence =
+            ClassAbsence::new(class.on_revoked, since, now, self.context.settings.protocol.class_absence_grace);
+        let waits = absence.revocation().until.is_some() && !has_begun(user);
+        if waits && class.missing_since != Some(since) {
+            let class = ClassReference { missing_since: Some(since), ..class };
+            let status = AwsDeployUserStatus { class: Some(class), ..user.status.clone().unwrap_or_default() };
+            let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
+            match users.write_status(user, status).await {
+                Ok(written) => *user = written,
+                Err(error) => self.failures.push(StepError::new(error.into(), FailureScope::Observation)),
+            }
+        }
+        Some(absence)
+    }
+
+    fn revocation_policy(
+        &self,
+        user: &AwsDeployUser,
+        absence: Option<ClassAbsence>,
+        current: &CurrentState,
+    ) -> RevocationPolicy {
         let owned = current.owned_user(&self.target.owner);
         let access_key = user.spec.effective_access_key();
         let overlap = access_key.and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
         let revocation = match owned {
-            // A class allows the resource, so that nothing but its keys is revoked.
-            _ if self.is_invalid() => Revocation { action: OnRevoked::Freeze, reason: None },
-            None => Revocation { action: self.action_without_user(user), reason: None },
-            Some(found) => self.decision.revocation(user, found),
+            // No class denies the resource, so that nothing but its keys is revoked.
+            _ if self.only_suspends() => Revocation { action: OnRevoked::Freeze, reason: None, until: None },
+            None => match absence {
+                Some(absence) if !has_begun(user) => absence.revocation(),
+                _ => Revocation { action: self.action_without_user(user), reason: None, until: None },
+            },
+            Some(found) => self.decision.revocation(user, absence, found),
         };
         RevocationPolicy {
             revocation,
@@ -85,16 +119,15 @@ impl Reconciliation<'_> {
         Ok(())
     }
 
-    /// A resource that is allowed, and only invalid, has no revocation in its status.
+    /// A resource that no class denies has no revocation in its status.
     fn is_recorded(&self, user: &AwsDeployUser, action: OnRevoked) -> bool {
-        self.is_invalid() || user.status.as_ref().and_then(|status| status.revocation) == recorded_action(action)
+        self.only_suspends() || user.status.as_ref().and_then(|status| status.revocation) == recorded_action(action)
     }
 
-    fn is_invalid(&self) -> bool {
-        matches!(
-            self.failures.first().map(|failure| &failure.error),
-            Some(ReconcileError::Invalid(_) | ReconcileError::Unreadable(_))
-        )
+    /// The resource is revoked for its suspension alone, and the first failure says why nothing else is done for it.
+    fn only_suspends(&self) -> bool {
+        let first = self.failures.first().map(|failure| &failure.error);
+        !matches!(first, Some(ReconcileError::NotAllowed(_)))
     }
 
     fn action_without_user(&self, user: &AwsDeployUser) -> OnRevoked {

@@ -1,19 +1,19 @@
 //! The status and Events that follow from a reconcile. Pure.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use strum::VariantArray;
 
 use crate::{
     api::{
         AwsDeployUser, AwsDeployUserStatus, Condition, ConditionType, Reason,
         user::{AccessKeyState, AccessKeyStatus, ClassReference, UserStatus},
-        well_known,
     },
     cluster::PendingEvent,
     domain::{
         account::account_in_arn,
-        backoff::{self, ErrorClass},
-        conditions::{self, ReconcileFailure, ReconcileOutcome},
+        backoff::{self, Backoff, DelayInput, ErrorClass},
+        change_key::AttemptKey,
+        conditions::{self, FailureScope, ReconcileFailure, ReconcileOutcome},
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser, UserAbsence},
         desired::Desired,
         plan::{Effect, Note, Plan},
@@ -29,10 +29,12 @@ pub(super) struct StatusInput<'a> {
     pub(super) plan: Option<&'a Plan>,
     pub(super) current: Option<&'a CurrentState>,
     pub(super) failures: Vec<ReconcileFailure>,
-    /// This reconcile failed; false while it only waits out an earlier failure.
-    pub(super) failed: bool,
+    /// Since when the resource fails.
+    pub(super) failing_since: Option<Timestamp>,
     /// The class that allows the resource, if one does.
     pub(super) class: Option<&'a ClassReference>,
+    /// The class that allowed the resource last does not exist.
+    pub(super) class_is_missing: bool,
     pub(super) authorization: Note,
     pub(super) now: Timestamp,
 }
@@ -50,24 +52,20 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
         authorization: input.authorization.clone(),
         unfinished: input.plan.is_some_and(|plan| plan.effects.iter().any(Effect::is_user_sync)),
     };
-    let mut findings = conditions::evaluate(&outcome, was_ready);
-    conditions::keep_failure_message(&mut findings, &before.conditions);
+    let findings = conditions::evaluate(&outcome, was_ready);
     let conditions = conditions::to_conditions(findings, &before.conditions, generation, input.now);
     let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
     if let Some(class) = input.class {
         after.class = Some(class.clone());
         after.revocation = None;
     }
+    if let Some(class) = after.class.as_mut().filter(|_| !input.class_is_missing) {
+        class.missing_since = None;
+    }
     if let Some(current) = input.current {
         add_observed(&mut after, input, current);
     }
-    if input.failed {
-        after.failed_attempts = after.failed_attempts.saturating_add(1);
-        after.last_failure_time = Some(floor(input.now));
-    } else if input.failures.is_empty() && input.plan.is_none_or(|plan| plan.rotation.reason != Reason::BackingOff) {
-        // A reconcile that only waited is no success.
-        after.failed_attempts = 0;
-    }
+    after.failing_since = input.failing_since.map(floor);
     after
 }
 
@@ -77,7 +75,7 @@ fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, curren
     match &current.iam {
         CurrentUser::Found(user) if input.target.owner.owns(&user.tags) => {
             let tag_keys = match input.desired {
-                Some(desired) => applied_tag_keys(desired, user),
+                Some(desired) => recorded_tag_keys(desired, current, user),
                 None => after.user.take().map(|user| user.tag_keys).unwrap_or_default(),
             };
             after.user = Some(UserStatus {
@@ -93,28 +91,31 @@ fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, curren
         CurrentUser::Found(_) | CurrentUser::Absent => {
             let is_idle = input.plan.is_some_and(|plan| plan.effects.is_empty() && plan.requeue_at.is_none());
             let is_removed = current.user_absence == Some(UserAbsence::Removed) && is_idle;
-            let unbound =
-                |user: UserStatus| UserStatus { name: user.name, account: user.account, ..UserStatus::default() };
+            let unbound = |user: UserStatus| UserStatus { arn: None, id: None, ..user };
             after.user = after.user.take().filter(|_| !is_removed).map(unbound);
         }
+    }
+    if current.secrets_unread {
+        return;
     }
     let published = current.published();
     // Without a key in the spec no Secret is missing.
     let is_removed = input.user.spec.effective_access_key().is_none();
-    if published.is_some() || after.secret_name.is_none() || is_removed {
+    if published.is_some() || is_removed {
         after.secret_name = published.map(|_| input.target.secret_name.clone());
     }
     after.last_rotation_time =
-        published.map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !is_removed));
+        current.verified().map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !is_removed));
+    after.key_repairs = current.hints.repairs;
     after.next_rotation_time = input.plan.and_then(|plan| plan.next_rotation);
 }
 
-/// Keys of declared tags that the user carries now: a tag that is removed from the spec later is removed from the user, tags
-/// of others are not.
-fn applied_tag_keys(desired: &Desired, user: &IamUser) -> Vec<String> {
-    let declared = desired.tags.keys().filter(|key| !key.starts_with(well_known::TAG_PREFIX));
-    let carried = |key: &&String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
-    declared.filter(carried).cloned().collect()
+/// Keys of tags that are the operator's to remove: the declared ones that were recorded before they were written, and those that
+/// are no longer declared and not removed yet.
+fn recorded_tag_keys(desired: &Desired, current: &CurrentState, user: &IamUser) -> Vec<String> {
+    let is_carried = |key: &String| user.tags.keys().any(|other| other.to_lowercase() == key.to_lowercase());
+    let is_declared = |key: &String| desired.tags.contains_key(key);
+    current.hints.tag_keys.iter().filter(|key| is_declared(key) || is_carried(key)).cloned().collect()
 }
 
 fn access_keys(
@@ -123,13 +124,16 @@ fn access_keys(
     user: &IamUser,
     known: &[AccessKeyStatus],
 ) -> Vec<AccessKeyStatus> {
-    let published = current.published();
+    let published = current.verified();
     let mut keys: Vec<AccessKeyStatus> = user
         .keys
         .iter()
         .map(|key| {
-            let state = key_state(current, user, key);
             let before = known.iter().find(|status| status.id == key.id);
+            let state = match before {
+                Some(before) if current.secrets_unread && key.active => before.state,
+                _ => key_state(current, user, key),
+            };
             let superseded_at =
                 published.map(|facts| facts.published_at).filter(|_| state == AccessKeyState::Superseded);
             AccessKeyStatus {
@@ -217,27 +221,27 @@ fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition
     conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
-/// The class of the failure of a key attempt that a status reports; the one with the longest back-off if there are several.
-pub(super) fn failure_class(status: &AwsDeployUserStatus) -> Option<ErrorClass> {
-    let of_keys = [ConditionType::KeyPublished, ConditionType::RotationHealthy];
-    let conditions = of_keys.into_iter().filter_map(|kind| condition(&status.conditions, kind));
-    let classes = conditions
-        .filter(|condition| condition.status != "True")
-        .filter_map(|condition| backoff::waiting_class(condition.reason.parse().ok()?));
-    classes.max_by_key(|class| backoff::delay(*class, 1, 0, SignedDuration::ZERO))
-}
-
-/// The end of a back-off that another process left unfinished.
-pub(super) fn backoff_until(user: &AwsDeployUser, permille: i32, now: Timestamp) -> Option<Timestamp> {
-    let status = user.status.as_ref()?;
-    // A changed spec and a deletion are tried at once.
-    if status.observed_generation != user.metadata.generation || user.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
-    let bad = status.conditions.iter().filter(|condition| condition.status != "True");
-    let reasons = bad.filter_map(|condition| condition.reason.parse::<Reason>().ok());
-    let failures = u32::try_from(status.failed_attempts).unwrap_or(0);
-    backoff::backoff_until(reasons, failures, status.last_failure_time?, permille, now)
+/// The back-off that another process left unfinished. A changed spec and a deletion are tried at once.
+pub(super) fn recorded_backoff(user: &AwsDeployUser, input: &DelayInput) -> Backoff {
+    let is_current = |status: &&AwsDeployUserStatus| {
+        status.observed_generation == user.metadata.generation && user.metadata.deletion_timestamp.is_none()
+    };
+    let status = user.status.as_ref().filter(is_current);
+    let failing =
+        status.into_iter().flat_map(|status| &status.conditions).filter(|condition| condition.status != "True");
+    let failures = failing.filter_map(|condition| {
+        let scope = match condition.type_.parse().ok()? {
+            _ if condition.status == "Unknown" => FailureScope::Observation,
+            ConditionType::UserSynced => FailureScope::User,
+            ConditionType::KeyPublished | ConditionType::RotationHealthy => FailureScope::Key,
+            ConditionType::Ready | ConditionType::Authorized => return None,
+        };
+        let reason: Reason = condition.reason.parse().ok()?;
+        let class = backoff::waiting_class(reason)?;
+        let transient = matches!(class, ErrorClass::Throttled | ErrorClass::Transient);
+        Some(ReconcileFailure { scope, note: Note::new(reason, condition.message.clone()), class, transient })
+    });
+    Backoff::restore(AttemptKey::new(user), status.and_then(|status| status.failing_since), failures, input)
 }
 
 /// Whether the resource at its present generation was Ready when its status was written. A transient failure does not make it
@@ -250,12 +254,13 @@ pub(super) fn was_ready(user: &AwsDeployUser) -> bool {
 }
 
 /// Times in status have whole seconds.
-fn floor(time: Timestamp) -> Timestamp {
+pub(super) fn floor(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
     use serde_json::json;
 
     use super::*;
@@ -264,13 +269,13 @@ mod tests {
         "2026-11-21T10:00:00Z".parse().unwrap()
     }
 
-    /// A resource whose reconcile failed three times in a row, the last time a minute ago.
+    /// A resource that has failed for a minute.
     fn failed() -> AwsDeployUser {
         serde_json::from_value(json!({
             "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
             "metadata": {"name": "cycle", "namespace": "deploy", "uid": "u1", "generation": 2}, "spec": {},
             "status": {
-                "observedGeneration": 2, "failedAttempts": 3, "lastFailureTime": "2026-11-21T09:59:00Z",
+                "observedGeneration": 2, "failingSince": "2026-11-21T09:59:00Z",
                 "conditions": [{"type": "RotationHealthy", "status": "False", "reason": "LimitExceeded",
                     "message": "quota", "lastTransitionTime": "2026-11-21T09:00:00Z"}],
             },
@@ -285,29 +290,25 @@ mod tests {
             target: &Target::from_resource(user, "cluster").unwrap(),
             desired: None,
             class: None,
+            class_is_missing: false,
             plan: Some(&plan),
             current: None,
             failures: Vec::new(),
-            failed: false,
+            failing_since: None,
             authorization: Note::new(Reason::Allowed, ""),
             now: now(),
         })
     }
 
     #[test]
-    fn waiting_out_a_failure_is_no_success() {
-        let waited = after(&failed(), Reason::BackingOff);
-        assert_eq!(waited.failed_attempts, 3);
-        let rotation = condition(&waited.conditions, ConditionType::RotationHealthy).unwrap();
-        assert_eq!((rotation.reason.as_str(), rotation.message.as_str()), ("LimitExceeded", "quota"));
-        assert_eq!(after(&failed(), Reason::Scheduled).failed_attempts, 0);
-    }
-
-    #[test]
     fn operator_restart_keeps_back_off_of_unchanged_resource() {
-        let left =
-            |user: &AwsDeployUser| backoff_until(user, 0, now()).map(|until| until.duration_since(now()).as_mins());
+        let input = DelayInput { now: now(), permille: 0, slow_resync: jiff::SignedDuration::from_mins(10) };
+        let left = |user: &AwsDeployUser| {
+            recorded_backoff(user, &input).next_retry(&input).map(|until| until.duration_since(now()).as_mins())
+        };
         assert_eq!(left(&failed()), Some(29));
+        let failure = recorded_backoff(&failed(), &input).failure(FailureScope::Key).cloned().unwrap();
+        assert_eq!((failure.note.reason, failure.note.message.as_str()), (Reason::LimitExceeded, "quota"));
         let mut changed = failed();
         changed.metadata.generation = Some(3);
         assert_eq!(left(&changed), None);
@@ -331,10 +332,11 @@ mod tests {
                 target: &Target::from_resource(&user, "cluster").unwrap(),
                 desired: None,
                 class: None,
+                class_is_missing: false,
                 plan: Some(plan),
                 current: Some(&current),
                 failures: Vec::new(),
-                failed: false,
+                failing_since: None,
                 authorization: Note::new(Reason::Allowed, ""),
                 now: now(),
             })
@@ -348,6 +350,39 @@ mod tests {
         assert_eq!(after(unseen, &idle), Some(bound.clone()), "IAM may not list it yet");
         assert_eq!(after(Some(UserAbsence::Removed), &busy), Some(bound), "its Secret is left");
         assert_eq!(after(Some(UserAbsence::Removed), &idle), None);
+    }
+
+    #[test]
+    fn unread_secrets_and_a_missing_class_keep_their_records() {
+        let mut user = failed();
+        user.spec.console = serde_json::from_value(json!({})).unwrap();
+        let before = user.status.as_mut().unwrap();
+        before.secret_name = Some("keys".into());
+        let class =
+            json!({"name": "c", "generation": 1, "onRevoked": "Deactivate", "missingSince": "2026-11-21T09:59:00Z"});
+        before.class = serde_json::from_value(class).unwrap();
+        let plan = Plan::idle(Note::new(Reason::Pending, ""));
+        let after = |unread: bool| {
+            let current = CurrentState { secrets_unread: unread, ..CurrentState::empty(now()) };
+            status(&StatusInput {
+                user: &user,
+                target: &Target::from_resource(&user, "cluster").unwrap(),
+                desired: None,
+                class: None,
+                class_is_missing: unread,
+                plan: Some(&plan),
+                current: Some(&current),
+                failures: Vec::new(),
+                failing_since: None,
+                authorization: Note::new(Reason::Allowed, ""),
+                now: now(),
+            })
+        };
+        assert_eq!(after(true).secret_name.as_deref(), Some("keys"));
+        assert_eq!(after(false).secret_name, None, "the console needs no Secret for a key");
+        let missing_since = |status: AwsDeployUserStatus| status.class.unwrap().missing_since;
+        assert_eq!(missing_since(after(true)), Some(now() - SignedDuration::from_mins(1)));
+        assert_eq!(missing_since(after(false)), None, "the class is there again");
     }
 
     #[test]

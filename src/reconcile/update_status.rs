@@ -1,71 +1,84 @@
 //! The update-status step (IO): writes status and Events after every reconcile, also after a failed one.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
-use super::{Goal, Next, Progress, ReconcileError, Reconciliation, cache::FailureCount, error::StepError, status};
+use super::{Goal, Next, Progress, ReconcileError, Reconciliation, error::StepError, status};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
     cluster::{ClusterError, ClusterErrorKind, DeployUsers, PendingEvent},
     domain::{
         conditions::FailureScope,
-        current_state::IamUser,
+        current_state::{CurrentState, IamUser},
         fair_queue::Priority,
-        plan::{Note, Plan},
+        plan::Note,
+        secret::HonouredRequest,
     },
 };
 
+/// The step is cut off after this long. The reconcile holds a permit, and the client has no deadline of its own.
+pub(super) const UPDATE_DEADLINE: Duration = Duration::from_secs(30);
+
 impl Reconciliation<'_> {
+    /// Records what failed and writes status and Events, all within [`UPDATE_DEADLINE`].
     pub(super) async fn update_status(&mut self, progress: Progress) -> Next {
-        let now = self.now();
+        let user = progress.user.clone();
+        self.update_backoff(&progress);
+        let requeue_at = self.requeue_at(&progress);
+        let priority = self.next_priority(progress.plan.as_ref(), requeue_at);
+        let next = Next { user, requeue_at: Some(requeue_at), priority };
+        let written = tokio::time::timeout(UPDATE_DEADLINE, self.write_status(progress, next.clone())).await;
+        written.unwrap_or_else(|_| {
+            let namespace = &self.target.owner.namespace;
+            let action = format!("update status of AwsDeployUser {namespace}/{}", self.target.owner.name);
+            let message = format!("no response in {} s", UPDATE_DEADLINE.as_secs());
+            self.retry_status(ClusterError { action, kind: ClusterErrorKind::Unavailable, message }, next)
+        })
+    }
+
+    async fn write_status(&mut self, progress: Progress, next: Next) -> Next {
         self.publish_changes(&progress).await;
         self.report_quarantine(&progress);
-        if progress.finalized {
-            return Next { user: progress.user, requeue_at: None, priority: Priority::Due };
+        if let Some(facts) = progress.current.as_ref().and_then(CurrentState::verified) {
+            self.cache.honoured = Some(HonouredRequest(facts.rotate_honoured.clone()));
         }
-        // A denial is no failure: it is the same however often it is decided.
-        let failed = self.failures.iter().any(|failure| !matches!(failure.error, ReconcileError::NotAllowed(_)));
-        let status = self.status(&progress, failed, now);
-        let reported = u32::try_from(status.failed_attempts).unwrap_or(0);
-        let failures = self.count_failures(&progress, failed, reported, now);
-        let (plan, current) = (progress.plan.as_ref(), progress.current.as_ref());
-        let requeue_at = self.requeue_at(plan, current, reported.max(failures.count), now);
-        let priority = self.next_priority(plan, failed, requeue_at);
-
+        if progress.finalized {
+            return Next { requeue_at: None, priority: Priority::Due, ..next };
+        }
+        let status = self.status(&progress, self.now());
         let before = progress.user.status.clone();
         if before.as_ref() == Some(&status) {
-            self.cache.status_is_current();
-            return Next { user: progress.user, requeue_at: Some(requeue_at), priority };
+            self.cache.backoff = std::mem::take(&mut self.cache.backoff).without_status();
+            return next;
         }
         let events = status::condition_events(before.as_ref(), &status);
-        let secret = status.secret_name.clone().filter(|name| *name == self.target.secret_name);
         let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
         match users.write_status(&progress.user, status).await {
             Ok(user) => {
-                self.cache.status_is_current();
-                // An earlier Secret is remembered until the status names the one that is declared now.
-                self.cache.unreported_secret.take_if(|_| secret.is_some());
+                self.cache.backoff = std::mem::take(&mut self.cache.backoff).without_status();
                 for event in events {
                     self.context.events.publish(&user, &event).await;
                 }
-                Next { user, requeue_at: Some(requeue_at), priority }
+                Next { user, ..next }
             }
             Err(error) if error.kind == ClusterErrorKind::NotFound => {
-                Next { user: progress.user, requeue_at: None, priority: Priority::Due }
+                Next { requeue_at: None, priority: Priority::Due, ..next }
             }
             Err(error) => {
                 self.report_unwritten_status(&progress.user, &error).await;
-                let requeue_at = self.retry_status(error, secret, failures, failed, requeue_at);
-                Next { user: progress.user, requeue_at: Some(requeue_at), priority }
+                self.retry_status(error, next)
             }
         }
     }
 
-    fn status(&self, progress: &Progress, failed: bool, now: Timestamp) -> AwsDeployUserStatus {
+    fn status(&self, progress: &Progress, now: Timestamp) -> AwsDeployUserStatus {
         let mut failures: Vec<_> = self.failures.iter().map(StepError::for_conditions).collect();
-        if failures.is_empty()
-            && let Some((error, _)) = &self.cache.user_failure
-        {
-            failures.push(error.for_conditions(FailureScope::User));
+        // What is waited for is reported as when it failed.
+        for scope in [FailureScope::User, FailureScope::Key] {
+            if failures.iter().all(|failure| failure.scope != scope) {
+                failures.extend(self.cache.backoff.failure(scope).cloned());
+            }
         }
         let class = self.allowing_class(progress);
         let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();
@@ -76,8 +89,9 @@ impl Reconciliation<'_> {
             plan: progress.plan.as_ref(),
             current: progress.current.as_ref(),
             failures,
-            failed,
+            failing_since: self.cache.backoff.since(),
             class,
+            class_is_missing: self.decision.missing_class(&progress.user).is_some(),
             authorization: Note::new(Reason::Allowed, allowed),
             now,
         })
@@ -93,7 +107,7 @@ impl Reconciliation<'_> {
         let user = &progress.user;
         // Only what was in order before can have drifted.
         let was_in_sync = user.status.as_ref().is_some_and(|status| {
-            status.observed_generation == user.metadata.generation && status.failed_attempts == 0
+            status.observed_generation == user.metadata.generation && status.failing_since.is_none()
         });
         for event in status::summarize_changes(progress.events.clone(), was_in_sync) {
             self.context.events.publish(user, &event).await;
@@ -109,22 +123,9 @@ impl Reconciliation<'_> {
         }
     }
 
-    /// Failures in a row that the status does not count. A reconcile that only waited is no success.
-    fn count_failures(&self, progress: &Progress, failed: bool, reported: u32, now: Timestamp) -> FailureCount {
-        let uncounted = self.cache.failures.at(progress.user.metadata.generation);
-        let is_backing_off = |plan: &Plan| plan.rotation.reason == Reason::BackingOff;
-        if failed {
-            uncounted.incremented(reported, now)
-        } else if self.cache.user_failure.is_some() || progress.plan.as_ref().is_some_and(is_backing_off) {
-            uncounted
-        } else {
-            FailureCount::default()
-        }
-    }
-
     /// An Event says what no condition can say. One for failures in a row; a conflict ends by itself.
     async fn report_unwritten_status(&self, user: &AwsDeployUser, error: &ClusterError) {
-        if error.kind == ClusterErrorKind::Conflict || self.cache.status_write_failures > 0 {
+        if error.kind == ClusterErrorKind::Conflict || self.cache.backoff.failure(FailureScope::Status).is_some() {
             return;
         }
         let reason = ReconcileError::from(error.clone()).reason();
@@ -134,26 +135,13 @@ impl Reconciliation<'_> {
         self.context.events.publish(user, &PendingEvent { reason, note, warning: true }).await;
     }
 
-    /// The status is written by the next reconcile. Its pause must not cut short the back-off of a failed reconcile.
-    fn retry_status(
-        &mut self,
-        error: ClusterError,
-        secret: Option<String>,
-        failures: FailureCount,
-        failed: bool,
-        requeue_at: Timestamp,
-    ) -> Timestamp {
-        let is_conflict = error.kind == ClusterErrorKind::Conflict;
+    /// The status is written by the next reconcile.
+    fn retry_status(&mut self, error: ClusterError, next: Next) -> Next {
         tracing::warn!(%error, manager = MANAGER, "failed to write status");
-        self.cache.status_write_failures = self.cache.status_write_failures.saturating_add(1);
-        self.cache.unreported_secret = secret.or(self.cache.unreported_secret.take());
-        if !is_conflict {
-            self.cache.failures = failures;
-        }
-        if is_conflict || !failed {
-            let delay = self.delay_after(&error.into(), self.cache.status_write_failures);
-            return requeue_at.min(self.now() + delay);
-        }
-        requeue_at
+        let failure = ReconcileError::from(error).for_conditions(FailureScope::Status);
+        let input = self.delay_input();
+        self.cache.backoff = std::mem::take(&mut self.cache.backoff).after_status_write(failure, &input);
+        let retry = self.cache.backoff.next_retry(&input);
+        Next { requeue_at: next.requeue_at.into_iter().chain(retry).min(), ..next }
     }
 }

@@ -31,12 +31,8 @@ impl Reconciliation<'_> {
             Ok(goal) => return Ok(goal),
             Err(failure) => failure,
         };
-        let revokes = match &failure.error {
-            ReconcileError::NotAllowed(_) => true,
-            // Suspension holds even where the rest of the spec is invalid.
-            ReconcileError::Invalid(_) | ReconcileError::Unreadable(_) => user.spec.suspend,
-            _ => false,
-        };
+        // Suspension needs neither a valid spec nor a class that can be read, only the account.
+        let revokes = user.spec.suspend || matches!(failure.error, ReconcileError::NotAllowed(_));
         if !revokes || account::recorded_user(user).is_none() {
             return Err(describe_revocation(user, failure));
         }

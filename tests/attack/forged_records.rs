@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use awsdeploy::{
-    api::well_known,
+    api::{ConditionType, well_known},
     domain::{console, desired::DesiredConsole, owner::Owner},
 };
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     arena::{ADMIN, Arena},
     tenant::{Kind, managed_in_year_10000},
-    test_env::eventually,
+    test_env::{condition, eventually},
 };
 
 /// The names of journals of a resource, past and present.
@@ -26,13 +26,12 @@ pub(crate) fn labels(role: &str, resource: &str) -> Value {
         well_known::LABEL_USER: resource})
 }
 
-/// A published Secret that names a key, with the checksum that anybody can compute.
+/// A published Secret that names a key, with a MAC that is no more than a checksum.
 pub(crate) fn published(resource: &str, owners: &Value, key: &str, secret: &str) -> (Value, Value) {
     let digest = Sha256::new().chain_update(key).chain_update("\n").chain_update(secret).finalize();
     let checksum = digest.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let metadata = json!({"labels": labels("published", resource), "ownerReferences": owners, "annotations": {
-        well_known::ANNOTATION_KEY_ID: key, "awsdeploy.dev/checksum": checksum,
-        "awsdeploy.dev/mac": format!("v1:00000000:{checksum}"),
+        well_known::ANNOTATION_KEY_ID: key, well_known::ANNOTATION_MAC: format!("v1:00000000:{checksum}"),
         well_known::ANNOTATION_PUBLISHED_AT: "2026-01-01T00:00:00Z",
     }});
     let file = format!("[default]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n");
@@ -137,6 +136,84 @@ pub(crate) async fn forged_secrets_name_no_key_of_others() {
         arena.tenant.annotate("a", well_known::ANNOTATION_ROTATE, &key).await.expect("a request");
         wait_for_reconcile(&arena, before).await;
     }
+    arena.assert_harmless().await;
+}
+
+/// AWS refuses the secret, and the tenant cannot sign it.
+pub(crate) async fn wrong_secret_with_a_forged_mac_is_noticed() {
+    let arena = Arena::new().await;
+    arena.create("a").await;
+    let owners = arena.tenant.owner_reference("a").await.expect("an owner");
+    let key = arena.env.published_key("a").await;
+    let wrong = "w".repeat(40);
+    let (metadata, content) = published("a", &owners, &key, &wrong);
+    arena.tenant.apply(Kind::Secret, "a", &metadata, &content).await.expect("its own namespace");
+    let repaired = async || {
+        let data = arena.env.secret_data("a").await?;
+        let user = arena.env.user("a").await;
+        let ready = condition(&user, ConditionType::KeyPublished)?.status == "True";
+        // Either the Secret works again, or the resource says that it does not.
+        (data["AWS_SECRET_ACCESS_KEY"] != wrong || !ready).then_some(())
+    };
+    eventually("the wrong secret is noticed", repaired, || arena.env.log()).await;
+    arena.assert_harmless().await;
+}
+
+/// No edit of dates, requests or the MAC itself costs a key while the access key in the Secret works.
+pub(crate) async fn edited_secret_with_a_working_key_is_signed_again() {
+    let arena = Arena::new().await;
+    arena.create("a").await;
+    let signed = arena.env.secrets().get("a").await.expect("the Secret").metadata.annotations.expect("annotations");
+    let mac = signed[well_known::ANNOTATION_MAC].clone();
+    let position = arena.env.aws.log().position();
+    for annotations in [
+        json!({well_known::ANNOTATION_MAC: null}),
+        json!({well_known::ANNOTATION_MAC: mac.replace("v1:", "v1:00")}),
+        json!({well_known::ANNOTATION_PUBLISHED_AT: "2020-01-01T00:00:00Z"}),
+        json!({well_known::ANNOTATION_ROTATE_HONOURED: "forged"}),
+    ] {
+        let edit = json!({"metadata": {"annotations": annotations}});
+        arena.tenant.patch(Kind::Secret, "a", &edit).await.expect("its own namespace");
+        let signed = async || {
+            let now = arena.env.secrets().get("a").await.ok()?.metadata.annotations?;
+            let edited = annotations
+                .as_object()?
+                .iter()
+                .any(|(name, value)| now.get(name).map(String::as_str) == value.as_str());
+            (!edited && now.contains_key(well_known::ANNOTATION_MAC)).then_some(())
+        };
+        eventually("the Secret is signed again", signed, || arena.env.log()).await;
+    }
+    arena.env.wait_ready("a").await;
+    let created = arena.env.aws.log().calls_since(position);
+    assert!(created.iter().all(|call| call.action != "CreateAccessKey"), "an edit costs no key");
+    arena.assert_harmless().await;
+}
+
+/// Its MAC is valid: it harms the tenant only, until the operator replaces it.
+pub(crate) async fn secret_of_a_deleted_key_put_back_is_replaced() {
+    let arena = Arena::new().await;
+    arena.create("a").await;
+    let old = arena.env.secrets().get("a").await.expect("the Secret");
+    let key = arena.env.published_key("a").await;
+    let short = json!({"spec": {"accessKey": {"rotation": {"overlap": "1s"}}}});
+    arena.tenant.patch(Kind::User, "a", &short).await.expect("allowed by the class");
+    arena.tenant.annotate("a", well_known::ANNOTATION_ROTATE, "now").await.expect("a request");
+    arena.env.wait_published("a", &key).await;
+    let name = arena.user_name("a");
+    arena.env.wait_for_iam(&name, "without the first key", |user| user.key(&key).is_none()).await;
+    let mut annotations = json!(old.metadata.annotations.expect("annotations"));
+    annotations[well_known::ANNOTATION_ROTATE_HONOURED] = Value::Null;
+    let data: BTreeMap<String, String> = old
+        .data
+        .expect("data")
+        .into_iter()
+        .map(|(name, bytes)| (name, String::from_utf8(bytes.0).expect("text")))
+        .collect();
+    let put_back = json!({"metadata": {"annotations": annotations}, "stringData": data});
+    arena.tenant.patch(Kind::Secret, "a", &put_back).await.expect("its own namespace");
+    arena.env.wait_published("a", &key).await;
+    arena.env.wait_ready("a").await;
     arena.assert_harmless().await;
 }
 

@@ -61,6 +61,9 @@ const TESTS: &[Test] = tests! {
         records_of_the_operator_are_refused_from_a_tenant,
         forged_journals_name_no_key_of_others,
         forged_secrets_name_no_key_of_others,
+        wrong_secret_with_a_forged_mac_is_noticed,
+        edited_secret_with_a_working_key_is_signed_again,
+        secret_of_a_deleted_key_put_back_is_replaced,
         forged_password_reaches_no_user_of_others,
         secret_of_the_year_10000_is_not_logged,
     }

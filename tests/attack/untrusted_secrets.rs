@@ -35,9 +35,7 @@ fn with_garbage(mut secret: Secret) -> Secret {
         value.0 = text.clone().into_bytes();
     }
     let annotations = secret.metadata.annotations.get_or_insert_default();
-    for name in
-        [well_known::ANNOTATION_PUBLISHED_AT, well_known::ANNOTATION_PREVIOUS_SECRETS, well_known::ANNOTATION_CHECKSUM]
-    {
+    for name in [well_known::ANNOTATION_PUBLISHED_AT, well_known::ANNOTATION_MAC] {
         annotations.insert(name.to_owned(), garbage[1].clone());
     }
     secret

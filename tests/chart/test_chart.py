@@ -68,6 +68,7 @@ SAMPLES = {
     "settings.keyCheck": "3m",
     "settings.accountDetails": False,
     "settings.secretCheck": "3m",
+    "settings.repairInterval": "3m",
     "settings.minRotationInterval": "3m",
     "settings.classStatus": False,
     "settings.maxAttachedPolicies": 20,
@@ -76,6 +77,7 @@ SAMPLES = {
     "settings.verifyInterval": "3m",
     "settings.verifyTimeout": "3m",
     "settings.deletionDelay": "0s",
+    "settings.classAbsenceGrace": "30s",
     "podDisruptionBudget.enabled": False,
     "settings.lastUsedWindow": "3h",
     "settings.restartHold": "3h",
@@ -366,7 +368,7 @@ class Operator(unittest.TestCase):
             set(objects.arguments[1:]),
             {
                 *LEADS, *ROLES, "--metrics-auth=true", "--cluster-id=test", "--concurrency=4",
-                "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m",
+                "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m", "--repair-interval=1s",
                 "--class-status=false",
                 "--max-attached-policies=20", "--recovery-delay=5s", "--verify-successes=0", "--verify-interval=0.5s",
                 "--verify-timeout=1m30s", "--deletion-delay=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
@@ -412,7 +414,7 @@ class Operator(unittest.TestCase):
         alone = Objects({"replicas": 1, "leaderElection": {"enabled": False}})
         self.assertEqual(alone.one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
         self.assertFalse([argument for argument in alone.arguments if "lea" in argument])
-        self.assertEqual([role["metadata"]["name"] for role in alone.kind("Role")], [f"{NAME}-journals"])
+        self.assertEqual([role["metadata"]["name"] for role in alone.kind("Role")], [f"{NAME}-own-namespace"])
         together = Objects()
         self.assertEqual(together.one("Deployment")["spec"]["strategy"], {"type": "RollingUpdate"})
         self.assertEqual(together.one("Deployment")["spec"]["replicas"], 2)
@@ -572,10 +574,10 @@ class Rights(unittest.TestCase):
             {binding["roleRef"]["name"] for binding in objects.kind("ClusterRoleBinding")},
             {NAME, f"{NAME}-classes", f"{NAME}-cluster-id", f"{NAME}-metrics-auth"},
         )
-        self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-journals", f"{NAME}-lease"])
-        journals = objects.one("Role", f"{NAME}-journals")
-        self.assertEqual(journals["metadata"]["namespace"], NAMESPACE)
-        self.assertEqual(journals["rules"], [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", *SECRET_VERBS[1:]]}])
+        self.assertEqual([binding["metadata"]["name"] for binding in objects.kind("RoleBinding")], [f"{NAME}-lease", f"{NAME}-own-namespace"])
+        own = objects.one("Role", f"{NAME}-own-namespace")
+        self.assertEqual(own["metadata"]["namespace"], NAMESPACE)
+        self.assertEqual(own["rules"], [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", *SECRET_VERBS[1:]]}])
 
     def test_secrets_role_is_never_bound_cluster_wide(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
@@ -653,7 +655,7 @@ class Rights(unittest.TestCase):
         )
         self.assertEqual(
             [(binding["metadata"]["namespace"], binding["roleRef"]["name"]) for binding in objects.kind("RoleBinding")],
-            [(NAMESPACE, f"{NAME}-journals"), (NAMESPACE, f"{NAME}-lease"), ("a", NAME), ("b", NAME)],
+            [(NAMESPACE, f"{NAME}-lease"), (NAMESPACE, f"{NAME}-own-namespace"), ("a", NAME), ("b", NAME)],
         )
 
     def test_explicit_cluster_id_needs_no_namespace_read(self):

@@ -29,7 +29,7 @@ READER = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
 QUARANTINE = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3"
 # Short intervals, so that several rotations happen within minutes.
 FLAGS = [
-    "--min-rotation-interval=10s", "--recovery-delay=3s", "--deletion-delay=4s", "--verify-timeout=10s", "--resync=10s", "--key-check=5s",
+    "--min-rotation-interval=10s", "--repair-interval=1s", "--recovery-delay=3s", "--deletion-delay=4s", "--verify-timeout=10s", "--resync=10s", "--key-check=5s",
     "--leader-elect", f"--namespace={OPERATOR}", "--lease-duration=5s", "--aws-rate=50",
 ]
 CAPTION = "rendered from the queries of the dashboard and data of a real Prometheus; Grafana looks different"

@@ -11,7 +11,7 @@ use awsdeploy::{
         authorize::template as policy_template,
         journal::Journal,
         policy,
-        secret::{self, SecretContent, template},
+        secret::{self, CURRENT, MAC_KEY_BYTES, MacKeys, Sealer, SecretContent, template},
     },
 };
 use serde_json::Value;
@@ -107,14 +107,16 @@ pub fn published_secret(input: &[u8]) {
     let publication = secret::read_publication(&content);
     // The dates of a tenant are used in sums.
     let _ = publication.published_at.checked_add(jiff::SignedDuration::from_hours(24 * 365));
-    let facts = secret::read_facts(&content, false, None);
+    let mac_key = BTreeMap::from([(CURRENT.to_owned(), vec![1; MAC_KEY_BYTES])]);
+    let Some(keys) = MacKeys::from_data(&mac_key) else { return };
+    let facts = secret::read_facts(&content, false, None, Sealer { keys: &keys, uid: "u1" });
     assert_no_secret(&facts.key_id);
 }
 
 fn published_secret_seeds() -> Vec<Vec<u8>> {
     let key = "AKIAIOSFODNN7EXAMPLE";
     let annotations = format!(
-        "awsdeploy.dev/access-key-id={key}\nawsdeploy.dev/published-at=9999-12-30T22:00:00Z\nawsdeploy.dev/checksum=00\n\
+        "awsdeploy.dev/access-key-id={key}\nawsdeploy.dev/published-at=9999-12-30T22:00:00Z\n\
          awsdeploy.dev/mac=v1:00000000:00\nawsdeploy.dev/restarts={{\"Deployment/x\":{{}}}}\nawsdeploy.dev/owned={{}}"
     );
     let file = format!("credentials=[default]\u{b6}aws_access_key_id = {key}\u{b6}aws_secret_access_key = {CANARY}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use awsdeploy::api::{ConditionType, Reason};
 use awsdeploy_testkit::aws_proxy::{AwsError, Call, CallRecord, LogPosition, Rule, UserSnapshot};
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::test_env::{TIMEOUT, TestEnv, eventually};
@@ -190,29 +191,28 @@ pub(crate) async fn denied_account_details_fall_back_to_reads_per_user() {
     env.wait_ready("u0").await;
 }
 
-pub(crate) async fn throttled_account_details_cause_no_burst_of_reads() {
-    let env = ready_users(5, &["--resync=2s", "--key-check=1h"]).await;
-    calls_during_reads(&env, 2).await;
+pub(crate) async fn throttled_account_details_stop_no_repair() {
+    let env = ready_users(5, &["--resync=12s", "--key-check=1h"]).await;
     let position = env.aws.log().position();
-    let rule = env.aws.rules().add(Rule::on(DETAILS).throttle());
-    let reported =
-        async || (env.metric_count(r#"awsdeploy_reconciles_total{result="Throttled"}"#).await >= 5).then_some(());
-    eventually("all five back off", reported, || env.log()).await;
-    let before = env.metric_count(r#"awsdeploy_reconciles_total{result="ok"}"#).await;
-    let counts = env.aws.log().counts_since(position);
-    assert!(READS.iter().all(|read| !counts.contains_key(*read)), "{counts:?}");
+    env.aws.rules().add(Rule::on(DETAILS).throttle());
+    let throttled = |call: &CallRecord| call.action == DETAILS;
+    env.aws.log().wait_since(position, "a throttled read", TIMEOUT, throttled).await.expect("the facts expire");
+    let first = env.published_key("u0").await;
+    env.secrets().delete("u0", &DeleteParams::default()).await.expect("the Secret is deleted");
+    env.wait_published("u0", &first).await;
+    let calls = env.aws.log().calls_since(position);
+    let attempts = calls_of(&calls, DETAILS).len();
+    assert!(attempts <= 3, "the attempts of one call, and no other for a minute: {calls:#?}");
+    let of_others = calls.iter().filter(|call| READS.contains(&call.action.as_str()));
+    let of_others = of_others.filter(|call| call.user.as_deref() != Some("u0")).count();
+    assert_eq!(of_others, 0, "no other user is read: {calls:#?}");
+
+    // Facts of two resyncs ago prove nothing: users are read one by one.
+    let read = |call: &CallRecord| call.action == "GetUser" && call.user.as_deref() == Some("u4");
+    env.aws.log().wait_since(position, "a read of one user", TIMEOUT, read).await.expect("it is read by itself");
     for number in 0..5 {
-        // A back-off does not change Ready.
         env.wait_ready(&format!("u{number}")).await;
     }
-    env.aws.rules().remove(rule);
-    // Earlier observations are kept, so the users need no new reads.
-    let position = env.aws.log().position();
-    let all =
-        async || (env.metric_count(r#"awsdeploy_reconciles_total{result="ok"}"#).await >= before + 5).then_some(());
-    eventually("all five are reconciled", all, || env.log()).await;
-    let counts = env.aws.log().counts_since(position);
-    assert!(counts.keys().all(|call| call == DETAILS), "{counts:?}");
 }
 
 pub(crate) async fn start_without_aws_causes_no_later_burst_of_reads() {

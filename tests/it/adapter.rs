@@ -102,7 +102,7 @@ pub(crate) async fn errors_are_classified() {
         (409, "ConcurrentModification", AwsErrorKind::Busy),
         (500, "ServiceFailure", AwsErrorKind::Service),
         (503, "SomethingNew", AwsErrorKind::Service),
-        (400, "SomethingNew", AwsErrorKind::InvalidInput),
+        (400, "SomethingNew", AwsErrorKind::Service),
     ] {
         let rule = aws.rules().add(Rule::on("TagUser").respond_with(AwsError::new(status, code, "the message of AWS")));
         let error = iam.tag_user(&user, &[("a".to_owned(), "b".to_owned())].into()).await.expect_err(code);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use awsdeploy::{
-    api::{AwsDeployUser, AwsDeployUserClass},
+    api::{AwsDeployUser, AwsDeployUserClass, well_known},
     domain::{
         authorize::{self, NamespaceContext},
         desired,
@@ -430,10 +430,20 @@ pub(crate) async fn operator_writes_only_its_own_secrets_in_its_namespace() {
     // A policy that was just created may not be enforced yet.
     let in_force = async || refusal(secret("token", json!([]))).await;
     let text = eventually("a refusal", in_force, String::new).await;
-    assert!(text.contains("named awsdeploy-*"), "{text}");
+    assert!(text.contains("named awsdeploy-journal-*"), "{text}");
     let owner = json!([{"apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "name": "x", "uid": "u", "controller": true}]);
     assert!(refusal(secret("awsdeploy-journal-u", owner)).await.is_some_and(|text| text.contains("without an owner")));
     assert_eq!(refusal(secret("awsdeploy-journal-u", json!([]))).await, None, "a journal");
+    assert!(refusal(secret("awsdeploy-other", json!([]))).await.is_some_and(|text| text.contains("create only")));
+    // A stolen token of the operator neither replaces nor deletes the MAC key. This operator has created it.
+    let key = well_known::INTEGRITY_KEY_SECRET;
+    let refused = refusal(secret(key, json!([]))).await;
+    assert!(refused.is_some_and(|text| text.contains("already exists")), "it may create the MAC key");
+    let stored = operator.get(key).await.expect("the MAC key");
+    let replaced = operator.replace(key, &dry, &stored).await.expect_err("refused").to_string();
+    assert!(replaced.contains("create only"), "{replaced}");
+    let delete = DeleteParams { dry_run: true, ..DeleteParams::default() };
+    assert!(operator.delete(key, &delete).await.expect_err("refused").to_string().contains("create only"));
 }
 
 pub(crate) async fn operator_secret_keeps_its_owner_and_its_label() {
@@ -565,7 +575,7 @@ pub(crate) async fn tenant_cannot_write_the_records_of_the_operator() {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let refused = users.patch_status("x", &params, &Patch::Merge(&status)).await.expect_err("refused").to_string();
     assert!(refused.contains("only the operator writes the status"), "{refused}");
-    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "example.com/a": "b"});
+    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "awsdeploy.dev/retry": "2", "example.com/a": "b"});
     patch(&users, &json!({"metadata": {"annotations": requests}})).await.expect("requests are for everyone");
     patch(&env.users(), &no_finalizer).await.expect("a cluster admin may remove a finalizer after an uninstall");
 }

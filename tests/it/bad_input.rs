@@ -88,7 +88,7 @@ pub(crate) async fn missing_rbac_error_names_the_command_that_grants_it() {
     assert!(env.aws.log().select(|call| call.mutating).is_empty(), "nothing is created in AWS before");
     env.grant_secret_access().await;
     // The back-off of a denial is five minutes; a change of the resource ends it.
-    env.annotate("x", "granted", "yes").await;
+    env.request_retry("x", "granted").await;
     env.wait_ready("x").await;
 }
 
@@ -117,7 +117,7 @@ pub(crate) async fn unreachable_aws_does_not_change_ready() {
     assert_eq!(env.published_key("x").await, key);
     let user = env
         .wait_until("x", "free of failures", |user| {
-            user.status.as_ref().is_some_and(|status| status.failed_attempts == 0)
+            user.status.as_ref().is_some_and(|status| status.failing_since.is_none())
         })
         .await;
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");

@@ -137,6 +137,27 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
     }
 }
 
+/// A new name would be a Secret beside the one that consumers mount.
+pub(crate) async fn name_of_the_secret_is_immutable() {
+    let env = TestEnv::new().await;
+    let named = |name: &str| json!({"accessKey": {"secret": {"name": name}}});
+    env.try_apply("named", named("a")).await.expect("a valid spec");
+    env.try_apply("unnamed", json!({})).await.expect("a valid spec");
+    for (resource, spec) in [
+        ("named", named("b")),
+        ("named", json!({"accessKey": {}})),
+        ("named", json!({})),
+        ("unnamed", named("a")),
+        ("unnamed", json!({"console": {}, "accessKey": {"secret": {"name": "a"}}})),
+    ] {
+        let error = env.try_apply(resource, spec.clone()).await.expect_err("immutable").to_string();
+        assert!(error.contains("accessKey.secret.name is immutable"), "{spec}: {error}");
+    }
+    for spec in [named("a"), json!({"console": {}}), json!({"console": {}, "accessKey": {}})] {
+        env.try_apply("named", spec.clone()).await.unwrap_or_else(|error| panic!("{spec}: {error}"));
+    }
+}
+
 /// Such a field could make the operator a confused deputy.
 pub(crate) async fn tenant_spec_has_no_namespace_or_address_field() {
     fn walk(path: &str, schema: &Value, found: &mut Vec<String>) {

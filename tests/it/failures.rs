@@ -132,7 +132,7 @@ async fn fail_each_read(env: &TestEnv, number: usize, (what, fault, reason, tran
         assert_eq!(ready.status == "True", *transient, "{what} on {read}: {}", ready.message);
         env.aws.rules().remove(rule);
         // A change of the resource ends the back-off.
-        env.annotate(&name, "retry", &format!("{read} works")).await;
+        env.request_retry(&name, &format!("{read} works")).await;
         env.wait_until(&name, &format!("recovered from {what} on {read}"), synced_as("True", None)).await;
         let writes = writes_about(env, &user, position);
         assert!(writes.is_empty(), "{what} on {read} was treated as absence: {writes:#?}");
@@ -149,7 +149,7 @@ pub(crate) async fn throttled_read_backs_off_and_causes_no_write() {
     let user = env.wait_until("x", "reporting the throttling", synced_as("Unknown", Some(Reason::Throttled))).await;
     assert_eq!(condition(&user, ConditionType::Ready).map(|ready| ready.status.as_str()), Some("True"));
     env.aws.rules().remove(rule);
-    env.annotate("x", "retry", "again").await;
+    env.request_retry("x", "again").await;
     env.wait_until("x", "recovered", synced_as("True", None)).await;
     assert!(writes_about(&env, "u", position).is_empty());
 }
@@ -162,7 +162,7 @@ pub(crate) async fn failed_caller_identity_blocks_all_calls() {
     env.apply("x", json!({"userName": "u", "console": {}})).await;
     for (read, rule) in rules {
         let position = env.aws.log().position();
-        env.annotate("x", "retry", read).await;
+        env.request_retry("x", read).await;
         wait_for_failed_call(&env, position, read).await;
         env.wait_until("x", "reporting the read", |user| message(user, ConditionType::UserSynced).contains(read)).await;
         assert!(env.secret_data("x-console").await.is_none(), "{read}: a password without a sign-in URL");
@@ -172,7 +172,7 @@ pub(crate) async fn failed_caller_identity_blocks_all_calls() {
         assert!(writes.iter().all(harmless), "{read}: {writes:#?}");
         env.aws.rules().remove(rule);
     }
-    env.annotate("x", "retry", "again").await;
+    env.request_retry("x", "again").await;
     env.wait_ready("x").await;
 }
 
@@ -186,7 +186,7 @@ pub(crate) async fn user_with_unreadable_tags_is_not_claimed() {
     env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     assert!(env.aws.log().select(|call| call.mutating && call.committed).is_empty());
     env.aws.rules().remove(rule);
-    env.annotate("x", "retry", "again").await;
+    env.request_retry("x", "again").await;
     env.wait_until("x", "reporting the owner", |user| {
         message(user, ConditionType::UserSynced).contains("IAM user Taken")
     })
@@ -214,7 +214,7 @@ pub(crate) async fn key_with_unreadable_last_use_is_not_deleted() {
     assert!(env.account.accepts(&one) && env.account.accepts(&two), "no key is deleted on a guess");
     assert!(writes_about(&env, "u", position).is_empty());
     env.aws.rules().remove(rule);
-    env.annotate("x", "retry", "again").await;
+    env.request_retry("x", "again").await;
     env.wait_ready("x").await;
     assert_eq!(env.iam("u").await.keys.len(), 2);
 }
@@ -254,10 +254,10 @@ pub(crate) async fn deletion_stops_when_remaining_objects_are_unreadable() {
         env.aws.rules().remove(rule);
         if let Some(next) = reads.get(number + 1) {
             rule = env.aws.rules().add(Rule::on(next).deny());
-            env.annotate("x", "retry", next).await;
+            env.request_retry("x", next).await;
         }
     }
-    env.annotate("x", "retry", "again").await;
+    env.request_retry("x", "again").await;
     env.wait_deleted("x").await;
     assert!(env.iam_opt("u").await.is_none());
 }
@@ -268,12 +268,15 @@ pub(crate) async fn denied_write_is_reported_with_its_reason() {
     for (number, (what, fault, reason, transient)) in FAULTS.iter().enumerate() {
         let (name, user) = (format!("x{number}"), format!("u{number}"));
         let spec = json!({"userName": user, "policies": {"inline": inline()}});
+        // What is invalid in a write of a policy is the policy.
+        let is_invalid = *what == "an invalid request";
+        let reason = if is_invalid { Reason::MalformedPolicy } else { *reason };
         let rule = env.aws.rules().add(fault(Rule::on("PutUserPolicy").user(&user)));
         env.apply(&name, spec).await;
-        let seen = env.wait_for_condition(&name, ConditionType::UserSynced, "False", Some(*reason)).await;
+        let seen = env.wait_for_condition(&name, ConditionType::UserSynced, "False", Some(reason)).await;
         let text = message(&seen, ConditionType::UserSynced);
         assert!(text.contains("PutUserPolicy"), "{what}: names the action: {text}");
-        if *reason == Reason::AccessDenied {
+        if reason == Reason::AccessDenied {
             assert!(
                 text.contains("on resource: arn:aws:iam::") && text.contains(&user),
                 "{what}: names the resource: {text}"
@@ -301,16 +304,13 @@ pub(crate) async fn persistent_conflict_is_reported_and_backs_off() {
     let rule =
         env.aws.rules().add(Rule::on("DeleteUser").respond_with(AwsError::delete_conflict("must delete it first")));
     env.delete("x").await;
-    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidRequest)).await;
+    let user = env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::Conflict)).await;
     let text = message(&user, ConditionType::Ready);
     assert!(text.contains("DeleteUser") && text.contains("must delete it first"), "{text}");
-    assert_eq!(
-        env.aws.log().calls_of("DeleteUser").len(),
-        2,
-        "once before and once after reading the deletion blockers"
-    );
+    let tried = env.aws.log().calls_of("DeleteUser").len();
+    assert!(tried >= 2, "once before and once after reading the deletion blockers: {tried}");
     env.aws.rules().remove(rule);
-    env.annotate("x", "retry", "again").await;
+    env.request_retry("x", "again").await;
     env.wait_deleted("x").await;
 }
 
@@ -350,7 +350,7 @@ pub(crate) async fn unresponsive_aws_times_out_and_nothing_is_assumed() {
     assert!(attempts.windows(2).all(|pair| pair[1].duration_since(pair[0]) >= MIN_RETRY_PAUSE), "{attempts:?}");
     env.aws.rules().clear();
     for name in ["read", "write", "mint"] {
-        env.annotate(name, "retry", "again").await;
+        env.request_retry(name, "again").await;
         env.wait_ready(name).await;
     }
     assert_eq!(env.iam("mint").await.keys.len(), 1);

@@ -2,6 +2,7 @@
 
 use awsdeploy::api::{ConditionType, Reason, well_known};
 use awsdeploy_testkit::aws_proxy::{Call, CallRecord, KeyState};
+use kube::api::DeleteParams;
 use serde_json::json;
 
 use crate::test_env::{TestEnv, eventually, message};
@@ -79,6 +80,29 @@ pub(crate) async fn retain_keeps_user_and_secret() {
         secret.metadata.owner_references.is_none_or(|owners| owners.is_empty()),
         "the garbage collector does not delete it"
     );
+}
+
+/// The prune of kubectl and `GitOps` tools: the garbage collector deletes the dependents first.
+pub(crate) async fn retained_secret_survives_a_foreground_deletion() {
+    let env = TestEnv::new().await;
+    // One is retained from the start, the other by a change.
+    env.apply("x", json!({"userName": "u", "deletionPolicy": "Retain"})).await;
+    env.apply("y", json!({"userName": "v"})).await;
+    env.wait_ready("x").await;
+    env.wait_ready("y").await;
+    let keys = [env.published_key("x").await, env.published_key("y").await];
+    env.apply("y", json!({"userName": "v", "deletionPolicy": "Retain"})).await;
+    let without_owner = async || {
+        let secret = env.secrets().get("y").await.expect("the Secret");
+        secret.metadata.owner_references.is_none_or(|owners| owners.is_empty()).then_some(())
+    };
+    eventually("the Secret has no owner", without_owner, || env.log()).await;
+    for name in ["x", "y"] {
+        env.users().delete(name, &DeleteParams::foreground()).await.expect("deleted");
+        env.wait_deleted(name).await;
+    }
+    assert_eq!([env.published_key("x").await, env.published_key("y").await], keys);
+    assert_eq!(env.iam("u").await.active_keys(), [keys[0].as_str()]);
 }
 
 pub(crate) async fn foreign_key_blocks_deletion_until_forced() {
@@ -174,20 +198,4 @@ pub(crate) async fn user_deleted_manually_is_recreated_with_a_new_key() {
     assert_eq!(iam.attached.len(), 1);
     let text = env.wait_for_event("x", Reason::UserRecreated).await;
     assert!(text.contains("was deleted in AWS") && text.contains(&iam.id), "{text}");
-}
-
-pub(crate) async fn secret_renamed_twice_leaves_no_previous_secret() {
-    let env = TestEnv::new().await;
-    let spec = |name: &str| json!({"userName": "u", "accessKey": {"rotation": {"every": "Never", "overlap": "5s"}, "secret": {"name": name}}});
-    env.apply("x", spec("first")).await;
-    env.wait_ready("x").await;
-    env.apply("x", spec("second")).await;
-    env.wait_published("second", "").await;
-    env.apply("x", spec("third")).await;
-    let last = env.wait_published("third", "").await;
-    let deleted =
-        async || (env.secret_data("first").await.is_none() && env.secret_data("second").await.is_none()).then_some(());
-    eventually("both previous Secrets are deleted with their keys", deleted, || env.log()).await;
-    env.wait_for_iam("u", "with one key", |user| user.keys.len() == 1).await;
-    assert_eq!(env.published_key("third").await, last);
 }

@@ -16,7 +16,9 @@ mod accounts;
 mod adapter;
 mod admission;
 mod adoption;
+mod answers;
 mod architecture;
+mod back_off;
 mod bad_input;
 mod call_costs;
 mod class;
@@ -67,7 +69,7 @@ const TESTS: &[Test] = tests! {
         secrets_are_read_by_namespace_only, threat_model_names_existing_tests,
         prose_avoids_banned_words, retired_names_are_not_used, type_names_are_unique, test_names_are_short }
     crd: { every_crd_field_has_a_description, tenant_spec_has_no_namespace_or_address_field,
-        schema_errors_state_the_allowed_values, printer_columns_are_as_documented }
+        schema_errors_state_the_allowed_values, name_of_the_secret_is_immutable, printer_columns_are_as_documented }
     creation: {
         one_manifest_creates_user_policy_key_and_secret,
         defang_guide_is_one_manifest,
@@ -85,7 +87,6 @@ const TESTS: &[Test] = tests! {
         edited_secret_gets_a_new_key_and_lost_file_does_not,
         key_deleted_in_aws_is_replaced,
         foreign_key_is_reported_and_not_touched,
-        previous_secret_is_kept_until_its_key_is_retired,
     }
     formats: {
         every_format_is_readable_by_its_consumer,
@@ -132,7 +133,7 @@ const TESTS: &[Test] = tests! {
         key_deleted_while_the_operator_is_down_is_noticed,
         user_recreated_manually_is_not_served_from_the_cache,
         denied_account_details_fall_back_to_reads_per_user,
-        throttled_account_details_cause_no_burst_of_reads,
+        throttled_account_details_stop_no_repair,
         start_without_aws_causes_no_later_burst_of_reads,
     }
     adoption: {
@@ -147,8 +148,7 @@ const TESTS: &[Test] = tests! {
         suspend_deactivates_all_keys_in_one_reconcile,
         resume_creates_a_new_key_after_suspend,
         deletion_removes_everything_in_six_calls,
-        retain_keeps_user_and_secret,
-        secret_renamed_twice_leaves_no_previous_secret,
+        retain_keeps_user_and_secret, retained_secret_survives_a_foreground_deletion,
         foreign_key_blocks_deletion_until_forced,
         deletion_removes_everything_attached_to_the_user,
         user_deleted_manually_is_recreated_with_a_new_key,
@@ -176,6 +176,19 @@ const TESTS: &[Test] = tests! {
         unreachable_aws_does_not_change_ready,
         invalid_resource_does_not_block_others,
         invalid_spec_can_still_be_suspended,
+    }
+    answers: {
+        refusal_by_a_proxy_leaves_no_foreign_key,
+        new_user_that_iam_shows_late_gets_its_key,
+        quota_that_counts_a_deleted_key_passes_soon,
+        deletion_that_conflicts_for_a_while_ends_soon,
+        recreated_resource_takes_the_name_when_iam_lets_go,
+        renamed_resource_takes_its_user_name_over,
+        taken_name_is_terminal_where_users_cannot_be_listed,
+        revocation_needs_no_access_to_secrets,
+        unreadable_class_stops_no_suspension,
+        replaced_class_revokes_nothing,
+        policy_that_refuses_the_secret_is_named,
     }
     class: {
         nothing_is_allowed_without_a_class,
@@ -247,6 +260,16 @@ const TESTS: &[Test] = tests! {
         unresponsive_aws_times_out_and_nothing_is_assumed,
         failed_status_write_backs_off,
     }
+    back_off: {
+        invalid_spec_costs_one_reconcile_and_one_write,
+        denied_read_waits_for_its_back_off,
+        spec_that_turns_invalid_ends_earlier_retries,
+        repeated_failure_is_written_once,
+        user_of_another_owner_is_compared_at_the_resync,
+        label_that_admission_changes_is_reported,
+        used_up_secret_quota_costs_no_key,
+        unanswered_status_write_ends_the_reconcile,
+    }
     workload_restart: {
         previous_key_is_kept_until_workloads_restarted_once,
         crash_or_second_leader_restarts_no_workload_twice,
@@ -256,6 +279,7 @@ const TESTS: &[Test] = tests! {
     }
     restore: {
         restored_resource_continues_with_its_retagged_user,
+        restored_secret_is_deleted_before_the_user_is_transferred,
     }
     upgrade: {
         staged_key_of_an_older_version_is_published,

@@ -35,7 +35,7 @@ pub(crate) async fn consumer_is_never_refused_during_rotations() {
         .await
         .expect("rotations");
     assert_eq!((report.refused, report.unanswered), (0, 0), "{report}");
-    assert_eq!(env.user("x").await.status.expect("a status").failed_attempts, 0);
+    assert_eq!(env.user("x").await.status.expect("a status").failing_since, None);
 }
 
 pub(crate) async fn previous_key_is_deactivated_then_deleted_after_overlap() {
@@ -228,21 +228,4 @@ pub(crate) async fn foreign_key_is_reported_and_not_touched() {
     env.wait_published("keys", &first).await;
     let touched = env.aws.log().select(|call| call.access_key.as_ref() == Some(&foreign));
     assert!(touched.is_empty(), "a foreign key was touched: {touched:#?}");
-}
-
-pub(crate) async fn previous_secret_is_kept_until_its_key_is_retired() {
-    let env = TestEnv::new().await;
-    let spec = |name: &str| json!({"userName": "rotating", "accessKey": {"rotation": {"every": "Never", "overlap": "20s"}, "secret": {"name": name}}});
-    env.apply("x", spec("old")).await;
-    env.wait_ready("x").await;
-    let first = env.published_key("old").await;
-    env.apply("x", spec("new")).await;
-    let second = env.wait_published("new", &first).await;
-    assert_ne!(first, second);
-    assert_eq!(env.published_key("old").await, first, "the previous Secret is kept");
-    assert!(env.account.accepts(&first), "and its key works");
-    let deleted = async || env.secret_data("old").await.is_none().then_some(());
-    eventually("the previous Secret is deleted with its key", deleted, || env.log()).await;
-    assert!(!env.account.accepts(&first));
-    env.wait_for_iam("rotating", "with one key", |user| user.keys.len() == 1).await;
 }

@@ -138,7 +138,7 @@ pub(crate) async fn operator_restart_keeps_the_back_off() {
     );
     env.apply("x", with_rotation("full", json!({}))).await;
     env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::LimitExceeded)).await;
-    let failed = env.user("x").await.status.expect("a status").failed_attempts;
+    let failed = env.user("x").await.status.expect("a status").failing_since;
     let position = env.aws.log().position();
     env.operator.restart().await.expect("the operator restarts");
     // When a later resource is Ready, the first one has been reconciled.
@@ -146,7 +146,7 @@ pub(crate) async fn operator_restart_keeps_the_back_off() {
     env.wait_ready("y").await;
     let tries = env.aws.log().calls_since(position).into_iter().filter(|call| call.user.as_deref() == Some("full"));
     assert_eq!(tries.count(), 0, "the back-off of half an hour was lost");
-    assert_eq!(env.user("x").await.status.expect("a status").failed_attempts, failed);
+    assert_eq!(env.user("x").await.status.expect("a status").failing_since, failed);
     // A change of the resource ends the back-off.
     env.aws.rules().clear();
     env.apply("x", json!({"userName": "full", "tags": {"team": "payments"}})).await;

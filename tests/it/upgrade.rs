@@ -5,21 +5,21 @@
 //! paused: `published` when the resource was Ready; `journal-intent` at `CreateAccessKey` of the rotation that the
 //! annotation requested; `journal-abandoned` and `published-fenced` at `DeleteAccessKey` of the operator that was
 //! started after the first one was killed; `journal-keyed` at its first `GetCallerIdentity` with the next key. Fields
-//! that the API server adds are omitted, the data is decoded, and UIDs, keys, checksums and times are replaced by names
-//! with a `$`. The journals are named and annotated as of today: nothing was released before they moved to the operator's
-//! namespace.
+//! that the API server adds are omitted, the data is decoded, and UIDs, keys and times are replaced by names
+//! with a `$`. The journals are named and annotated, and the published Secrets signed, as of today: nothing was released before.
 
 use std::fmt::Write as _;
 
 use awsdeploy::api::{ConditionType, Reason, well_known};
 use awsdeploy_testkit::aws_proxy::{Call, CreatedKey, UserSnapshot};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt as _, api::PostParams};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
-use crate::test_env::TestEnv;
+use crate::test_env::{TestEnv, eventually};
 
 const PUBLISHED: &str = include_str!("fixtures/2026-11-21/published.json");
 const FENCED: &str = include_str!("fixtures/2026-11-21/published-fenced.json");
@@ -79,16 +79,19 @@ impl InterruptedAttempt {
         let tag = format!("awsdeploy.dev/key/{}", old.id);
         manual_changes.tag("upgraded", &[(&tag, &seconds(started_at - day))]).await.expect("a tag");
         let new = manual_changes.create_key("upgraded").await.expect("another key");
+        let mac_key = mac_key(&env).await;
+        let published_at = seconds(started_at - day);
         let write = async |secrets: Api<Secret>, text: &str, fence: &str| {
+            let signed_fence = text.contains("$FENCE").then_some(fence);
             let text = text
                 .replace("$UID", &uid)
                 .replace("$NAMESPACE", &env.namespace)
                 .replace("$OLD_ID", &old.id)
                 .replace("$OLD_SECRET", &old.secret)
-                .replace("$OLD_CHECKSUM", &checksum(&old))
+                .replace("$OLD_MAC", &mac(&mac_key, &uid, &old, &published_at, signed_fence))
                 .replace("$NEW_ID", &new.id)
                 .replace("$NEW_SECRET", &new.secret)
-                .replace("$PUBLISHED_AT", &seconds(started_at - day))
+                .replace("$PUBLISHED_AT", &published_at)
                 .replace("$STARTED_AT", &seconds(started_at))
                 .replace("$KEYED_AT", &Timestamp::now().to_string())
                 .replace("$FENCE", fence);
@@ -126,11 +129,28 @@ impl InterruptedAttempt {
     }
 }
 
-/// The checksum in the annotation: SHA-256 over id and secret.
-fn checksum(key: &CreatedKey) -> String {
-    let digest = Sha256::digest(format!("{}\n{}", key.id, key.secret));
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+/// The key with which the operator of the test has signed.
+async fn mac_key(env: &TestEnv) -> Vec<u8> {
+    let read = async || env.operator_secrets().get(well_known::INTEGRITY_KEY_SECRET).await.ok()?.data;
+    eventually("the MAC key", read, || env.log()).await["current"].0.clone()
+}
+
+/// The annotation as of version 1 of the MAC, written down here once more: each field with its length, an absent one as a zero.
+fn mac(mac_key: &[u8], uid: &str, key: &CreatedKey, published_at: &str, fence: Option<&str>) -> String {
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    };
+    let mut mac = Hmac::<Sha256>::new_from_slice(mac_key).expect("a key of any length");
+    let annotations = [Some(key.id.as_str()), Some(published_at), None, fence, None];
+    for field in [Some("v1"), Some(uid), Some(&key.id), Some(&key.secret)].into_iter().chain(annotations) {
+        mac.update(&[u8::from(field.is_some())]);
+        if let Some(field) = field {
+            mac.update(&(field.len() as u64).to_be_bytes());
+            mac.update(field.as_bytes());
+        }
+    }
+    format!("v1:{}:{}", hex(&Sha256::digest(mac_key)[..4]), hex(&mac.finalize().into_bytes()))
 }

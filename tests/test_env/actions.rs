@@ -1,6 +1,8 @@
 //! Actions of cluster admins, tenants and AWS admins in a test.
 
-use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass};
+use std::process::Command;
+
+use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, well_known};
 use k8s_openapi::api::{authorization::v1::SubjectAccessReview, core::v1::Namespace, rbac::v1::RoleBinding};
 use kube::{
     Api, Client, ResourceExt,
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     TestEnv, eventually,
-    shared::{RELEASE, apply_class},
+    shared::{RELEASE, apply_class, shared},
 };
 
 /// API group, resource and verb: one permission that stands for all of a `RoleBinding`.
@@ -87,6 +89,24 @@ impl TestEnv {
     pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
         let params = PatchParams::apply("test").force().validation_strict();
         self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, &spec))).await
+    }
+
+    /// Applies a resource as people do: with kubectl, on the client's side, which records the manifest in an annotation.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn kubectl_apply(&self, name: &str, spec: Value) {
+        let file = self.directory.join(format!("{name}.json"));
+        std::fs::write(&file, self.manifest(name, &spec).to_string()).expect("a manifest");
+        let shared = shared().await;
+        let mut kubectl = Command::new(&shared.kubectl);
+        kubectl.arg("--kubeconfig").arg(&shared.admin).arg("--cache-dir").arg(self.directory.join("kubectl"));
+        let run = kubectl.args(["apply", "--server-side=false", "-f"]).arg(&file).output().expect("kubectl runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    }
+
+    /// Requests a retry: whatever the operator waits for is tried now.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn request_retry(&self, name: &str, value: &str) {
+        self.annotate(name, well_known::ANNOTATION_RETRY, value).await;
     }
 
     fn manifest(&self, name: &str, spec: &Value) -> Value {

@@ -17,6 +17,7 @@ use std::{
 
 use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass};
 use awsdeploy_testkit::{
+    auditor::activity::{ActivityMonitor, ActivitySources},
     aws_proxy::{Account, StrictAws},
     collector::Collector,
     consumer::{Consumer, ConsumerOptions},
@@ -104,6 +105,8 @@ pub(crate) struct TestEnv {
     operator_options: OperatorOptions,
     bindings: [DynamicObject; 2],
     iam_permissions: IamPermissions,
+    /// Fails the test if a resource caused more than its budget.
+    pub(crate) activity: ActivityMonitor,
 }
 
 impl TestEnv {
@@ -160,7 +163,14 @@ impl TestEnv {
         if !options.no_secret_access {
             actions::grant_secret_access(&client, &namespace, &bindings[0]).await;
         }
+        let activity = ActivityMonitor::start(ActivitySources {
+            namespace: namespace.clone(),
+            audit_log: shared.audit_log.clone(),
+            logs: directory.clone(),
+            aws: aws.log().clone(),
+        });
         Self {
+            activity,
             operator: Operator::start(operator_options.clone()).await.expect("the operator starts"),
             operator_options,
             namespace,
@@ -260,9 +270,11 @@ fn operator_options(
     let mut arguments = vec!["--watch-namespaces", namespace];
     arguments.extend([
         "--min-rotation-interval=1s",
+        "--repair-interval=50ms",
         "--recovery-delay=3s",
         "--verify-interval=100ms",
         "--deletion-delay=2s",
+        "--class-absence-grace=2s",
         "--resync=5s",
         "--key-check=5s",
         "--secret-check=1s",
@@ -272,6 +284,10 @@ fn operator_options(
         "--class-status=false",
         "--log=awsdeploy=debug",
     ]);
+    if options.kube_proxy {
+        // The kubeconfig of the proxy names no namespace, and the journals are in the operator's own.
+        arguments.extend(["--namespace", OPERATOR_NAMESPACE]);
+    }
     arguments.extend(&options.arguments);
     OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
         .arguments(arguments)

@@ -42,6 +42,9 @@ pub(super) struct Shared {
     pub(super) admin: PathBuf,
     pub(super) moto: std::net::SocketAddr,
     pub(super) directory: PathBuf,
+    pub(super) kubectl: PathBuf,
+    /// `None` if the cluster is not of the test kit.
+    pub(super) audit_log: Option<PathBuf>,
     /// The `RoleBinding`s of the chart for Secrets and for restarts, with a placeholder as namespace.
     pub(super) bindings: [DynamicObject; 2],
 }
@@ -142,6 +145,8 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
         admin,
         moto: rig.emulator().address(),
         directory: rig.directory().to_owned(),
+        kubectl: rig.tools().program("kubectl"),
+        audit_log: rig.control_plane().audit_log().ok(),
         bindings,
         rig: Mutex::new(Some(rig)),
     })

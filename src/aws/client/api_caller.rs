@@ -85,7 +85,8 @@ impl ApiCaller {
         let started_at = Instant::now();
         let result = request.await.map_err(|error| AwsError::from_sdk(operation, &error));
         let code = result.as_ref().err().map_or("OK", AwsError::label);
-        if code != THROTTLED {
+        // An answer of AWS that is no throttling.
+        if result.as_ref().err().is_none_or(|error| error.kind.is_definite() && code != THROTTLED) {
             self.pacer.recover();
         }
         let account = self.account().unwrap_or(UNKNOWN_ACCOUNT);

@@ -6,12 +6,14 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::{client::result::SdkError, http::Response};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::domain::conditions::REQUEST_ID;
+
 /// The operation of STS that assumes a role.
 pub const ASSUME_ROLE: &str = "AssumeRole";
 
 /// A failed AWS call. Holds the message and the request id of AWS, never a body, which may contain key material.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{operation}: {message}{}", self.request_id.as_ref().map(|id| format!(" (AWS request id {id})")).unwrap_or_default())]
+#[error("{operation}: {message}{}", self.request_id.as_ref().map(|id| format!("{REQUEST_ID}{id})")).unwrap_or_default())]
 pub struct AwsError {
     /// Name of the operation, such as `CreateUser`.
     pub operation: &'static str,
@@ -50,7 +52,8 @@ pub enum AwsErrorKind {
     Throttled,
     /// 409: just deleted and created again, or changed concurrently.
     Busy,
-    /// 5xx, or a response that is not from IAM. The call may have had its effect.
+    /// 5xx, or a response without an error code that IAM or STS is known to give, such as the page of a proxy. The call may
+    /// have had its effect.
     Service,
     /// No response: connection refused or reset, time-out. The call may have had its effect.
     Unreachable,
@@ -63,6 +66,8 @@ impl AwsErrorKind {
         !matches!(self, Self::Service | Self::Unreachable)
     }
 
+    /// The kind of an error code that IAM or STS documents for their operations, or AWS for all of them. `None` for any other:
+    /// a proxy that answers with it may have passed the call on to IAM before.
     fn from_code(code: &str, message: &str) -> Option<Self> {
         Some(match code {
             "NoSuchEntity" => Self::NoSuchEntity,
@@ -71,10 +76,19 @@ impl AwsErrorKind {
             "LimitExceeded" => Self::LimitExceeded,
             "MalformedPolicyDocument" => Self::MalformedPolicyDocument,
             "PolicyNotAttachable" => Self::PolicyNotAttachable,
-            "InvalidInput" | "ValidationError" | "InvalidParameterValue" | "InvalidUserType" | "MalformedInput" => {
-                Self::InvalidInput
-            }
-            "AccessDenied" | "AccessDeniedException" | "UnauthorizedOperation" => Self::AccessDenied,
+            "InvalidInput"
+            | "InvalidUserType"
+            | "PasswordPolicyViolation"
+            | "UnmodifiableEntity"
+            | "ValidationError"
+            | "InvalidAction"
+            | "InvalidParameterCombination"
+            | "InvalidParameterValue"
+            | "InvalidQueryParameter"
+            | "MalformedQueryString"
+            | "MissingAction"
+            | "MissingParameter" => Self::InvalidInput,
+            "AccessDenied" | "AccessDeniedException" | "NotAuthorized" => Self::AccessDenied,
             "RequestExpired" | "RequestTimeTooSkewed" => Self::ClockSkew,
             "SignatureDoesNotMatch" if message.contains("expired") || message.contains("not yet current") => {
                 Self::ClockSkew
@@ -119,10 +133,15 @@ impl AwsError {
         }
     }
 
-    /// Whether a response with this code and HTTP status means throttling.
+    /// Whether a response with this code and HTTP status asks for fewer calls. A proxy may do so too.
     pub(super) fn is_throttling(code: &str, status: u16) -> bool {
-        AwsErrorKind::from_code(code, "").unwrap_or_else(|| kind_of_unknown_code(Some(status)))
-            == AwsErrorKind::Throttled
+        AwsErrorKind::from_code(code, "").map_or(status == 429, |kind| kind == AwsErrorKind::Throttled)
+    }
+
+    /// A response of AWS that lacks what it must have.
+    pub(crate) fn incomplete(operation: &'static str, what: &str) -> Self {
+        let message = format!("the response of AWS has no {what}");
+        Self { operation, kind: AwsErrorKind::Service, message, request_id: None }
     }
 
     pub(super) fn from_sdk<E>(operation: &'static str, error: &SdkError<E, Response>) -> Self
@@ -136,19 +155,18 @@ impl AwsError {
             SdkError::ServiceError(response) => {
                 let (code, message) =
                     (response.err().code().unwrap_or_default(), response.err().message().unwrap_or_default());
-                match AwsErrorKind::from_code(code, message) {
-                    Some(kind) => (kind, with_code(code, message)),
-                    None => (
-                        kind_of_unknown_code(status),
-                        with_code(if code.is_empty() { "no code" } else { code }, message),
-                    ),
+                if let Some(kind) = AwsErrorKind::from_code(code, message) {
+                    (kind, with_code(code, message))
+                } else {
+                    let code = if code.is_empty() { "no error code" } else { code };
+                    let explained = format!("{}, which is no answer of IAM", with_code(code, message));
+                    (AwsErrorKind::Service, with_status(&explained, status))
                 }
             }
             SdkError::TimeoutError(_) => (AwsErrorKind::Unreachable, "AWS did not answer in time".to_owned()),
             // A truncated response, or one that is not from AWS: the HTML page of a proxy, for example.
             SdkError::ResponseError(_) => {
-                let status = status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
-                (AwsErrorKind::Service, format!("the response of AWS cannot be parsed{status}"))
+                (AwsErrorKind::Service, with_status("the response of AWS cannot be parsed", status))
             }
             other => match credentials_error(other) {
                 Some(cause) => (AwsErrorKind::Credentials, format!("the operator has no AWS credentials: {cause}")),
@@ -163,14 +181,8 @@ fn with_code(code: &str, message: &str) -> String {
     if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") }
 }
 
-/// An unknown code: below 500 AWS has rejected the request, from 500 on it may have executed it.
-fn kind_of_unknown_code(status: Option<u16>) -> AwsErrorKind {
-    match status {
-        Some(403) => AwsErrorKind::AccessDenied,
-        Some(429) => AwsErrorKind::Throttled,
-        Some(400..500) => AwsErrorKind::InvalidInput,
-        _ => AwsErrorKind::Service,
-    }
+fn with_status(message: &str, status: Option<u16>) -> String {
+    status.map_or_else(|| message.to_owned(), |status| format!("{message} (HTTP {status}); a proxy may have sent it"))
 }
 
 fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
@@ -183,4 +195,79 @@ fn credentials_error(error: &(dyn StdError + 'static)) -> Option<String> {
 
 fn root_cause(error: &(dyn StdError + 'static)) -> String {
     causes(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_credential_types::Credentials;
+    use aws_sdk_iam::{
+        Client,
+        config::{BehaviorVersion, Region, retry::RetryConfig},
+    };
+    use aws_smithy_runtime_api::{
+        client::{
+            http::{HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector, http_client_fn},
+            orchestrator::{HttpRequest, HttpResponse},
+        },
+        http::StatusCode,
+    };
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    /// Answers every request alike.
+    #[derive(Clone, Copy, Debug)]
+    struct Answer(u16, &'static str);
+
+    impl HttpConnector for Answer {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            let status = StatusCode::try_from(self.0).unwrap();
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(self.1))))
+        }
+    }
+
+    /// How the operator reads an answer to `CreateAccessKey`.
+    async fn read(answer: Answer) -> AwsError {
+        let config = aws_sdk_iam::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .credentials_provider(Credentials::new("AKIAIOSFODNN7EXAMPLE", "s", None, None, "test"))
+            .retry_config(RetryConfig::disabled())
+            .http_client(http_client_fn(move |_: &HttpConnectorSettings, _| SharedHttpConnector::new(answer)))
+            .build();
+        let error = Client::from_conf(config).create_access_key().user_name("u").send().await.unwrap_err();
+        AwsError::from_sdk("CreateAccessKey", &error)
+    }
+
+    #[tokio::test]
+    async fn only_an_error_code_of_iam_is_a_definite_refusal() {
+        const NOT_OF_IAM: [&str; 8] = [
+            "<!doctype html><html><h1>403 Forbidden</h1></html>",
+            "",
+            "Forbidden",
+            r#"{"__type": "AccessDeniedException", "Message": "User is not authorized"}"#,
+            r#"{"error": {"code": "AccessDenied"}}"#,
+            "<Error><Code>AccessDenied</Code><Message>of a bucket</Message></Error>",
+            "<ErrorResponse><Error><Type>Sender</Type><Code>BlockedByPolicy</Code></Error></ErrorResponse>",
+            "<ErrorResponse><Error><Type>Sender</Type></Error></ErrorResponse>",
+        ];
+        for status in [400, 401, 403, 404, 407, 409, 429, 451, 500, 502, 503] {
+            for body in NOT_OF_IAM {
+                let error = read(Answer(status, body)).await;
+                assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Service, false), "{status} {body:?}");
+                assert!(error.message.contains(&format!("HTTP {status}")), "{error}");
+            }
+        }
+        let refusal = "<ErrorResponse><Error><Type>Sender</Type><Code>LimitExceeded</Code></Error><RequestId>r</RequestId></ErrorResponse>";
+        let error = read(Answer(409, refusal)).await;
+        assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::LimitExceeded, true));
+    }
+
+    #[tokio::test]
+    async fn success_that_cannot_be_parsed_is_no_definite_refusal() {
+        for body in ["", "<html></html>", "{}"] {
+            let error = read(Answer(200, body)).await;
+            assert!(!error.kind.is_definite(), "{body:?}: {error}");
+        }
+    }
 }

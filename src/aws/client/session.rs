@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     api_caller::ApiCaller,
     clock::AwsClock,
-    error::{ASSUME_ROLE, AwsError, AwsErrorKind},
+    error::{ASSUME_ROLE, AwsError},
     lane::Lane,
     single_flight::SingleFlight,
 };
@@ -104,12 +104,7 @@ impl RoleSession {
             // All calls of the role wait for it.
             let lane = Lane::of_operator(Priority::Urgent);
             let answer = Box::pin(self.caller.call(&lane, ASSUME_ROLE, request.send())).await?;
-            let received = answer.credentials.ok_or_else(|| AwsError {
-                operation: ASSUME_ROLE,
-                kind: AwsErrorKind::Service,
-                message: "the response of AWS has no credentials".to_owned(),
-                request_id: None,
-            })?;
+            let received = answer.credentials.ok_or_else(|| AwsError::incomplete(ASSUME_ROLE, "credentials"))?;
             let expires_at = Timestamp::from_second(received.expiration.secs()).unwrap_or_default();
             tracing::info!(role = self.role.arn, %expires_at, "assumed role");
             let expiry = SystemTime::try_from(received.expiration).ok();

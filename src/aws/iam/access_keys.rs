@@ -9,7 +9,7 @@ use super::{
     convert::{optional, paginate, timestamp},
 };
 use crate::{
-    aws::{AwsError, AwsErrorKind},
+    aws::AwsError,
     domain::{
         current_state::{AccessKey, UserRef},
         owner::is_access_key_id,
@@ -46,28 +46,26 @@ impl IamClient {
         let once = aws_sdk_iam::config::Builder::new().retry_config(RetryConfig::disabled());
         let request = self.iam.create_access_key().user_name(user.name()).customize().config_override(once);
         let answer = self.call(CREATE_ACCESS_KEY, request.send()).await?;
-        let key = answer.access_key.filter(|key| is_access_key_id(key.access_key_id())).ok_or_else(|| AwsError {
-            operation: CREATE_ACCESS_KEY,
-            kind: AwsErrorKind::Service,
-            message: "the response of AWS has no access key with a valid id".to_owned(),
-            request_id: None,
-        })?;
+        let key = answer
+            .access_key
+            .filter(|key| is_access_key_id(key.access_key_id()))
+            .ok_or_else(|| AwsError::incomplete(CREATE_ACCESS_KEY, "access key with a valid id"))?;
         let created_at = key.create_date().map_or_else(|| self.clock().now(), timestamp);
         let aws_sdk_iam::types::AccessKey { access_key_id, secret_access_key, .. } = key;
         Ok((KeyMaterial { id: access_key_id, secret: secret_access_key.into() }, created_at))
     }
 
-    /// Sets a key Inactive; false when it does not exist, which is no error.
-    pub async fn deactivate_access_key(&self, user: &UserRef, id: &str) -> Result<bool, AwsError> {
+    /// Sets a key Inactive. `NoSuchEntity` when it does not exist, or is not visible yet.
+    pub async fn deactivate_access_key(&self, user: &UserRef, id: &str) -> Result<(), AwsError> {
         let request =
             self.iam.update_access_key().user_name(user.name()).access_key_id(id).status(StatusType::Inactive);
-        Ok(optional(self.call("UpdateAccessKey", request.send()).await)?.is_some())
+        self.call("UpdateAccessKey", request.send()).await.map(drop)
     }
 
-    /// Deletes a key. One that does not exist is no error.
-    pub async fn delete_access_key(&self, user: &UserRef, id: &str) -> Result<(), AwsError> {
+    /// Deletes a key; false when IAM does not know it, or not yet.
+    pub async fn delete_access_key(&self, user: &UserRef, id: &str) -> Result<bool, AwsError> {
         let request = self.iam.delete_access_key().user_name(user.name()).access_key_id(id);
-        optional(self.call("DeleteAccessKey", request.send()).await).map(drop)
+        Ok(optional(self.call("DeleteAccessKey", request.send()).await)?.is_some())
     }
 }
 

@@ -38,6 +38,8 @@ const INEFFICIENT_PAUSE: Duration = Duration::from_hours(1);
 const REJECTED_PAUSE: Duration = Duration::from_hours(1);
 /// Pause after a server error, a time-out, or repeated failures to reach the operation.
 const FAILING_PAUSE: Duration = Duration::from_mins(5);
+/// Pause after AWS throttled the operation.
+const THROTTLED_PAUSE: Duration = Duration::from_mins(1);
 /// Consecutive unreachable calls after which the operation itself counts as failing, and not the network.
 const MAX_UNREACHABLE: u32 = 3;
 
@@ -69,10 +71,25 @@ impl AccountDetails {
     }
 }
 
+/// Whether the details of an account can be read.
+#[derive(Clone)]
+pub enum AccountRead {
+    Read(Arc<AccountDetails>),
+    /// Each user has to be read by itself: AWS rejects the operation or does not offer it, or reading the users of other owners
+    /// costs more calls than it replaces.
+    Unavailable,
+    /// AWS throttled the operation, which is not called again before `until`.
+    Throttled {
+        until: Instant,
+        error: AwsError,
+    },
+}
+
 #[derive(Clone)]
 pub(super) enum CachedDetails {
     Read(Arc<AccountDetails>),
     UnavailableUntil(Instant),
+    Throttled { until: Instant, error: AwsError },
 }
 
 impl CachedDetails {
@@ -80,7 +97,7 @@ impl CachedDetails {
     fn is_valid(&self, since: Instant) -> bool {
         match self {
             Self::Read(details) => details.read_at > since,
-            Self::UnavailableUntil(until) => Instant::now() < *until,
+            Self::UnavailableUntil(until) | Self::Throttled { until, .. } => Instant::now() < *until,
         }
     }
 
@@ -90,17 +107,15 @@ impl CachedDetails {
 }
 
 impl IamClient {
-    /// Reads the operator's users of the account, not older than `since`; concurrent callers share one read. `None` when
-    /// each user has to be read by itself: AWS rejects the operation or does not offer it, or reading the users of other
-    /// owners costs more calls than it replaces.
+    /// Reads the operator's users of the account, not older than `since`; concurrent callers share one read.
     ///
     /// # Errors
-    /// When AWS throttles, is unreachable or rejects the credentials: reading each user by itself would fail as well.
+    /// When AWS is unreachable or rejects the credentials: reading each user by itself would fail as well.
     pub async fn get_account_details(
         &self,
         since: Instant,
         is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
-    ) -> Result<Option<Arc<AccountDetails>>, AwsError> {
+    ) -> Result<AccountRead, AwsError> {
         let read = async || {
             timeout(READ_TIMEOUT, self.read_account_details(is_ours)).await.unwrap_or_else(|_| {
                 tracing::warn!(
@@ -111,8 +126,9 @@ impl IamClient {
             })
         };
         Ok(match self.details.get(|cached| cached.is_valid(since), read).await? {
-            CachedDetails::Read(details) => Some(details),
-            CachedDetails::UnavailableUntil(_) => None,
+            CachedDetails::Read(details) => AccountRead::Read(details),
+            CachedDetails::UnavailableUntil(_) => AccountRead::Unavailable,
+            CachedDetails::Throttled { until, error } => AccountRead::Throttled { until, error },
         })
     }
 
@@ -139,7 +155,10 @@ impl IamClient {
                     users.insert(user.name.to_ascii_lowercase(), user);
                 }
             }
-            marker = next_marker(page.is_truncated(), page.marker());
+            marker = match next_marker(OPERATION, page.is_truncated(), page.marker()) {
+                Ok(marker) => marker,
+                Err(error) => return unavailable_or_error(error, &self.details_unreachable),
+            };
             if marker.is_none() {
                 break;
             }
@@ -166,9 +185,11 @@ fn unavailable_or_error(error: AwsError, unreachable: &AtomicU32) -> Result<Cach
         {
             Ok(failing(&error))
         }
-        AwsErrorKind::Throttled | AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => {
-            Err(error)
+        AwsErrorKind::Throttled => {
+            tracing::warn!(%error, pause = ?THROTTLED_PAUSE, "AWS throttles reading account details, using earlier reads");
+            Ok(CachedDetails::Throttled { until: Instant::now() + THROTTLED_PAUSE, error })
         }
+        AwsErrorKind::Unreachable | AwsErrorKind::Credentials | AwsErrorKind::ClockSkew => Err(error),
         AwsErrorKind::Service => Ok(failing(&error)),
         _ => {
             tracing::warn!(
@@ -233,7 +254,7 @@ mod tests {
     #[test]
     fn only_errors_that_concern_every_call_are_returned() {
         use AwsErrorKind::*;
-        for kind in [Throttled, Unreachable, Credentials, ClockSkew] {
+        for kind in [Unreachable, Credentials, ClockSkew] {
             assert_eq!(unavailable_or_error(error(kind), &AtomicU32::new(0)).err(), Some(error(kind)));
         }
         for kind in [AccessDenied, InvalidInput, Service, NoSuchEntity] {
@@ -241,6 +262,8 @@ mod tests {
             assert!(matches!(cached, CachedDetails::UnavailableUntil(until) if until > Instant::now()), "{kind:?}");
             assert!(cached.is_valid(Instant::now()), "{kind:?}: the pause is kept");
         }
+        let throttled = unavailable_or_error(error(Throttled), &AtomicU32::new(0)).unwrap();
+        assert!(matches!(throttled, CachedDetails::Throttled { .. }) && throttled.is_valid(Instant::now()));
     }
 
     #[test]

@@ -20,9 +20,21 @@ pub(super) fn optional<T>(result: Result<T, AwsError>) -> Result<Option<T>, AwsE
     }
 }
 
-/// Marker of the next page. A page may be shorter than its limit, even empty, and still not be the last.
-pub(super) fn next_marker(truncated: bool, marker: Option<&str>) -> Option<String> {
-    marker.filter(|marker| truncated && !marker.is_empty()).map(str::to_owned)
+/// Marker of the next page; `None` after the last one. A page may be shorter than its limit, even empty, and still not be the
+/// last.
+///
+/// # Errors
+/// There are more pages and no marker of them: what was read is not the whole list.
+pub(super) fn next_marker(
+    operation: &'static str,
+    truncated: bool,
+    marker: Option<&str>,
+) -> Result<Option<String>, AwsError> {
+    match marker.filter(|marker| !marker.is_empty()) {
+        Some(marker) if truncated => Ok(Some(marker.to_owned())),
+        None if truncated => Err(AwsError::incomplete(operation, "marker, although it is truncated")),
+        _ => Ok(None),
+    }
 }
 
 /// Reads all pages of a list, one call each, and collects what `$convert` returns for each entry of `$entries`. A macro,
@@ -33,7 +45,7 @@ macro_rules! paginate {
         loop {
             let page = $client.call($operation, $request.clone().set_marker(marker).send()).await?;
             Extend::extend(&mut converted, page.$entries().iter().filter_map($convert));
-            marker = $crate::aws::iam::convert::next_marker(page.is_truncated(), page.marker());
+            marker = $crate::aws::iam::convert::next_marker($operation, page.is_truncated(), page.marker())?;
             if marker.is_none() {
                 break Ok(converted);
             }
@@ -73,4 +85,20 @@ pub(super) fn boundary_arn(boundary: Option<&AttachedPermissionsBoundary>) -> Op
 /// Whole seconds, as IAM returns them.
 pub(super) fn timestamp(date: &DateTime) -> Timestamp {
     Timestamp::from_second(date.secs()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truncated_page_without_a_marker_is_no_whole_list() {
+        let next = |truncated, marker| next_marker("ListUsers", truncated, marker).map_err(|error| error.kind);
+        assert_eq!(next(true, Some("m")), Ok(Some("m".to_owned())));
+        assert_eq!(next(false, Some("m")), Ok(None));
+        assert_eq!(next(false, None), Ok(None));
+        for missing in [None, Some("")] {
+            assert_eq!(next(true, missing), Err(AwsErrorKind::Service));
+        }
+    }
 }

@@ -21,9 +21,8 @@ use std::{
 use aws_smithy_runtime_api::client::{orchestrator::HttpResponse, result::SdkError};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use futures::future::BoxFuture;
-use tokio::sync::OnceCell;
 
-use self::account_details::CachedDetails;
+use self::{account_details::CachedDetails, console::CachedPolicy};
 use super::client::{
     AccountClient,
     clock::AwsClock,
@@ -32,14 +31,14 @@ use super::client::{
     lane::Lane,
     single_flight::SingleFlight,
 };
-use crate::domain::{console::PasswordPolicy, fair_queue::Priority, secret::KeyMaterial};
+use crate::domain::{fair_queue::Priority, secret::KeyMaterial};
 
 /// IAM of one account, with one set of credentials. Clones share everything but the lane of their calls.
 #[derive(Clone)]
 pub struct IamClient {
     account: Arc<AccountClient>,
     iam: aws_sdk_iam::Client,
-    password_policy: Arc<OnceCell<PasswordPolicy>>,
+    password_policy: Arc<SingleFlight<CachedPolicy>>,
     details: Arc<SingleFlight<CachedDetails>>,
     /// Consecutive failures to reach `GetAccountAuthorizationDetails`.
     details_unreachable: Arc<AtomicU32>,

@@ -13,25 +13,34 @@ use crate::{
 
 const LIST_PAGE_SIZE: i32 = 1000;
 
+const GET_USER: &str = "GetUser";
+const LIST_USERS: &str = "ListUsers";
+const CREATE_USER: &str = "CreateUser";
+
 impl IamClient {
     /// Reads the user with its tags, without keys and grants. `None` only when IAM responds `NoSuchEntity`.
     pub async fn get_user(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
-        let answer = self.call("GetUser", self.iam.get_user().user_name(name).send()).await;
-        Ok(optional(answer)?.and_then(|answer| answer.user).map(|user| iam_user(&user)))
+        let answer = self.call(GET_USER, self.iam.get_user().user_name(name).send()).await;
+        let Some(answer) = optional(answer)? else { return Ok(None) };
+        let user = answer.user.ok_or_else(|| AwsError::incomplete(GET_USER, "user"))?;
+        Ok(Some(iam_user(&user)))
     }
 
-    /// Finds a user whose name differs only in case: `CreateUser` rejects the name and does not return the existing user.
-    /// One call per page of users of the account; for messages only.
+    /// Finds the user of this name in any case: `CreateUser` rejects the name and does not return the existing user. After the
+    /// exact name, one call per page of users of the account; for messages only.
     pub async fn find_user_ignoring_case(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
+        if let Some(user) = self.get_user(name).await? {
+            return Ok(Some(user));
+        }
         let mut marker = None;
         loop {
             let request = self.iam.list_users().set_marker(marker).max_items(LIST_PAGE_SIZE);
-            let page = self.call("ListUsers", request.send()).await?;
+            let page = self.call(LIST_USERS, request.send()).await?;
             if let Some(user) = page.users().iter().find(|user| user.user_name().eq_ignore_ascii_case(name)) {
                 // Lists have no tags.
                 return self.get_user(user.user_name()).await;
             }
-            marker = next_marker(page.is_truncated(), page.marker());
+            marker = next_marker(LIST_USERS, page.is_truncated(), page.marker())?;
             if marker.is_none() {
                 return Ok(None);
             }
@@ -49,8 +58,9 @@ impl IamClient {
     ) -> Result<IamUser, AwsError> {
         let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(map_to_tags(tags)));
         let request = request.set_permissions_boundary(boundary.map(str::to_owned));
-        let answer = self.call("CreateUser", request.send()).await?;
-        let mut user = answer.user.as_ref().map(iam_user).unwrap_or_default();
+        let answer = self.call(CREATE_USER, request.send()).await?;
+        let user = answer.user.ok_or_else(|| AwsError::incomplete(CREATE_USER, "user"))?;
+        let mut user = iam_user(&user);
         // The response may lack the tags, which this very call has set.
         user.tags.clone_from(tags);
         user.boundary = boundary.map(str::to_owned);

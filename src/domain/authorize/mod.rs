@@ -17,7 +17,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use inline::allows_documents;
-pub use revocation::{Revocation, check_path, check_still_allowed, decide_revocation};
+pub use revocation::{ClassAbsence, Revocation, check_path, check_still_allowed, decide_revocation};
 pub use select::{ClassEntry, ClassSelection, is_default, requested_class, select_class};
 
 use super::{
@@ -126,6 +126,7 @@ pub fn authorize(
                 external_id: account.external_id.clone(),
             }),
             on_quarantine: rules.on_quarantine,
+            missing_since: None,
         },
         grant: Grant {
             path: rules.users.path.clone(),

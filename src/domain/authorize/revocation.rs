@@ -3,6 +3,8 @@
 //! Otherwise a mistake in a manifest could cost a user its key, and a tenant could escape a revocation with a deliberate
 //! mistake.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::{
     NamespaceContext, admin, allows_documents, allows_group, matches_whole, name_pattern, namespace, pattern, template,
 };
@@ -11,7 +13,7 @@ use crate::{
         AwsDeployUserClass,
         class::{InlinePermission, OnRevoked, Permission},
     },
-    domain::{current_state::IamUser, policy},
+    domain::{current_state::IamUser, dates::saturating_add, policy},
 };
 
 /// Decision about the IAM user of a resource that is not authorized.
@@ -20,30 +22,68 @@ pub struct Revocation {
     pub action: OnRevoked,
     /// What the user has but may not have. `None`: only the requested change is denied.
     pub reason: Option<String>,
+    /// When the decision changes if the class that is missing is not created again.
+    pub until: Option<Timestamp>,
 }
 
-/// Decides what happens to the IAM user of a resource that is not authorized. `class` is the class that authorized it last,
-/// `recorded` its `onRevoked` at that time, which applies after the class was deleted. `in_progress`: a revocation has begun
-/// and is completed, even if the user has already lost what caused it.
+/// The class that authorized a resource last does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClassAbsence {
+    /// Its `onRevoked`, as recorded.
+    pub on_revoked: OnRevoked,
+    /// When it takes effect; `None`: it does already.
+    pub revokes_at: Option<Timestamp>,
+}
+
+impl ClassAbsence {
+    /// A class that is replaced is away for a moment. `since` is when it was first observed missing.
+    #[must_use]
+    pub fn new(on_revoked: OnRevoked, since: Timestamp, now: Timestamp, grace: SignedDuration) -> Self {
+        // Ignore timestamps in the future (the clock was set back).
+        let revokes_at = saturating_add(since.min(now), grace);
+        Self { on_revoked, revokes_at: Some(revokes_at).filter(|at| *at > now) }
+    }
+
+    /// What it means for a resource that has not begun to be revoked.
+    #[must_use]
+    pub fn revocation(self) -> Revocation {
+        let why = "the class that allowed it does not exist";
+        match self.revokes_at.filter(|_| self.on_revoked != OnRevoked::Freeze) {
+            Some(at) => Revocation {
+                action: OnRevoked::Freeze,
+                reason: Some(format!(
+                    "{why} (onRevoked: {:?} applies at {at} unless it is created again)",
+                    self.on_revoked
+                )),
+                until: Some(at),
+            },
+            None => Revocation { action: self.on_revoked, reason: Some(why.to_owned()), until: None },
+        }
+    }
+}
+
+/// Decides what happens to the IAM user of a resource that is not authorized. `class` is the class that authorized it last;
+/// `absence` says that it does not exist. `in_progress`: a revocation has begun and is completed, even if the user has already
+/// lost what caused it.
 #[must_use]
 pub fn decide_revocation(
     class: Option<&AwsDeployUserClass>,
-    recorded: Option<OnRevoked>,
+    absence: Option<ClassAbsence>,
     in_progress: bool,
     user: &IamUser,
     context: NamespaceContext<'_>,
 ) -> Revocation {
+    let revoked = |action, reason: &str| Revocation { action, reason: Some(reason.to_owned()), until: None };
     let Some(class) = class else {
-        let why =
-            if recorded.is_some() { "the class that allowed it was deleted" } else { "no class has allowed it yet" };
-        return Revocation { action: recorded.unwrap_or_default(), reason: Some(why.to_owned()) };
+        let absence =
+            absence.map(|absence| ClassAbsence { revokes_at: absence.revokes_at.filter(|_| !in_progress), ..absence });
+        return absence
+            .map_or_else(|| revoked(OnRevoked::default(), "no class has allowed it yet"), ClassAbsence::revocation);
     };
     match check_still_allowed(class, user, context) {
-        Ok(()) if in_progress => {
-            Revocation { action: class.spec.on_revoked, reason: Some("the class did not allow what it had".to_owned()) }
-        }
-        Ok(()) => Revocation { action: OnRevoked::Freeze, reason: None },
-        Err(why) => Revocation { action: class.spec.on_revoked, reason: Some(why) },
+        Ok(()) if in_progress => revoked(class.spec.on_revoked, "the class did not allow what it had"),
+        Ok(()) => Revocation { action: OnRevoked::Freeze, reason: None, until: None },
+        Err(why) => revoked(class.spec.on_revoked, &why),
     }
 }
 

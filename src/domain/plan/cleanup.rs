@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Effect, Note, Plan,
-    rules::{Mode, RuleInput, Step, first_step},
+    rules::{self, Mode, RuleInput, Step, first_step},
 };
 use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
@@ -35,6 +35,8 @@ pub fn plan_cleanup(
         first_step(&RuleInput { target, mode: Mode::Deleting(policy), current, user, now, settings })
     } else if let Some(until) = absence_confirmed_at(current, now, settings) {
         Step::Wait(until, absence_note(target, Reason::Deleting, "the finalizer is removed"))
+    } else if current.secrets_unread {
+        Step::Hold(rules::unread_note())
     } else {
         Step::Do(remaining_object(current, policy).unwrap_or(Effect::RemoveFinalizer))
     };

@@ -13,6 +13,10 @@ use crate::{
 /// `None` if all is as declared.
 pub(super) fn next_step(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<Step> {
     let has_password = user.login_profile == Some(true);
+    if current.secrets_unread {
+        let revokes = desired.suspend || desired.console.is_none();
+        return (revokes && has_password).then_some(Step::Do(Effect::RemovePassword));
+    }
     let Some(console) = &desired.console else {
         // The tag records that there was console access, so it is removed last.
         let (tag, _) = user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(well_known::TAG_CONSOLE))?;

@@ -81,17 +81,13 @@ pub enum Effect {
     CreateKey {
         /// Keys that the user has before.
         known: Vec<String>,
-        /// Name of the target Secret before it was renamed, and the id of the key in it.
-        previous_secret: Option<(String, String)>,
+        /// Repairs in a row, this one included. `None`: the key replaces none that was lost.
+        repairs: Option<u32>,
     },
     /// Checks once whether STS accepts the staged key.
     VerifyKey(String),
     /// Writes the staged key into the target Secret, conditional on the resourceVersion read in this reconcile.
-    Publish {
-        key_id: String,
-        /// As in [`Effect::CreateKey`], if the target was renamed during the attempt.
-        previous_secret: Option<(String, String)>,
-    },
+    Publish(String),
     /// Tags a published key as ours, with its description for the AWS console.
     TagKey(String),
     /// Abandons the attempt. From then on a paused writer of it cannot stage a key.
@@ -111,10 +107,10 @@ pub enum Effect {
     CloseJournal,
     DeactivateKey(String, RetireReason),
     DeleteKey(String, RetireReason),
+    /// Asks STS once about the key in a published Secret without a valid MAC, and signs the Secret if STS accepts it.
+    ConfirmSecret(String),
     /// Writes the published Secret again with the key that it has.
     RewriteSecret,
-    /// Deletes an earlier target Secret whose key has retired.
-    DeletePreviousSecret(String),
 
     /// Reads when these keys were last used, to retire a superseded key or to choose between two lost ones.
     ReadLastUsed(Vec<String>),
@@ -129,7 +125,7 @@ pub enum Effect {
     /// Removes what another client of IAM created and blocks the deletion of the user.
     RemoveDeletionBlocker(DeletionBlocker),
     DeleteUser,
-    /// Removes our owner reference, so that the Secret outlives the resource.
+    /// Removes our owner reference, so that the Secret outlives the resource; of all Secrets while the resource is live.
     ReleaseSecret,
     DeleteSecret,
     /// Comes when nothing of the resource is left in AWS.
@@ -224,8 +220,8 @@ impl EffectVerb {
             Self::ReadLastUsed => (Cached, Key),
             Self::DeactivateKey => (LiveKeys, Key),
             Self::DeleteKey => (LiveKeys, Key),
+            Self::ConfirmSecret => (LiveKeys, Key),
             Self::RewriteSecret => (Cached, Key),
-            Self::DeletePreviousSecret => (LiveKeys, Key),
             Self::ReadWorkloads => (Cached, Key),
             Self::RestartWorkload => (Cached, Key),
             Self::RecordRestarts => (Cached, Key),
@@ -296,15 +292,15 @@ impl fmt::Display for Effect {
             Self::AbandonAttempt { orphans, .. } => write!(formatter, " orphans: {}", join(orphans)),
             Self::PutInlinePolicy(name, _)
             | Self::DeleteInlinePolicy(name)
-            | Self::DeletePreviousSecret(name)
             | Self::AttachPolicy(name)
             | Self::DetachPolicy(name)
             | Self::PutBoundary(name)
             | Self::AddToGroup(name)
             | Self::RemoveFromGroup(name)
             | Self::VerifyKey(name)
-            | Self::Publish { key_id: name, .. }
-            | Self::TagKey(name) => write!(formatter, " {name}"),
+            | Self::Publish(name)
+            | Self::TagKey(name)
+            | Self::ConfirmSecret(name) => write!(formatter, " {name}"),
             Self::RemoveDeletionBlocker(blocker) => write!(formatter, " {blocker}"),
             Self::DeactivateKey(id, reason) | Self::DeleteKey(id, reason) => write!(formatter, " {id} ({reason:?})"),
             Self::RestartWorkload(target, id) => write!(formatter, " {target} for {id}"),

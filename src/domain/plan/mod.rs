@@ -28,12 +28,14 @@ pub use revocation::{RevocationPolicy, plan_revocation};
 pub use rules::required_restarts;
 
 use super::{
-    current_state::{CurrentState, CurrentUser, PublishedSecret},
+    current_state::{CurrentState, CurrentUser, IamUser, PublishedSecret},
+    dates::saturating_add,
     desired::Desired,
+    owner::Ownership,
     settings::Settings,
     target::Target,
 };
-use crate::api::Reason;
+use crate::api::{Reason, well_known};
 use rules::{Mode, RuleInput, Step};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -104,8 +106,12 @@ impl Plan {
 #[must_use]
 pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings: &Settings) -> Plan {
     let claim = current.user().map(|user| evaluate_claim(&desired.target, desired.adoption, &desired.path, user));
-    if let Some(Claim::NotOwned(note)) = claim {
-        return Plan::uniform(note);
+    match (claim.as_ref(), current.user()) {
+        (Some(Claim::NotOwned(_)), Some(user)) if current.owner_is_ending => {
+            return await_end_of_owner(&desired.target, user, now, settings);
+        }
+        (Some(Claim::NotOwned(note)), _) => return Plan::uniform(note.clone()),
+        _ => {}
     }
     let adopt = claim == Some(Claim::Adoptable);
     // A Secret of another owner is reported before anything is created in AWS.
@@ -113,20 +119,24 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
     if let (Some(note), true) = (&conflict, adopt || current.iam == CurrentUser::Absent) {
         return Plan { user: None, ..Plan::uniform(note.clone()) };
     }
-    let mut effects = Vec::new();
     // Also for a user that is found by its ownership tags: the status says which operator serves it.
-    let record = (!current.user_recorded).then_some(Effect::RecordUser);
-    if !current.finalizer {
-        effects.push(Effect::AddFinalizer);
+    let record = !current.user_recorded || !user::records_tags(desired, current);
+    let record = (record && !current.user_sync_failed).then_some(Effect::RecordUser).into_iter();
+    let mut effects: Vec<Effect> = record.chain((!current.finalizer).then_some(Effect::AddFinalizer)).collect();
+    if current.secrets_unread && (adopt || current.iam == CurrentUser::Absent) {
+        let pending = Note::new(Reason::Pending, "the IAM user is created once its Secrets can be read");
+        return Plan { user: None, ..Plan::uniform(pending) };
+    }
+    if current.user_sync_failed && (adopt || current.user().is_none()) {
+        let pending = Note::new(Reason::Pending, "the IAM user is created or adopted after the back-off");
+        return Plan { user: None, ..Plan::uniform(pending) };
     }
     let Some(user) = current.user() else {
-        effects.splice(0..0, record);
         effects.push(Effect::CreateUser);
         let pending = Note::new(Reason::Pending, "the IAM user is about to be created");
         return Plan { effects, user: None, ..Plan::uniform(pending) };
     };
     if adopt {
-        effects.splice(0..0, record);
         effects.push(Effect::AdoptUser(user::losses(desired, user)));
         let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
         return Plan { effects, user: None, ..Plan::uniform(pending) };
@@ -150,7 +160,7 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
     };
     let next_rotation = input.next_rotation();
     let plan = Plan {
-        effects,
+        effects: Vec::new(),
         requeue_at: None,
         user: input.quarantine_note().or(user_note),
         key: input.key_note(),
@@ -159,12 +169,29 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
         deactivate_at: input.deactivate_at(),
     };
     let mut plan = rotate(plan, &input, sync);
-    let first = plan.effects.iter().find(|effect| **effect != Effect::AddFinalizer);
-    // A key that must not work does not wait for a write of the status.
-    if !matches!(first, Some(Effect::DeactivateKey(..))) {
-        plan.effects.splice(0..0, record);
+    // A key that must not work waits for no write to the resource.
+    if !matches!(plan.effects.first(), Some(Effect::DeactivateKey(..))) {
+        plan.effects.splice(0..0, effects);
     }
     plan
+}
+
+/// Another resource of the namespace had the user: its name is free soon, or IAM's answer is older than its end.
+fn await_end_of_owner(target: &Target, user: &IamUser, now: Timestamp, settings: &Settings) -> Plan {
+    let (name, owner) = (&user.name, &target.owner);
+    let who = match owner.classify(&user.tags) {
+        Ownership::Other(who) => who,
+        Ownership::Ours | Ownership::Untagged => String::new(),
+    };
+    let message = format!(
+        "the IAM user {name} belongs to {who}, which is deleted or being deleted; it is not changed. IAM is read again about once a minute, and the user is created when that one is gone. If it remains, an AWS admin can delete it, or transfer it to this resource: aws iam tag-user --user-name {name} --tags Key={},Value={} Key={},Value={}",
+        well_known::TAG_NAME,
+        owner.name,
+        well_known::TAG_UID,
+        owner.uid
+    );
+    let requeue_at = Some(saturating_add(now, settings.recovery_delay));
+    Plan { requeue_at, ..Plan::uniform(Note::new(Reason::NotOwned, message)) }
 }
 
 /// Adds the step of the rules, and the writes to the user in the right order.
@@ -190,7 +217,7 @@ fn rotate(mut plan: Plan, input: &RuleInput<'_>, sync: Vec<Effect>) -> Plan {
             plan.requeue_at = input.retirement().filter(|at| *at > input.now);
             // Without a published key, the quota is the reason.
             let pending = plan.key.as_ref().is_some_and(|key| key.reason == Reason::Pending);
-            if note.reason == Reason::KeyQuotaExceeded && pending {
+            if matches!(note.reason, Reason::KeyQuotaExceeded | Reason::LimitExceeded) && pending {
                 plan.key = Some(note.clone());
             }
             plan.rotation = note;
@@ -213,7 +240,7 @@ fn secret_conflict(desired: &Desired, current: &CurrentState) -> Option<Note> {
     let target = &desired.target;
     match &current.published {
         PublishedSecret::Foreign(owner) => Some(not_writable(&target.secret_name, owner, NO_KEY, KEY_SECRET_FIELD)),
-        PublishedSecret::Ours(facts) if facts.immutable && !(facts.intact && facts.matches_spec) => {
+        PublishedSecret::Ours(facts) if facts.immutable && !(facts.is_verified() && facts.matches_spec) => {
             Some(immutable(target))
         }
         PublishedSecret::Ours(_) | PublishedSecret::Missing => None,
@@ -233,7 +260,7 @@ fn not_writable(name: &str, why: &str, consequence: &str, field: &str) -> Note {
     Note::new(
         Reason::SecretConflict,
         format!(
-            "Secret {name} cannot be written: {why}. Until then {consequence}: delete that Secret, or set {field} to a free name"
+            "Secret {name} cannot be written: {why}. Until then {consequence}: delete that Secret, or create the resource again with another {field}"
         ),
     )
 }

@@ -40,7 +40,7 @@ pub fn plan_revocation(
     settings: &Settings,
 ) -> Plan {
     let note = policy.note();
-    let plan = Plan::uniform(note.clone());
+    let plan = Plan { requeue_at: policy.revocation.until, ..Plan::uniform(note.clone()) };
     let Some(user) = current.owned_user(&target.owner) else {
         let objects = (policy.revocation.action == OnRevoked::Delete)
             .then(|| remaining_object(current, DeletionPolicy::Delete))
@@ -65,6 +65,7 @@ pub fn plan_revocation(
     }
     let compromised = quarantine_note.filter(|_| policy.is_compromised(user));
     plan.key = input.working().is_none().then(|| compromised.unwrap_or(note));
+    plan.requeue_at = [plan.requeue_at, policy.revocation.until].into_iter().flatten().min();
     plan
 }
 
@@ -91,7 +92,7 @@ impl RevocationPolicy {
     /// For the conditions.
     #[must_use]
     pub fn note(&self) -> Note {
-        let Revocation { action, reason } = &self.revocation;
+        let Revocation { action, reason, .. } = &self.revocation;
         let because = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
         if self.suspend {
             return Note::new(Reason::Suspended, "spec.suspend is true: all access keys of this operator are Inactive");

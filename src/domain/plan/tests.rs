@@ -20,18 +20,21 @@ use serde_json::json;
 
 use super::{Effect, Plan, RetireReason, rules::RULES};
 use crate::{
-    api::{AwsDeployUser, Reason, user::DeletionPolicy},
+    api::{
+        AwsDeployUser, Reason,
+        user::{DeletionPolicy, KeyRepairs},
+    },
     domain::{
         console::{ConsoleFacts, ConsoleSecret},
         current_state::{
-            AccessKey, CurrentState, CurrentUser, DeletionBlocker, Grants, IamUser, JournalSecret, LastUse,
-            PublishedSecret, StatusHints, UserAbsence, Verification,
+            AccessKey, CurrentState, CurrentUser, DeletionBlocker, Grants, IamUser, JournalSecret, KeyBackoff, LastUse,
+            PublishedSecret, SecretRefusals, StatusHints, UserAbsence, Verification,
         },
         desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant},
         journal::{AttemptPhase, Journal},
         owner::{Owner, key_tag},
         schedule::{CronSchedule, RotationSchedule},
-        secret::PublishedFacts,
+        secret::{Integrity, PublishedFacts},
         settings::Settings,
         target::Target,
         validate::validate,
@@ -235,7 +238,20 @@ impl Case {
     }
 
     fn edited(self) -> Self {
-        self.facts(|facts| facts.intact = false)
+        self.facts(|facts| facts.integrity = Integrity::Lost)
+    }
+
+    /// Its MAC is not valid.
+    fn unverified(self) -> Self {
+        self.facts(|facts| {
+            (facts.integrity, facts.published_at) = (Integrity::Unverified, Timestamp::UNIX_EPOCH);
+        })
+    }
+
+    /// AWS refused the key in the Secret at these ages.
+    fn secret_refused(self, first: SignedDuration, last: SignedDuration) -> Self {
+        let refusals = SecretRefusals { first_at: ago(first), last_at: ago(last) };
+        self.current(|current| current.secret_refusals = Some(refusals))
     }
 
     fn immutable(self) -> Self {
@@ -249,7 +265,7 @@ impl Case {
     // --- the journal
 
     fn journal(self, age: SignedDuration, phase: AttemptPhase) -> Self {
-        let journal = Journal { started_at: ago(age), rotate_request: None, previous_secret: None, phase };
+        let journal = Journal { started_at: ago(age), rotate_request: None, phase };
         self.current(|current| current.journal = JournalSecret::Attempt { attempt: ATTEMPT.into(), journal })
     }
 
@@ -288,11 +304,8 @@ impl Case {
 
     // --- status
 
-    fn failed(self, times: u32, age: SignedDuration) -> Self {
-        self.current(|current| {
-            current.hints.failed_attempts = times;
-            current.hints.last_failure = Some(ago(age));
-        })
+    fn backing_off(self, left: SignedDuration, reason: Reason) -> Self {
+        self.current(|current| current.key_backoff = Some(KeyBackoff { until: now() + left, reason }))
     }
 
     fn rotated_before(self, age: SignedDuration) -> Self {
@@ -396,10 +409,7 @@ fn next_effect(plan: &Plan) -> String {
 
 fn effect_text(effect: &Effect) -> String {
     match effect {
-        Effect::CreateKey { known, previous_secret: None } => format!("CreateKey beside {}", known.join(", ")),
-        Effect::CreateKey { known, previous_secret: Some((name, key)) } => {
-            format!("CreateKey beside {}, leaving {name} with {key}", known.join(", "))
-        }
+        Effect::CreateKey { known, .. } => format!("CreateKey beside {}", known.join(", ")),
         Effect::AbandonAttempt { failed: true, .. } => format!("{effect}, failed"),
         other => other.to_string(),
     }

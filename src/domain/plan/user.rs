@@ -109,6 +109,12 @@ fn description(desired: &Desired, user: &IamUser, current: &CurrentState) -> Opt
     Some((published.key_id.clone(), desired.key.as_ref()?.description.clone()?))
 }
 
+/// Whether the status names every declared tag. A tag is written to IAM only after that, so that it is known as the operator's
+/// however the reconcile ends, and is removed when it is no longer declared.
+pub(super) fn records_tags(desired: &Desired, current: &CurrentState) -> bool {
+    desired.declared_tag_keys().all(|key| current.hints.tag_keys.contains(key))
+}
+
 fn tags(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<Effect> {
     // IAM compares tag keys without regard to case: writing `owner` replaces `Owner`.
     let found: BTreeMap<String, &String> = user.tags.iter().map(|(key, value)| (key.to_lowercase(), value)).collect();

@@ -1,3 +1,6 @@
+use std::sync::LazyLock;
+
+use secrecy::ExposeSecret;
 use serde_json::json;
 use strum::VariantArray;
 
@@ -6,6 +9,30 @@ use crate::api::{
     SecretFormat,
     secret::{KEY_MATERIAL_DATA_KEYS, MAX_TEMPLATE_CHARS},
 };
+
+static MAC_KEYS: LazyLock<MacKeys> =
+    LazyLock::new(|| MacKeys::from_data(&BTreeMap::from([(CURRENT.to_owned(), vec![1; MAC_KEY_BYTES])])).unwrap());
+
+fn sealer() -> Sealer<'static> {
+    Sealer { keys: &MAC_KEYS, uid: "u1" }
+}
+
+fn render(
+    desired: &DesiredSecret,
+    key: &KeyMaterial,
+    publication: &Publication,
+    existing: &SecretContent,
+) -> SecretContent {
+    super::render(desired, key, publication, existing, sealer())
+}
+
+fn read_key(content: &SecretContent) -> Option<KeyMaterial> {
+    super::read_key(content, sealer())
+}
+
+fn read_facts(content: &SecretContent, immutable: bool, desired: Option<&DesiredSecret>) -> PublishedFacts {
+    super::read_facts(content, immutable, desired, sealer())
+}
 
 fn key() -> KeyMaterial {
     KeyMaterial {
@@ -61,7 +88,7 @@ fn environment_and_files_hold_the_same_key() {
 #[test]
 fn rendered_secret_matches_the_spec() {
     let facts = read_facts(&published(), false, Some(&desired()));
-    assert!(facts.intact && facts.matches_spec);
+    assert!(facts.is_verified() && facts.matches_spec);
     assert_eq!(facts.key_id, "AKIAIOSFODNN7EXAMPLE");
 }
 
@@ -73,7 +100,7 @@ fn edit_is_repaired_from_an_unchanged_copy() {
             content.data.remove(name);
             content.data.extend(edited.map(|text| (name.to_owned(), text)));
             let seen = read_facts(&content, false, Some(&desired()));
-            assert!(seen.intact && !seen.matches_spec, "{name}");
+            assert!(seen.is_verified() && !seen.matches_spec, "{name}");
             let repaired = render(&desired(), &read_key(&content).unwrap(), &read_publication(&content), &content);
             assert!(repaired == published(), "{name}");
         }
@@ -81,16 +108,77 @@ fn edit_is_repaired_from_an_unchanged_copy() {
 }
 
 #[test]
-fn key_is_lost_if_no_copy_has_its_checksum() {
+fn key_is_unverified_if_no_copy_has_its_mac() {
     let mut content = published();
     content.data.insert("AWS_SECRET_ACCESS_KEY".into(), b"edited".to_vec());
     content.data.insert("credentials".into(), b"edited".to_vec());
-    assert!(!read_facts(&content, false, Some(&desired())).intact);
-    for name in [well_known::ANNOTATION_CHECKSUM, well_known::ANNOTATION_KEY_ID] {
+    assert!(!read_facts(&content, false, Some(&desired())).is_verified());
+    for name in [well_known::ANNOTATION_MAC, well_known::ANNOTATION_KEY_ID] {
         let mut content = published();
         content.annotations.remove(name);
-        assert!(!read_facts(&content, false, Some(&desired())).intact, "{name}");
+        assert!(!read_facts(&content, false, Some(&desired())).is_verified(), "{name}");
     }
+}
+
+#[test]
+fn nothing_of_an_unverified_secret_is_believed() {
+    let publication = Publication {
+        published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
+        rotate_honoured: Some("please".into()),
+        restarts: crate::domain::restart::decode(r#"{"Deployment/a": "pending"}"#),
+        ..Publication::default()
+    };
+    let content = render(&desired(), &key(), &publication, &SecretContent::default());
+    let other_mac_key = MacKeys::from_data(&BTreeMap::from([(CURRENT.to_owned(), vec![2; MAC_KEY_BYTES])])).unwrap();
+    let facts = super::read_facts(&content, false, None, Sealer { keys: &other_mac_key, uid: "u1" });
+    assert_eq!((facts.integrity, facts.key_id.as_str()), (Integrity::Unverified, key().id.as_str()));
+    assert_eq!(
+        (facts.published_at, facts.rotate_honoured, facts.restarts),
+        (Timestamp::UNIX_EPOCH, None, Restarts::new())
+    );
+    assert!(super::read_unverified_key(&content).is_some_and(|read| read.id == key().id));
+    let of_another = super::read_facts(&content, false, None, Sealer { keys: &MAC_KEYS, uid: "u2" });
+    assert_eq!(of_another.integrity, Integrity::Unverified, "signed for another resource");
+    // Anybody can recompute an unkeyed sum, and write a secret that AWS refuses.
+    let forged = KeyMaterial { secret: "f".repeat(40).into(), ..key() };
+    let mut edited = content.clone();
+    edited.data = formats::data(&desired(), &forged);
+    assert_eq!(read_facts(&edited, false, None).integrity, Integrity::Unverified);
+    // A foreign key is named, and the Secret still holds ours.
+    let mut renamed = content;
+    renamed.annotations.insert(well_known::ANNOTATION_KEY_ID.into(), "AKIAIOSFODNNFOREIGN1".into());
+    let facts = read_facts(&renamed, false, None);
+    assert_eq!((facts.integrity, facts.key_id), (Integrity::Unverified, key().id));
+}
+
+#[test]
+fn added_annotation_that_is_signed_does_not_outlive_a_write() {
+    for name in [well_known::ANNOTATION_ROTATE_HONOURED, well_known::ANNOTATION_FENCE, well_known::ANNOTATION_RESTARTS]
+    {
+        let mut edited = published();
+        edited.annotations.insert(name.to_owned(), "forged".to_owned());
+        assert!(!read_facts(&edited, false, Some(&desired())).is_verified(), "{name}");
+        let signed = render(&desired(), &key(), &Publication::default(), &edited);
+        assert!(read_facts(&signed, false, Some(&desired())).is_verified(), "{name}");
+    }
+}
+
+#[test]
+fn fence_is_signed_only_in_a_verified_secret() {
+    let fenced = with_fence(published(), "attempt", sealer());
+    let facts = read_facts(&fenced, false, Some(&desired()));
+    assert!(facts.is_verified() && facts.fence.as_deref() == Some("attempt"));
+    let mut edited = published();
+    edited.annotations.remove(well_known::ANNOTATION_MAC);
+    assert!(!read_facts(&with_fence(edited, "attempt", sealer()), false, None).is_verified());
+}
+
+#[test]
+fn secret_is_signed_again_with_the_current_mac_key() {
+    let entries = [(CURRENT.to_owned(), vec![2; MAC_KEY_BYTES]), ("previous".to_owned(), vec![1; MAC_KEY_BYTES])];
+    let rotated = MacKeys::from_data(&BTreeMap::from(entries)).unwrap();
+    let facts = super::read_facts(&published(), false, Some(&desired()), Sealer { keys: &rotated, uid: "u1" });
+    assert!(facts.is_verified() && !facts.matches_spec, "it is rewritten");
 }
 
 /// Otherwise each check finds the Secret edited and creates another key.
@@ -106,7 +194,7 @@ fn template_cannot_take_the_place_of_a_format() {
         assert!(found.iter().any(|violation| violation.message.contains("no template may define it")), "{name}");
         // A Secret that was written all the same.
         let seen = read_facts(&written(&template), false, Some(&template));
-        assert!(seen.intact && seen.matches_spec, "{name}");
+        assert!(seen.is_verified() && seen.matches_spec, "{name}");
     }
 }
 
@@ -145,7 +233,6 @@ fn publication_round_trips_through_annotations() {
         published_at: "2026-11-21T10:00:00Z".parse().unwrap(),
         rotate_honoured: Some("please".into()),
         fence: Some("uid".into()),
-        previous: BTreeMap::from([("old".into(), "AKIAIOSFODNN7EXAMOLD".into())]),
         restarts: crate::domain::restart::decode(r#"{"Deployment/a": "pending"}"#),
     };
     assert_eq!(publication.restarts.len(), 1);
@@ -156,12 +243,10 @@ fn publication_round_trips_through_annotations() {
 #[test]
 fn text_of_another_form_is_no_access_key_id() {
     let forged = KeyMaterial { id: "awsdeploy.dev/uid".into(), ..key() };
-    let previous = BTreeMap::from([("old".into(), "awsdeploy.dev/name".into())]);
-    let publication = Publication { previous, ..Publication::default() };
-    let content = render(&desired(), &forged, &publication, &SecretContent::default());
-    assert!(super::read_key(&content).is_none());
+    let content = render(&desired(), &forged, &Publication::default(), &SecretContent::default());
+    assert!(read_key(&content).is_none());
     let facts = read_facts(&content, false, Some(&desired()));
-    assert_eq!((facts.key_id.as_str(), facts.intact, facts.previous.len()), ("", false, 0));
+    assert_eq!((facts.key_id.as_str(), facts.integrity), ("", Integrity::Lost));
 }
 
 #[test]
@@ -208,7 +293,7 @@ fn key_is_read_from_every_format() {
     for format in SecretFormat::VARIANTS.iter().copied() {
         let content = written(&only(format));
         let facts = read_facts(&content, false, Some(&only(format)));
-        assert_eq!(facts.intact && facts.matches_spec, format != SecretFormat::SesSmtp, "{format:?}");
+        assert_eq!(facts.is_verified() && facts.matches_spec, format != SecretFormat::SesSmtp, "{format:?}");
     }
 }
 
@@ -244,7 +329,7 @@ fn added_file_is_not_read_as_key() {
     let mut content = written(&only(SecretFormat::Csv));
     content.data.insert("AWS_ACCESS_KEY_ID".into(), b"theirs".to_vec());
     let facts = read_facts(&content, false, Some(&only(SecretFormat::Csv)));
-    assert!(facts.intact && facts.matches_spec);
+    assert!(facts.is_verified() && facts.matches_spec);
 }
 
 #[test]
@@ -255,7 +340,7 @@ fn changed_template_is_drift_and_keeps_the_key() {
     assert_eq!(text(&content, "cloud"), "[default]\naws_access_key_id=AKIAIOSFODNN7EXAMPLE\n");
     let changed = with_template("cloud", "{{ userName }} {{ accountId }}");
     let seen = read_facts(&content, false, Some(&changed));
-    assert!(seen.intact && !seen.matches_spec);
+    assert!(seen.is_verified() && !seen.matches_spec);
     let after = render(&changed, &read_key(&content).unwrap(), &read_publication(&content), &content);
     assert_eq!(text(&after, "cloud"), "cycle-prod 123456789012");
     assert!(read_facts(&after, false, Some(&changed)).matches_spec);

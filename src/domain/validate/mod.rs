@@ -8,13 +8,18 @@ mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde_json::Value;
+
 use super::{
     desired::{Account, Consent, Desired, Grant, Violation},
     policy,
     settings::Settings,
     target::{Target, recorded_secret_name},
 };
-use crate::api::{AwsDeployUser, user::Adoption};
+use crate::api::{
+    AwsDeployUser,
+    user::{Adoption, AwsDeployUserSpec, DeletionPolicy},
+};
 
 /// Limit of IAM for tag values.
 const MAX_TAG_VALUE_CHARACTERS: usize = 256;
@@ -66,25 +71,13 @@ pub fn validate(
     for arn in attached.iter().filter(|arn| policy::is_quarantine(arn)) {
         violate("policies.managed", format!("AWS attaches {arn} to users with leaked keys; it cannot be declared"));
     }
-    let mut inline = BTreeMap::new();
-    for declared in &spec.policies.inline {
-        // Authorization has replaced templates by documents.
-        match &declared.document {
-            Some(document) => _ = inline.insert(declared.name.clone(), document.clone()),
-            None => violate("policies.inline", format!("{} has no document", declared.name)),
-        }
-    }
-    let size: usize = inline.values().map(policy::counted_characters).sum();
-    if size > policy::MAX_INLINE_CHARACTERS {
+    for arn in attached.iter().filter(|arn| policy::is_for_service_linked_roles(arn)) {
         violate(
-            "policies.inline",
-            format!(
-                "the inline policies have {size} characters in total, IAM allows {} (without white space); use a customer managed policy",
-                policy::MAX_INLINE_CHARACTERS
-            ),
+            "policies.managed",
+            format!("{arn} is for service-linked roles only: AWS does not let it be attached to a user; remove it"),
         );
     }
-
+    let inline = inline_policies(spec, &mut violate);
     user::check_groups(spec, &mut violate);
     let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
     let secret = secret::desired_secret(spec, target, account, &mut violate);
@@ -113,6 +106,7 @@ pub fn validate(
         secret,
         console,
         suspend: spec.suspend,
+        retain: spec.deletion_policy == DeletionPolicy::Retain,
         adoption: match spec.adoption {
             Adoption::Never => Consent::NotRequested,
             Adoption::IfTagged if grant.adoption => Consent::Permitted,
@@ -120,4 +114,41 @@ pub fn validate(
         },
         on_quarantine: grant.on_quarantine,
     })
+}
+
+/// The inline policies by name. Authorization has replaced templates by documents.
+fn inline_policies(
+    spec: &AwsDeployUserSpec,
+    violate: &mut impl FnMut(&'static str, String),
+) -> BTreeMap<String, Value> {
+    let mut inline = BTreeMap::new();
+    for declared in &spec.policies.inline {
+        let Some(document) = &declared.document else {
+            violate("policies.inline", format!("{} has no document", declared.name));
+            continue;
+        };
+        if let Some((wrong, around)) = policy::forbidden_character(document) {
+            violate(
+                "policies.inline",
+                format!(
+                    "the document of {} contains {:?} (U+{:04X}) in {around:?}; IAM allows the characters up to U+00FF only. A hyphen or quotation mark may have been changed by an editor or a web page; type it again",
+                    declared.name,
+                    wrong,
+                    u32::from(wrong)
+                ),
+            );
+        }
+        inline.insert(declared.name.clone(), document.clone());
+    }
+    let size: usize = inline.values().map(policy::counted_characters).sum();
+    if size > policy::MAX_INLINE_CHARACTERS {
+        violate(
+            "policies.inline",
+            format!(
+                "the inline policies have {size} characters in total, IAM allows {} (without white space); use a customer managed policy",
+                policy::MAX_INLINE_CHARACTERS
+            ),
+        );
+    }
+    inline
 }

@@ -25,6 +25,7 @@ pub(super) fn desired_secret(
     // Label values have at most 63 characters; the owner reference holds the full name.
     labels.insert(well_known::LABEL_USER.to_owned(), label_value(&target.owner.name));
     let mut annotations = key.secret.annotations.clone();
+    annotations.insert(well_known::ANNOTATION_RESOURCE_UID.to_owned(), target.owner.uid.clone());
     if let Some(use_case) = key.use_case {
         annotations.insert(well_known::ANNOTATION_USE_CASE.to_owned(), use_case.as_str().to_owned());
     }

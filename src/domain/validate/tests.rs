@@ -211,3 +211,37 @@ fn invalid_secret_metadata_is_found_before_a_key_exists() {
     let request = desired.key.unwrap().rotate_request.unwrap();
     assert!(request.starts_with("sha256:") && request.len() < 100, "{request}");
 }
+
+#[test]
+fn character_that_iam_refuses_is_named_with_its_policy() {
+    let with = |action: &str| {
+        let statement = json!({"Effect": "Allow", "Action": action, "Resource": "*"});
+        let document = json!({"Version": "2012-10-17", "Statement": [statement]});
+        json!({"policies": {"inline": [{"name": "own", "document": document}]}})
+    };
+    let refused = message(with("s3:Get\u{2011}Object"));
+    assert!(refused.contains("the document of own contains") && refused.contains("U+2011"), "{refused}");
+    assert!(refused.contains("s3:Get"), "the text around it: {refused}");
+    assert!(check(with("s3:Getü-Object")).is_ok(), "U+00FC is allowed");
+}
+
+#[test]
+fn policy_for_service_linked_roles_is_named() {
+    let refused = message(json!({"policies": {"managed": ["aws-service-role/AWSSupportServiceRolePolicy"]}}));
+    assert!(
+        refused.contains("policy/aws-service-role/AWSSupportServiceRolePolicy is for service-linked roles"),
+        "{refused}"
+    );
+    assert!(check(json!({"policies": {"managed": ["service-role/AWSLambdaRole"]}})).is_ok());
+}
+
+#[test]
+fn long_default_name_is_answered_by_what_works() {
+    let mut user = user(json!({}));
+    user.metadata.name = Some("n".repeat(64));
+    let target = Target::from_resource(&user, "cluster").unwrap();
+    let account = Account { partition: "aws".into(), id: "1".into(), users_may_change_passwords: false };
+    let refused = validate(&user, &target, &Grant::minimal(), &account, &Settings::default()).unwrap_err();
+    let refused = describe_violations(&refused);
+    assert!(refused.contains("has 71 characters") && refused.contains("create it under a shorter name"), "{refused}");
+}

@@ -6,12 +6,11 @@ use crate::{
     api::{AwsDeployUser, user::AwsDeployUserSpec, well_known},
     domain::{
         desired::DesiredConsole,
+        owner::MAX_TAGS_PER_USER,
         target::{Target, console_secret_name},
     },
 };
 
-/// Quota of IAM for tags per user.
-const MAX_TAGS: usize = 50;
 /// Tags of the operator: four for ownership, use case, console and quarantine; and for two keys, plus one that is being
 /// retired, an ownership tag and a description each.
 const OPERATOR_TAGS: usize = 7 + 3 * 2;
@@ -24,7 +23,7 @@ pub(super) fn check_name(target: &Target, violate: &mut impl FnMut(&'static str,
         violate(
             "userName",
             format!(
-                "the IAM user name {:?} has {length} characters, IAM allows {MAX_NAME_CHARACTERS}; set spec.userName",
+                "the IAM user name {:?} has {length} characters, IAM allows {MAX_NAME_CHARACTERS}; delete this resource and create it under a shorter name, or with a spec.userName from the start: it cannot be set later",
                 target.user_name
             ),
         );
@@ -70,13 +69,13 @@ pub(super) fn desired_tags(
             ),
         );
     }
-    if spec.tags.len() + OPERATOR_TAGS > MAX_TAGS {
+    if spec.tags.len() + OPERATOR_TAGS > MAX_TAGS_PER_USER {
         violate(
             "tags",
             format!(
-                "{} tags are declared; IAM allows {MAX_TAGS} per user, of which the operator needs {OPERATOR_TAGS}; declare at most {}",
+                "{} tags are declared; IAM allows {MAX_TAGS_PER_USER} per user, of which the operator needs {OPERATOR_TAGS}; declare at most {}",
                 spec.tags.len(),
-                MAX_TAGS - OPERATOR_TAGS
+                MAX_TAGS_PER_USER - OPERATOR_TAGS
             ),
         );
     }

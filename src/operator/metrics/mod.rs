@@ -115,6 +115,11 @@ impl Metrics {
         self.registry.register(description.name, description.help, metric);
     }
 
+    /// Drops what was observed of resources that do not exist any more.
+    pub(super) fn drop_deleted_resources(&self) {
+        self.resources.drop_deleted();
+    }
+
     /// This replica is the leader and watches these resources.
     pub(super) fn set_leader(&self, stores: Vec<Store<GuardedUser>>) {
         self.resources.set_stores(stores);

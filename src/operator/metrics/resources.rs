@@ -1,8 +1,11 @@
 //! Metrics of resources, computed at each scrape from the watched objects, so that deleted resources leave no series.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use kube::runtime::reflector::Store;
+use kube::{Resource as _, runtime::reflector::Store};
 use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
@@ -45,6 +48,18 @@ impl ResourceCollector {
         *self.stores.lock() = stores;
     }
 
+    /// Drops the observations of deleted resources, whether or not metrics are scraped.
+    pub(super) fn drop_deleted(&self) {
+        let stores = self.stores.lock().clone();
+        let existing: BTreeSet<_> = stores.iter().flat_map(Store::state).map(|user| labels(&user)).collect();
+        self.quarantined.lock().retain(|labels, _| existing.contains(labels));
+    }
+
+    #[cfg(test)]
+    pub(super) fn observation_count(&self) -> usize {
+        self.quarantined.lock().len()
+    }
+
     pub(super) fn set_quarantined(&self, namespace: &str, name: &str, is_quarantined: bool) {
         let labels = ResourceLabels { namespace: namespace.to_owned(), name: name.to_owned() };
         self.quarantined.lock().insert(labels, is_quarantined);
@@ -65,8 +80,7 @@ impl Collector for ResourceCollector {
                 summary.add(user);
             }
         }
-        let mut quarantined = self.quarantined.lock();
-        quarantined.retain(|labels, _| summary.series.contains_key(labels));
+        let quarantined = self.quarantined.lock();
         for (labels, is_quarantined) in &*quarantined {
             if let Some(series) = summary.series.get_mut(labels) {
                 series.quarantined = *is_quarantined;
@@ -105,6 +119,14 @@ struct ConditionLabels {
 struct ResourceLabels {
     namespace: String,
     name: String,
+}
+
+fn labels(user: &GuardedUser) -> ResourceLabels {
+    let meta = user.meta();
+    ResourceLabels {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    }
 }
 
 #[derive(Debug, EncodeLabelSet)]

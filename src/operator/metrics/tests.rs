@@ -173,6 +173,8 @@ fn quarantine_is_exported_while_it_and_its_resource_exist() {
     assert_eq!(exported(), 1, "detached");
     writer.apply_watcher_event(&Event::Delete(suspended));
     assert_eq!(exported(), 0, "deleted");
+    metrics.drop_deleted_resources();
+    assert_eq!(metrics.resources.observation_count(), 1, "without a scrape");
     metrics.quarantined("deploy", "healthy", true);
     metrics.set_standby();
     metrics.set_leader(vec![store]);

@@ -25,6 +25,7 @@ Annotations of an `AwsDeployUser` that request an action; any new value requests
 |---|---|
 | `awsdeploy.dev/rotate` | a new access key; the previous one keeps its overlap |
 | `awsdeploy.dev/reset-password` | a new console password |
+| `awsdeploy.dev/retry` | a reconcile now: a back-off ends |
 
 All other labels, annotations and finalizers that begin with `awsdeploy.dev/` belong to the operator. The annotation
 `awsdeploy.dev/is-default-class: \"true\"` of an `AwsDeployUserClass` makes it the default class.

@@ -77,7 +77,9 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
             "Use another `userName` in a new resource, or [adopt](../adoption.md) the user. If it is the same user after a \
              restore, [transfer it](../operations.md#back-up-and-restore).",
         ),
-        Reason::SecretConflict => (AUTHOR, "Use another `accessKey.secret.name`, or delete the other Secret."),
+        Reason::SecretConflict => {
+            (AUTHOR, "Delete the other Secret, or create the resource again with another `accessKey.secret.name`.")
+        }
         Reason::KeyQuotaExceeded => (
             "owner of the foreign key",
             "Delete the key. See [AwsDeployRotationBlocked](../operations.md#awsdeployrotationblocked).",
@@ -112,6 +114,10 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::SecretAccessDenied => {
             (CLUSTER_ADMIN, "Add the namespace to `secretAccess.namespaces`; the message has the command.")
         }
+        Reason::AdmissionDenied => (
+            "author or cluster admin",
+            "The message names the policy, webhook or quota: declare what it asks for in `accessKey.secret`, or exempt the Secret.",
+        ),
         Reason::RestartFailed => (
             "author or cluster admin",
             "Correct `accessKey.restart`, or add the namespace to `restartAccess.namespaces`; the message has the command.",

@@ -24,7 +24,7 @@ impl Executor<'_> {
         };
         self.check_secret_access().await?;
         let iam = &self.iam;
-        let policy = *iam.get_password_policy().await?;
+        let policy = iam.get_password_policy().await?;
         let mut random = vec![0; console::password_length(policy) * console::RANDOM_BYTES_PER_CHARACTER];
         if aws_lc_rs::default_provider().secure_random.fill(&mut random).is_err() {
             return Err(ReconcileError::NoRandomness);
@@ -38,7 +38,7 @@ impl Executor<'_> {
         let secrets = self.secrets();
         let held = match &self.observed.console {
             Some(held) => secrets.replace(held, &content).await?,
-            None => secrets.create(&console.secret_name, Some(self.owner_reference()), &content).await?,
+            None => secrets.create(&console.secret_name, self.owner_reference(), &content).await?,
         };
         self.set_console(Some(held));
         Ok(())
@@ -102,7 +102,7 @@ impl Executor<'_> {
         Ok(())
     }
 
-    fn set_console(&mut self, held: Option<SecretSnapshot>) {
+    pub(super) fn set_console(&mut self, held: Option<SecretSnapshot>) {
         self.observed.current.console = held
             .as_ref()
             .map_or(ConsoleSecret::Missing, |held| ConsoleSecret::Ours(console::read_facts(&held.content())));

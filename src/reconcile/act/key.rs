@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Executor, floor, user::set_tags};
 use crate::{
-    api::{Reason, well_known},
+    api::{Reason, user::KeyRepairs, well_known},
     aws::{AwsError, KeyVerification},
     cluster::{ClusterError, JournalSnapshot, JournalStore, PendingEvent},
     domain::{
@@ -31,20 +31,16 @@ const JOURNAL_PAUSE: Duration = Duration::from_millis(500);
 impl Executor<'_> {
     /// Calls `CreateAccessKey` once: it is not idempotent. May leave an `Intent` journal with or without an orphan in IAM, which
     /// is deleted after the recovery delay.
-    pub(super) async fn create_key(
-        &mut self,
-        known: &[String],
-        previous_secret: Option<&(String, String)>,
-    ) -> Result<(), ReconcileError> {
+    pub(super) async fn create_key(&mut self, known: &[String], repairs: Option<u32>) -> Result<(), ReconcileError> {
         self.check_secret_access().await?;
-        let effect = Effect::CreateKey { known: known.to_vec(), previous_secret: previous_secret.cloned() };
+        self.check_publishable().await?;
+        let effect = Effect::CreateKey { known: known.to_vec(), repairs };
         let (iam, user) = (&self.iam, &self.owned_user(&effect)?);
         let journals = self.context.journals(self.target);
         let mut journal = Journal {
             // `CreateDate` has whole seconds.
             started_at: floor(iam.clock().now()),
             rotate_request: self.desired.and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
-            previous_secret: previous_secret.cloned(),
             phase: AttemptPhase::Intent { known: known.to_vec() },
         };
         let account = account_in_arn(user.arn()).unwrap_or_default();
@@ -61,6 +57,10 @@ impl Executor<'_> {
                 return Err(ReconcileError::of_effect(error, effect));
             }
         };
+        if let Some(count) = repairs {
+            let count = i32::try_from(count).unwrap_or(i32::MAX);
+            self.observed.current.hints.repairs = Some(KeyRepairs { count, last_time: created_at });
+        }
         journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: iam.clock().now() };
         let attempt = self.stage(user, &journals, &attempt, &journal, &key).await?;
         tracing::info!(key_id = key.id, "created access key");
@@ -136,9 +136,16 @@ impl Executor<'_> {
     async fn undo(&self, user: &UserRef, key_id: &str) -> Result<(), ReconcileError> {
         let mut pause = JOURNAL_PAUSE;
         for tries in 1.. {
+            let last = tries >= JOURNAL_WRITES;
             match self.iam.delete_access_key(user, key_id).await {
-                Ok(()) => return Ok(()),
-                Err(error) if tries >= JOURNAL_WRITES => return Err(error.into()),
+                Ok(true) => return Ok(()),
+                // It was created seconds ago: not every server of IAM may know it. The owner of the journal lists the keys later
+                // than this, and deletes it as an orphan.
+                Ok(false) if last => return Err(ReconcileError::NotVisible(key_id.to_owned())),
+                Ok(false) => {
+                    tracing::warn!(tries, key_id, "IAM does not know the unpublished access key yet; retrying");
+                }
+                Err(error) if last => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(%error, tries, key_id, "failed to delete the unpublished access key; retrying");
                 }
@@ -180,13 +187,10 @@ impl Executor<'_> {
     }
 
     pub(super) async fn deactivate_key(&mut self, user: &UserRef, id: &str, why: RetireReason) -> Result<(), AwsError> {
-        let there = self.iam.deactivate_access_key(user, id).await?;
+        // IAM has listed the key: if it does not know it now, one of the two answers is stale, and the key may work.
+        self.iam.deactivate_access_key(user, id).await?;
         self.apply_change(String::new(), |user| {
-            if there {
-                user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
-            } else {
-                user.keys.retain(|key| key.id != id);
-            }
+            user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
         });
         if why != RetireReason::Cleanup {
             let note = format!("access key {id} was set Inactive ({})", because(why));
@@ -200,9 +204,13 @@ impl Executor<'_> {
     }
 
     pub(super) async fn delete_key(&mut self, user: &UserRef, id: &str, why: RetireReason) -> Result<(), AwsError> {
-        self.iam.delete_access_key(user, id).await?;
-        self.observed.current.deleted_keys.insert(id.to_owned());
+        let is_deleted = self.iam.delete_access_key(user, id).await?;
         self.apply_change(String::new(), |user| user.keys.retain(|key| key.id != id));
+        if !is_deleted {
+            self.observed.current.unknown_keys.insert(id.to_owned());
+            return Ok(());
+        }
+        self.observed.current.deleted_keys.insert(id.to_owned());
         let reason = if why == RetireReason::Orphan { Reason::OrphanDeleted } else { Reason::KeyDeleted };
         self.record_event(reason, format!("access key {id} was deleted ({})", because(why)));
         Ok(())

@@ -19,7 +19,7 @@ use super::{Context, Reconciliation, cache::ReconcileCache, error::ReconcileErro
 use crate::{
     api::{
         AwsDeployUser, AwsDeployUserStatus, Reason,
-        user::{ClassReference, UserStatus},
+        user::{ClassReference, DeletionPolicy, UserStatus},
     },
     aws,
     cluster::{ClusterErrorKind, DeployUsers, PendingEvent, SecretSnapshot, Secrets},
@@ -27,7 +27,7 @@ use crate::{
         current_state::{CurrentUser, Grants, IamUser, PublishedSecret, UserRef},
         desired::Desired,
         plan::Effect,
-        secret,
+        secret::{self, Sealer},
         target::Target,
     },
 };
@@ -146,13 +146,13 @@ impl<'a> Executor<'a> {
             Effect::RemovePassword => self.remove_password().await?,
             Effect::DeleteConsoleSecret => self.delete_console_secret().await?,
             Effect::ReleaseConsoleSecret => self.release_console_secret().await?,
-            Effect::CreateKey { known, previous_secret } => {
-                self.create_key(known, previous_secret.as_ref()).await?;
+            Effect::CreateKey { known, repairs } => {
+                self.create_key(known, *repairs).await?;
                 cache.verification = None;
             }
             Effect::VerifyKey(id) => self.verify(id, cache).await?,
-            Effect::Publish { key_id, previous_secret } => {
-                self.publish(key_id, previous_secret.as_ref()).await?;
+            Effect::Publish(key_id) => {
+                self.publish(key_id).await?;
                 cache.verification = None;
             }
             Effect::TagKey(id) => self.tag_key(&self.owned_user(effect)?, id).await.map_err(aws)?,
@@ -171,8 +171,8 @@ impl<'a> Executor<'a> {
                 self.deactivate_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?;
             }
             Effect::DeleteKey(id, why) => self.delete_key(&self.owned_user(effect)?, id, *why).await.map_err(aws)?,
+            Effect::ConfirmSecret(id) => self.confirm_secret(id, cache).await?,
             Effect::RewriteSecret => self.rewrite().await?,
-            Effect::DeletePreviousSecret(secret) => self.delete_previous(secret).await?,
             Effect::ReadLastUsed(ids) => self.read_last_used(ids, cache).await?,
             Effect::ReadWorkloads(targets) => self.read_workloads(targets).await,
             Effect::RestartWorkload(target, key_id) => self.restart(target, key_id).await?,
@@ -182,6 +182,7 @@ impl<'a> Executor<'a> {
                 self.remove_deletion_blocker(&self.owned_user(effect)?, blocker).await.map_err(aws)?;
             }
             Effect::DeleteUser => self.delete_user().await?,
+            Effect::ReleaseSecret if self.desired.is_some() => self.release_secrets().await?,
             Effect::ReleaseSecret => self.release_secret().await?,
             Effect::DeleteSecret => self.delete_secret().await?,
             Effect::RemoveFinalizer => {
@@ -194,7 +195,7 @@ impl<'a> Executor<'a> {
     }
 
     /// Binds the resource to its user and to this operator: from then on name and account come from the status, which tenants
-    /// cannot write, and an operator of another namespace does not act on it.
+    /// cannot write, and an operator of another namespace does not act on it. Also records the keys of the declared tags.
     async fn record_user(&mut self) -> Result<(), ReconcileError> {
         // Resolved by the validate step.
         let account = self.iam.caller_identity().await?.account.id.clone();
@@ -203,7 +204,11 @@ impl<'a> Executor<'a> {
         let found = self.observed.current.owned_user(&self.target.owner);
         let name = found.map_or_else(|| self.target.user_name.clone(), |user| user.name.clone());
         let new = || UserStatus { name, account, ..UserStatus::default() };
-        let user = Some(before.user.unwrap_or_else(new));
+        let mut user = before.user.unwrap_or_else(new);
+        let tag_keys = &mut self.observed.current.hints.tag_keys;
+        tag_keys.extend(self.desired.iter().flat_map(|desired| desired.declared_tag_keys()).cloned());
+        user.tag_keys = tag_keys.iter().cloned().collect();
+        let user = Some(user);
         let class = self.class.cloned().or(before.class);
         let operator_namespace = Some(self.context.namespace.clone());
         let status = AwsDeployUserStatus { class, operator_namespace, user, ..before };
@@ -245,9 +250,14 @@ impl<'a> Executor<'a> {
     fn set_published(&mut self, secret: Option<SecretSnapshot>) {
         let declared = self.desired.map(|desired| &desired.secret);
         self.observed.current.published = secret.as_ref().map_or(PublishedSecret::Missing, |secret| {
-            PublishedSecret::Ours(secret::read_facts(&secret.content(), secret.is_immutable(), declared))
+            PublishedSecret::Ours(secret::read_facts(&secret.content(), secret.is_immutable(), declared, self.sealer()))
         });
+        self.observed.current.secret_refusals = None;
         self.observed.published = secret;
+    }
+
+    fn sealer(&self) -> Sealer<'a> {
+        Sealer { keys: &self.context.mac_keys, uid: &self.target.owner.uid }
     }
 
     fn record_event(&mut self, reason: Reason, note: String) {
@@ -262,9 +272,10 @@ impl<'a> Executor<'a> {
         DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace)
     }
 
-    fn owner_reference(&self) -> OwnerReference {
+    /// The owner reference of new Secrets; none where they outlive the resource.
+    fn owner_reference(&self) -> Option<OwnerReference> {
         // `Target::from_resource` requires name and UID.
-        self.user.controller_owner_ref(&()).unwrap_or_default()
+        self.user.controller_owner_ref(&()).filter(|_| self.user.spec.deletion_policy != DeletionPolicy::Retain)
     }
 }
 

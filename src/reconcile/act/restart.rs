@@ -82,7 +82,7 @@ impl Executor<'_> {
     async fn still_asks_for(&self, target: &RestartTarget, key_id: &str) -> Result<(), ReconcileError> {
         let name = &self.target.secret_name;
         let now = self.secrets().get(name).await?.map(|held| {
-            let facts = secret::read_facts(&held.content(), false, None);
+            let facts = secret::read_facts(&held.content(), false, None, self.sealer());
             facts.key_id == key_id && facts.restarts.get(target) == Some(&RestartProgress::Pending)
         });
         if now == Some(true) {
@@ -100,7 +100,7 @@ impl Executor<'_> {
     pub(super) async fn note_restarts(&mut self, restarts: &Restarts) -> Result<(), ReconcileError> {
         let (Some(desired), Some(held)) = (self.desired, &self.observed.published) else { return Ok(()) };
         let content = held.content();
-        let Some(key) = secret::read_key(&content) else { return Ok(()) };
+        let Some(key) = secret::read_key(&content, self.sealer()) else { return Ok(()) };
         let mut publication = secret::read_publication(&content);
         publication.restarts.clone_from(restarts);
         self.write_secret(desired, &key, &publication).await
@@ -108,13 +108,11 @@ impl Executor<'_> {
 
     fn unseen(&self, error: &ClusterError) -> ObservedWorkload {
         tracing::warn!(%error, "failed to restart workload");
-        // RBAC refuses in these words; admission policies and webhooks use others.
-        let is_rbac = error.message.contains(" cannot ") && error.message.contains(" resource ");
         match error.kind {
-            ClusterErrorKind::Forbidden if is_rbac => ObservedWorkload::Forbidden(
+            ClusterErrorKind::Forbidden => ObservedWorkload::Forbidden(
                 self.context.access.restart_access_denied(&self.target.owner.namespace, &error.message).message,
             ),
-            ClusterErrorKind::Forbidden => {
+            ClusterErrorKind::Refused => {
                 ObservedWorkload::Forbidden(format!("admission refuses the restart: {}", error.message))
             }
             _ => ObservedWorkload::Failed(error.to_string()),

@@ -82,16 +82,26 @@ impl Executor<'_> {
     /// IAM has a user of this name that `GetUser` did not show: its name differs in case, or it was created a moment ago, possibly
     /// by this operator with the response lost.
     async fn name_is_taken(&self, error: AwsError) -> ReconcileError {
-        let standing = match (self.iam.find_user_ignoring_case(&self.target.user_name).await, self.desired) {
-            (Ok(Some(user)), Some(desired)) => {
-                Some(plan::evaluate_claim(self.target, desired.adoption, &desired.path, &user))
+        let name = &self.target.user_name;
+        let user = match self.iam.find_user_ignoring_case(name).await {
+            Ok(Some(user)) => user,
+            // Asking again would end the same way.
+            Err(denied) if denied.kind == AwsErrorKind::AccessDenied => {
+                return ReconcileError::NotOwned(format!(
+                    "the account has an IAM user with the name {name}, probably in another case, which is not changed; the operator may not read which ({denied}). Choose another spec.userName in a new resource, or have an AWS admin allow iam:ListUsers"
+                ));
             }
-            _ => None,
+            // Not visible yet, or not readable now.
+            Ok(None) | Err(_) => return ReconcileError::of_effect(error, Effect::CreateUser),
         };
-        match standing {
-            Some(Claim::NotOwned(note)) => ReconcileError::NotOwned(note.message),
-            // The next reconcile observes it.
-            Some(Claim::Owned | Claim::Adoptable) | None => ReconcileError::of_effect(error, Effect::CreateUser),
+        let claim =
+            self.desired.map(|desired| plan::evaluate_claim(self.target, desired.adoption, &desired.path, &user));
+        match claim {
+            Some(Claim::NotOwned(note)) if !self.context.is_owner_ending(self.target, &user.tags) => {
+                ReconcileError::NotOwned(note.message)
+            }
+            // A later reconcile observes it.
+            _ => ReconcileError::of_effect(error, Effect::CreateUser),
         }
     }
 

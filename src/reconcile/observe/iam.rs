@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     api::{AwsDeployUser, well_known},
-    aws::{self, AwsErrorKind},
+    aws::{self, AccountRead, AwsErrorKind},
     domain::{
         account,
         current_state::{AccessKey, CurrentUser, IamUser},
@@ -19,6 +19,8 @@ use crate::{
 
 /// The fraction of the resync over which cached facts expire, and for which one listing of the account is used.
 const EXPIRY_SPREAD: f64 = 0.25;
+/// Resyncs after which cached facts are used no longer, although AWS throttles the listing: then users are read one by one.
+const MAX_EXTENDED_RESYNCS: u32 = 2;
 
 /// Reads the IAM user of a resource.
 pub(super) struct IamReader<'a> {
@@ -43,6 +45,9 @@ impl IamReader<'_> {
         // Facts about a user of another name are none of this one.
         let cached =
             cached.filter(|cached| cached.generation == generation && cached.user_name == self.target.user_name);
+        // Only IAM says whether the user of a resource that ends is still there.
+        let is_ending = |cached: &CachedIam| matches!(&cached.iam, CurrentUser::Found(found) if self.context.is_owner_ending(self.target, &found.tags));
+        let cached = cached.filter(|cached| !is_ending(cached));
         let settings = &self.context.settings;
         let usable = match (freshness, cached) {
             (Freshness::LiveKeys, Some(cached))
@@ -54,8 +59,15 @@ impl IamReader<'_> {
                 };
             }
             (Freshness::Cached, Some(cached)) if settings.is_fresh(&cached, &self.target.owner.uid) => Some(cached),
-            (Freshness::Cached, Some(cached)) => self.listed_user(Known::from_cache(cached)).await?,
-            (Freshness::Cached, None) if !observed_before => self.listed_user(self.reported_user()).await?,
+            (Freshness::Cached, Some(cached)) => match self.listed_user(Known::from_cache(&cached)).await? {
+                Listed::Found(listed) => Some(*listed),
+                Listed::ThrottledUntil(until) => settings.extended(cached, until),
+                Listed::No => None,
+            },
+            (Freshness::Cached, None) if !observed_before => match self.listed_user(self.reported_user()).await? {
+                Listed::Found(listed) => Some(*listed),
+                Listed::ThrottledUntil(_) | Listed::No => None,
+            },
             _ => None,
         };
         if let Some(usable) = usable
@@ -77,34 +89,40 @@ impl IamReader<'_> {
             keys_read_at: now,
             changed_at: None,
             from_listing: false,
+            extended_until: None,
             generation: self.user.metadata.generation,
         };
         Ok((remembered, Freshness::Live))
     }
 
     /// The user as the listing of the account has it, if it is the one that was known before.
-    async fn listed_user(&self, before: Option<Known>) -> Result<Option<CachedIam>, ReconcileError> {
-        let Some(before) = before.filter(|_| self.context.settings.account_details) else { return Ok(None) };
+    async fn listed_user(&self, before: Option<Known>) -> Result<Listed, ReconcileError> {
+        let Some(before) = before.filter(|_| self.context.settings.account_details) else { return Ok(Listed::No) };
         let since = before.since.max(self.context.settings.oldest_listing());
         let is_ours = |tags: &_| self.target.owner.is_in_same_cluster(tags);
-        let Some(details) = self.iam.get_account_details(since, is_ours).await? else { return Ok(None) };
+        let details = match self.iam.get_account_details(since, is_ours).await? {
+            AccountRead::Read(details) => details,
+            AccountRead::Unavailable => return Ok(Listed::No),
+            AccountRead::Throttled { until, .. } => return Ok(Listed::ThrottledUntil(until)),
+        };
         let is_owned = |found: &&IamUser| found.id == before.id && self.target.owner.owns(&found.tags);
-        let Some(found) = details.user(&self.target.user_name).filter(is_owned) else { return Ok(None) };
+        let Some(found) = details.user(&self.target.user_name).filter(is_owned) else { return Ok(Listed::No) };
         let mut found = found.clone();
         // The listing does not say whether there is a password.
         if (self.user.spec.console.is_some() || console_tag(&found).is_some()) && before.login_profile.is_none() {
-            return Ok(None);
+            return Ok(Listed::No);
         }
         (found.keys, found.login_profile) = (before.keys, before.login_profile);
-        Ok(Some(CachedIam {
+        Ok(Listed::Found(Box::new(CachedIam {
             iam: CurrentUser::Found(found),
             user_name: self.target.user_name.clone(),
             read_at: details.read_at(),
             keys_read_at: before.keys_read_at,
             changed_at: None,
             from_listing: true,
+            extended_until: None,
             generation: self.user.metadata.generation,
-        }))
+        })))
     }
 
     /// What the status reports of a resource that was Ready.
@@ -190,9 +208,13 @@ impl IamReader<'_> {
         }
         let is_ours = |tags: &_| target.owner.is_in_same_cluster(tags);
         let listing = iam.get_account_details(context.settings.oldest_listing(), is_ours).await?;
-        let Some(listed) = listing.as_ref().and_then(|listing| listing.user_of(&target.owner)) else {
-            return Ok(named);
+        let listing = match listing {
+            AccountRead::Read(listing) => listing,
+            AccountRead::Unavailable => return Ok(named),
+            // Absence is not certain: another user would be created.
+            AccountRead::Throttled { error, .. } => return Err(error.into()),
         };
+        let Some(listed) = listing.user_of(&target.owner) else { return Ok(named) };
         // What comes out of a listing only triggers.
         Ok(iam.get_user(&listed.name).await?.filter(is_owned).or(named))
     }
@@ -215,6 +237,15 @@ impl IamReader<'_> {
     }
 }
 
+/// What the listing of the account says about a user.
+enum Listed {
+    Found(Box<CachedIam>),
+    /// AWS throttles the listing until then.
+    ThrottledUntil(Instant),
+    /// The user has to be read by itself.
+    No,
+}
+
 /// What the listing of the account lacks or is compared with.
 struct Known {
     id: String,
@@ -226,12 +257,12 @@ struct Known {
 }
 
 impl Known {
-    fn from_cache(cached: CachedIam) -> Option<Self> {
-        let CurrentUser::Found(found) = cached.iam else { return None };
+    fn from_cache(cached: &CachedIam) -> Option<Self> {
+        let CurrentUser::Found(found) = &cached.iam else { return None };
         let since = cached.changed_at.map_or(cached.read_at, |changed| changed.max(cached.read_at));
         Some(Self {
-            id: found.id,
-            keys: found.keys,
+            id: found.id.clone(),
+            keys: found.keys.clone(),
             keys_read_at: cached.keys_read_at,
             login_profile: found.login_profile,
             since,
@@ -248,7 +279,15 @@ impl ReconcileSettings {
     /// How long cached policies and tags may still be used.
     pub(in crate::reconcile) fn expires_in(&self, cached: &CachedIam, uid: &str) -> Duration {
         let spread = f64::from(spread_permille(uid)) / 1000.0;
-        self.resync.mul_f64(1.0 - EXPIRY_SPREAD * spread).saturating_sub(cached.read_at.elapsed())
+        let extension =
+            cached.extended_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
+        self.resync.mul_f64(1.0 - EXPIRY_SPREAD * spread).saturating_sub(cached.read_at.elapsed()).max(extension)
+    }
+
+    /// Expired facts, to be used until AWS may be asked for the listing again: enough to see that something is to be done.
+    fn extended(&self, cached: CachedIam, until: Instant) -> Option<CachedIam> {
+        let is_recent = cached.read_at.elapsed() < self.resync * MAX_EXTENDED_RESYNCS;
+        is_recent.then(|| CachedIam { from_listing: true, extended_until: Some(until), ..cached })
     }
 
     /// The oldest listing worth using: an older one would have to be read again soon.

@@ -30,7 +30,7 @@ use crate::{
         current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret, StatusHints, UserAbsence},
         desired::Desired,
         plan::Freshness,
-        secret,
+        secret::{self, Sealer},
         target::{Target, console_secret_name},
     },
     trace,
@@ -47,6 +47,8 @@ pub(super) struct Observed {
     pub(super) journal: Option<JournalSnapshot>,
     /// The Secret of the console password, if it belongs to the resource.
     pub(super) console: Option<SecretSnapshot>,
+    /// Why a Secret or the journal could not be read.
+    pub(super) unread: Option<ReconcileError>,
 }
 
 impl Reconciliation<'_> {
@@ -71,7 +73,9 @@ impl Reconciliation<'_> {
             current.user_absence = Some(UserAbsence::Removed);
         }
         current.user_sync_failed = before.user_sync_failed;
+        current.key_backoff = before.key_backoff;
         current.last_used_failed = before.last_used_failed;
+        current.hints.repairs = before.hints.repairs;
         current.workloads.clone_from(&before.workloads);
         current.finalizer = before.finalizer;
         current.user_recorded = before.user_recorded;
@@ -120,16 +124,23 @@ async fn observe(
     cache.iam = Some(cached);
     let is_removed = user.metadata.deletion_timestamp.is_some() || desired.is_none();
     let user_absence = user_absence(is_removed, target, &iam, started, context, cache);
+    let owner_is_ending = matches!(&iam, CurrentUser::Found(found) if context.is_owner_ending(target, &found.tags));
 
+    // Without them access can still be taken away, which needs IAM only.
+    let mut unread = None;
     let secrets = Secrets::new(context.client.clone(), &target.owner.namespace);
-    let read = |result| ignore_forbidden(user, result).map_err(|error| context.secret_error(target, error));
+    let read = |result, unread: &mut Option<ReconcileError>| {
+        let result = ignore_forbidden(user, result).map_err(|error| context.secret_error(target, error));
+        found_or_unread(result, unread)
+    };
     // A user without a key may have given the name of its Secret to the one of the password.
     let is_shared = user.spec.effective_access_key().is_none()
         && console_secret_name(&target.owner.name, &user.spec).as_ref() == Some(&target.secret_name);
-    let published = if is_shared { None } else { read(secrets.get(&target.secret_name).await)? };
-    let journal = context.journals(target).get().await?;
+    let published = if is_shared { None } else { read(secrets.get(&target.secret_name).await, &mut unread) };
+    let journal = context.journals(target).get().await.map_err(ReconcileError::from);
+    let journal = found_or_unread(journal, &mut unread);
     let console = match observed_console_name(user, target, &iam) {
-        Some(name) => read(secrets.get(&name).await)?,
+        Some(name) => read(secrets.get(&name).await, &mut unread),
         None => None,
     };
 
@@ -148,11 +159,15 @@ async fn observe(
             if let Some(owner) = secret.ownership_conflict(uid) {
                 (PublishedSecret::Foreign(owner), None)
             } else {
-                let facts = secret::read_facts(&secret.content(), secret.is_immutable(), declared);
+                let sealer = Sealer { keys: &context.mac_keys, uid };
+                let facts = secret::read_facts(&secret.content(), secret.is_immutable(), declared, sealer);
                 (PublishedSecret::Ours(facts), Some(secret))
             }
         }
     };
+    let version = published.as_ref().and_then(SecretSnapshot::version);
+    let refusals = cache.secret_refusals.as_ref().filter(|(refused, _)| version == Some(refused.as_str()));
+    let secret_refusals = refusals.map(|(_, refusals)| *refusals);
     let (journal_secret, journal) = match journal {
         None => (JournalSecret::None, None),
         Some(attempt) => (read_journal(&attempt, now), Some(attempt)),
@@ -163,6 +178,7 @@ async fn observe(
             keys_read_at,
             grants_live: freshness == Freshness::Live,
             published: published_secret,
+            secret_refusals,
             journal: journal_secret,
             console: console_secret,
             verification: cache.verification.clone(),
@@ -170,16 +186,30 @@ async fn observe(
             last_used_failed: false,
             workloads: BTreeMap::new(),
             deleted_keys: BTreeSet::new(),
-            hints: status_hints(user, cache),
+            unknown_keys: BTreeSet::new(),
+            secrets_unread: unread.is_some(),
+            secret_has_owner: published.iter().chain(&console).any(SecretSnapshot::has_owner),
+            owner_is_ending,
+            hints: status_hints(user),
             finalizer: has_finalizer(user),
             user_recorded: is_recorded(user, target, &context.namespace),
             user_sync_failed: false,
+            key_backoff: None,
             user_absence,
         },
         from_listing,
         published,
         journal,
         console,
+        unread,
+    })
+}
+
+/// Records the first failure.
+fn found_or_unread<T>(result: Result<Option<T>, ReconcileError>, unread: &mut Option<ReconcileError>) -> Option<T> {
+    result.unwrap_or_else(|error| {
+        unread.get_or_insert(error);
+        None
     })
 }
 
@@ -240,30 +270,16 @@ fn observed_console_name(user: &AwsDeployUser, target: &Target, iam: &CurrentUse
 }
 
 /// Hints from the status of the resource, and from what could not be written to it.
-fn status_hints(user: &AwsDeployUser, cache: &ReconcileCache) -> StatusHints {
-    let failures = cache.failures.at(user.metadata.generation);
-    let Some(status) = &user.status else {
-        return StatusHints {
-            failed_attempts: failures.count,
-            last_failure: failures.last,
-            secret_name: cache.unreported_secret.clone(),
-            ..StatusHints::default()
-        };
-    };
-    let is_current = status.observed_generation == user.metadata.generation;
+fn status_hints(user: &AwsDeployUser) -> StatusHints {
+    let Some(status) = &user.status else { return StatusHints::default() };
     StatusHints {
         inactive_since: status
             .access_keys
             .iter()
             .filter_map(|key| Some((key.id.clone(), key.inactive_since?)))
             .collect(),
-        // A changed spec is tried at once.
-        failed_attempts: if is_current { u32::try_from(status.failed_attempts).unwrap_or(0) } else { 0 }
-            .max(failures.count),
-        last_failure: status.last_failure_time.filter(|_| is_current).max(failures.last),
         last_rotation: status.last_rotation_time,
-        secret_name: cache.unreported_secret.clone().or_else(|| status.secret_name.clone()),
-        failure_class: super::status::failure_class(status).filter(|_| is_current),
+        repairs: status.key_repairs,
         user_id: status.user.as_ref().and_then(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
     }

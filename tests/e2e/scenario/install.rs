@@ -97,7 +97,7 @@ pub(super) fn values(env: &E2eEnv, version: &Version) -> Value {
         "secretAccess": {"namespaces": [NAMESPACE]},
         "restartAccess": {"namespaces": [NAMESPACE]},
         // Short for the test; the defaults are 1h, 60s and 10m.
-        "settings": {"minRotationInterval": "10s", "recoveryDelay": "5s", "deletionDelay": "3s"},
+        "settings": {"minRotationInterval": "10s", "repairInterval": "1s", "recoveryDelay": "5s", "deletionDelay": "3s"},
     }))
 }
 

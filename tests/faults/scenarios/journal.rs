@@ -64,7 +64,7 @@ pub(super) async fn no_key_is_created_without_secret_access() {
     assert!(harness.env.account.accepts(&first), "the published key works");
     harness.env.grant_secret_access().await;
     // The back-off of a denial is five minutes; a change of the resource ends it.
-    harness.env.annotate("x", "granted", "yes").await;
+    harness.env.request_retry("x", "granted").await;
     wait_settled(&harness.env, &first).await;
     harness.assert_invariants_and_idle(0).await;
 }

@@ -62,8 +62,8 @@ fn drop_unobservable(state: &mut State) {
     let mut known = state.keys.iter().map(|key| only(key.id)).fold(0, |ids, id| ids | id);
     for controller in &mut state.controllers {
         let own = controller.view.journal.and_then(|(journal, _)| journal.staged());
-        if Some(controller.verified) != staged && Some(controller.verified) != own {
-            controller.verified = 0;
+        if Some(controller.sts.accepted) != staged && Some(controller.sts.accepted) != own {
+            controller.sts.accepted = 0;
         }
         let cached = controller.cache.iter().flat_map(Keys::iter);
         // When IAM was read is compared with what was young then: an intent, a publication, the tag of a staged key.
@@ -147,7 +147,8 @@ fn walk_controller(controller: &mut Controller, visit: &mut impl FnMut(Name<'_>)
         At::Idle | At::ReadIam | At::ReadKeys | At::ReadSecret | At::ReadJournal | At::Ready => {}
     }
     visit(Name::Request(&mut controller.request));
-    visit(Name::Key(&mut controller.verified));
+    visit(Name::Key(&mut controller.sts.accepted));
+    visit(Name::Key(&mut controller.sts.refused));
     walk_keys(&mut controller.view.keys, visit);
     visit(Name::Keys(&mut controller.view.deleted));
     visit(Name::Keys(&mut controller.view.tagged));

@@ -22,7 +22,7 @@ use awsdeploy::{
             self, Effect, RetireReason,
             rules::{Mode, RULES, RuleInput, Step},
         },
-        secret::PublishedFacts,
+        secret::{Integrity, PublishedFacts},
         settings::Settings,
         target::Target,
         validate::validate,
@@ -31,7 +31,7 @@ use awsdeploy::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::state::{Age, AttemptPhase, Ids, LIMIT, NOW, View, each, has, only};
+use crate::state::{Age, AttemptPhase, Ids, LIMIT, NOW, StsAnswers, View, each, has, only};
 
 /// An effect of the plan, in the model's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,15 +65,15 @@ pub type Decision = Option<(Do, bool)>;
 
 /// Calls the operator's `plan`. Results are memoized per thread, because the same view has the same plan.
 #[must_use]
-pub fn decide(view: &View, verified: u8, request: u8) -> Decision {
-    type Input = (View, u8, u8);
+pub fn decide(view: &View, sts: StsAnswers, request: u8) -> Decision {
+    type Input = (View, StsAnswers, u8);
     thread_local!(static DECISIONS: RefCell<HashMap<Input, Decision>> = RefCell::default());
     // A controller cannot know whether the objects are still as they were read.
     let mut view = *view;
     view.secret = view.secret.map(|(secret, _)| (secret, true));
     view.journal = view.journal.map(|(journal, _)| (journal, true));
     DECISIONS.with_borrow_mut(|decisions| {
-        *decisions.entry((view, verified, request)).or_insert_with(|| plan_next(&view, verified, request))
+        *decisions.entry((view, sts, request)).or_insert_with(|| plan_next(&view, sts, request))
     })
 }
 
@@ -85,8 +85,8 @@ pub fn rules_that_decided() -> BTreeSet<&'static str> {
 
 static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
-fn plan_next(view: &View, verified: u8, request: u8) -> Decision {
-    let current = current(view, verified);
+fn plan_next(view: &View, sts: StsAnswers, request: u8) -> Decision {
+    let current = current(view, sts);
     let mut desired = DESIRED.clone();
     if let Some(key) = &mut desired.key {
         key.rotate_request = text(request);
@@ -98,7 +98,7 @@ fn plan_next(view: &View, verified: u8, request: u8) -> Decision {
     let step = match effect {
         Effect::CreateKey { known, .. } => Do::CreateKey(ids(known)),
         Effect::VerifyKey(key) => Do::Verify(id(key)),
-        Effect::Publish { key_id, .. } => Do::Publish(id(key_id)),
+        Effect::Publish(key) => Do::Publish(id(key)),
         Effect::TagKey(key) => Do::Tag(id(key)),
         Effect::UntagUser(tags) => {
             Do::Untag(tags.iter().filter_map(|tag| tag.strip_prefix(&key_tag(""))).map(id).map(only).sum())
@@ -148,7 +148,7 @@ static DESIRED: LazyLock<Desired> = LazyLock::new(|| {
         .unwrap_or_else(|| unreachable!("the resource of the model is valid"))
 });
 
-fn current(view: &View, verified: u8) -> CurrentState {
+fn current(view: &View, sts: StsAnswers) -> CurrentState {
     let journal = view.journal.map(|(journal, _)| journal);
     CurrentState {
         iam: CurrentUser::Found(user(view)),
@@ -160,20 +160,19 @@ fn current(view: &View, verified: u8) -> CurrentState {
                 key_id: name(secret.key),
                 published_at: at(secret.age, 0),
                 rotate_honoured: text(secret.honours),
-                intact: true,
+                integrity: Integrity::Verified,
                 matches_spec: true,
                 fence: text(secret.fence),
-                previous: BTreeMap::new(),
                 restarts: BTreeMap::new(),
                 immutable: false,
             })
         }),
+        secret_refusals: None,
         journal: journal.map_or(JournalSecret::None, |journal| JournalSecret::Attempt {
             attempt: journal.attempt.to_string(),
             journal: journal::Journal {
                 started_at: at(journal.age, journal.attempt),
                 rotate_request: text(journal.honours),
-                previous_secret: None,
                 phase: match journal.phase {
                     AttemptPhase::Intent { known } => journal::AttemptPhase::Intent { known: names(known) },
                     AttemptPhase::Keyed { key, age } => {
@@ -183,11 +182,16 @@ fn current(view: &View, verified: u8) -> CurrentState {
                 },
             },
         }),
-        verification: (verified != 0).then(|| Verification {
-            key_id: name(verified),
-            successes: 1,
-            last_at: at(NOW, 0),
-        }),
+        verification: match sts {
+            StsAnswers { accepted: 0, refused: 0 } => None,
+            // Asked a moment ago.
+            StsAnswers { accepted: 0, refused } => {
+                Some(Verification { key_id: name(refused), successes: 0, last_at: at(NOW, 0) + MARGIN })
+            }
+            StsAnswers { accepted, .. } => {
+                Some(Verification { key_id: name(accepted), successes: 1, last_at: at(NOW, 0) })
+            }
+        },
         last_used: view.last_used.map_or_else(BTreeMap::new, |last| {
             let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), asked_at: at(NOW, 0) };
             view.keys.existing().map(|key| (name(key.id), answer(key.id))).collect()
@@ -195,6 +199,10 @@ fn current(view: &View, verified: u8) -> CurrentState {
         last_used_failed: false,
         workloads: BTreeMap::new(),
         deleted_keys: names(view.deleted).into_iter().collect(),
+        unknown_keys: BTreeSet::new(),
+        secrets_unread: false,
+        secret_has_owner: false,
+        owner_is_ending: false,
         hints: StatusHints {
             inactive_since: view
                 .keys
@@ -207,6 +215,7 @@ fn current(view: &View, verified: u8) -> CurrentState {
         finalizer: true,
         user_recorded: true,
         user_sync_failed: false,
+        key_backoff: None,
         user_absence: None,
     }
 }

@@ -230,11 +230,13 @@ fn limit_only_iam_quota_prevents_a_third_key() {
 // --- model and code have one order -----------------------------------------------------------
 
 /// Rules about what the model does not have.
-const NOT_MODELLED: [&str; 15] = [
+const NOT_MODELLED: [&str; 17] = [
     "suspended, revoked and undeclared keys are Inactive",
     "a revoked user has no console password",
     "a revoked user loses its policies and groups before it is deleted",
-    "a journal of unknown format blocks everything but deactivation",
+    "without its Secrets and journal, a user only loses access",
+    "a journal of unknown format blocks everything but retirement",
+    "the Secrets of a retained user have no owner",
     "the start of a quarantine is recorded on the user",
     "a staged key that is Inactive or not wanted is abandoned",
     "a retained user loses its ownership tags and nothing else",
@@ -242,9 +244,9 @@ const NOT_MODELLED: [&str; 15] = [
     "a suspended user gets no key",
     "the keys and Secrets of a user without declared key are deleted",
     "a Secret of another owner is not written",
+    "a Secret without a valid MAC is signed again if AWS accepts its key",
     "workloads are restarted for a new key until they are rolled out",
     "the last use of a key is read before the key is retired",
-    "a previous target Secret is deleted with its key",
     "the Secret matches the spec",
 ];
 

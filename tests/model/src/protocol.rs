@@ -270,7 +270,7 @@ impl Protocol {
                 actions.extend((budget.faults > 0).then_some(Action::LoseAnswer(index)));
                 actions.extend((budget.faults > 0).then_some(Action::LoseCall(index)));
             }
-            At::Ready => match decide(&controller.view, controller.verified, controller.request) {
+            At::Ready => match decide(&controller.view, controller.sts, controller.request) {
                 Some((Do::Verify(_), _)) => actions.push(Action::NotAccepted(index)),
                 Some((Do::ReadLastUsed, _)) => {
                     actions.extend(controller.view.keys.existing().map(|key| Action::LastUsed(index, key.id)));

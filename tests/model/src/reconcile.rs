@@ -6,8 +6,8 @@ use crate::{
     decide::{Do, decide},
     protocol::{Action, Protocol, Variant},
     state::{
-        At, AttemptPhase, Controller, Ids, Journal, Key, NOW, OVERLAP, RECOVERY, Secret, State, Truth, View, Violation,
-        each, has, only, spend,
+        At, AttemptPhase, Controller, Ids, Journal, Key, NOW, OVERLAP, RECOVERY, Secret, State, StsAnswers, Truth,
+        View, Violation, each, has, only, spend,
     },
 };
 
@@ -85,7 +85,7 @@ impl Protocol {
     /// Ends the reconcile if there is nothing to do, which is no call.
     fn end_if_idle(&self, state: &mut State, index: usize) {
         let controller = &mut state.controllers[index];
-        if controller.at == At::Ready && decide(&controller.view, controller.verified, controller.request).is_none() {
+        if controller.at == At::Ready && decide(&controller.view, controller.sts, controller.request).is_none() {
             let keys = controller.view.keys;
             end(controller);
             controller.cache = self.cache.then_some(keys);
@@ -184,7 +184,7 @@ impl Protocol {
     /// Plans and executes one effect in one step: the view does not change in between.
     fn act(&self, state: &mut State, index: usize, action: Action) {
         let controller = &mut state.controllers[index];
-        let Some((step, reread)) = decide(&controller.view, controller.verified, controller.request) else { return };
+        let Some((step, reread)) = decide(&controller.view, controller.sts, controller.request) else { return };
         if reread {
             controller.view = View::default();
             controller.cache = None;
@@ -196,9 +196,9 @@ impl Protocol {
             Do::Verify(key) => {
                 let accepted = state.keys.get(key).is_some_and(|key| key.active && !key.truth.refused);
                 if accepted && !matches!(action, Action::NotAccepted(_)) {
-                    state.controllers[index].verified = key;
+                    state.controllers[index].sts.accepted = key;
                 } else {
-                    end(&mut state.controllers[index]);
+                    state.controllers[index].sts.refused = key;
                 }
             }
             Do::Publish(key) => self.publish(state, index, key),
@@ -261,7 +261,7 @@ impl Protocol {
         let before = controller.view.secret.map(|(secret, _)| secret);
         let honours = controller.view.journal.map_or(0, |(journal, _)| journal.honours);
         let fence = before.map_or(0, |secret| secret.fence);
-        controller.verified = 0;
+        controller.sts = StsAnswers::default();
         let mut secret = Secret { key, value: key, age: NOW, honours, fence };
         if self.variant == Variant::TwoWrites {
             secret.value = before.map_or(key, |secret| secret.value);
@@ -281,7 +281,7 @@ impl Protocol {
         } else {
             return fail(state, index);
         }
-        state.controllers[index].verified = 0;
+        state.controllers[index].sts = StsAnswers::default();
         if failed {
             fail(state, index);
         }
@@ -336,13 +336,14 @@ fn adopt(controller: &mut Controller, made: Option<Key>) {
         let learned = Key { tagged: None, truth: Truth::default(), ..made };
         controller.view.keys.change(made.id, |seen| *seen = learned);
     }
-    controller.verified = 0;
+    controller.sts = StsAnswers::default();
     controller.at = At::Ready;
 }
 
 fn end(controller: &mut Controller) {
     controller.cache = None;
     controller.request = 0;
+    controller.sts.refused = 0;
     controller.view = View::default();
     controller.at = At::Idle;
 }

@@ -303,14 +303,23 @@ pub struct Controller {
     pub view: View,
     /// IAM as of its last reconcile.
     pub cache: Option<Keys>,
-    /// The key that STS has accepted.
-    pub verified: u8,
+    pub sts: StsAnswers,
+}
+
+/// What a controller knows of the answers of STS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StsAnswers {
+    /// The key that it has accepted.
+    pub accepted: u8,
+    /// The key that it has refused a moment ago.
+    pub refused: u8,
 }
 
 impl Controller {
     fn age(&mut self, least: Age) {
-        // The answer is too old to decide on.
+        // The answers are too old to decide on.
         self.view.last_used = None;
+        self.sts.refused = 0;
         // Tags that were read in this reconcile keep the age they had then: which of them were old when the list was read
         // must not get lost, however slow the reconcile is.
         match &mut self.view.read {

@@ -228,6 +228,10 @@ fn user_arn(current: &CurrentState) -> String {
 
 /// Executes effects on user and grants.
 fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bool {
+    if matches!(effect, Effect::RecordUser) {
+        current.hints.tag_keys.extend(desired.declared_tag_keys().cloned());
+        return true;
+    }
     if matches!(effect, Effect::CreateUser) {
         let name = desired.target.user_name.clone();
         current.iam = CurrentUser::Found(IamUser {

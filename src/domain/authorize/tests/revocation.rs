@@ -34,6 +34,56 @@ fn found(attached: &[&str]) -> IamUser {
     }
 }
 
+const fn mins(minutes: i64) -> SignedDuration {
+    SignedDuration::from_mins(minutes)
+}
+
+/// A class that was first observed missing this long after the time of the decision, with a grace of five minutes.
+fn absence(since: SignedDuration) -> ClassAbsence {
+    let now = Timestamp::UNIX_EPOCH;
+    ClassAbsence::new(OnRevoked::Deactivate, now + since, now, mins(5))
+}
+
+#[test]
+fn missing_class_revokes_nothing_before_its_grace_ends() {
+    let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
+    let ends = |minutes| Some(Timestamp::UNIX_EPOCH + mins(minutes));
+    for (since, in_progress, action, until) in [
+        (0, false, OnRevoked::Freeze, ends(5)),
+        (-4, false, OnRevoked::Freeze, ends(1)),
+        (-5, false, OnRevoked::Deactivate, None),
+        // The clock was set back: the grace does not grow.
+        (60, false, OnRevoked::Freeze, ends(5)),
+        // A revocation that has begun is completed.
+        (0, true, OnRevoked::Deactivate, None),
+    ] {
+        let decided = decide_revocation(None, Some(absence(mins(since))), in_progress, &found(&[]), context);
+        assert_eq!((decided.action, decided.until), (action, until), "{since} {in_progress}");
+        assert!(decided.reason.unwrap().contains("does not exist"));
+    }
+    // A class that exists is followed at once.
+    let tightened = class(&json!({"onRevoked": "Delete"}));
+    let s3 = found(&["arn:aws:iam::aws:policy/S3"]);
+    let decided = decide_revocation(Some(&tightened), None, false, &s3, context);
+    assert_eq!((decided.action, decided.until), (OnRevoked::Delete, None));
+}
+
+#[test]
+fn grace_of_a_missing_class_is_reported_and_ends() {
+    let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
+    let policy = RevocationPolicy {
+        revocation: absence(mins(-1)).revocation(),
+        ..revoked(OnRevoked::Freeze, OnQuarantine::Alert, false)
+    };
+    let mut user = found(&[]);
+    user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
+    let current = CurrentState { iam: CurrentUser::Found(user), ..CurrentState::empty(Timestamp::UNIX_EPOCH) };
+    let plan = plan::plan_revocation(&target, &policy, &current, Timestamp::UNIX_EPOCH, &Settings::default());
+    assert_eq!((plan.effects, plan.requeue_at), (vec![], Some(Timestamp::UNIX_EPOCH + mins(4))));
+    let note = policy.note().message;
+    assert!(note.contains("onRevoked: Deactivate applies at 1970-01-01T00:04:00Z"), "{note}");
+}
+
 #[test]
 fn revocation_depends_on_what_the_user_has() {
     const S3: &str = "arn:aws:iam::aws:policy/S3";
@@ -43,7 +93,7 @@ fn revocation_depends_on_what_the_user_has() {
     };
     let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
     let how = |class: Option<&AwsDeployUserClass>, user: &IamUser| {
-        decide_revocation(class, Some(OnRevoked::Deactivate), false, user, context).action
+        decide_revocation(class, Some(absence(-mins(9))), false, user, context).action
     };
     let s3 = json!({"policies": {"allowed": ["S3"]}});
     assert_eq!(how(Some(&on(s3.clone())), &found(&[S3])), OnRevoked::Freeze, "only the change is refused");
@@ -81,7 +131,7 @@ fn revocation_depends_on_what_the_user_has() {
 
 fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> RevocationPolicy {
     RevocationPolicy {
-        revocation: Revocation { action: how, reason: None },
+        revocation: Revocation { action: how, reason: None, until: None },
         on_quarantine,
         suspend,
         overlap: DEFAULT_OVERLAP,
@@ -167,7 +217,7 @@ fn unlisted_user_keeps_the_journal_of_its_key() {
     let settings = Settings::default();
     let start = Timestamp::UNIX_EPOCH;
     let phase = AttemptPhase::Keyed { key_id: "K1".into(), keyed_at: start };
-    let journal = Journal { started_at: start, rotate_request: None, previous_secret: None, phase };
+    let journal = Journal { started_at: start, rotate_request: None, phase };
     let under_way = || JournalSecret::Attempt { attempt: "attempt".into(), journal: journal.clone() };
     let planned = |user_absence: Option<UserAbsence>, waited: SignedDuration| {
         let current =

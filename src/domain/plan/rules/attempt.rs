@@ -2,11 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
+use super::{Effect, Mode, Note, RetireReason, RuleInput, Step, retire};
 use crate::{
     api::{Reason, user::DeletionPolicy},
     domain::{
-        current_state::JournalSecret,
+        current_state::{JournalSecret, Verification},
         dates::{self, saturating_add},
         journal::{AttemptPhase, Journal},
     },
@@ -16,11 +16,15 @@ use crate::{
 /// earlier, and a writer that was paused for longer deletes its key again when it finds the fence.
 const MAX_CREATE_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
-/// Only a live user depends on the journal: a revocation or deletion must not be blocked by it.
+/// Only a live user depends on the journal: a revocation or deletion must not be blocked by it, nor the retirement of a
+/// superseded key, which was published and tagged before.
 pub(super) fn hold_unknown_journal(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     match &input.current.journal {
-        JournalSecret::Unknown(why) => Some(Step::Hold(Note::new(Reason::UnknownJournal, why.clone()))),
+        JournalSecret::Unknown(why) => {
+            let hold = || Step::Hold(Note::new(Reason::UnknownJournal, why.clone()));
+            Some(retire::next_step(input).unwrap_or_else(hold))
+        }
         JournalSecret::None | JournalSecret::Attempt { .. } => None,
     }
 }
@@ -42,17 +46,26 @@ pub(super) fn delete_orphans(input: &RuleInput<'_>) -> Option<Step> {
     let (_, orphans) = input.abandoned()?;
     let published = input.current.published().map(|facts| facts.key_id.as_str());
     // Not looked up in IAM's list, which may lag: deleting a key that does not exist does no harm.
-    let orphan =
-        orphans.iter().find(|id| Some(id.as_str()) != published && !input.current.deleted_keys.contains(*id))?;
+    let current = input.current;
+    let tried = |id: &String| current.deleted_keys.contains(id) || current.unknown_keys.contains(id);
+    let orphan = orphans.iter().find(|id| Some(id.as_str()) != published && !tried(id))?;
     Some(Step::Do(Effect::DeleteKey(orphan.clone(), RetireReason::Orphan)))
 }
 
 pub(super) fn close_abandoned(input: &RuleInput<'_>) -> Option<Step> {
-    input.abandoned().map(|_| Step::Do(Effect::CloseJournal))
+    let (_, orphans) = input.abandoned()?;
+    let visible_at = saturating_add(input.attempt()?.1.started_at, input.settings.recovery_delay);
+    // Without the journal, a key that appears later would be foreign and stay Active.
+    if input.now < visible_at && orphans.iter().any(|id| input.current.unknown_keys.contains(id)) {
+        let message =
+            "IAM does not know the key of an abandoned attempt yet; it is deleted once IAM's answers are reliable";
+        return Some(Step::Wait(visible_at, Note::new(Reason::Recovering, message)));
+    }
+    Some(Step::Do(Effect::CloseJournal))
 }
 
 pub(super) fn tag_published(input: &RuleInput<'_>) -> Option<Step> {
-    let published = input.current.published()?;
+    let published = input.current.verified()?;
     let tagged = input.user.is_tagged(&published.key_id);
     let due = match input.attempt() {
         // The key was published a moment ago: IAM's list may not show it yet, and the tag does no harm then.
@@ -66,15 +79,15 @@ pub(super) fn tag_published(input: &RuleInput<'_>) -> Option<Step> {
             (!tagged || outdated)
                 && matches!(&journal.phase, AttemptPhase::Keyed { key_id, .. } if *key_id == published.key_id)
         }
-        // The tag was removed by hand. The Secret proves that the key is ours.
-        None => input.desired().is_some() && !tagged && published.intact && input.user.key(&published.key_id).is_some(),
+        // The tag was removed by hand. The MAC proves that the key is ours.
+        None => input.desired().is_some() && !tagged && input.user.key(&published.key_id).is_some(),
     };
     due.then(|| Step::Do(Effect::TagKey(published.key_id.clone())))
 }
 
 pub(super) fn close_finished(input: &RuleInput<'_>) -> Option<Step> {
     let (key_id, ..) = input.keyed()?;
-    (input.current.published()?.key_id == key_id && input.user.is_tagged(key_id))
+    (input.current.verified()?.key_id == key_id && input.user.is_tagged(key_id))
         .then_some(Step::Do(Effect::CloseJournal))
 }
 
@@ -89,20 +102,22 @@ pub(super) fn abandon_unwanted(input: &RuleInput<'_>) -> Option<Step> {
 pub(super) fn publish(input: &RuleInput<'_>) -> Option<Step> {
     let (key_id, ..) = input.keyed()?;
     let first = input.current.published().is_none();
-    let accepted = input.settings.verify_successes == 0
-        || input
-            .current
-            .verification
-            .as_ref()
-            .is_some_and(|seen| seen.key_id == key_id && seen.successes >= input.settings.verify_successes);
-    (accepted && input.unwritable().is_none() && input.wants_key() && (input.user_ready() || !first))
-        .then(|| Step::Do(Effect::Publish { key_id: key_id.to_owned(), previous_secret: input.previous_secret() }))
+    (input.is_accepted(key_id) && input.unwritable().is_none() && input.wants_key() && (input.user_ready() || !first))
+        .then(|| Step::Do(Effect::Publish(key_id.to_owned())))
 }
 
+/// A key that AWS has accepted is not abandoned as refused, and none before AWS was asked at the end of its time: a restarted
+/// process does not know what AWS answered to the one before.
 pub(super) fn abandon_late(input: &RuleInput<'_>) -> Option<Step> {
     let (key_id, keyed_at) = input.keyed()?;
-    (input.suspended().is_none() && input.now >= saturating_add(keyed_at, input.settings.verify_timeout))
-        .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: true }))
+    let timeout = saturating_add(keyed_at, input.settings.verify_timeout);
+    if input.suspended().is_some() || input.now < timeout {
+        return None;
+    }
+    let is_accepted = input.is_accepted(key_id);
+    let is_refused = input.verification(key_id).is_some_and(|seen| seen.successes == 0 && seen.last_at >= timeout);
+    let abandon = |failed| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed });
+    (is_accepted || is_refused).then(|| abandon(!is_accepted))
 }
 
 pub(super) fn verify(input: &RuleInput<'_>) -> Option<Step> {
@@ -111,10 +126,10 @@ pub(super) fn verify(input: &RuleInput<'_>) -> Option<Step> {
         return None;
     }
     let wanted = input.settings.verify_successes;
-    let progress = input.current.verification.as_ref().filter(|seen| seen.key_id == key_id);
+    let progress = input.verification(key_id);
     let successes = progress.map_or(0, |seen| seen.successes);
     let until_timeout = saturating_add(keyed_at, input.settings.verify_timeout);
-    if successes >= wanted {
+    if input.is_accepted(key_id) {
         // AWS has accepted the key, but the Secret cannot be written yet.
         let note = input.unwritable().unwrap_or_else(|| {
             Note::new(
@@ -124,6 +139,8 @@ pub(super) fn verify(input: &RuleInput<'_>) -> Option<Step> {
         });
         return Some(Step::Wait(until_timeout, note));
     }
+    // Ignore a check in the future (the clock was set back).
+    let progress = progress.filter(|seen| seen.last_at <= input.now);
     let next_check = progress.map_or(input.now, |seen| saturating_add(seen.last_at, input.settings.verify_interval));
     if input.now >= next_check {
         return Some(Step::Do(Effect::VerifyKey(key_id.to_owned())));
@@ -132,7 +149,7 @@ pub(super) fn verify(input: &RuleInput<'_>) -> Option<Step> {
         Reason::Verifying,
         format!("a new access key was created; AWS has accepted it {successes} of {wanted} times in a row"),
     );
-    Some(Step::Wait(next_check.min(until_timeout), note))
+    Some(Step::Wait(if input.now < until_timeout { next_check.min(until_timeout) } else { next_check }, note))
 }
 
 pub(super) fn abandon_intent(input: &RuleInput<'_>) -> Option<Step> {
@@ -178,6 +195,15 @@ impl RuleInput<'_> {
             }
             _ => None,
         }
+    }
+
+    /// What AWS has answered about the key, as far as this process knows.
+    fn verification(&self, key_id: &str) -> Option<&Verification> {
+        self.current.verification.as_ref().filter(|seen| seen.key_id == key_id)
+    }
+
+    fn is_accepted(&self, key_id: &str) -> bool {
+        self.verification(key_id).map_or(0, |seen| seen.successes) >= self.settings.verify_successes
     }
 
     pub(super) fn abandoned(&self) -> Option<(&str, &[String])> {

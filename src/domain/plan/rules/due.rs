@@ -1,17 +1,11 @@
 //! When and why a key is due, and what delays it.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Note, RuleInput};
 use crate::{
-    api::{Reason, duration::humanize},
-    domain::{
-        backoff::{self, ErrorClass},
-        current_state::PublishedSecret,
-        dates::saturating_add,
-        owner::key_tag,
-        schedule::spread_permille,
-    },
+    api::Reason,
+    domain::{current_state::PublishedSecret, dates::saturating_add, owner::key_tag, schedule::spread_permille},
 };
 
 /// Why a new key is due.
@@ -19,7 +13,7 @@ use crate::{
 pub(super) enum Due {
     /// None was ever published.
     First,
-    /// The Secret was deleted, edited or renamed: the value exists nowhere else.
+    /// The Secret was deleted or edited: the value exists nowhere else.
     Lost,
     /// The published key is not Active in IAM.
     Dead,
@@ -31,10 +25,20 @@ pub(super) enum Due {
 }
 
 impl Due {
+    /// The key replaces one that was lost.
+    pub(super) fn is_repair(self) -> bool {
+        matches!(self, Self::Lost | Self::Dead)
+    }
+
     /// Consumers have no working key, or none after their next start.
     pub(super) fn is_urgent(self) -> bool {
         matches!(self, Self::First | Self::Lost | Self::Dead)
     }
+}
+
+/// The failure itself is reported instead.
+pub(super) fn backing_off() -> Note {
+    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after the back-off")
 }
 
 impl RuleInput<'_> {
@@ -59,7 +63,7 @@ impl RuleInput<'_> {
                 || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")));
             return Some(if before { Due::Lost } else { Due::First });
         };
-        if !published.intact {
+        if !published.is_verified() {
             return Some(Due::Lost);
         }
         if self.working().is_none() {
@@ -77,44 +81,56 @@ impl RuleInput<'_> {
 
     /// Why a key that is due has to wait: earlier failures, or a key created a moment ago.
     pub(super) fn delay(&self, due: Due) -> Option<(Timestamp, Note)> {
-        let hints = &self.current.hints;
-        if let (Some(failed), 1..) = (hints.last_failure, hints.failed_attempts) {
-            let pause = backoff::delay(
-                hints.failure_class.unwrap_or(ErrorClass::Transient),
-                hints.failed_attempts,
-                self.permille(),
-                SignedDuration::ZERO,
-            );
-            let until = saturating_add(failed, pause);
-            if self.now < until {
-                return Some((
-                    until,
-                    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after the back-off"),
-                ));
-            }
+        if let Some(backoff) = self.current.key_backoff.filter(|backoff| self.now < backoff.until) {
+            return Some((backoff.until, backing_off()));
         }
         if let Some(until) = self.quarantine_pause_ends().filter(|_| due == Due::Compromised) {
             return Some((until, Note::new(Reason::RotationPending, "a new key follows in a second")));
         }
-        if matches!(due, Due::First | Due::Scheduled) {
-            return None;
-        }
-        let pause = self.settings.repair_interval();
+        let until = self.earliest(due)?;
+        (self.now < until).then(|| (until, Note::new(Reason::RotationPending, self.pause_message(due, until))))
+    }
+
+    /// Before this time no key is created for this reason, whatever a tenant edits.
+    fn earliest(&self, due: Due) -> Option<Timestamp> {
+        let pause = match due {
+            Due::First => return None,
+            // The spec declares when; a changed spec must not make keys faster than the shortest interval.
+            Due::Scheduled => self.settings.repair_interval.min(self.settings.min_rotation_interval),
+            Due::Requested | Due::Compromised => self.settings.repair_interval,
+            Due::Lost | Due::Dead => self.settings.repair_pause(self.repairs()),
+        };
+        let hints = &self.current.hints;
         let ours = self.user.keys.iter().filter(|key| self.current.is_ours(&key.id)).map(|key| key.created_at);
+        let recorded = hints.repairs.map(|repairs| repairs.last_time);
         // A key with a time in the future was created before the clock was set back: a pause from then may never end.
-        let made = ours.chain(hints.last_rotation).filter(|made| *made < saturating_add(self.now, pause));
-        let until = saturating_add(made.max()?, pause);
-        (self.now < until).then(|| {
-            (
-                until,
-                Note::new(
-                    Reason::RotationPending,
-                    format!(
-                        "a key was created less than {} ago; the next one follows after this interval",
-                        humanize(pause)
-                    ),
-                ),
-            )
-        })
+        let made =
+            ours.chain(hints.last_rotation).chain(recorded).filter(|made| *made < saturating_add(self.now, pause));
+        Some(saturating_add(made.max()?, pause))
+    }
+
+    /// Repairs in a row so far. A key that lasted for twice the pause before its repair ends the row.
+    pub(super) fn repairs(&self) -> u32 {
+        let Some(repairs) = self.current.hints.repairs else { return 0 };
+        let count = u32::try_from(repairs.count).unwrap_or(0);
+        let ends = saturating_add(repairs.last_time, self.settings.repair_pause(count).saturating_mul(2));
+        if self.now < ends { count } else { 0 }
+    }
+
+    fn pause_message(&self, due: Due, until: Timestamp) -> String {
+        match self.repairs() {
+            count @ 1.. if due.is_repair() => format!(
+                "the access key was lost again after {count} repairs in a row: its Secret is deleted or edited, or it is set Inactive or deleted in AWS; the next key follows at {until}"
+            ),
+            _ => format!("a key was created a short time ago; the next one follows at {until}"),
+        }
+    }
+
+    /// When a key that is lost is replaced, as a clause of a message.
+    pub(super) fn replacement(&self) -> String {
+        match self.due().and_then(|due| self.earliest(due)).filter(|until| self.now < *until) {
+            Some(until) => format!("a new key follows at {until}"),
+            None => "a new key follows".to_owned(),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Note, RetireReason};
+use super::{Note, RetireReason, due::Due};
 use crate::{
     api::{Reason, user::DeletionPolicy},
     domain::{
@@ -10,7 +10,7 @@ use crate::{
         dates::saturating_add,
         desired::{Desired, DesiredKey},
         plan::RevocationPolicy,
-        secret::PublishedFacts,
+        secret::{Integrity, PublishedFacts},
         settings::Settings,
         target::Target,
     },
@@ -74,16 +74,32 @@ impl<'a> RuleInput<'a> {
 }
 
 impl RuleInput<'_> {
-    /// The published Secret, if IAM lists its key as Active. A key that was published a moment ago may be missing from IAM's
-    /// list.
+    /// The published Secret, if its MAC is valid and IAM lists its key as Active. A key that was published a moment ago may be
+    /// missing from IAM's list.
     pub(in crate::domain::plan) fn working(&self) -> Option<&PublishedFacts> {
-        let published = self.current.published()?;
+        let published = self.current.verified()?;
         let (at, delay) = (self.current.publication_time(self.now)?, self.settings.recovery_delay);
         // A time in the future says nothing about the age of the key: the clock was set back since.
         let too_young_to_be_listed =
             self.listed_at() < saturating_add(at, delay) && published.published_at < saturating_add(self.now, delay);
         let alive = self.user.key(&published.key_id).map_or(too_young_to_be_listed, |key| key.active);
-        (alive && published.intact).then_some(published)
+        alive.then_some(published)
+    }
+
+    /// The published Secret, if it has no valid MAC, and AWS decides whether its key is valid: IAM lists the key as one that
+    /// the operator tagged, and AWS has not refused it twice.
+    pub(super) fn unconfirmed(&self) -> Option<&PublishedFacts> {
+        let published = self.current.published().filter(|facts| facts.integrity == Integrity::Unverified)?;
+        let is_ours = self.user.is_tagged(&published.key_id);
+        let is_active = self.user.key(&published.key_id).is_some_and(|key| key.active);
+        (is_ours && is_active && !self.is_refused()).then_some(published)
+    }
+
+    /// AWS refused the key in the Secret at two times: a single refusal may be the lag of AWS.
+    fn is_refused(&self) -> bool {
+        self.current.secret_refusals.is_some_and(|refusals| {
+            refusals.last_at.duration_since(refusals.first_at).abs() >= self.settings.verify_interval
+        })
     }
 
     /// When the working key was published.
@@ -129,13 +145,20 @@ impl RuleInput<'_> {
             return None;
         }
         Some(match self.current.published() {
+            None if self.due() == Some(Due::Lost) => {
+                Note::new(Reason::Pending, format!("the Secret was deleted; {}", self.replacement()))
+            }
             None => Note::new(Reason::Pending, "no access key is published yet"),
-            Some(facts) if !facts.intact => {
-                Note::new(Reason::Pending, "the Secret was edited by hand; a new key follows")
+            Some(_) if self.unconfirmed().is_some() => Note::new(
+                Reason::Pending,
+                "the Secret was edited, or the MAC key of the operator was replaced; the Secret is signed again if AWS accepts its access key",
+            ),
+            Some(facts) if !facts.is_verified() => {
+                Note::new(Reason::Pending, format!("the Secret was edited by hand; {}", self.replacement()))
             }
             Some(facts) => Note::new(
                 Reason::Pending,
-                format!("access key {} is not Active in IAM; a new one follows", facts.key_id),
+                format!("access key {} is not Active in IAM; {}", facts.key_id, self.replacement()),
             ),
         })
     }

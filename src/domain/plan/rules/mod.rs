@@ -20,6 +20,7 @@ use jiff::Timestamp;
 
 pub use input::{Mode, RuleInput};
 pub use restart::required_restarts;
+pub(super) use secret::unread_note;
 
 use super::{Effect, Note, RetireReason};
 
@@ -43,7 +44,8 @@ pub const RULES: &[(&str, Rule)] = &[
     ("suspended, revoked and undeclared keys are Inactive", deactivate::deactivate),
     ("a revoked user has no console password", remove_user::remove_password),
     ("a revoked user loses its policies and groups before it is deleted", remove_user::revoke_grants),
-    ("a journal of unknown format blocks everything but deactivation", attempt::hold_unknown_journal),
+    ("without its Secrets and journal, a user only loses access", secret::hold_unread),
+    ("a journal of unknown format blocks everything but retirement", attempt::hold_unknown_journal),
     ("the start of a quarantine is recorded on the user", quarantine::record),
     ("the published key of an abandoned attempt is kept", attempt::keep_published_orphan),
     ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),
@@ -58,15 +60,16 @@ pub const RULES: &[(&str, Rule)] = &[
     ("an intent without a result is abandoned after the recovery delay", attempt::abandon_intent),
     ("a retained user loses its ownership tags and nothing else", remove_user::retain),
     ("a deleted user loses its keys first", remove_user::delete),
+    ("the Secrets of a retained user have no owner", secret::release),
     ("a suspended user gets no key", deactivate::hold_suspended),
     ("the keys and Secrets of a user without declared key are deleted", removed_from_spec::clear),
     ("a Secret of another owner is not written", secret::hold_conflict),
+    ("a Secret without a valid MAC is signed again if AWS accepts its key", secret::confirm),
     ("workloads are restarted for a new key until they are rolled out", restart::restart),
     ("tags of deleted keys are removed", retire::untag_deleted),
     ("the last use of a key is read before the key is retired", retire::read_last_used),
     ("a superseded key is retired after its overlap", retire::retire),
     ("a key that is due is replaced", replace::replace),
-    ("a previous target Secret is deleted with its key", secret::delete_previous_secret),
     ("the Secret matches the spec", secret::rewrite),
 ];
 

@@ -1,6 +1,6 @@
 //! Deletes what an earlier spec with an access key has left: the keys after the deletion delay, then their Secrets and tags.
 
-use super::{Effect, Note, RetireReason, RuleInput, Step, retire, secret};
+use super::{Effect, Note, RetireReason, RuleInput, Step, retire};
 use crate::{api::Reason, domain::current_state::PublishedSecret};
 
 pub(super) fn clear(input: &RuleInput<'_>) -> Option<Step> {
@@ -18,7 +18,7 @@ pub(super) fn clear(input: &RuleInput<'_>) -> Option<Step> {
     }
     let secret = matches!(input.current.published, PublishedSecret::Ours(_)).then_some(Step::Do(Effect::DeleteSecret));
     // Tags prove which keys were ours, so they are removed last.
-    secret::delete_previous_secret(input).or(secret).or_else(|| retire::untag_deleted(input)).or(Some(Step::Idle))
+    secret.or_else(|| retire::untag_deleted(input)).or(Some(Step::Idle))
 }
 
 impl RuleInput<'_> {

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 
 use super::{Effect, Note, RetireReason, RuleInput, Step, due::Due};
-use crate::{api::Reason, domain::current_state::AccessKey};
+use crate::{
+    api::Reason,
+    domain::{current_state::AccessKey, owner::MAX_TAGS_PER_USER},
+};
 
 /// IAM's quota of access keys per user; it cannot be raised, and an Inactive key counts.
 const MAX_KEYS_PER_USER: usize = 2;
@@ -26,21 +29,31 @@ pub(super) fn replace(input: &RuleInput<'_>) -> Option<Step> {
                 "the access key is created once the user's policies and tags match the spec",
             )));
         }
+        if let Some(note) = input.missing_tag_room() {
+            return Some(Step::Hold(note));
+        }
         return Some(Step::Do(Effect::CreateKey {
             known: input.user.keys.iter().map(|key| key.id.clone()).collect(),
-            previous_secret: input.previous_secret(),
+            repairs: due.is_repair().then(|| input.repairs().saturating_add(1)),
         }));
     }
     Some(input.free_slot(due))
 }
 
 impl RuleInput<'_> {
-    /// The target Secret before it was renamed, and the id of the key in it.
-    pub(super) fn previous_secret(&self) -> Option<(String, String)> {
-        let name = self.current.hints.secret_name.as_ref().filter(|name| **name != self.target.secret_name)?;
-        // The last published key is the newest tagged one.
-        let key = self.user.keys.iter().filter(|key| self.user.is_tagged(&key.id)).max_by_key(|key| key.created_at);
-        Some((name.clone(), key.map(|key| key.id.clone()).unwrap_or_default()))
+    /// Why a new key could not be tagged as the operator's. A key without its tag is never retired.
+    fn missing_tag_room(&self) -> Option<Note> {
+        let wanted = if self.desired_key().is_some_and(|key| key.description.is_some()) { 2 } else { 1 };
+        let found = self.user.tags.len();
+        (found.saturating_add(wanted) > MAX_TAGS_PER_USER).then(|| {
+            Note::new(
+                Reason::LimitExceeded,
+                format!(
+                    "a new access key needs {wanted} tags on the IAM user {}, which has {found} of the {MAX_TAGS_PER_USER} that IAM allows; remove tags of others in AWS, or declare fewer in spec.tags",
+                    self.user.name
+                ),
+            )
+        })
     }
 
     /// A key is due and both slots are in use.

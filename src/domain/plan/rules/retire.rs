@@ -36,6 +36,11 @@ pub(super) fn read_last_used(input: &RuleInput<'_>) -> Option<Step> {
     (!input.current.last_used_failed).then(|| Step::Do(Effect::ReadLastUsed(vec![key.id.clone()])))
 }
 
+/// The retirement of superseded keys, where the rules that come before it hold.
+pub(super) fn next_step(input: &RuleInput<'_>) -> Option<Step> {
+    read_last_used(input).or_else(|| retire(input))
+}
+
 pub(super) fn retire(input: &RuleInput<'_>) -> Option<Step> {
     input.superseded().find_map(|key| {
         if key.active {
@@ -61,8 +66,7 @@ impl RuleInput<'_> {
         })
     }
 
-    /// Since when a key is superseded. It is newer than the published one if an earlier Secret came back, by a rename or from
-    /// a backup; then it is what consumers have.
+    /// Since when a key is superseded. It is newer than the published one if an earlier Secret came back from a backup; then it is what consumers have.
     fn superseded_at(&self, key: &AccessKey) -> Option<Timestamp> {
         self.publication_time().map(|published_at| published_at.max(key.created_at))
     }
@@ -161,10 +165,13 @@ impl RuleInput<'_> {
         }
     }
 
-    /// When an Inactive key may be deleted. If the status has lost the time of its deactivation, the delay starts again.
+    /// When an Inactive key may be deleted. If the status has lost the time of its deactivation, the delay starts again. A key
+    /// that a person sets Inactive during its overlap can be set Active again until the overlap ends.
     pub(super) fn deletable_at(&self, key: &AccessKey) -> Timestamp {
-        let since = self.current.hints.inactive_since.get(&key.id).copied().unwrap_or(self.now);
-        saturating_add(since.min(self.now), self.settings.deletion_delay)
+        let since = self.current.hints.inactive_since.get(&key.id).copied().unwrap_or(self.now).min(self.now);
+        let deletable = saturating_add(since, self.settings.deletion_delay);
+        let was_in_overlap = !self.retires_at_once(key) && self.superseded_at(key).is_some_and(|at| since >= at);
+        self.overlap_ends(key).filter(|_| was_in_overlap).map_or(deletable, |ends| ends.max(deletable))
     }
 
     /// When the next superseded key is set Inactive or deleted.

@@ -1,23 +1,57 @@
-//! The target Secret apart from publications: conflicts, content that does not match the spec, and its predecessors.
+//! The target Secret apart from publications: conflicts, and content that does not match the spec.
 
-use super::{Effect, Note, RuleInput, Step};
+use super::{Effect, Note, RuleInput, Step, due, retire};
+use crate::{api::Reason, domain::dates::saturating_add};
 
-pub(super) fn hold_conflict(input: &RuleInput<'_>) -> Option<Step> {
-    input.conflict().cloned().map(Step::Hold)
+/// Which keys are published or in an attempt is not known: none is created, retired or deleted.
+pub(super) fn hold_unread(input: &RuleInput<'_>) -> Option<Step> {
+    input.current.secrets_unread.then(|| Step::Hold(unread_note()))
 }
 
-pub(super) fn delete_previous_secret(input: &RuleInput<'_>) -> Option<Step> {
+pub(in crate::domain::plan) fn unread_note() -> Note {
+    Note::new(Reason::Pending, "the Secrets of the resource cannot be read; until then it only loses access")
+}
+
+/// `kubectl delete --cascade=foreground` and the prune of `GitOps` tools have dependents deleted before the operator can act.
+pub(super) fn release(input: &RuleInput<'_>) -> Option<Step> {
+    (input.desired()?.retain && input.current.secret_has_owner).then_some(Step::Do(Effect::ReleaseSecret))
+}
+
+/// The retirement of a superseded key needs no write to the Secret.
+pub(super) fn hold_conflict(input: &RuleInput<'_>) -> Option<Step> {
+    let conflict = input.conflict()?;
+    Some(retire::next_step(input).unwrap_or_else(|| Step::Hold(conflict.clone())))
+}
+
+/// An edit of the Secret, or the loss of the MAC key, costs no new key while the key itself is valid.
+pub(super) fn confirm(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
-    let published = input.current.published()?;
-    let (name, _) =
-        published.previous.iter().find(|(_, key_id)| !input.user.key(key_id).is_some_and(|key| key.active))?;
-    Some(Step::Do(Effect::DeletePreviousSecret(name.clone())))
+    let published = input.unconfirmed()?;
+    let interval = input.settings.verify_interval;
+    let refused_now = input
+        .current
+        .secret_refusals
+        .is_some_and(|refusals| input.now.duration_since(refusals.last_at).abs() < interval);
+    if refused_now {
+        let note =
+            Note::new(Reason::RotationPending, "AWS refused the access key in the Secret; it is asked once more");
+        return Some(Step::Wait(saturating_add(input.now, interval), note));
+    }
+    Some(Step::Do(Effect::ConfirmSecret(published.key_id.clone())))
 }
 
 pub(super) fn rewrite(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
-    let published = input.current.published()?;
-    (published.intact && !published.matches_spec && !published.immutable).then_some(Step::Do(Effect::RewriteSecret))
+    let published = input.current.verified()?;
+    if published.matches_spec || published.immutable {
+        return None;
+    }
+    // The API server does not keep what is written: once is enough to know.
+    let refused = input.current.key_backoff.filter(|backoff| backoff.reason == Reason::SecretConflict);
+    if refused.is_some_and(|backoff| input.now < backoff.until) {
+        return Some(Step::Hold(due::backing_off()));
+    }
+    Some(Step::Do(Effect::RewriteSecret))
 }
 
 impl RuleInput<'_> {

@@ -93,19 +93,18 @@ proptest! {
         case.desired.suspend = suspended;
         case = case.current(|current| {
             current.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), asked_at: rotated_at });
-            current.hints.last_failure = Some(failed_at);
-            current.hints.failed_attempts = 3;
+            current.key_backoff = Some(KeyBackoff { until: failed_at, reason: Reason::Throttled });
             current.hints.last_rotation = Some(rotated_at);
             current.hints.inactive_since.insert("K1".into(), inactive_since);
             if let Some(phase) = phase {
-                let journal = Journal { started_at, rotate_request: None, previous_secret: None, phase };
+                let journal = Journal { started_at, rotate_request: None, phase };
                 current.journal = JournalSecret::Attempt { attempt: ATTEMPT.into(), journal };
             }
         });
         case.leaving = policy;
         let _ = (case.plan(), case.cleanup());
         let refused = RevocationPolicy {
-            revocation: Revocation { action: how, reason: None },
+            revocation: Revocation { action: how, reason: None, until: None },
             on_quarantine: case.desired.on_quarantine,
             suspend: suspended,
             overlap,

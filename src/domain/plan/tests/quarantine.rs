@@ -132,7 +132,7 @@ fn quarantine_rotation_ignores_window_and_schedule() {
 
 #[test]
 fn quarantine_rotation_backs_off_after_failures() {
-    idle().rotates(mins(5)).failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::BackingOff);
+    idle().rotates(mins(5)).backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::BackingOff);
 }
 
 // --- Suspend ---------------------------------------------------------------------------------

@@ -23,9 +23,6 @@ fn undeclared_key_is_deactivated_deleted_then_its_secret() {
     inactive(mins(10)).does("DeleteKey K1 (RemovedFromSpec)");
     let gone = idle().console_only().key_gone("K1");
     gone.does("DeleteSecret");
-    gone.clone()
-        .facts(|facts| _ = facts.previous.insert("before".into(), "K0".into()))
-        .does("DeletePreviousSecret before");
     gone.clone().no_secret().does("UntagUser awsdeploy.dev/key/K1");
     gone.no_secret().untagged("K1").does("nothing");
     // Each key has its own deletion delay.

@@ -1,7 +1,6 @@
 //! The rules of rotation one by one, and their order.
 
 use super::*;
-use crate::domain::backoff::ErrorClass;
 
 // --- the first key ---------------------------------------------------------------------------
 
@@ -172,7 +171,7 @@ fn published_key_of_an_abandoned_attempt_is_kept() {
 }
 
 #[test]
-fn unknown_journal_blocks_all_but_deactivation() {
+fn unknown_journal_blocks_all_but_retirement() {
     idle().unknown_journal().waits(None, Reason::UnknownJournal);
     idle().unknown_journal().requested().waits(None, Reason::UnknownJournal);
     // Keys that are known to be ours are deactivated all the same.
@@ -196,7 +195,7 @@ fn attempt_is_finished_before_anything_else_happens() {
 #[test]
 fn rules_are_in_protocol_order() {
     const DEACTIVATE: &str = "suspended, revoked and undeclared keys are Inactive";
-    const UNKNOWN_JOURNAL: &str = "a journal of unknown format blocks everything but deactivation";
+    const UNKNOWN_JOURNAL: &str = "a journal of unknown format blocks everything but retirement";
     let place =
         |rule: &str| RULES.iter().position(|(name, _)| *name == rule).unwrap_or_else(|| panic!("no rule {rule:?}"));
     for (first, then) in [
@@ -327,57 +326,93 @@ fn retirement_ignores_windows() {
     in_overlap().published("K2", hours(24)).window("0 2 * * 0", hours(4)).does("DeactivateKey K1 (OverlapEnded)");
 }
 
-#[test]
-fn renamed_secret_gets_a_new_key_and_journal_names_the_old() {
-    let renamed = idle().no_secret().current(|current| current.hints.secret_name = Some("before".into()));
-    renamed.does("CreateKey beside K1, leaving before with K1");
-    idle().no_secret().current(|current| current.hints.secret_name = Some("cycle".into())).does("CreateKey beside K1");
-}
-
-#[test]
-fn previous_secret_is_deleted_with_its_key() {
-    let left = |case: Case| case.facts(|facts| _ = facts.previous.insert("before".into(), "K1".into()));
-    left(in_overlap()).does("nothing");
-    left(in_overlap().inactive_since("K1", mins(1))).does("DeletePreviousSecret before");
-    left(in_overlap().key_gone("K1").untagged("K1")).does("DeletePreviousSecret before");
-}
-
 // --- pauses ----------------------------------------------------------------------------------
 
 #[test]
-fn failed_attempts_back_off_exponentially() {
-    for (times, pause) in [(1, 5), (2, 10), (3, 20), (7, 300), (50, 300)] {
-        let spread = secs(pause) / 10 * permille() / 1000;
-        idle().requested().failed(times, secs(1)).waits(secs(pause) + spread - secs(1), Reason::BackingOff);
-        idle().requested().failed(times, secs(pause) + spread).does("CreateKey beside K1");
+fn no_key_is_created_during_a_back_off() {
+    for case in [idle().requested(), without_key()] {
+        case.clone().backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::BackingOff);
     }
-    without_key().failed(3, secs(1)).waits(secs(19) + secs(2) * permille() / 1000, Reason::BackingOff);
-    idle().requested().failed(0, secs(1)).does("CreateKey beside K1");
+    idle().requested().backing_off(secs(0), Reason::Throttled).does("CreateKey beside K1");
 }
 
 #[test]
-fn exhausted_quota_is_not_retried_as_a_transient_failure() {
-    let mut case = without_key().failed(1, mins(20));
-    case.current.hints.failure_class = Some(ErrorClass::Limit);
-    let spread = mins(30) / 10 * permille() / 1000;
-    case.clone().waits(mins(10) + spread, Reason::BackingOff);
-    case.current.hints.failure_class = None;
-    case.does("CreateKey beside ");
+fn secret_that_is_not_kept_is_rewritten_after_the_back_off() {
+    let mislabelled = || {
+        idle().current(|current| {
+            let PublishedSecret::Ours(facts) = &mut current.published else { return };
+            facts.matches_spec = false;
+        })
+    };
+    mislabelled().does("RewriteSecret");
+    mislabelled().backing_off(secs(9), Reason::Throttled).does("RewriteSecret");
+    mislabelled().backing_off(secs(9), Reason::SecretConflict).waits(None, Reason::BackingOff);
+    mislabelled().backing_off(secs(0), Reason::SecretConflict).does("RewriteSecret");
+}
+
+#[test]
+fn accepted_key_is_not_abandoned_by_a_restart() {
+    let late = || idle().key("K2", mins(6)).keyed("K2", mins(6));
+    late().does("VerifyKey K2");
+    late().checked("K2", 0, mins(2)).does("VerifyKey K2");
+    late().checked("K2", 1, SignedDuration::ZERO).waits(secs(1), Reason::Verifying);
+    late().checked("K2", 0, SignedDuration::ZERO).does("AbandonAttempt orphans: K2, failed");
+    // It is not refused: the Secret cannot be written.
+    let conflict = without_key().key("K2", mins(6)).keyed("K2", mins(6)).foreign_secret();
+    conflict.accepted("K2", 3).does("AbandonAttempt orphans: K2");
 }
 
 #[test]
 fn repeated_loss_of_keys_is_rate_limited() {
     let young = |case: Case| case.user(|user| user.keys[0].created_at = ago(secs(20)));
     for case in [idle().no_secret(), idle().edited(), idle().inactive("K1"), idle().requested()] {
-        young(case.clone()).waits(secs(40), Reason::RotationPending);
-        young(case).settings(|settings| settings.min_rotation_interval = mins(20)).does("CreateKey beside K1");
+        young(case.clone()).waits(mins(10) - secs(20), Reason::RotationPending);
+        young(case).settings(|settings| settings.repair_interval = secs(20)).does("CreateKey beside K1");
     }
     // Also when the key was deleted and only the status is left.
-    without_key().rotated_before(secs(20)).waits(secs(40), Reason::RotationPending);
-    without_key().rotated_before(mins(1)).does("CreateKey beside ");
-    // A foreign key does not count, and a first or scheduled key is not delayed.
+    without_key().rotated_before(secs(20)).waits(mins(10) - secs(20), Reason::RotationPending);
+    without_key().rotated_before(mins(10)).does("CreateKey beside ");
+    // A foreign key does not count, and a first key is not delayed.
     without_key().key("F", secs(5)).does("CreateKey beside F");
-    young(idle()).published("K1", secs(20)).every(secs(10)).does("CreateKey beside K1");
+    // A schedule that is edited again and again makes no keys faster than the shortest interval.
+    let scheduled = || young(idle()).published("K1", secs(20)).every(secs(10));
+    scheduled().settings(|settings| settings.min_rotation_interval = secs(20)).does("CreateKey beside K1");
+    scheduled().settings(|settings| settings.min_rotation_interval = secs(30)).waits(secs(10), Reason::RotationPending);
+}
+
+#[test]
+fn pause_doubles_for_each_repair_in_a_row() {
+    let repaired = |count, age: SignedDuration| {
+        let last_time = ago(age);
+        idle()
+            .user(|user| user.keys[0].created_at = last_time)
+            .no_secret()
+            .current(|current| current.hints.repairs = Some(KeyRepairs { count, last_time }))
+    };
+    for (count, pause) in [(1, mins(20)), (2, mins(40)), (7, mins(1280)), (8, hours(24)), (i32::MAX, hours(24))] {
+        repaired(count, secs(60)).waits(pause - secs(60), Reason::RotationPending);
+        let case = repaired(count, pause);
+        case.does("CreateKey beside K1");
+        let Some(Effect::CreateKey { repairs: Some(next), .. }) = case.plan().effects.first().cloned() else {
+            panic!()
+        };
+        assert_eq!(next, count.unsigned_abs().saturating_add(1));
+        // The key lasted: the row ends, and the next loss is repaired at once.
+        let Some(Effect::CreateKey { repairs, .. }) = repaired(count, pause * 2).plan().effects.first().cloned() else {
+            panic!()
+        };
+        assert_eq!(repairs, Some(1));
+    }
+    // The conditions say when.
+    let plan = repaired(2, mins(1)).plan();
+    let until = (ago(mins(1)) + mins(40)).to_string();
+    assert!(plan.rotation.message.contains(&until) && plan.key.unwrap().message.contains(&until));
+    // A lost status costs the doubling only.
+    let case = repaired(5, secs(60)).current(|current| current.hints.repairs = None);
+    case.waits(mins(9), Reason::RotationPending);
+    // A request is no repair, and is no way around the interval.
+    let requested = || idle().requested().user(|user| user.keys[0].created_at = ago(mins(10)));
+    let Some(Effect::CreateKey { repairs: None, .. }) = requested().plan().effects.first().cloned() else { panic!() };
 }
 
 #[test]
@@ -387,9 +422,40 @@ fn clock_that_was_ahead_delays_no_key() {
     future(mins(10)).does("CreateKey beside K1");
     without_key().rotated_before(-mins(10)).does("CreateKey beside ");
     // Clocks may differ by a little.
-    future(secs(10)).waits(secs(70), Reason::RotationPending);
+    future(secs(10)).waits(mins(10) + secs(10), Reason::RotationPending);
     // The interval after the newest credible key still applies.
-    future(days(300)).key("K2", secs(20)).tagged("K2").waits(secs(40), Reason::RotationPending);
+    future(days(300)).key("K2", secs(20)).tagged("K2").waits(mins(10) - secs(20), Reason::RotationPending);
+}
+
+// --- Secrets without a valid MAC -------------------------------------------------------------
+
+#[test]
+fn key_without_valid_mac_is_replaced_if_aws_refuses_it_twice() {
+    let unverified = || idle().unverified();
+    unverified().does("ConfirmSecret K1");
+    assert_eq!(unverified().plan().key.map(|note| note.reason), Some(Reason::Pending), "it is not claimed to work");
+    // The first refusal may be the lag of AWS.
+    let refused = |first, last| unverified().secret_refused(secs(first), secs(last));
+    refused(0, 0).waits(secs(1), Reason::RotationPending);
+    refused(2, 2).does("ConfirmSecret K1");
+    refused(2, 1).does("CreateKey beside K1");
+    // A clock that was set back neither counts as a second refusal nor delays the next check without limit.
+    refused(-60, -60).does("ConfirmSecret K1");
+}
+
+#[test]
+fn unverified_secret_proves_nothing_about_a_key() {
+    // The key is not tagged: the Secret alone makes it neither ours nor worth a call.
+    let forged = || idle().key("F", days(3)).facts(|facts| facts.key_id = "F".into()).unverified();
+    assert!(!forged().current.is_ours("F") && forged().current.is_ours("K1"));
+    forged().waits(None, Reason::KeyQuotaExceeded);
+    forged().requested().waits(None, Reason::KeyQuotaExceeded);
+    idle().untagged("K1").unverified().does("CreateKey beside K1");
+    idle().inactive("K1").unverified().does("CreateKey beside K1");
+    // The real key is not superseded by the one that the Secret names.
+    in_overlap().facts(|facts| facts.key_id = "K1".into()).unverified().does("ConfirmSecret K1");
+    // No date, request or restart of it is believed.
+    idle().requested().unverified().does("ConfirmSecret K1");
 }
 
 // --- retiring --------------------------------------------------------------------------------
@@ -409,10 +475,11 @@ fn superseded_key_is_deactivated_then_deleted_after_overlap() {
     in_overlap().waits(hours(23), Reason::Overlap);
     in_overlap().published("K2", hours(24)).does("DeactivateKey K1 (OverlapEnded)");
     in_overlap().overlap(hours(1)).does("DeactivateKey K1 (OverlapEnded)");
-    in_overlap().inactive_since("K1", mins(9)).waits(mins(1), Reason::Overlap);
-    in_overlap().inactive_since("K1", mins(10)).does("DeleteKey K1 (OverlapEnded)");
+    let over = || in_overlap().overlap(mins(30));
+    over().inactive_since("K1", mins(9)).waits(mins(1), Reason::Overlap);
+    over().inactive_since("K1", mins(10)).does("DeleteKey K1 (OverlapEnded)");
     // If the status has lost the time of the deactivation, the delay starts again.
-    in_overlap().inactive("K1").waits(mins(10), Reason::Overlap);
+    over().inactive("K1").waits(mins(10), Reason::Overlap);
 }
 
 #[test]
@@ -427,7 +494,7 @@ fn no_key_retires_while_the_published_one_does_not_work() {
 
 #[test]
 fn overlap_of_a_key_newer_than_the_published_counts_from_it() {
-    // The target was renamed twice, or an older Secret was restored from a backup: consumers have K2.
+    // An older Secret was restored from a backup: consumers have K2.
     let back = idle().key("K2", hours(1)).tagged("K2");
     back.waits(hours(23), Reason::Overlap);
     back.overlap(hours(1)).does("DeactivateKey K2 (OverlapEnded)");
@@ -470,7 +537,9 @@ fn recent_tag_of_an_unlisted_key_is_kept() {
 #[test]
 fn rotation_waits_for_the_previous_overlap() {
     in_overlap().requested().waits(hours(23), Reason::RotationPending);
-    in_overlap().requested().inactive_since("K1", mins(1)).waits(mins(9), Reason::RotationPending);
+    in_overlap().requested().inactive_since("K1", mins(1)).waits(hours(23), Reason::RotationPending);
+    let over = in_overlap().overlap(mins(30)).requested();
+    over.inactive_since("K1", mins(1)).waits(mins(9), Reason::RotationPending);
 }
 
 #[test]
@@ -555,11 +624,11 @@ fn immutable_secret_is_reported_and_no_key_is_wasted() {
 // --- requeues --------------------------------------------------------------------------------
 
 #[test]
-fn overdue_retirement_is_not_requeued_at_once() {
-    // A retirement that is overdue and blocked must not become a busy loop.
+fn overdue_retirement_needs_no_write_to_a_secret() {
     let overdue = || in_overlap().published("K2", days(3));
-    overdue().unknown_journal().waits(None, Reason::UnknownJournal);
-    overdue().immutable().facts(|facts| facts.matches_spec = false).waits(None, Reason::SecretConflict);
+    let deactivates = "DeactivateKey K1 (OverlapEnded)";
+    overdue().unknown_journal().does(deactivates);
+    overdue().immutable().facts(|facts| facts.matches_spec = false).does(deactivates);
     in_overlap().unknown_journal().waits(hours(23), Reason::UnknownJournal);
 }
 
@@ -568,4 +637,77 @@ fn longer_overlap_keeps_a_reactivated_key_active() {
     let over = idle().key("K2", days(2)).tagged("K2").published("K2", days(2));
     over.clone().does("DeactivateKey K1 (OverlapEnded)");
     over.overlap(days(3)).waits(days(1), Reason::Overlap);
+}
+
+// --- what cannot be read, and answers from before a change -------------------------------------
+
+#[test]
+fn unread_secrets_leave_only_the_loss_of_access() {
+    let unread = |case: Case| case.no_secret().current(|current| current.secrets_unread = true);
+    unread(idle()).waits(None, Reason::Pending);
+    unread(idle()).suspended().does("DeactivateKey K1 (Suspended)");
+    unread(idle()).suspended().inactive("K1").waits(None, Reason::Pending);
+    unread(idle()).requested().waits(None, Reason::Pending);
+    unread(in_overlap()).waits(None, Reason::Pending);
+    unread(idle()).abandoned(&["K2"]).waits(None, Reason::Pending);
+    // What IAM alone decides is kept in order.
+    unread(idle()).policy_missing().does("AttachPolicy arn:aws:iam::aws:policy/P");
+    assert_eq!(unread(without_key().no_user()).plan().effects, []);
+    // A password is removed, and none is set.
+    let console =
+        || unread(idle().console_only().inactive("K1")).current(|current| current.console = ConsoleSecret::Missing);
+    console().waits(None, Reason::Pending);
+    console().suspended().does("RemovePassword");
+    // No record of what is ours is deleted.
+    unread(idle()).leaving(DeletionPolicy::Delete).cleans_up_by("nothing");
+    unread(without_key().no_user()).cleans_up_by("nothing");
+}
+
+#[test]
+fn key_set_inactive_in_its_overlap_is_kept_until_it_ends() {
+    let inactive = |case: Case, age| case.inactive_since("K1", age);
+    // K2 was published an hour ago; the overlap is a day, the deletion delay ten minutes.
+    inactive(in_overlap(), mins(30)).waits(hours(23), Reason::Overlap);
+    let overlap_over = in_overlap().published("K2", hours(25));
+    inactive(overlap_over.clone(), mins(30)).does("DeleteKey K1 (OverlapEnded)");
+    inactive(overlap_over, mins(9)).waits(mins(1), Reason::Overlap);
+    // It did not work when its successor was published: no consumer depends on it.
+    inactive(in_overlap(), hours(2)).does("DeleteKey K1 (OverlapEnded)");
+}
+
+#[test]
+fn no_key_is_created_without_room_for_its_tag() {
+    let tagged = |count: usize| {
+        without_key().user(|user| {
+            let missing = count - user.tags.len();
+            user.tags.extend((0..missing).map(|number| (format!("theirs-{number}"), String::new())));
+        })
+    };
+    tagged(49).does("CreateKey beside ");
+    tagged(50).waits(None, Reason::LimitExceeded);
+    assert_eq!(tagged(50).plan().key.map(|note| note.reason), Some(Reason::LimitExceeded));
+    tagged(49).declared_key(|key| key.description = Some("hub".into())).waits(None, Reason::LimitExceeded);
+}
+
+#[test]
+fn abandoned_key_that_iam_does_not_know_yet_is_kept_in_mind() {
+    let abandoned = |age| {
+        let orphans = strings(&["K2"]);
+        idle().journal(age, AttemptPhase::Abandoned { orphans }).fenced()
+    };
+    let unknown = |age| abandoned(age).current(|current| _ = current.unknown_keys.insert("K2".into()));
+    abandoned(secs(5)).does("DeleteKey K2 (Orphan)");
+    unknown(secs(5)).waits(secs(55), Reason::Recovering);
+    unknown(secs(60)).does("CloseJournal");
+}
+
+#[test]
+fn secrets_of_a_retained_user_have_no_owner() {
+    let owned = |case: Case| case.current(|current| current.secret_has_owner = true);
+    let retained = |case: Case| owned(case).desired(|desired| desired.retain = true);
+    owned(idle()).does("nothing");
+    retained(idle()).does("ReleaseSecret");
+    retained(idle()).suspended().does("DeactivateKey K1 (Suspended)");
+    retained(idle()).suspended().inactive("K1").does("ReleaseSecret");
+    retained(idle()).immutable().facts(|facts| facts.matches_spec = false).does("ReleaseSecret");
 }

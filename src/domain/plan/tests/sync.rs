@@ -52,6 +52,7 @@ prop_compose! {
         (declared_boundary, found_boundary) in (proptest::option::of("[AB]"), proptest::option::of("[ABC]")),
     ) -> Case {
         idle()
+            .current(|current| current.hints.tag_keys = reported.into_keys().chain(declared_tags.keys().cloned()).collect())
             .desired(|desired| {
                 (desired.attached, desired.inline, desired.groups) = (declared_arns, declared_inline, declared_groups);
                 desired.tags.extend(declared_tags);
@@ -64,7 +65,6 @@ prop_compose! {
                 user.tags.extend(found_tags);
                 user.boundary = found_boundary;
             })
-            .current(|current| current.hints.tag_keys = reported.into_keys().collect())
     }
 }
 

@@ -49,6 +49,32 @@ fn found_user_is_recorded_before_any_write_but_deactivation() {
     unrecorded(without_key().policy_missing()).does("RecordUser");
     // A key that must not work does not wait for a write of the status.
     unrecorded(idle()).suspended().does("DeactivateKey K1 (Suspended)");
+    let without_finalizer = unrecorded(idle()).current(|current| current.finalizer = false);
+    without_finalizer.suspended().does("DeactivateKey K1 (Suspended)");
+}
+
+#[test]
+fn tags_are_recorded_before_they_are_written() {
+    let declared = |case: Case| case.desired(|desired| _ = desired.tags.insert("second".into(), "x".into()));
+    let recorded = |key: &'static str| move |current: &mut CurrentState| _ = current.hints.tag_keys.insert(key.into());
+    // The write of the first tag is known only from the status that preceded it.
+    let edited =
+        declared(idle()).current(recorded("first")).user(|user| _ = user.tags.insert("first".into(), "x".into()));
+    edited.does("RecordUser");
+    edited.clone().current(recorded("second")).does("UntagUser first");
+    declared(without_key().no_user()).does("RecordUser");
+    declared(without_key().no_user()).current(recorded("second")).does("CreateUser");
+}
+
+#[test]
+fn user_of_an_ending_neighbour_is_awaited() {
+    let neighbour = idle().user(|user| _ = user.tags.insert("awsdeploy.dev/uid".into(), "u0".into()));
+    assert_eq!(neighbour.plan().requeue_at, None, "a neighbour that stays is terminal");
+    let ending = neighbour.current(|current| current.owner_is_ending = true);
+    ending.waits(secs(60), Reason::NotOwned);
+    let note = ending.plan().user.unwrap().message;
+    assert!(note.contains("belongs to an earlier AwsDeployUser deploy/cycle (uid u0)"), "{note}");
+    assert!(note.contains("Key=awsdeploy.dev/uid,Value=u1") && !note.contains("Choose another"), "{note}");
 }
 
 #[test]
@@ -115,8 +141,9 @@ fn only_previously_declared_tags_are_removed() {
     tags(idle()).current(|current| _ = current.hints.tag_keys.insert("team".into())).does("UntagUser team");
     let declared =
         |value: &'static str| move |desired: &mut Desired| _ = desired.tags.insert("Team".into(), value.into());
-    tags(idle()).desired(declared("a")).does("nothing");
-    tags(idle()).desired(declared("b")).does("TagUser Team");
+    let recorded = tags(idle()).current(|current| _ = current.hints.tag_keys.insert("Team".into()));
+    recorded.clone().desired(declared("a")).does("nothing");
+    recorded.desired(declared("b")).does("TagUser Team");
 }
 
 #[test]
@@ -145,11 +172,10 @@ fn revocation_comes_before_policies() {
 fn irreversible_effects_need_live_state() {
     let id = || "K1".to_owned();
     for effect in [
-        Effect::CreateKey { known: vec![], previous_secret: None },
+        Effect::CreateKey { known: vec![], repairs: None },
         Effect::AbandonAttempt { orphans: vec![], failed: false },
         Effect::DeactivateKey(id(), RetireReason::OverlapEnded),
         Effect::DeleteKey(id(), RetireReason::Orphan),
-        Effect::DeletePreviousSecret(id()),
         Effect::UntagUser(BTreeSet::new()),
     ] {
         assert_eq!(effect.required_freshness(), Freshness::LiveKeys, "{effect}");

@@ -18,7 +18,7 @@ pub(super) fn place(state: &State, action: Action) -> String {
         At::Stage { .. } | At::Refused { .. } | At::ReadTag(_) | At::Undo(_) => "stage".to_owned(),
         At::CloseRefused(_) => "Close".to_owned(),
         At::SecondWrite(_) => "Publish".to_owned(),
-        At::Ready => decide(&controller.view, controller.verified, controller.request)
+        At::Ready => decide(&controller.view, controller.sts, controller.request)
             .map(|(step, _)| format!("{step:?}").chars().take_while(|letter| letter.is_alphabetic()).collect())
             .unwrap_or_default(),
     }
@@ -79,7 +79,7 @@ fn describe_action(state: &State, action: Action, numbers: &[u8]) -> String {
         At::ReadTag(key) => format!("reads whether {} is tagged", number(key)),
         At::Undo(key) => format!("deletes {}, which it has created", number(key)),
         At::SecondWrite(_) => "writes the value into the Secret".to_owned(),
-        At::Ready => match decide(&controller.view, controller.verified, controller.request) {
+        At::Ready => match decide(&controller.view, controller.sts, controller.request) {
             Some((_, true)) => "has to read IAM again".to_owned(),
             Some((step, false)) => {
                 use crate::Do;

@@ -15,7 +15,9 @@
 //! | S8 | a resource is deleted only after its user |
 //! | S9 | Ready at the current generation means that IAM equals the spec; no unknown key of the operator remains |
 //! | S10 | without changes or faults, a full comparison writes nothing to AWS or Kubernetes ([`Auditor::check_idle`]) |
+//! | S11 | no resource causes more reconciles, writes, Events, calls or log lines than its budget ([`activity`]) |
 
+pub mod activity;
 mod audit;
 mod objects;
 #[cfg(test)]
@@ -54,7 +56,7 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
 /// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// `S1` to `S10`.
+    /// `S1` to `S11`.
     pub invariant: &'static str,
     /// What violates it.
     pub detail: String,
@@ -158,7 +160,7 @@ impl Auditor {
     async fn wait_until_no_resource_fails(&self, within: Duration) -> std::result::Result<(), Violation> {
         let recovered = async || {
             let users = users(&self.target).list(&ListParams::default()).await.ok()?;
-            let failing = |user: &DynamicObject| json(user)["status"]["failedAttempts"].as_i64().unwrap_or(0) > 0;
+            let failing = |user: &DynamicObject| json(user)["status"]["failingSince"].is_string();
             (!users.items.iter().any(failing)).then_some(())
         };
         let waiting = async {

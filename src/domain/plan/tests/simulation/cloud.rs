@@ -1,6 +1,8 @@
 //! IAM and Kubernetes in memory, as strict as the real ones where the protocol depends on it, and
 //! an auditor that checks every write.
 
+use std::sync::LazyLock;
+
 use super::*;
 use crate::{
     api::user::UserStatus,
@@ -204,7 +206,7 @@ impl Cloud {
     pub(super) fn published(&self) -> Option<(&StoredSecret, PublishedFacts)> {
         let stored =
             self.secrets.get(&self.target().secret_name).filter(|stored| stored.owner.as_deref() == Some(OWNER))?;
-        Some((stored, secret::read_facts(&stored.content, stored.immutable, None)))
+        Some((stored, secret::read_facts(&stored.content, stored.immutable, None, sealer())))
     }
 
     pub(super) fn existing(&self) -> impl Iterator<Item = (&String, &KeyRecord)> {
@@ -425,9 +427,11 @@ impl Cloud {
         })
     }
 
-    pub(super) fn record_user(&mut self) -> Result<(), CallError> {
+    pub(super) fn record_user(&mut self, tag_keys: &BTreeSet<String>) -> Result<(), CallError> {
         self.write(|cloud| {
-            let user = UserStatus { name: USER.into(), account: "123456789012".into(), ..UserStatus::default() };
+            let tag_keys = tag_keys.iter().cloned().collect();
+            let account = "123456789012".into();
+            let user = UserStatus { name: USER.into(), account, tag_keys, ..UserStatus::default() };
             cloud.resource.status.get_or_insert_default().user = Some(user);
             Ok(())
         })
@@ -466,7 +470,9 @@ impl Cloud {
             return;
         }
         let suspends = why == RetireReason::Quarantined && self.on_quarantine == OnQuarantine::Suspend;
-        if !suspends && self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.intact) {
+        if !suspends
+            && self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.integrity == Integrity::Verified)
+        {
             self.report_violation(format!("S1: {id} is deactivated ({why:?}) while it is published"));
         }
         let overlap = self.desired().key.map_or(SignedDuration::ZERO, |key| key.overlap);
@@ -495,7 +501,8 @@ impl Cloud {
         let requested = key.rotate_request.is_some() && key.rotate_request != facts.rotate_honoured;
         let quarantined = self.user.as_ref().is_some_and(|user| user.quarantined_at.is_some());
         let appeared_at = (self.now - secs(2)).to_zoned(jiff::tz::TimeZone::UTC);
-        let scheduled = facts.intact && self.works(&facts.key_id) && !requested && !quarantined;
+        let scheduled =
+            facts.integrity == Integrity::Verified && self.works(&facts.key_id) && !requested && !quarantined;
         if scheduled && !NIGHT.contains(&appeared_at.hour()) {
             self.report_violation(format!("windows: a scheduled rotation begins at {appeared_at}"));
         }
@@ -507,14 +514,16 @@ impl Cloud {
         if stored.name == self.target().journal_name || stored.owner.is_none() {
             return;
         }
-        let facts = secret::read_facts(&stored.content, stored.immutable, None);
-        let before =
-            self.secrets.get(&stored.name).map(|before| secret::read_facts(&before.content, before.immutable, None));
-        if before.is_some_and(|before| before.key_id == facts.key_id && before.intact == facts.intact) {
+        let facts = secret::read_facts(&stored.content, stored.immutable, None, sealer());
+        let before = self
+            .secrets
+            .get(&stored.name)
+            .map(|before| secret::read_facts(&before.content, before.immutable, None, sealer()));
+        if before.is_some_and(|before| before.key_id == facts.key_id && before.integrity == facts.integrity) {
             return;
         }
         let id = facts.key_id.clone();
-        let Some(key) = secret::read_key(&stored.content) else {
+        let Some(key) = secret::read_key(&stored.content, sealer()) else {
             return self.report_violation(format!(
                 "S2: Secret {} is written with parts that do not belong together",
                 stored.name
@@ -527,6 +536,7 @@ impl Cloud {
             self.report_violation(format!("S1: {id} is published and does not work"));
         }
         self.publications += 1;
+        self.audit_rate(&id);
         let now = self.now;
         for (other, record) in &mut self.keys {
             if *other == id {
@@ -534,6 +544,27 @@ impl Cloud {
             } else if record.published {
                 record.superseded_at.get_or_insert(now);
             }
+        }
+    }
+
+    /// The first publication of a key: the one before was created at least the repair interval earlier, whatever was edited. A
+    /// rotation that is scheduled is rarer still.
+    fn audit_rate(&mut self, id: &str) {
+        let record = &self.keys[id];
+        if record.published {
+            return;
+        }
+        // A key that was created before the clock was set back may be dated in the future; then only elapsed time is known.
+        // One that a person deleted is known from the status only, which can be lost.
+        let is_known = |other: &KeyRecord| other.user == record.user && !(other.manual && other.deleted_at.is_some());
+        let is_earlier =
+            |other: &KeyRecord| other.published && is_known(other) && other.created_at <= record.created_at;
+        let others = self.keys.iter().filter(|(other, known)| *other != id && is_earlier(known));
+        let pause = super::operator::settings().repair_interval;
+        let earlier = others.map(|(_, other)| other.appeared_at).max();
+        // IAM's dates are rounded down.
+        if earlier.is_some_and(|earlier| record.appeared_at + secs(1) < earlier + pause) {
+            self.report_violation(format!("rate: {id} follows another key within {pause}"));
         }
     }
 
@@ -545,6 +576,15 @@ impl Cloud {
         }
     }
 }
+
+/// The MAC key of every operator.
+pub(super) fn sealer() -> secret::Sealer<'static> {
+    secret::Sealer { keys: &MAC_KEYS, uid: OWNER }
+}
+
+static MAC_KEYS: LazyLock<secret::MacKeys> = LazyLock::new(|| {
+    secret::MacKeys::from_data(&BTreeMap::from([(secret::CURRENT.to_owned(), vec![1; secret::MAC_KEY_BYTES])])).unwrap()
+});
 
 pub(super) fn floor(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap()

@@ -7,6 +7,7 @@ use super::{
     *,
 };
 use crate::api::user::{AwsDeployUserSpec, RotationSpec, RotationWindow};
+use crate::api::well_known;
 
 /// What AWS attaches to the user of a key that it found in public.
 pub(super) const QUARANTINE: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
@@ -22,7 +23,6 @@ pub(super) enum Event {
     Rotate,
     Every(u8),
     Overlap(u8),
-    Rename(bool),
     Policies(bool),
     Tag(bool),
     Region(bool),
@@ -30,6 +30,10 @@ pub(super) enum Event {
     DeleteSecret,
     EditSecret,
     DropFile,
+    /// The MAC is removed or invalid, as after the loss of the MAC key.
+    DropMac,
+    /// The Secret names another key, and requests and dates are made up.
+    ForgeAnnotations,
     MakeImmutable,
     AddKey,
     RemoveForeignKeys,
@@ -107,16 +111,6 @@ impl Simulation {
             Event::Overlap(amount) => {
                 self.rotation(|rotation| rotation.overlap = Some(format!("{}h", 1 + amount % 40).as_str().into()));
             }
-            Event::Rename(back) => {
-                self.spec(|spec| {
-                    spec.access_key.get_or_insert_default().secret.name = (!back).then(|| "renamed".to_owned());
-                });
-                // Back to a Secret that is still there: with two slots, the key of the Secret in between has its
-                // overlap from its own creation, not from this edit.
-                if self.cloud.secrets.contains_key(&self.cloud.target().secret_name) {
-                    self.cloud.keys.values_mut().for_each(|record| record.manual = true);
-                }
-            }
             Event::Policies(more) => {
                 let managed = if *more { vec!["P".to_owned(), "Q".to_owned()] } else { vec!["P".to_owned()] };
                 self.spec(|spec| spec.policies.managed = managed);
@@ -135,6 +129,16 @@ impl Simulation {
                 }
             }),
             Event::DropFile => self.secret(|stored| _ = stored.content.data.remove("credentials")),
+            Event::DropMac => self.secret(|stored| _ = stored.content.annotations.remove(well_known::ANNOTATION_MAC)),
+            Event::ForgeAnnotations => {
+                let other = self.cloud.existing().map(|(id, _)| id.clone()).last();
+                self.secret(|stored| {
+                    let annotations = &mut stored.content.annotations;
+                    annotations.extend(other.map(|id| (well_known::ANNOTATION_KEY_ID.to_owned(), id)));
+                    annotations.insert(well_known::ANNOTATION_PUBLISHED_AT.to_owned(), Timestamp::MIN.to_string());
+                    annotations.insert(well_known::ANNOTATION_ROTATE_HONOURED.to_owned(), "forged".to_owned());
+                });
+            }
             Event::MakeImmutable => self.secret(|stored| stored.immutable = true),
             Event::AddKey => {
                 // While an attempt has no response yet, a key that a person creates in these seconds cannot be
@@ -188,7 +192,11 @@ impl Simulation {
                 // Tag and Secret are the two proofs that a key is ours. Without both it is
                 // foreign; so not while another key is about to take its place, and a resync comes first.
                 let attempt = self.cloud.secrets.contains_key(&self.cloud.target().journal_name);
-                let proof = self.cloud.published().filter(|(_, facts)| facts.intact).map(|(_, facts)| facts.key_id);
+                let proof = self
+                    .cloud
+                    .published()
+                    .filter(|(_, facts)| facts.integrity == Integrity::Verified)
+                    .map(|(_, facts)| facts.key_id);
                 if let (Some(id), Some(user), false) = (proof, &mut self.cloud.user, attempt) {
                     user.tags.remove(&key_tag(&id));
                     self.operator.restart();
@@ -245,7 +253,6 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         8 => Just(Event::Rotate),
         2 => any::<u8>().prop_map(Event::Every),
         2 => any::<u8>().prop_map(Event::Overlap),
-        2 => any::<bool>().prop_map(Event::Rename),
         1 => any::<bool>().prop_map(Event::Policies),
         1 => any::<bool>().prop_map(Event::Tag),
         1 => any::<bool>().prop_map(Event::Region),
@@ -253,6 +260,8 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         4 => Just(Event::DeleteSecret),
         2 => Just(Event::EditSecret),
         1 => Just(Event::DropFile),
+        2 => Just(Event::DropMac),
+        2 => Just(Event::ForgeAnnotations),
         1 => Just(Event::MakeImmutable),
         2 => Just(Event::AddKey),
         2 => Just(Event::RemoveForeignKeys),

@@ -2,19 +2,22 @@
 //! same order of reads, the same conditions on writes, the same things learned from them.
 
 use super::{
-    cloud::{CallError, Cloud, OWNER, StoredSecret, floor},
+    cloud::{CallError, Cloud, OWNER, StoredSecret, floor, sealer},
     *,
 };
 use crate::{
     api::well_known,
     domain::{
         account,
-        backoff::{self, ErrorClass},
+        backoff::{Backoff, DelayInput, ErrorClass, RequeueInput, requeue_at},
+        change_key::AttemptKey,
+        conditions::{FailureScope, ReconcileFailure},
         console::ConsoleSecret,
-        current_state::LastUse,
+        current_state::{LastUse, SecretRefusals},
         owner::Ownership,
+        plan::Note,
         schedule::spread_permille,
-        secret::{self, KeyMaterial, Publication, SecretContent},
+        secret::{self, HonouredRequest, KeyMaterial, Publication, SecretContent},
     },
 };
 
@@ -29,6 +32,9 @@ pub(super) struct Operator {
     verification: Option<Verification>,
     absent_since: Option<Timestamp>,
     last_used: BTreeMap<String, LastUse>,
+    backoff: Backoff,
+    secret_refusals: Option<(u64, SecretRefusals)>,
+    honoured: Option<HonouredRequest>,
 }
 
 /// What status carries from one reconcile to the next.
@@ -36,12 +42,11 @@ pub(super) struct Operator {
 pub(super) struct Status {
     generation: Option<i64>,
     inactive_since: BTreeMap<String, Timestamp>,
-    failed_attempts: u32,
-    last_failure: Option<Timestamp>,
+    failing_since: Option<Timestamp>,
     last_rotation: Option<Timestamp>,
-    secret_name: Option<String>,
     user_id: Option<String>,
     tag_keys: BTreeSet<String>,
+    repairs: Option<KeyRepairs>,
 }
 
 /// How a reconcile ended.
@@ -80,7 +85,15 @@ impl Operator {
         let deleting = cloud.resource.metadata.deletion_timestamp.is_some();
         let desired = (!deleting).then(|| cloud.desired());
         let target = cloud.target();
-        let seen = observe(self, cloud, status, desired.as_ref(), deleting);
+        let attempt = AttemptKey::new(&cloud.resource);
+        let same = status.generation == cloud.resource.metadata.generation;
+        if status.failing_since.is_some() && self.backoff == Backoff::default() && same {
+            self.backoff = Backoff::restore(attempt.clone(), status.failing_since, [], &delay_input(cloud));
+        }
+        self.backoff = std::mem::take(&mut self.backoff).for_attempt(attempt);
+        let user_waits = !deleting && self.backoff.pending(FailureScope::User, &delay_input(cloud)).is_some();
+        let mut seen = observe(self, cloud, status, desired.as_ref(), deleting);
+        seen.current.user_sync_failed = user_waits;
         let mut reconciliation =
             Reconciliation { operator: self, cloud, status: status.clone(), target, desired, seen, finalized: false };
         let mut errors = Vec::new();
@@ -91,8 +104,15 @@ impl Operator {
         if reconciliation.finalized {
             return End::Finalized;
         }
-        let Reconciliation { cloud, seen, target, .. } = reconciliation;
-        report(status, cloud, &seen.current, &target, !errors.is_empty());
+        let Reconciliation { operator, cloud, seen, .. } = reconciliation;
+        let key_waits = !deleting && plan.rotation.reason == Reason::BackingOff;
+        let waited = [(FailureScope::User, user_waits), (FailureScope::Key, key_waits)];
+        let waited: Vec<_> = waited.into_iter().filter(|(_, waits)| *waits).map(|(scope, _)| scope).collect();
+        operator.backoff = std::mem::take(&mut operator.backoff).after(&errors, &waited, &delay_input(cloud));
+        if let Some(facts) = seen.current.verified() {
+            operator.honoured = Some(HonouredRequest(facts.rotate_honoured.clone()));
+        }
+        report(status, cloud, &seen.current, operator.backoff.since());
         // S7: nothing that is reported holds a secret.
         let reported = format!("{plan:?} {status:?}");
         if reported.contains("SECRET-") {
@@ -101,10 +121,15 @@ impl Operator {
         if plan.effects.is_empty() && plan.requeue_at.is_some_and(|at| at <= cloud.now) {
             cloud.report_violation(format!("busy loop: nothing to do and a requeue_at-up in the past, {plan:?}"));
         }
-        let permille = spread_permille(OWNER);
-        let failures = status.failed_attempts.max(1);
-        let retries = errors.iter().map(|fail| cloud.now + backoff::delay(class(*fail), failures, permille, RESYNC));
-        End::Requeue(plan.requeue_at.into_iter().chain(retries).min().unwrap_or(Timestamp::MAX))
+        End::Requeue(requeue_at(&RequeueInput {
+            backoff: &operator.backoff,
+            planned: plan.requeue_at,
+            checks: &[],
+            // The scenario decides how often everything is compared.
+            resync: SignedDuration::MAX,
+            floor: secs(1),
+            delay: delay_input(cloud),
+        }))
     }
 
     /// The clock is set back. What the process measures with its own clock continues.
@@ -117,6 +142,15 @@ impl Operator {
     pub(super) fn restart(&mut self) {
         *self = Self::default();
     }
+}
+
+fn delay_input(cloud: &Cloud) -> DelayInput {
+    DelayInput { now: cloud.now, permille: spread_permille(OWNER), slow_resync: RESYNC }
+}
+
+fn failure(fail: CallError, scope: FailureScope) -> ReconcileFailure {
+    let class = class(fail);
+    ReconcileFailure { scope, note: Note::new(Reason::Conflict, format!("{fail:?}")), class, transient: true }
 }
 
 fn class(fail: CallError) -> ErrorClass {
@@ -153,16 +187,21 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
             None => (published(Some(&stored), desired), Some(stored)),
         },
     };
-    let same = status.generation == generation;
+    let key_backoff = operator.backoff.pending(FailureScope::Key, &delay_input(cloud));
+    let key_backoff = key_backoff.map(|until| KeyBackoff { until, reason: Reason::Conflict });
+    let version = stored.as_ref().map(|stored| stored.version);
+    let refusals = operator.secret_refusals.filter(|(refused, _)| version == Some(*refused));
+    let secret_refusals = refusals.map(|(_, refusals)| refusals);
     let hints = StatusHints {
-        failure_class: None,
         inactive_since: status.inactive_since.clone(),
-        failed_attempts: if same { status.failed_attempts } else { 0 },
-        last_failure: status.last_failure.filter(|_| same),
         last_rotation: status.last_rotation,
-        secret_name: status.secret_name.clone(),
+        repairs: status.repairs,
         user_id: status.user_id.clone(),
-        tag_keys: status.tag_keys.clone(),
+        tag_keys: account::recorded_user(&cloud.resource)
+            .iter()
+            .flat_map(|user| user.tag_keys.clone())
+            .chain(status.tag_keys.clone())
+            .collect(),
     };
     let finalizer = cloud.resource.metadata.finalizers.is_some();
     let ours = matches!(&iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
@@ -174,6 +213,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         keys_read_at,
         grants_live: keys_read_at.is_some(),
         published,
+        secret_refusals,
         journal: attempt.as_ref().map_or(JournalSecret::None, seen),
         verification: operator.verification.clone(),
         console: ConsoleSecret::Missing,
@@ -181,10 +221,15 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         last_used_failed: false,
         workloads: BTreeMap::new(),
         deleted_keys: BTreeSet::new(),
+        unknown_keys: BTreeSet::new(),
+        secrets_unread: false,
+        secret_has_owner: false,
+        owner_is_ending: false,
         hints,
         finalizer,
         user_recorded: account::recorded_user(&cloud.resource).is_some(),
         user_sync_failed: false,
+        key_backoff,
         user_absence,
     };
     Observed { current, stored, attempt }
@@ -192,7 +237,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
 
 fn published(stored: Option<&StoredSecret>, desired: Option<&Desired>) -> PublishedSecret {
     let facts = |stored: &StoredSecret| {
-        secret::read_facts(&stored.content, stored.immutable, desired.map(|desired| &desired.secret))
+        secret::read_facts(&stored.content, stored.immutable, desired.map(|desired| &desired.secret), sealer())
     };
     stored.map_or(PublishedSecret::Missing, |stored| PublishedSecret::Ours(facts(stored)))
 }
@@ -219,9 +264,8 @@ fn journal_content(journal: &Journal, key: Option<&KeyMaterial>) -> SecretConten
     content
 }
 
-fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, target: &Target, failed: bool) {
+fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, since: Option<Timestamp>) {
     status.generation = cloud.resource.metadata.generation;
-    let published = current.published();
     if let Some(user) = current.user() {
         status.user_id = Some(user.id.clone());
         status.tag_keys = cloud.resource.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect();
@@ -229,31 +273,26 @@ fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, target: &T
         let since = |id: &String| status.inactive_since.get(id).copied().unwrap_or(floor(cloud.now));
         status.inactive_since = inactive.map(|key| (key.id.clone(), since(&key.id))).collect();
     }
-    if published.is_some() || status.secret_name.is_none() {
-        status.secret_name = published.map(|_| target.secret_name.clone());
-    }
-    status.last_rotation = published.map(|facts| facts.published_at).or(status.last_rotation);
-    if failed {
-        status.failed_attempts += 1;
-        status.last_failure = Some(floor(cloud.now));
-    } else {
-        status.failed_attempts = 0;
-    }
+    status.repairs = current.hints.repairs;
+    status.last_rotation = current.verified().map(|facts| facts.published_at).or(status.last_rotation);
+    status.failing_since = since.map(floor);
 }
 
 impl Reconciliation<'_> {
     /// `None` when the operator died.
-    fn run(&mut self, errors: &mut Vec<CallError>) -> Option<Plan> {
+    fn run(&mut self, errors: &mut Vec<ReconcileFailure>) -> Option<Plan> {
         for _ in 0..MAX_EFFECTS {
             let plan = self.plan();
             let Some(effect) = plan.effects.first() else { return Some(plan) };
             if !effect.can_run_on(&self.seen.current, &settings()) {
+                let repairs = self.seen.current.hints.repairs;
                 let (failed, finalizer) = (self.seen.current.user_sync_failed, self.seen.current.finalizer);
                 let removed =
                     self.seen.current.user_absence.filter(|user_absence| *user_absence == UserAbsence::Removed);
                 self.seen = observe(self.operator, self.cloud, &self.status, self.desired.as_ref(), true);
                 self.seen.current.user_sync_failed = failed;
                 self.seen.current.finalizer = finalizer;
+                self.seen.current.hints.repairs = repairs;
                 self.seen.current.user_absence = removed.or(self.seen.current.user_absence);
                 continue;
             }
@@ -274,11 +313,13 @@ impl Reconciliation<'_> {
                 Err(CallError::Crash) => return None,
                 Err(fail) => {
                     self.cloud.note(format!("    {fail:?}"));
-                    errors.push(fail);
                     if effect.is_user_sync() && self.desired.is_some() {
+                        errors.push(failure(fail, FailureScope::User));
                         self.seen.current.user_sync_failed = true;
                         continue;
                     }
+                    let is_of_user = matches!(effect, Effect::RecordUser | Effect::CreateUser | Effect::DeleteUser);
+                    errors.push(failure(fail, if is_of_user { FailureScope::User } else { FailureScope::Key }));
                     return Some(plan);
                 }
             }
@@ -301,7 +342,9 @@ impl Reconciliation<'_> {
     fn perform(&mut self, effect: &Effect) -> Result<(), CallError> {
         match effect {
             Effect::RecordUser => {
-                self.cloud.record_user()?;
+                let declared = self.desired.iter().flat_map(Desired::declared_tag_keys).cloned();
+                self.seen.current.hints.tag_keys.extend(declared);
+                self.cloud.record_user(&self.seen.current.hints.tag_keys)?;
                 self.seen.current.user_recorded = true;
             }
             Effect::AddFinalizer => {
@@ -348,8 +391,8 @@ impl Reconciliation<'_> {
             | Effect::RestartWorkload(..)
             | Effect::RecordRestarts(_)
             | Effect::RemoveDeletionBlocker(_) => panic!("{effect} is for nothing that is declared"),
-            Effect::CreateKey { known, previous_secret } => {
-                self.create_key(known, previous_secret.as_ref())?;
+            Effect::CreateKey { known, repairs } => {
+                self.create_key(known, *repairs)?;
                 self.operator.verification = None;
             }
             Effect::VerifyKey(id) => {
@@ -363,8 +406,8 @@ impl Reconciliation<'_> {
                 self.operator.verification = Some(verification.clone());
                 self.seen.current.verification = Some(verification);
             }
-            Effect::Publish { key_id, previous_secret } => {
-                self.publish(key_id, previous_secret.as_ref())?;
+            Effect::Publish(key_id) => {
+                self.publish(key_id)?;
                 self.operator.verification = None;
             }
             Effect::TagKey(id) => {
@@ -392,8 +435,7 @@ impl Reconciliation<'_> {
             }
             Effect::TouchPublished => {
                 if let (Some(stored), Some(attempt)) = (self.seen.stored.clone(), &self.seen.attempt) {
-                    let mut content = stored.content.clone();
-                    content.annotations.insert(well_known::ANNOTATION_FENCE.to_owned(), attempt.uid.clone());
+                    let content = secret::with_fence(stored.content.clone(), &attempt.uid, sealer());
                     let written = self.cloud.replace_secret(&stored, Some(OWNER), &content)?;
                     self.hold(Some(written));
                 }
@@ -417,12 +459,33 @@ impl Reconciliation<'_> {
                 self.seen.current.deleted_keys.insert(id.clone());
                 self.changed(|user| user.keys.retain(|key| key.id != *id));
             }
+            Effect::ConfirmSecret(id) => {
+                let Some(stored) = self.seen.stored.clone() else { return Ok(()) };
+                let key = secret::read_unverified_key(&stored.content).filter(|key| key.id == *id);
+                let Some(key) = key.filter(|key| self.cloud.accepts(key)) else {
+                    let refusals = SecretRefusals::with(self.seen.current.secret_refusals, self.cloud.now);
+                    self.operator.secret_refusals = Some((stored.version, refusals));
+                    self.seen.current.secret_refusals = Some(refusals);
+                    return Ok(());
+                };
+                let user = self.seen.current.user();
+                let requested = self.desired.as_ref().and_then(|desired| desired.key.as_ref()?.rotate_request.clone());
+                let publication = Publication {
+                    published_at: user.and_then(|user| user.tagged_at(id)).unwrap_or_default() + secs(1),
+                    rotate_honoured: self
+                        .operator
+                        .honoured
+                        .clone()
+                        .map_or(requested, |HonouredRequest(request)| request),
+                    ..Publication::default()
+                };
+                self.write_secret(&key, &publication)?;
+            }
             Effect::RewriteSecret => {
                 let Some(stored) = self.seen.stored.clone() else { return Ok(()) };
-                let Some(key) = secret::read_key(&stored.content) else { return Ok(()) };
+                let Some(key) = secret::read_key(&stored.content, sealer()) else { return Ok(()) };
                 self.write_secret(&key, &secret::read_publication(&stored.content))?;
             }
-            Effect::DeletePreviousSecret(name) => self.delete_previous(name)?,
             Effect::ReadLastUsed(ids) => {
                 for id in ids {
                     let used_at = self.cloud.keys.get(id).and_then(|record| record.used_at);
@@ -469,11 +532,10 @@ impl Reconciliation<'_> {
         Ok(())
     }
 
-    fn create_key(&mut self, known: &[String], previous_secret: Option<&(String, String)>) -> Result<(), CallError> {
+    fn create_key(&mut self, known: &[String], repairs: Option<u32>) -> Result<(), CallError> {
         let mut journal = Journal {
             started_at: floor(self.cloud.now),
             rotate_request: self.desired.as_ref().and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
-            previous_secret: previous_secret.cloned(),
             phase: AttemptPhase::Intent { known: known.to_vec() },
         };
         let attempt = self.cloud.create_secret(&self.target.journal_name, &journal_content(&journal, None))?;
@@ -488,6 +550,10 @@ impl Reconciliation<'_> {
                 return Err(fail);
             }
         };
+        if let Some(count) = repairs {
+            let count = i32::try_from(count).unwrap();
+            self.seen.current.hints.repairs = Some(KeyRepairs { count, last_time: created_at });
+        }
         journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: self.cloud.now };
         let attempt = self.stage(&attempt, &journal, &key)?;
         self.seen.current.journal = seen(&attempt);
@@ -528,35 +594,26 @@ impl Reconciliation<'_> {
         Err(CallError::Lost)
     }
 
-    fn publish(&mut self, key_id: &str, previous_secret: Option<&(String, String)>) -> Result<(), CallError> {
+    fn publish(&mut self, key_id: &str) -> Result<(), CallError> {
         let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
-        let before =
-            self.seen.stored.as_ref().map(|stored| secret::read_publication(&stored.content)).unwrap_or_default();
+        let fence = self.seen.current.published().and_then(|facts| facts.fence.clone());
         let journal = self.seen.current.journal().cloned();
-        let mut publication = Publication {
+        let publication = Publication {
             published_at: floor(self.cloud.now) + secs(1),
             rotate_honoured: journal.as_ref().and_then(|journal| journal.rotate_request.clone()),
-            fence: before.fence,
-            previous: before.previous,
+            fence,
             restarts: BTreeMap::new(),
         };
-        let recorded = journal.as_ref().and_then(|journal| journal.previous_secret.as_ref());
-        for previous_secret in recorded.into_iter().chain(previous_secret) {
-            let previous =
-                self.cloud.secrets.get(&previous_secret.0).map(|stored| secret::read_publication(&stored.content));
-            publication.record_previous_secret(previous_secret, previous);
-        }
-        publication.previous.remove(&self.target.secret_name);
         self.write_secret(&key, &publication)
     }
 
     fn write_secret(&mut self, key: &KeyMaterial, publication: &Publication) -> Result<(), CallError> {
         let Some(desired) = self.desired.clone() else { return Ok(()) };
         let written = if let Some(stored) = self.seen.stored.clone() {
-            let content = secret::render(&desired.secret, key, publication, &stored.content);
+            let content = secret::render(&desired.secret, key, publication, &stored.content, sealer());
             self.cloud.replace_secret(&stored, Some(OWNER), &content)?
         } else {
-            let content = secret::render(&desired.secret, key, publication, &SecretContent::default());
+            let content = secret::render(&desired.secret, key, publication, &SecretContent::default(), sealer());
             self.cloud.create_secret(&self.target.secret_name, &content)?
         };
         self.hold(Some(written));
@@ -572,17 +629,6 @@ impl Reconciliation<'_> {
         Ok(())
     }
 
-    fn delete_previous(&mut self, name: &str) -> Result<(), CallError> {
-        if let Some(old) = self.cloud.secrets.get(name).filter(|old| old.owner.as_deref() == Some(OWNER)).cloned() {
-            self.cloud.delete_secret(&old)?;
-        }
-        let Some(stored) = self.seen.stored.clone() else { return Ok(()) };
-        let Some(key) = secret::read_key(&stored.content) else { return Ok(()) };
-        let mut publication = secret::read_publication(&stored.content);
-        publication.previous.remove(name);
-        self.write_secret(&key, &publication)
-    }
-
     fn changed(&mut self, learn: impl FnOnce(&mut IamUser)) {
         if let CurrentUser::Found(user) = &mut self.seen.current.iam {
             learn(user);
@@ -591,6 +637,7 @@ impl Reconciliation<'_> {
 
     fn hold(&mut self, stored: Option<StoredSecret>) {
         self.seen.current.published = published(stored.as_ref(), self.desired.as_ref());
+        self.seen.current.secret_refusals = None;
         self.seen.stored = stored;
     }
 }
