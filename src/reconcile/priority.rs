@@ -66,7 +66,9 @@ pub(super) fn priority(user: &AwsDeployUser, decision: &ClassDecision, context: 
         let is_observed = user.status.as_ref().is_some_and(|status| {
             status.observed_generation == user.metadata.generation && status.failing_since.is_none()
         });
-        match (is_observed && !causes.deleted, causes.any()) {
+        // What is created suspended has nothing to lose, and must not come before the work of others.
+        let takes_away = causes.any() && account::recorded_user(user).is_some();
+        match (is_observed && !causes.deleted, takes_away) {
             (true, _) => Priority::Background,
             (false, true) => Priority::Urgent,
             (false, false) => Priority::Due,

@@ -125,5 +125,6 @@ pub(crate) async fn large_objects_take_little_memory() {
     };
     // Pages of the program file are shared and can be dropped; a debug build has many.
     let peak = kib("VmHWM:").saturating_sub(kib("RssFile:"));
+    println!("60 objects of 1.3 MB in an unserved namespace: peak {} MiB besides the program file", peak / 1024);
     assert!(peak < MEMORY_LIMIT_KIB, "{peak} KiB\n{status}");
 }

@@ -21,6 +21,8 @@ use crate::{
 /// Resources of the attacker, and of the victim.
 const RESOURCES: usize = 40;
 const VICTIMS: usize = 5;
+/// Resources of the attacker that are created and deleted all the time.
+const NEWCOMERS: usize = 12;
 /// AWS calls of others at most between the write of a suspension and its effect: five seconds at the rate of the test. Counted,
 /// because the time depends on what else the machine does.
 const MAX_CALLS_OF_OTHERS: usize = 100;
@@ -100,6 +102,53 @@ pub(crate) async fn suspension_comes_first_while_a_tenant_floods() {
     };
     assert!(calls.iter().all(|calls| *calls <= MAX_CALLS_OF_OTHERS), "{calls:?}\n{}", of_the_victims());
     assert!(arena.violations().is_empty(), "{:#?}", arena.violations());
+}
+
+/// What is created suspended has nothing to lose, and is no more urgent than the rotation of another tenant.
+pub(crate) async fn suspended_newcomers_do_not_starve_others() {
+    let arena = Arena::with_arguments(&["--aws-rate=20"]).await;
+    let wide = json!({"users": {"namePattern": null, "path": "/tenant/"}, "policies": {"allowed": [POLICY]}});
+    arena.env.apply_class("tenant", wide).await;
+    arena.serve_other("late0").await;
+    let content = json!({"spec": {"className": arena.class, "policies": {"managed": [POLICY]}, "suspend": true}});
+    let churn = async |number: usize| {
+        let name = format!("n{number}");
+        for _ in 0..MAX_ROUNDS {
+            let _ = arena.tenant.apply(Kind::User, &name, &json!({}), &content).await;
+            let user = arena.user_name(&name);
+            let created = async || arena.env.iam_opt(&user).await.map(drop);
+            eventually("the user of a newcomer", created, String::new).await;
+            let _ = arena.tenant.delete(Kind::User, &name).await;
+            let deleted = async || (!arena.tenant.exists(Kind::User, &name).await).then_some(());
+            eventually("a newcomer is deleted", deleted, String::new).await;
+        }
+    };
+    let rotate = async {
+        let users: Api<AwsDeployUser> = Api::namespaced(arena.env.client.clone(), arena.other);
+        // Every newcomer is on its way.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let (begun, position) = (Instant::now(), arena.env.aws.log().position());
+        let request = json!({"metadata": {"annotations": {well_known::ANNOTATION_ROTATE: "now"}}});
+        users.patch("late0", &PatchParams::default(), &Patch::Merge(&request)).await.expect("a request");
+        let user = format!("{}_late0", arena.other);
+        let is_effect = |call: &CallRecord| call.action == "CreateAccessKey" && call.user.as_ref() == Some(&user);
+        let rotated = async || {
+            let calls = arena.env.aws.log().calls_since(position);
+            let effect = calls.iter().find(|call| is_effect(call))?.seq;
+            let is_of_others = |call: &&CallRecord| call.seq < effect && call.user.as_ref() != Some(&user);
+            Some(calls.iter().filter(is_of_others).count())
+        };
+        let calls = eventually("the other tenant gets its key", rotated, String::new).await;
+        println!("rotation beside {NEWCOMERS} newcomers: {:.1?}, {calls} calls of others before it", begun.elapsed());
+        calls
+    };
+    let calls = tokio::select! {
+        _ = join_all((0..NEWCOMERS).map(churn)) => panic!("the churn ended before the rotation"),
+        calls = rotate => calls,
+    };
+    // Deletions of all newcomers may come first, once.
+    let most = NEWCOMERS * 15 + MAX_CALLS_OF_OTHERS;
+    assert!(calls <= most, "{calls} calls of others came first");
 }
 
 /// Edits, a request and a deletion in turn, for a bounded time.

@@ -80,7 +80,7 @@ const TESTS: &[Test] = tests! {
 
 /// A test that measures time and counts calls, and therefore runs alone.
 const LAST: &[Test] = tests! {
-    load: { suspension_comes_first_while_a_tenant_floods }
+    load: { suspension_comes_first_while_a_tenant_floods, suspended_newcomers_do_not_starve_others }
 };
 
 /// A number from the environment.

@@ -10,10 +10,8 @@ use k8s_openapi::api::{
 use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 
-use crate::test_env::{TestEnv, eventually};
+use crate::test_env::{LAST_APPLIED, TestEnv, eventually};
 
-/// Annotation of client-side apply.
-pub(crate) const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// A text that no output of the operator may contain.
 pub(crate) const CANARY: &str = "canary/wJalrXUtnFEMIK7MDENGbPxRfiCY";
 

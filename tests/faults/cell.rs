@@ -173,7 +173,16 @@ impl Cell {
                 Fault::At(rng.choose(trace)?.clone(), *rng.choose(&FaultMode::ALL)?)
             })
         });
-        Some(Self { operation: *operation, faults: faults.collect(), seed: Some(seed) })
+        let mut faults: Vec<Fault> = faults.collect();
+        let mut ends = Vec::new();
+        faults.retain(|fault| {
+            let Fault::Profile(profile) = fault else { return true };
+            // Two of them would end the same outage twice.
+            let is_new = profile.end.is_none() || !ends.contains(&profile.end);
+            ends.push(profile.end);
+            is_new
+        });
+        Some(Self { operation: *operation, faults, seed: Some(seed) })
     }
 
     /// Runs the cell and audits it. Panics if the operator does not converge.
@@ -220,7 +229,7 @@ impl Cell {
         outcome.violations = violations.iter().map(ToString::to_string).collect();
         if !outcome.violations.is_empty() {
             let calls = describe_writes(&env, aws_position, &kube, kube_position);
-            println!("{}: mutating calls{calls}\n{}", self.name(), env.log());
+            println!("{}, APPLY_SEED={}: mutating calls{calls}\n{}", self.name(), env.apply_seed(), env.log());
         }
         outcome.took = started.elapsed();
         outcome

@@ -10,9 +10,6 @@ use crate::{
     operation::{Operation, RECOVERY},
 };
 
-/// Profiles that do not end by themselves, so they would affect all later rotations.
-const PERSISTENT_PROFILES: [&str; 2] = ["aws-new-keys-late", "aws-old-keys-linger"];
-
 #[derive(Default)]
 pub(crate) struct SoakReport {
     pub(crate) rotations: usize,
@@ -38,7 +35,7 @@ pub(crate) async fn run(seed: u64, rotations: usize, trace: &[FaultPoint]) -> So
             0 | 1 => None,
             2 => rng
                 .choose(fault_profiles::ALL)
-                .filter(|kind| !PERSISTENT_PROFILES.contains(&kind.name))
+                .filter(|profile| !profile.changes_the_account())
                 .copied()
                 .map(Fault::Profile),
             _ => rng

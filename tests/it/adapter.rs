@@ -37,7 +37,7 @@ pub(crate) async fn http_500_causes_no_second_create() {
     let iam = iam(&aws).await;
     aws.manual_changes().create_user("u").await.expect("a user");
     for rule in
-        [Rule::on("CreateAccessKey").nth(1).after_commit().html_500(), Rule::on("CreateAccessKey").nth(2).throttle()]
+        [Rule::on("CreateAccessKey").nth(1).after_commit().html(500), Rule::on("CreateAccessKey").nth(2).throttle()]
     {
         aws.rules().add(rule);
     }
@@ -110,7 +110,7 @@ pub(crate) async fn errors_are_classified() {
         assert!(error.to_string().contains("the message of AWS") && error.request_id.is_some(), "{error}");
         aws.rules().remove(rule);
     }
-    aws.rules().add(Rule::on("GetUser").html_500());
+    aws.rules().add(Rule::on("GetUser").html(500));
     assert_eq!(iam.get_user("u").await.expect_err("a failed read is never absence").kind, AwsErrorKind::Service);
 }
 

@@ -25,11 +25,7 @@ fn about(env: &TestEnv, action: &str) -> Vec<CallRecord> {
 /// The proxy passes the call on and answers with its own page.
 pub(crate) async fn refusal_by_a_proxy_leaves_no_foreign_key() {
     let env = TestEnv::new().await;
-    env.aws.rules().add(Rule::on("CreateAccessKey").nth(1).after_commit().rewrite(|_, response| {
-        response.status = 403;
-        "text/html".clone_into(&mut response.content_type);
-        "<!doctype html><h1>403 Forbidden</h1>".clone_into(&mut response.body);
-    }));
+    env.aws.rules().add(Rule::on("CreateAccessKey").nth(1).after_commit().html(403));
     env.apply("x", spec()).await;
     env.wait_for_event("x", Reason::OrphanDeleted).await;
     env.wait_ready("x").await;
@@ -144,7 +140,7 @@ pub(crate) async fn revocation_needs_no_access_to_secrets() {
     env.apply("y", json!({"className": class, "userName": "v"})).await;
     env.wait_ready("x").await;
     env.wait_ready("y").await;
-    env.revoke_access().await;
+    env.revoke_secret_access().await;
     env.apply("x", json!({"userName": "u", "suspend": true})).await;
     env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
     let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
@@ -157,7 +153,7 @@ pub(crate) async fn revocation_needs_no_access_to_secrets() {
     env.apply("x", json!({"userName": "u"})).await;
     env.wait_ready("x").await;
     env.operator.kill().await;
-    env.revoke_access().await;
+    env.revoke_secret_access().await;
     env.apply("x", json!({"userName": "u", "suspend": true})).await;
     env.operator.restart().await.expect("the operator restarts");
     env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;

@@ -1,7 +1,7 @@
 //! Rules of the code base: import layers, generated files, names and vocabulary.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -218,6 +218,21 @@ pub(crate) async fn threat_model_names_existing_tests() {
         }
     }
     assert!(count > 20, "{count}");
+}
+
+/// `make faults ONLY=` with a name that no run has would run nothing.
+pub(crate) async fn documented_fault_cells_are_those_of_the_scenarios() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).expect("a file");
+    let listed = |text: &str, from: &str, to: char| -> BTreeSet<String> {
+        let names = text.split(from).skip(1).filter_map(|rest| rest.split(to).next());
+        names.map(str::to_owned).collect()
+    };
+    let documented = listed(&read("docs/testing.md"), "cells `", '`');
+    let scenarios = listed(&read("tests/faults/scenarios/mod.rs"), "cells: &[\"", ']');
+    let scenarios: BTreeSet<String> =
+        scenarios.iter().flat_map(|names| names.split('"').step_by(2)).map(str::to_owned).collect();
+    assert!(scenarios.len() > 10, "{scenarios:?}");
+    assert_eq!(documented, scenarios);
 }
 
 fn all_files(folder: &Path) -> Vec<PathBuf> {

@@ -13,7 +13,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::test_env::{EnvOptions, TIMEOUT, TestEnv, condition, eventually, message};
+use crate::test_env::{ApplyMethod::Kubectl, EnvOptions, TIMEOUT, TestEnv, condition, eventually, message};
 
 /// Valid by the schema, and refused by the operator: the overlap exceeds the interval.
 fn invalid_spec() -> Value {
@@ -46,7 +46,7 @@ fn counts(env: &TestEnv, name: &str) -> (usize, usize) {
 
 pub(crate) async fn invalid_spec_costs_one_reconcile_and_one_write() {
     let env = TestEnv::with_arguments(&RARE).await;
-    env.kubectl_apply("x", invalid_spec()).await;
+    env.apply_with(Kubectl, "x", invalid_spec()).await;
     env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
     reconcile_another(&env, "y").await;
     assert_eq!(counts(&env, "x"), (1, 1), "{}", env.log());
@@ -59,7 +59,7 @@ pub(crate) async fn invalid_spec_costs_one_reconcile_and_one_write() {
 pub(crate) async fn denied_read_waits_for_its_back_off() {
     let env = TestEnv::with_arguments(&RARE).await;
     env.aws.rules().add(Rule::on("GetUser").user("u").deny());
-    env.kubectl_apply("x", json!({"userName": "u"})).await;
+    env.apply_with(Kubectl, "x", json!({"userName": "u"})).await;
     env.wait_for_condition("x", ConditionType::UserSynced, "Unknown", Some(Reason::AccessDenied)).await;
     reconcile_another(&env, "y").await;
     assert_eq!(counts(&env, "x"), (1, 1), "{}", env.log());
@@ -72,13 +72,13 @@ pub(crate) async fn spec_that_turns_invalid_ends_earlier_retries() {
     let env = TestEnv::with_arguments(&RARE).await;
     let rotation = |overlap: &str| json!({"every": "12h", "overlap": overlap});
     let spec = |overlap: &str| json!({"userName": "u", "policies": {"managed": ["NoSuchPolicy"]}, "accessKey": {"rotation": rotation(overlap)}});
-    env.kubectl_apply("x", spec("1h")).await;
+    env.apply_with(Kubectl, "x", spec("1h")).await;
     env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::PolicyNotFound)).await;
-    env.kubectl_apply("x", spec("13h")).await;
+    env.apply_with(Kubectl, "x", spec("13h")).await;
     env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
     let before = counts_after(&env, "x", "InvalidSpec").await;
     // The second try of another resource comes later than the one of the first resource would have.
-    env.kubectl_apply("z", json!({"userName": "z", "policies": {"managed": ["NoSuchPolicy"]}})).await;
+    env.apply_with(Kubectl, "z", json!({"userName": "z", "policies": {"managed": ["NoSuchPolicy"]}})).await;
     let tries_z = |call: &CallRecord| call.action == "AttachUserPolicy" && call.user.as_deref() == Some("z");
     for _ in 0..2 {
         let position = env.aws.log().position();
@@ -89,7 +89,7 @@ pub(crate) async fn spec_that_turns_invalid_ends_earlier_retries() {
 
 pub(crate) async fn repeated_failure_is_written_once() {
     let env = TestEnv::new().await;
-    env.kubectl_apply("x", json!({"userName": "u", "policies": {"managed": ["NoSuchPolicy"]}})).await;
+    env.apply_with(Kubectl, "x", json!({"userName": "u", "policies": {"managed": ["NoSuchPolicy"]}})).await;
     env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::PolicyNotFound)).await;
     let (_, writes) = counts_after(&env, "x", "PolicyNotFound").await;
     let since = env.user("x").await.status.expect("a status").failing_since;
@@ -106,7 +106,7 @@ pub(crate) async fn repeated_failure_is_written_once() {
 pub(crate) async fn user_of_another_owner_is_compared_at_the_resync() {
     let env = TestEnv::with_arguments(&["--resync=1h", "--key-check=100ms"]).await;
     env.aws.manual_changes().create_user("u").await.expect("an unmanaged user");
-    env.kubectl_apply("x", json!({"userName": "u"})).await;
+    env.apply_with(Kubectl, "x", json!({"userName": "u"})).await;
     env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;
     reconcile_another(&env, "y").await;
     let (reconciles, _) = counts(&env, "x");
@@ -159,7 +159,8 @@ async fn set_label_at_admission(env: &TestEnv, label: &str, value: &str) {
 pub(crate) async fn label_that_admission_changes_is_reported() {
     let env = TestEnv::new().await;
     set_label_at_admission(&env, "team", "platform").await;
-    env.kubectl_apply("x", json!({"userName": "u", "accessKey": {"secret": {"labels": {"team": "payments"}}}})).await;
+    env.apply_with(Kubectl, "x", json!({"userName": "u", "accessKey": {"secret": {"labels": {"team": "payments"}}}}))
+        .await;
     let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;
     let text = message(&user, ConditionType::KeyPublished);
     assert!(text.contains(r#"label team is "platform" instead of "payments""#), "{text}");
@@ -186,7 +187,7 @@ pub(crate) async fn used_up_secret_quota_costs_no_key() {
     let refused = async || env.secrets().create(&params, &probe).await.is_err().then_some(());
     eventually("no Secret can be created", refused, String::new).await;
 
-    env.kubectl_apply("x", json!({"userName": "u"})).await;
+    env.apply_with(Kubectl, "x", json!({"userName": "u"})).await;
     let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::AdmissionDenied)).await;
     let text = message(&user, ConditionType::KeyPublished);
     assert!(text.contains("exceeded quota: secrets"), "{text}");
@@ -207,7 +208,7 @@ pub(crate) async fn unanswered_status_write_ends_the_reconcile() {
     let env = TestEnv::with_options(EnvOptions { kube_proxy: true, ..EnvOptions::default() }).await;
     let kube = env.kube.as_ref().expect("a proxy");
     let held = kube.rules().pause(KubeRule::on("update", "awsdeployusers/status").name("x").nth(1));
-    env.kubectl_apply("x", invalid_spec()).await;
+    env.apply_with(Kubectl, "x", invalid_spec()).await;
     let reported = async || env.log().contains("no response in 30 s").then_some(());
     eventually("the write is cut off", reported, || env.log()).await;
     held.release();

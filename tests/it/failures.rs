@@ -48,7 +48,7 @@ const FAULTS: &[FaultCase] = &[
     ("an expired token", |rule| rule.respond_with(expired_token()), Reason::OperatorCredentials, false),
     ("a clock that is off", |rule| rule.request_expired(), Reason::ClockSkew, false),
     ("a fault of AWS", |rule| rule.respond_with(AwsError::service_failure()), Reason::AwsUnavailable, true),
-    ("a page of HTML", |rule| rule.html_500(), Reason::AwsUnavailable, true),
+    ("a page of HTML", |rule| rule.html(500), Reason::AwsUnavailable, true),
     ("a cut connection", |rule| rule.drop_connection(), Reason::AwsUnavailable, true),
 ];
 
@@ -158,7 +158,7 @@ pub(crate) async fn throttled_read_backs_off_and_causes_no_write() {
 pub(crate) async fn failed_caller_identity_blocks_all_calls() {
     let env = TestEnv::new().await;
     let first = ["GetCallerIdentity", "GetAccountPasswordPolicy", "ListAccountAliases"];
-    let rules = first.map(|read| (read, env.aws.rules().add(Rule::on(read).html_500())));
+    let rules = first.map(|read| (read, env.aws.rules().add(Rule::on(read).html(500))));
     env.apply("x", json!({"userName": "u", "console": {}})).await;
     for (read, rule) in rules {
         let position = env.aws.log().position();
@@ -180,7 +180,7 @@ pub(crate) async fn failed_caller_identity_blocks_all_calls() {
 pub(crate) async fn user_with_unreadable_tags_is_not_claimed() {
     let env = TestEnv::new().await;
     env.aws.manual_changes().create_user("Taken").await.expect("an unmanaged user");
-    let rule = env.aws.rules().add(Rule::on("ListUsers").html_500());
+    let rule = env.aws.rules().add(Rule::on("ListUsers").html(500));
     env.apply("x", json!({"userName": "taken"})).await;
     wait_for_failed_call(&env, LogPosition::default(), "ListUsers").await;
     env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::NotOwned)).await;

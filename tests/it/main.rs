@@ -17,6 +17,7 @@ mod adapter;
 mod admission;
 mod adoption;
 mod answers;
+mod apply;
 mod architecture;
 mod back_off;
 mod bad_input;
@@ -67,9 +68,11 @@ const TESTS: &[Test] = tests! {
         runbook_documents_every_reason,
         operator_accepts_the_chart_arguments, documented_iam_policy_matches_the_printed_one,
         secrets_are_read_by_namespace_only, threat_model_names_existing_tests,
+        documented_fault_cells_are_those_of_the_scenarios,
         prose_avoids_banned_words, retired_names_are_not_used, type_names_are_unique, test_names_are_short }
     crd: { every_crd_field_has_a_description, tenant_spec_has_no_namespace_or_address_field,
         schema_errors_state_the_allowed_values, name_of_the_secret_is_immutable, printer_columns_are_as_documented }
+    apply: { every_tool_creates_edits_and_removes_fields, kubectl_finds_what_tests_applied_unchanged }
     creation: {
         one_manifest_creates_user_policy_key_and_secret,
         defang_guide_is_one_manifest,

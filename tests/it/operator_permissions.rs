@@ -196,7 +196,7 @@ fn has_no_permissions(user: &UserSnapshot) -> bool {
 }
 
 pub(crate) async fn aws_refuses_a_resource_that_passed_every_other_check() {
-    let env = start_env().await;
+    let mut env = start_env().await;
     let class = env.apply_class("honest", granted_class()).await;
     env.set_iam_policy(&print_policy(&env, &[&class]).await);
     let manual_changes = env.aws.manual_changes();
@@ -232,7 +232,9 @@ pub(crate) async fn aws_refuses_a_resource_that_passed_every_other_check() {
         }
     }
 
-    manual_changes.set_boundary("freed", None).await.expect("manually");
+    // It would set the boundary again before it knows the changed class.
+    env.operator.kill().await;
+    env.aws.manual_changes().set_boundary("freed", None).await.expect("manually");
     let mut free = granted_class();
     free["permissionsBoundary"] = Value::Null;
     env.try_apply_class_without_permissions("honest", free).await.expect("a class");
@@ -241,6 +243,7 @@ pub(crate) async fn aws_refuses_a_resource_that_passed_every_other_check() {
         json!({"className": class, "userName": "freed", "policies": {"managed": ["AmazonEC2FullAccess"]}}),
     )
     .await;
+    env.operator.restart().await.expect("the operator starts");
     let user = env.wait_for_condition("freed", ConditionType::UserSynced, "False", Some(Reason::AccessDenied)).await;
     assert!(message(&user, ConditionType::UserSynced).contains("iam:AttachUserPolicy"));
     assert!(env.iam("freed").await.attached.is_empty());

@@ -6,12 +6,14 @@ use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, well_known};
 use k8s_openapi::api::{authorization::v1::SubjectAccessReview, core::v1::Namespace, rbac::v1::RoleBinding};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
 use super::{
-    TestEnv, eventually,
+    TestEnv,
+    apply::ApplyMethod,
+    eventually,
     shared::{RELEASE, apply_class, shared},
 };
 
@@ -72,28 +74,49 @@ impl TestEnv {
         wait_for_permission(&self.client, &self.namespace, RESTARTS, true).await;
     }
 
-    /// Deletes all `RoleBinding`s of the namespace.
-    #[allow(dead_code, reason = "used by the fault tests only")]
-    pub(crate) async fn revoke_access(&self) {
+    /// Deletes the `RoleBinding` of the chart for Secrets.
+    #[allow(dead_code, reason = "not used by all tests")]
+    pub(crate) async fn revoke_secret_access(&self) {
         let bindings: Api<RoleBinding> = Api::namespaced(self.client.clone(), &self.namespace);
-        bindings.delete_collection(&DeleteParams::default(), &ListParams::default()).await.expect("unbound");
+        let name = self.bindings[0].name_any();
+        bindings.delete(&name, &DeleteParams::default()).await.expect("the RoleBinding is deleted");
         wait_for_permission(&self.client, &self.namespace, SECRETS, false).await;
     }
 
-    /// Applies a resource with strict validation: an unknown field fails the test.
+    /// Applies a resource as a tool of people does, chosen by the seed, with strict validation: an unknown field fails the
+    /// test.
     pub(crate) async fn apply(&self, name: &str, spec: Value) -> AwsDeployUser {
         self.try_apply(name, spec).await.expect("the API server accepts the resource")
     }
 
-    /// Applies a resource that the API server may refuse.
-    pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
-        let params = PatchParams::apply("test").force().validation_strict();
-        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, &spec))).await
+    /// The seed of the tools that resources are applied with.
+    #[allow(dead_code, reason = "used by the fault tests only")]
+    pub(crate) fn apply_seed(&self) -> u64 {
+        self.applier.seed()
     }
 
-    /// Applies a resource as people do: with kubectl, on the client's side, which records the manifest in an annotation.
+    /// Applies a resource that the API server may refuse.
+    pub(crate) async fn try_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
+        let method = self.applier.method_of(name);
+        self.applier.apply(&self.client, method, self.manifest(name, &spec), false).await
+    }
+
+    /// Applies a resource with this tool, for a test about what it leaves in the object.
     #[allow(dead_code, reason = "used by the integration tests only")]
-    pub(crate) async fn kubectl_apply(&self, name: &str, spec: Value) {
+    pub(crate) async fn apply_with(&self, method: ApplyMethod, name: &str, spec: Value) -> AwsDeployUser {
+        let applied = self.applier.apply(&self.client, method, self.manifest(name, &spec), false).await;
+        applied.expect("the API server accepts the resource")
+    }
+
+    /// Applies a resource as a dry run. Admission caches classes and labels, so tests poll it until it is up to date.
+    pub(crate) async fn dry_run_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
+        let method = self.applier.method_of(name);
+        self.applier.apply(&self.client, method, self.manifest(name, &spec), true).await
+    }
+
+    /// The output of the real `kubectl apply`.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn kubectl_apply(&self, name: &str, spec: Value) -> String {
         let file = self.directory.join(format!("{name}.json"));
         std::fs::write(&file, self.manifest(name, &spec).to_string()).expect("a manifest");
         let shared = shared().await;
@@ -101,10 +124,11 @@ impl TestEnv {
         kubectl.arg("--kubeconfig").arg(&shared.admin).arg("--cache-dir").arg(self.directory.join("kubectl"));
         let run = kubectl.args(["apply", "--server-side=false", "-f"]).arg(&file).output().expect("kubectl runs");
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8_lossy(&run.stdout).into_owned()
     }
 
     /// Requests a retry: whatever the operator waits for is tried now.
-    #[allow(dead_code, reason = "used by the integration tests only")]
+    #[allow(dead_code, reason = "not used by all tests")]
     pub(crate) async fn request_retry(&self, name: &str, value: &str) {
         self.annotate(name, well_known::ANNOTATION_RETRY, value).await;
     }
@@ -162,12 +186,6 @@ impl TestEnv {
             .patch(&self.namespace, &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .expect("the namespace is labelled");
-    }
-
-    /// Applies a resource as a dry run. Admission caches classes and labels, so tests poll it until it is up to date.
-    pub(crate) async fn dry_run_apply(&self, name: &str, spec: Value) -> kube::Result<AwsDeployUser> {
-        let params = PatchParams::apply("test").force().dry_run();
-        self.users().patch(name, &params, &Patch::Apply(&self.manifest(name, &spec))).await
     }
 
     pub(crate) async fn annotate(&self, name: &str, key: &str, value: &str) {

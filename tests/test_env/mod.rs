@@ -2,6 +2,7 @@
 
 mod account;
 mod actions;
+mod apply;
 mod assertions;
 mod iam_permissions;
 mod shared;
@@ -38,10 +39,12 @@ use serde_json::{Value, json};
 pub(crate) use self::shared::RELEASE as OPERATOR_NAMESPACE;
 pub(crate) use self::{
     account::TestAccount,
+    apply::{ApplyMethod, LAST_APPLIED},
     assertions::{condition, eventually, message},
     shared::{actions_seen, block_on, run, stop},
 };
 use self::{
+    apply::Applier,
     iam_permissions::IamPermissions,
     shared::{Shared, create_namespace, shared, start_aws},
 };
@@ -105,6 +108,7 @@ pub(crate) struct TestEnv {
     operator_options: OperatorOptions,
     bindings: [DynamicObject; 2],
     iam_permissions: IamPermissions,
+    applier: Applier,
     /// Fails the test if a resource caused more than its budget.
     pub(crate) activity: ActivityMonitor,
 }
@@ -171,6 +175,7 @@ impl TestEnv {
         });
         Self {
             activity,
+            applier: Applier::new(&namespace),
             operator: Operator::start(operator_options.clone()).await.expect("the operator starts"),
             operator_options,
             namespace,

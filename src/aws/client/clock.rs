@@ -11,6 +11,7 @@ use aws_smithy_runtime_api::{
         interceptors::{Intercept, context::BeforeDeserializationInterceptorContextRef, dyn_dispatch_hint},
         runtime_components::RuntimeComponents,
     },
+    http::Headers,
 };
 use aws_smithy_types::config_bag::ConfigBag;
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
@@ -68,7 +69,7 @@ fn local_now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Updates the clock with every response.
+/// Updates the clock with every response of AWS.
 #[derive(Debug)]
 pub(super) struct ClockInterceptor(pub(super) std::sync::Arc<AwsClock>);
 
@@ -84,11 +85,18 @@ impl Intercept for ClockInterceptor {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some(date) = context.response().headers().get("date") {
+        if let Some(date) = date_of_aws(context.response().headers()) {
             self.0.update(date, local_now());
         }
         Ok(())
     }
+}
+
+/// The date of a response that AWS gave. The page of a proxy has the date of its own clock: a key whose overlap is over by that
+/// clock would be set Inactive too early.
+fn date_of_aws(headers: &Headers) -> Option<&str> {
+    headers.get("x-amzn-requestid")?;
+    headers.get("date")
 }
 
 #[cfg(test)]
@@ -118,6 +126,15 @@ mod tests {
         assert_eq!(clock.offset(), Some(SignedDuration::from_mins(10)));
         clock.update("Sat, 21 Nov 2026 10:10:00 GMT", at("2026-11-21T10:10:00Z"));
         assert_eq!(clock.offset(), Some(SignedDuration::ZERO));
+    }
+
+    #[test]
+    fn date_of_a_proxy_moves_no_clock() {
+        let mut headers = Headers::new();
+        headers.insert("Date", "Sun, 21 Nov 2027 10:00:00 GMT");
+        assert_eq!(date_of_aws(&headers), None);
+        headers.insert("x-amzn-RequestId", "0b1c");
+        assert_eq!(date_of_aws(&headers), Some("Sun, 21 Nov 2027 10:00:00 GMT"));
     }
 
     #[test]

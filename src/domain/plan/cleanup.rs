@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Effect, Note, Plan,
-    rules::{self, Mode, RuleInput, Step, first_step},
+    rules::{self, Mode, RULES, RuleInput, Step, first_step},
 };
 use crate::{
     api::{AwsDeployUser, Reason, user::DeletionPolicy},
@@ -32,7 +32,7 @@ pub fn plan_cleanup(
         return plan;
     }
     let step = if let Some(user) = current.owned_user(&target.owner) {
-        first_step(&RuleInput { target, mode: Mode::Deleting(policy), current, user, now, settings })
+        first_step(RULES, &RuleInput { target, mode: Mode::Deleting(policy), current, user, now, settings })
     } else if let Some(until) = absence_confirmed_at(current, now, settings) {
         Step::Wait(until, absence_note(target, Reason::Deleting, "the finalizer is removed"))
     } else if current.secrets_unread {

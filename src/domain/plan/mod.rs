@@ -36,7 +36,7 @@ use super::{
     target::Target,
 };
 use crate::api::{Reason, well_known};
-use rules::{Mode, RuleInput, Step};
+use rules::{Mode, RULES, Rule, RuleInput, Step};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -105,6 +105,12 @@ impl Plan {
 /// Plans a resource that is valid, allowed and not being deleted.
 #[must_use]
 pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings: &Settings) -> Plan {
+    plan_by(RULES, desired, current, now, settings)
+}
+
+/// As [`plan`], by these rules: a test leaves one out to show what it prevents.
+#[must_use]
+pub fn plan_by(rules: &[Rule], desired: &Desired, current: &CurrentState, now: Timestamp, settings: &Settings) -> Plan {
     let claim = current.user().map(|user| evaluate_claim(&desired.target, desired.adoption, &desired.path, user));
     match (claim.as_ref(), current.user()) {
         (Some(Claim::NotOwned(_)), Some(user)) if current.owner_is_ending => {
@@ -168,7 +174,7 @@ pub fn plan(desired: &Desired, current: &CurrentState, now: Timestamp, settings:
         next_rotation,
         deactivate_at: input.deactivate_at(),
     };
-    let mut plan = rotate(plan, &input, sync);
+    let mut plan = rotate(plan, rules::first_step(rules, &input), &input, sync);
     // A key that must not work waits for no write to the resource.
     if !matches!(plan.effects.first(), Some(Effect::DeactivateKey(..))) {
         plan.effects.splice(0..0, effects);
@@ -195,8 +201,8 @@ fn await_end_of_owner(target: &Target, user: &IamUser, now: Timestamp, settings:
 }
 
 /// Adds the step of the rules, and the writes to the user in the right order.
-fn rotate(mut plan: Plan, input: &RuleInput<'_>, sync: Vec<Effect>) -> Plan {
-    match rules::first_step(input) {
+fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) -> Plan {
+    match step {
         Step::Do(effect) => {
             if input.current.journal().is_some() && input.desired_key().is_some() {
                 plan.rotation = Note::new(Reason::Verifying, "a new access key is being created and verified");

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     Note, Plan,
     cleanup::{absence_confirmed_at, absence_note, remaining_object},
-    rules::{Mode, RuleInput, Step, first_step, quarantine},
+    rules::{Mode, RULES, RuleInput, Step, first_step, quarantine},
 };
 use crate::{
     api::{Reason, class::OnRevoked, user::DeletionPolicy},
@@ -54,7 +54,7 @@ pub fn plan_revocation(
         });
     };
     let input = RuleInput { target, mode: Mode::Revoked(policy), current, user, now, settings };
-    let mut plan = match first_step(&input) {
+    let mut plan = match first_step(RULES, &input) {
         Step::Idle => Plan { requeue_at: input.retirement(), ..plan },
         step => plan.with_step(step),
     };

@@ -9,6 +9,7 @@ mod quarantine;
 mod removed_from_spec;
 mod restart;
 mod rotation;
+mod rules;
 mod simulation;
 mod sync;
 mod user;
@@ -18,7 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use super::{Effect, Plan, RetireReason, rules::RULES};
+use super::{
+    Effect, Plan, RetireReason,
+    rules::{RULES, Rule},
+};
 use crate::{
     api::{
         AwsDeployUser, Reason,

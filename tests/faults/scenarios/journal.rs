@@ -53,7 +53,7 @@ pub(super) async fn unknown_journal_format_is_not_touched() {
 pub(super) async fn no_key_is_created_without_secret_access() {
     let (harness, first) = Harness::with_published_key().await;
     let count = harness.created_key_count();
-    harness.env.revoke_access().await;
+    harness.env.revoke_secret_access().await;
     harness.rotate("now").await;
     let user = harness
         .env

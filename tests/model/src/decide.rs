@@ -20,7 +20,7 @@ use awsdeploy::{
         owner::key_tag,
         plan::{
             self, Effect, RetireReason,
-            rules::{Mode, RULES, RuleInput, Step},
+            rules::{Mode, RULES, Rule, RuleInput, Step},
         },
         secret::{Integrity, PublishedFacts},
         settings::Settings,
@@ -63,18 +63,27 @@ pub enum Do {
 /// The planned effect, and whether IAM must be read again before it is executed. `None`: the reconcile ends.
 pub type Decision = Option<(Do, bool)>;
 
-/// Calls the operator's `plan`. Results are memoized per thread, because the same view has the same plan.
+/// What a controller decides on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DecisionInput {
+    /// What its reconcile has read.
+    pub view: View,
+    /// What it knows of the answers of STS.
+    pub sts: StsAnswers,
+    /// The rotate request in the resource.
+    pub request: u8,
+    /// The rule that its plan does without.
+    pub omitted_rule: Option<&'static str>,
+}
+
+/// Calls the operator's `plan`. Results are memoized per thread, because the same input has the same plan.
 #[must_use]
-pub fn decide(view: &View, sts: StsAnswers, request: u8) -> Decision {
-    type Input = (View, StsAnswers, u8);
-    thread_local!(static DECISIONS: RefCell<HashMap<Input, Decision>> = RefCell::default());
+pub fn decide(mut input: DecisionInput) -> Decision {
+    thread_local!(static DECISIONS: RefCell<HashMap<DecisionInput, Decision>> = RefCell::default());
     // A controller cannot know whether the objects are still as they were read.
-    let mut view = *view;
-    view.secret = view.secret.map(|(secret, _)| (secret, true));
-    view.journal = view.journal.map(|(journal, _)| (journal, true));
-    DECISIONS.with_borrow_mut(|decisions| {
-        *decisions.entry((view, sts, request)).or_insert_with(|| plan_next(&view, sts, request))
-    })
+    input.view.secret = input.view.secret.map(|(secret, _)| (secret, true));
+    input.view.journal = input.view.journal.map(|(journal, _)| (journal, true));
+    DECISIONS.with_borrow_mut(|decisions| *decisions.entry(input).or_insert_with(|| plan_next(&input)))
 }
 
 /// The names of the rules that have decided something in this process.
@@ -85,15 +94,18 @@ pub fn rules_that_decided() -> BTreeSet<&'static str> {
 
 static DECIDED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
-fn plan_next(view: &View, sts: StsAnswers, request: u8) -> Decision {
-    let current = current(view, sts);
+fn plan_next(input: &DecisionInput) -> Decision {
+    let current = current(&input.view, input.sts);
     let mut desired = DESIRED.clone();
     if let Some(key) = &mut desired.key {
-        key.rotate_request = text(request);
+        key.rotate_request = text(input.request);
     }
     let now = at(NOW, 0) + MARGIN;
-    let plan = plan::plan(&desired, &current, now, &SETTINGS);
-    record_rule(&desired, &current, now, &plan);
+    let rules: Vec<Rule> = RULES.iter().copied().filter(|(name, _)| Some(*name) != input.omitted_rule).collect();
+    let plan = plan::plan_by(&rules, &desired, &current, now, &SETTINGS);
+    if input.omitted_rule.is_none() {
+        record_rule(&desired, &current, now, &plan);
+    }
     let effect = plan.effects.first()?;
     let step = match effect {
         Effect::CreateKey { known, .. } => Do::CreateKey(ids(known)),

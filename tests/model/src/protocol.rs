@@ -5,7 +5,7 @@ use stateright::{Model, Property};
 use crate::{
     canonical::canonical,
     convergence::Convergence,
-    decide::{Do, decide},
+    decide::{Decision, DecisionInput, Do, decide},
     reconcile::{MAX_KEYS, can_be_hidden, make_key},
     state::{Age, At, Budget, Controller, Key, LIMIT, OVERLAP, RECOVERY, Secret, State, Truth, Violation, spend},
 };
@@ -70,6 +70,8 @@ pub struct Protocol {
     pub start: Start,
     /// Which part is missing.
     pub variant: Variant,
+    /// The rule of the operator that is missing.
+    pub omitted_rule: Option<&'static str>,
     /// Faults and other events.
     pub budget: Budget,
     /// Reconciles may start with cached IAM state.
@@ -217,6 +219,12 @@ impl Model for Protocol {
 }
 
 impl Protocol {
+    /// What a controller that has observed all does next.
+    pub(crate) fn decide(&self, controller: &Controller) -> Decision {
+        let Controller { view, sts, request, .. } = *controller;
+        decide(DecisionInput { view, sts, request, omitted_rule: self.omitted_rule })
+    }
+
     /// The state after the action, with all names as they were.
     #[must_use]
     pub fn apply(&self, before: &State, action: Action) -> Option<State> {
@@ -270,7 +278,7 @@ impl Protocol {
                 actions.extend((budget.faults > 0).then_some(Action::LoseAnswer(index)));
                 actions.extend((budget.faults > 0).then_some(Action::LoseCall(index)));
             }
-            At::Ready => match decide(&controller.view, controller.sts, controller.request) {
+            At::Ready => match self.decide(controller) {
                 Some((Do::Verify(_), _)) => actions.push(Action::NotAccepted(index)),
                 Some((Do::ReadLastUsed, _)) => {
                     actions.extend(controller.view.keys.existing().map(|key| Action::LastUsed(index, key.id)));

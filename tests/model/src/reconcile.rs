@@ -3,7 +3,7 @@
 //! Each broken [`Variant`] differs from the protocol in one of these places only.
 
 use crate::{
-    decide::{Do, decide},
+    decide::Do,
     protocol::{Action, Protocol, Variant},
     state::{
         At, AttemptPhase, Controller, Ids, Journal, Key, NOW, OVERLAP, RECOVERY, Secret, State, StsAnswers, Truth,
@@ -85,7 +85,7 @@ impl Protocol {
     /// Ends the reconcile if there is nothing to do, which is no call.
     fn end_if_idle(&self, state: &mut State, index: usize) {
         let controller = &mut state.controllers[index];
-        if controller.at == At::Ready && decide(&controller.view, controller.sts, controller.request).is_none() {
+        if controller.at == At::Ready && self.decide(controller).is_none() {
             let keys = controller.view.keys;
             end(controller);
             controller.cache = self.cache.then_some(keys);
@@ -184,7 +184,7 @@ impl Protocol {
     /// Plans and executes one effect in one step: the view does not change in between.
     fn act(&self, state: &mut State, index: usize, action: Action) {
         let controller = &mut state.controllers[index];
-        let Some((step, reread)) = decide(&controller.view, controller.sts, controller.request) else { return };
+        let Some((step, reread)) = self.decide(controller) else { return };
         if reread {
             controller.view = View::default();
             controller.cache = None;

@@ -23,17 +23,35 @@ pub(super) fn hold_unknown_journal(input: &RuleInput<'_>) -> Option<Step> {
     match &input.current.journal {
         JournalSecret::Unknown(why) => {
             let hold = || Step::Hold(Note::new(Reason::UnknownJournal, why.clone()));
-            Some(retire::next_step(input).unwrap_or_else(hold))
+            Some(retire::retire(input).unwrap_or_else(hold))
         }
         JournalSecret::None | JournalSecret::Attempt { .. } => None,
     }
 }
 
-pub(super) fn keep_published_orphan(input: &RuleInput<'_>) -> Option<Step> {
-    let orphans = input.abandoned()?.1;
+/// A key that was published although its attempt is abandoned is kept: the response of its publication was lost.
+pub(super) fn tag_published(input: &RuleInput<'_>) -> Option<Step> {
     let published = input.current.published()?;
-    (orphans.contains(&published.key_id) && !input.user.is_tagged(&published.key_id))
-        .then(|| Step::Do(Effect::TagKey(published.key_id.clone())))
+    let key_id = &published.key_id;
+    let tagged = input.user.is_tagged(key_id);
+    // The date of a tag matters only to the retirement of a live user's keys.
+    let live = input.desired().is_some();
+    let due = match input.attempt().map(|(_, journal)| &journal.phase) {
+        // The key was published a moment ago: IAM's list may not show it yet, and the tag does no harm then.
+        Some(AttemptPhase::Keyed { key_id: staged, .. }) => {
+            // Against a date in the future the tag would look old however often it is written.
+            let published_at = published.published_at.min(input.now);
+            let is_old = |tagged_at| dates::is_earlier_publication(tagged_at, published_at);
+            let outdated = live && input.user.tagged_at(key_id).is_some_and(is_old);
+            published.is_verified() && staged == key_id && (!tagged || outdated)
+        }
+        // The journal proves that the key is ours, whatever was done to the Secret since.
+        Some(AttemptPhase::Abandoned { orphans }) => !tagged && orphans.contains(key_id),
+        Some(AttemptPhase::Intent { .. }) => false,
+        // The tag was removed by hand. The MAC proves that the key is ours.
+        None => published.is_verified() && live && !tagged && input.user.key(key_id).is_some(),
+    };
+    due.then(|| Step::Do(Effect::TagKey(key_id.clone())))
 }
 
 pub(super) fn fence_publisher(input: &RuleInput<'_>) -> Option<Step> {
@@ -52,71 +70,76 @@ pub(super) fn delete_orphans(input: &RuleInput<'_>) -> Option<Step> {
     Some(Step::Do(Effect::DeleteKey(orphan.clone(), RetireReason::Orphan)))
 }
 
-pub(super) fn close_abandoned(input: &RuleInput<'_>) -> Option<Step> {
-    let (_, orphans) = input.abandoned()?;
-    let visible_at = saturating_add(input.attempt()?.1.started_at, input.settings.recovery_delay);
-    // Without the journal, a key that appears later would be foreign and stay Active.
-    if input.now < visible_at && orphans.iter().any(|id| input.current.unknown_keys.contains(id)) {
-        let message =
-            "IAM does not know the key of an abandoned attempt yet; it is deleted once IAM's answers are reliable";
-        return Some(Step::Wait(visible_at, Note::new(Reason::Recovering, message)));
+/// A published attempt is over when its key is tagged, an abandoned one when its orphans are deleted.
+pub(super) fn close(input: &RuleInput<'_>) -> Option<Step> {
+    let (_, journal) = input.attempt()?;
+    match &journal.phase {
+        AttemptPhase::Intent { .. } => return None,
+        AttemptPhase::Keyed { key_id, .. } => {
+            let published = input.current.verified()?;
+            if published.key_id != *key_id || !input.user.is_tagged(key_id) {
+                return None;
+            }
+        }
+        AttemptPhase::Abandoned { orphans } => {
+            let visible_at = saturating_add(journal.started_at, input.settings.recovery_delay);
+            // Without the journal, a key that appears later would be foreign and stay Active.
+            if input.now < visible_at && orphans.iter().any(|id| input.current.unknown_keys.contains(id)) {
+                let message = "IAM does not know the key of an abandoned attempt yet; it is deleted once IAM's answers are reliable";
+                return Some(Step::Wait(visible_at, Note::new(Reason::Recovering, message)));
+            }
+        }
     }
     Some(Step::Do(Effect::CloseJournal))
-}
-
-pub(super) fn tag_published(input: &RuleInput<'_>) -> Option<Step> {
-    let published = input.current.verified()?;
-    let tagged = input.user.is_tagged(&published.key_id);
-    let due = match input.attempt() {
-        // The key was published a moment ago: IAM's list may not show it yet, and the tag does no harm then.
-        Some((_, journal)) => {
-            // Against a date in the future the tag would look old however often it is written.
-            let published_at = published.published_at.min(input.now);
-            let is_old = |tagged_at| dates::is_earlier_publication(tagged_at, published_at);
-            // The date of a tag matters only to the retirement of a live user's keys.
-            let live = input.desired().is_some();
-            let outdated = live && input.user.tagged_at(&published.key_id).is_some_and(is_old);
-            (!tagged || outdated)
-                && matches!(&journal.phase, AttemptPhase::Keyed { key_id, .. } if *key_id == published.key_id)
-        }
-        // The tag was removed by hand. The MAC proves that the key is ours.
-        None => input.desired().is_some() && !tagged && input.user.key(&published.key_id).is_some(),
-    };
-    due.then(|| Step::Do(Effect::TagKey(published.key_id.clone())))
-}
-
-pub(super) fn close_finished(input: &RuleInput<'_>) -> Option<Step> {
-    let (key_id, ..) = input.keyed()?;
-    (input.current.verified()?.key_id == key_id && input.user.is_tagged(key_id))
-        .then_some(Step::Do(Effect::CloseJournal))
-}
-
-/// Applies also where IAM's list does not show the key yet. While the user is suspended its staged key is kept.
-pub(super) fn abandon_unwanted(input: &RuleInput<'_>) -> Option<Step> {
-    let (key_id, ..) = input.keyed()?;
-    let inactive = input.user.key(key_id).is_some_and(|key| !key.active);
-    (input.suspended().is_none() && (inactive || !input.wants_key()))
-        .then(|| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed: false }))
 }
 
 pub(super) fn publish(input: &RuleInput<'_>) -> Option<Step> {
     let (key_id, ..) = input.keyed()?;
     let first = input.current.published().is_none();
-    (input.is_accepted(key_id) && input.unwritable().is_none() && input.wants_key() && (input.user_ready() || !first))
+    let wanted = input.wants_key() && !input.is_inactive(key_id);
+    (wanted && input.is_accepted(key_id) && input.unwritable().is_none() && (input.user_ready() || !first))
         .then(|| Step::Do(Effect::Publish(key_id.to_owned())))
 }
 
-/// A key that AWS has accepted is not abandoned as refused, and none before AWS was asked at the end of its time: a restarted
-/// process does not know what AWS answered to the one before.
-pub(super) fn abandon_late(input: &RuleInput<'_>) -> Option<Step> {
-    let (key_id, keyed_at) = input.keyed()?;
-    let timeout = saturating_add(keyed_at, input.settings.verify_timeout);
-    if input.suspended().is_some() || input.now < timeout {
+/// Gives up an attempt without a result, and one whose key is not wanted, Inactive, or not published in time.
+pub(super) fn abandon(input: &RuleInput<'_>) -> Option<Step> {
+    let (_, journal) = input.attempt()?;
+    match &journal.phase {
+        AttemptPhase::Intent { known } => Some(abandon_intent(input, known, journal.started_at)),
+        AttemptPhase::Keyed { key_id, keyed_at } => abandon_staged(input, key_id, *keyed_at),
+        AttemptPhase::Abandoned { .. } => None,
+    }
+}
+
+fn abandon_intent(input: &RuleInput<'_>, known: &[String], started_at: Timestamp) -> Step {
+    let due = saturating_add(started_at, input.settings.recovery_delay);
+    if input.now < due {
+        let note = Note::new(
+            Reason::Recovering,
+            "an attempt to create an access key was interrupted; once IAM's list is reliable, its key is looked for and deleted",
+        );
+        return Step::Wait(due, note);
+    }
+    Step::Do(Effect::AbandonAttempt { orphans: orphans(input, known, started_at), failed: false })
+}
+
+/// Applies also where IAM's list does not show the key yet. While the user is suspended its staged key is kept.
+fn abandon_staged(input: &RuleInput<'_>, key_id: &str, keyed_at: Timestamp) -> Option<Step> {
+    if input.suspended().is_some() {
         return None;
     }
+    let abandon = |failed| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed });
+    if !input.wants_key() || input.is_inactive(key_id) {
+        return Some(abandon(false));
+    }
+    let timeout = saturating_add(keyed_at, input.settings.verify_timeout);
+    if input.now < timeout {
+        return None;
+    }
+    // A key that AWS has accepted is not abandoned as refused, and none before AWS was asked at the end of its time: a
+    // restarted process does not know what AWS answered to the one before.
     let is_accepted = input.is_accepted(key_id);
     let is_refused = input.verification(key_id).is_some_and(|seen| seen.successes == 0 && seen.last_at >= timeout);
-    let abandon = |failed| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed });
     (is_accepted || is_refused).then(|| abandon(!is_accepted))
 }
 
@@ -150,20 +173,6 @@ pub(super) fn verify(input: &RuleInput<'_>) -> Option<Step> {
         format!("a new access key was created; AWS has accepted it {successes} of {wanted} times in a row"),
     );
     Some(Step::Wait(if input.now < until_timeout { next_check.min(until_timeout) } else { next_check }, note))
-}
-
-pub(super) fn abandon_intent(input: &RuleInput<'_>) -> Option<Step> {
-    let (_, journal) = input.attempt()?;
-    let AttemptPhase::Intent { known } = &journal.phase else { return None };
-    let due = saturating_add(journal.started_at, input.settings.recovery_delay);
-    if input.now < due {
-        let note = Note::new(
-            Reason::Recovering,
-            "an attempt to create an access key was interrupted; once IAM's list is reliable, its key is looked for and deleted",
-        );
-        return Some(Step::Wait(due, note));
-    }
-    Some(Step::Do(Effect::AbandonAttempt { orphans: orphans(input, known, journal.started_at), failed: false }))
 }
 
 /// The key that an attempt without a result may have left in IAM.
@@ -200,6 +209,10 @@ impl RuleInput<'_> {
     /// What AWS has answered about the key, as far as this process knows.
     fn verification(&self, key_id: &str) -> Option<&Verification> {
         self.current.verification.as_ref().filter(|seen| seen.key_id == key_id)
+    }
+
+    fn is_inactive(&self, key_id: &str) -> bool {
+        self.user.key(key_id).is_some_and(|key| !key.active)
     }
 
     fn is_accepted(&self, key_id: &str) -> bool {

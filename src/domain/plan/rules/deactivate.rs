@@ -1,6 +1,6 @@
 //! Keys that must not work are set Inactive before anything else is done, and no new key is created.
 
-use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
+use super::{Effect, Mode, Note, RetireReason, RuleInput, Step, removed_from_spec};
 use crate::{
     api::{Reason, class::OnRevoked},
     domain::desired::OnQuarantine,
@@ -12,8 +12,11 @@ pub(super) fn deactivate(input: &RuleInput<'_>) -> Option<Step> {
     Some(Step::Do(Effect::DeactivateKey(active.id.clone(), reason)))
 }
 
-pub(super) fn hold_suspended(input: &RuleInput<'_>) -> Option<Step> {
-    let note = match input.suspended()? {
+/// A live user whose keys must not work gets none. Suspended keys are kept for forensics.
+pub(super) fn hold_keyless(input: &RuleInput<'_>) -> Option<Step> {
+    input.desired()?;
+    let note = match input.deactivation_reason()? {
+        RetireReason::RemovedFromSpec => return Some(removed_from_spec::clear(input)),
         RetireReason::Quarantined => Note::new(
             Reason::Quarantined,
             "AWS quarantines the user: all access keys of this operator on it are Inactive and kept. A new key is created when the policy is detached",

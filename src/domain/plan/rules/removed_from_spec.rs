@@ -3,22 +3,20 @@
 use super::{Effect, Note, RetireReason, RuleInput, Step, retire};
 use crate::{api::Reason, domain::current_state::PublishedSecret};
 
-pub(super) fn clear(input: &RuleInput<'_>) -> Option<Step> {
-    if input.desired()?.key.is_some() {
-        return None;
-    }
+/// Comes after the keys were set Inactive.
+pub(super) fn clear(input: &RuleInput<'_>) -> Step {
     // The Secret is kept as long as its key can be activated again.
     let ours = input.user.keys.iter().filter(|key| input.current.is_ours(&key.id));
     if let Some((until, key)) = ours.map(|key| (input.deletable_at(key), key)).min_by_key(|(until, _)| *until) {
         if input.now >= until {
-            return Some(Step::Do(Effect::DeleteKey(key.id.clone(), RetireReason::RemovedFromSpec)));
+            return Step::Do(Effect::DeleteKey(key.id.clone(), RetireReason::RemovedFromSpec));
         }
         let message = format!("the spec declares no access key: {} is Inactive and is deleted at {until}", key.id);
-        return Some(Step::Wait(until, Note::new(Reason::NotRequested, message)));
+        return Step::Wait(until, Note::new(Reason::NotRequested, message));
     }
     let secret = matches!(input.current.published, PublishedSecret::Ours(_)).then_some(Step::Do(Effect::DeleteSecret));
     // Tags prove which keys were ours, so they are removed last.
-    secret.or_else(|| retire::untag_deleted(input)).or(Some(Step::Idle))
+    secret.or_else(|| retire::untag_deleted(input)).unwrap_or(Step::Idle)
 }
 
 impl RuleInput<'_> {

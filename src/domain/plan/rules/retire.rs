@@ -31,17 +31,12 @@ pub(super) fn untag_deleted(input: &RuleInput<'_>) -> Option<Step> {
     (!tags.is_empty()).then_some(Step::Do(Effect::UntagUser(tags)))
 }
 
-pub(super) fn read_last_used(input: &RuleInput<'_>) -> Option<Step> {
-    let key = input.superseded().find(|key| key.active && input.needs_last_use(key))?;
-    (!input.current.last_used_failed).then(|| Step::Do(Effect::ReadLastUsed(vec![key.id.clone()])))
-}
-
-/// The retirement of superseded keys, where the rules that come before it hold.
-pub(super) fn next_step(input: &RuleInput<'_>) -> Option<Step> {
-    read_last_used(input).or_else(|| retire(input))
-}
-
+/// Reads the last use of a key with `holdWhileUsed` before the key is retired.
 pub(super) fn retire(input: &RuleInput<'_>) -> Option<Step> {
+    let unread = input.superseded().find(|key| key.active && input.needs_last_use(key));
+    if let Some(key) = unread.filter(|_| !input.current.last_used_failed) {
+        return Some(Step::Do(Effect::ReadLastUsed(vec![key.id.clone()])));
+    }
     input.superseded().find_map(|key| {
         if key.active {
             (input.now >= input.retires_at(key)?)

@@ -1,6 +1,6 @@
 //! The target Secret apart from publications: conflicts, and content that does not match the spec.
 
-use super::{Effect, Note, RuleInput, Step, due, retire};
+use super::{Effect, Note, RuleInput, Step, due};
 use crate::{api::Reason, domain::dates::saturating_add};
 
 /// Which keys are published or in an attempt is not known: none is created, retired or deleted.
@@ -17,16 +17,10 @@ pub(super) fn release(input: &RuleInput<'_>) -> Option<Step> {
     (input.desired()?.retain && input.current.secret_has_owner).then_some(Step::Do(Effect::ReleaseSecret))
 }
 
-/// The retirement of a superseded key needs no write to the Secret.
-pub(super) fn hold_conflict(input: &RuleInput<'_>) -> Option<Step> {
-    let conflict = input.conflict()?;
-    Some(retire::next_step(input).unwrap_or_else(|| Step::Hold(conflict.clone())))
-}
-
 /// An edit of the Secret, or the loss of the MAC key, costs no new key while the key itself is valid.
 pub(super) fn confirm(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
-    let published = input.unconfirmed()?;
+    let published = input.unconfirmed().filter(|published| !published.immutable)?;
     let interval = input.settings.verify_interval;
     let refused_now = input
         .current
@@ -43,8 +37,11 @@ pub(super) fn confirm(input: &RuleInput<'_>) -> Option<Step> {
 pub(super) fn rewrite(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     let published = input.current.verified()?;
-    if published.matches_spec || published.immutable {
+    if published.matches_spec {
         return None;
+    }
+    if let Some(note) = input.unwritable() {
+        return Some(Step::Hold(note));
     }
     // The API server does not keep what is written: once is enough to know.
     let refused = input.current.key_backoff.filter(|backoff| backoff.reason == Reason::SecretConflict);

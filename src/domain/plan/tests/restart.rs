@@ -34,7 +34,7 @@ impl Case {
 }
 
 /// K2 was published so long ago, K1 is in its overlap of a day, and nothing was restarted yet.
-fn owed(age: SignedDuration) -> Case {
+pub(super) fn owed(age: SignedDuration) -> Case {
     in_overlap()
         .published("K2", age)
         .restarting()

@@ -196,23 +196,25 @@ fn attempt_is_finished_before_anything_else_happens() {
 fn rules_are_in_protocol_order() {
     const DEACTIVATE: &str = "suspended, revoked and undeclared keys are Inactive";
     const UNKNOWN_JOURNAL: &str = "a journal of unknown format blocks everything but retirement";
+    const TAG: &str = "a published key is tagged, never before it is published";
+    const FENCE: &str = "a paused publisher of an abandoned key is fenced off";
+    const ORPHANS: &str = "orphans are deleted behind the fence";
+    const CLOSE: &str = "an attempt that is over is closed";
+    const PUBLISH: &str = "a staged key that AWS accepts is published";
+    const ABANDON: &str = "an attempt that cannot be finished is abandoned";
     let place =
         |rule: &str| RULES.iter().position(|(name, _)| *name == rule).unwrap_or_else(|| panic!("no rule {rule:?}"));
     for (first, then) in [
         (DEACTIVATE, UNKNOWN_JOURNAL),
-        (UNKNOWN_JOURNAL, "the published key of an abandoned attempt is kept"),
-        (DEACTIVATE, "orphans are deleted behind the fence"),
-        ("the published key of an abandoned attempt is kept", "a paused publisher of an abandoned key is fenced off"),
-        ("a paused publisher of an abandoned key is fenced off", "orphans are deleted behind the fence"),
-        ("orphans are deleted behind the fence", "an abandoned attempt is closed"),
-        ("a published key is tagged, never before it is published", "a finished attempt is closed"),
-        ("a finished attempt is closed", "a staged key that AWS accepts is published"),
-        ("a staged key that is Inactive or not wanted is abandoned", "a staged key that AWS accepts is published"),
-        ("a staged key that AWS accepts is published", "a staged key that is not published in time is abandoned"),
-        ("an intent without a result is abandoned after the recovery delay", "a suspended user gets no key"),
-        ("a finished attempt is closed", "a deleted user loses its keys first"),
-        ("an intent without a result is abandoned after the recovery delay", "a deleted user loses its keys first"),
-        ("a Secret of another owner is not written", "a key that is due is replaced"),
+        (UNKNOWN_JOURNAL, TAG),
+        (TAG, FENCE),
+        (FENCE, ORPHANS),
+        (ORPHANS, CLOSE),
+        (CLOSE, PUBLISH),
+        (PUBLISH, ABANDON),
+        (CLOSE, "a deleted user loses its keys first"),
+        (ABANDON, "a deleted user loses its keys first"),
+        (ABANDON, "a user whose keys must not work gets none"),
         ("a superseded key is retired after its overlap", "a key that is due is replaced"),
         ("a key that is due is replaced", "the Secret matches the spec"),
     ] {
@@ -614,6 +616,7 @@ fn immutable_secret_is_reported_and_no_key_is_wasted() {
     assert_eq!(idle().immutable().plan().key, None);
     idle().immutable().facts(|facts| facts.matches_spec = false).waits(None, Reason::SecretConflict);
     idle().immutable().edited().waits(None, Reason::SecretConflict);
+    idle().immutable().unverified().waits(None, Reason::SecretConflict);
     idle().immutable().requested().waits(None, Reason::SecretConflict);
     idle().immutable().every(days(9)).waits(None, Reason::SecretConflict);
     idle().immutable().inactive("K1").waits(None, Reason::SecretConflict);

@@ -9,7 +9,8 @@ mod events;
 mod operator;
 
 use cloud::{Cloud, Fault, OWNER};
-use events::{Event, QUARANTINE, events};
+pub(super) use events::Event;
+use events::{QUARANTINE, events};
 use operator::{End, Operator, Status};
 use proptest::{
     prelude::*,
@@ -19,7 +20,7 @@ use proptest::{
 use super::*;
 use crate::domain::{
     desired::OnQuarantine,
-    plan::{plan, plan_cleanup},
+    plan::{plan_by, plan_cleanup},
 };
 
 /// Cases of the committed run.
@@ -30,17 +31,17 @@ const MAX_RECONCILES: usize = 2_000;
 
 /// How AWS behaves, the events with the pause after each, and how the resource is deleted.
 #[derive(Clone, Debug)]
-struct Scenario {
-    lag: i64,
-    accepts_after: i64,
-    events: Vec<(Event, Pause)>,
-    deletion_policy: DeletionPolicy,
-    on_quarantine: OnQuarantine,
+pub(super) struct Scenario {
+    pub(super) lag: i64,
+    pub(super) accepts_after: i64,
+    pub(super) events: Vec<(Event, Pause)>,
+    pub(super) deletion_policy: DeletionPolicy,
+    pub(super) on_quarantine: OnQuarantine,
 }
 
 /// How long nothing else happens after an event.
 #[derive(Clone, Copy, Debug)]
-enum Pause {
+pub(super) enum Pause {
     Seconds(u8),
     Minutes(u8),
     Hours(u8),
@@ -60,6 +61,8 @@ impl Pause {
 
 #[derive(Clone)]
 struct Simulation {
+    /// By which the operator plans.
+    rules: Vec<Rule>,
     cloud: Cloud,
     operator: Operator,
     status: Status,
@@ -77,11 +80,18 @@ impl Simulation {
         .unwrap();
         let cloud = Cloud::new(resource);
         let requeue_at = cloud.now;
-        Self { cloud, operator: Operator::default(), status: Status::default(), requeue_at, finalized: false }
+        Self {
+            rules: RULES.to_vec(),
+            cloud,
+            operator: Operator::default(),
+            status: Status::default(),
+            requeue_at,
+            finalized: false,
+        }
     }
 
     fn reconcile(&mut self) {
-        match self.operator.reconcile(&mut self.cloud, &mut self.status) {
+        match self.operator.reconcile(&self.rules, &mut self.cloud, &mut self.status) {
             End::Requeue(at) => self.requeue_at = at,
             // Kubernetes starts it again.
             End::Crashed => self.requeue_at = self.cloud.now + secs(1),
@@ -121,6 +131,7 @@ impl Simulation {
         self.cloud.note("--- faults stop");
         self.cloud.fault = None;
         self.apply(&Event::RemoveForeignKeys);
+        self.assert_suspended();
         self.apply(&Event::Suspend(false));
         self.apply(&Event::Windows(false));
         self.apply(&Event::Hold(0));
@@ -133,6 +144,16 @@ impl Simulation {
         self.assert_quarantined();
         self.apply(&Event::LiftQuarantine);
         self.run(days(4));
+    }
+
+    /// Checks that no key of a suspended user works, in time for every back-off.
+    fn assert_suspended(&mut self) {
+        if self.cloud.resource.spec.suspend {
+            self.run(hours(1));
+            let active = self.cloud.existing().filter(|(_, record)| record.ours && record.active);
+            let active: Vec<_> = active.map(|(id, _)| id.clone()).collect();
+            self.expect(active.is_empty(), &format!("suspended: {active:?} are Active"));
+        }
     }
 
     /// Checks what the class requires of quarantined keys.
@@ -217,7 +238,21 @@ impl Simulation {
 }
 
 fn run_and_check(scenario: &Scenario) -> Result<Simulation, TestCaseError> {
+    let simulation = run_by(RULES, scenario);
+    let cloud = &simulation.cloud;
+    prop_assert!(cloud.violations.is_empty(), "{}\n\n{}", cloud.violations.join("\n"), cloud.log.join("\n"));
+    Ok(simulation)
+}
+
+/// The first violation of an operator that plans by these rules, if any, and the number of keys that it creates.
+pub(super) fn outcome(rules: &[Rule], scenario: &Scenario) -> (Option<String>, usize) {
+    let Cloud { violations, creates, .. } = run_by(rules, scenario).cloud;
+    (violations.into_iter().next(), creates)
+}
+
+fn run_by(rules: &[Rule], scenario: &Scenario) -> Simulation {
     let mut simulation = Simulation::new();
+    simulation.rules = rules.to_vec();
     simulation.cloud.lag = secs(scenario.lag);
     simulation.cloud.accepts_after = secs(scenario.accepts_after);
     simulation.cloud.on_quarantine = scenario.on_quarantine;
@@ -228,9 +263,7 @@ fn run_and_check(scenario: &Scenario) -> Result<Simulation, TestCaseError> {
     simulation.settle();
     simulation.assert_converged();
     simulation.delete_and_check(scenario.deletion_policy);
-    let cloud = &simulation.cloud;
-    prop_assert!(cloud.violations.is_empty(), "{}\n\n{}", cloud.violations.join("\n"), cloud.log.join("\n"));
-    Ok(simulation)
+    simulation
 }
 
 // --- random scenarios --------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 use stateright::Path;
 
 use crate::{
-    Action, Protocol, State, canonical, decide,
+    Action, Protocol, State, canonical,
     state::{At, LIMIT, RECOVERY},
 };
 
 /// The place of a step in the protocol, by the name of the call or of the effect.
-pub(super) fn place(state: &State, action: Action) -> String {
+pub(super) fn place(model: &Protocol, state: &State, action: Action) -> String {
     let Some(controller) = action.actor().map(|index| &state.controllers[index]) else {
         return "environment".to_owned();
     };
@@ -18,7 +18,8 @@ pub(super) fn place(state: &State, action: Action) -> String {
         At::Stage { .. } | At::Refused { .. } | At::ReadTag(_) | At::Undo(_) => "stage".to_owned(),
         At::CloseRefused(_) => "Close".to_owned(),
         At::SecondWrite(_) => "Publish".to_owned(),
-        At::Ready => decide(&controller.view, controller.sts, controller.request)
+        At::Ready => model
+            .decide(controller)
             .map(|(step, _)| format!("{step:?}").chars().take_while(|letter| letter.is_alphabetic()).collect())
             .unwrap_or_default(),
     }
@@ -37,7 +38,7 @@ pub(super) fn describe(model: &Protocol, path: &Path<State, Action>) -> String {
         }
         let Some(action) = action else { break };
         let who = action.actor().map_or("  ".to_owned(), |index| format!("{}:", letters[index]));
-        lines.push(format!("  {who} {}", describe_action(&state, action, &numbers)));
+        lines.push(format!("  {who} {}", describe_action(model, &state, action, &numbers)));
         let Some(mut after) = model.apply(&state, action) else { break };
         let known: Vec<u8> = after.keys.iter().map(|key| key.id).collect();
         let renamed = canonical(&mut after);
@@ -55,7 +56,7 @@ pub(super) fn describe(model: &Protocol, path: &Path<State, Action>) -> String {
     lines.join("\n")
 }
 
-fn describe_action(state: &State, action: Action, numbers: &[u8]) -> String {
+fn describe_action(model: &Protocol, state: &State, action: Action, numbers: &[u8]) -> String {
     let number = |key: u8| format!("key {}", numbers[usize::from(key)]);
     let Some(controller) = action.actor().map(|index| &state.controllers[index]) else {
         return match action {
@@ -79,7 +80,7 @@ fn describe_action(state: &State, action: Action, numbers: &[u8]) -> String {
         At::ReadTag(key) => format!("reads whether {} is tagged", number(key)),
         At::Undo(key) => format!("deletes {}, which it has created", number(key)),
         At::SecondWrite(_) => "writes the value into the Secret".to_owned(),
-        At::Ready => match decide(&controller.view, controller.sts, controller.request) {
+        At::Ready => match model.decide(controller) {
             Some((_, true)) => "has to read IAM again".to_owned(),
             Some((step, false)) => {
                 use crate::Do;

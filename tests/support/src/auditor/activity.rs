@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -16,6 +16,8 @@ use crate::aws_proxy::CallLog;
 
 /// The window in which activity is counted. A test rarely lasts for a minute.
 const WINDOW: SignedDuration = SignedDuration::from_secs(10);
+/// Environment variable with the file that the peaks of each test are appended to.
+const REPORT: &str = "ACTIVITY_REPORT";
 /// The message of the operator at the end of a reconcile.
 const RECONCILED: &str = "reconciled resource";
 
@@ -159,31 +161,50 @@ impl Drop for ActivityMonitor {
             return;
         }
         let budget = *self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        let violations = budget.map(|budget| over_budget(&self.activities(), &budget)).unwrap_or_default();
+        let activities = self.activities();
+        if let Some(file) = std::env::var_os(REPORT) {
+            let written = append_peaks(Path::new(&file), &self.sources.namespace, &activities);
+            assert!(written.is_ok(), "failed to write the peaks to {}: {written:?}", file.display());
+        }
+        let violations = budget.map(|budget| over_budget(&activities, &budget)).unwrap_or_default();
         let violations: Vec<_> = violations.iter().map(ToString::to_string).collect();
         assert!(violations.is_empty(), "{}\n{}", violations.join("\n"), self.sources.aws.transcript());
     }
 }
 
-/// S11: subjects with more activity in a window than the budget allows.
-#[must_use]
-pub fn over_budget(activities: &[Activity], budget: &ActivityBudget) -> Vec<Violation> {
+/// The most activity of each kind in a window, for each subject.
+fn peaks(activities: &[Activity]) -> BTreeMap<(ActivityKind, &str), usize> {
     let mut times: BTreeMap<(ActivityKind, &str), Vec<Timestamp>> = BTreeMap::new();
     for activity in activities {
         times.entry((activity.kind, &activity.subject)).or_default().push(activity.at);
     }
-    let mut violations = Vec::new();
-    for ((kind, subject), mut times) in times {
+    let peak = |mut times: Vec<Timestamp>| {
         times.sort();
         let in_window = |from: usize| times[from..].partition_point(|at| at.duration_since(times[from]) < WINDOW);
-        let most = (0..times.len()).map(in_window).max().unwrap_or_default();
+        (0..times.len()).map(in_window).max().unwrap_or_default()
+    };
+    times.into_iter().map(|(counted, times)| (counted, peak(times))).collect()
+}
+
+/// S11: subjects with more activity in a window than the budget allows.
+#[must_use]
+pub fn over_budget(activities: &[Activity], budget: &ActivityBudget) -> Vec<Violation> {
+    let violation = |((kind, subject), peak): ((ActivityKind, &str), usize)| {
         let limit = budget.limit(kind);
-        if most > limit {
-            let detail = format!("{subject}: {most} of {kind:?} in {WINDOW}, the budget is {limit}");
-            violations.push(Violation { invariant: "S11", detail });
-        }
-    }
-    violations
+        let detail = format!("{subject}: {peak} of {kind:?} in {WINDOW}, the budget is {limit}");
+        (peak > limit).then_some(Violation { invariant: "S11", detail })
+    };
+    peaks(activities).into_iter().filter_map(violation).collect()
+}
+
+/// Appends the peaks of a test to a file, to measure what the budget has to allow.
+fn append_peaks(file: &Path, namespace: &str, activities: &[Activity]) -> std::io::Result<()> {
+    let lines = peaks(activities).into_iter();
+    let lines: String = lines
+        .map(|((kind, subject), peak)| format!("{kind:?} {peak} {namespace}/{subject}\n"))
+        .collect::<Vec<_>>()
+        .concat();
+    std::fs::OpenOptions::new().create(true).append(true).open(file)?.write_all(lines.as_bytes())
 }
 
 /// Writes of status and Events of resources in a namespace.

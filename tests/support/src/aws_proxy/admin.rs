@@ -121,7 +121,7 @@ impl RuleSpec {
             }
             EffectSpec::Throttle => rule.throttle(),
             EffectSpec::Deny => rule.deny(),
-            EffectSpec::Html500 => rule.html_500(),
+            EffectSpec::Html500 => rule.html(500),
             EffectSpec::Pause => rule.pause(&Pause::default()),
             EffectSpec::Stale => rule.stale_read(time()?),
             EffectSpec::HideNewKeys => rule.hide_new_keys(time()?),

@@ -141,7 +141,7 @@ impl Engine {
                 Effect::Delay(time) => tokio::time::sleep(time).await,
                 Effect::Respond(error) => return RuleOutcome::Respond(AwsResponse::error(call.service, &error)),
                 Effect::Deny => return RuleOutcome::Respond(AwsResponse::error(call.service, &self.denial(context))),
-                Effect::Html500 => return RuleOutcome::Respond(AwsResponse::html_500()),
+                Effect::Substitute(response) => return RuleOutcome::Respond(response),
                 Effect::Pause(pause) => match pause.hold().await {
                     HoldOutcome::Proceed => {}
                     HoldOutcome::Abort => return RuleOutcome::Drop,

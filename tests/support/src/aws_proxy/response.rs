@@ -226,18 +226,22 @@ impl AwsResponse {
         Self { status: error.status, content_type: "text/xml".to_owned(), request_id, body }
     }
 
-    /// The HTML page of a load balancer without a backend. No SDK can decode it, so the caller does not know the
-    /// outcome of the call.
+    /// The HTML page of a load balancer or proxy. No SDK can decode it, so the caller does not know the outcome of the
+    /// call.
     #[must_use]
-    pub fn html_500() -> Self {
+    pub fn html(status: u16) -> Self {
         Self {
-            status: 500,
+            status,
             content_type: "text/html; charset=utf-8".to_owned(),
             request_id: request_id(),
-            body: "<!doctype html>\n<html lang=en>\n<title>500 Internal Server Error</title>\n\
-                   <h1>Internal Server Error</h1>\n"
-                .to_owned(),
+            body: format!("<!doctype html>\n<html lang=en>\n<title>Error {status}</title>\n<h1>Error {status}</h1>\n"),
         }
+    }
+
+    /// A success without a body, which IAM never sends.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { status: 200, content_type: "text/xml".to_owned(), request_id: request_id(), body: String::new() }
     }
 
     /// Edits the XML body; a body that is not XML is unchanged.
@@ -323,7 +327,7 @@ mod tests {
 
     #[test]
     fn html_response_has_no_error_code() {
-        assert_eq!(AwsResponse::html_500().error_code(), None);
+        assert_eq!(AwsResponse::html(500).error_code(), None);
     }
 
     #[test]

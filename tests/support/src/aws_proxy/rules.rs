@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use serde::Serialize;
@@ -63,7 +63,7 @@ pub(super) enum Effect {
     Delay(Duration),
     Respond(AwsError),
     Deny,
-    Html500,
+    Substitute(AwsResponse),
     Pause(Pause),
     Rewrite(Rewrite),
     StaleRead(Duration),
@@ -79,7 +79,7 @@ impl fmt::Debug for Effect {
             Self::Delay(time) => write!(f, "delay by {time:?}"),
             Self::Respond(error) => write!(f, "respond with {} {}", error.status, error.code),
             Self::Deny => f.write_str("respond with AccessDenied"),
-            Self::Html500 => f.write_str("respond with 500 in HTML"),
+            Self::Substitute(response) => write!(f, "respond with {} of another server", response.status),
             Self::Pause(_) => f.write_str("hold the call"),
             Self::Rewrite(_) => f.write_str("rewrite the response"),
             Self::StaleRead(time) => write!(f, "repeat the previous response if it is younger than {time:?}"),
@@ -117,6 +117,7 @@ pub struct Rule {
     access_key: Option<String>,
     caller: Option<String>,
     occurrence: Occurrence,
+    lasts: Option<Duration>,
     phase: Phase,
     effects: Vec<Effect>,
 }
@@ -130,6 +131,7 @@ impl Rule {
             access_key: None,
             caller: None,
             occurrence: Occurrence::Always,
+            lasts: None,
             phase: Phase::Before,
             effects: Vec::new(),
         }
@@ -202,6 +204,12 @@ impl Rule {
         self
     }
 
+    /// Matches only for this time after the rule was added.
+    pub fn lasting(mut self, time: Duration) -> Self {
+        self.lasts = Some(time);
+        self
+    }
+
     /// Acts before the call reaches AWS. The default.
     pub fn before(mut self) -> Self {
         self.phase = Phase::Before;
@@ -244,9 +252,14 @@ impl Rule {
         self.effect(Effect::Deny)
     }
 
-    /// Responds with an HTML page and status 500, as a load balancer does.
-    pub fn html_500(self) -> Self {
-        self.effect(Effect::Html500)
+    /// Responds with an HTML page and this status, as a load balancer or a proxy does.
+    pub fn html(self, status: u16) -> Self {
+        self.effect(Effect::Substitute(AwsResponse::html(status)))
+    }
+
+    /// Responds with status 200 and no body.
+    pub fn empty(self) -> Self {
+        self.effect(Effect::Substitute(AwsResponse::empty()))
     }
 
     /// Responds with `RequestExpired`.
@@ -330,7 +343,14 @@ pub struct Hits {
 struct Entry {
     id: RuleId,
     rule: Rule,
+    added_at: Instant,
     hits: Hits,
+}
+
+impl Entry {
+    fn matches(&self, call: &MatchInput<'_>) -> bool {
+        self.rule.lasts.is_none_or(|time| self.added_at.elapsed() < time) && self.rule.matches(call)
+    }
 }
 
 /// The rules of one proxy, in the order they were added. Clones share them.
@@ -365,7 +385,7 @@ impl Rules {
     #[allow(clippy::must_use_candidate, reason = "most tests do not check the hit count")]
     pub fn add(&self, rule: Rule) -> RuleId {
         let id = RuleId(self.inner.next.fetch_add(1, Ordering::Relaxed));
-        self.lock().push(Entry { id, rule, hits: Hits::default() });
+        self.lock().push(Entry { id, rule, added_at: Instant::now(), hits: Hits::default() });
         id
     }
 
@@ -445,7 +465,7 @@ impl Rules {
         let mut effects = Vec::new();
         let mut acted = false;
         for entry in self.lock().iter_mut().filter(|entry| entry.rule.phase == phase) {
-            if !entry.rule.matches(&seen) {
+            if !entry.matches(&seen) {
                 continue;
             }
             entry.hits.matched += 1;
@@ -526,6 +546,13 @@ mod tests {
             let description = format!("{rule:?}");
             assert_eq!(acted_on(rule.throttle(), &calls), expected, "{description}");
         }
+    }
+
+    #[test]
+    fn rule_matches_only_while_it_lasts() {
+        let call = Call::iam("GetUser");
+        assert_eq!(acted_on(Rule::on_all().lasting(Duration::from_mins(1)).throttle(), &[&call, &call]), [true, true]);
+        assert_eq!(acted_on(Rule::on_all().lasting(Duration::ZERO).throttle(), &[&call]), [false]);
     }
 
     #[test]

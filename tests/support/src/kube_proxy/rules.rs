@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::call::KubeCall;
@@ -27,6 +27,7 @@ pub struct KubeRule {
     name: Option<String>,
     mutating: Option<bool>,
     occurrence: Occurrence,
+    lasts: Option<Duration>,
     phase: Phase,
     effects: Vec<Effect>,
 }
@@ -39,6 +40,7 @@ impl KubeRule {
             name: None,
             mutating,
             occurrence: Occurrence::Always,
+            lasts: None,
             phase: Phase::Before,
             effects: Vec::new(),
         }
@@ -85,6 +87,12 @@ impl KubeRule {
     /// Every n-th matching call.
     pub fn every(mut self, n: u64) -> Self {
         self.occurrence = Occurrence::Every(n);
+        self
+    }
+
+    /// Only for this time after the rule was added.
+    pub fn lasting(mut self, time: Duration) -> Self {
+        self.lasts = Some(time);
         self
     }
 
@@ -136,13 +144,27 @@ impl KubeRule {
 /// The rules of one proxy, in the order they were added. Clones share them.
 #[derive(Clone, Default)]
 pub struct KubeRules {
-    entries: Arc<Mutex<Vec<(KubeRule, u64)>>>,
+    entries: Arc<Mutex<Vec<Entry>>>,
+}
+
+struct Entry {
+    rule: KubeRule,
+    added_at: Instant,
+    matched: u64,
+}
+
+impl Entry {
+    fn matches(&self, phase: Phase, call: &KubeCall) -> bool {
+        let is_over = self.rule.lasts.is_some_and(|time| self.added_at.elapsed() >= time);
+        !is_over && self.rule.phase == phase && self.rule.matches(call)
+    }
 }
 
 impl KubeRules {
     /// Appends a rule, which is active until [`KubeRules::clear`].
     pub fn add(&self, rule: KubeRule) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push((rule, 0));
+        let entry = Entry { rule, added_at: Instant::now(), matched: 0 };
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
     /// Adds a rule that holds matching calls, and returns the handle to wait for and release them.
@@ -164,8 +186,8 @@ impl KubeRules {
     }
 
     fn remove_all(&self, settle: fn(&Pause)) {
-        for (rule, _) in self.entries.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            for effect in &rule.effects {
+        for entry in self.entries.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            for effect in &entry.rule.effects {
                 if let Effect::Pause(pause) = effect {
                     settle(pause);
                 }
@@ -176,10 +198,10 @@ impl KubeRules {
     pub(super) fn effects_for(&self, phase: Phase, call: &KubeCall) -> Vec<Effect> {
         let mut effects = Vec::new();
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        for (rule, matched) in entries.iter_mut().filter(|(rule, _)| rule.phase == phase && rule.matches(call)) {
-            *matched += 1;
-            if rule.occurrence.includes(*matched) {
-                effects.extend(rule.effects.iter().cloned());
+        for entry in entries.iter_mut().filter(|entry| entry.matches(phase, call)) {
+            entry.matched += 1;
+            if entry.rule.occurrence.includes(entry.matched) {
+                effects.extend(entry.rule.effects.iter().cloned());
             }
         }
         effects

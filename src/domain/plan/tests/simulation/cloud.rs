@@ -23,7 +23,7 @@ pub(super) const NIGHT: std::ops::Range<i8> = 2..6;
 
 /// How a write fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Fault {
+pub(in crate::domain::plan::tests) enum Fault {
     /// The operator dies before the call.
     CrashBefore,
     /// The operator dies after the call had its effect.
@@ -293,6 +293,9 @@ impl Cloud {
             }
             if cloud.keys.values().any(|record| record.attempt == attempt) {
                 cloud.report_violation(format!("S6: attempt {attempt} makes a second key"));
+            }
+            if cloud.resource.spec.suspend {
+                cloud.report_violation("suspended: a key is created");
             }
             cloud.audit_window();
             cloud.creates += 1;

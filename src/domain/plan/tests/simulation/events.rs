@@ -13,7 +13,7 @@ use crate::api::well_known;
 pub(super) const QUARANTINE: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
 
 #[derive(Clone, Debug)]
-pub(super) enum Event {
+pub(in crate::domain::plan::tests) enum Event {
     Nothing,
     /// After this many writes one fails.
     Fault(u8, Fault),

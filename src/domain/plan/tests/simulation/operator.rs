@@ -71,6 +71,7 @@ struct Observed {
 }
 
 struct Reconciliation<'a> {
+    rules: &'a [Rule],
     operator: &'a mut Operator,
     cloud: &'a mut Cloud,
     status: Status,
@@ -81,7 +82,7 @@ struct Reconciliation<'a> {
 }
 
 impl Operator {
-    pub(super) fn reconcile(&mut self, cloud: &mut Cloud, status: &mut Status) -> End {
+    pub(super) fn reconcile(&mut self, rules: &[Rule], cloud: &mut Cloud, status: &mut Status) -> End {
         let deleting = cloud.resource.metadata.deletion_timestamp.is_some();
         let desired = (!deleting).then(|| cloud.desired());
         let target = cloud.target();
@@ -94,8 +95,16 @@ impl Operator {
         let user_waits = !deleting && self.backoff.pending(FailureScope::User, &delay_input(cloud)).is_some();
         let mut seen = observe(self, cloud, status, desired.as_ref(), deleting);
         seen.current.user_sync_failed = user_waits;
-        let mut reconciliation =
-            Reconciliation { operator: self, cloud, status: status.clone(), target, desired, seen, finalized: false };
+        let mut reconciliation = Reconciliation {
+            rules,
+            operator: self,
+            cloud,
+            status: status.clone(),
+            target,
+            desired,
+            seen,
+            finalized: false,
+        };
         let mut errors = Vec::new();
         let Some(plan) = reconciliation.run(&mut errors) else {
             *self = Self::default();
@@ -331,7 +340,7 @@ impl Reconciliation<'_> {
     fn plan(&self) -> Plan {
         let (current, now, settings) = (&self.seen.current, self.cloud.now, settings());
         if let Some(desired) = &self.desired {
-            plan(desired, current, now, &settings)
+            plan_by(self.rules, desired, current, now, &settings)
         } else {
             let policy = self.cloud.resource.spec.deletion_policy;
             plan_cleanup(&self.target, policy, current, now, &settings)

@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn errors_are_not_changed() {
-        let error = AwsResponse::html_500();
+        let error = AwsResponse::html(500);
         assert_eq!(normalize(error.clone(), &Call::iam("GetUser"), SignedDuration::ZERO), error);
     }
 }

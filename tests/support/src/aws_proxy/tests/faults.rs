@@ -79,7 +79,7 @@ async fn injected_errors_have_the_codes_and_messages_of_aws() {
 async fn html_500_after_commit_hides_a_success() {
     let aws = aws().await;
     let operator = Client::operator(&aws);
-    aws.rules().add(Rule::on("CreateUser").after_commit().html_500());
+    aws.rules().add(Rule::on("CreateUser").after_commit().html(500));
     let (response, _) = operator.send(&on("CreateUser", "u")).await.unwrap();
     assert_eq!((response.status, response.error_code()), (500, None));
     assert!(response.body.starts_with("<!doctype html>"));
