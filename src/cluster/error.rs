@@ -85,6 +85,14 @@ impl ClusterError {
         Self { action, kind: ClusterErrorKind::Unavailable, message }
     }
 
+    /// The result of a write that ends something: what does not exist is done.
+    pub(super) fn ignore_not_found<T>(result: Result<T, Self>) -> Result<(), Self> {
+        match result {
+            Err(error) if error.kind != ClusterErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     fn from_status(action: String, status: &Status) -> Self {
         let kind = match (status.code, status.reason.as_str()) {
             (404, _) => ClusterErrorKind::NotFound,

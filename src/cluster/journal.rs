@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, Client,
-    api::{DeleteParams, ListParams, ObjectMeta, Preconditions},
+    Client,
+    api::{ListParams, ObjectMeta},
 };
 use secrecy::ExposeSecret;
 
@@ -44,10 +43,7 @@ pub struct JournalStore<'a> {
 }
 
 /// Journals of all resources, by their metadata.
-pub struct Journals {
-    api: Api<Secret>,
-    namespace: String,
-}
+pub struct Journals(Secrets);
 
 /// One page of journals.
 pub struct JournalPage {
@@ -158,7 +154,7 @@ impl Journals {
     /// `namespace`: that of the operator.
     #[must_use]
     pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
+        Self(Secrets::new(client, namespace))
     }
 
     /// Lists one page; `after` is the token of the page before.
@@ -170,30 +166,19 @@ impl Journals {
             well_known::ROLE_JOURNAL
         );
         let params = ListParams { continue_token: after, ..ListParams::default().labels(&selector).limit(PAGE_SIZE) };
-        let page = self.api.list_metadata(&params).await;
-        let page = page.map_err(|error| {
-            with_remedy(ClusterError::new(format!("list Secrets of namespace {}", self.namespace), &error))
-        })?;
-        let next = page.metadata.continue_.filter(|token| !token.is_empty());
-        Ok(JournalPage { records: page.items.into_iter().map(|item| record(item.metadata)).collect(), next })
+        let (found, next) = self.0.list_metadata(&params).await.map_err(with_remedy)?;
+        Ok(JournalPage { records: found.into_iter().map(record).collect(), next })
     }
 
     /// Deletes the journal. `Conflict` if it changed since it was listed; one that does not exist is no error.
     pub async fn delete(&self, record: &JournalRecord) -> Result<(), ClusterError> {
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(record.uid.clone()),
-                resource_version: Some(record.resource_version.clone()),
-            }),
-            ..DeleteParams::default()
+        let listed = ObjectMeta {
+            name: Some(record.name.clone()),
+            uid: Some(record.uid.clone()),
+            resource_version: Some(record.resource_version.clone()),
+            ..ObjectMeta::default()
         };
-        let deleted = self.api.delete(&record.name, &params).await;
-        match deleted.map_err(|error| {
-            with_remedy(ClusterError::new(format!("delete Secret {}/{}", self.namespace, record.name), &error))
-        }) {
-            Err(error) if error.kind != ClusterErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.0.delete_version(&listed).await.map_err(with_remedy)
     }
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{
     Api, Client,
-    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
+    api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions},
 };
 
 use super::error::{ClusterError, ClusterErrorKind};
@@ -184,18 +184,30 @@ impl Secrets {
 
     /// Deletes a Secret; one that does not exist is no error. `Conflict` if it changed since it was read.
     pub async fn delete(&self, snapshot: &SecretSnapshot) -> Result<(), ClusterError> {
-        let name = snapshot.0.metadata.name.as_deref().unwrap_or_default();
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: snapshot.0.metadata.uid.clone(),
-                resource_version: snapshot.0.metadata.resource_version.clone(),
-            }),
-            ..DeleteParams::default()
-        };
-        match self.api.delete(name, &params).await.map_err(|error| self.error("delete", name, &error)) {
-            Err(error) if error.kind != ClusterErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        self.delete_version(&snapshot.0.metadata).await
+    }
+
+    /// As [`Self::delete`], by the metadata of the Secret when it was read.
+    pub(super) async fn delete_version(&self, metadata: &ObjectMeta) -> Result<(), ClusterError> {
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let preconditions =
+            Preconditions { uid: metadata.uid.clone(), resource_version: metadata.resource_version.clone() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+        let deleted = self.api.delete(name, &params).await;
+        ClusterError::ignore_not_found(deleted.map_err(|error| self.error("delete", name, &error)))
+    }
+
+    /// Lists the metadata of one page of Secrets, and the token of the next page. Only in the operator's own namespace: it may
+    /// list no Secrets of others.
+    pub(super) async fn list_metadata(
+        &self,
+        params: &ListParams,
+    ) -> Result<(Vec<ObjectMeta>, Option<String>), ClusterError> {
+        let page = self.api.list_metadata(params).await;
+        let page =
+            page.map_err(|error| ClusterError::new(format!("list Secrets of namespace {}", self.namespace), &error))?;
+        let next = page.metadata.continue_.filter(|token| !token.is_empty());
+        Ok((page.items.into_iter().map(|item| item.metadata).collect(), next))
     }
 
     async fn put(&self, params: &PostParams, secret: Secret) -> Result<SecretSnapshot, ClusterError> {

@@ -60,16 +60,19 @@ impl UserStores {
     /// The current state of the resource; `None` if it was deleted, also if another one of its name exists.
     #[must_use]
     pub fn get(&self, resource: &ObjectRef<GuardedUser>) -> Option<Arc<GuardedUser>> {
-        let found = self.stores.iter().find_map(|store| store.get(resource))?;
-        (found.meta().uid == resource.extra.uid).then_some(found)
+        self.find(resource).filter(|found| found.meta().uid == resource.extra.uid)
     }
 
     /// Whether the resource of a watched namespace exists and is not being deleted.
     #[must_use]
     pub fn is_live(&self, namespace: &str, name: &str, uid: &str) -> bool {
-        let resource = ObjectRef::new(name).within(namespace);
-        let found = self.stores.iter().find_map(|store| store.get(&resource));
+        let found = self.find(&ObjectRef::new(name).within(namespace));
         found.is_some_and(|found| found.meta().uid.as_deref() == Some(uid) && found.meta().deletion_timestamp.is_none())
+    }
+
+    /// The resource of this name, whatever its UID.
+    fn find(&self, resource: &ObjectRef<GuardedUser>) -> Option<Arc<GuardedUser>> {
+        self.stores.iter().find_map(|store| store.get(resource))
     }
 
     /// UIDs of all resources, of those that cannot be read too.

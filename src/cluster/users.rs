@@ -7,10 +7,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    error::{ClusterError, ClusterErrorKind},
-    user_stores::GuardedUser,
-};
+use super::{error::ClusterError, user_stores::GuardedUser};
 use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, well_known};
 
 /// `AwsDeployUser` resources of one namespace.
@@ -35,10 +32,7 @@ impl DeployUsers {
     pub async fn remove_finalizer(&self, user: &AwsDeployUser) -> Result<(), ClusterError> {
         let mut finalizers = user.metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != well_known::FINALIZER);
-        match self.set_finalizers(user, &finalizers).await {
-            Err(error) if error.kind != ClusterErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        ClusterError::ignore_not_found(self.set_finalizers(user, &finalizers).await)
     }
 
     /// UID of the resource of this name, read from the API server. `None` only when the API server responds 404.

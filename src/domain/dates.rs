@@ -15,6 +15,12 @@ pub fn saturating_add(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }
 
+/// Whole seconds, the resolution of IAM, of the status and of the operator's annotations.
+#[must_use]
+pub fn floor(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
 /// When a key was published, from the annotation of its Secret, bounded by what IAM knows.
 ///
 /// Tenants may be able to write Secrets: a later date would keep a key for an unlimited time, an earlier one would cause a

@@ -110,7 +110,6 @@ pub struct ReconcileSettings {
 impl Context {
     /// A context with empty caches.
     #[must_use]
-    #[allow(clippy::too_many_arguments, reason = "called once, with one argument per field")]
     pub fn new(
         client: Client,
         watched: Watched,

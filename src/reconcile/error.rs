@@ -46,7 +46,7 @@ pub enum ReconcileError {
         effect: Option<Box<Effect>>,
     },
     /// A call to the Kubernetes API failed.
-    #[error("{0}{hint}", hint = quota_hint(.0))]
+    #[error("{0}")]
     Cluster(#[from] ClusterError),
     /// RBAC refuses the operator access to Secrets of the namespace.
     #[error("{0}")]
@@ -192,15 +192,6 @@ impl StepError {
 
     pub(super) fn for_conditions(&self) -> ReconcileFailure {
         self.error.for_conditions(self.scope)
-    }
-}
-
-/// The API server refuses what exceeds a `ResourceQuota` as it refuses what RBAC forbids.
-fn quota_hint(error: &ClusterError) -> &'static str {
-    if error.kind == ClusterErrorKind::Forbidden && error.message.contains("exceeded quota") {
-        ". A ResourceQuota of the namespace is used up: a cluster admin has to raise it, or someone to delete a Secret; no further access key is created meanwhile"
-    } else {
-        ""
     }
 }
 

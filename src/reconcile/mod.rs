@@ -101,8 +101,7 @@ pub async fn reconcile(object: Arc<GuardedUser>, context: Arc<Context>) -> Resul
     reconciled.unwrap_or_else(|_| Ok(Action::requeue(DELAY_AFTER_PANIC)))
 }
 
-/// Maps a failure to the time of the next try. The status update computed it from the class of every failure
-/// of the reconcile, the number of failures and the plan.
+/// Maps a failure to the time of the next try. The status update computed it from the back-off of the resource and the plan.
 #[must_use]
 #[allow(clippy::needless_pass_by_value, reason = "the signature that kube's Controller calls")]
 pub fn error_policy(object: Arc<GuardedUser>, error: &ReconcileError, context: Arc<Context>) -> Action {
@@ -115,12 +114,8 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
     // 1. Authorize (pure): what the classes allow, the AWS account of the resource, and how urgent the reconcile is.
     let resource = ObjectRef::from_obj(&*object);
     let (account, lane, registration) = {
-        let Some(user) = object.object() else { return Ok(unreadable::report(&object, context).await) };
-        if let Some(other) = claim::other_operator(user, &context.namespace) {
-            return Ok(claim::report(user, other, context).await);
-        }
-        let decision = match authorize(user, context) {
-            Ok(decision) => decision,
+        let (user, decision) = match authorize(&object, context).await {
+            Ok(authorized) => authorized,
             Err(next) => return Ok(next),
         };
         let uid = &decision.target.owner.uid;
@@ -136,15 +131,13 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
     let Some(_permit) = context.limiter.acquire(&account, &lane).await else { return Ok(Action::await_change()) };
     let interruption = registration.begin();
     let Some(object) = context.resources.get(&resource) else { return Ok(Action::await_change()) };
-    let Some(user) = object.object() else { return Ok(unreadable::report(&object, context).await) };
-    if let Some(other) = claim::other_operator(user, &context.namespace) {
-        return Ok(claim::report(user, other, context).await);
-    }
-    let decision = match authorize(user, context) {
-        Ok(decision) if decision.route.account_key() == account => decision,
-        Ok(_) => return Ok(Action::requeue(requeue::MIN_REQUEUE)),
+    let (user, decision) = match authorize(&object, context).await {
+        Ok(authorized) => authorized,
         Err(next) => return Ok(next),
     };
+    if decision.route.account_key() != account {
+        return Ok(Action::requeue(requeue::MIN_REQUEUE));
+    }
 
     let started = Instant::now();
     let incomplete = object.error().map(str::to_owned);
@@ -173,13 +166,21 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
     reconciliation.finish(&next, started)
 }
 
-/// What the classes allow to a resource, or when it is to be reconciled if there is nothing to do now.
-fn authorize(user: &AwsDeployUser, context: &Context) -> Result<ClassDecision, Action> {
+/// What the classes allow to a resource, or what follows if there is nothing to do for it now: it cannot be read, another
+/// operator serves it, or its time has not come.
+async fn authorize<'a>(
+    object: &'a GuardedUser,
+    context: &Context,
+) -> Result<(&'a AwsDeployUser, ClassDecision), Action> {
+    let Some(user) = object.object() else { return Err(unreadable::report(object, context).await) };
+    if let Some(other) = claim::other_operator(user, &context.namespace) {
+        return Err(claim::report(user, other, context).await);
+    }
     let target = Target::from_resource(user, &context.cluster_id).ok_or_else(Action::await_change)?;
     let decision = class_decision::decide(user, target, context);
     match requeue::idle_for(user, &decision, context) {
         Some(idle) => Err(Action::requeue(idle)),
-        None => Ok(decision),
+        None => Ok((user, decision)),
     }
 }
 
@@ -247,7 +248,6 @@ impl Progress {
 }
 
 /// What follows a reconcile.
-#[derive(Clone)]
 struct Next {
     /// The resource as the last write returned it.
     user: AwsDeployUser,

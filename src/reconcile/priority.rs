@@ -161,18 +161,14 @@ impl ReconcileLanes {
 impl Context {
     /// Raises the priority of the reconciles of resources that a changed class or namespace denies.
     pub fn record_class_changes(&self) {
-        let mut waiting = Vec::new();
         self.resources.for_each(|user| {
-            if user.metadata.uid.as_deref().is_some_and(|uid| self.lanes.contains(uid)) {
-                waiting.push(user.clone());
+            if user.metadata.uid.as_deref().is_some_and(|uid| self.lanes.contains(uid))
+                && let Some(target) = Target::from_resource(user, &self.cluster_id)
+            {
+                let decision = class_decision::decide(user, target, self);
+                self.lanes.raise(&decision.target.owner.uid, RevocationCauses::of(user, &decision));
             }
         });
-        for user in waiting {
-            if let Some(target) = Target::from_resource(&user, &self.cluster_id) {
-                let decision = class_decision::decide(&user, target, self);
-                self.lanes.raise(&decision.target.owner.uid, RevocationCauses::of(&user, &decision));
-            }
-        }
     }
 }
 

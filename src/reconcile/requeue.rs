@@ -30,7 +30,7 @@ pub(super) const MIN_REQUEUE: Duration = Duration::from_millis(10);
 const MIN_INTERVAL: SignedDuration = SignedDuration::from_secs(1);
 
 /// The fraction of an interval by which checks are early, so that those of many resources part.
-const CHECK_SPREAD: f64 = 0.25;
+pub(super) const CHECK_SPREAD: f64 = 0.25;
 
 /// How long nothing has to be done for a resource, whatever caused the reconcile. `None`: now.
 pub(super) fn idle_for(user: &AwsDeployUser, decision: &ClassDecision, context: &Context) -> Option<Duration> {
@@ -85,8 +85,8 @@ impl ReconcileSettings {
     }
 
     /// An interval of checks, a little shorter for some resources.
-    fn spread(interval: Duration, permille: i32) -> SignedDuration {
-        signed(interval.mul_f64(1.0 - CHECK_SPREAD * f64::from(permille) / 1000.0))
+    pub(super) fn spread(interval: Duration, permille: i32) -> Duration {
+        interval.mul_f64(1.0 - CHECK_SPREAD * f64::from(permille) / 1000.0)
     }
 }
 
@@ -143,7 +143,7 @@ impl Reconciliation<'_> {
             // Nothing is done for a user of another owner before the resync.
             let is_owned = current.is_some_and(|current| current.owned_user(&self.target.owner).is_some());
             if is_owned || current.is_some_and(|current| current.published().is_some()) {
-                checks.push(ReconcileSettings::spread(settings.secret_check, delay.permille));
+                checks.push(signed(ReconcileSettings::spread(settings.secret_check, delay.permille)));
             }
             if let Some(cached) = &self.cache.iam {
                 checks.push(signed(settings.expires_in(cached, &self.target.owner.uid)));
@@ -156,7 +156,7 @@ impl Reconciliation<'_> {
             backoff: &self.cache.backoff,
             planned: progress.plan.as_ref().and_then(|plan| plan.requeue_at),
             checks: &checks,
-            resync: ReconcileSettings::spread(settings.resync, delay.permille),
+            resync: signed(ReconcileSettings::spread(settings.resync, delay.permille)),
             floor: settings.min_interval(),
             delay,
         })

@@ -2,9 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{
-    Goal, ReconcileError, Reconciliation, class_decision::has_begun, error::StepError, observe::Observed, status::floor,
-};
+use super::{Goal, ReconcileError, Reconciliation, class_decision::has_begun, error::StepError, observe::Observed};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked, user::ClassReference},
     cluster::DeployUsers,
@@ -12,6 +10,7 @@ use crate::{
         authorize::{self, ClassAbsence, Revocation},
         conditions::FailureScope,
         current_state::CurrentState,
+        dates::floor,
         desired,
         plan::{self, Freshness, RevocationPolicy},
         target::Target,

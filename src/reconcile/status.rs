@@ -15,6 +15,7 @@ use crate::{
         change_key::AttemptKey,
         conditions::{self, FailureScope, ReconcileFailure, ReconcileOutcome},
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser, UserAbsence},
+        dates::floor,
         desired::Desired,
         plan::{Effect, Note, Plan},
         target::Target,
@@ -251,11 +252,6 @@ pub(super) fn was_ready(user: &AwsDeployUser) -> bool {
         status.observed_generation == user.metadata.generation
             && condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
     })
-}
-
-/// Times in status have whole seconds.
-pub(super) fn floor(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
 #[cfg(test)]

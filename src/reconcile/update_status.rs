@@ -20,39 +20,55 @@ use crate::{
 /// The step is cut off after this long. The reconcile holds a permit, and the client has no deadline of its own.
 pub(super) const UPDATE_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What the status update has done.
+enum WrittenStatus {
+    /// The status was as it should be.
+    Unchanged,
+    /// The resource with its new status.
+    Stored(Box<AwsDeployUser>),
+    /// There is no resource to report on.
+    Gone,
+}
+
 impl Reconciliation<'_> {
     /// Records what failed and writes status and Events, all within [`UPDATE_DEADLINE`].
     pub(super) async fn update_status(&mut self, progress: Progress) -> Next {
-        let user = progress.user.clone();
         self.update_backoff(&progress);
         let requeue_at = self.requeue_at(&progress);
         let priority = self.next_priority(progress.plan.as_ref(), requeue_at);
-        let next = Next { user, requeue_at: Some(requeue_at), priority };
-        let written = tokio::time::timeout(UPDATE_DEADLINE, self.write_status(progress, next.clone())).await;
-        written.unwrap_or_else(|_| {
-            let namespace = &self.target.owner.namespace;
-            let action = format!("update status of AwsDeployUser {namespace}/{}", self.target.owner.name);
-            let message = format!("no response in {} s", UPDATE_DEADLINE.as_secs());
-            self.retry_status(ClusterError { action, kind: ClusterErrorKind::Unavailable, message }, next)
-        })
+        let next = |user| Next { user, requeue_at: Some(requeue_at), priority };
+        let written = tokio::time::timeout(UPDATE_DEADLINE, self.write_status(&progress)).await;
+        match written.unwrap_or_else(|_| Err(self.no_response())) {
+            Ok(WrittenStatus::Unchanged) => next(progress.user),
+            Ok(WrittenStatus::Stored(user)) => next(*user),
+            Ok(WrittenStatus::Gone) => Next { user: progress.user, requeue_at: None, priority: Priority::Due },
+            Err(error) => self.retry_status(error, next(progress.user)),
+        }
     }
 
-    async fn write_status(&mut self, progress: Progress, next: Next) -> Next {
-        self.publish_changes(&progress).await;
-        self.report_quarantine(&progress);
+    fn no_response(&self) -> ClusterError {
+        let owner = &self.target.owner;
+        let action = format!("update status of AwsDeployUser {}/{}", owner.namespace, owner.name);
+        let message = format!("no response in {} s", UPDATE_DEADLINE.as_secs());
+        ClusterError { action, kind: ClusterErrorKind::Unavailable, message }
+    }
+
+    async fn write_status(&mut self, progress: &Progress) -> Result<WrittenStatus, ClusterError> {
+        self.publish_changes(progress).await;
+        self.report_quarantine(progress);
         if let Some(facts) = progress.current.as_ref().and_then(CurrentState::verified) {
             self.cache.honoured = Some(HonouredRequest(facts.rotate_honoured.clone()));
         }
         if progress.finalized {
-            return Next { requeue_at: None, priority: Priority::Due, ..next };
+            return Ok(WrittenStatus::Gone);
         }
-        let status = self.status(&progress, self.now());
-        let before = progress.user.status.clone();
-        if before.as_ref() == Some(&status) {
+        let status = self.status(progress, self.now());
+        let before = progress.user.status.as_ref();
+        if before == Some(&status) {
             self.cache.backoff = std::mem::take(&mut self.cache.backoff).without_status();
-            return next;
+            return Ok(WrittenStatus::Unchanged);
         }
-        let events = status::condition_events(before.as_ref(), &status);
+        let events = status::condition_events(before, &status);
         let users = DeployUsers::new(self.context.client.clone(), &self.target.owner.namespace);
         match users.write_status(&progress.user, status).await {
             Ok(user) => {
@@ -60,14 +76,12 @@ impl Reconciliation<'_> {
                 for event in events {
                     self.context.events.publish(&user, &event).await;
                 }
-                Next { user, ..next }
+                Ok(WrittenStatus::Stored(Box::new(user)))
             }
-            Err(error) if error.kind == ClusterErrorKind::NotFound => {
-                Next { requeue_at: None, priority: Priority::Due, ..next }
-            }
+            Err(error) if error.kind == ClusterErrorKind::NotFound => Ok(WrittenStatus::Gone),
             Err(error) => {
                 self.report_unwritten_status(&progress.user, &error).await;
-                self.retry_status(error, next)
+                Err(error)
             }
         }
     }

@@ -191,7 +191,7 @@ pub(crate) async fn secrets_are_read_by_namespace_only() {
             assert!(!code.contains(".list(") && !code.contains(".watch("), "{}", file.display());
         }
     }
-    assert_eq!(count, 2, "Secrets are accessed by name in one file, and journals are listed, without data, in another");
+    assert_eq!(count, 1, "Secrets are accessed in one file only");
 }
 
 /// A row without a test would be an unproven claim.

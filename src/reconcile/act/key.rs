@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Executor, floor, user::set_tags};
+use super::{Executor, user::set_tags};
 use crate::{
     api::{Reason, user::KeyRepairs, well_known},
     aws::{AwsError, KeyVerification},
@@ -15,6 +15,7 @@ use crate::{
     domain::{
         account::account_in_arn,
         current_state::{AccessKey, JournalSecret, LastUse, UserRef, Verification},
+        dates::floor,
         journal::{AttemptPhase, Journal},
         owner::key_tag,
         plan::{Effect, RetireReason},

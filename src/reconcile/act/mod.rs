@@ -11,7 +11,6 @@ mod user;
 
 use std::{sync::Arc, time::Instant};
 
-use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 
@@ -277,9 +276,4 @@ impl<'a> Executor<'a> {
         // `Target::from_resource` requires name and UID.
         self.user.controller_owner_ref(&()).filter(|_| self.user.spec.deletion_policy != DeletionPolicy::Retain)
     }
-}
-
-/// Whole seconds, the resolution of IAM and of the operator's annotations.
-fn floor(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
 }

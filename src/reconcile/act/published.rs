@@ -1,13 +1,13 @@
 //! Effects on the published Secret.
 
-use super::{Executor, floor};
+use super::Executor;
 use crate::{
     api::Reason,
     aws::KeyVerification,
     cluster::{ClusterError, SecretSnapshot},
     domain::{
         current_state::SecretRefusals,
-        dates::saturating_add,
+        dates::{floor, saturating_add},
         desired::Desired,
         plan::{self, Effect},
         secret::{self, HonouredRequest, KeyMaterial, Publication, SecretContent},

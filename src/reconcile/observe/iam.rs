@@ -14,11 +14,11 @@ use crate::{
         schedule::spread_permille,
         target::Target,
     },
-    reconcile::{Context, ReconcileError, ReconcileSettings, cache::CachedIam, has_finalizer, status},
+    reconcile::{
+        Context, ReconcileError, ReconcileSettings, cache::CachedIam, has_finalizer, requeue::CHECK_SPREAD, status,
+    },
 };
 
-/// The fraction of the resync over which cached facts expire, and for which one listing of the account is used.
-const EXPIRY_SPREAD: f64 = 0.25;
 /// Resyncs after which cached facts are used no longer, although AWS throttles the listing: then users are read one by one.
 const MAX_EXTENDED_RESYNCS: u32 = 2;
 
@@ -278,10 +278,9 @@ impl ReconcileSettings {
 
     /// How long cached policies and tags may still be used.
     pub(in crate::reconcile) fn expires_in(&self, cached: &CachedIam, uid: &str) -> Duration {
-        let spread = f64::from(spread_permille(uid)) / 1000.0;
         let extension =
             cached.extended_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()));
-        self.resync.mul_f64(1.0 - EXPIRY_SPREAD * spread).saturating_sub(cached.read_at.elapsed()).max(extension)
+        Self::spread(self.resync, spread_permille(uid)).saturating_sub(cached.read_at.elapsed()).max(extension)
     }
 
     /// Expired facts, to be used until AWS may be asked for the listing again: enough to see that something is to be done.
@@ -290,10 +289,11 @@ impl ReconcileSettings {
         is_recent.then(|| CachedIam { from_listing: true, extended_until: Some(until), ..cached })
     }
 
-    /// The oldest listing worth using: an older one would have to be read again soon.
+    /// The oldest listing worth using: facts expire over this part of the resync, so that an older one would have to be read
+    /// again soon.
     fn oldest_listing(&self) -> Instant {
         let now = Instant::now();
-        now.checked_sub(self.resync.mul_f64(EXPIRY_SPREAD)).unwrap_or(now)
+        now.checked_sub(self.resync.mul_f64(CHECK_SPREAD)).unwrap_or(now)
     }
 }
 

@@ -61,7 +61,8 @@ impl RuleInput<'_> {
         })
     }
 
-    /// Since when a key is superseded. It is newer than the published one if an earlier Secret came back from a backup; then it is what consumers have.
+    /// Since when a key is superseded. It is newer than the published one if an earlier Secret came back from a backup; then it
+    /// is what consumers have.
     fn superseded_at(&self, key: &AccessKey) -> Option<Timestamp> {
         self.publication_time().map(|published_at| published_at.max(key.created_at))
     }
