@@ -19,7 +19,6 @@ mod hostile_objects;
 mod load;
 mod random;
 mod requests;
-mod rng;
 mod tenant;
 mod tenant_identity;
 #[path = "../test_env/mod.rs"]
@@ -29,17 +28,8 @@ mod untrusted_secrets;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-
-/// Name and function.
-type Test = (&'static str, fn() -> Result<(), Failed>);
-
-/// Wraps `async` functions for the shared runtime.
-macro_rules! tests {
-    ($($module:ident: { $($name:ident),+ $(,)? })+) => {
-        &[$($((concat!(stringify!($module), "::", stringify!($name)), || test_env::run($module::$name()))),+),+]
-    };
-}
+use libtest_mimic::Arguments;
+use test_env::{Test, tests, trials};
 
 const TESTS: &[Test] = tests! {
     tenant_identity: {
@@ -82,15 +72,6 @@ const TESTS: &[Test] = tests! {
 const LAST: &[Test] = tests! {
     load: { suspension_comes_first_while_a_tenant_floods, suspended_newcomers_do_not_starve_others }
 };
-
-/// A number from the environment.
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-fn trials(tests: &[Test]) -> Vec<Trial> {
-    tests.iter().map(|&(name, test)| Trial::test(name, test)).collect()
-}
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

@@ -12,13 +12,12 @@ use std::{
 };
 
 use awsdeploy::api::well_known;
+use awsdeploy_testkit::rng::{SeededRng, number};
 use serde_json::{Value, json};
 
 use crate::{
     arena::{ADMIN, Arena, POLICY},
     forged_records::{console_secret, journal, journal_names, labels, published},
-    number,
-    rng::Rng,
     tenant::{Apply, CANARY, Kind, Refused, managed_in_year_10000, nested},
 };
 
@@ -81,7 +80,7 @@ fn targets(arena: &Arena) -> Vec<String> {
     ]
 }
 
-fn random_spec(arena: &Arena, rng: &mut Rng, target: &str) -> Value {
+fn random_spec(arena: &Arena, rng: &mut SeededRng, target: &str) -> Value {
     let mut spec = arena.spec();
     let classes = [json!(arena.class), json!(arena.class), json!(arena.other_class), json!("none"), Value::Null];
     spec["className"] = rng.pick(&classes).clone();
@@ -116,7 +115,7 @@ fn random_spec(arena: &Arena, rng: &mut Rng, target: &str) -> Value {
     spec
 }
 
-async fn write(arena: &Arena, rng: &mut Rng, kind: Write, resource: &str, target: &str) -> Result<(), Refused> {
+async fn write(arena: &Arena, rng: &mut SeededRng, kind: Write, resource: &str, target: &str) -> Result<(), Refused> {
     let tenant = &arena.tenant;
     let way = if rng.chance(50) { Apply::ClientSide } else { Apply::ServerSide };
     let owned_by = *rng.pick(&RESOURCES);
@@ -205,7 +204,7 @@ pub(crate) async fn random_writes_of_a_tenant_stay_in_its_class() {
     let arena = Arena::new().await;
     arena.create("a").await;
     let targets = targets(&arena);
-    let mut rng = Rng::new(seed);
+    let mut rng = SeededRng::new(seed);
     let mut counts: BTreeMap<Write, (usize, usize)> = BTreeMap::new();
     let mut last = VecDeque::with_capacity(SHOWN);
     let (begun, mut writes) = (Instant::now(), 0);

@@ -12,6 +12,7 @@ use awsdeploy_testkit::{
     aws_proxy::{AwsError, Pause, Rule},
     collector::{Collector, CollectorBehavior},
     kube_proxy::{KubeProxy, KubeRule},
+    rng::SeededRng,
 };
 use futures::future::select_all;
 use jiff::Timestamp;
@@ -164,7 +165,7 @@ impl Cell {
 
     /// Picks an operation and two or three faults by the seed.
     pub(crate) fn from_seed(seed: u64, traces: &[(Operation, Vec<FaultPoint>)]) -> Option<Self> {
-        let mut rng = SeededRng(seed);
+        let mut rng = SeededRng::new(seed);
         let (operation, trace) = rng.choose(traces)?;
         let faults = (0..2 + rng.below(2)).filter_map(|_| {
             Some(if rng.below(3) == 0 {
@@ -432,22 +433,4 @@ fn trace(
         points.push(point);
     }
     points
-}
-
-/// `SplitMix64`: a seed always yields the same sequence, so that a failed run can be repeated.
-pub(crate) struct SeededRng(pub(crate) u64);
-
-impl SeededRng {
-    pub(crate) fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((word ^ (word >> 31)) % (limit.max(1) as u64)).unwrap_or_default()
-    }
-
-    pub(crate) fn choose<'a, T>(&mut self, things: &'a [T]) -> Option<&'a T> {
-        let index = self.below(things.len());
-        things.get(index)
-    }
 }

@@ -41,13 +41,10 @@ use std::{
     time::Instant,
 };
 
+use awsdeploy_testkit::rng::number;
 use cell::{Cell, Fault, FaultMode, Outcome};
 use matrix::Matrix;
 use operation::Operation;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 fn main() -> ExitCode {
     // The list is empty: the cells are known only after the runs without faults.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use awsdeploy_testkit::consumer::ConsumerReport;
+use awsdeploy_testkit::{consumer::ConsumerReport, rng::SeededRng};
 
 use crate::{
-    cell::{self, Cell, Fault, FaultMode, FaultPoint, SeededRng},
+    cell::{self, Cell, Fault, FaultMode, FaultPoint},
     fault_profiles,
     operation::{Operation, RECOVERY},
 };
@@ -22,7 +22,7 @@ pub(crate) struct SoakReport {
 
 /// Rotates one resource `rotations` times; about two of three rotations have a fault.
 pub(crate) async fn run(seed: u64, rotations: usize, trace: &[FaultPoint]) -> SoakReport {
-    let mut rng = SeededRng(seed);
+    let mut rng = SeededRng::new(seed);
     let mut worker = SoakReport::default();
     let (mut env, kube, auditor) = cell::start_env().await;
     let mut key = Operation::Rotation.prepare(&env).await;

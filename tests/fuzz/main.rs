@@ -14,9 +14,6 @@
     reason = "a target fails by a panic, and the loop prints its counts and runs for a time"
 )]
 
-#[path = "../attack/rng.rs"]
-#[allow(dead_code, reason = "shared with the attack tests, which use all of it")]
-mod rng;
 mod targets;
 
 use std::{
@@ -25,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rng::Rng;
+use awsdeploy_testkit::rng::{SeededRng, number};
 use targets::{ALL, FuzzTarget};
 
 /// A request to the API server has at most 1.5 MiB.
@@ -34,10 +31,6 @@ const MAX_INPUT: usize = 1_500_000;
 const MAX_TIME: Duration = Duration::from_secs(1);
 /// Share of inputs, one of this number, that are grown to the largest size.
 const LARGE_EVERY: u64 = 500;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 /// Pieces that parsers treat in a special way.
 const PIECES: &[&str] = &[
@@ -70,7 +63,7 @@ const PIECES: &[&str] = &[
     targets::CANARY,
 ];
 
-fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], large: bool) -> Vec<u8> {
+fn mutate(rng: &mut SeededRng, seeds: &[Vec<u8>], large: bool) -> Vec<u8> {
     let mut input = rng.pick(seeds).clone();
     for _ in 0..=rng.below(6) {
         let at = rng.below(input.len() + 1);
@@ -106,7 +99,7 @@ fn mutate(rng: &mut Rng, seeds: &[Vec<u8>], large: bool) -> Vec<u8> {
 /// Runs one target for a time. Returns the input that failed, if one did.
 fn run(target: &FuzzTarget, seed: u64, time: Duration) -> Result<(), String> {
     let seeds = (target.seeds)();
-    let mut rng = Rng::new(seed);
+    let mut rng = SeededRng::new(seed);
     let (begun, mut inputs, mut slowest) = (Instant::now(), 0_u64, Duration::ZERO);
     while begun.elapsed() < time {
         let input = match seeds.get(usize::try_from(inputs).unwrap_or(usize::MAX)) {

@@ -50,17 +50,8 @@ mod workload_restart;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Failed, Trial};
-
-/// Name and function.
-type Test = (&'static str, fn() -> Result<(), Failed>);
-
-/// Wraps `async` functions for the shared runtime.
-macro_rules! tests {
-    ($($module:ident: { $($name:ident),+ $(,)? })+) => {
-        &[$($((concat!(stringify!($module), "::", stringify!($name)), || test_env::run($module::$name()))),+),+]
-    };
-}
+use libtest_mimic::Arguments;
+use test_env::{Test, tests, trials};
 
 const TESTS: &[Test] = tests! {
     architecture: { imports_follow_the_layers, generated_files_are_up_to_date,
@@ -318,10 +309,6 @@ const TESTS: &[Test] = tests! {
 const FINAL_TESTS: &[Test] = tests! {
     least_privilege: { printed_policy_allows_exactly_the_observed_actions }
 };
-
-fn trials(tests: &[Test]) -> Vec<Trial> {
-    tests.iter().map(|&(name, test)| Trial::test(name, test)).collect()
-}
 
 fn main() -> ExitCode {
     if let Some(code) = formats::run_sdk_consumer() {

@@ -5,6 +5,7 @@ mod actions;
 mod apply;
 mod assertions;
 mod iam_permissions;
+mod list;
 mod shared;
 
 use std::{
@@ -41,6 +42,7 @@ pub(crate) use self::{
     account::TestAccount,
     apply::{ApplyMethod, LAST_APPLIED},
     assertions::{condition, eventually, message},
+    list::{Test, tests, trials},
     shared::{actions_seen, block_on, run, stop},
 };
 use self::{

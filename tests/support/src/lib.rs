@@ -22,6 +22,7 @@ pub mod pki;
 pub mod ports;
 pub mod process;
 pub mod rig;
+pub mod rng;
 pub mod run_dir;
 pub mod secret_mount;
 pub mod tls;
