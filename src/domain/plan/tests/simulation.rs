@@ -136,7 +136,8 @@ impl Simulation {
         self.apply(&Event::Windows(false));
         self.apply(&Event::Hold(0));
         self.rotation(|rotation| rotation.every = Some("Never".to_owned()));
-        if self.cloud.published().is_some_and(|(stored, _)| stored.immutable) {
+        let secret = self.cloud.secrets.get(&self.cloud.target().secret_name);
+        if secret.is_some_and(|stored| stored.immutable || stored.owner.is_none()) {
             self.apply(&Event::DeleteSecret);
         }
         // Longer than the longest pause between two repairs.
@@ -192,6 +193,7 @@ impl Simulation {
         self.expect(user.grants.attached == desired.attached, "S9: the policies match the spec");
         let mut tags = desired.tags.clone();
         tags.insert(key_tag(&id), user.tags.get(&key_tag(&id)).cloned().unwrap_or_default());
+        tags.extend(user.tags.get_key_value(cloud::FOREIGN_TAG).map(|(key, value)| (key.clone(), value.clone())));
         self.expect(user.tags == tags, &format!("S9: the tags match the spec, {:?}", user.tags));
         let mut fresh = self.clone();
         fresh.operator.restart();

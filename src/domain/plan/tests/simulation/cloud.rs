@@ -15,6 +15,12 @@ use crate::{
 
 /// Name of the IAM user.
 pub(super) const USER: &str = "deploy_cycle";
+/// A tag that some specs declare.
+pub(super) const DECLARED_TAG: &str = "team";
+/// A tag that a person adds.
+pub(super) const FOREIGN_TAG: &str = "cost-center";
+/// Name of the label, annotation and file that a person adds to the Secret.
+pub(super) const FOREIGN_ENTRY: &str = "added-by-a-person";
 /// UID of the resource.
 pub(super) const OWNER: &str = "u1";
 
@@ -99,6 +105,8 @@ pub(super) struct Cloud {
     pub(super) keys: BTreeMap<String, KeyRecord>,
     pub(super) secrets: BTreeMap<String, StoredSecret>,
     pub(super) resource: AwsDeployUser,
+    /// A copy of the Secret that a person keeps.
+    pub(super) backup: Option<SecretContent>,
     /// How long IAM's list of keys is behind.
     pub(super) lag: SignedDuration,
     /// How long after its creation STS accepts a key.
@@ -123,6 +131,7 @@ impl Cloud {
             keys: BTreeMap::new(),
             secrets: BTreeMap::new(),
             resource,
+            backup: None,
             lag: SignedDuration::ZERO,
             accepts_after: SignedDuration::ZERO,
             on_quarantine: OnQuarantine::Alert,
@@ -405,6 +414,9 @@ impl Cloud {
             if found.owner.as_deref() != Some(OWNER) {
                 cloud.report_violation(format!("S4: Secret {} of another owner is written", stored.name));
             }
+            if keeps_less(&found.content, content) {
+                cloud.report_violation(format!("S4: an entry of others in Secret {} is removed", stored.name));
+            }
             if found.immutable && found.content.data != content.data {
                 return Err(CallError::Invalid);
             }
@@ -578,6 +590,13 @@ impl Cloud {
             self.report_violation(format!("S6: {ours} keys by our doing"));
         }
     }
+}
+
+/// Whether the entries of others are in the first content and not in the second.
+fn keeps_less(before: &SecretContent, after: &SecretContent) -> bool {
+    before.labels.contains_key(FOREIGN_ENTRY) && !after.labels.contains_key(FOREIGN_ENTRY)
+        || before.annotations.contains_key(FOREIGN_ENTRY) && !after.annotations.contains_key(FOREIGN_ENTRY)
+        || before.data.contains_key(FOREIGN_ENTRY) && !after.data.contains_key(FOREIGN_ENTRY)
 }
 
 /// The MAC key of every operator.

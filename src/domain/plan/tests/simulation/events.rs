@@ -20,6 +20,10 @@ pub(in crate::domain::plan::tests) enum Event {
     /// The operator is not running for this many minutes.
     Down(u16),
     LoseStatus,
+    /// The record of the user is lost too: the resource is restored without its status.
+    LoseRecord,
+    /// A person writes made-up times and tag keys into the status.
+    ForgeStatus,
     Rotate,
     Every(u8),
     Overlap(u8),
@@ -30,6 +34,18 @@ pub(in crate::domain::plan::tests) enum Event {
     DeleteSecret,
     EditSecret,
     DropFile,
+    /// Labels of the Secret are declared.
+    Labels(bool),
+    /// A person changes a declared label.
+    EditLabels,
+    /// A person adds an entry of each kind to the Secret. It is kept.
+    AddEntries,
+    /// The Secret loses its owner reference, as by a restore or an edit.
+    DisownSecret,
+    /// A person keeps a copy of the Secret.
+    BackUpSecret,
+    /// The Secret gets the content of the copy.
+    RestoreSecret,
     /// The MAC is removed or invalid, as after the loss of the MAC key.
     DropMac,
     /// The Secret names another key, and requests and dates are made up.
@@ -42,7 +58,12 @@ pub(in crate::domain::plan::tests) enum Event {
     ReactivateKeys,
     DeleteUser,
     AttachPolicy,
+    DetachPolicy,
     DropKeyTag,
+    /// A person adds a tag to the user. It is kept.
+    AddTag,
+    /// A person changes a declared tag.
+    EditTag,
     /// For half an hour AWS accepts no new key.
     AcceptNothing,
     /// Rotations begin at night only, or at any time.
@@ -100,6 +121,20 @@ impl Simulation {
                 self.cloud.now += mins((*minutes).into());
             }
             Event::LoseStatus => self.status = Status::default(),
+            Event::LoseRecord => {
+                // A tag that was declared earlier and is not removed yet is that of another owner from now on.
+                let tag_is_current = self.cloud.user.as_ref().is_none_or(|user| {
+                    user.tags.contains_key(cloud::DECLARED_TAG)
+                        == self.cloud.resource.spec.tags.contains_key(cloud::DECLARED_TAG)
+                });
+                if tag_is_current {
+                    (self.status, self.cloud.resource.status) = (Status::default(), None);
+                }
+            }
+            Event::ForgeStatus => {
+                let ids: Vec<String> = self.cloud.existing().map(|(id, _)| id.clone()).collect();
+                self.status.forge(&ids, now);
+            }
             Event::Rotate => {
                 let value = now.to_string();
                 let annotations = self.cloud.resource.metadata.annotations.get_or_insert_default();
@@ -116,7 +151,8 @@ impl Simulation {
                 self.spec(|spec| spec.policies.managed = managed);
             }
             Event::Tag(present) => {
-                let tags = present.then(|| ("team".to_owned(), "payments".to_owned())).into_iter().collect();
+                let tags =
+                    present.then(|| (cloud::DECLARED_TAG.to_owned(), "payments".to_owned())).into_iter().collect();
                 self.spec(|spec| spec.tags = tags);
             }
             Event::Region(present) => self
@@ -129,6 +165,28 @@ impl Simulation {
                 }
             }),
             Event::DropFile => self.secret(|stored| _ = stored.content.data.remove("credentials")),
+            Event::Labels(present) => {
+                let labels = present.then(|| ("team".to_owned(), "payments".to_owned())).into_iter().collect();
+                self.spec(|spec| spec.access_key.get_or_insert_default().secret.labels = labels);
+            }
+            Event::EditLabels => self.secret(|stored| {
+                stored.content.labels.values_mut().for_each(|value| "edited".clone_into(value));
+            }),
+            Event::AddEntries => self.secret(|stored| {
+                let (name, content) = (cloud::FOREIGN_ENTRY.to_owned(), &mut stored.content);
+                content.labels.insert(name.clone(), "x".to_owned());
+                content.annotations.insert(name.clone(), "x".to_owned());
+                content.data.insert(name, b"x".to_vec());
+            }),
+            Event::DisownSecret => self.secret(|stored| stored.owner = None),
+            Event::BackUpSecret => self.cloud.backup = self.cloud.published().map(|(stored, _)| stored.content.clone()),
+            Event::RestoreSecret => {
+                if let Some(content) = self.cloud.backup.clone() {
+                    self.secret(|stored| stored.content = content);
+                    // A key that was replaced is published again.
+                    self.cloud.keys.values_mut().for_each(|record| record.manual = true);
+                }
+            }
             Event::DropMac => self.secret(|stored| _ = stored.content.annotations.remove(well_known::ANNOTATION_MAC)),
             Event::ForgeAnnotations => {
                 let other = self.cloud.existing().map(|(id, _)| id.clone()).last();
@@ -187,6 +245,20 @@ impl Simulation {
                 if let Some(user) = &mut self.cloud.user {
                     user.grants.attached.insert("arn:aws:iam::aws:policy/ByHand".to_owned());
                 }
+            }
+            Event::DetachPolicy => {
+                if let Some(user) = &mut self.cloud.user {
+                    user.grants.attached.remove("P");
+                }
+            }
+            Event::AddTag => {
+                if let Some(user) = &mut self.cloud.user {
+                    user.tags.insert(cloud::FOREIGN_TAG.to_owned(), "x".to_owned());
+                }
+            }
+            Event::EditTag => {
+                let tag = self.cloud.user.as_mut().and_then(|user| user.tags.get_mut(cloud::DECLARED_TAG));
+                tag.into_iter().for_each(|value| "edited".clone_into(value));
             }
             Event::DropKeyTag => {
                 // Tag and Secret are the two proofs that a key is ours. Without both it is
@@ -250,6 +322,8 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         8 => (0_u8..12, fault).prop_map(|(after, fault)| Event::Fault(after, fault)),
         1 => (1_u16..3_000).prop_map(Event::Down),
         1 => Just(Event::LoseStatus),
+        1 => Just(Event::LoseRecord),
+        1 => Just(Event::ForgeStatus),
         8 => Just(Event::Rotate),
         2 => any::<u8>().prop_map(Event::Every),
         2 => any::<u8>().prop_map(Event::Overlap),
@@ -260,6 +334,12 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         4 => Just(Event::DeleteSecret),
         2 => Just(Event::EditSecret),
         1 => Just(Event::DropFile),
+        1 => any::<bool>().prop_map(Event::Labels),
+        1 => Just(Event::EditLabels),
+        1 => Just(Event::AddEntries),
+        1 => Just(Event::DisownSecret),
+        2 => Just(Event::BackUpSecret),
+        2 => Just(Event::RestoreSecret),
         2 => Just(Event::DropMac),
         2 => Just(Event::ForgeAnnotations),
         1 => Just(Event::MakeImmutable),
@@ -270,6 +350,9 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::ReactivateKeys),
         1 => Just(Event::DeleteUser),
         1 => Just(Event::AttachPolicy),
+        1 => Just(Event::DetachPolicy),
+        1 => Just(Event::AddTag),
+        1 => Just(Event::EditTag),
         1 => Just(Event::DropKeyTag),
         1 => Just(Event::AcceptNothing),
         1 => any::<bool>().prop_map(Event::Windows),

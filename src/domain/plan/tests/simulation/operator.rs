@@ -49,6 +49,15 @@ pub(super) struct Status {
     repairs: Option<KeyRepairs>,
 }
 
+impl Status {
+    /// Times and tag keys that nothing happened at or was declared.
+    pub(super) fn forge(&mut self, keys: &[String], now: Timestamp) {
+        self.inactive_since = keys.iter().map(|id| (id.clone(), Timestamp::MIN)).collect();
+        (self.failing_since, self.last_rotation) = (Some(now + days(400)), Some(now + days(400)));
+        self.tag_keys.extend(keys.iter().map(|id| key_tag(id)));
+    }
+}
+
 /// How a reconcile ended.
 #[derive(Debug, PartialEq)]
 pub(super) enum End {
