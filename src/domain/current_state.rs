@@ -12,6 +12,7 @@ use super::{
     console::ConsoleSecret,
     dates,
     journal::Journal,
+    key_tag::KeyTag,
     owner::{self, Owner},
     restart::ObservedWorkload,
     secret::PublishedFacts,
@@ -258,6 +259,8 @@ impl SecretRefusals {
 pub struct StatusHints {
     /// When a key was first observed as Inactive, by key id.
     pub inactive_since: BTreeMap<String, Timestamp>,
+    /// When superseded keys are set Inactive, as it was announced, by key id.
+    pub retires_at: BTreeMap<String, Timestamp>,
     pub last_rotation: Option<Timestamp>,
     /// Keys made in a row because the one before was lost.
     pub repairs: Option<KeyRepairs>,
@@ -294,16 +297,22 @@ impl IamUser {
     /// Whether the user has the ownership tag of the key. Ignores the case of tag keys, as IAM does.
     #[must_use]
     pub fn is_tagged(&self, id: &str) -> bool {
-        self.key_tag(id).is_some()
+        self.key_tag_value(id).is_some()
     }
 
     /// When the ownership tag of the key was set, directly after its publication. `None` without a tag or a valid date in it.
     #[must_use]
     pub fn tagged_at(&self, id: &str) -> Option<Timestamp> {
-        self.key_tag(id)?.parse().ok()
+        self.key_tag(id).map(|tag| tag.published_at)
     }
 
-    fn key_tag(&self, id: &str) -> Option<&str> {
+    /// The ownership tag of the key. `None` without a tag, or if its value was changed by hand.
+    #[must_use]
+    pub fn key_tag(&self, id: &str) -> Option<KeyTag> {
+        self.key_tag_value(id)?.parse().ok()
+    }
+
+    fn key_tag_value(&self, id: &str) -> Option<&str> {
         owner::tag_value(&self.tags, &owner::key_tag(id))
     }
 }

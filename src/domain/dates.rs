@@ -21,6 +21,13 @@ pub fn floor(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
+/// The next whole second, where the time is not one: what is counted from it does not end early.
+#[must_use]
+pub fn ceil(time: Timestamp) -> Timestamp {
+    let floor = floor(time);
+    if floor < time { saturating_add(floor, SignedDuration::from_secs(1)) } else { floor }
+}
+
 /// When a key was published, from the annotation of its Secret, bounded by what IAM knows.
 ///
 /// Tenants may be able to write Secrets: a later date would keep a key for an unlimited time, an earlier one would cause a

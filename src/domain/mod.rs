@@ -15,6 +15,7 @@ pub mod dates;
 pub mod desired;
 pub mod fair_queue;
 pub mod journal;
+pub mod key_tag;
 mod memo;
 pub mod operator_policy;
 pub mod owner;

@@ -208,7 +208,7 @@ struct Reconciliation<'a> {
 enum Goal {
     /// What the resource declares.
     Sync(Box<Desired>),
-    /// What a resource may keep that no class allows, or that is suspended and invalid. `None` until it was observed.
+    /// What a resource may keep that no class allows, or that is invalid. `None` until it was observed.
     Revoke(Option<RevocationPolicy>),
     /// No trace of the resource in AWS.
     Delete,

@@ -1,17 +1,14 @@
-//! Evaluates what a resource may keep that no class allows, or that is suspended and invalid.
-
-use jiff::SignedDuration;
+//! Evaluates what a resource may keep that no class allows, or that is invalid.
 
 use super::{Goal, ReconcileError, Reconciliation, class_decision::has_begun, error::StepError, observe::Observed};
 use crate::{
-    api::{AwsDeployUser, AwsDeployUserStatus, HumanDuration, class::OnRevoked, user::ClassReference},
+    api::{AwsDeployUser, AwsDeployUserStatus, class::OnRevoked, user::ClassReference},
     cluster::DeployUsers,
     domain::{
         authorize::{self, ClassAbsence, Revocation},
         conditions::FailureScope,
         current_state::CurrentState,
         dates::floor,
-        desired,
         plan::{self, Freshness, RevocationPolicy},
         target::Target,
     },
@@ -79,23 +76,16 @@ impl Reconciliation<'_> {
         current: &CurrentState,
     ) -> RevocationPolicy {
         let owned = current.owned_user(&self.target.owner);
-        let access_key = user.spec.effective_access_key();
-        let overlap = access_key.and_then(|key| key.rotation.overlap.as_ref()).map(HumanDuration::parse);
         let revocation = match owned {
             // No class denies the resource, so that nothing but its keys is revoked.
-            _ if self.only_suspends() => Revocation { action: OnRevoked::Freeze, reason: None, until: None },
+            _ if self.only_ends_keys() => Revocation { action: OnRevoked::Freeze, reason: None, until: None },
             None => match absence {
                 Some(absence) if !has_begun(user) => absence.revocation(),
                 _ => Revocation { action: self.action_without_user(user), reason: None, until: None },
             },
             Some(found) => self.decision.revocation(user, absence, found),
         };
-        RevocationPolicy {
-            revocation,
-            on_quarantine: self.decision.on_quarantine(user),
-            suspend: user.spec.suspend,
-            overlap: overlap.and_then(Result::ok).unwrap_or(desired::DEFAULT_OVERLAP).max(SignedDuration::ZERO),
-        }
+        RevocationPolicy { revocation, on_quarantine: self.decision.on_quarantine(user), suspend: user.spec.suspend }
     }
 
     /// Whether the policy takes something from the user that was not taken and recorded before.
@@ -120,11 +110,11 @@ impl Reconciliation<'_> {
 
     /// A resource that no class denies has no revocation in its status.
     fn is_recorded(&self, user: &AwsDeployUser, action: OnRevoked) -> bool {
-        self.only_suspends() || user.status.as_ref().and_then(|status| status.revocation) == recorded_action(action)
+        self.only_ends_keys() || user.status.as_ref().and_then(|status| status.revocation) == recorded_action(action)
     }
 
-    /// The resource is revoked for its suspension alone, and the first failure says why nothing else is done for it.
-    fn only_suspends(&self) -> bool {
+    /// No class denies the resource: the first failure says why nothing is done for it but to end keys.
+    fn only_ends_keys(&self) -> bool {
         let first = self.failures.first().map(|failure| &failure.error);
         !matches!(first, Some(ReconcileError::NotAllowed(_)))
     }

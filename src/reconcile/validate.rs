@@ -19,8 +19,9 @@ use crate::{
 };
 
 impl Reconciliation<'_> {
-    /// A denied resource that has something in AWS is revoked; its denial is the first failure of the reconcile. Without a
-    /// recorded user it has nothing there, whatever finalizers a tenant gave it, and AWS is not called.
+    /// A denied resource that has something in AWS is revoked, and of an invalid one superseded keys end all the same; the reason
+    /// is the first failure of the reconcile. Without a recorded user it has nothing there, whatever finalizers a tenant gave it,
+    /// and AWS is not called.
     pub(super) async fn validate(&mut self, user: &AwsDeployUser) -> Result<Goal, StepError> {
         let span = trace::step_span("validate");
         let goal = self.validated_goal(user).instrument(span.clone()).await;
@@ -31,9 +32,9 @@ impl Reconciliation<'_> {
             Ok(goal) => return Ok(goal),
             Err(failure) => failure,
         };
-        // Suspension needs neither a valid spec nor a class that can be read, only the account.
-        let revokes = user.spec.suspend || matches!(failure.error, ReconcileError::NotAllowed(_));
-        if !revokes || account::recorded_user(user).is_none() {
+        // To take keys away needs neither a valid spec nor a class that can be read, only the account.
+        let is_of_aws = matches!(failure.error, ReconcileError::Aws { .. } | ReconcileError::WrongAccount(_));
+        if (is_of_aws && !user.spec.suspend) || account::recorded_user(user).is_none() {
             return Err(describe_revocation(user, failure));
         }
         self.failures.push(failure);

@@ -217,10 +217,12 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
             }
             return plan;
         }
-        Step::Wait(until, note) => (plan.requeue_at, plan.rotation) = (Some(until), note),
+        Step::Wait(until, note) => {
+            (plan.requeue_at, plan.rotation) =
+                (later_retirement(input).map_or(Some(until), |at| Some(at.min(until))), note);
+        }
         Step::Hold(note) => {
-            // A retirement that is overdue and held up too would be requeued at once, again and again.
-            plan.requeue_at = input.retirement().filter(|at| *at > input.now);
+            plan.requeue_at = later_retirement(input);
             // Without a published key, the quota is the reason.
             let pending = plan.key.as_ref().is_some_and(|key| key.reason == Reason::Pending);
             if matches!(note.reason, Reason::KeyQuotaExceeded | Reason::LimitExceeded) && pending {
@@ -238,6 +240,11 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
         plan.rotation = note;
     }
     plan
+}
+
+/// A deletion that is overdue and held up would be requeued at once, again and again.
+fn later_retirement(input: &RuleInput<'_>) -> Option<Timestamp> {
+    input.retirement().filter(|at| *at > input.now)
 }
 
 /// Why the target Secret cannot be written; `None` also if it is not going to be.

@@ -1,10 +1,11 @@
 //! Plans a resource that no class allows, or whose spec is invalid. Access is only removed, and every step can be repeated.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{
     Note, Plan,
     cleanup::{absence_confirmed_at, absence_note, remaining_object},
+    later_retirement,
     rules::{Mode, RULES, RuleInput, Step, first_step, quarantine},
 };
 use crate::{
@@ -26,8 +27,6 @@ pub struct RevocationPolicy {
     pub on_quarantine: OnQuarantine,
     /// `spec.suspend`: a class does not stop a person from revoking keys.
     pub suspend: bool,
-    /// From the spec: a superseded key is retired from a frozen user too.
-    pub overlap: SignedDuration,
 }
 
 /// Plans a resource that is not allowed and not being deleted.
@@ -54,10 +53,7 @@ pub fn plan_revocation(
         });
     };
     let input = RuleInput { target, mode: Mode::Revoked(policy), current, user, now, settings };
-    let mut plan = match first_step(RULES, &input) {
-        Step::Idle => Plan { requeue_at: input.retirement(), ..plan },
-        step => plan.with_step(step),
-    };
+    let mut plan = plan.with_step(first_step(RULES, &input));
     // Reported whatever else is done about the user.
     let quarantine_note = policy.quarantine_note(&input);
     if let Some(note) = &quarantine_note {
@@ -65,7 +61,9 @@ pub fn plan_revocation(
     }
     let compromised = quarantine_note.filter(|_| policy.is_compromised(user));
     plan.key = input.working().is_none().then(|| compromised.unwrap_or(note));
-    plan.requeue_at = [plan.requeue_at, policy.revocation.until].into_iter().flatten().min();
+    plan.deactivate_at = input.deactivate_at();
+    let times = [plan.requeue_at, policy.revocation.until, later_retirement(&input)];
+    plan.requeue_at = times.into_iter().flatten().min();
     plan
 }
 

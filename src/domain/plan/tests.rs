@@ -5,6 +5,7 @@ mod cleanup;
 mod console;
 mod dates;
 mod hold;
+mod prolonged;
 mod quarantine;
 mod removed_from_spec;
 mod restart;
@@ -36,6 +37,7 @@ use crate::{
         },
         desired::{self, Account, Desired, DesiredConsole, DesiredKey, Grant},
         journal::{AttemptPhase, Journal},
+        key_tag::KeyTag,
         owner::{Owner, key_tag},
         schedule::{CronSchedule, RotationSchedule},
         secret::{Integrity, PublishedFacts},
@@ -112,7 +114,7 @@ fn idle() -> Case {
     let current = CurrentState { iam: CurrentUser::Found(user), ..CurrentState::empty(now()) };
     Case { desired, current, settings, leaving: DeletionPolicy::Delete }
         .key("K1", days(10))
-        .tagged("K1")
+        .tagged_since("K1", days(10))
         .published("K1", days(10))
 }
 
@@ -204,6 +206,13 @@ impl Case {
         self.user(|user| _ = user.tags.insert(key_tag(id), since))
     }
 
+    /// Its tag says that a newer key was published at this age.
+    fn superseded(self, id: &str, age: SignedDuration) -> Self {
+        let tagged_at = self.current.user().and_then(|user| user.tagged_at(id)).unwrap_or_default();
+        let tag = KeyTag { published_at: tagged_at, superseded_at: Some(ago(age)) };
+        self.user(|user| _ = user.tags.insert(key_tag(id), tag.to_string()))
+    }
+
     fn untagged(self, id: &str) -> Self {
         self.user(|user| _ = user.tags.remove(&key_tag(id)))
     }
@@ -219,13 +228,18 @@ impl Case {
     fn published(self, id: &str, age: SignedDuration) -> Self {
         let facts = PublishedFacts::of(id, ago(age));
         let case = self.current(|current| current.published = PublishedSecret::Ours(facts));
-        if case.current.publication_time(now()) == Some(ago(age)) {
-            return case;
-        }
+        let is_possible = case.current.publication_time(now()) == Some(ago(age));
         case.user(|user| {
-            user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.created_at = ago(age));
+            let moved = user.keys.iter_mut().filter(|key| !is_possible && key.id == id);
+            moved.for_each(|key| key.created_at = ago(age));
             user.tags.entry(key_tag(id)).and_modify(|tagged_at| *tagged_at = ago(age).to_string());
         })
+    }
+
+    /// An earlier Secret of ours was put back.
+    fn published_again(self, id: &str, age: SignedDuration) -> Self {
+        let facts = PublishedFacts::of(id, ago(age));
+        self.current(|current| current.published = PublishedSecret::Ours(facts))
     }
 
     /// Another date was written into the Secret by hand.

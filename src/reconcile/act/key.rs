@@ -17,7 +17,7 @@ use crate::{
         current_state::{AccessKey, JournalSecret, LastUse, UserRef, Verification},
         dates::floor,
         journal::{AttemptPhase, Journal},
-        owner::key_tag,
+        key_tag::tags_after_publication,
         plan::{Effect, RetireReason},
         secret::KeyMaterial,
     },
@@ -178,7 +178,9 @@ impl Executor<'_> {
     }
 
     pub(super) async fn tag_key(&mut self, user: &UserRef, id: &str) -> Result<(), AwsError> {
-        let mut tags = BTreeMap::from([(key_tag(id), self.iam.clock().now().strftime("%FT%TZ").to_string())]);
+        let now = self.iam.clock().now();
+        let found = self.observed.current.user();
+        let mut tags = found.map(|found| tags_after_publication(found, id, now)).unwrap_or_default();
         if let Some(description) = self.desired.and_then(|desired| desired.key.as_ref()?.description.clone()) {
             tags.insert(id.to_owned(), description);
         }

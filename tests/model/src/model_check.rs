@@ -233,6 +233,7 @@ fn limit_only_iam_quota_prevents_a_third_key() {
 fn modelled_rules() -> Vec<(&'static str, &'static str, Protocol)> {
     let interrupted = || one(Budget { faults: 1, ..quiet(1, 0) });
     vec![
+        ("a superseded key is Inactive after its overlap", CONVERGES, one(quiet(1, 0))),
         ("a published key is tagged, never before it is published", CONVERGES, one(quiet(1, 0))),
         ("a paused publisher of an abandoned key is fenced off", PUBLISHED_KEY_WORKS, two(quiet(1, 1))),
         ("orphans are deleted behind the fence", CONVERGES, interrupted()),
@@ -241,7 +242,7 @@ fn modelled_rules() -> Vec<(&'static str, &'static str, Protocol)> {
         ("an attempt that cannot be finished is abandoned", CONVERGES, interrupted()),
         ("a staged key is verified", CONVERGES, one(quiet(1, 0))),
         ("tags of deleted keys are removed", CONVERGES, one(quiet(1, 0))),
-        ("a superseded key is retired after its overlap", CONVERGES, one(quiet(1, 0))),
+        ("a superseded key is deleted after the deletion delay", CONVERGES, one(quiet(1, 0))),
         ("a key that is due is replaced", CONVERGES, one(quiet(1, 0))),
     ]
 }

@@ -10,7 +10,6 @@ use crate::{
         current_state::{
             AccessKey, CurrentState, CurrentUser, Grants, IamUser, JournalSecret, PublishedSecret, UserAbsence,
         },
-        desired::DEFAULT_OVERLAP,
         journal::{AttemptPhase, Journal},
         plan::{self, Effect, Plan, RetireReason, RevocationPolicy},
         secret::PublishedFacts,
@@ -130,12 +129,7 @@ fn revocation_depends_on_what_the_user_has() {
 }
 
 fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> RevocationPolicy {
-    RevocationPolicy {
-        revocation: Revocation { action: how, reason: None, until: None },
-        on_quarantine,
-        suspend,
-        overlap: DEFAULT_OVERLAP,
-    }
+    RevocationPolicy { revocation: Revocation { action: how, reason: None, until: None }, on_quarantine, suspend }
 }
 
 /// All effects of a revocation, assuming that each succeeds.

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effect, Mode, Note, RetireReason, RuleInput, Step, retire};
+use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
 use crate::{
     api::{Reason, user::DeletionPolicy},
     domain::{
@@ -16,15 +16,11 @@ use crate::{
 /// earlier, and a writer that was paused for longer deletes its key again when it finds the fence.
 const MAX_CREATE_DELAY: SignedDuration = SignedDuration::from_mins(5);
 
-/// Only a live user depends on the journal: a revocation or deletion must not be blocked by it, nor the retirement of a
-/// superseded key, which was published and tagged before.
+/// Only a live user depends on the journal: a revocation or deletion must not be blocked by it.
 pub(super) fn hold_unknown_journal(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     match &input.current.journal {
-        JournalSecret::Unknown(why) => {
-            let hold = || Step::Hold(Note::new(Reason::UnknownJournal, why.clone()));
-            Some(retire::retire(input).unwrap_or_else(hold))
-        }
+        JournalSecret::Unknown(why) => Some(Step::Hold(Note::new(Reason::UnknownJournal, why.clone()))),
         JournalSecret::None | JournalSecret::Attempt { .. } => None,
     }
 }

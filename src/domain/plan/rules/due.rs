@@ -13,7 +13,7 @@ use crate::{
 pub(super) enum Due {
     /// None was ever published.
     First,
-    /// The Secret was deleted or edited: the value exists nowhere else.
+    /// The Secret was deleted or edited, and the value exists nowhere else; or it holds an earlier key that is about to end.
     Lost,
     /// The published key is not Active in IAM.
     Dead,
@@ -68,6 +68,9 @@ impl RuleInput<'_> {
         }
         if self.working().is_none() {
             return Some(Due::Dead);
+        }
+        if self.restored_until().is_some_and(|at| at <= self.now) {
+            return Some(Due::Lost);
         }
         if self.published_is_compromised(published) {
             return Some(Due::Compromised);

@@ -8,7 +8,7 @@ use crate::{
     domain::{
         current_state::{AccessKey, CurrentState, IamUser},
         dates::saturating_add,
-        desired::{Desired, DesiredKey},
+        desired::{self, Desired, DesiredKey},
         plan::RevocationPolicy,
         secret::{Integrity, PublishedFacts},
         settings::Settings,
@@ -63,11 +63,12 @@ impl<'a> RuleInput<'a> {
         if let Mode::Live { conflict, .. } = &self.mode { conflict.as_ref() } else { None }
     }
 
-    /// How long a superseded key stays Active; `None` where none is retired.
+    /// How long a superseded key stays Active; `None` where none is retired. The spec of a resource that no class allows, or
+    /// that is invalid, says nothing: what was announced holds, see [`RuleInput::overlap_ends`].
     pub(super) fn overlap(&self) -> Option<SignedDuration> {
         match &self.mode {
             Mode::Live { .. } => self.desired_key().map(|key| key.overlap),
-            Mode::Revoked(policy) => Some(policy.overlap),
+            Mode::Revoked(_) => Some(desired::DEFAULT_OVERLAP),
             Mode::Deleting(_) => None,
         }
     }
@@ -100,11 +101,6 @@ impl RuleInput<'_> {
         self.current.secret_refusals.is_some_and(|refusals| {
             refusals.last_at.duration_since(refusals.first_at).abs() >= self.settings.verify_interval
         })
-    }
-
-    /// When the working key was published.
-    pub(super) fn publication_time(&self) -> Option<Timestamp> {
-        self.working().and_then(|_| self.current.publication_time(self.now))
     }
 
     /// When IAM's list was read. What is missing from it is judged by this time, not by now: a reconcile may be slow.
@@ -171,7 +167,7 @@ impl RuleInput<'_> {
         if let Some(note) = self.restart_note() {
             return note;
         }
-        if let Some(note) = self.hold_note() {
+        if let Some(note) = self.restored_note().or_else(|| self.hold_note()) {
             return note;
         }
         match (self.retirement(), next) {

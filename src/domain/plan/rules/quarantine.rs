@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Clocks of AWS and of the operator may differ by this much.
-const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
+pub(super) const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(1);
 
 pub(super) fn record(input: &RuleInput<'_>) -> Option<Step> {
     let desired = input.desired()?;
@@ -69,7 +69,7 @@ impl RuleInput<'_> {
 
     /// A compromised key has no overlap: it retires as soon as another key works in its place.
     pub(super) fn retires_at_once(&self, key: &AccessKey) -> bool {
-        self.is_compromised(key) && self.working().is_some_and(|published| !self.published_is_compromised(published))
+        self.is_compromised(key) && self.successor(key).is_some_and(|newer| !self.is_compromised(newer))
     }
 
     /// When a new key may be created: one of the very second of the quarantine would count as compromised.

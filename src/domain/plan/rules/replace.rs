@@ -73,6 +73,14 @@ impl RuleInput<'_> {
                 Effect::DeleteKey(compromised.id.clone(), RetireReason::FreesSlot)
             });
         }
+        // Also if a person asks for a new key before.
+        if let (Some(until), Some(newer)) = (self.restored_until(), spare.first()) {
+            return match self.restored_note() {
+                Some(note) if self.now < until => Step::Wait(until, note),
+                _ if newer.active => Step::Do(Effect::DeactivateKey(newer.id.clone(), RetireReason::FreesSlot)),
+                _ => Step::Do(Effect::DeleteKey(newer.id.clone(), RetireReason::FreesSlot)),
+            };
+        }
         if due.is_urgent() {
             let published = self.current.published().map(|facts| facts.key_id.as_str());
             let dead =

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Effect, Note, RetireReason, RuleInput, Step};
+use super::{Effect, Note, RetireReason, RuleInput, Step, quarantine::MAX_CLOCK_SKEW};
 use crate::{
     api::{Reason, duration::humanize, well_known},
     domain::{current_state::AccessKey, dates::saturating_add, owner::key_tag},
@@ -31,57 +31,116 @@ pub(super) fn untag_deleted(input: &RuleInput<'_>) -> Option<Step> {
     (!tags.is_empty()).then_some(Step::Do(Effect::UntagUser(tags)))
 }
 
-/// Reads the last use of a key with `holdWhileUsed` before the key is retired.
-pub(super) fn retire(input: &RuleInput<'_>) -> Option<Step> {
+/// Needs IAM only: neither the spec nor a Secret, which tenants write, keeps a key beyond what was announced. Reads the last
+/// use of a key with `holdWhileUsed` before.
+pub(super) fn deactivate(input: &RuleInput<'_>) -> Option<Step> {
     let unread = input.superseded().find(|key| key.active && input.needs_last_use(key));
     if let Some(key) = unread.filter(|_| !input.current.last_used_failed) {
         return Some(Step::Do(Effect::ReadLastUsed(vec![key.id.clone()])));
     }
-    input.superseded().find_map(|key| {
-        if key.active {
-            (input.now >= input.retires_at(key)?)
-                .then(|| Step::Do(Effect::DeactivateKey(key.id.clone(), input.retire_reason(key))))
-        } else {
-            (input.now >= input.deletable_at(key))
-                .then(|| Step::Do(Effect::DeleteKey(key.id.clone(), RetireReason::OverlapEnded)))
-        }
-    })
+    let (key, _) = input.retiring().find(|(_, at)| *at <= input.now)?;
+    Some(Step::Do(Effect::DeactivateKey(key.id.clone(), input.retire_reason(key))))
+}
+
+/// A revocation keeps Inactive keys until a class allows the resource again.
+pub(super) fn delete(input: &RuleInput<'_>) -> Option<Step> {
+    input.desired()?;
+    let key = input.superseded().find(|key| !key.active && input.deletable_at(key) <= input.now)?;
+    Some(Step::Do(Effect::DeleteKey(key.id.clone(), RetireReason::OverlapEnded)))
 }
 
 impl RuleInput<'_> {
-    /// Our keys that a newer, working key has replaced. None while no key works: then an old key may be all that a consumer
-    /// has. A revocation keeps Inactive keys until a class allows the resource again.
+    /// Our keys that a newer one has replaced.
     pub(super) fn superseded(&self) -> impl Iterator<Item = &AccessKey> {
-        let working = self.working().map(|facts| facts.key_id.clone());
-        let deletes = self.desired().is_some();
-        self.user.keys.iter().filter(move |key| {
-            working.as_ref().is_some_and(|published| *published != key.id)
-                && self.user.is_tagged(&key.id)
-                && (key.active || deletes)
-        })
+        self.tagged().filter(|key| self.successor(key).is_some())
     }
 
-    /// Since when a key is superseded. It is newer than the published one if an earlier Secret came back from a backup; then it
-    /// is what consumers have.
+    /// The keys that were published: a key is tagged after its publication, and only then.
+    fn tagged(&self) -> impl Iterator<Item = &AccessKey> {
+        self.user.keys.iter().filter(|key| self.user.is_tagged(&key.id))
+    }
+
+    /// The newer key, if it is Active: otherwise the older one may be all that a consumer has.
+    pub(super) fn successor(&self, key: &AccessKey) -> Option<&AccessKey> {
+        self.tagged().find(|other| other.active && self.recency(other) > self.recency(key))
+    }
+
+    fn recency(&self, key: &AccessKey) -> impl Ord {
+        let superseded_at = self.user.key_tag(&key.id).and_then(|tag| tag.superseded_at);
+        (superseded_at.unwrap_or(Timestamp::MAX), self.published_at(key), key.created_at, key.id.clone())
+    }
+
+    /// By its tag. A date in the future, from a clock that was ahead, counts as none.
+    fn published_at(&self, key: &AccessKey) -> Timestamp {
+        let latest = saturating_add(self.now, MAX_CLOCK_SKEW);
+        let tagged_at = self.user.tagged_at(&key.id).filter(|at| *at <= latest);
+        tagged_at.map_or(key.created_at, |at| at.max(key.created_at))
+    }
+
+    /// Since when a key is superseded. The first date stays: an earlier Secret that is put back makes no key newer.
     fn superseded_at(&self, key: &AccessKey) -> Option<Timestamp> {
-        self.publication_time().map(|published_at| published_at.max(key.created_at))
+        let recorded = self.user.key_tag(&key.id).and_then(|tag| tag.superseded_at);
+        recorded.or_else(|| self.successor(key).map(|newer| self.published_at(newer)))
+    }
+
+    /// The working key, if it is superseded: an earlier Secret came back, from a backup or by hand.
+    fn restored(&self) -> Option<&AccessKey> {
+        let key = self.user.key(&self.working()?.key_id)?;
+        self.user.key_tag(&key.id)?.superseded_at.map(|_| key)
+    }
+
+    /// When a restored key is replaced: in time for consumers to read the new one before it ends. Until then, its newer key
+    /// keeps its slot, because consumers may have that one.
+    pub(super) fn restored_until(&self) -> Option<Timestamp> {
+        let ends = self.overlap_ends(self.restored()?)?;
+        let needed = self.settings.verify_timeout.saturating_add(self.settings.consumer_switch_time());
+        Some(saturating_add(ends, -needed))
+    }
+
+    pub(super) fn restored_note(&self) -> Option<Note> {
+        let (key, until) = (self.restored()?, self.restored_until()?);
+        let (id, secret) = (&key.id, &self.target.secret_name);
+        Some(Note::new(
+            Reason::RotationPending,
+            format!(
+                "Secret {secret} holds access key {id} again, which was superseded before; it is replaced at {until}"
+            ),
+        ))
     }
 
     fn hold_while_used(&self) -> Option<SignedDuration> {
         self.desired_key()?.hold_while_used
     }
 
-    /// When the overlap of a superseded key ends.
+    /// When the overlap of a superseded key ends. Of a resource that no class allows, or that is invalid, it ends as announced.
     pub(super) fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
-        let overlap = self.overlap()?;
-        self.superseded_at(key).map(|since| saturating_add(since, overlap))
+        let (overlap, since) = (self.overlap()?, self.superseded_at(key)?);
+        let announced = self.current.hints.retires_at.get(&key.id).filter(|_| self.desired().is_none());
+        let ends = announced.copied().unwrap_or_else(|| saturating_add(since, overlap));
+        // The first newer key was lost and replaced: consumers need time to read this one.
+        let switch = self.settings.consumer_switch_time().min(overlap);
+        let newer = self.successor(key).map(|newer| saturating_add(self.published_at(newer), switch));
+        Some(newer.map_or(ends, |switched| switched.max(ends)))
     }
 
-    /// When a superseded key is set Inactive, as far as is known now.
+    /// When a superseded or leaked key is set Inactive, as far as is known now.
     pub(super) fn retires_at(&self, key: &AccessKey) -> Option<Timestamp> {
         if self.retires_at_once(key) {
-            return self.publication_time().map(|published_at| published_at.min(self.now));
+            return Some(self.now);
         }
+        let leaked = self.leaked_until(key);
+        [self.unneeded_at(key), leaked].into_iter().flatten().min()
+    }
+
+    /// A leaked key whose Secret cannot be written, which a tenant can cause, has at most its overlap.
+    fn leaked_until(&self, key: &AccessKey) -> Option<Timestamp> {
+        let is_stuck = self.current.secrets_unread || self.unwritable().is_some();
+        let since = self.compromised_until().filter(|_| is_stuck && self.is_compromised(key))?;
+        self.overlap().map(|overlap| saturating_add(since, overlap))
+    }
+
+    fn unneeded_at(&self, key: &AccessKey) -> Option<Timestamp> {
+        self.successor(key)?;
         let ends = self.overlap_ends(key)?;
         let unused = self.unused_after(key, ends);
         Some(self.restart_limit(ends).map_or(unused, |limit| limit.max(unused)))
@@ -146,7 +205,7 @@ impl RuleInput<'_> {
     }
 
     fn retire_reason(&self, key: &AccessKey) -> RetireReason {
-        if self.retires_at_once(key) {
+        if self.is_compromised(key) {
             return RetireReason::Quarantined;
         }
         if self.retires_during_rollout(key) {
@@ -170,18 +229,20 @@ impl RuleInput<'_> {
         self.overlap_ends(key).filter(|_| was_in_overlap).map_or(deletable, |ends| ends.max(deletable))
     }
 
-    /// When the next superseded key is set Inactive or deleted.
+    /// Active keys that are set Inactive at a known time.
+    fn retiring(&self) -> impl Iterator<Item = (&AccessKey, Timestamp)> {
+        self.tagged().filter(|key| key.active).filter_map(|key| Some((key, self.retires_at(key)?)))
+    }
+
+    /// When the next superseded key is set Inactive or deleted, or a restored one replaced.
     pub(in crate::domain::plan) fn retirement(&self) -> Option<Timestamp> {
-        self.superseded()
-            .filter_map(|key| if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) })
-            .min()
+        let deleted = self.superseded().filter(|key| !key.active && self.desired().is_some());
+        let deleted = deleted.map(|key| self.deletable_at(key));
+        self.retiring().map(|(_, at)| at).chain(deleted).chain(self.restored_until()).min()
     }
 
     /// When superseded keys are set Inactive, by their ids.
     pub(in crate::domain::plan) fn deactivate_at(&self) -> BTreeMap<String, Timestamp> {
-        self.superseded()
-            .filter(|key| key.active)
-            .filter_map(|key| Some((key.id.clone(), self.retires_at(key)?)))
-            .collect()
+        self.retiring().map(|(key, at)| (key.id.clone(), at)).collect()
     }
 }

@@ -33,6 +33,7 @@ fn late_publication_keeps_the_previous_keys_whole_overlap() {
 #[test]
 fn key_published_again_from_its_journal_is_tagged_again() {
     let again = idle().key("K2", days(2)).keyed("K2", days(2)).published("K2", secs(5)).tagged_since("K2", days(2));
+    let again = again.overlap(days(3));
     again.does("TagKey K2");
     again.clone().tagged_since("K2", secs(4)).does("CloseJournal");
     again.says_published(-days(36_500)).tagged_since("K2", secs(4)).does("CloseJournal");
@@ -107,7 +108,6 @@ proptest! {
             revocation: Revocation { action: how, reason: None, until: None },
             on_quarantine: case.desired.on_quarantine,
             suspend: suspended,
-            overlap,
         };
         let _ = plan_revocation(&case.desired.target, &refused, &case.current, now(), &case.settings);
     }

@@ -117,6 +117,16 @@ fn foreign_key_in_the_slot_keeps_the_compromised_key() {
     idle().key("F", days(1)).rotates(mins(5)).waits(None, Reason::KeyQuotaExceeded);
 }
 
+/// AWS has published the leak, and a tenant that takes the right to write its Secret away keeps no key by that.
+#[test]
+fn leaked_key_that_cannot_be_replaced_has_its_overlap() {
+    let leaked = |age| idle().immutable().rotates(age);
+    leaked(hours(23)).waits(hours(1), Reason::SecretConflict);
+    leaked(hours(24)).does("DeactivateKey K1 (Quarantined)");
+    let unread = |case: Case| case.no_secret().current(|current| current.secrets_unread = true);
+    unread(idle().rotates(hours(24))).does("DeactivateKey K1 (Quarantined)");
+}
+
 #[test]
 fn no_key_is_created_in_the_second_of_the_quarantine() {
     idle().rotates(secs(0)).waits(secs(1), Reason::RotationPending);

@@ -51,14 +51,15 @@ fn evidence() -> Vec<(&'static str, Evidence)> {
             "a revoked user loses its policies and groups before it is deleted",
             effect(not_deletable(), |_| Mode::Revoked(&DELETED), "DetachPolicy P", "nothing"),
         ),
-        ("without its Secrets and journal, a user only loses access", effect(unread, live, "nothing", creates)),
-        (
-            "a journal of unknown format blocks everything but retirement",
-            effect(idle().no_secret().unknown_journal(), live, "nothing", creates),
-        ),
         (
             "the start of a quarantine is recorded on the user",
             Simulation(Scenario { on_quarantine: OnQuarantine::Rotate, ..quarantined }),
+        ),
+        ("a superseded key is Inactive after its overlap", Model),
+        ("without its Secrets and journal, a user only loses access", effect(unread, live, "nothing", creates)),
+        (
+            "a journal of unknown format blocks what follows",
+            effect(idle().no_secret().unknown_journal(), live, "nothing", creates),
         ),
         ("a published key is tagged, never before it is published", Model),
         ("a paused publisher of an abandoned key is fenced off", Model),
@@ -86,7 +87,7 @@ fn evidence() -> Vec<(&'static str, Evidence)> {
             effect(restart::owed(mins(1)), live, "ReadWorkloads Deployment a, Deployment b", "nothing"),
         ),
         ("tags of deleted keys are removed", Model),
-        ("a superseded key is retired after its overlap", Model),
+        ("a superseded key is deleted after the deletion delay", Model),
         ("a key that is due is replaced", Model),
         ("the Secret matches the spec", Simulation(scenario([Event::Nothing, Event::Region(true)]))),
     ]
@@ -115,7 +116,6 @@ const fn revoked(action: OnRevoked) -> RevocationPolicy {
         revocation: Revocation { action, reason: None, until: None },
         on_quarantine: OnQuarantine::Alert,
         suspend: false,
-        overlap: days(1),
     }
 }
 

@@ -22,7 +22,7 @@ pub(in crate::domain::plan::tests) enum Event {
     LoseStatus,
     /// The record of the user is lost too: the resource is restored without its status.
     LoseRecord,
-    /// A person writes made-up times and tag keys into the status.
+    /// A person writes made-up times into the status.
     ForgeStatus,
     Rotate,
     Every(u8),

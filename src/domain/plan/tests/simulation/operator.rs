@@ -14,6 +14,7 @@ use crate::{
         conditions::{FailureScope, ReconcileFailure},
         console::ConsoleSecret,
         current_state::{LastUse, SecretRefusals},
+        key_tag::tags_after_publication,
         owner::Ownership,
         plan::Note,
         schedule::spread_permille,
@@ -50,11 +51,10 @@ pub(super) struct Status {
 }
 
 impl Status {
-    /// Times and tag keys that nothing happened at or was declared.
+    /// Times that nothing happened at.
     pub(super) fn forge(&mut self, keys: &[String], now: Timestamp) {
         self.inactive_since = keys.iter().map(|id| (id.clone(), Timestamp::MIN)).collect();
         (self.failing_since, self.last_rotation) = (Some(now + days(400)), Some(now + days(400)));
-        self.tag_keys.extend(keys.iter().map(|id| key_tag(id)));
     }
 }
 
@@ -212,6 +212,8 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let secret_refusals = refusals.map(|(_, refusals)| refusals);
     let hints = StatusHints {
         inactive_since: status.inactive_since.clone(),
+        // For resources only that no class allows.
+        retires_at: BTreeMap::new(),
         last_rotation: status.last_rotation,
         repairs: status.repairs,
         user_id: status.user_id.clone(),
@@ -429,9 +431,10 @@ impl Reconciliation<'_> {
                 self.operator.verification = None;
             }
             Effect::TagKey(id) => {
-                let since = self.cloud.now.strftime("%FT%TZ").to_string();
-                self.cloud.change_user(|user| _ = user.tags.insert(key_tag(id), since.clone()))?;
-                self.changed(|user| _ = user.tags.insert(key_tag(id), since));
+                let found = self.seen.current.user().cloned().unwrap_or_default();
+                let tags = tags_after_publication(&found, id, self.cloud.now);
+                self.cloud.change_user(|user| user.tags.extend(tags.clone()))?;
+                self.changed(|user| user.tags.extend(tags));
             }
             Effect::AbandonAttempt { orphans, failed } => {
                 self.abandon(orphans)?;

@@ -1,0 +1,105 @@
+//! Nothing that a tenant writes keeps a key Active beyond the end of its overlap.
+
+use super::{super::plan_revocation, *};
+use crate::{
+    api::class::OnRevoked,
+    domain::{authorize::Revocation, plan::RevocationPolicy},
+};
+
+fn deactivates(plan: &Plan, key: &str) -> bool {
+    matches!(plan.effects.first(), Some(Effect::DeactivateKey(id, _)) if id == key)
+}
+
+/// K2 was published two days ago, and the overlap of K1, a day, is over.
+fn after_overlap() -> Case {
+    idle().key("K2", days(2)).tagged_since("K2", days(2)).published("K2", days(2))
+}
+
+/// Its Secret is the tenant's to edit, and a frozen resource gets no other key that would end the overlap.
+#[test]
+fn frozen_user_loses_its_previous_key_whatever_its_secret_is() {
+    let frozen = RevocationPolicy {
+        revocation: Revocation { action: OnRevoked::Freeze, reason: None, until: None },
+        on_quarantine: idle().desired.on_quarantine,
+        suspend: false,
+    };
+    for (what, case) in [
+        ("unchanged", after_overlap()),
+        ("without a valid MAC", after_overlap().unverified()),
+        ("edited", after_overlap().edited()),
+        ("deleted", after_overlap().no_secret()),
+    ] {
+        let plan = plan_revocation(&case.desired.target, &frozen, &case.current, now(), &case.settings);
+        assert!(deactivates(&plan, "K1"), "{what}: {:?}", plan.effects);
+    }
+}
+
+#[test]
+fn live_user_loses_its_previous_key_whatever_its_secret_is() {
+    for (what, case) in [
+        ("unchanged", after_overlap()),
+        ("without a valid MAC", after_overlap().unverified()),
+        ("edited", after_overlap().edited()),
+        ("deleted", after_overlap().no_secret()),
+        ("of another owner", after_overlap().foreign_secret()),
+        ("immutable", after_overlap().immutable()),
+        ("unreadable", after_overlap().no_secret().current(|current| current.secrets_unread = true)),
+        ("beside an unknown journal", after_overlap().unknown_journal()),
+        ("an earlier one", after_overlap().superseded("K1", days(2)).published_again("K1", days(10))),
+    ] {
+        let plan = case.plan();
+        assert!(deactivates(&plan, "K1"), "{what}: {:?}", plan.effects);
+    }
+}
+
+/// The spec of a resource that is not allowed is not believed; what the status has announced is.
+#[test]
+fn frozen_user_keeps_its_previous_key_as_announced() {
+    let frozen = RevocationPolicy {
+        revocation: Revocation { action: OnRevoked::Freeze, reason: None, until: None },
+        on_quarantine: idle().desired.on_quarantine,
+        suspend: false,
+    };
+    let plan = |case: &Case| plan_revocation(&case.desired.target, &frozen, &case.current, now(), &case.settings);
+    let announced = |age: SignedDuration| {
+        after_overlap()
+            .overlap(days(3_650))
+            .current(|current| _ = current.hints.retires_at.insert("K1".into(), ago(age)))
+    };
+    let kept = plan(&announced(-days(5)));
+    assert_eq!((kept.effects.len(), kept.requeue_at), (0, Some(now() + days(5))), "{kept:?}");
+    assert!(deactivates(&plan(&announced(secs(1))), "K1"));
+    assert!(deactivates(&plan(&after_overlap().overlap(days(3_650))), "K1"), "the default, without a record");
+}
+
+/// K1 was superseded by K2 an hour ago and has a day; the Secret with K1 came back from a backup.
+fn restored() -> Case {
+    in_overlap().superseded("K1", hours(1)).published_again("K1", days(10))
+}
+
+#[test]
+fn restored_secret_is_replaced_before_its_key_ends() {
+    // The check of a new key takes up to 5 minutes, and consumers about 16 to read it.
+    let needed = restored().settings.consumer_switch_time() + mins(5);
+    restored().waits(hours(23) - needed, Reason::RotationPending);
+    restored().requested().waits(hours(23) - needed, Reason::RotationPending);
+    let late = || in_overlap().published("K2", hours(24) - mins(10)).superseded("K1", hours(24) - mins(10));
+    let late = || late().published_again("K1", days(10));
+    late().does("DeactivateKey K2 (FreesSlot)");
+    late().inactive("K2").does("DeleteKey K2 (FreesSlot)");
+    late().key_gone("K2").untagged("K2").does("CreateKey beside K1");
+    let replaced = late().key_gone("K2").untagged("K2").key("K3", mins(1)).tagged("K3").published("K3", secs(30));
+    // The key was late: consumers have at least the time to read it.
+    let switched = replaced.settings.consumer_switch_time() - secs(30);
+    replaced.waits(switched, Reason::Overlap);
+    // Put back once more: its end stays.
+    let again = replaced.published_again("K1", days(10));
+    assert_eq!(again.plan().deactivate_at.get("K1"), Some(&(now() + switched)));
+}
+
+#[test]
+fn key_whose_first_successor_was_lost_has_time_to_switch() {
+    let lost = idle().superseded("K1", days(2)).key("K3", mins(1)).tagged("K3").published("K3", mins(1));
+    lost.waits(lost.settings.consumer_switch_time() - mins(1), Reason::Overlap);
+    lost.published("K3", hours(1)).does("DeactivateKey K1 (OverlapEnded)");
+}
