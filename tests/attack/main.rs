@@ -17,6 +17,7 @@ mod arena;
 mod forged_records;
 mod hostile_objects;
 mod load;
+mod overlap;
 mod random;
 mod requests;
 mod tenant;
@@ -56,6 +57,11 @@ const TESTS: &[Test] = tests! {
         secret_of_a_deleted_key_put_back_is_replaced,
         forged_password_reaches_no_user_of_others,
         secret_of_the_year_10000_is_not_logged,
+    }
+    overlap: {
+        invalid_spec_does_not_prolong_a_previous_key,
+        frozen_resource_does_not_prolong_its_overlap,
+        secret_put_back_does_not_prolong_its_key,
     }
     requests: {
         requests_beyond_the_class_are_refused,

@@ -41,8 +41,6 @@ pub enum Variant {
     TagBeforePublish,
     /// `CreateAccessKey` is called again when its response is lost.
     RetryCreate,
-    /// The Secret is read before IAM.
-    SecretBeforeIam,
     /// The files of the Secret are written in two writes.
     TwoWrites,
     /// A key that the journal refuses is deleted, even if an earlier write without a response may have staged it and another

@@ -31,18 +31,13 @@ impl Protocol {
             }
             At::Idle => {
                 controller.request = state.request;
-                if self.variant == Variant::SecretBeforeIam {
-                    controller.at = At::ReadSecret;
-                } else {
-                    self.read_iam(state, index, lagging);
-                }
+                self.read_iam(state, index, lagging);
             }
             At::ReadIam => self.read_iam(state, index, lagging),
             At::ReadKeys => self.read_keys(state, index, lagging),
             At::ReadSecret => {
                 controller.view.secret = state.secret.map(|secret| (secret, true));
-                let reversed = self.variant == Variant::SecretBeforeIam && controller.view.read.is_none();
-                controller.at = if reversed { At::ReadIam } else { At::ReadJournal };
+                controller.at = At::ReadJournal;
             }
             At::ReadJournal => {
                 controller.view.journal = state.journal.map(|journal| (journal, true));
@@ -95,8 +90,7 @@ impl Protocol {
     fn read_iam(&self, state: &mut State, index: usize, lagging: bool) {
         let keys = state.keys;
         let controller = &mut state.controllers[index];
-        let secret = if self.variant == Variant::SecretBeforeIam { controller.view.secret } else { None };
-        controller.view = View { read: Some(NOW), keys, secret, ..View::default() };
+        controller.view = View { read: Some(NOW), keys, ..View::default() };
         controller.cache = None;
         controller.at = At::ReadKeys;
         if !self.split_reads {
@@ -119,8 +113,7 @@ impl Protocol {
             });
         }
         controller.view.keys = seen;
-        let reversed = self.variant == Variant::SecretBeforeIam && controller.view.secret.is_some();
-        controller.at = if reversed { At::ReadJournal } else { At::ReadSecret };
+        controller.at = At::ReadSecret;
     }
 
     fn create(&self, state: &mut State, index: usize, attempt: u8, again: bool, action: Action) {

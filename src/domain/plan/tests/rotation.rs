@@ -201,6 +201,7 @@ fn attempt_is_finished_before_anything_else_happens() {
 fn rules_are_in_protocol_order() {
     const DEACTIVATE: &str = "suspended, revoked and undeclared keys are Inactive";
     const UNKNOWN_JOURNAL: &str = "a journal of unknown format blocks what follows";
+    const RETIRE: &str = "a superseded key is Inactive after its overlap";
     const UNREAD: &str = "without its Secrets and journal, a user only loses access";
     const TAG: &str = "a published key is tagged, never before it is published";
     const FENCE: &str = "a paused publisher of an abandoned key is fenced off";
@@ -212,8 +213,8 @@ fn rules_are_in_protocol_order() {
         |rule: &str| RULES.iter().position(|(name, _)| *name == rule).unwrap_or_else(|| panic!("no rule {rule:?}"));
     for (first, then) in [
         (DEACTIVATE, UNKNOWN_JOURNAL),
-        (UNKNOWN_JOURNAL, TAG),
-        (TAG, FENCE),
+        (TAG, RETIRE),
+        (UNKNOWN_JOURNAL, FENCE),
         (FENCE, ORPHANS),
         (ORPHANS, CLOSE),
         (CLOSE, PUBLISH),
@@ -221,7 +222,7 @@ fn rules_are_in_protocol_order() {
         (CLOSE, "a deleted user loses its keys first"),
         (ABANDON, "a deleted user loses its keys first"),
         (ABANDON, "a user whose keys must not work gets none"),
-        ("a superseded key is Inactive after its overlap", UNREAD),
+        (RETIRE, UNREAD),
         (UNREAD, UNKNOWN_JOURNAL),
         ("a superseded key is deleted after the deletion delay", "a key that is due is replaced"),
         ("a key that is due is replaced", "the Secret matches the spec"),
