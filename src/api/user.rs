@@ -80,10 +80,10 @@ pub struct AwsDeployUserSpec {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
 
-    /// Tags of the IAM user, at most 37. A key has 1 to 128 characters, a value at most 256. The class must allow each key
+    /// Tags of the IAM user, at most 36. A key has 1 to 128 characters, a value at most 256. The class must allow each key
     /// (`tagKeys`). Tags of others on the user are not changed. Default: none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 37), schema_with = "tags")]
+    #[schemars(extend("maxProperties" = 36), schema_with = "tags")]
     #[x_kube(validation = Rule::new("self.all(k, size(k) >= 1 && size(k) <= 128)").message("tag keys have 1 to 128 characters"))]
     #[x_kube(validation = Rule::new("self.all(k, !k.lowerAscii().startsWith('aws:') && !k.lowerAscii().startsWith('awsdeploy.dev/'))")
         .message("tag keys may not start with aws: (reserved by AWS) or awsdeploy.dev/ (used by this operator)"))]

@@ -21,7 +21,11 @@ pub const TAG_CONSOLE: &str = "awsdeploy.dev/console";
 pub const TAG_ADOPTABLE_BY: &str = "awsdeploy.dev/adoptable-by";
 /// IAM tag: when the quarantine of the user was first observed, RFC 3339. Keys created until then are replaced.
 pub const TAG_QUARANTINED_AT: &str = "awsdeploy.dev/quarantined-at";
-/// Prefix of the IAM tags of the access keys that the operator created and published, one tag per key.
+/// IAM tag: how long a superseded key stays Active, as a class last allowed it, ISO 8601 (`PT24H`). The spec of a resource that
+/// no class allows, or that is invalid, prolongs nothing.
+pub const TAG_OVERLAP: &str = "awsdeploy.dev/overlap";
+/// Prefix of the IAM tags of the access keys that the operator created and published, one tag per key: in which time it was the
+/// newest one.
 pub const TAG_KEY_PREFIX: &str = "awsdeploy.dev/key/";
 
 /// Annotation of the resource: each new value requests one rotation.

@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
 use crate::api::{
     Reason,
     user::{KeyRepairs, RestartTarget},
+    well_known,
 };
 
 /// Observed state that `plan` compares with the desired state.
@@ -259,8 +260,6 @@ impl SecretRefusals {
 pub struct StatusHints {
     /// When a key was first observed as Inactive, by key id.
     pub inactive_since: BTreeMap<String, Timestamp>,
-    /// When superseded keys are set Inactive, as it was announced, by key id.
-    pub retires_at: BTreeMap<String, Timestamp>,
     pub last_rotation: Option<Timestamp>,
     /// Keys made in a row because the one before was lost.
     pub repairs: Option<KeyRepairs>,
@@ -310,6 +309,13 @@ impl IamUser {
     #[must_use]
     pub fn key_tag(&self, id: &str) -> Option<KeyTag> {
         self.key_tag_value(id)?.parse().ok()
+    }
+
+    /// The overlap that a class allowed last, from its tag.
+    #[must_use]
+    pub fn recorded_overlap(&self) -> Option<SignedDuration> {
+        let recorded: SignedDuration = owner::tag_value(&self.tags, well_known::TAG_OVERLAP)?.parse().ok()?;
+        Some(recorded.max(SignedDuration::ZERO))
     }
 
     fn key_tag_value(&self, id: &str) -> Option<&str> {

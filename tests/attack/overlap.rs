@@ -51,7 +51,7 @@ pub(crate) async fn secret_put_back_does_not_prolong_its_key() {
         }
         tokio::time::sleep(PAUSE).await;
     }
-    panic!("{key} is Active {MAX_LIFE:?} after it was superseded, with an overlap of {OVERLAP:?}");
+    panic!("{key} is Active {MAX_LIFE:?} after it was superseded, overlap {OVERLAP:?}\n{}", arena.env.log());
 }
 
 /// A resource with a second key, whose first one is in its overlap. Returns the first one.

@@ -104,7 +104,7 @@ fn idle() -> Case {
         name: target.user_name.clone(),
         arn: "arn:aws:iam::123456789012:user/awsdeploy/deploy_cycle".into(),
         id: "AIDA1".into(),
-        tags: target.owner.tags(),
+        tags: desired.tags.clone(),
         keys: Vec::new(),
         grants: Some(Grants::default()),
         boundary: None,

@@ -19,6 +19,7 @@ use super::{
 use crate::api::{
     AwsDeployUser,
     user::{Adoption, AwsDeployUserSpec, DeletionPolicy},
+    well_known,
 };
 
 /// Limit of IAM for tag values.
@@ -40,7 +41,7 @@ pub fn validate(
     let mut violate = |field, message: String| violations.push(Violation { field, message });
 
     user::check_name(target, &mut violate);
-    let tags = user::desired_tags(spec, target, &mut violate);
+    let mut tags = user::desired_tags(spec, target, &mut violate);
     let console = user::desired_console(user, target);
     let mut attached: BTreeSet<String> =
         spec.policies.managed.iter().map(|declared| policy::managed_arn(declared, &account.partition)).collect();
@@ -80,6 +81,7 @@ pub fn validate(
     let inline = inline_policies(spec, &mut violate);
     user::check_groups(spec, &mut violate);
     let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
+    tags.extend(key.as_ref().map(|key| (well_known::TAG_OVERLAP.to_owned(), key.overlap.to_string())));
     let secret = secret::desired_secret(spec, target, account, &mut violate);
     let consent = target.owner.adoptable_by().chars().count();
     if spec.adoption == Adoption::IfTagged && consent > MAX_TAG_VALUE_CHARACTERS {

@@ -38,7 +38,7 @@ fn empty_spec_declares_a_key_with_90_day_rotation() {
     assert_eq!(desired.target.journal_name, "awsdeploy-journal-u1");
     let key = desired.key.unwrap();
     assert_eq!((key.schedule, key.overlap), (RotationSchedule::Every(DEFAULT_ROTATION_INTERVAL), DEFAULT_OVERLAP));
-    assert_eq!(desired.tags.len(), 4);
+    assert_eq!(desired.tags.len(), 5);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn violations_state_the_exceeded_limit() {
         (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
         (
             json!({"tags": (0..40).map(|n| (format!("t{n}"), "v".to_owned())).collect::<BTreeMap<_, _>>()}),
-            "declare at most 37",
+            "declare at most 36",
         ),
         (json!({"accessKey": {"secret": {"formats": ["Csv", "SesSmtp"]}}}), "SesSmtp needs accessKey.region"),
         (json!({"accessKey": {"secret": {"template": {"cloud": "{{ secretKey }}"}}}}), "is not a value"),

@@ -11,9 +11,9 @@ use crate::{
     },
 };
 
-/// Tags of the operator: four for ownership, use case, console and quarantine; and for two keys, plus one that is being
+/// Tags of the operator: four for ownership, use case, overlap, console and quarantine; and for two keys, plus one that is being
 /// retired, an ownership tag and a description each.
-const OPERATOR_TAGS: usize = 7 + 3 * 2;
+const OPERATOR_TAGS: usize = 8 + 3 * 2;
 /// Limit of IAM for user names.
 const MAX_NAME_CHARACTERS: usize = 64;
 

@@ -278,7 +278,6 @@ fn status_hints(user: &AwsDeployUser) -> StatusHints {
             .iter()
             .filter_map(|key| Some((key.id.clone(), key.inactive_since?)))
             .collect(),
-        retires_at: status.access_keys.iter().filter_map(|key| Some((key.id.clone(), key.retires_at?))).collect(),
         last_rotation: status.last_rotation_time,
         repairs: status.key_repairs,
         user_id: status.user.as_ref().and_then(|user| user.id.clone()),

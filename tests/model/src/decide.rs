@@ -234,7 +234,7 @@ fn current(view: &View, sts: StsAnswers) -> CurrentState {
 
 fn user(view: &View) -> IamUser {
     let (target, keys) = (&DESIRED.target, &view.keys);
-    let mut tags = target.owner.tags();
+    let mut tags = DESIRED.tags.clone();
     tags.extend(keys.iter().filter_map(|key| {
         // Its age is that at the time of reading, unless the reconcile has written it since.
         let read = view.read.filter(|_| !has(view.tagged, key.id)).unwrap_or(NOW);

@@ -64,11 +64,11 @@ impl<'a> RuleInput<'a> {
     }
 
     /// How long a superseded key stays Active; `None` where none is retired. The spec of a resource that no class allows, or
-    /// that is invalid, says nothing: what was announced holds, see [`RuleInput::overlap_ends`].
+    /// that is invalid, says nothing; the tag of the user has what a class allowed last.
     pub(super) fn overlap(&self) -> Option<SignedDuration> {
         match &self.mode {
             Mode::Live { .. } => self.desired_key().map(|key| key.overlap),
-            Mode::Revoked(_) => Some(desired::DEFAULT_OVERLAP),
+            Mode::Revoked(_) => Some(self.user.recorded_overlap().unwrap_or(desired::DEFAULT_OVERLAP)),
             Mode::Deleting(_) => None,
         }
     }

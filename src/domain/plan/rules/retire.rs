@@ -90,9 +90,10 @@ impl RuleInput<'_> {
     }
 
     /// When a restored key is replaced: in time for consumers to read the new one before it ends. Until then, its newer key
-    /// keeps its slot, because consumers may have that one.
+    /// keeps its slot, because consumers may have that one. Never after its overlap: a Secret that is put back again and again
+    /// would keep the key.
     pub(super) fn restored_until(&self) -> Option<Timestamp> {
-        let ends = self.overlap_ends(self.restored()?)?;
+        let ends = self.first_overlap_ends(self.restored()?).filter(|ends| self.now < *ends)?;
         let needed = self.settings.verify_timeout.saturating_add(self.settings.consumer_switch_time());
         Some(saturating_add(ends, -needed))
     }
@@ -112,15 +113,18 @@ impl RuleInput<'_> {
         self.desired_key()?.hold_while_used
     }
 
-    /// When the overlap of a superseded key ends. Of a resource that no class allows, or that is invalid, it ends as announced.
+    /// When the overlap of a superseded key ends.
     pub(super) fn overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
-        let (overlap, since) = (self.overlap()?, self.superseded_at(key)?);
-        let announced = self.current.hints.retires_at.get(&key.id).filter(|_| self.desired().is_none());
-        let ends = announced.copied().unwrap_or_else(|| saturating_add(since, overlap));
+        let (overlap, ends) = (self.overlap()?, self.first_overlap_ends(key)?);
         // The first newer key was lost and replaced: consumers need time to read this one.
         let switch = self.settings.consumer_switch_time().min(overlap);
         let newer = self.successor(key).map(|newer| saturating_add(self.published_at(newer), switch));
         Some(newer.map_or(ends, |switched| switched.max(ends)))
+    }
+
+    /// As it was announced when the key was superseded.
+    fn first_overlap_ends(&self, key: &AccessKey) -> Option<Timestamp> {
+        Some(saturating_add(self.superseded_at(key)?, self.overlap()?))
     }
 
     /// When a superseded or leaked key is set Inactive, as far as is known now.

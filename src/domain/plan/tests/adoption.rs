@@ -150,7 +150,7 @@ fn adoption_removes_only_the_consent_to_this_resource() {
     // An admin prepares the adoption by another resource.
     adopted("cluster/deploy/successor").does("CreateKey beside ");
     adopted("cluster/deploy/successor").leaving(DeletionPolicy::Retain).cleans_up_by(
-        "UntagUser awsdeploy.dev/cluster, awsdeploy.dev/name, awsdeploy.dev/namespace, awsdeploy.dev/uid",
+        "UntagUser awsdeploy.dev/cluster, awsdeploy.dev/name, awsdeploy.dev/namespace, awsdeploy.dev/overlap, awsdeploy.dev/uid",
     );
     let retained = adopted(CONSENT).leaving(DeletionPolicy::Retain).cleanup();
     assert!(next_effect(&retained).contains("adoptable-by"), "the consent to this resource is removed too");

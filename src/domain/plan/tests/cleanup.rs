@@ -68,7 +68,7 @@ fn retain_releases_the_secret_before_the_user_is_untagged() {
     case = case.foreign_secret();
     let Effect::UntagUser(tags) = &case.cleanup().effects[0] else { panic!("{:?}", case.cleanup()) };
     assert!(
-        tags.iter().all(|tag| tag.starts_with("awsdeploy.dev/")) && tags.contains(&key_tag("K1")) && tags.len() == 5,
+        tags.iter().all(|tag| tag.starts_with("awsdeploy.dev/")) && tags.contains(&key_tag("K1")) && tags.len() == 6,
         "{tags:?}"
     );
     case = case.no_user();

@@ -2,7 +2,7 @@
 
 use super::{super::plan_revocation, *};
 use crate::{
-    api::class::OnRevoked,
+    api::{class::OnRevoked, well_known},
     domain::{authorize::Revocation, plan::RevocationPolicy},
 };
 
@@ -52,24 +52,25 @@ fn live_user_loses_its_previous_key_whatever_its_secret_is() {
     }
 }
 
-/// The spec of a resource that is not allowed is not believed; what the status has announced is.
+/// The spec of a resource that is not allowed is not believed; the tag of its user is.
 #[test]
-fn frozen_user_keeps_its_previous_key_as_announced() {
+fn frozen_user_keeps_its_previous_key_for_the_recorded_overlap() {
     let frozen = RevocationPolicy {
         revocation: Revocation { action: OnRevoked::Freeze, reason: None, until: None },
         on_quarantine: idle().desired.on_quarantine,
         suspend: false,
     };
     let plan = |case: &Case| plan_revocation(&case.desired.target, &frozen, &case.current, now(), &case.settings);
-    let announced = |age: SignedDuration| {
-        after_overlap()
-            .overlap(days(3_650))
-            .current(|current| _ = current.hints.retires_at.insert("K1".into(), ago(age)))
+    let recorded = |overlap: &str| {
+        let tag = (well_known::TAG_OVERLAP.to_owned(), overlap.to_owned());
+        after_overlap().overlap(days(3_650)).user(|user| user.tags.extend([tag]))
     };
-    let kept = plan(&announced(-days(5)));
-    assert_eq!((kept.effects.len(), kept.requeue_at), (0, Some(now() + days(5))), "{kept:?}");
-    assert!(deactivates(&plan(&announced(secs(1))), "K1"));
-    assert!(deactivates(&plan(&after_overlap().overlap(days(3_650))), "K1"), "the default, without a record");
+    let kept = plan(&recorded("PT72H"));
+    assert_eq!((kept.effects.len(), kept.requeue_at), (0, Some(now() + days(1))), "{kept:?}");
+    assert_eq!(kept.deactivate_at.get("K1"), Some(&(now() + days(1))), "the status tells");
+    for overlap in ["PT48H", "PT1S", "-PT72H", "a day"] {
+        assert!(deactivates(&plan(&recorded(overlap)), "K1"), "{overlap}");
+    }
 }
 
 /// K1 was superseded by K2 an hour ago and has a day; the Secret with K1 came back from a backup.
@@ -92,6 +93,9 @@ fn restored_secret_is_replaced_before_its_key_ends() {
     // The key was late: consumers have at least the time to read it.
     let switched = replaced.settings.consumer_switch_time() - secs(30);
     replaced.waits(switched, Reason::Overlap);
+    // Put back when its overlap is over: nothing is freed for it.
+    let over = idle().superseded("K1", days(2)).key("K3", mins(1)).tagged("K3").published("K3", secs(30));
+    over.published_again("K1", days(10)).waits(switched, Reason::Overlap);
     // Put back once more: its end stays.
     let again = replaced.published_again("K1", days(10));
     assert_eq!(again.plan().deactivate_at.get("K1"), Some(&(now() + switched)));

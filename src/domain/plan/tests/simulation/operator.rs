@@ -212,8 +212,6 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let secret_refusals = refusals.map(|(_, refusals)| refusals);
     let hints = StatusHints {
         inactive_since: status.inactive_since.clone(),
-        // For resources only that no class allows.
-        retires_at: BTreeMap::new(),
         last_rotation: status.last_rotation,
         repairs: status.repairs,
         user_id: status.user_id.clone(),
