@@ -44,7 +44,7 @@ pub type Rule = (&'static str, fn(&RuleInput<'_>) -> Option<Step>);
 pub const RULES: &[Rule] = &[
     ("suspended, revoked and undeclared keys are Inactive", deactivate::deactivate),
     ("a revoked user has no console password", remove_user::remove_password),
-    ("a revoked user loses its policies and groups before it is deleted", remove_user::revoke_grants),
+    ("a revoked user loses its policies and groups", remove_user::revoke_grants),
     ("without its Secrets and journal, a user only loses access", secret::hold_unread),
     ("a journal of unknown format blocks everything but retirement", attempt::hold_unknown_journal),
     ("the start of a quarantine is recorded on the user", quarantine::record),
