@@ -126,7 +126,9 @@ fn unknown_values_leave_what_suspension_needs() {
     );
     assert!(user.lacks(DELETION_POLICY) && user.lacks("status.accessKeys") && !user.lacks("spec.tags"));
     let error = user.error().expect("an error");
-    assert!(error.starts_with("spec.") && error.ends_with("has a value that this version of the operator does not know"));
+    assert!(
+        error.starts_with("spec.") && error.ends_with("has a value that this version of the operator does not know")
+    );
     assert!(user.complete().is_err());
 }
 
