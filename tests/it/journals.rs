@@ -137,8 +137,11 @@ pub(crate) async fn second_installation_changes_nothing_until_released() {
     let release = json!({"status": {"operatorNamespace": null}});
     let patched = env.users().patch_status("x", &PatchParams::default(), &Patch::Merge(&release)).await;
     patched.expect("a cluster admin releases the resource");
-    env.wait_published("x", &first).await;
     env.wait_until("x", "claimed by the second", |user| claim(user).as_deref() == Some(&other)).await;
+    env.wait_ready("x").await;
+    // Without the MAC key of the first one, its request counts as carried out.
+    env.annotate("x", well_known::ANNOTATION_ROTATE, "again").await;
+    env.wait_published("x", &first).await;
 }
 
 /// The operator that the claim names may not exist any more.
