@@ -464,10 +464,10 @@ pub enum OnRevoked {
     /// User and published access key are kept as they are: nothing more is granted and no new key is created.
     #[default]
     Freeze,
-    /// All access keys of the operator are set Inactive and a console password is removed; the user is kept.
+    /// All access keys of the operator are set Inactive, and console password, policies and groups are removed; user and
+    /// Secret are kept. Access keys that others created are never changed, and allow nothing without policies.
     Deactivate,
-    /// `Deactivate`, then policies, user and Secrets are deleted. Access keys that others created are never changed: with
-    /// such a key the user is kept, without policies.
+    /// `Deactivate`, then user and Secrets are deleted. With an access key that others created the user is kept.
     Delete,
 }
 

@@ -404,8 +404,8 @@ pub struct AwsDeployUserStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<OnRevoked>,
 
-    /// Namespace of the operator that serves the resource. Another operator leaves the resource alone until a cluster admin
-    /// clears the field.
+    /// Namespace of the operator that serves the resource. Until a cluster admin clears the field, another operator creates and
+    /// changes nothing; it only takes credentials away and deletes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_namespace: Option<String>,
 

@@ -22,7 +22,7 @@ pub use class_status::ClassStatusWriter;
 pub use current_user::{cluster_id, current_user};
 pub use error::{ClusterError, ClusterErrorKind};
 pub use events::{Events, PendingEvent};
-pub use guarded::{Guarded, LIST_PAGE_SIZE, watch_config};
+pub use guarded::{DELETION_POLICY, Guarded, LIST_PAGE_SIZE, watch_config};
 pub use journal::{JournalPage, JournalSnapshot, JournalStore, Journals};
 pub use mac_keys::load_or_create_mac_keys;
 pub use request_spans::build_client;

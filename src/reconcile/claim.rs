@@ -1,4 +1,7 @@
 //! Which operator serves a resource. Two installations could share no lock: each has its journals in its own namespace.
+//!
+//! A claim guards what is created and changed. Taking credentials away and deleting removes the same things, whichever operator
+//! does it, and must not wait for an operator that may not exist.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,33 +11,35 @@ use std::{
 use kube::{Resource as _, runtime::controller::Action};
 use parking_lot::Mutex;
 
-use super::Context;
+use super::{Context, priority::RevocationCauses};
 use crate::{
-    api::{AwsDeployUser, Reason},
+    api::{AwsDeployUser, Reason, user::DeletionPolicy},
     cluster::PendingEvent,
+    domain::plan::Note,
 };
 
 /// The shortest time between two reports about a resource.
 const REPORT_INTERVAL: Duration = Duration::from_hours(1);
 
-/// When each resource that another operator serves was reported, by UID.
+/// When each resource that another operator serves was reported, by UID and reason.
 #[derive(Default)]
-pub(super) struct ClaimReports(Mutex<HashMap<String, Instant>>);
+pub(super) struct ClaimReports(Mutex<HashMap<(String, Reason), Instant>>);
 
 impl ClaimReports {
     /// Whether a report is due; it counts as made.
-    fn start(&self, uid: &str, now: Instant) -> bool {
+    fn start(&self, uid: &str, reason: Reason, now: Instant) -> bool {
         let mut reports = self.0.lock();
-        let is_due = reports.get(uid).is_none_or(|last| now.saturating_duration_since(*last) >= REPORT_INTERVAL);
+        let report = (uid.to_owned(), reason);
+        let is_due = reports.get(&report).is_none_or(|last| now.saturating_duration_since(*last) >= REPORT_INTERVAL);
         if is_due {
-            reports.insert(uid.to_owned(), now);
+            reports.insert(report, now);
         }
         is_due
     }
 
     /// Drops the reports about all other resources.
     pub(super) fn keep(&self, uids: &HashSet<String>) {
-        self.0.lock().retain(|uid, _| uids.contains(uid));
+        self.0.lock().retain(|(uid, _), _| uids.contains(uid));
     }
 }
 
@@ -43,30 +48,52 @@ pub(super) fn other_operator<'a>(user: &'a AwsDeployUser, namespace: &str) -> Op
     user.status.as_ref()?.operator_namespace.as_deref().filter(|other| *other != namespace)
 }
 
-/// Logs and publishes an Event that another operator serves the resource. Nothing else is read or written. A change of the
-/// status reconciles the resource again.
-pub(super) async fn report(user: &AwsDeployUser, other: &str, context: &Context) -> Action {
-    let reason = Reason::ServedElsewhere;
-    context.observer.reconciled(reason.as_str(), Duration::ZERO);
-    let uid = user.meta().uid.as_deref().unwrap_or_default();
-    if context.claim_reports.start(uid, Instant::now()) {
-        tracing::warn!(
-            operator_namespace = other,
-            "skipped AwsDeployUser that the operator of another namespace serves"
-        );
-        let note = format!(
-            "the operator in namespace {} does nothing: the operator in namespace {other} serves this resource (status.operatorNamespace). A cluster admin has to stop one of the two, or release the resource",
-            context.namespace
-        );
-        context.events.publish(user, &PendingEvent { reason, note, warning: true }).await;
-    }
+/// Whether an operator that does not serve the resource acts on it: it is to lose its credentials, or to be deleted. A retained
+/// user keeps its keys, and the journal of the other operator may know one that is to be deleted first.
+pub(super) fn takes_away(user: &AwsDeployUser, causes: RevocationCauses) -> bool {
+    let retains = user.spec.deletion_policy == DeletionPolicy::Retain;
+    (if retains { causes.without_deletion() } else { causes }).any()
+}
+
+/// Reports that another operator serves the resource. Nothing else is read or written. A change of the resource or of its class
+/// reconciles it again.
+pub(super) async fn skip(user: &AwsDeployUser, other: &str, context: &Context) -> Action {
+    context.observer.reconciled(Reason::ServedElsewhere.as_str(), Duration::ZERO);
+    report(user, other, None, context).await;
     Action::await_change()
+}
+
+/// Logs and publishes an Event that another operator serves the resource, or why its credentials are not taken away: the
+/// conditions are those of the other operator.
+pub(super) async fn report(user: &AwsDeployUser, other: &str, obstacle: Option<&Note>, context: &Context) {
+    let uid = user.meta().uid.as_deref().unwrap_or_default();
+    // A reason of its own: the API server keeps the first note of a reason only.
+    let reason = obstacle.map_or(Reason::ServedElsewhere, |note| note.reason);
+    if !context.claim_reports.start(uid, reason, Instant::now()) {
+        return;
+    }
+    let obstacle = obstacle.map(|note| note.message.as_str());
+    tracing::warn!(
+        operator_namespace = other,
+        obstacle,
+        "AwsDeployUser is served by the operator of another namespace"
+    );
+    let obstacle = obstacle.map(|message| format!("{message}. In addition: ")).unwrap_or_default();
+    let note = format!("{obstacle}{}", description(other, &context.namespace));
+    context.events.publish(user, &PendingEvent { reason, note, warning: true }).await;
+}
+
+/// Says who serves a resource, and what the operator of this namespace does about it.
+pub(super) fn description(other: &str, namespace: &str) -> String {
+    format!(
+        "the operator in namespace {namespace} creates and changes nothing, it only takes credentials away and deletes: the operator in namespace {other} serves this resource (status.operatorNamespace). A cluster admin has to stop one of the two, or release the resource"
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::AwsDeployUserStatus;
+    use crate::api::{AwsDeployUserStatus, Time};
 
     #[test]
     fn only_the_claim_of_another_namespace_excludes_this_operator() {
@@ -80,13 +107,40 @@ mod tests {
     }
 
     #[test]
+    fn foreign_claim_stops_no_loss_of_access() {
+        let user = |suspend: bool, policy: DeletionPolicy, is_deleted: bool| {
+            let mut user = AwsDeployUser::default();
+            (user.spec.suspend, user.spec.deletion_policy) = (suspend, policy);
+            user.metadata.deletion_timestamp = is_deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH));
+            user
+        };
+        for (suspend, policy, is_deleted, expected) in [
+            (false, DeletionPolicy::Delete, false, false),
+            (true, DeletionPolicy::Delete, false, true),
+            (false, DeletionPolicy::Delete, true, true),
+            (false, DeletionPolicy::Force, true, true),
+            (false, DeletionPolicy::Retain, true, false),
+            (true, DeletionPolicy::Retain, true, true),
+        ] {
+            let user = user(suspend, policy, is_deleted);
+            assert_eq!(
+                takes_away(&user, RevocationCauses::of_resource(&user)),
+                expected,
+                "{suspend} {policy:?} {is_deleted}"
+            );
+        }
+    }
+
+    #[test]
     fn foreign_claim_is_reported_once_an_hour_for_each_resource() {
         let (reports, start) = (ClaimReports::default(), Instant::now());
-        assert!(reports.start("u1", start));
-        assert!(!reports.start("u1", start + Duration::from_mins(59)));
-        assert!(reports.start("u2", start));
-        assert!(reports.start("u1", start + REPORT_INTERVAL));
+        assert!(reports.start("u1", Reason::ServedElsewhere, start));
+        assert!(!reports.start("u1", Reason::ServedElsewhere, start + Duration::from_mins(59)));
+        assert!(reports.start("u1", Reason::ForeignKeys, start), "what it waits for is another report");
+        assert!(!reports.start("u1", Reason::ForeignKeys, start));
+        assert!(reports.start("u2", Reason::ServedElsewhere, start));
+        assert!(reports.start("u1", Reason::ServedElsewhere, start + REPORT_INTERVAL));
         reports.keep(&HashSet::from(["u2".to_owned()]));
-        assert!(reports.start("u1", start + REPORT_INTERVAL), "dropped with the resource");
+        assert!(reports.start("u1", Reason::ServedElsewhere, start + REPORT_INTERVAL), "dropped with the resource");
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct ClassDecision {
     /// The quota of the class is used up by resources that were created earlier.
     pub(super) over_quota: bool,
     labels: BTreeMap<String, String>,
+    /// The class that allowed the resource last does not exist.
+    class_is_missing: bool,
     /// The class that allowed the resource last, else the one that it names.
     governing_class: Option<AwsDeployUserClass>,
 }
@@ -68,6 +70,11 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
             }
         }
         ClassSelection::Refused(violation) => Decision::Denied(vec![violation]),
+        // The class that allowed the resource last decides. Naming another one that cannot be read hides it no more than naming
+        // one that does not exist.
+        ClassSelection::Unreadable(message) if names_another_class(user) => {
+            Decision::Denied(vec![Violation { field: "className", message }])
+        }
         ClassSelection::Unreadable(why) => Decision::Unreadable(why),
     };
     let selects_by_name = class
@@ -109,6 +116,7 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
         digest: hasher.finish(),
         over_quota: preceding > 0,
         labels,
+        class_is_missing: recorded_class(user).is_some_and(|class| known.iter().all(|known| known.name != class.name)),
         governing_class,
     }
 }
@@ -116,7 +124,7 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
 impl ClassDecision {
     /// Whether the class still allows what the status records. Otherwise there may be something to revoke.
     pub(super) fn is_as_recorded(&self, user: &AwsDeployUser) -> bool {
-        let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
+        let recorded = recorded_class(user);
         self.account_mismatch.is_none()
             && matches!(&self.decision, Decision::Allowed(authorization) if Some(&authorization.class) == recorded)
     }
@@ -152,16 +160,24 @@ impl ClassDecision {
         authorize::decide_revocation(self.governing_class.as_ref(), absence, has_begun(user), found, namespace)
     }
 
-    /// The class that allowed the resource last, if it does not exist.
+    /// The class that allowed the resource last, if it does not exist, whatever the class says that the resource names now.
     pub(super) fn missing_class<'a>(&self, user: &'a AwsDeployUser) -> Option<&'a ClassReference> {
-        let recorded = user.status.as_ref()?.class.as_ref()?;
-        (matches!(self.decision, Decision::Denied(_)) && self.governing_class.is_none()).then_some(recorded)
+        recorded_class(user).filter(|_| self.class_is_missing)
     }
 }
 
 /// Whether a revocation of the resource has begun.
 pub(super) fn has_begun(user: &AwsDeployUser) -> bool {
     user.status.as_ref().is_some_and(|status| status.revocation.is_some())
+}
+
+/// The class that allowed the resource last.
+fn recorded_class(user: &AwsDeployUser) -> Option<&ClassReference> {
+    user.status.as_ref()?.class.as_ref()
+}
+
+fn names_another_class(user: &AwsDeployUser) -> bool {
+    recorded_class(user).is_some_and(|recorded| authorize::requested_class(user) != Some(&recorded.name))
 }
 
 /// Existing users are not moved, nor are those that may exist.
@@ -182,9 +198,8 @@ fn governing_class(
     named: Option<&AwsDeployUserClass>,
     known: &[ClassEntry<'_>],
 ) -> Result<Option<AwsDeployUserClass>, String> {
-    let recorded = user.status.as_ref().and_then(|status| status.class.as_ref());
-    let Some(recorded) =
-        recorded.filter(|recorded| named.is_none_or(|class| class.metadata.name.as_ref() != Some(&recorded.name)))
+    let Some(recorded) = recorded_class(user)
+        .filter(|recorded| named.is_none_or(|class| class.metadata.name.as_ref() != Some(&recorded.name)))
     else {
         return Ok(named.cloned());
     };

@@ -1,5 +1,6 @@
 //! Why a reconcile failed: one function classifies every error.
 
+use super::claim;
 use crate::{
     api::Reason,
     aws::{ASSUME_ROLE, AwsError, AwsErrorKind},
@@ -22,6 +23,9 @@ pub enum ReconcileError {
     /// A class exists that this operator cannot read.
     #[error("{0}. A cluster admin has to correct the class or install a newer operator; nothing is decided before")]
     UnreadableClass(String),
+    /// The operator of another namespace serves the resource.
+    #[error("{0}")]
+    ServedElsewhere(String),
     /// The caller identity is of another account than that of the resource.
     #[error("{0}")]
     WrongAccount(String),
@@ -125,6 +129,16 @@ impl From<AwsError> for ReconcileError {
 }
 
 impl ReconcileError {
+    /// The operator of namespace `other` serves the resource, not the one of `namespace`.
+    pub(super) fn served_by(other: &str, namespace: &str) -> Self {
+        Self::ServedElsewhere(claim::description(other, namespace))
+    }
+
+    /// No failure: it is the same however often it is decided.
+    pub(super) fn is_decision(&self) -> bool {
+        matches!(self, Self::NotAllowed(_) | Self::ServedElsewhere(_))
+    }
+
     /// A failed call of an effect.
     pub(super) fn of_effect(error: AwsError, effect: Effect) -> Self {
         Self::Aws { error, effect: Some(Box::new(effect)) }
@@ -136,6 +150,7 @@ impl ReconcileError {
         use Classification as Is;
         match self {
             Self::NotAllowed(_) | Self::UnreadableClass(_) => Is::new(Reason::NotAllowed, ErrorClass::Terminal),
+            Self::ServedElsewhere(_) => Is::new(Reason::ServedElsewhere, ErrorClass::Terminal),
             Self::WrongAccount(_) => Is::new(Reason::WrongAccount, ErrorClass::Denied),
             Self::NotOwned(_) => Is::new(Reason::NotOwned, ErrorClass::Terminal),
             Self::Invalid(_) | Self::Unreadable(_) => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),

@@ -14,6 +14,7 @@ mod error;
 mod observe;
 mod priority;
 mod requeue;
+mod restrict;
 mod revocation;
 mod stale_journals;
 mod status;
@@ -53,7 +54,7 @@ pub use stale_journals::collect_stale_journals;
 use crate::{
     api::{AwsDeployUser, well_known},
     aws::{IamClient, Lane},
-    cluster::{ClusterError, DeployUsers, GuardedUser, PendingEvent},
+    cluster::{ClusterError, DELETION_POLICY, DeployUsers, GuardedUser, PendingEvent},
     domain::{
         conditions::FailureScope,
         current_state::CurrentState,
@@ -140,8 +141,7 @@ async fn reconcile_user(object: Arc<GuardedUser>, context: &Context) -> Result<A
     }
 
     let started = Instant::now();
-    let incomplete = object.error().map(str::to_owned);
-    let mut reconciliation = Reconciliation::start(context, user, &decision, (lane, interruption), incomplete);
+    let mut reconciliation = Reconciliation::start(context, user, &decision, (lane, interruption), &object);
     let run = Box::pin(reconciliation.run(user));
     let progress = match tokio::time::timeout(RECONCILE_DEADLINE, run).await {
         Ok(Ok(progress)) => progress,
@@ -173,11 +173,13 @@ async fn authorize<'a>(
     context: &Context,
 ) -> Result<(&'a AwsDeployUser, ClassDecision), Action> {
     let Some(user) = object.object() else { return Err(unreadable::report(object, context).await) };
-    if let Some(other) = claim::other_operator(user, &context.namespace) {
-        return Err(claim::report(user, other, context).await);
-    }
     let target = Target::from_resource(user, &context.cluster_id).ok_or_else(Action::await_change)?;
     let decision = class_decision::decide(user, target, context);
+    if let Some(other) = claim::other_operator(user, &context.namespace)
+        && !claim::takes_away(user, RevocationCauses::of(user, &decision))
+    {
+        return Err(claim::skip(user, other, context).await);
+    }
     match requeue::idle_for(user, &decision, context) {
         Some(idle) => Err(Action::requeue(idle)),
         None => Ok((user, decision)),
@@ -197,6 +199,10 @@ struct Reconciliation<'a> {
     decision: &'a ClassDecision,
     /// Which field of the resource cannot be read and why: it is revoked and deleted, and nothing else.
     incomplete: Option<String>,
+    /// What a deletion keeps cannot be read: nothing is deleted.
+    deletion_policy_is_unknown: bool,
+    /// Namespace of another operator that serves the resource: this one only takes away.
+    served_by: Option<&'a str>,
     cache: ReconcileCache,
     /// What failed so far, the first one first.
     failures: Vec<StepError>,
@@ -260,10 +266,10 @@ struct Next {
 impl<'a> Reconciliation<'a> {
     fn start(
         context: &'a Context,
-        user: &AwsDeployUser,
+        user: &'a AwsDeployUser,
         decision: &'a ClassDecision,
         (lane, interruption): (Lane, Arc<Interruption>),
-        incomplete: Option<String>,
+        object: &GuardedUser,
     ) -> Self {
         let target = &decision.target;
         let mut cache = context.caches.take(&target.owner.uid);
@@ -273,9 +279,20 @@ impl<'a> Reconciliation<'a> {
         cache.class_missing_since.take_if(|_| decision.missing_class(user).is_none());
         let iam = context.accounts.client(decision.route.role.as_ref()).for_reconcile(lane.clone());
         let iam = Arc::new(iam);
-        let (failures, user_waits) = (Vec::new(), false);
-        let mut new =
-            Self { context, iam, lane, interruption, target, decision, incomplete, cache, failures, user_waits };
+        let mut new = Self {
+            context,
+            iam,
+            lane,
+            interruption,
+            target,
+            decision,
+            incomplete: object.error().map(str::to_owned),
+            deletion_policy_is_unknown: object.lacks(DELETION_POLICY),
+            served_by: claim::other_operator(user, &context.namespace),
+            cache,
+            failures: Vec::new(),
+            user_waits: false,
+        };
         new.continue_backoff(user);
         new
     }
@@ -286,7 +303,8 @@ impl<'a> Reconciliation<'a> {
             return self.release(user).await;
         }
         // 3. Validate (pure, after one IO call per account): the desired state, or why there is none.
-        let mut goal = self.validate(user).await?;
+        let goal = self.validate(user).await?;
+        let mut goal = self.restrict(goal, user)?;
 
         // 4. Observe (IO, reads only): IAM, then the published Secret, then the journal.
         let interruption = Arc::clone(&self.interruption);

@@ -29,7 +29,7 @@ pub(super) struct RevocationCauses {
 
 impl RevocationCauses {
     /// What the resource itself says.
-    fn of_resource(user: &AwsDeployUser) -> Self {
+    pub(super) fn of_resource(user: &AwsDeployUser) -> Self {
         Self { suspended: user.spec.suspend, denied: false, deleted: user.metadata.deletion_timestamp.is_some() }
     }
 
@@ -41,6 +41,10 @@ impl RevocationCauses {
     /// Whether there is a cause that was not among these.
     pub(super) fn adds_to(self, served: Self) -> bool {
         (self.suspended && !served.suspended) || (self.denied && !served.denied) || (self.deleted && !served.deleted)
+    }
+
+    pub(super) fn without_deletion(self) -> Self {
+        Self { deleted: false, ..self }
     }
 
     pub(super) fn any(self) -> bool {

@@ -127,8 +127,7 @@ impl Reconciliation<'_> {
             (FailureScope::Status, is_unwritten),
         ];
         let waited: Vec<_> = waited.into_iter().filter(|(_, waits)| *waits).map(|(scope, _)| scope).collect();
-        // A denial is no failure: it is the same however often it is decided.
-        let failures = self.failures.iter().filter(|failure| !matches!(failure.error, ReconcileError::NotAllowed(_)));
+        let failures = self.failures.iter().filter(|failure| !failure.error.is_decision());
         let failures: Vec<_> = failures.map(super::error::StepError::for_conditions).collect();
         let input = self.delay_input();
         self.cache.backoff = std::mem::take(&mut self.cache.backoff).after(&failures, &waited, &input);

@@ -1,5 +1,5 @@
-//! Reports a resource with values that this version of the operator does not know. What they mean is not guessed: the
-//! finalizer and everything in AWS are kept.
+//! Reports a resource whose records in the status have values that this version of the operator does not know. What they mean
+//! is not guessed: the finalizer and everything in AWS are kept.
 
 use std::time::Instant;
 

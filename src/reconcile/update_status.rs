@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Goal, Next, Progress, ReconcileError, Reconciliation, error::StepError, status};
+use super::{Goal, Next, Progress, ReconcileError, Reconciliation, claim, error::StepError, status};
 use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
     cluster::{ClusterError, ClusterErrorKind, DeployUsers, PendingEvent},
@@ -62,6 +62,12 @@ impl Reconciliation<'_> {
         if progress.finalized {
             return Ok(WrittenStatus::Gone);
         }
+        if let Some(other) = self.served_by {
+            // The conditions of two operators would replace each other with every reconcile.
+            claim::report(&progress.user, other, self.obstacle(progress).as_ref(), self.context).await;
+            self.cache.backoff = std::mem::take(&mut self.cache.backoff).without_status();
+            return Ok(WrittenStatus::Unchanged);
+        }
         let status = self.status(progress, self.now());
         let before = progress.user.status.as_ref();
         if before == Some(&status) {
@@ -84,6 +90,16 @@ impl Reconciliation<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Why credentials are not taken away, if so.
+    fn obstacle(&self, progress: &Progress) -> Option<Note> {
+        let failure = self.failures.iter().find(|failure| !failure.error.is_decision());
+        let held = || {
+            let note = progress.plan.as_ref()?.user.clone()?;
+            matches!(note.reason, Reason::ForeignKeys | Reason::Pending).then_some(note)
+        };
+        failure.map(|failure| failure.for_conditions().note).or_else(held)
     }
 
     fn status(&self, progress: &Progress, now: Timestamp) -> AwsDeployUserStatus {

@@ -14,6 +14,7 @@
 )]
 
 mod arena;
+mod evasion;
 mod forged_records;
 mod hostile_objects;
 mod load;
@@ -70,6 +71,7 @@ const TESTS: &[Test] = tests! {
         unserved_resource_causes_no_aws_call,
         copied_marks_give_no_user_without_adoption,
     }
+    evasion: { foreign_claim_does_not_delay_a_revocation, renamed_class_does_not_prolong_the_grace }
     random: { random_writes_of_a_tenant_stay_in_its_class }
     load: { edits_of_a_secret_mint_keys_at_a_bounded_rate, probes_are_answered_under_a_flood_of_connections }
 };

@@ -118,8 +118,7 @@ pub(crate) const ALL: &[FaultProfile] = &[
         env.aws.rules().add(Rule::on_mutating().lasting(LASTING).html(502));
     }),
     lasting("aws-lasting-empty-200", |env, _| {
-        // Without a result, the SDK takes it for a success.
-        env.aws.rules().add(Rule::on_any_of(["CreateUser", "CreateAccessKey"]).lasting(LASTING).empty());
+        env.aws.rules().add(Rule::on_mutating().lasting(LASTING).empty());
     }),
     FaultProfile {
         end: Some(StopAction::RequestRetry),

@@ -152,28 +152,34 @@ pub(crate) async fn tightened_class_freezes_the_user_and_keeps_its_key() {
 pub(crate) async fn namespace_without_its_label_loses_its_keys() {
     let env = TestEnv::new().await;
     env.label_namespace(json!({"deploy": "yes"})).await;
-    let spec = json!({"namespaces": {"selector": {"matchLabels": {"deploy": "yes"}}}, "onRevoked": "Deactivate", "console": "Allow"});
+    let spec = json!({"namespaces": {"selector": {"matchLabels": {"deploy": "yes"}}}, "onRevoked": "Deactivate",
+        "console": "Allow", "policies": {"allowed": ["AmazonS3FullAccess"]}});
     let class = env.apply_class("c", spec).await;
     env.apply(
         "x",
-        json!({"className": class, "userName": "u", "accessKey": {}, "console": {"passwordResetRequired": false}}),
+        json!({"className": class, "userName": "u", "accessKey": {}, "console": {"passwordResetRequired": false},
+            "policies": {"managed": ["AmazonS3FullAccess"]}}),
     )
     .await;
     env.wait_ready("x").await;
     let key = env.published_key("x").await;
+    let own = env.aws.manual_changes().create_key("u").await.expect("a key that the user makes for itself");
     env.label_namespace(json!({"deploy": null})).await;
     let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Revoked)).await;
     let text = message(&user, ConditionType::Authorized);
     assert!(text.contains("does not serve namespace"), "{text}");
     let iam = env.iam("u").await;
-    assert!(iam.active_keys().is_empty(), "{iam:?}");
+    assert_eq!(iam.active_keys(), [own.id.as_str()], "a foreign key is not changed");
+    assert!(iam.attached.is_empty(), "and allows nothing: {iam:?}");
     assert!(iam.login_profile.is_none(), "the password is deleted too");
+    env.aws.manual_changes().delete_key("u", &own.id).await.expect("a person deletes it");
     env.wait_for_event("x", Reason::KeyDeactivated).await;
     env.label_namespace(json!({"deploy": "yes"})).await;
     env.wait_ready("x").await;
     let other = env.published_key("x").await;
     assert_ne!(other, key);
-    assert_eq!(env.iam("u").await.active_keys(), [other.as_str()]);
+    let iam = env.iam("u").await;
+    assert_eq!((iam.active_keys(), iam.attached.len()), (vec![other.as_str()], 1));
 }
 
 pub(crate) async fn deleted_class_deletes_its_users() {

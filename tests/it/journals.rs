@@ -112,7 +112,7 @@ pub(crate) async fn stale_journal_is_deleted_and_a_live_one_is_kept() {
     }
 }
 
-pub(crate) async fn second_installation_makes_no_call_until_it_is_released() {
+pub(crate) async fn second_installation_changes_nothing_until_released() {
     let env = TestEnv::new().await;
     env.apply("x", spec()).await;
     env.wait_ready("x").await;
@@ -124,8 +124,8 @@ pub(crate) async fn second_installation_makes_no_call_until_it_is_released() {
     env.annotate("x", well_known::ANNOTATION_ROTATE, "now").await;
     let note = env.wait_for_event("x", Reason::ServedElsewhere).await;
     assert!(note.contains(OPERATOR_NAMESPACE) && note.contains(&other), "{note}");
-    let suspended = json!({"userName": "u", "suspend": true, "accessKey": spec()["accessKey"]});
-    env.apply("x", suspended).await;
+    let tagged = json!({"userName": "u", "tags": {"team": "a"}, "accessKey": spec()["accessKey"]});
+    env.apply("x", tagged).await;
     // Another resource, which is served, ends after all of this.
     env.apply("y", json!({"userName": "y"})).await;
     env.wait_ready("y").await;
@@ -137,10 +137,52 @@ pub(crate) async fn second_installation_makes_no_call_until_it_is_released() {
     let release = json!({"status": {"operatorNamespace": null}});
     let patched = env.users().patch_status("x", &PatchParams::default(), &Patch::Merge(&release)).await;
     patched.expect("a cluster admin releases the resource");
-    env.wait_for_iam("u", "suspended", |user: &UserSnapshot| user.active_keys().is_empty()).await;
-    env.apply("x", spec()).await;
-    env.wait_published("x", &first).await;
     env.wait_until("x", "claimed by the second", |user| claim(user).as_deref() == Some(&other)).await;
+    env.wait_ready("x").await;
+    // Without the MAC key of the first one, its request counts as carried out.
+    env.annotate("x", well_known::ANNOTATION_ROTATE, "again").await;
+    env.wait_published("x", &first).await;
+}
+
+/// The operator that the claim names may not exist any more.
+pub(crate) async fn second_installation_takes_credentials_away() {
+    let env = TestEnv::new().await;
+    for (name, user) in [("x", "u"), ("kept", "v")] {
+        env.apply(name, json!({"userName": user, "accessKey": spec()["accessKey"]})).await;
+        env.wait_ready(name).await;
+    }
+    env.operator.kill().await;
+    let _second = env.start_other_installation().await;
+    env.wait_for_event("x", Reason::ServedElsewhere).await;
+    let before = env.user("x").await.status;
+    let position = env.aws.log().position();
+    env.apply("x", json!({"userName": "u", "suspend": true, "tags": {"team": "a"}, "accessKey": spec()["accessKey"]}))
+        .await;
+    env.wait_for_iam("u", "suspended", |user: &UserSnapshot| user.active_keys().is_empty()).await;
+    let changes = env.aws.log().mutating_calls_since(position);
+    assert!(changes.iter().all(|call| call.action == "UpdateAccessKey"), "{}", env.aws.log().transcript());
+    assert_eq!(env.user("x").await.status, before, "the status is that of the other operator");
+
+    // A key that the other operator has staged is unknown here, so it keeps the user, and the report names it.
+    let staged = env.aws.manual_changes().create_key("u").await.expect("a key");
+    env.delete("x").await;
+    let note = env.wait_for_event("x", Reason::ForeignKeys).await;
+    assert!(note.contains(&staged.id), "{note}");
+    assert!(env.iam("u").await.key(&staged.id).is_some());
+    env.aws.manual_changes().delete_key("u", &staged.id).await.expect("its operator, or a person, deletes it");
+    env.request_retry("x", "the key is deleted").await;
+    env.wait_deleted("x").await;
+    assert!(env.iam_opt("u").await.is_none());
+
+    // Retaining a user keeps what only the journal of the other operator knows.
+    let position = env.aws.log().position();
+    let retained = json!({"userName": "v", "deletionPolicy": "Retain", "accessKey": spec()["accessKey"]});
+    env.apply("kept", retained).await;
+    env.delete("kept").await;
+    env.apply("y", json!({"userName": "y"})).await;
+    env.wait_ready("y").await;
+    let calls = env.aws.log().calls_since(position);
+    assert!(calls.iter().all(|call| call.user.as_deref() != Some("v")), "{}", env.aws.log().transcript());
 }
 
 fn claim(user: &AwsDeployUser) -> Option<String> {

@@ -158,7 +158,8 @@ const TESTS: &[Test] = tests! {
         forged_journal_of_a_tenant_is_not_read,
         journal_names_its_resource_and_needs_no_owner,
         stale_journal_is_deleted_and_a_live_one_is_kept,
-        second_installation_makes_no_call_until_it_is_released,
+        second_installation_changes_nothing_until_released,
+        second_installation_takes_credentials_away,
     }
     bad_input: {
         unknown_policy_is_named,

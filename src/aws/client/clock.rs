@@ -16,6 +16,8 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::config_bag::ConfigBag;
 use jiff::{SignedDuration, Timestamp, fmt::rfc2822};
 
+use super::origin;
+
 /// An estimate that is this much below the current one is no jitter: one of the clocks was set.
 const JUMP_MILLIS: i64 = 2_500;
 
@@ -95,7 +97,7 @@ impl Intercept for ClockInterceptor {
 /// The date of a response that AWS gave. The page of a proxy has the date of its own clock: a key whose overlap is over by that
 /// clock would be set Inactive too early.
 fn date_of_aws(headers: &Headers) -> Option<&str> {
-    headers.get("x-amzn-requestid")?;
+    origin::request_id(headers)?;
     headers.get("date")
 }
 

@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::{client::result::SdkError, http::Response};
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::origin::{self, NotFromAws};
 use crate::domain::conditions::REQUEST_ID;
 
 /// The operation of STS that assumes a role.
@@ -52,8 +53,8 @@ pub enum AwsErrorKind {
     Throttled,
     /// 409: just deleted and created again, or changed concurrently.
     Busy,
-    /// 5xx, or a response without an error code that IAM or STS is known to give, such as the page of a proxy. The call may
-    /// have had its effect.
+    /// 5xx, or a response that AWS did not give: an error without a code of IAM or STS, a success without a request id, such as
+    /// the page of a proxy. The call may have had its effect.
     Service,
     /// No response: connection refused or reset, time-out. The call may have had its effect.
     Unreachable,
@@ -149,7 +150,7 @@ impl AwsError {
         E: ProvideErrorMetadata + StdError + 'static,
     {
         let request_id =
-            error.raw_response().and_then(|response| response.headers().get("x-amzn-requestid")).map(str::to_owned);
+            error.raw_response().and_then(|response| origin::request_id(response.headers())).map(str::to_owned);
         let status = error.raw_response().map(|response| response.status().as_u16());
         let (kind, message) = match error {
             SdkError::ServiceError(response) => {
@@ -164,6 +165,9 @@ impl AwsError {
                 }
             }
             SdkError::TimeoutError(_) => (AwsErrorKind::Unreachable, "AWS did not answer in time".to_owned()),
+            SdkError::ResponseError(_) if causes(error).any(<dyn StdError + 'static>::is::<NotFromAws>) => {
+                (AwsErrorKind::Service, with_status("the response has no request id of AWS", status))
+            }
             // A truncated response, or one that is not from AWS: the HTML page of a proxy, for example.
             SdkError::ResponseError(_) => {
                 (AwsErrorKind::Service, with_status("the response of AWS cannot be parsed", status))
@@ -215,28 +219,44 @@ mod tests {
 
     use super::*;
 
-    /// Answers every request alike.
+    /// Answers every request alike: status, headers, body.
     #[derive(Clone, Copy, Debug)]
-    struct Answer(u16, &'static str);
+    struct Answer(u16, &'static [(&'static str, &'static str)], &'static str);
 
     impl HttpConnector for Answer {
         fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
             let status = StatusCode::try_from(self.0).unwrap();
-            HttpConnectorFuture::ready(Ok(HttpResponse::new(status, SdkBody::from(self.1))))
+            let mut response = HttpResponse::new(status, SdkBody::from(self.2));
+            for (name, value) in self.1 {
+                response.headers_mut().insert(*name, *value);
+            }
+            HttpConnectorFuture::ready(Ok(response))
         }
     }
 
-    /// How the operator reads an answer to `CreateAccessKey`.
-    async fn read(answer: Answer) -> AwsError {
+    fn client(answer: Answer) -> Client {
         let config = aws_sdk_iam::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("us-east-1"))
             .credentials_provider(Credentials::new("AKIAIOSFODNN7EXAMPLE", "s", None, None, "test"))
             .retry_config(RetryConfig::disabled())
+            .interceptor(origin::OriginInterceptor)
             .http_client(http_client_fn(move |_: &HttpConnectorSettings, _| SharedHttpConnector::new(answer)))
             .build();
-        let error = Client::from_conf(config).create_access_key().user_name("u").send().await.unwrap_err();
-        AwsError::from_sdk("CreateAccessKey", &error)
+        Client::from_conf(config)
+    }
+
+    /// How the operator reads an answer to `CreateAccessKey`.
+    async fn read(status: u16, body: &'static str) -> AwsError {
+        let answer = client(Answer(status, &[], body)).create_access_key().user_name("u").send().await;
+        AwsError::from_sdk("CreateAccessKey", &answer.unwrap_err())
+    }
+
+    /// How the operator reads an answer to an operation without a result.
+    async fn read_empty(answer: Answer) -> Result<(), AwsError> {
+        let answer =
+            client(answer).delete_access_key().user_name("u").access_key_id("AKIAIOSFODNN7EXAMPLE").send().await;
+        answer.map(drop).map_err(|error| AwsError::from_sdk("DeleteAccessKey", &error))
     }
 
     #[tokio::test]
@@ -253,21 +273,33 @@ mod tests {
         ];
         for status in [400, 401, 403, 404, 407, 409, 429, 451, 500, 502, 503] {
             for body in NOT_OF_IAM {
-                let error = read(Answer(status, body)).await;
+                let error = read(status, body).await;
                 assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Service, false), "{status} {body:?}");
                 assert!(error.message.contains(&format!("HTTP {status}")), "{error}");
             }
         }
         let refusal = "<ErrorResponse><Error><Type>Sender</Type><Code>LimitExceeded</Code></Error><RequestId>r</RequestId></ErrorResponse>";
-        let error = read(Answer(409, refusal)).await;
+        let error = read(409, refusal).await;
         assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::LimitExceeded, true));
     }
 
     #[tokio::test]
     async fn success_that_cannot_be_parsed_is_no_definite_refusal() {
         for body in ["", "<html></html>", "{}"] {
-            let error = read(Answer(200, body)).await;
+            let error = read(200, body).await;
             assert!(!error.kind.is_definite(), "{body:?}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn success_without_a_request_id_of_aws_is_none() {
+        const DONE: &str = "<DeleteAccessKeyResponse><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></DeleteAccessKeyResponse>";
+        for body in ["", "<html></html>", "{}"] {
+            let error = read_empty(Answer(200, &[], body)).await.unwrap_err();
+            assert_eq!((error.kind, error.kind.is_definite()), (AwsErrorKind::Service, false), "{body:?}");
+            assert!(error.message.contains("no request id of AWS (HTTP 200)"), "{error}");
+        }
+        assert_eq!(read_empty(Answer(200, &[], DONE)).await, Ok(()), "a proxy removed the header");
+        assert_eq!(read_empty(Answer(200, &[("x-amzn-requestid", "r")], "")).await, Ok(()));
     }
 }

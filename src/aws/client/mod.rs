@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod error;
 pub(crate) mod identity;
 pub(crate) mod lane;
+mod origin;
 pub(crate) mod pacer;
 pub(crate) mod session;
 pub(crate) mod single_flight;
@@ -24,6 +25,7 @@ use self::{
     error::{AwsError, AwsErrorKind},
     identity::CallerIdentity,
     lane::Lane,
+    origin::OriginInterceptor,
     session::{RoleSession, SessionCredentials},
     single_flight::SingleFlight,
 };
@@ -126,8 +128,9 @@ impl AccountClient {
         &self.config
     }
 
-    /// Interceptors that every service client needs: they set the clock and slow down when AWS throttles.
-    pub(crate) fn interceptors(&self) -> [SharedInterceptor; 2] {
+    /// Interceptors that every service client needs: they set the clock, slow down when AWS throttles, and refuse successes that
+    /// are not from AWS.
+    pub(crate) fn interceptors(&self) -> [SharedInterceptor; 3] {
         interceptors(&self.caller, &self.clock)
     }
 
@@ -179,9 +182,10 @@ impl AccountClient {
     }
 }
 
-fn interceptors(caller: &Arc<ApiCaller>, clock: &Arc<AwsClock>) -> [SharedInterceptor; 2] {
+fn interceptors(caller: &Arc<ApiCaller>, clock: &Arc<AwsClock>) -> [SharedInterceptor; 3] {
     [
         SharedInterceptor::new(ClockInterceptor(Arc::clone(clock))),
         SharedInterceptor::new(ThrottleInterceptor(Arc::clone(caller))),
+        SharedInterceptor::new(OriginInterceptor),
     ]
 }

@@ -1,6 +1,7 @@
 use kube::core::{ObjectList, WatchEvent};
 
 use super::*;
+use crate::api::well_known;
 
 type User = Guarded<AwsDeployUser>;
 
@@ -110,11 +111,35 @@ fn unreadable_field_leaves_what_revocation_needs() {
     assert_eq!(object.metadata.finalizers.as_deref(), Some(&[well_known::FINALIZER.to_owned()][..]));
 }
 
+/// A newer CRD knows values that this version does not. None of them stops a suspension.
 #[test]
-fn unknown_value_leaves_no_object_to_act_on() {
-    let user = watched(&resource("newer", "", r#"{"deletionPolicy":"Archive"}"#));
-    assert!(user.object().is_none());
-    assert_eq!(name(&user), "newer");
+fn unknown_values_leave_what_suspension_needs() {
+    let spec = r#"{"suspend":true,"deletionPolicy":"Archive","className":{"name":"canary-4711"},"adoption":7,"tags":{"team":"a"}}"#;
+    let status = r#"{"user":{"name":"u","account":"1"},"accessKeys":[{"id":"A","state":"Odd"}]}"#;
+    let user = watched(&resource("newer", "", &format!(r#"{spec},"status":{status}"#)));
+    let object = user.object().expect("an incomplete object");
+    assert!(object.spec.suspend && object.spec.class_name.is_none());
+    assert_eq!(object.spec.tags.len(), 1, "what is known is kept");
+    assert_eq!(
+        object.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.as_str()),
+        Some("u")
+    );
+    assert!(user.lacks(DELETION_POLICY) && user.lacks("status.accessKeys") && !user.lacks("spec.tags"));
+    let error = user.error().expect("an error");
+    assert!(
+        error.starts_with("spec.") && error.ends_with("has a value that this version of the operator does not know")
+    );
+    assert!(user.complete().is_err());
+}
+
+#[test]
+fn unknown_record_leaves_no_object_to_act_on() {
+    for status in [r#"{"user":{"arn":"canary-4711"}}"#, r#"{"class":7}"#, r#"{"revocation":"Erase"}"#] {
+        let user = watched(&resource("newer", "", &format!(r#"{{}},"status":{status}"#)));
+        assert!(user.object().is_none(), "{status}");
+        assert!(user.error().is_some_and(|error| error.starts_with("status.")), "{status}");
+        assert_eq!(name(&user), "newer");
+    }
 }
 
 #[test]

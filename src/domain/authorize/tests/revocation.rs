@@ -164,6 +164,7 @@ fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Ve
 fn revocation_only_removes_what_its_policy_names() {
     let user = || IamUser { login_profile: Some(true), ..found(&["arn:aws:iam::aws:policy/S3"]) };
     let deactivate = |why| Effect::DeactivateKey("K1".into(), why);
+    let detach = || Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into());
     assert_eq!(revoke(OnRevoked::Freeze, false, user(), false), []);
     assert_eq!(
         revoke(OnRevoked::Freeze, true, user(), false),
@@ -172,21 +173,26 @@ fn revocation_only_removes_what_its_policy_names() {
     );
     assert_eq!(
         revoke(OnRevoked::Deactivate, false, user(), false),
-        [deactivate(RetireReason::Revoked), Effect::RemovePassword]
+        [deactivate(RetireReason::Revoked), Effect::RemovePassword, detach()]
+    );
+    assert_eq!(
+        revoke(OnRevoked::Deactivate, false, user(), true),
+        [Effect::RemovePassword, detach()],
+        "a key that the user made for itself allows nothing"
     );
     assert_eq!(
         revoke(OnRevoked::Delete, false, user(), false),
         [
             deactivate(RetireReason::Revoked),
             Effect::RemovePassword,
-            Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into()),
+            detach(),
             Effect::DeleteKey("K1".into(), RetireReason::Cleanup),
             Effect::DeleteUser,
         ]
     );
     assert_eq!(
         revoke(OnRevoked::Delete, false, user(), true),
-        [Effect::RemovePassword, Effect::DetachPolicy("arn:aws:iam::aws:policy/S3".into())],
+        [Effect::RemovePassword, detach()],
         "a foreign key keeps the user, but none of its permissions"
     );
 }

@@ -44,7 +44,7 @@ pub type Rule = (&'static str, fn(&RuleInput<'_>) -> Option<Step>);
 pub const RULES: &[Rule] = &[
     ("suspended, revoked and undeclared keys are Inactive", deactivate::deactivate),
     ("a revoked user has no console password", remove_user::remove_password),
-    ("a revoked user loses its policies and groups before it is deleted", remove_user::revoke_grants),
+    ("a revoked user loses its policies and groups", remove_user::revoke_grants),
     ("the start of a quarantine is recorded on the user", quarantine::record),
     ("a published key is tagged, never before it is published", attempt::tag_published),
     ("a superseded key is Inactive after its overlap", retire::deactivate),

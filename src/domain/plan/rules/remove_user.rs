@@ -16,13 +16,14 @@ pub(super) fn remove_password(input: &RuleInput<'_>) -> Option<Step> {
     (revokes && input.user.login_profile == Some(true)).then_some(Step::Do(Effect::RemovePassword))
 }
 
-/// Comes before the user is deleted: keys of other owners may keep the user, but not what it may do.
+/// Keys of other owners are never changed, and one of them may be a key that the user made for itself while its policies allowed
+/// `iam:CreateAccessKey`. Sessions of a key outlive it too. Without policies, neither may do anything.
 pub(super) fn revoke_grants(input: &RuleInput<'_>) -> Option<Step> {
     let Mode::Revoked(policy) = &input.mode else { return None };
-    if policy.revocation.action != OnRevoked::Delete {
+    if policy.revocation.action == OnRevoked::Freeze {
         return None;
     }
-    // The user stays as long as such a key does, and so does its quarantine.
+    // The user is kept as long as such a key is, and so is its quarantine.
     remove_grants(input, |arn| !policy::is_quarantine(arn)).map(Step::Do)
 }
 

@@ -48,7 +48,7 @@ fn evidence() -> Vec<(&'static str, Evidence)> {
             effect(with_password, |_| Mode::Revoked(&DEACTIVATED), "RemovePassword", "nothing"),
         ),
         (
-            "a revoked user loses its policies and groups before it is deleted",
+            "a revoked user loses its policies and groups",
             effect(not_deletable(), |_| Mode::Revoked(&DELETED), "DetachPolicy P", "nothing"),
         ),
         (

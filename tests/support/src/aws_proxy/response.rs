@@ -191,7 +191,7 @@ pub struct AwsResponse {
     pub status: u16,
     /// `Content-Type`.
     pub content_type: String,
-    /// `x-amzn-requestid`.
+    /// `x-amzn-requestid`; empty if the response is not from AWS.
     pub request_id: String,
     /// The body: XML in the query protocol, HTML for failures of the emulator.
     pub body: String,
@@ -233,15 +233,15 @@ impl AwsResponse {
         Self {
             status,
             content_type: "text/html; charset=utf-8".to_owned(),
-            request_id: request_id(),
+            request_id: String::new(),
             body: format!("<!doctype html>\n<html lang=en>\n<title>Error {status}</title>\n<h1>Error {status}</h1>\n"),
         }
     }
 
-    /// A success without a body, which IAM never sends.
+    /// The empty success of a proxy or captive portal. IAM always sends a request id, in a header and in a body.
     #[must_use]
     pub fn empty() -> Self {
-        Self { status: 200, content_type: "text/xml".to_owned(), request_id: request_id(), body: String::new() }
+        Self { status: 200, content_type: "text/xml".to_owned(), request_id: String::new(), body: String::new() }
     }
 
     /// Edits the XML body; a body that is not XML is unchanged.

@@ -257,7 +257,7 @@ impl Rule {
         self.effect(Effect::Substitute(AwsResponse::html(status)))
     }
 
-    /// Responds with status 200 and no body.
+    /// Responds with status 200, no body and no request id, as a proxy or a captive portal does.
     pub fn empty(self) -> Self {
         self.effect(Effect::Substitute(AwsResponse::empty()))
     }

@@ -242,10 +242,12 @@ async fn read_request(request: hyper::Request<Incoming>) -> Result<call::Request
 }
 
 fn http_response(response: AwsResponse, now: Timestamp) -> Response<Full<Bytes>> {
-    Response::builder()
+    let from_aws = Some(&response.request_id).filter(|id| !id.is_empty());
+    from_aws
+        .into_iter()
+        .fold(Response::builder(), |builder, id| builder.header("x-amzn-requestid", id))
         .status(StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         .header("content-type", response.content_type)
-        .header("x-amzn-requestid", response.request_id)
         .header("date", http_date(now))
         .body(Full::from(response.body))
         // A rewrite rule may have set an invalid header value.

@@ -120,7 +120,7 @@ impl Client {
         let response = AwsResponse {
             status,
             content_type: headers["content-type"].to_str().unwrap().to_owned(),
-            request_id: headers["x-amzn-requestid"].to_str().unwrap().to_owned(),
+            request_id: headers.get("x-amzn-requestid").map_or_else(String::new, |id| id.to_str().unwrap().to_owned()),
             body: http_response.text().await?,
         };
         Ok((response, headers))
