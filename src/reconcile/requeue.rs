@@ -11,7 +11,7 @@ use super::{
     priority, status,
 };
 use crate::{
-    api::{AwsDeployUser, Reason},
+    api::AwsDeployUser,
     domain::{
         backoff::{self, Backoff, DelayInput, RequeueInput},
         change_key::{AttemptKey, ChangeKey},
@@ -111,15 +111,15 @@ impl Reconciliation<'_> {
         let backoff = &self.cache.backoff;
         self.user_waits = backoff.pending(FailureScope::User, &input).is_some();
         current.user_sync_failed |= self.user_waits;
-        current.key_backoff = backoff.pending(FailureScope::Key, &input).map(|until| {
-            let reason = backoff.failure(FailureScope::Key).map_or(Reason::BackingOff, |failure| failure.note.reason);
-            KeyBackoff { until, reason }
-        });
+        let (until, failure) = (backoff.pending(FailureScope::Key, &input), backoff.failure(FailureScope::Key));
+        current.key_backoff =
+            until.zip(failure).map(|(until, failure)| KeyBackoff { until, reason: failure.note.reason });
     }
 
     /// Records what failed in this reconcile, and what it waited for.
     pub(super) fn update_backoff(&mut self, progress: &Progress) {
-        let key_waits = progress.plan.as_ref().is_some_and(|plan| plan.rotation.reason == Reason::BackingOff);
+        let key_backoff = progress.current.as_ref().and_then(|current| current.key_backoff);
+        let key_waits = progress.plan.as_ref().zip(key_backoff).is_some_and(|(plan, backoff)| plan.waits_for(backoff));
         let is_unwritten = self.cache.backoff.failure(FailureScope::Status).is_some();
         let waited = [
             (FailureScope::User, self.user_waits),
