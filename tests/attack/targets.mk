@@ -6,7 +6,7 @@ attack: cluster build ## Attacks by a tenant: all tests, then 20 minutes of rand
 		cargo test --workspace --locked --test attack
 
 .PHONY: attack-short
-attack-short: cluster build ## Attacks by a tenant, with few random writes (6 minutes)
+attack-short: cluster build ## Attacks by a tenant, with few random writes (4 minutes)
 	@ATTACK=short cargo test --workspace --locked --test attack
 
 .PHONY: fuzz

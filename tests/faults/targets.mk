@@ -6,7 +6,7 @@ faults: cluster build ## Every fault at every call, bad weather, seeded combinat
 	@FAULTS=all cargo test --workspace --locked --test faults; echo "fault matrix: $(FAULT_MATRIX)"
 
 .PHONY: faults-short
-faults-short: cluster build ## A short set of fault runs (4 minutes)
+faults-short: cluster build ## A short set of fault runs
 	@FAULTS=short cargo test --workspace --locked --test faults
 
 .PHONY: soak
