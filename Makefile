@@ -18,7 +18,7 @@ PAGES := api flags metrics reasons
 REFERENCE := docs/reference
 README := charts/aws-deploy-user-operator/README.md
 # Lines of the summary: test programs and their results.
-SUMMARY := ^ *(Running|Doc-tests) |^model: |^test result: |^[0-9]+ runs with faults|^attack: |^suspension under |^fuzz|^Ran [0-9]+ test|^OK|^FAILED
+SUMMARY := ^ *(Running|Doc-tests) |^model: |^test result: |^(attack|faults|bench): skipped|^fuzz|^Ran [0-9]+ test|^OK|^FAILED
 
 .PHONY: help
 help: ## List the targets
@@ -30,7 +30,7 @@ demo: cluster build ## Demo on a real Kubernetes API server and an AWS emulator,
 	@demo/run
 
 .PHONY: test
-test: cluster build check-generated lint ## Run all tests, lint and check-generated
+test: cluster build check-generated lint ## All tests but attack-short and faults-short, lint and check-generated (15 minutes)
 	@log=$$(mktemp); trap 'rm -f "$$log"' EXIT; failed=''; \
 	cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$$log" || failed='cargo test'; \
 	tests/chart/run --control-plane 2>&1 | tee -a "$$log" || failed+=' tests/chart/run'; \

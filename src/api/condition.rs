@@ -156,8 +156,6 @@ pub enum Reason {
     Conflict,
     /// AWS did not accept a new key in time; the key was deleted and another one is created.
     KeyNotAccepted,
-    /// Creating a key failed; the next attempt follows after a back-off.
-    BackingOff,
 
     // Events only.
     /// The IAM user was created.

@@ -1,19 +1,17 @@
 //! `AwsDeployUser`: one IAM user for a tool that deploys to AWS, with policies and a rotating access key.
 
+mod status;
+
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::template::InlinePolicy;
-use super::{
-    OBJECT_NAME,
-    class::{OnQuarantine, OnRevoked},
-    duration::HumanDuration,
-    secret::SecretSpec,
+use super::{OBJECT_NAME, duration::HumanDuration, secret::SecretSpec};
+pub use status::{
+    AccessKeyState, AccessKeyStatus, AccountReference, AwsDeployUserStatus, ClassReference, KeyRepairs, UserStatus,
 };
 
 /// Desired state of an IAM user for a deploy tool: policies, access key and the Secret that holds the key.
@@ -385,198 +383,4 @@ pub enum DeletionPolicy {
     Retain,
     /// `Delete`, including access keys that others created.
     Force,
-}
-
-/// Observed state. Losing it is safe: the operator derives everything that safety depends on from AWS and the Secrets.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AwsDeployUserStatus {
-    /// `metadata.generation` that this status was computed from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-
-    /// Class that last authorized the resource.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub class: Option<ClassReference>,
-
-    /// Revocation in progress or complete. Written before the first change to the user, so that an interrupted revocation is
-    /// completed. Absent while the resource is authorized.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revocation: Option<OnRevoked>,
-
-    /// Namespace of the operator that serves the resource. Until a cluster admin clears the field, another operator creates and
-    /// changes nothing; it only takes credentials away and deletes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operator_namespace: Option<String>,
-
-    /// IAM user that the resource is bound to. Without it nothing of the resource exists in AWS.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<UserStatus>,
-
-    /// Access keys of the user, including those of others. Contains ids, never secrets.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub access_keys: Vec<AccessKeyStatus>,
-
-    /// Name of the Secret that holds the published access key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub secret_name: Option<String>,
-
-    /// When the current access key was published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub last_rotation_time: Option<Timestamp>,
-
-    /// When the next rotation begins: when it is due, or in the first window after that. Absent if keys are rotated only on
-    /// request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub next_rotation_time: Option<Timestamp>,
-
-    /// Access keys that replaced a lost one, in a row. Absent if none was lost.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key_repairs: Option<KeyRepairs>,
-
-    /// When the failures in a row began; the back-off grows with the time since then. Absent while nothing fails. Written
-    /// when a failure begins and when it ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub failing_since: Option<Timestamp>,
-
-    /// Conditions `Ready`, `Authorized`, `UserSynced`, `KeyPublished` and `RotationHealthy`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
-    pub conditions: Vec<Condition>,
-}
-
-/// Class that last authorized a resource.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ClassReference {
-    /// Name of the class.
-    pub name: String,
-    /// `metadata.generation` of the class.
-    pub generation: i64,
-    /// `onRevoked` of the class; applies when the class is deleted.
-    pub on_revoked: OnRevoked,
-    /// `onQuarantine` of the class; applies when the class is deleted.
-    #[serde(default)]
-    pub on_quarantine: OnQuarantine,
-    /// Since when the class does not exist. Its `onRevoked` applies after the operator's `--class-absence-grace`, unless the class
-    /// is created again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub missing_since: Option<Timestamp>,
-    /// AWS account of the class. Used to revoke access after the class was deleted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub account: Option<AccountReference>,
-}
-
-/// AWS account of a class and the role that was assumed in it.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AccountReference {
-    /// Account id.
-    pub id: String,
-    /// ARN of the assumed role. Absent if the operator's own credentials were used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role_arn: Option<String>,
-    /// External id that was sent when the role was assumed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external_id: Option<String>,
-}
-
-/// IAM user of a resource. Name and account are recorded before the user is created, and do not change afterwards.
-#[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UserStatus {
-    /// Name of the user.
-    pub name: String,
-    /// Id of the AWS account of the user.
-    pub account: String,
-    /// ARN of the user. Absent while the user does not exist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arn: Option<String>,
-    /// Unique id (`AIDA...`). It changes when the user is deleted and created again under the same name. Absent while the user
-    /// does not exist.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Keys of the tags that the operator set. A tag in this list that is no longer declared is removed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tag_keys: Vec<String>,
-}
-
-/// Access keys in a row that replaced a lost one: its Secret was deleted or edited, or it was set Inactive or deleted in AWS.
-/// The time to the next one doubles with each; a key that lasts for twice that time ends the row.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct KeyRepairs {
-    /// Number of these keys, from 1.
-    pub count: i32,
-    /// When the last of them was created.
-    #[schemars(schema_with = "time")]
-    pub last_time: Timestamp,
-}
-
-/// Observed access key of the user.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AccessKeyStatus {
-    /// Access key id.
-    pub id: String,
-    /// State of the key.
-    pub state: AccessKeyState,
-    /// When IAM created the key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub created_at: Option<Timestamp>,
-    /// When a newer key was published.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub superseded_at: Option<Timestamp>,
-    /// When the key is set Inactive: the end of its overlap, or the latest time if it is held while it is used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub retires_at: Option<Timestamp>,
-    /// When the operator first observed the key as Inactive.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub inactive_since: Option<Timestamp>,
-    /// Last use that AWS reported (`GetAccessKeyLastUsed`). Read only for keys whose overlap has ended, and only if
-    /// `rotation.holdWhileUsed` is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "optional_time")]
-    pub last_used_at: Option<Timestamp>,
-}
-
-/// State of an access key.
-#[derive(
-    JsonSchema, strum::IntoStaticStr, strum::VariantNames, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize,
-)]
-pub enum AccessKeyState {
-    /// Created, not in the Secret yet.
-    Staged,
-    /// In the Secret.
-    Published,
-    /// Replaced by a newer key and still Active for its overlap.
-    Superseded,
-    /// Set Inactive: deleted after the deletion delay, or kept by `suspend`.
-    Inactive,
-    /// Not created by this operator; never changed, and deleted only by `deletionPolicy: Force`.
-    Foreign,
-}
-
-impl AccessKeyState {
-    /// Name in the API.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
-}
-
-fn time(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "string", "format": "date-time"})
-}
-
-fn optional_time(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({"type": "string", "format": "date-time", "nullable": true})
 }

@@ -285,7 +285,7 @@ mod tests {
         for healthy in [Reason::RotationPending, Reason::StillUsed, Reason::Overlap, Reason::Scheduled] {
             assert_eq!(rotation_status(healthy), ConditionStatus::True, "{healthy}");
         }
-        for sick in [Reason::BackingOff, Reason::KeyNotAccepted, Reason::KeyQuotaExceeded, Reason::Quarantined] {
+        for sick in [Reason::Throttled, Reason::KeyNotAccepted, Reason::KeyQuotaExceeded, Reason::Quarantined] {
             assert_eq!(rotation_status(sick), ConditionStatus::False, "{sick}");
         }
     }

@@ -192,6 +192,8 @@ pub struct Grants {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessKey {
     pub id: String,
+    /// It may work: IAM lists it neither as Inactive nor as Expired. Whether a key that is about to be published works is asked of
+    /// STS.
     pub active: bool,
     /// On AWS's clock, in whole seconds.
     pub created_at: Timestamp,

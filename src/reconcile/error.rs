@@ -293,10 +293,10 @@ fn names_user(message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use jiff::SignedDuration;
+    use jiff::{SignedDuration, Timestamp};
 
     use super::*;
-    use crate::domain::backoff;
+    use crate::domain::backoff::{self, Backoff, DelayInput};
 
     fn failed(kind: AwsErrorKind, effect: Option<Effect>) -> ReconcileError {
         let error = AwsError { operation: "PutUserPolicy", kind, message: "said".to_owned(), request_id: None };
@@ -372,6 +372,27 @@ mod tests {
             let error = answered(kind, message, effect);
             assert_eq!(error.class(), class, "{error}");
         }
+    }
+
+    /// The name is free again within a minute if its user was deleted a moment ago, and never if it differs in case.
+    #[test]
+    fn taken_name_is_tried_at_growing_delays() {
+        let input = |now| DelayInput { now, permille: 0, slow_resync: SignedDuration::from_hours(1) };
+        let taken =
+            || answered(AwsErrorKind::EntityAlreadyExists, "User with name x already exists.", Effect::CreateUser);
+        assert_eq!(taken().reason(), Reason::NotOwned);
+        assert!(!taken().classify().transient, "it most likely waits for a person");
+        let (mut now, mut backoff, mut delays) = (Timestamp::UNIX_EPOCH, Backoff::default(), Vec::new());
+        for _ in 0..9 {
+            backoff = backoff.after(&[taken().for_conditions(FailureScope::User)], &[], &input(now));
+            let next = backoff.next_retry(&input(now)).unwrap();
+            delays.push(next.duration_since(now).as_secs());
+            now = next;
+        }
+        assert_eq!(delays, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        let owned = ReconcileError::NotOwned("another owner".to_owned());
+        let backoff = Backoff::default().after(&[owned.for_conditions(FailureScope::User)], &[], &input(now));
+        assert_eq!(backoff.next_retry(&input(now)), Some(now + SignedDuration::from_hours(1)), "the resync");
     }
 
     #[test]

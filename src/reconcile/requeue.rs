@@ -6,12 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Context, Progress, ReconcileError, ReconcileSettings, Reconciliation,
-    cache::{IdleUntil, ReconcileCache},
+    cache::{CachedIam, IdleUntil, ReconcileCache},
     class_decision::ClassDecision,
     priority, status,
 };
 use crate::{
-    api::{AwsDeployUser, Reason},
+    api::AwsDeployUser,
     domain::{
         backoff::{self, Backoff, DelayInput, RequeueInput},
         change_key::{AttemptKey, ChangeKey},
@@ -84,6 +84,17 @@ impl ReconcileSettings {
         MIN_INTERVAL.min(shortest).max(signed(MIN_REQUEUE))
     }
 
+    /// Times left until the checks of a resource that does not fail: of its Secret, of IAM, and of the list of its keys. Nothing
+    /// is done for a user of another owner before the resync.
+    fn checks(&self, uid: &str, is_owned: bool, is_published: bool, cached: Option<&CachedIam>) -> Vec<SignedDuration> {
+        let secret = Self::spread(self.secret_check, spread_permille(uid));
+        let secret = (is_owned || is_published).then_some(secret);
+        let iam = cached.map(|cached| self.expires_in(cached, uid));
+        let keys =
+            cached.filter(|_| is_owned).map(|cached| self.key_check.saturating_sub(cached.keys_read_at.elapsed()));
+        [secret, iam, keys].into_iter().flatten().map(signed).collect()
+    }
+
     /// An interval of checks, a little shorter for some resources.
     pub(super) fn spread(interval: Duration, permille: i32) -> Duration {
         interval.mul_f64(1.0 - CHECK_SPREAD * f64::from(permille) / 1000.0)
@@ -111,15 +122,15 @@ impl Reconciliation<'_> {
         let backoff = &self.cache.backoff;
         self.user_waits = backoff.pending(FailureScope::User, &input).is_some();
         current.user_sync_failed |= self.user_waits;
-        current.key_backoff = backoff.pending(FailureScope::Key, &input).map(|until| {
-            let reason = backoff.failure(FailureScope::Key).map_or(Reason::BackingOff, |failure| failure.note.reason);
-            KeyBackoff { until, reason }
-        });
+        let (until, failure) = (backoff.pending(FailureScope::Key, &input), backoff.failure(FailureScope::Key));
+        current.key_backoff =
+            until.zip(failure).map(|(until, failure)| KeyBackoff { until, reason: failure.note.reason });
     }
 
     /// Records what failed in this reconcile, and what it waited for.
     pub(super) fn update_backoff(&mut self, progress: &Progress) {
-        let key_waits = progress.plan.as_ref().is_some_and(|plan| plan.rotation.reason == Reason::BackingOff);
+        let key_backoff = progress.current.as_ref().and_then(|current| current.key_backoff);
+        let key_waits = progress.plan.as_ref().zip(key_backoff).is_some_and(|(plan, backoff)| plan.waits_for(backoff));
         let is_unwritten = self.cache.backoff.failure(FailureScope::Status).is_some();
         let waited = [
             (FailureScope::User, self.user_waits),
@@ -136,25 +147,16 @@ impl Reconciliation<'_> {
     /// When there is something to do even if nothing changes.
     pub(super) fn requeue_at(&self, progress: &Progress) -> Timestamp {
         let (settings, delay) = (&self.context.settings, self.delay_input());
-        let mut checks = Vec::new();
-        if self.failures.is_empty() {
-            let current = progress.current.as_ref();
-            // Nothing is done for a user of another owner before the resync.
-            let is_owned = current.is_some_and(|current| current.owned_user(&self.target.owner).is_some());
-            if is_owned || current.is_some_and(|current| current.published().is_some()) {
-                checks.push(signed(ReconcileSettings::spread(settings.secret_check, delay.permille)));
-            }
-            if let Some(cached) = &self.cache.iam {
-                checks.push(signed(settings.expires_in(cached, &self.target.owner.uid)));
-                if is_owned {
-                    checks.push(signed(settings.key_check.saturating_sub(cached.keys_read_at.elapsed())));
-                }
-            }
-        }
+        let current = progress.current.as_ref().filter(|_| self.failures.is_empty());
+        let checks = current.map(|current| {
+            let is_owned = current.owned_user(&self.target.owner).is_some();
+            let cached = self.cache.iam.as_ref();
+            settings.checks(&self.target.owner.uid, is_owned, current.published().is_some(), cached)
+        });
         backoff::requeue_at(&RequeueInput {
             backoff: &self.cache.backoff,
             planned: progress.plan.as_ref().and_then(|plan| plan.requeue_at),
-            checks: &checks,
+            checks: &checks.unwrap_or_default(),
             resync: signed(ReconcileSettings::spread(settings.resync, delay.permille)),
             floor: settings.min_interval(),
             delay,
@@ -175,4 +177,33 @@ impl Reconciliation<'_> {
 
 fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::domain::settings::Settings;
+
+    /// Many Secrets are written within a moment, by a rotation at midnight or the start of the operator.
+    #[test]
+    fn secret_checks_of_many_resources_part() {
+        let check = Duration::from_secs(100);
+        let protocol = Settings::default();
+        let settings = ReconcileSettings {
+            protocol,
+            resync: check,
+            key_check: check,
+            account_details: true,
+            secret_check: check,
+            concurrency: 1,
+        };
+        let of = |uid: u32| settings.checks(&uid.to_string(), true, true, None);
+        let times: BTreeSet<_> = (0..50).flat_map(of).collect();
+        assert!(times.len() > 40, "{times:?}");
+        let range = SignedDuration::from_secs(75)..=SignedDuration::from_secs(100);
+        assert!(times.iter().all(|time| range.contains(time)), "{times:?}");
+        assert!(settings.checks("u1", false, false, None).is_empty(), "no Secret of ours");
+    }
 }

@@ -190,7 +190,7 @@ pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &Aws
             continue;
         }
         let Ok(reason) = new.reason.parse::<Reason>() else { continue };
-        let is_progress = matches!(reason, Reason::Pending | Reason::Deleting | Reason::BackingOff);
+        let is_progress = matches!(reason, Reason::Pending | Reason::Deleting);
         let is_unchanged =
             condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if !is_progress && !is_unchanged && !events.iter().any(|event| event.reason == reason) {

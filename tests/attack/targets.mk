@@ -1,12 +1,13 @@
-# Attacks by a tenant, and inputs that a tenant or AWS may send. `make test` runs the short forms.
+# Attacks by a tenant, and inputs that a tenant or AWS may send. `make test` runs the fuzz targets for a moment; `.ci/run` runs
+# the short attacks after it.
 .PHONY: attack
 attack: cluster build ## Attacks by a tenant: all tests, then 20 minutes of random writes (ATTACK_SEED=<n>)
-	@ATTACK_SEED=$${ATTACK_SEED:-$$(date +%s)} ATTACK_WRITES=$${ATTACK_WRITES:-100000} ATTACK_SECONDS=$${ATTACK_SECONDS:-1200} \
+	@ATTACK=long ATTACK_SEED=$${ATTACK_SEED:-$$(date +%s)} ATTACK_WRITES=$${ATTACK_WRITES:-100000} ATTACK_SECONDS=$${ATTACK_SECONDS:-1200} \
 		cargo test --workspace --locked --test attack
 
 .PHONY: attack-short
-attack-short: cluster build ## The short attack tests that `make test` runs
-	@cargo test --workspace --locked --test attack
+attack-short: cluster build ## Attacks by a tenant, with few random writes (4 minutes)
+	@ATTACK=short cargo test --workspace --locked --test attack
 
 .PHONY: fuzz
 fuzz: preflight ## Fuzz targets in a plain loop, 60 s each (FUZZ_SECONDS=<n>, FUZZ_SEED=<n>, FUZZ_ONLY=<name>)

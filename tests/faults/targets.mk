@@ -1,4 +1,4 @@
-# The fault runs. `make test` runs a short set of them; this runs all and writes the fault matrix.
+# The fault runs. `make faults` runs all and writes the fault matrix; `.ci/run` runs a short set after `make test`.
 export FAULT_MATRIX ?= $(AWSDEPLOY_CACHE)/fault-matrix.md
 
 .PHONY: faults
@@ -6,8 +6,8 @@ faults: cluster build ## Every fault at every call, bad weather, seeded combinat
 	@FAULTS=all cargo test --workspace --locked --test faults; echo "fault matrix: $(FAULT_MATRIX)"
 
 .PHONY: faults-short
-faults-short: cluster build ## The short set of fault tests that `make test` runs
-	@cargo test --workspace --locked --test faults
+faults-short: cluster build ## A short set of fault runs
+	@FAULTS=short cargo test --workspace --locked --test faults
 
 .PHONY: soak
 soak: cluster build ## 1,000 rotations with random faults; SOAK=<n> changes the number

@@ -114,6 +114,23 @@ pub(crate) async fn errors_are_classified() {
     assert_eq!(iam.get_user("u").await.expect_err("a failed read is never absence").kind, AwsErrorKind::Service);
 }
 
+pub(crate) async fn user_missing_in_a_response_is_not_absent() {
+    let aws = TestAccount::new().await;
+    let iam = iam(&aws).await;
+    aws.manual_changes().create_user("u").await.expect("a user");
+    let no_user = "<GetUserResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\"><GetUserResult></GetUserResult>\
+                   <ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></GetUserResponse>";
+    for rule in
+        [Rule::on("GetUser").empty(), Rule::on("GetUser").rewrite(|_, response| no_user.clone_into(&mut response.body))]
+    {
+        let rule = aws.rules().add(rule);
+        let error = iam.get_user("u").await.expect_err("the response is not complete");
+        assert!(!error.kind.is_definite() && error.kind != AwsErrorKind::NoSuchEntity, "{error}");
+        aws.rules().remove(rule);
+    }
+    assert!(iam.get_user("u").await.expect("a complete response").is_some());
+}
+
 pub(crate) async fn unresponsive_aws_times_out() {
     let aws = TestAccount::new().await;
     let iam = iam(&aws).await;

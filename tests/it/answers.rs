@@ -1,7 +1,10 @@
 //! Answers of AWS and of the cluster that are late, contradict each other, or are not those of IAM.
 
 use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
-use awsdeploy_testkit::aws_proxy::{AwsError, CallRecord, Rule};
+use awsdeploy_testkit::{
+    aws_proxy::{AwsError, CallRecord, Rule},
+    kube_proxy::KubeRule,
+};
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use kube::{
     Api,
@@ -56,6 +59,43 @@ pub(crate) async fn quota_that_counts_a_deleted_key_passes_soon() {
     env.apply("x", spec()).await;
     env.wait_ready("x").await;
     assert_eq!(about(&env, "CreateAccessKey").len(), 2);
+}
+
+/// Another operator has taken the attempt over while the key was created.
+pub(crate) async fn undone_key_that_iam_shows_late_is_deleted() {
+    let options = EnvOptions { kube_proxy: true, arguments: RARE_CHECKS.to_vec(), ..EnvOptions::default() };
+    let env = TestEnv::with_options(options).await;
+    let kube = env.kube.as_ref().expect("a proxy");
+    kube.rules()
+        .add(KubeRule::on("update", "secrets").name("awsdeploy-journal-*").nth(1).respond_with(409, "Conflict"));
+    let unknown = AwsError::no_such_entity("The Access Key cannot be found.");
+    env.aws.rules().add(Rule::on("DeleteAccessKey").first(2).respond_with(unknown));
+    env.apply("x", spec()).await;
+    env.wait_ready("x").await;
+    let calls = env.aws.log().calls();
+    let made = calls.iter().find(|call| call.action == "CreateAccessKey").expect("a key");
+    let second = calls.iter().filter(|call| call.action == "CreateAccessKey").nth(1).expect("another key");
+    let deletions: Vec<_> = calls.iter().filter(|call| call.action == "DeleteAccessKey").collect();
+    assert_eq!(deletions.len(), 3, "{}", env.aws.log().transcript());
+    assert!(deletions.iter().all(|call| call.access_key == made.access_key && call.started < second.started));
+    assert_eq!(env.iam("u").await.keys.len(), 1);
+    let orphan = env.events("x").await.into_iter().find(|(reason, _)| reason == Reason::OrphanDeleted.as_str());
+    assert_eq!(orphan, None, "the key is not left to the owner of the journal");
+}
+
+/// A suspension must not take the answer of a server that does not know the key yet for the end of the key.
+pub(crate) async fn key_that_iam_shows_late_is_still_set_inactive() {
+    let env = TestEnv::with_arguments(&RARE_CHECKS).await;
+    env.apply("x", spec()).await;
+    env.wait_ready("x").await;
+    let unknown = AwsError::no_such_entity("The Access Key cannot be found.");
+    env.aws.rules().add(Rule::on("UpdateAccessKey").first(1).respond_with(unknown));
+    let mut suspended = spec();
+    suspended["suspend"] = json!(true);
+    env.apply("x", suspended).await;
+    env.wait_for_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    assert_eq!(about(&env, "UpdateAccessKey").len(), 2);
 }
 
 pub(crate) async fn deletion_that_conflicts_for_a_while_ends_soon() {

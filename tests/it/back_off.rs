@@ -173,6 +173,29 @@ pub(crate) async fn label_that_admission_changes_is_reported() {
     assert!(env.events("x").await.len() <= 8, "{:?}", env.events("x").await);
 }
 
+/// What the API server does not keep would be written again by each check of the Secret.
+pub(crate) async fn secret_that_is_not_kept_is_written_once() {
+    // The Secret is checked each second while nothing fails.
+    let env = TestEnv::with_arguments(&["--resync=1h"]).await;
+    set_label_at_admission(&env, "team", "platform").await;
+    env.apply_with(Kubectl, "x", json!({"userName": "u", "accessKey": {"secret": {"labels": {"team": "payments"}}}}))
+        .await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::SecretConflict)).await;
+    let all = |(reconciles, status): (usize, usize)| {
+        (
+            reconciles,
+            status,
+            env.activity.count(ActivityKind::SecretWrite, "x"),
+            env.aws.log().calls_for_user("u").len(),
+        )
+    };
+    let before = all(counts_after(&env, "x", "SecretConflict").await);
+    reconcile_another(&env, "y").await;
+    env.annotate("x", "example.com/touched", "1").await;
+    reconcile_another(&env, "z").await;
+    assert_eq!(all(counts(&env, "x")), before, "{}", env.log());
+}
+
 pub(crate) async fn used_up_secret_quota_costs_no_key() {
     let mut env = TestEnv::with_arguments(&["--verify-timeout=1s", "--account-details=false"]).await;
     let quotas: Api<ResourceQuota> = Api::namespaced(env.client.clone(), &env.namespace);

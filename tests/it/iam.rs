@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use awsdeploy::api::{ConditionType, Reason};
-use serde_json::json;
+use awsdeploy_testkit::kube_proxy::KubeRule;
+use serde_json::{Value, json};
 
-use crate::test_env::{TestEnv, eventually, message};
+use crate::test_env::{EnvOptions, TestEnv, eventually, message};
 
 const EC2: &str = "arn:aws:iam::aws:policy/AmazonEC2FullAccess";
 const VIEW: &str = "arn:aws:iam::aws:policy/job-function/ViewOnlyAccess";
@@ -89,6 +90,37 @@ pub(crate) async fn tags_follow_the_manifest() {
     assert_eq!(tags["team"], "search");
     assert!(!tags.contains_key("cost") && !tags.contains_key("awsdeploy.dev/use-case"), "{tags:?}");
     assert!(tags.contains_key("awsdeploy.dev/uid"));
+}
+
+/// A tag is removed only if the status recorded that the operator set it.
+pub(crate) async fn tags_end_as_last_edited_despite_conflicts() {
+    let options = EnvOptions { kube_proxy: true, arguments: vec!["--resync=1h"], ..EnvOptions::default() };
+    let env = TestEnv::with_options(options).await;
+    let kube = env.kube.as_ref().expect("a proxy");
+    let tagged = |tags: Value| json!({"userName": "t", "tags": tags});
+    env.apply("x", tagged(json!({"team": "a"}))).await;
+    env.wait_ready("x").await;
+    // The first write of an edit records the tags before they are set, the second one is the status of the reconcile.
+    for write in [1, 2] {
+        let (short, last) = (format!("short{write}"), format!("last{write}"));
+        kube.rules().add(KubeRule::on("update", "awsdeployusers/status").nth(write).respond_with(409, "Conflict"));
+        let mut edited = json!({"team": "b"});
+        edited[&short] = json!("1");
+        env.apply("x", tagged(edited)).await;
+        let mut edited = json!({"team": "c"});
+        edited[&last] = json!("1");
+        env.apply("x", tagged(edited)).await;
+        env.wait_ready("x").await;
+        let ours: Vec<(String, String)> = env
+            .iam("t")
+            .await
+            .tags
+            .into_iter()
+            .filter(|(key, _)| !key.contains('.') && !key.starts_with("AKIA"))
+            .collect();
+        assert_eq!(ours, [(last, "1".to_owned()), ("team".to_owned(), "c".to_owned())], "{}", env.log());
+        kube.rules().clear();
+    }
 }
 
 pub(crate) async fn quarantine_policies_are_never_detached() {

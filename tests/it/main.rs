@@ -106,6 +106,7 @@ const TESTS: &[Test] = tests! {
         policy_change_is_applied_in_aws,
         drift_is_corrected_and_reported,
         tags_follow_the_manifest,
+        tags_end_as_last_edited_despite_conflicts,
         quarantine_policies_are_never_detached,
         groups_are_exactly_the_declared_ones,
         missing_group_is_named,
@@ -176,6 +177,8 @@ const TESTS: &[Test] = tests! {
         refusal_by_a_proxy_leaves_no_foreign_key,
         new_user_that_iam_shows_late_gets_its_key,
         quota_that_counts_a_deleted_key_passes_soon,
+        undone_key_that_iam_shows_late_is_deleted,
+        key_that_iam_shows_late_is_still_set_inactive,
         deletion_that_conflicts_for_a_while_ends_soon,
         recreated_resource_takes_the_name_when_iam_lets_go,
         renamed_resource_takes_its_user_name_over,
@@ -262,6 +265,7 @@ const TESTS: &[Test] = tests! {
         repeated_failure_is_written_once,
         user_of_another_owner_is_compared_at_the_resync,
         label_that_admission_changes_is_reported,
+        secret_that_is_not_kept_is_written_once,
         used_up_secret_quota_costs_no_key,
         unanswered_status_write_ends_the_reconcile,
     }
@@ -299,6 +303,7 @@ const TESTS: &[Test] = tests! {
     adapter: {
         lost_response_causes_no_second_create,
         http_500_causes_no_second_create,
+        user_missing_in_a_response_is_not_absent,
         lists_are_read_page_by_page,
         policy_documents_are_decoded,
         errors_are_classified,

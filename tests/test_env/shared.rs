@@ -72,6 +72,9 @@ pub(crate) fn stop() {
 /// Starts the AWS endpoint of a test.
 pub(super) async fn start_aws(shared: &Shared, account: &Arc<Account>) -> StrictAws {
     let aws = StrictAws::start(shared.moto, Arc::clone(account)).await.expect("the strict AWS starts");
+    // The first call to an account takes the emulator long, and longer than the operator waits while many tests start: its SDK
+    // would repeat the call.
+    aws.inspector().user("none").await.expect("the account is ready");
     CALL_LOGS.lock().expect("no test panics with the lock").push(aws.log().clone());
     aws
 }

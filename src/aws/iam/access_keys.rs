@@ -73,8 +73,26 @@ impl IamClient {
 fn access_key(key: &AccessKeyMetadata) -> Option<AccessKey> {
     Some(AccessKey {
         id: key.access_key_id()?.to_owned(),
-        // An unknown status counts as active: the key may work.
-        active: key.status() != Some(&StatusType::Inactive),
+        active: may_work(key.status()),
         created_at: key.create_date().map(timestamp).unwrap_or_default(),
     })
+}
+
+/// Whether a key of this status may work. One that this version does not know counts: a revocation sets such a key Inactive, and
+/// whether a new key works is asked of STS.
+fn may_work(status: Option<&StatusType>) -> bool {
+    !matches!(status, Some(StatusType::Inactive | StatusType::Expired))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_of_unknown_status_may_work_and_expired_one_does_not() {
+        for (status, works) in [("Active", true), ("Inactive", false), ("Expired", false), ("Limited", true)] {
+            assert_eq!(may_work(Some(&StatusType::from(status))), works, "{status}");
+        }
+        assert!(may_work(None));
+    }
 }

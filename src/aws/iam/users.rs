@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_iam::types::User;
+
 use super::{
     IamClient,
     convert::{iam_user, map_to_tags, next_marker, optional},
@@ -17,13 +19,19 @@ const GET_USER: &str = "GetUser";
 const LIST_USERS: &str = "ListUsers";
 const CREATE_USER: &str = "CreateUser";
 
+/// The user of a response. The SDK fills in what a response lacks: an empty one has a user without a name, which would count as
+/// one of another owner.
+fn complete_user(operation: &'static str, user: Option<User>) -> Result<User, AwsError> {
+    let user = user.filter(|user| !user.user_name().is_empty() && !user.user_id().is_empty() && !user.arn().is_empty());
+    user.ok_or_else(|| AwsError::incomplete(operation, "user"))
+}
+
 impl IamClient {
     /// Reads the user with its tags, without keys and grants. `None` only when IAM responds `NoSuchEntity`.
     pub async fn get_user(&self, name: &str) -> Result<Option<IamUser>, AwsError> {
         let answer = self.call(GET_USER, self.iam.get_user().user_name(name).send()).await;
         let Some(answer) = optional(answer)? else { return Ok(None) };
-        let user = answer.user.ok_or_else(|| AwsError::incomplete(GET_USER, "user"))?;
-        Ok(Some(iam_user(&user)))
+        complete_user(GET_USER, answer.user).map(|user| Some(iam_user(&user)))
     }
 
     /// Finds the user of this name in any case: `CreateUser` rejects the name and does not return the existing user. After the
@@ -59,8 +67,7 @@ impl IamClient {
         let request = self.iam.create_user().user_name(name).path(path).set_tags(Some(map_to_tags(tags)));
         let request = request.set_permissions_boundary(boundary.map(str::to_owned));
         let answer = self.call(CREATE_USER, request.send()).await?;
-        let user = answer.user.ok_or_else(|| AwsError::incomplete(CREATE_USER, "user"))?;
-        let mut user = iam_user(&user);
+        let mut user = iam_user(&complete_user(CREATE_USER, answer.user)?);
         // The response may lack the tags, which this very call has set.
         user.tags.clone_from(tags);
         user.boundary = boundary.map(str::to_owned);

@@ -28,7 +28,7 @@ pub use revocation::{RevocationPolicy, plan_revocation};
 pub use rules::required_restarts;
 
 use super::{
-    current_state::{CurrentState, CurrentUser, IamUser, PublishedSecret},
+    current_state::{CurrentState, CurrentUser, IamUser, KeyBackoff, PublishedSecret},
     dates::saturating_add,
     desired::Desired,
     owner::Ownership,
@@ -83,6 +83,12 @@ impl Plan {
             next_rotation: None,
             deactivate_at: BTreeMap::new(),
         }
+    }
+
+    /// Whether it waits for the end of this back-off.
+    #[must_use]
+    pub fn waits_for(&self, backoff: KeyBackoff) -> bool {
+        self.rotation == rules::backing_off(backoff)
     }
 
     /// A plan whose user, key and rotation are in the same state.

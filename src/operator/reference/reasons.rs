@@ -140,7 +140,6 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::KeyNotAccepted => {
             (TRANSIENT, "If it repeats, see [AwsDeployKeyNotAccepted](../operations.md#awsdeploykeynotaccepted).")
         }
-        Reason::BackingOff => (TRANSIENT, "The message has the previous failure."),
         Reason::UserRecreated => (AWS_ADMIN, "Find out who deleted the user: its keys were deleted with it."),
         Reason::UserAdoptable => {
             ("author or AWS admin", "Withdraw the consent now if it is the wrong user ([adoption](../adoption.md)).")

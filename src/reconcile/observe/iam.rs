@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Resyncs after which cached facts are used no longer, although AWS throttles the listing: then users are read one by one.
+/// Resyncs after which cached facts are no longer used, although AWS throttles the listing: then users are read one by one.
 const MAX_EXTENDED_RESYNCS: u32 = 2;
 
 /// Reads the IAM user of a resource.
@@ -61,7 +61,7 @@ impl IamReader<'_> {
             (Freshness::Cached, Some(cached)) if settings.is_fresh(&cached, &self.target.owner.uid) => Some(cached),
             (Freshness::Cached, Some(cached)) => match self.listed_user(Known::from_cache(&cached)).await? {
                 Listed::Found(listed) => Some(*listed),
-                Listed::ThrottledUntil(until) => settings.extended(cached, until),
+                Listed::ThrottledUntil(until) => settings.extended(cached, until, &self.target.owner.uid),
                 Listed::No => None,
             },
             (Freshness::Cached, None) if !observed_before => match self.listed_user(self.reported_user()).await? {
@@ -283,10 +283,13 @@ impl ReconcileSettings {
         Self::spread(self.resync, spread_permille(uid)).saturating_sub(cached.read_at.elapsed()).max(extension)
     }
 
-    /// Expired facts, to be used until AWS may be asked for the listing again: enough to see that something is to be done.
-    fn extended(&self, cached: CachedIam, until: Instant) -> Option<CachedIam> {
-        let is_recent = cached.read_at.elapsed() < self.resync * MAX_EXTENDED_RESYNCS;
-        is_recent.then(|| CachedIam { from_listing: true, extended_until: Some(until), ..cached })
+    /// Expired facts, to be used until AWS may be asked for the listing again, and for [`MAX_EXTENDED_RESYNCS`] at most: enough to
+    /// see that something is to be done.
+    fn extended(&self, cached: CachedIam, until: Instant, uid: &str) -> Option<CachedIam> {
+        // Spread as well: without the listing, each user costs five calls.
+        let longest = Self::spread(self.resync * MAX_EXTENDED_RESYNCS, spread_permille(uid));
+        let until = cached.read_at.checked_add(longest).map_or(until, |end| until.min(end));
+        (until > Instant::now()).then(|| CachedIam { from_listing: true, extended_until: Some(until), ..cached })
     }
 
     /// The oldest listing worth using: facts expire over this part of the resync, so that an older one would have to be read
@@ -300,4 +303,50 @@ impl ReconcileSettings {
 /// The tag that records console access; its value is the name of the Secret.
 pub(super) fn console_tag(user: &IamUser) -> Option<&String> {
     user.tags.iter().find(|(key, _)| key.eq_ignore_ascii_case(well_known::TAG_CONSOLE)).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::settings::Settings;
+
+    const RESYNC: Duration = Duration::from_secs(100);
+
+    fn settings() -> ReconcileSettings {
+        let (key_check, secret_check) = (RESYNC, RESYNC);
+        let protocol = Settings::default();
+        ReconcileSettings { protocol, resync: RESYNC, key_check, account_details: true, secret_check, concurrency: 1 }
+    }
+
+    fn read(ago: Duration) -> CachedIam {
+        let read_at = Instant::now().checked_sub(ago).unwrap();
+        CachedIam {
+            iam: CurrentUser::Absent,
+            user_name: "u".to_owned(),
+            read_at,
+            keys_read_at: read_at,
+            changed_at: None,
+            from_listing: false,
+            extended_until: None,
+            generation: None,
+        }
+    }
+
+    #[test]
+    fn facts_serve_for_two_resyncs_while_aws_throttles() {
+        let (settings, secs) = (settings(), Duration::from_secs);
+        let left = |age, pause| {
+            let until = Instant::now() + pause;
+            settings.extended(read(age), until, "u1").map(|cached| settings.expires_in(&cached, "u1"))
+        };
+        let second = ReconcileSettings::spread(RESYNC * 2, spread_permille("u1"));
+        assert!(second > secs(150) && second <= secs(200), "{second:?}");
+        let is = |left: Option<Duration>, expected: Duration| {
+            left.is_some_and(|left| left <= expected && left + secs(5) > expected)
+        };
+        assert!(is(left(secs(100), secs(30)), secs(30)), "until the listing may be read again");
+        assert!(is(left(secs(100), secs(600)), second.checked_sub(secs(100)).unwrap()), "and no longer");
+        assert_eq!(left(secs(200), secs(600)), None);
+        assert!(settings.extended(read(secs(100)), Instant::now() + secs(30), "u1").unwrap().from_listing);
+    }
 }

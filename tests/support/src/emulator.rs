@@ -68,9 +68,14 @@ impl Emulator {
     /// Starts it with its log in `directory` and waits until it responds.
     pub async fn start(tools: &Tools, directory: &Path) -> Result<Self> {
         let address = ports::reserve().context(|| "find a port for the AWS emulator".into())?;
+        let modules = directory.join("python");
+        let customized = std::fs::create_dir_all(&modules)
+            .and_then(|()| std::fs::write(modules.join("sitecustomize.py"), include_str!("emulator/sitecustomize.py")));
+        customized.context(|| format!("write {}", modules.display()))?;
         let spec = ProcessSpec::new("moto_server", tools.program("moto_server"), directory.join("moto.log"))
             .arguments(["-H", &address.ip().to_string(), "-p", &address.port().to_string()])
-            .variable("MOTO_IAM_LOAD_MANAGED_POLICIES", "true");
+            .variable("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+            .variable("PYTHONPATH", &modules);
         let process = Process::start(spec)?;
         let emulator = Self { process, address, http: reqwest::Client::new() };
         let url = emulator.url("data.json");

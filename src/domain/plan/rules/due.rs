@@ -5,7 +5,12 @@ use jiff::Timestamp;
 use super::{Note, RuleInput};
 use crate::{
     api::Reason,
-    domain::{current_state::PublishedSecret, dates::saturating_add, owner::key_tag, schedule::spread_permille},
+    domain::{
+        current_state::{KeyBackoff, PublishedSecret},
+        dates::saturating_add,
+        owner::key_tag,
+        schedule::spread_permille,
+    },
 };
 
 /// Why a new key is due.
@@ -37,8 +42,8 @@ impl Due {
 }
 
 /// The failure itself is reported instead.
-pub(super) fn backing_off() -> Note {
-    Note::new(Reason::BackingOff, "the last attempt failed; the next one follows after the back-off")
+pub(in crate::domain::plan) fn backing_off(backoff: KeyBackoff) -> Note {
+    Note::new(backoff.reason, "the last attempt failed; the next one follows after the back-off")
 }
 
 impl RuleInput<'_> {
@@ -85,7 +90,7 @@ impl RuleInput<'_> {
     /// Why a key that is due has to wait: earlier failures, or a key created a moment ago.
     pub(super) fn delay(&self, due: Due) -> Option<(Timestamp, Note)> {
         if let Some(backoff) = self.current.key_backoff.filter(|backoff| self.now < backoff.until) {
-            return Some((backoff.until, backing_off()));
+            return Some((backoff.until, backing_off(backoff)));
         }
         if let Some(until) = self.quarantine_pause_ends().filter(|_| due == Due::Compromised) {
             return Some((until, Note::new(Reason::RotationPending, "a new key follows in a second")));

@@ -18,6 +18,7 @@ mod secret;
 
 use jiff::Timestamp;
 
+pub(super) use due::backing_off;
 pub use input::{Mode, RuleInput};
 pub use restart::required_restarts;
 pub(super) use secret::unread_note;

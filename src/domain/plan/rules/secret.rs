@@ -45,8 +45,8 @@ pub(super) fn rewrite(input: &RuleInput<'_>) -> Option<Step> {
     }
     // The API server does not keep what is written: once is enough to know.
     let refused = input.current.key_backoff.filter(|backoff| backoff.reason == Reason::SecretConflict);
-    if refused.is_some_and(|backoff| input.now < backoff.until) {
-        return Some(Step::Hold(due::backing_off()));
+    if let Some(backoff) = refused.filter(|backoff| input.now < backoff.until) {
+        return Some(Step::Hold(due::backing_off(backoff)));
     }
     Some(Step::Do(Effect::RewriteSecret))
 }

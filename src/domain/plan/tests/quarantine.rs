@@ -142,7 +142,7 @@ fn quarantine_rotation_ignores_window_and_schedule() {
 
 #[test]
 fn quarantine_rotation_backs_off_after_failures() {
-    idle().rotates(mins(5)).backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::BackingOff);
+    idle().rotates(mins(5)).backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::Throttled);
 }
 
 // --- Suspend ---------------------------------------------------------------------------------

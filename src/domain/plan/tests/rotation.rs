@@ -342,7 +342,7 @@ fn retirement_ignores_windows() {
 #[test]
 fn no_key_is_created_during_a_back_off() {
     for case in [idle().requested(), without_key()] {
-        case.clone().backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::BackingOff);
+        case.clone().backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::Throttled);
     }
     idle().requested().backing_off(secs(0), Reason::Throttled).does("CreateKey beside K1");
 }
@@ -357,7 +357,7 @@ fn secret_that_is_not_kept_is_rewritten_after_the_back_off() {
     };
     mislabelled().does("RewriteSecret");
     mislabelled().backing_off(secs(9), Reason::Throttled).does("RewriteSecret");
-    mislabelled().backing_off(secs(9), Reason::SecretConflict).waits(None, Reason::BackingOff);
+    mislabelled().backing_off(secs(9), Reason::SecretConflict).waits(None, Reason::SecretConflict);
     mislabelled().backing_off(secs(0), Reason::SecretConflict).does("RewriteSecret");
 }
 

@@ -123,7 +123,7 @@ impl Operator {
             return End::Finalized;
         }
         let Reconciliation { operator, cloud, seen, .. } = reconciliation;
-        let key_waits = !deleting && plan.rotation.reason == Reason::BackingOff;
+        let key_waits = !deleting && seen.current.key_backoff.is_some_and(|backoff| plan.waits_for(backoff));
         let waited = [(FailureScope::User, user_waits), (FailureScope::Key, key_waits)];
         let waited: Vec<_> = waited.into_iter().filter(|(_, waits)| *waits).map(|(scope, _)| scope).collect();
         operator.backoff = std::mem::take(&mut operator.backoff).after(&errors, &waited, &delay_input(cloud));
