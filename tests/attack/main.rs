@@ -17,6 +17,7 @@ mod arena;
 mod forged_records;
 mod hostile_objects;
 mod load;
+mod pace;
 mod random;
 mod requests;
 mod tenant;
@@ -63,6 +64,10 @@ const TESTS: &[Test] = tests! {
         names_of_two_namespaces_never_collide,
         unserved_resource_causes_no_aws_call,
         copied_marks_give_no_user_without_adoption,
+    }
+    pace: {
+        abandoned_first_keys_count_for_the_interval,
+        key_that_is_declared_again_is_no_first_key,
     }
     random: { random_writes_of_a_tenant_stay_in_its_class }
     load: { edits_of_a_secret_mint_keys_at_a_bounded_rate, probes_are_answered_under_a_flood_of_connections }
