@@ -7,8 +7,14 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{error::ClusterError, user_stores::GuardedUser};
+use super::{
+    error::{ClusterError, ClusterErrorKind},
+    user_stores::GuardedUser,
+};
 use crate::api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, well_known};
+
+/// Attempts to change the status of a resource that others change at the same time.
+const STATUS_WRITES: u32 = 5;
 
 /// `AwsDeployUser` resources of one namespace.
 pub struct DeployUsers {
@@ -54,6 +60,26 @@ impl DeployUsers {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let written = self.api.replace_subresource("status", &name, &params, &user).await;
         written.map(|written| returned(written, user)).map_err(|error| self.error("update status of", &name, &error))
+    }
+
+    /// Changes the status, and again if the resource was changed meanwhile: a tenant that writes all the time does not prevent
+    /// it.
+    pub async fn update_status(
+        &self,
+        user: &AwsDeployUser,
+        change: impl Fn(AwsDeployUserStatus) -> AwsDeployUserStatus,
+    ) -> Result<AwsDeployUser, ClusterError> {
+        let name = user.metadata.name.as_deref().unwrap_or_default();
+        let mut user = user.clone();
+        for _ in 1..STATUS_WRITES {
+            match self.write_status(&user, change(user.status.clone().unwrap_or_default())).await {
+                Err(error) if error.kind == ClusterErrorKind::Conflict => {}
+                written => return written,
+            }
+            let latest = self.api.get(name).await.map_err(|error| self.error("get", name, &error))?;
+            user = latest.into_object().filter(|latest| latest.metadata.uid == user.metadata.uid).unwrap_or(user);
+        }
+        self.write_status(&user, change(user.status.clone().unwrap_or_default())).await
     }
 
     async fn set_finalizers(&self, user: &AwsDeployUser, finalizers: &[String]) -> Result<AwsDeployUser, ClusterError> {

@@ -69,6 +69,8 @@ pub struct CurrentState {
     pub user_sync_failed: bool,
     /// The key or its Secret is in back-off.
     pub key_backoff: Option<KeyBackoff>,
+    /// When the resource may get its first key: others of its namespace were deleted and created again.
+    pub first_key_at: Option<Timestamp>,
     /// Set only for deletions without an IAM user of the resource.
     pub user_absence: Option<UserAbsence>,
 }
@@ -263,6 +265,8 @@ pub struct StatusHints {
     /// When a key was first observed as Inactive, by key id.
     pub inactive_since: BTreeMap<String, Timestamp>,
     pub last_rotation: Option<Timestamp>,
+    /// When the last attempt to create a key began that has ended.
+    pub last_attempt: Option<Timestamp>,
     /// Keys made in a row because the one before was lost.
     pub repairs: Option<KeyRepairs>,
     /// Unique id of the IAM user.
@@ -351,6 +355,7 @@ impl CurrentState {
             user_recorded: true,
             user_sync_failed: false,
             key_backoff: None,
+            first_key_at: None,
             user_absence: None,
         }
     }
@@ -402,6 +407,12 @@ impl CurrentState {
             JournalSecret::Attempt { journal, .. } => Some(journal),
             JournalSecret::None | JournalSecret::Unknown(_) => None,
         }
+    }
+
+    /// When the last attempt to create a key began.
+    #[must_use]
+    pub fn last_attempt(&self) -> Option<Timestamp> {
+        self.hints.last_attempt.max(self.journal().map(|journal| journal.started_at))
     }
 
     /// Whether the operator created this key: it is tagged, published with a valid MAC, or referenced by the journal.

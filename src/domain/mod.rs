@@ -14,6 +14,7 @@ pub mod current_state;
 pub mod dates;
 pub mod desired;
 pub mod fair_queue;
+pub mod first_key_pace;
 pub mod journal;
 pub mod key_tag;
 mod memo;

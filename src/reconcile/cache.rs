@@ -46,6 +46,8 @@ pub(super) struct ReconcileCache {
     pub(super) secret_refusals: Option<(String, SecretRefusals)>,
     /// The rotate request that the published Secret named as carried out when its MAC was last valid.
     pub(super) honoured: Option<HonouredRequest>,
+    /// When the resource may get its first key, see [`FirstKeys`](super::first_keys::FirstKeys).
+    pub(super) first_key_at: Option<Instant>,
     /// Last use of access keys, as AWS answered.
     pub(super) last_used: BTreeMap<String, LastUse>,
     /// What failed, and when it is tried again.
@@ -63,6 +65,7 @@ impl ReconcileCache {
                 rate: self.rate,
                 causes: self.causes,
                 class_missing_since: self.class_missing_since,
+                first_key_at: self.first_key_at,
                 ..Self::default()
             };
         }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::{
     account_health::AccountHealth, account_limiter::AccountLimiter, cache::ReconcileCaches, claim::ClaimReports,
-    error::ReconcileError, priority::ReconcileLanes,
+    error::ReconcileError, first_keys::FirstKeys, priority::ReconcileLanes,
 };
 use crate::{
     api::Reason,
@@ -64,6 +64,7 @@ pub struct Context {
     pub(super) account_health: AccountHealth,
     pub(super) lanes: Arc<ReconcileLanes>,
     pub(super) claim_reports: ClaimReports,
+    pub(super) first_keys: FirstKeys,
     /// Differs in each process.
     jitter_seed: RandomState,
     /// Namespaces in which a resource waits for the quota of its class.
@@ -137,6 +138,7 @@ impl Context {
             account_health: AccountHealth::default(),
             lanes: watched.lanes,
             claim_reports: ClaimReports::default(),
+            first_keys: FirstKeys::default(),
             jitter_seed: RandomState::new(),
             over_quota: Mutex::default(),
         }

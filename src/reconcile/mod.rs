@@ -11,6 +11,7 @@ mod class;
 mod class_decision;
 mod context;
 mod error;
+mod first_keys;
 mod observe;
 mod priority;
 mod requeue;
@@ -467,7 +468,10 @@ impl<'a> Reconciliation<'a> {
         }
         context.observer.reconciled(result, started.elapsed());
         context.record_quota_wait(target, decision.over_quota, next.requeue_at.is_none());
-        let Some(requeue_at) = next.requeue_at else { return Ok(Action::await_change()) };
+        let Some(requeue_at) = next.requeue_at else {
+            context.first_keys.count_deletion(&next.user);
+            return Ok(Action::await_change());
+        };
         let wait = requeue::duration_until(requeue_at, context.accounts.clock().now());
         context.caches.put(&target.owner.uid, self.cache.idle_after(&next.user, decision, wait, next.priority));
         tracing::debug!(result, ?wait, "reconciled resource");

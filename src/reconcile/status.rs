@@ -107,6 +107,7 @@ fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, curren
     }
     after.last_rotation_time =
         current.verified().map(|facts| facts.published_at).or(after.last_rotation_time.filter(|_| !is_removed));
+    after.last_key_attempt_time = current.last_attempt();
     after.key_repairs = current.hints.repairs;
     after.next_rotation_time = input.plan.and_then(|plan| plan.next_rotation);
 }

@@ -21,6 +21,7 @@ mod forged_records;
 mod hostile_objects;
 mod load;
 mod overlap;
+mod pace;
 mod random;
 mod requests;
 mod tenant;
@@ -74,6 +75,10 @@ const TESTS: &[Test] = tests! {
         copied_marks_give_no_user_without_adoption,
     }
     evasion: { foreign_claim_does_not_delay_a_revocation, renamed_class_does_not_prolong_the_grace }
+    pace: {
+        abandoned_first_keys_count_for_the_interval,
+        key_that_is_declared_again_is_no_first_key,
+    }
     random: { random_writes_of_a_tenant_stay_in_its_class }
     load: { edits_of_a_secret_mint_keys_at_a_bounded_rate, probes_are_answered_under_a_flood_of_connections }
 };

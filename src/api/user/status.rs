@@ -47,6 +47,12 @@ pub struct AwsDeployUserStatus {
     #[schemars(schema_with = "optional_time")]
     pub last_rotation_time: Option<Timestamp>,
 
+    /// When the last attempt to create an access key began, whether or not its key was published. The next one follows after the
+    /// operator's `--repair-interval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub last_key_attempt_time: Option<Timestamp>,
+
     /// When the next rotation begins: when it is due, or in the first window after that. Absent if keys are rotated only on
     /// request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,7 +132,8 @@ pub struct UserStatus {
     pub tag_keys: Vec<String>,
 }
 
-/// Access keys in a row that replaced a lost one: its Secret was deleted or edited, or it was set Inactive or deleted in AWS.
+/// Access keys in a row that replaced a lost one: its Secret was deleted or edited, it was set Inactive or deleted in AWS, or its
+/// attempt was abandoned before any key was published.
 /// The time to the next one doubles with each; a key that lasts for twice that time ends the row.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -330,6 +330,10 @@ impl Case {
         self.current(|current| current.hints.last_rotation = Some(ago(age)))
     }
 
+    fn attempted_before(self, age: SignedDuration) -> Self {
+        self.current(|current| current.hints.last_attempt = Some(ago(age)))
+    }
+
     // --- the spec
 
     fn every(self, interval: SignedDuration) -> Self {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Executor, user::set_tags};
 use crate::{
-    api::{Reason, user::KeyRepairs, well_known},
+    api::{AwsDeployUserStatus, Reason, user::KeyRepairs, well_known},
     aws::{AwsError, KeyVerification},
     cluster::{ClusterError, JournalSnapshot, JournalStore, PendingEvent},
     domain::{
@@ -232,11 +232,27 @@ impl Executor<'_> {
     }
 
     pub(super) async fn close_journal(&mut self) -> Result<(), ReconcileError> {
+        self.record_attempt().await?;
         if let Some(attempt) = &self.observed.journal {
             self.context.journals(self.target).close(attempt).await?;
         }
         self.observed.journal = None;
         self.observed.current.journal = JournalSecret::None;
+        Ok(())
+    }
+
+    /// The pace of keys needs to know when the attempt began. Until it ends, the journal records that; after a reconcile that
+    /// ended in between, the status does too.
+    async fn record_attempt(&mut self) -> Result<(), ReconcileError> {
+        let last_attempt = self.observed.current.last_attempt();
+        let recorded = self.user.status.as_ref().and_then(|status| status.last_key_attempt_time);
+        if recorded < last_attempt && self.user.metadata.deletion_timestamp.is_none() {
+            let repairs = self.observed.current.hints.repairs;
+            let record =
+                |status| AwsDeployUserStatus { last_key_attempt_time: last_attempt, key_repairs: repairs, ..status };
+            self.user = self.users().update_status(&self.user, record).await?;
+        }
+        self.observed.current.hints.last_attempt = last_attempt;
         Ok(())
     }
 

@@ -144,6 +144,9 @@ async fn observe(
         None => None,
     };
 
+    let hints = status_hints(user);
+    let may_be_first = desired.is_some_and(|desired| desired.key.is_some()) && hints.last_attempt.is_none();
+    let first_key_at = may_be_first.then(|| context.first_key_at(&target.owner.namespace, cache, now)).flatten();
     let uid = &target.owner.uid;
     let (console_secret, console) = match console {
         None => (ConsoleSecret::Missing, None),
@@ -190,11 +193,12 @@ async fn observe(
             secrets_unread: unread.is_some(),
             secret_has_owner: published.iter().chain(&console).any(SecretSnapshot::has_owner),
             owner_is_ending,
-            hints: status_hints(user),
+            hints,
             finalizer: has_finalizer(user),
             user_recorded: is_recorded(user, target, &context.namespace),
             user_sync_failed: false,
             key_backoff: None,
+            first_key_at,
             user_absence,
         },
         from_listing,
@@ -279,6 +283,7 @@ fn status_hints(user: &AwsDeployUser) -> StatusHints {
             .filter_map(|key| Some((key.id.clone(), key.inactive_since?)))
             .collect(),
         last_rotation: status.last_rotation_time,
+        last_attempt: status.last_key_attempt_time,
         repairs: status.key_repairs,
         user_id: status.user.as_ref().and_then(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),

@@ -228,6 +228,7 @@ fn current(view: &View, sts: StsAnswers) -> CurrentState {
         user_recorded: true,
         user_sync_failed: false,
         key_backoff: None,
+        first_key_at: None,
         user_absence: None,
     }
 }

@@ -16,9 +16,10 @@ use crate::{
 /// Why a new key is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
-    /// None was ever published.
+    /// None was ever created.
     First,
-    /// The Secret was deleted or edited, and the value exists nowhere else; or it holds an earlier key that is about to end.
+    /// The Secret was deleted or edited, or its attempt was abandoned: the value exists nowhere else. Or it holds an earlier key
+    /// that is about to end.
     Lost,
     /// The published key is not Active in IAM.
     Dead,
@@ -64,8 +65,7 @@ impl RuleInput<'_> {
 
     pub(super) fn due(&self) -> Option<Due> {
         let PublishedSecret::Ours(published) = &self.current.published else {
-            let before = self.current.hints.last_rotation.is_some()
-                || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")));
+            let before = self.was_published() || self.current.hints.last_attempt.is_some();
             return Some(if before { Due::Lost } else { Due::First });
         };
         if !published.is_verified() {
@@ -87,6 +87,11 @@ impl RuleInput<'_> {
         self.next_rotation().is_some_and(|due| due <= self.now).then_some(Due::Scheduled)
     }
 
+    /// Whether a key was published before.
+    pub(super) fn was_published(&self) -> bool {
+        self.current.hints.last_rotation.is_some() || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")))
+    }
+
     /// Why a key that is due has to wait: earlier failures, or a key created a moment ago.
     pub(super) fn delay(&self, due: Due) -> Option<(Timestamp, Note)> {
         if let Some(backoff) = self.current.key_backoff.filter(|backoff| self.now < backoff.until) {
@@ -95,11 +100,18 @@ impl RuleInput<'_> {
         if let Some(until) = self.quarantine_pause_ends().filter(|_| due == Due::Compromised) {
             return Some((until, Note::new(Reason::RotationPending, "a new key follows in a second")));
         }
+        if let Some(until) = self.current.first_key_at.filter(|until| due == Due::First && self.now < *until) {
+            let message = format!(
+                "many resources of this namespace were deleted and created again; the first key of this one follows at {until}"
+            );
+            return Some((until, Note::new(Reason::RotationPending, message)));
+        }
         let until = self.earliest(due)?;
         (self.now < until).then(|| (until, Note::new(Reason::RotationPending, self.pause_message(due, until))))
     }
 
-    /// Before this time no key is created for this reason, whatever a tenant edits.
+    /// Before this time no key is created for this reason, whatever a tenant edits. Every attempt counts, also one that was
+    /// abandoned and whose key is deleted.
     fn earliest(&self, due: Due) -> Option<Timestamp> {
         let pause = match due {
             Due::First => return None,
@@ -110,10 +122,8 @@ impl RuleInput<'_> {
         };
         let hints = &self.current.hints;
         let ours = self.user.keys.iter().filter(|key| self.current.is_ours(&key.id)).map(|key| key.created_at);
-        let recorded = hints.repairs.map(|repairs| repairs.last_time);
         // A key with a time in the future was created before the clock was set back: a pause from then may never end.
-        let made =
-            ours.chain(hints.last_rotation).chain(recorded).filter(|made| *made < saturating_add(self.now, pause));
+        let made = ours.chain(hints.last_attempt).filter(|made| *made < saturating_add(self.now, pause));
         Some(saturating_add(made.max()?, pause))
     }
 
@@ -128,7 +138,7 @@ impl RuleInput<'_> {
     fn pause_message(&self, due: Due, until: Timestamp) -> String {
         match self.repairs() {
             count @ 1.. if due.is_repair() => format!(
-                "the access key was lost again after {count} repairs in a row: its Secret is deleted or edited, or it is set Inactive or deleted in AWS; the next key follows at {until}"
+                "the access key was lost again after {count} repairs in a row: its Secret is deleted or edited, it is set Inactive or deleted in AWS, or its attempt is abandoned; the next key follows at {until}"
             ),
             _ => format!("a key was created a short time ago; the next one follows at {until}"),
         }

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Note, RetireReason, due::Due};
+use super::{Note, RetireReason};
 use crate::{
     api::{Reason, user::DeletionPolicy},
     domain::{
@@ -141,7 +141,7 @@ impl RuleInput<'_> {
             return None;
         }
         Some(match self.current.published() {
-            None if self.due() == Some(Due::Lost) => {
+            None if self.was_published() => {
                 Note::new(Reason::Pending, format!("the Secret was deleted; {}", self.replacement()))
             }
             None => Note::new(Reason::Pending, "no access key is published yet"),

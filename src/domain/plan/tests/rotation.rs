@@ -381,8 +381,8 @@ fn repeated_loss_of_keys_is_rate_limited() {
         young(case).settings(|settings| settings.repair_interval = secs(20)).does("CreateKey beside K1");
     }
     // Also when the key was deleted and only the status is left.
-    without_key().rotated_before(secs(20)).waits(mins(10) - secs(20), Reason::RotationPending);
-    without_key().rotated_before(mins(10)).does("CreateKey beside ");
+    without_key().attempted_before(secs(20)).waits(mins(10) - secs(20), Reason::RotationPending);
+    without_key().attempted_before(mins(10)).does("CreateKey beside ");
     // A foreign key does not count, and a first key is not delayed.
     without_key().key("F", secs(5)).does("CreateKey beside F");
     // A schedule that is edited again and again makes no keys faster than the shortest interval.
@@ -427,11 +427,52 @@ fn pause_doubles_for_each_repair_in_a_row() {
 }
 
 #[test]
+fn abandoned_attempt_counts_whatever_the_next_key_is_for() {
+    let abandoned = |case: Case| case.attempted_before(secs(20));
+    for case in [without_key(), idle().no_secret(), idle().inactive("K1"), idle().requested()] {
+        case.does(&format!("CreateKey beside {}", known(&case)));
+        abandoned(case).waits(mins(10) - secs(20), Reason::RotationPending);
+    }
+    let scheduled = || idle().every(days(1));
+    scheduled().does("CreateKey beside K1");
+    abandoned(scheduled()).waits(mins(10) - secs(20), Reason::RotationPending);
+    // An attempt in progress is none that was abandoned.
+    let first = without_key().key("K2", secs(5)).keyed("K2", secs(5));
+    first.does("VerifyKey K2");
+    assert_eq!(first.plan().key.unwrap().message, "no access key is published yet");
+    // No key was ever published, so that none was lost.
+    let again = abandoned(without_key()).plan();
+    assert_eq!(again.key.unwrap().message, "no access key is published yet");
+    let Some(Effect::CreateKey { repairs, .. }) =
+        without_key().attempted_before(mins(10)).plan().effects.first().cloned()
+    else {
+        panic!()
+    };
+    assert_eq!(repairs, Some(1), "the next pause is twice as long");
+}
+
+fn known(case: &Case) -> String {
+    case.current.user().unwrap().keys.iter().map(|key| key.id.clone()).collect()
+}
+
+#[test]
+fn only_first_keys_wait_for_the_pace_of_their_namespace() {
+    let paced = |case: Case| case.current(|current| current.first_key_at = Some(now() + secs(90)));
+    paced(without_key()).waits(secs(90), Reason::RotationPending);
+    without_key().current(|current| current.first_key_at = Some(now())).does("CreateKey beside ");
+    for case in
+        [idle().no_secret(), idle().inactive("K1"), idle().requested(), without_key().attempted_before(hours(1))]
+    {
+        paced(case.clone()).does(&format!("CreateKey beside {}", known(&case)));
+    }
+}
+
+#[test]
 fn clock_that_was_ahead_delays_no_key() {
     let future = |made| idle().no_secret().user(|user| user.keys[0].created_at = now() + made);
     future(days(300)).does("CreateKey beside K1");
     future(mins(10)).does("CreateKey beside K1");
-    without_key().rotated_before(-mins(10)).does("CreateKey beside ");
+    without_key().attempted_before(-mins(10)).does("CreateKey beside ");
     // Clocks may differ by a little.
     future(secs(10)).waits(mins(10) + secs(10), Reason::RotationPending);
     // The interval after the newest credible key still applies.

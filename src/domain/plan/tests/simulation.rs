@@ -376,6 +376,14 @@ fn rotation_requested_every_ten_seconds_costs_six_keys_an_hour() {
 }
 
 #[test]
+fn suspended_first_keys_cost_four_keys_an_hour() {
+    let suspended = [true, false].map(|suspend| (Event::Suspend(suspend), Pause::Seconds(8)));
+    let hour = run_scenario(std::iter::repeat_n(suspended, 225).flatten());
+    // At 0, 10 and 30 minutes, and the one that is published at last.
+    assert!((2..=4).contains(&hour.cloud.creates), "{} keys", hour.cloud.creates);
+}
+
+#[test]
 fn scheduled_rotations_begin_in_the_window_every_month() {
     let year = run_scenario(
         std::iter::once((Event::Windows(true), Pause::Days(30)))

@@ -45,6 +45,7 @@ pub(super) struct Status {
     inactive_since: BTreeMap<String, Timestamp>,
     failing_since: Option<Timestamp>,
     last_rotation: Option<Timestamp>,
+    last_attempt: Option<Timestamp>,
     user_id: Option<String>,
     tag_keys: BTreeSet<String>,
     repairs: Option<KeyRepairs>,
@@ -115,7 +116,10 @@ impl Operator {
             finalized: false,
         };
         let mut errors = Vec::new();
-        let Some(plan) = reconciliation.run(&mut errors) else {
+        let plan = reconciliation.run(&mut errors);
+        // Written before the journal is deleted, so that it survives a crash.
+        status.last_attempt = reconciliation.status.last_attempt;
+        let Some(plan) = plan else {
             *self = Self::default();
             return End::Crashed;
         };
@@ -213,6 +217,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
     let hints = StatusHints {
         inactive_since: status.inactive_since.clone(),
         last_rotation: status.last_rotation,
+        last_attempt: status.last_attempt,
         repairs: status.repairs,
         user_id: status.user_id.clone(),
         tag_keys: account::recorded_user(&cloud.resource)
@@ -248,6 +253,7 @@ fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Opt
         user_recorded: account::recorded_user(&cloud.resource).is_some(),
         user_sync_failed: false,
         key_backoff,
+        first_key_at: None,
         user_absence,
     };
     Observed { current, stored, attempt }
@@ -292,6 +298,7 @@ fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, since: Opt
         status.inactive_since = inactive.map(|key| (key.id.clone(), since(&key.id))).collect();
     }
     status.repairs = current.hints.repairs;
+    status.last_attempt = current.last_attempt();
     status.last_rotation = current.verified().map(|facts| facts.published_at).or(status.last_rotation);
     status.failing_since = since.map(floor);
 }
@@ -460,6 +467,8 @@ impl Reconciliation<'_> {
                 }
             }
             Effect::CloseJournal => {
+                self.status.last_attempt = self.seen.current.last_attempt();
+                self.seen.current.hints.last_attempt = self.status.last_attempt;
                 if let Some(attempt) = &self.seen.attempt {
                     self.cloud.delete_secret(attempt)?;
                 }
