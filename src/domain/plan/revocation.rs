@@ -104,7 +104,9 @@ impl RevocationPolicy {
             ),
             OnRevoked::Deactivate => Note::new(
                 Reason::Revoked,
-                format!("revoked (onRevoked: Deactivate){because}: all access keys of this operator are Inactive, and the user has no policies and groups"),
+                format!(
+                    "revoked (onRevoked: Deactivate){because}: all access keys of this operator are Inactive, and the user has no policies and groups"
+                ),
             ),
             OnRevoked::Delete => {
                 Note::new(Reason::Revoked, format!("revoked (onRevoked: Delete){because}: the IAM user is deleted"))
