@@ -43,8 +43,14 @@ impl Settings {
     /// [`MAX_REPAIR_PAUSE`]. A tenant that deletes or edits the Secret repeatedly must not make keys without limit.
     #[must_use]
     pub fn repair_pause(&self, repairs: u32) -> SignedDuration {
-        let doubled = self.repair_interval.checked_mul(1 << repairs.min(MAX_DOUBLINGS)).unwrap_or(MAX_REPAIR_PAUSE);
-        doubled.min(MAX_REPAIR_PAUSE.max(self.repair_interval))
+        doubled(self.repair_interval, repairs)
+    }
+
+    /// The same for a resource that has never had a key, because every attempt was interrupted: nobody can have lost one on
+    /// purpose, and consumers wait.
+    #[must_use]
+    pub fn first_key_pause(&self, repairs: u32) -> SignedDuration {
+        doubled(self.recovery_delay.min(self.repair_interval), repairs)
     }
 
     /// Uses of the previous key within this time after the publication of the new one are ignored: consumers need time to
@@ -53,6 +59,11 @@ impl Settings {
     pub fn consumer_switch_time(&self) -> SignedDuration {
         self.last_used_window / 100
     }
+}
+
+fn doubled(pause: SignedDuration, times: u32) -> SignedDuration {
+    let doubled = pause.checked_mul(1 << times.min(MAX_DOUBLINGS)).unwrap_or(MAX_REPAIR_PAUSE);
+    doubled.min(MAX_REPAIR_PAUSE.max(pause))
 }
 
 impl Default for Settings {

@@ -23,7 +23,7 @@ fn keys_created(arena: &Arena, user: &str) -> usize {
 /// The first key of a user is staged while AWS is asked about it. A suspension ends the attempt, and its end begins another.
 pub(crate) async fn abandoned_first_keys_count_for_the_interval() {
     const ATTACK: Duration = Duration::from_secs(45);
-    let arena = Arena::with_arguments(&["--repair-interval=1h", "--verify-interval=2s"]).await;
+    let arena = Arena::with_arguments(&["--repair-interval=1h", "--recovery-delay=1m", "--verify-interval=2s"]).await;
     let content = json!({"spec": arena.spec()});
     let applied = async || arena.tenant.apply(Kind::User, "a", &json!({}), &content).await.ok();
     eventually("the tenant creates an allowed resource", applied, String::new).await;
@@ -44,7 +44,7 @@ pub(crate) async fn abandoned_first_keys_count_for_the_interval() {
 
 /// Without an access key in the spec, the operator deletes key and Secret. That it is declared again makes no first key.
 pub(crate) async fn key_that_is_declared_again_is_no_first_key() {
-    let arena = Arena::with_arguments(&["--repair-interval=1h"]).await;
+    let arena = Arena::with_arguments(&["--repair-interval=1h", "--recovery-delay=1m"]).await;
     arena.create("a").await;
     let name = arena.user_name("a");
     let without = json!({"spec": {"accessKey": null, "console": {}}});

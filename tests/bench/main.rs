@@ -1,7 +1,8 @@
 //! Measures time, memory and AWS calls with many resources. It has no pass criteria.
 //!
-//! `make bench` creates 1,000 users, each with a policy and a key, restarts the operator, and then measures an hour without
-//! changes. `BENCH=<n>` sets another number.
+//! `make bench` applies 1,000 resources while AWS answers slowly, so that they wait; creates 1,000 users, each with a policy and
+//! a key; restarts the operator; measures an hour without changes; and suspends 50 users while all others rotate their keys.
+//! `BENCH=<n>` sets another number of resources, `BENCH_RATE=<n>` the `--aws-rate` (500).
 
 #![allow(
     clippy::expect_used,
@@ -22,14 +23,25 @@ use std::{
     time::{Duration, Instant},
 };
 
-use awsdeploy_testkit::aws_proxy::{CallRecord, LogPosition};
+use awsdeploy::api::well_known;
+use awsdeploy_testkit::{
+    aws_proxy::{CallRecord, LogPosition},
+    percentiles::Percentiles,
+    rng,
+};
 use futures::{StreamExt as _, stream};
-use kube::api::ListParams;
-use serde_json::json;
+use kube::api::{ListParams, Patch, PatchParams};
+use serde_json::{Value, json};
 use test_env::TestEnv;
 
 /// Maximum time without progress.
 const MAX_STALL: Duration = Duration::from_mins(3);
+/// Users that are suspended while others rotate their keys.
+const SUSPENSIONS: usize = 50;
+/// Resources that are applied or changed at a time.
+const WRITERS: usize = 16;
+/// Ticks per second of the CPU times in `/proc`.
+const TICKS_PER_SECOND: f64 = 100.0;
 /// One hour at the shortened intervals.
 const SCALED_HOUR: Duration = Duration::from_mins(6);
 
@@ -39,26 +51,46 @@ fn main() {
         println!("bench: skipped; run: make bench");
         return;
     };
-    test_env::block_on(measure(resources));
+    test_env::block_on(async {
+        measure_waiting(resources).await;
+        measure(resources).await;
+    });
     test_env::stop();
 }
 
-async fn measure(resources: usize) {
-    // The defaults, except a higher AWS rate and intervals scaled to a tenth, so that an hour takes six minutes.
-    let arguments = ["--resync=1m", "--key-check=6m", "--secret-check=1m", "--aws-rate=500", "--verify-interval=1s"];
-    let mut env = TestEnv::with_arguments(&arguments).await;
-    println!("operator without resources: {}", memory(&env));
-
-    let (begun, position) = (Instant::now(), env.aws.log().position());
-    let apply = |number: usize| {
+async fn apply_all(env: &TestEnv, resources: usize) {
+    let apply = |number: usize| async move {
         let spec = json!({
             "policies": {"managed": ["AmazonEC2FullAccess"]},
             "accessKey": {"rotation": {"every": "90d"}},
         });
-        let env = &env;
-        async move { drop(env.apply(&format!("user-{number:04}"), spec).await) }
+        drop(env.apply(&name(number), spec).await);
     };
-    stream::iter(0..resources).map(apply).buffer_unordered(16).collect::<Vec<()>>().await;
+    stream::iter(0..resources).map(apply).buffer_unordered(WRITERS).collect::<Vec<()>>().await;
+}
+
+fn name(number: usize) -> String {
+    format!("user-{number:04}")
+}
+
+/// Resources that wait for the rate limit of AWS hold nothing but their place in the queue.
+async fn measure_waiting(resources: usize) {
+    let env = TestEnv::with_arguments(&["--aws-rate=1"]).await;
+    env.activity.set_budget(None);
+    apply_all(&env, resources).await;
+    let served = env.aws.log().calls().len();
+    println!("{resources} resources waiting, after {served} AWS calls: {}", memory(&env));
+}
+
+async fn measure(resources: usize) {
+    // The defaults, except a higher AWS rate and intervals scaled to a tenth, so that an hour takes six minutes.
+    let rate: &'static str = format!("--aws-rate={}", rng::number("BENCH_RATE", 500)).leak();
+    let arguments = ["--resync=1m", "--key-check=6m", "--secret-check=1m", rate, "--verify-interval=1s"];
+    let mut env = TestEnv::with_arguments(&arguments).await;
+    println!("operator without resources: {}", memory(&env));
+
+    let (begun, position, cpu) = (Instant::now(), env.aws.log().position(), cpu_seconds(&env));
+    apply_all(&env, resources).await;
     println!("{resources} resources applied after {:.0} s", begun.elapsed().as_secs_f32());
     let ready = async || {
         let all = env.users().list(&ListParams::default()).await.expect("the resources").items;
@@ -70,6 +102,9 @@ async fn measure(resources: usize) {
     };
     wait_until(resources, "Ready", ready).await;
     println!("all Ready after {:.0} s: {}; {}", begun.elapsed().as_secs_f32(), memory(&env), calls(&env, position));
+    #[allow(clippy::cast_precision_loss, reason = "thousands")]
+    let each = (cpu_seconds(&env) - cpu) * 1000.0 / resources as f64;
+    println!("CPU of the operator per created user: {each:.1} ms");
 
     let (begun, position) = (Instant::now(), env.aws.log().position());
     env.operator.restart().await.expect("the operator restarts");
@@ -86,7 +121,63 @@ async fn measure(resources: usize) {
     let calls = env.aws.log().calls_since(position);
     #[allow(clippy::cast_precision_loss, reason = "thousands")]
     let each = calls.len() as f32 / resources as f32;
-    println!("one hour without changes, scaled to six minutes: {each:.2} calls per resource; {:?}", by_action(&calls));
+    println!(
+        "one hour without changes, scaled to six minutes: {each:.2} calls per resource; {}; {:?}",
+        memory(&env),
+        by_action(&calls)
+    );
+    measure_suspensions(&env, resources).await;
+}
+
+/// Suspends users, spread over all, one after the other, while every user gets a new key.
+async fn measure_suspensions(env: &TestEnv, resources: usize) {
+    let position = env.aws.log().position();
+    let created = || env.aws.log().calls_since(position).iter().filter(|call| call.action == "CreateAccessKey").count();
+    let rotate = |number: usize| async move {
+        let request = json!({"metadata": {"annotations": {well_known::ANNOTATION_ROTATE: "now"}}});
+        patch(env, number, request).await;
+    };
+    let wave = stream::iter(0..resources).map(rotate).buffer_unordered(WRITERS).collect::<Vec<()>>();
+    let suspensions = async {
+        wait_until(1, "rotated", async || created()).await;
+        let mut measured = Vec::new();
+        let count = SUSPENSIONS.min(resources);
+        for number in 0..count {
+            measured.push(suspend(env, number * resources / count).await);
+        }
+        (measured, created())
+    };
+    let (_, (measured, rotated)) = futures::join!(wave, suspensions);
+    let times = Percentiles::of(measured.iter().map(|(time, _)| *time));
+    let calls = Percentiles::of(measured.iter().map(|(_, calls)| *calls));
+    println!(
+        "{} suspensions while {resources} users rotate ({rotated} of them by the end): {times}; AWS calls of others before it: {calls}; {}",
+        measured.len(),
+        memory(env)
+    );
+}
+
+/// Returns the time from the write until AWS has set the last key Inactive, and the AWS calls of others before that.
+async fn suspend(env: &TestEnv, number: usize) -> (Duration, usize) {
+    let (begun, position) = (Instant::now(), env.aws.log().position());
+    patch(env, number, json!({"spec": {"suspend": true}})).await;
+    let user = format!("{}_{}", env.namespace, name(number));
+    let is_of_user = |call: &CallRecord| call.user.as_ref() == Some(&user);
+    let is_effect = |call: &&CallRecord| call.action == "UpdateAccessKey" && is_of_user(call);
+    loop {
+        let calls = env.aws.log().calls_since(position);
+        if let Some(effect) = calls.iter().find(is_effect) {
+            let before = calls.iter().filter(|call| call.seq < effect.seq && !is_of_user(call)).count();
+            return (begun.elapsed(), before);
+        }
+        assert!(begun.elapsed() < MAX_STALL, "{user} is not suspended after {MAX_STALL:?}\n{}", env.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn patch(env: &TestEnv, number: usize, change: Value) {
+    let params = PatchParams::default();
+    env.users().patch(&name(number), &params, &Patch::Merge(&change)).await.expect("the resource is changed");
 }
 
 /// Waits until `count` reaches `wanted`; fails after [`MAX_STALL`] without progress.
@@ -114,6 +205,14 @@ fn memory(env: &TestEnv) -> String {
         kilobytes.map_or_else(|| "?".to_owned(), |kilobytes: u64| (kilobytes / 1024).to_string())
     };
     format!("{} MiB resident, {} MiB peak", field("VmRSS:"), field("VmHWM:"))
+}
+
+/// CPU time that the operator has used.
+fn cpu_seconds(env: &TestEnv) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", env.operator.process().id())).unwrap_or_default();
+    // The name in parentheses may contain spaces; user and system time are the 12th and 13th field after it.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / TICKS_PER_SECOND
 }
 
 fn by_action(calls: &[CallRecord]) -> BTreeMap<&str, usize> {

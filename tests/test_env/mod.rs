@@ -296,6 +296,8 @@ fn operator_options(
         arguments.extend(["--namespace", OPERATOR_NAMESPACE]);
     }
     arguments.extend(&options.arguments);
-    OperatorOptions::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"), kubeconfig, access, directory)
-        .arguments(arguments)
+    // A measurement runs a release build.
+    let binary = std::env::var("AWSDEPLOY_TEST_OPERATOR");
+    let binary = binary.unwrap_or_else(|_| env!("CARGO_BIN_EXE_aws-deploy-user-operator").to_owned());
+    OperatorOptions::new(binary, kubeconfig, access, directory).arguments(arguments)
 }

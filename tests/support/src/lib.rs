@@ -18,6 +18,7 @@ pub mod iam_policy;
 pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod operator;
+pub mod percentiles;
 pub mod pki;
 pub mod ports;
 pub mod process;

@@ -118,7 +118,8 @@ impl RuleInput<'_> {
             // The spec declares when; a changed spec must not make keys faster than the shortest interval.
             Due::Scheduled => self.settings.repair_interval.min(self.settings.min_rotation_interval),
             Due::Requested | Due::Compromised => self.settings.repair_interval,
-            Due::Lost | Due::Dead => self.settings.repair_pause(self.repairs()),
+            Due::Lost | Due::Dead if self.was_published() => self.settings.repair_pause(self.repairs()),
+            Due::Lost | Due::Dead => self.settings.first_key_pause(self.repairs()),
         };
         let hints = &self.current.hints;
         let ours = self.user.keys.iter().filter(|key| self.current.is_ours(&key.id)).map(|key| key.created_at);

@@ -381,8 +381,11 @@ fn repeated_loss_of_keys_is_rate_limited() {
         young(case).settings(|settings| settings.repair_interval = secs(20)).does("CreateKey beside K1");
     }
     // Also when the key was deleted and only the status is left.
-    without_key().attempted_before(secs(20)).waits(mins(10) - secs(20), Reason::RotationPending);
-    without_key().attempted_before(mins(10)).does("CreateKey beside ");
+    without_key()
+        .rotated_before(mins(5))
+        .attempted_before(secs(20))
+        .waits(mins(10) - secs(20), Reason::RotationPending);
+    without_key().rotated_before(mins(5)).attempted_before(mins(10)).does("CreateKey beside ");
     // A foreign key does not count, and a first key is not delayed.
     without_key().key("F", secs(5)).does("CreateKey beside F");
     // A schedule that is edited again and again makes no keys faster than the shortest interval.
@@ -429,7 +432,8 @@ fn pause_doubles_for_each_repair_in_a_row() {
 #[test]
 fn abandoned_attempt_counts_whatever_the_next_key_is_for() {
     let abandoned = |case: Case| case.attempted_before(secs(20));
-    for case in [without_key(), idle().no_secret(), idle().inactive("K1"), idle().requested()] {
+    abandoned(without_key()).waits(secs(40), Reason::RotationPending);
+    for case in [idle().no_secret(), idle().inactive("K1"), idle().requested()] {
         case.does(&format!("CreateKey beside {}", known(&case)));
         abandoned(case).waits(mins(10) - secs(20), Reason::RotationPending);
     }
@@ -444,7 +448,7 @@ fn abandoned_attempt_counts_whatever_the_next_key_is_for() {
     let again = abandoned(without_key()).plan();
     assert_eq!(again.key.unwrap().message, "no access key is published yet");
     let Some(Effect::CreateKey { repairs, .. }) =
-        without_key().attempted_before(mins(10)).plan().effects.first().cloned()
+        without_key().attempted_before(mins(1)).plan().effects.first().cloned()
     else {
         panic!()
     };
