@@ -1,8 +1,8 @@
 //! The tag of an IAM user that marks an access key as the operator's, and says in which time it was the newest one.
 //!
 //! Its value is an ISO 8601 interval, `2026-11-30T10:00:00Z/2026-12-30T10:00:00Z`, without an end while no newer key was
-//! published. Nobody without rights in IAM can write it, so that a superseded key ends when it was announced, whatever happens
-//! to the resource and its Secret.
+//! published. Only identities with rights in IAM can write it, so that a superseded key ends when it was announced, whatever
+//! happens to the resource and its Secret.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

@@ -46,8 +46,7 @@ impl Settings {
         doubled(self.repair_interval, repairs)
     }
 
-    /// The same for a resource that has never had a key, because every attempt was interrupted: nobody can have lost one on
-    /// purpose, and consumers wait.
+    /// The same for a resource that has never had a key, because every attempt was interrupted: consumers wait for it.
     #[must_use]
     pub fn first_key_pause(&self, repairs: u32) -> SignedDuration {
         doubled(self.recovery_delay.min(self.repair_interval), repairs)

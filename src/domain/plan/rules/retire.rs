@@ -14,13 +14,12 @@ pub(super) fn untag_deleted(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     let published = input.current.published().map(|facts| facts.key_id.as_str());
     let mut tags = BTreeSet::new();
-    for (tag, since) in &input.user.tags {
+    for tag in input.user.tags.keys() {
         let Some(id) = tag.strip_prefix(&key_tag("")) else { continue };
-        // The value is the time of tagging. A key that was published a moment ago may be missing from IAM's list; without
-        // its tag it would count as foreign and never be deleted.
-        let young = since
-            .parse::<Timestamp>()
-            .is_ok_and(|since| input.listed_at() < saturating_add(since, input.settings.recovery_delay));
+        // A key that was published a moment ago may be missing from IAM's list; without its tag it would count as foreign and
+        // never be deleted.
+        let reliable_at = |published_at| saturating_add(published_at, input.settings.recovery_delay);
+        let young = input.user.tagged_at(id).is_some_and(|published_at| input.listed_at() < reliable_at(published_at));
         if Some(id) != published && input.user.key(id).is_none() && !young {
             tags.insert(tag.clone());
             // The AWS console keeps the description in a tag named by the bare key id, which is no tag of ours.

@@ -67,7 +67,7 @@ fn frozen_user_keeps_its_previous_key_for_the_recorded_overlap() {
     };
     let kept = plan(&recorded("PT72H"));
     assert_eq!((kept.effects.len(), kept.requeue_at), (0, Some(now() + days(1))), "{kept:?}");
-    assert_eq!(kept.deactivate_at.get("K1"), Some(&(now() + days(1))), "the status tells");
+    assert_eq!(kept.deactivate_at.get("K1"), Some(&(now() + days(1))), "the status reports it");
     for overlap in ["PT48H", "PT1S", "-PT72H", "a day"] {
         assert!(deactivates(&plan(&recorded(overlap)), "K1"), "{overlap}");
     }
