@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::namespaces::{ClassNamespaces, LabelExpression, LabelOperator, NamespaceSelector};
-use super::duration::HumanDuration;
 pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
+use super::{duration::HumanDuration, format};
 
 /// What the `AwsDeployUser`s of this class may have. Everything that is not listed is denied.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,26 +33,25 @@ pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
         type_ = "string",
         json_path = r".metadata.annotations.awsdeploy\.dev/is-default-class"
     ),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
     printcolumn(name = "Account", type_ = "string", json_path = ".status.account"),
     printcolumn(name = "Users", type_ = "integer", json_path = ".status.users"),
     printcolumn(
-        name = "Credentials",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="CredentialsValid")].status"#
-    ),
-    printcolumn(
-        name = "Account-Matches",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="AccountMatches")].status"#
-    ),
-    printcolumn(
         name = "Boundary",
         type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="BoundaryExists")].status"#
+        json_path = ".status.boundary",
+        description = "Name of the permissions boundary of the users"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Path", type_ = "string", json_path = ".spec.users.path", priority = 1),
-    printcolumn(name = "On-Revoked", type_ = "string", json_path = ".spec.onRevoked", priority = 1)
+    printcolumn(name = "On-Revoked", type_ = "string", json_path = ".spec.onRevoked", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.account) == has(oldSelf.account)")
@@ -81,16 +80,14 @@ pub struct AwsDeployUserClassSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 640),
-        regex(
-            pattern = r"^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/([A-Za-z0-9._+=,@-]+/)*[A-Za-z0-9+=,.@_-]{1,128}$"
-        )
+        regex(pattern = format::POLICY_ARN)
     )]
     pub permissions_boundary: Option<String>,
 
     /// Names of IAM groups that the users may be members of, at most 100 of at most 128 characters. `*` matches any
     /// characters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 100), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_*-]+$")))]
+    #[schemars(length(max = 100), inner(length(min = 1, max = 128), regex(pattern = format::IAM_NAME_PATTERN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
 
@@ -111,7 +108,7 @@ pub struct AwsDeployUserClassSpec {
     /// Workloads that `restart: Allow` is limited to, at most 50 of at most 320 characters: kind and name, such as
     /// `Deployment/web-*`. `*` matches any characters. Default: every workload.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(min = 1, max = 320), regex(pattern = r"^[A-Za-z*]+(/[a-z0-9.*-]+)?$")))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 320), regex(pattern = format::WORKLOAD_PATTERN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub restart_targets: Vec<String>,
 
@@ -137,7 +134,7 @@ pub struct AwsDeployUserClassSpec {
     /// characters; the case of letters A to Z is ignored. IAM policies can grant permissions by tags of the user
     /// (`aws:PrincipalTag`): list only keys without a meaning for them. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(min = 1, max = 128), regex(pattern = r"^[\p{L}\p{Z}\p{N}_.:/=+@*-]+$")))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 128), regex(pattern = format::TAG_KEY_PATTERN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub tag_keys: Vec<String>,
 
@@ -169,7 +166,7 @@ pub struct AwsDeployUserClassSpec {
 pub struct ClassAccount {
     /// Account id, twelve digits. Immutable. The operator calls STS `GetCallerIdentity` and writes nothing to AWS unless it
     /// returns this account.
-    #[schemars(regex(pattern = r"^[0-9]{12}$"))]
+    #[schemars(length(max = 12), regex(pattern = format::ACCOUNT_ID))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("account.id is immutable: existing IAM users are not moved; create another class"))]
     pub id: String,
 
@@ -180,14 +177,14 @@ pub struct ClassAccount {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(max = 640),
-        regex(pattern = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/([A-Za-z0-9._+=,@-]+/)*[A-Za-z0-9+=,.@_-]{1,64}$")
+        regex(pattern = format::ROLE_ARN)
     )]
     pub role_arn: Option<String>,
 
     /// External id that the trust policy of the role requires (`sts:ExternalId`), 2 to 1224 characters. It is not secret;
     /// it prevents another class from using the operator to assume this role. Default: no external id is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1224), regex(pattern = r"^[A-Za-z0-9_+=,.@:/-]+$"))]
+    #[schemars(length(min = 2, max = 1224), regex(pattern = format::EXTERNAL_ID))]
     pub external_id: Option<String>,
 }
 
@@ -198,7 +195,7 @@ pub struct ClassUsers {
     /// IAM path of the users, at most 512 characters, beginning and ending with `/`. Immutable, because existing IAM users
     /// are not moved. The operator's own IAM policy is limited to this path. Default: `/awsdeploy/`.
     #[serde(default = "default_path")]
-    #[schemars(length(max = 512), regex(pattern = r"^/([\x21-\x2e\x30-\x7e]+/)*$"))]
+    #[schemars(length(max = 512), regex(pattern = format::PATH))]
     #[x_kube(validation = Rule::new("!self.matches('[*?${}]')")
         .message("users.path may not contain *, ?, $, { or }: in IAM policies they are wildcards and variables, and the operator's own policy is limited to this path"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("users.path is immutable: existing IAM users are not moved; create another class"))]
@@ -209,7 +206,7 @@ pub struct ClassUsers {
     /// Names of namespaces contain no `_` and no `.`: with one of them behind `{namespace}`, resources of two namespaces never
     /// have the same user name; with `-` they can. A change does not rename existing users. Default: `{namespace}_{name}`.
     #[serde(default = "default_template")]
-    #[schemars(length(max = 128), regex(pattern = r"^([A-Za-z0-9+=,.@_-]|\{namespace\}|\{name\}|\{hash\})+$"))]
+    #[schemars(length(max = 128), regex(pattern = format::NAME_TEMPLATE))]
     #[x_kube(validation = Rule::new("self.contains('{name}') || self.contains('{hash}')")
         .message("nameTemplate needs {name} or {hash}: without them two resources would share one IAM user name"))]
     pub name_template: String,
@@ -260,21 +257,21 @@ pub struct ClassSecrets {
     /// characters, in addition to `app.kubernetes.io/name`, `app.kubernetes.io/component` and `app.kubernetes.io/version`. `*`
     /// matches any characters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(min = 1, max = 317), regex(pattern = r"^[A-Za-z0-9._/*-]+$")))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 317), regex(pattern = format::METADATA_KEY_PATTERN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub label_keys: Vec<String>,
 
     /// Keys of annotations that a resource may set on its Secret (`accessKey.secret.annotations`), at most 50 of at most 317
     /// characters. `*` matches any characters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(min = 1, max = 317), regex(pattern = r"^[A-Za-z0-9._/*-]+$")))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 317), regex(pattern = format::METADATA_KEY_PATTERN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub annotation_keys: Vec<String>,
 
     /// Data keys that a resource may add to its Secret with a template (`accessKey.secret.template`), at most 50 of at most
     /// 253 characters. `*` matches any characters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 50), inner(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9._*-]+$")))]
+    #[schemars(length(max = 50), inner(length(min = 1, max = 253), regex(pattern = format::DATA_KEY_PATTERN)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub template_keys: Vec<String>,
 }
@@ -312,7 +309,7 @@ pub struct ClassPolicies {
         length(max = 100),
         inner(
             length(min = 1, max = 640),
-            regex(pattern = r"^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/)?[A-Za-z0-9+=,.@_/*-]+$")
+            regex(pattern = format::POLICY_PATTERN)
         )
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -325,9 +322,7 @@ pub struct ClassPolicies {
         length(max = 10),
         inner(
             length(min = 1, max = 640),
-            regex(
-                pattern = r"^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/)?([A-Za-z0-9._+=,@-]+/)*[A-Za-z0-9+=,.@_-]{1,128}$"
-            )
+            regex(pattern = format::POLICY)
         )
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
@@ -425,21 +420,30 @@ pub struct AwsDeployUserClassStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
 
+    /// Name of the managed policy `spec.permissionsBoundary`. Absent without a boundary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<String>,
+
     /// Number of resources of the class in the namespaces that the operator watches.
     #[serde(default)]
     pub users: i64,
 
-    /// `CredentialsValid`: AWS accepts the operator's credentials, or those of `spec.account.roleArn`. `AccountMatches`: they
+    /// `Ready`: all others are True. `CredentialsValid`: AWS accepts the operator's credentials, or those of `spec.account.roleArn`. `AccountMatches`: they
     /// belong to the account `spec.account.id`. `BoundaryExists`: the permissions boundary exists, or none is set.
-    /// `TemplatesValid`: every template of `spec.policies.templates` is valid, or there is none.
+    /// `TemplatesValid`: every template of `spec.policies.templates` is valid, or there is none. `Stalled`, present only while
+    /// it is True: waiting is useless, because only a change of the class makes it Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,
 }
 
-/// Condition types of a class. `True` is the healthy status of all of them.
+/// Condition types of a class. `True` is the healthy status of all but `Stalled`, which is present only while it is True.
 #[derive(strum::IntoStaticStr, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClassCondition {
+    /// Summary: all others are True.
+    Ready,
+    /// Only a change of the class makes it Ready.
+    Stalled,
     /// AWS accepts the credentials that are used for the class.
     CredentialsValid,
     /// The credentials belong to the account of the class.

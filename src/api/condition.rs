@@ -2,7 +2,8 @@
 
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-/// Condition types of an `AwsDeployUser`, in the order of the status. `True` is the healthy status of all of them.
+/// Condition types of an `AwsDeployUser`, in the order of the status. `True` is the healthy status of the first five; the
+/// others are present only while they are True.
 #[derive(
     strum::Display,
     strum::EnumString,
@@ -28,6 +29,10 @@ pub enum ConditionType {
     KeyPublished,
     /// The next rotation is not blocked.
     RotationHealthy,
+    /// The operator is about to make the resource Ready.
+    Reconciling,
+    /// Waiting is useless: only an edit by a person makes the resource Ready.
+    Stalled,
 }
 
 impl ConditionType {

@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Span, SpanRelativeTo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::format;
+
 /// Duration greater than zero and at most ten years (`3650d`), with the units `w`, `d`, `h`, `m` and `s`: `30d`, `12h`,
 /// `90m`, `1h30m`, or Go's format `720h0m0s`. A day is 24 hours.
 // The schema checks the format, `HumanDuration::parse` the value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
-pub struct HumanDuration(
-    #[schemars(length(min = 2, max = 32), regex(pattern = r"^([0-9]+(\.[0-9]+)?(w|d|h|m|s))+$"))] pub String,
-);
+pub struct HumanDuration(#[schemars(length(min = 2, max = 32), regex(pattern = format::DURATION))] pub String);
 
 /// Dates that are computed with it stay in the range of `jiff::Timestamp`.
 const MAX_DURATION: SignedDuration = SignedDuration::from_hours(3_650 * 24);

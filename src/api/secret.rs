@@ -6,7 +6,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::OBJECT_NAME;
+use super::format;
 
 /// Characters of a template.
 pub const MAX_TEMPLATE_CHARS: u32 = 4_096;
@@ -18,7 +18,7 @@ pub struct SecretSpec {
     /// Name of the Secret in the namespace of this resource, at most 253 characters. It must match the class's
     /// `secrets.namePattern`. Immutable. Default: the name of this resource.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = format::OBJECT_NAME))]
     pub name: Option<String>,
 
     /// Formats of the key in the Secret, at most 5. All of them change in one write. At least one of `Environment`,

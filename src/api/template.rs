@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::format;
+
 /// Which inline policies resources may have.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InlinePermission {
@@ -22,7 +24,7 @@ pub enum InlinePermission {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTemplate {
     /// Name of the template, 1 to 63 characters, unique in the class.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = format::TEMPLATE_NAME))]
     pub name: String,
 
     /// Policy document as an object with `Version` and `Statement`, as in the IAM documentation. `{bucket}` is replaced by the
@@ -43,7 +45,7 @@ pub struct PolicyTemplate {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateParameter {
     /// Name of the parameter: a letter followed by letters and digits, at most 63 characters.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z][A-Za-z0-9]*$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = format::PARAMETER_NAME))]
     #[x_kube(validation = Rule::new("!(self in ['namespace', 'name', 'accountId'])")
         .message("namespace, name and accountId are set by the operator and cannot be parameters"))]
     pub name: String,
@@ -66,7 +68,7 @@ pub(super) fn values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "maxProperties": 10,
-        "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"^[A-Za-z0-9 _.:/=+@,-]+$"},
+        "additionalProperties": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": format::PARAMETER_VALUE},
     })
 }
 
@@ -76,7 +78,7 @@ pub(super) fn values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 #[x_kube(validation = Rule::new("!has(self.parameters) || has(self.template)").message("parameters needs template"))]
 pub struct InlinePolicy {
     /// Name of the policy, 1 to 128 characters, unique in the user.
-    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$"))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = format::IAM_NAME))]
     pub name: String,
 
     /// Policy document as an object with `Version` and `Statement`, as in the IAM documentation. The class must allow it

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::template::InlinePolicy;
-use super::{OBJECT_NAME, duration::HumanDuration, secret::SecretSpec};
+use super::{duration::HumanDuration, format, secret::SecretSpec};
 pub use status::{
     AccessKeyState, AccessKeyStatus, AccountReference, AwsDeployUserStatus, ClassReference, KeyRepairs, UserStatus,
 };
@@ -35,6 +35,7 @@ pub use status::{
     printcolumn(name = "Secret", type_ = "string", json_path = ".status.secretName"),
     printcolumn(name = "Key-Age", type_ = "date", json_path = ".status.lastRotationTime", description = "Time since the current access key was published"),
     printcolumn(name = "Next-Rotation", type_ = "string", json_path = ".status.nextRotationTime", description = "When the next rotation begins"),
+    printcolumn(name = "Previous-Key-Until", type_ = "string", json_path = r#".status.accessKeys[?(@.state=="Superseded")].retiresAt"#, description = "When the previous access key is set Inactive"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Key", type_ = "string", json_path = r#".status.accessKeys[?(@.state=="Published")].id"#, priority = 1),
     printcolumn(name = "Class", type_ = "string", json_path = ".status.class.name", priority = 1),
@@ -55,13 +56,13 @@ pub struct AwsDeployUserSpec {
     /// Name of the `AwsDeployUserClass` that authorizes this resource, at most 253 characters. Default: the default class at
     /// the time when the resource was first authorized (`status.class.name`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = format::OBJECT_NAME))]
     pub class_name: Option<String>,
 
     /// Name of the IAM user, 1 to 64 characters. Immutable. The class must allow it (`users.namePattern`). Names are unique in
     /// an AWS account, ignoring case. Default: the class's `users.nameTemplate`, which defaults to `{namespace}_{name}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$"))]
+    #[schemars(length(min = 1, max = 64), regex(pattern = format::IAM_NAME))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("userName is immutable: delete the resource and create it again"))]
     pub user_name: Option<String>,
 
@@ -74,7 +75,7 @@ pub struct AwsDeployUserSpec {
     /// Names of IAM groups of the user, at most 10 of at most 128 characters. The groups must exist. The list is exclusive:
     /// the user is removed from other groups. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10), inner(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9+=,.@_-]+$")))]
+    #[schemars(length(max = 10), inner(length(min = 1, max = 128), regex(pattern = format::IAM_NAME)))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub groups: Vec<String>,
 
@@ -152,7 +153,7 @@ pub struct Policies {
 pub(super) fn tags(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
-        "additionalProperties": {"type": "string", "maxLength": 256, "pattern": r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$"},
+        "additionalProperties": {"type": "string", "maxLength": 256, "pattern": format::TAG_VALUE},
     })
 }
 
@@ -168,7 +169,7 @@ pub struct AccessKeySpec {
     /// Description of the key, at most 256 characters. Stored where the AWS console displays it: in a tag of the user whose
     /// key is the access key id. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 256), regex(pattern = r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$"))]
+    #[schemars(length(max = 256), regex(pattern = format::TAG_VALUE))]
     pub description: Option<String>,
 
     /// Use case, as on the AWS console's "Create access key" page. Stored in the tag `awsdeploy.dev/use-case` of the user and
@@ -179,7 +180,7 @@ pub struct AccessKeySpec {
     /// AWS Region, at most 32 characters. Written to the Secret as `AWS_REGION` and `AWS_DEFAULT_REGION` and to the `config`
     /// file. Default: the Secret contains no Region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), regex(pattern = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$"))]
+    #[schemars(length(max = 32), regex(pattern = format::REGION))]
     pub region: Option<String>,
 
     /// When the key is rotated.
@@ -206,7 +207,7 @@ pub struct RestartTarget {
     /// Kind of the workload, in the API group `apps`.
     pub kind: WorkloadKind,
     /// Name of the workload in the namespace of this resource, at most 253 characters.
-    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = format::OBJECT_NAME))]
     pub name: String,
 }
 
@@ -284,7 +285,7 @@ pub struct RotationSpec {
     /// Time between the publication of two keys, such as `30d`, `12h` or `90m`, at most `3650d`. `Never` rotates only on
     /// request (annotation `awsdeploy.dev/rotate`). Default: the class's `rotation.default.every`, else `90d`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 32), regex(pattern = r"^(Never|([0-9]+(\.[0-9]+)?(w|d|h|m|s))+)$"))]
+    #[schemars(length(min = 2, max = 32), regex(pattern = format::INTERVAL))]
     pub every: Option<String>,
 
     /// Cron expression with five fields (minute, hour, day of month, month, day of week), such as `0 3 1 * *`, 9 to 128
@@ -353,7 +354,7 @@ pub struct ConsoleSpec {
     /// Name of the Secret with the keys `username`, `password`, `consoleSignInUrl` and `credentials.csv`, in the namespace of
     /// this resource, at most 253 characters. Immutable. Default: `<name of this resource>-console`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = OBJECT_NAME))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = format::OBJECT_NAME))]
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("console.secretName is immutable: remove console, then add it again with the other name"))]
     pub secret_name: Option<String>,

@@ -78,7 +78,20 @@ pub fn evaluate(facts: &ClassFacts, before: &[Condition], generation: Option<i64
         (ClassCondition::BoundaryExists, boundary),
         (ClassCondition::TemplatesValid, templates),
     ];
-    all.into_iter()
+    let ready = all
+        .iter()
+        .find(|(_, (status, _))| *status == "False")
+        .or_else(|| all.iter().find(|(_, (status, _))| *status != "True"));
+    let ready = match ready {
+        Some((_, (_, note))) => ("False", note.clone()),
+        None => good("the operator can serve the resources of the class".to_owned()),
+    };
+    // Everything else may be corrected outside of the class.
+    let stalled = (ready.1.reason == Reason::InvalidSpec).then(|| (ClassCondition::Stalled, ("True", ready.1.clone())));
+    [(ClassCondition::Ready, ready)]
+        .into_iter()
+        .chain(all)
+        .chain(stalled)
         .map(|(kind, (status, note))| Condition {
             type_: kind.as_str().to_owned(),
             status: status.to_owned(),
@@ -113,21 +126,38 @@ mod tests {
             templates: None,
         };
         let fine = pair("True", Reason::Reconciled);
-        assert_eq!(status_and_reason(&good), vec![fine.clone(); 4]);
+        assert_eq!(status_and_reason(&good), vec![fine.clone(); 5]);
         let other = ClassFacts { expected_account: Some("2".into()), ..good.clone() };
-        assert_eq!(status_and_reason(&other)[1], pair("False", Reason::WrongAccount));
+        assert_eq!(status_and_reason(&other)[2], pair("False", Reason::WrongAccount));
         let missing = ClassFacts { boundary: Some(("b".into(), Ok(false))), ..good.clone() };
-        assert_eq!(status_and_reason(&missing)[2], pair("False", Reason::BoundaryNotFound));
+        assert_eq!(status_and_reason(&missing)[3], pair("False", Reason::BoundaryNotFound));
         let denied = Note::new(Reason::OperatorCredentials, "no");
         let blind =
             ClassFacts { account: Err(denied.clone()), boundary: Some(("b".into(), Err(denied))), ..good.clone() };
-        let unknown = pair("Unknown", Reason::OperatorCredentials);
-        assert_eq!(
-            status_and_reason(&blind),
-            [pair("False", Reason::OperatorCredentials), unknown.clone(), unknown, fine]
-        );
+        let (denied, unknown) =
+            (pair("False", Reason::OperatorCredentials), pair("Unknown", Reason::OperatorCredentials));
+        assert_eq!(status_and_reason(&blind), [denied.clone(), denied, unknown.clone(), unknown, fine]);
         let broken = ClassFacts { templates: Some("template t: no".into()), ..good.clone() };
-        assert_eq!(status_and_reason(&broken)[3], pair("False", Reason::InvalidSpec));
+        assert_eq!(status_and_reason(&broken)[4], pair("False", Reason::InvalidSpec));
+    }
+
+    #[test]
+    fn ready_of_a_class_summarizes_the_others() {
+        let good =
+            ClassFacts { account: Ok("1".into()), expected_account: None, role: None, boundary: None, templates: None };
+        let of = |facts: &ClassFacts, kind: ClassCondition| {
+            let conditions = evaluate(facts, &[], Some(1), Timestamp::UNIX_EPOCH);
+            let found = conditions.into_iter().find(|condition| condition.type_ == kind.as_str());
+            found.map(|condition| (condition.status, condition.reason))
+        };
+        let pair = |status: &str, reason: Reason| Some((status.to_owned(), reason.as_str().to_owned()));
+        assert_eq!(of(&good, ClassCondition::Ready), pair("True", Reason::Reconciled));
+        let missing = ClassFacts { boundary: Some(("b".into(), Ok(false))), ..good.clone() };
+        assert_eq!(of(&missing, ClassCondition::Ready), pair("False", Reason::BoundaryNotFound));
+        assert_eq!(of(&missing, ClassCondition::Stalled), None, "an AWS admin may create it");
+        let broken = ClassFacts { templates: Some("template t: no".into()), ..good };
+        assert_eq!(of(&broken, ClassCondition::Ready), pair("False", Reason::InvalidSpec));
+        assert_eq!(of(&broken, ClassCondition::Stalled), pair("True", Reason::InvalidSpec));
     }
 
     #[test]

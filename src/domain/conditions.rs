@@ -6,6 +6,7 @@ use super::{
     backoff::ErrorClass,
     current_state::CurrentState,
     plan::{Note, Plan},
+    wait_conditions,
 };
 use crate::api::{Condition, ConditionType, Reason, Time};
 
@@ -163,7 +164,8 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
     };
 
     let ready = ready(outcome, was_ready, [&authorized, &user, &key], refused);
-    vec![ready, authorized, user, key, rotation]
+    let waiting = wait_conditions::evaluate(outcome, &ready);
+    [ready, authorized, user, key, rotation].into_iter().chain(waiting).collect()
 }
 
 /// Status of `RotationHealthy`. Waiting for a declared time is healthy, a back-off after a failure is not.

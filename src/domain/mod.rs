@@ -31,4 +31,5 @@ pub mod settings;
 pub mod stale_journal;
 pub mod target;
 pub mod validate;
+mod wait_conditions;
 pub mod window;

@@ -34,6 +34,9 @@ pub(super) struct ClassDecision {
     pub(super) digest: u64,
     /// The quota of the class is used up by resources that were created earlier.
     pub(super) over_quota: bool,
+    /// Another object may allow the resource without an edit of it: a class that does not exist, or the end of a resource that
+    /// uses up the quota.
+    pub(super) awaits_others: bool,
     labels: BTreeMap<String, String>,
     /// The class that allowed the resource last does not exist.
     class_is_missing: bool,
@@ -58,6 +61,7 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
     let labels = watched_labels.unwrap_or_default();
     let choice = authorize::select_class(authorize::requested_class(user), &known);
     let class = if let ClassSelection::Selected(class) = &choice { Some(*class) } else { None };
+    let is_class_absent = matches!(choice, ClassSelection::Refused(_));
     let target = target.with_user_name(user, class.map(|class| class.spec.users.name_template.as_str()));
     let preceding = class.map_or(0, |class| preceding_users(user, class, &known, &target, context));
     let decision = match choice {
@@ -115,6 +119,7 @@ pub(super) fn decide(user: &AwsDeployUser, target: Target, context: &Context) ->
         account_mismatch,
         digest: hasher.finish(),
         over_quota: preceding > 0,
+        awaits_others: is_class_absent || class.is_some_and(|class| fills_quota(class, preceding)),
         labels,
         class_is_missing: recorded_class(user).is_some_and(|class| known.iter().all(|known| known.name != class.name)),
         governing_class,
@@ -229,6 +234,11 @@ fn preceding_users(
             && class_name(other, known) == Some(name)
             && authorize::precedes(other, user, name)
     })
+}
+
+fn fills_quota(class: &AwsDeployUserClass, preceding: usize) -> bool {
+    let max = class.spec.users.max_per_namespace.and_then(|max| usize::try_from(max).ok());
+    max.is_some_and(|max| preceding >= max)
 }
 
 /// The name of the class of a resource, whether or not there is such a class.

@@ -236,7 +236,9 @@ pub(super) fn recorded_backoff(user: &AwsDeployUser, input: &DelayInput) -> Back
             _ if condition.status == "Unknown" => FailureScope::Observation,
             ConditionType::UserSynced => FailureScope::User,
             ConditionType::KeyPublished | ConditionType::RotationHealthy => FailureScope::Key,
-            ConditionType::Ready | ConditionType::Authorized => return None,
+            ConditionType::Ready | ConditionType::Authorized | ConditionType::Reconciling | ConditionType::Stalled => {
+                return None;
+            }
         };
         let reason: Reason = condition.reason.parse().ok()?;
         let class = backoff::waiting_class(reason)?;

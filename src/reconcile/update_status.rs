@@ -9,6 +9,7 @@ use crate::{
     api::{AwsDeployUser, AwsDeployUserStatus, MANAGER, Reason, user::ClassReference},
     cluster::{ClusterError, ClusterErrorKind, DeployUsers, PendingEvent},
     domain::{
+        backoff::ErrorClass,
         conditions::FailureScope,
         current_state::{CurrentState, IamUser},
         fair_queue::Priority,
@@ -110,6 +111,11 @@ impl Reconciliation<'_> {
                 failures.extend(self.cache.backoff.failure(scope).cloned());
             }
         }
+        // A class may be created right after the resource, and the quota is free once another resource is deleted.
+        if self.decision.awaits_others {
+            let authorization = failures.iter_mut().filter(|failure| failure.scope == FailureScope::Authorization);
+            authorization.for_each(|failure| failure.class = ErrorClass::Denied);
+        }
         let class = self.allowing_class(progress);
         let allowed = class.map(|class| format!("class {} allows it", class.name)).unwrap_or_default();
         status::status(&status::StatusInput {
@@ -167,7 +173,14 @@ impl Reconciliation<'_> {
 
     /// The status is written by the next reconcile.
     fn retry_status(&mut self, error: ClusterError, next: Next) -> Next {
-        tracing::warn!(%error, manager = MANAGER, "failed to write status");
+        // The resource was edited meanwhile: the next reconcile has its new version.
+        let is_first_conflict =
+            error.kind == ClusterErrorKind::Conflict && self.cache.backoff.failure(FailureScope::Status).is_none();
+        if is_first_conflict {
+            tracing::debug!(%error, manager = MANAGER, "failed to write status");
+        } else {
+            tracing::warn!(%error, manager = MANAGER, "failed to write status");
+        }
         let failure = ReconcileError::from(error).for_conditions(FailureScope::Status);
         let input = self.delay_input();
         self.cache.backoff = std::mem::take(&mut self.cache.backoff).after_status_write(failure, &input);

@@ -345,11 +345,12 @@ pub(crate) async fn class_status_reports_account_users_and_credentials() {
             }
         }
     };
-    let found = status(&["Reconciled", "Reconciled", "BoundaryNotFound", "InvalidSpec"], 0).await;
-    assert!(found.conditions[3].message.contains("template t: {effect}"), "{:?}", found.conditions[3]);
+    let found = status(&["BoundaryNotFound", "Reconciled", "Reconciled", "BoundaryNotFound", "InvalidSpec"], 0).await;
+    assert!(found.conditions[4].message.contains("template t: {effect}"), "{:?}", found.conditions[4]);
+    assert_eq!(found.boundary.as_deref(), Some("missing"));
     assert_eq!(found.account.as_deref(), Some(env.account.id()));
     env.apply("x", json!({"className": class})).await;
     env.apply_class("c", json!({"permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess"})).await;
-    status(&["Reconciled", "Reconciled", "Reconciled", "Reconciled"], 1).await;
+    status(&["Reconciled"; 5], 1).await;
     env.wait_ready("x").await;
 }

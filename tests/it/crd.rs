@@ -38,7 +38,7 @@ pub(crate) async fn every_crd_field_has_a_description() {
 pub(crate) async fn schema_errors_state_the_allowed_values() {
     let env = TestEnv::new().await;
     for (spec, text) in [
-        (json!({"userName": "a b"}), "userName"),
+        (json!({"userName": "a b"}), "letters, digits and + = , . @ _ - only, and no spaces"),
         (json!({"userName": "a".repeat(65)}), "64"),
         (json!({"policies": {"managed": ["arn:aws:iam::1:role/x y"]}}), "AmazonEC2FullAccess"),
         (json!({"policies": {"inline": [{"name": "a", "document": {}}, {"name": "a", "document": {}}]}}), "uplicate"),
@@ -52,7 +52,12 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"tags": {"aws:x": "y"}}), "reserved by AWS"),
         (json!({"tags": {"AwsDeploy.dev/cluster": "y"}}), "used by this operator"),
         (json!({"accessKey": {"useCase": "Fun"}}), "ThirdPartyService"),
-        (json!({"accessKey": {"region": "Frankfurt"}}), "region"),
+        (json!({"accessKey": {"region": "useast1"}}), "such as us-east-1"),
+        (json!({"accessKey": {"description": "for Cycle, production"}}), "no commas"),
+        (json!({"accessKey": {"rotation": {"every": "30 days"}}}), "such as 30d, 12h, 90m or 1h30m"),
+        (json!({"accessKey": {"rotation": {"overlap": "one day"}}}), "such as 30d, 12h, 90m or 1h30m"),
+        (json!({"groups": ["deployers", "a b"]}), "groups[1]"),
+        (json!({"tags": {"team": "a,b"}}), "tags.team"),
         (json!({"accessKey": {"rotation": {"every": "30d", "schedule": "0 3 1 * *"}}}), "either every or schedule"),
         (json!({"accessKey": {"rotation": {"timeZone": "UTC"}}}), "timeZone needs schedule"),
         (json!({"accessKey": {"rotation": {"every": "monthly"}}}), "every"),
@@ -81,7 +86,7 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         assert!(error.contains(text), "{spec}: {error}");
     }
     for (spec, text) in [
-        (json!({"account": {"id": "12"}}), "account.id"),
+        (json!({"account": {"id": "12"}}), "twelve digits"),
         (json!({"namespaces": {"names": ["a b"]}}), "names"),
         (json!({"namespaces": {"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}}), "need values"),
         (json!({"users": {"path": "deploy"}}), "path"),
@@ -182,6 +187,9 @@ pub(crate) async fn printer_columns_are_as_documented() {
         let shown = columns.iter().filter(|column| column["priority"].as_i64().unwrap_or(0) == 0);
         shown.filter_map(|column| column["name"].as_str().map(str::to_owned)).collect::<Vec<_>>()
     });
-    assert_eq!(columns[0], ["Ready", "Reason", "User", "Secret", "Key-Age", "Next-Rotation", "Age"]);
-    assert_eq!(columns[1], ["Default", "Account", "Users", "Credentials", "Account-Matches", "Boundary", "Age"]);
+    assert_eq!(
+        columns[0],
+        ["Ready", "Reason", "User", "Secret", "Key-Age", "Next-Rotation", "Previous-Key-Until", "Age"]
+    );
+    assert_eq!(columns[1], ["Default", "Ready", "Reason", "Account", "Users", "Boundary", "Age"]);
 }

@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::format;
+
 /// Namespaces that may use a class: those listed by name, and those whose labels match the selector.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -14,7 +16,7 @@ pub struct ClassNamespaces {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
         length(max = 500),
-        inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"))
+        inner(length(min = 1, max = 63), regex(pattern = format::NAMESPACE))
     )]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub names: Vec<String>,

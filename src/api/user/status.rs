@@ -69,7 +69,8 @@ pub struct AwsDeployUserStatus {
     #[schemars(schema_with = "optional_time")]
     pub failing_since: Option<Timestamp>,
 
-    /// Conditions `Ready`, `Authorized`, `UserSynced`, `KeyPublished` and `RotationHealthy`.
+    /// Conditions `Ready`, `Authorized`, `UserSynced`, `KeyPublished` and `RotationHealthy`. Present only while they are True:
+    /// `Reconciling`, the operator is about to make the resource Ready, and `Stalled`, only an edit by a person does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,

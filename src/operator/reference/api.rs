@@ -2,15 +2,14 @@
 
 use std::fmt::Write as _;
 
-use kube::CustomResourceExt;
 use serde_json::{Map, Value};
 
 use super::{cell, generated, split_default};
-use crate::api::{AwsDeployUser, AwsDeployUserClass};
+use crate::api;
 
 pub(super) fn markdown() -> Result<String, serde_json::Error> {
     let mut text = format!("# API\n\n{}\n\n{HEAD}", generated("the doc comments in src/api"));
-    for crd in [AwsDeployUser::crd(), AwsDeployUserClass::crd()] {
+    for crd in api::crds() {
         write_kind(&mut text, &serde_json::to_value(&crd)?);
     }
     Ok(text)
@@ -76,11 +75,10 @@ fn write_fields(text: &mut String, parent: &str, schema: &Value) {
         // Kubernetes' own type, described by Kubernetes.
         let standard = name == "conditions";
         if !standard {
-            said.extend(limits(field, "characters", ""));
-            said.extend(limits(&field["items"], "characters each", "Each: "));
-            said.extend(limits(&field["additionalProperties"], "characters each", "Each value: "));
-            said.extend(rules(field));
-            said.extend(rules(&field["items"]));
+            said.extend(limits(field, "characters"));
+            said.extend(limits(&field["items"], "characters each"));
+            said.extend(limits(&field["additionalProperties"], "characters each"));
+            said.extend([field, &field["items"], &field["additionalProperties"]].into_iter().flat_map(rules));
         }
         said.retain(|part| !part.is_empty());
         let _ = writeln!(text, "| `{path}` | {} | {default} | {} |", type_of(field), said.join(" "));
@@ -106,7 +104,7 @@ fn type_of(field: &Value) -> String {
 }
 
 /// Limits of a field as sentences.
-fn limits(field: &Value, characters: &str, prefix: &str) -> Vec<String> {
+fn limits(field: &Value, characters: &str) -> Vec<String> {
     let Some(field) = field.as_object() else { return Vec::new() };
     let mut said = Vec::new();
     if let Some(values) = field.get("enum").and_then(Value::as_array) {
@@ -117,9 +115,6 @@ fn limits(field: &Value, characters: &str, prefix: &str) -> Vec<String> {
     said.extend(range(field, "minItems", "maxItems", "items"));
     said.extend(range(field, "minProperties", "maxProperties", "entries"));
     said.extend(range(field, "minimum", "maximum", ""));
-    if let Some(pattern) = field.get("pattern").and_then(Value::as_str) {
-        said.push(format!("{prefix}`{}`.", cell(pattern)));
-    }
     said
 }
 

@@ -15,6 +15,7 @@ pub mod control_plane;
 pub mod emulator;
 pub mod error;
 pub mod iam_policy;
+pub mod kstatus;
 pub mod kube_proxy;
 pub mod kubeconfig;
 pub mod operator;
