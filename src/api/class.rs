@@ -405,7 +405,7 @@ pub enum OnQuarantine {
     /// overlap.
     Rotate,
     /// All access keys of the operator are set Inactive and kept until an AWS admin detaches the quarantine policy.
-    Suspend,
+    Revoke,
 }
 
 /// Observed state of a class. Informational only.

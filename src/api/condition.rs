@@ -93,8 +93,8 @@ pub enum Reason {
     Deleting,
 
     // Needs an action by a person.
-    /// `spec.suspend` is true: all access keys of this user are Inactive.
-    Suspended,
+    /// `spec.credentials` is `Revoked`: all access keys of this user are Inactive.
+    CredentialsRevoked,
     /// AWS has attached a quarantine policy: it found an access key of the user in public.
     Quarantined,
     /// No class allows what the resource declares.

@@ -113,10 +113,11 @@ pub struct AwsDeployUserSpec {
     #[serde(default)]
     pub adoption: Adoption,
 
-    /// Sets all access keys that the operator created for this user Inactive at once and keeps them for forensics. Setting it
-    /// back to false creates a new key. Default: false.
+    /// Whether the credentials of the user work. `Revoked` sets all access keys that the operator created for the user Inactive
+    /// at once and keeps them for forensics, and removes the console password. `Active` creates new ones after that. Default:
+    /// `Active`.
     #[serde(default)]
-    pub suspend: bool,
+    pub credentials: Credentials,
 }
 
 impl AwsDeployUserSpec {
@@ -125,6 +126,12 @@ impl AwsDeployUserSpec {
     pub fn effective_access_key(&self) -> Option<&AccessKeySpec> {
         static DEFAULT: LazyLock<AccessKeySpec> = LazyLock::new(AccessKeySpec::default);
         self.access_key.as_ref().or_else(|| self.console.is_none().then_some(&DEFAULT))
+    }
+
+    /// Whether the author has revoked the credentials of the user.
+    #[must_use]
+    pub fn credentials_revoked(&self) -> bool {
+        self.credentials == Credentials::Revoked
     }
 }
 
@@ -372,6 +379,16 @@ pub enum Adoption {
     Never,
     /// An existing user is adopted if the class allows it and an AWS admin has tagged the user.
     IfTagged,
+}
+
+/// Whether the credentials of a user work.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Credentials {
+    /// The user has the declared access key and password.
+    #[default]
+    Active,
+    /// Access keys are Inactive, and there is no password.
+    Revoked,
 }
 
 /// What happens in AWS when the resource is deleted.

@@ -121,7 +121,7 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
     let key = match (failure(FailureScope::Key), blind, outcome.plan, outcome.current) {
         (_, Some(failure), plan, _) => match plan.and_then(|plan| plan.key.as_ref()) {
             // Known from IAM alone.
-            Some(note) if matches!(note.reason, Reason::Suspended | Reason::Revoked | Reason::Quarantined) => {
+            Some(note) if matches!(note.reason, Reason::CredentialsRevoked | Reason::Revoked | Reason::Quarantined) => {
                 finding(ConditionType::KeyPublished, ConditionStatus::False, note.clone())
             }
             _ => finding(ConditionType::KeyPublished, ConditionStatus::Unknown, failure.note.clone()),
@@ -364,7 +364,7 @@ mod tests {
             let key = findings.iter().find(|finding| finding.kind == ConditionType::KeyPublished).unwrap();
             (key.status, key.note.reason)
         };
-        for revoked in [Reason::Suspended, Reason::Revoked, Reason::Quarantined] {
+        for revoked in [Reason::CredentialsRevoked, Reason::Revoked, Reason::Quarantined] {
             assert_eq!(key(revoked), (ConditionStatus::False, revoked));
         }
         for unknown in [Reason::Pending, Reason::Frozen] {

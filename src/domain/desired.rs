@@ -66,7 +66,7 @@ pub struct Desired {
     pub secret: DesiredSecret,
     pub console: Option<DesiredConsole>,
     /// All access keys of the operator must be Inactive.
-    pub suspend: bool,
+    pub credentials_revoked: bool,
     /// The Secrets outlive the resource, however that is deleted.
     pub retain: bool,
     pub adoption: Consent,

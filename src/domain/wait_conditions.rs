@@ -31,7 +31,7 @@ pub(super) fn evaluate(outcome: &ReconcileOutcome<'_>, ready: &EvaluatedConditio
 fn needs_an_edit(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::Suspended
+        Reason::CredentialsRevoked
             | Reason::Quarantined
             | Reason::NotOwned
             | Reason::SecretConflict
@@ -87,7 +87,7 @@ mod tests {
     fn plan_stalls_where_only_an_edit_helps() {
         let plan = |reason: Reason| Plan { user: Some(Note::new(reason, "x")), ..Plan::idle(Note::new(reason, "x")) };
         let of = |plan: &Plan| waiting(&[], Some(plan));
-        for reason in [Reason::NotOwned, Reason::SecretConflict, Reason::Suspended, Reason::Quarantined] {
+        for reason in [Reason::NotOwned, Reason::SecretConflict, Reason::CredentialsRevoked, Reason::Quarantined] {
             assert_eq!(of(&plan(reason)), [(ConditionType::Stalled, reason)], "{reason}");
         }
         assert_eq!(of(&plan(Reason::Pending)), [(ConditionType::Reconciling, Reason::Pending)]);

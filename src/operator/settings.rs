@@ -198,7 +198,7 @@ impl OperatorSettings {
         }
     }
 
-    /// Whether `/metrics` requires a token. They name accounts, resources and suspended users, so pods of other namespaces must
+    /// Whether `/metrics` requires a token. They name accounts, resources and revoked users, so pods of other namespaces must
     /// not read them.
     #[must_use]
     pub fn requires_metrics_token(&self) -> bool {

@@ -93,7 +93,7 @@ pub(super) fn description(other: &str, namespace: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{AwsDeployUserStatus, Time};
+    use crate::api::{AwsDeployUserStatus, Time, user::Credentials};
 
     #[test]
     fn only_the_claim_of_another_namespace_excludes_this_operator() {
@@ -108,25 +108,25 @@ mod tests {
 
     #[test]
     fn foreign_claim_stops_no_loss_of_access() {
-        let user = |suspend: bool, policy: DeletionPolicy, is_deleted: bool| {
+        let user = |credentials: Credentials, policy: DeletionPolicy, is_deleted: bool| {
             let mut user = AwsDeployUser::default();
-            (user.spec.suspend, user.spec.deletion_policy) = (suspend, policy);
+            (user.spec.credentials, user.spec.deletion_policy) = (credentials, policy);
             user.metadata.deletion_timestamp = is_deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH));
             user
         };
-        for (suspend, policy, is_deleted, expected) in [
-            (false, DeletionPolicy::Delete, false, false),
-            (true, DeletionPolicy::Delete, false, true),
-            (false, DeletionPolicy::Delete, true, true),
-            (false, DeletionPolicy::Force, true, true),
-            (false, DeletionPolicy::Retain, true, false),
-            (true, DeletionPolicy::Retain, true, true),
+        for (credentials, policy, is_deleted, expected) in [
+            (Credentials::Active, DeletionPolicy::Delete, false, false),
+            (Credentials::Revoked, DeletionPolicy::Delete, false, true),
+            (Credentials::Active, DeletionPolicy::Delete, true, true),
+            (Credentials::Active, DeletionPolicy::Force, true, true),
+            (Credentials::Active, DeletionPolicy::Retain, true, false),
+            (Credentials::Revoked, DeletionPolicy::Retain, true, true),
         ] {
-            let user = user(suspend, policy, is_deleted);
+            let user = user(credentials, policy, is_deleted);
             assert_eq!(
                 takes_away(&user, RevocationCauses::of_resource(&user)),
                 expected,
-                "{suspend} {policy:?} {is_deleted}"
+                "{credentials:?} {policy:?} {is_deleted}"
             );
         }
     }

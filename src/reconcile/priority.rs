@@ -22,7 +22,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent causes")]
 pub(super) struct RevocationCauses {
-    suspended: bool,
+    credentials_revoked: bool,
     denied: bool,
     deleted: bool,
 }
@@ -30,7 +30,11 @@ pub(super) struct RevocationCauses {
 impl RevocationCauses {
     /// What the resource itself says.
     pub(super) fn of_resource(user: &AwsDeployUser) -> Self {
-        Self { suspended: user.spec.suspend, denied: false, deleted: user.metadata.deletion_timestamp.is_some() }
+        Self {
+            credentials_revoked: user.spec.credentials_revoked(),
+            denied: false,
+            deleted: user.metadata.deletion_timestamp.is_some(),
+        }
     }
 
     pub(super) fn of(user: &AwsDeployUser, decision: &ClassDecision) -> Self {
@@ -40,7 +44,9 @@ impl RevocationCauses {
 
     /// Whether there is a cause that was not among these.
     pub(super) fn adds_to(self, served: Self) -> bool {
-        (self.suspended && !served.suspended) || (self.denied && !served.denied) || (self.deleted && !served.deleted)
+        (self.credentials_revoked && !served.credentials_revoked)
+            || (self.denied && !served.denied)
+            || (self.deleted && !served.deleted)
     }
 
     pub(super) fn without_deletion(self) -> Self {
@@ -54,7 +60,7 @@ impl RevocationCauses {
     /// The causes of both.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
-            suspended: self.suspended || other.suspended,
+            credentials_revoked: self.credentials_revoked || other.credentials_revoked,
             denied: self.denied || other.denied,
             deleted: self.deleted || other.deleted,
         }
@@ -70,7 +76,7 @@ pub(super) fn priority(user: &AwsDeployUser, decision: &ClassDecision, context: 
         let is_observed = user.status.as_ref().is_some_and(|status| {
             status.observed_generation == user.metadata.generation && status.failing_since.is_none()
         });
-        // What is created suspended has nothing to lose, and must not come before the work of others.
+        // What is created with revoked credentials has nothing to lose, and must not come before the work of others.
         let takes_away = causes.any() && account::recorded_user(user).is_some();
         match (is_observed && !causes.deleted, takes_away) {
             (true, _) => Priority::Background,
@@ -140,7 +146,7 @@ impl ReconcileLanes {
         LaneRegistration { lanes: self, uid: uid.to_owned() }
     }
 
-    /// Raises the priority of the reconcile of a resource that was suspended or deleted meanwhile.
+    /// Raises the priority of the reconcile of a resource that was revoked or deleted meanwhile.
     pub fn record_change(&self, object: &GuardedUser) {
         if let (Some(user), Some(uid)) = (object.object(), object.meta().uid.as_deref()) {
             self.raise(uid, RevocationCauses::of_resource(user));
@@ -179,44 +185,45 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::user::Credentials;
 
-    fn user(suspend: bool) -> GuardedUser {
+    fn user(credentials: Credentials) -> GuardedUser {
         let mut user = AwsDeployUser::default();
         user.metadata.uid = Some("u1".to_owned());
-        user.spec.suspend = suspend;
+        user.spec.credentials = credentials;
         user.into()
     }
 
     #[test]
-    fn suspension_makes_a_waiting_reconcile_urgent() {
+    fn revocation_makes_a_waiting_reconcile_urgent() {
         let (lanes, lane) = (ReconcileLanes::default(), Lane::new("a", Priority::Background));
         let registration = lanes.register("u1", lane.clone(), RevocationCauses::default());
-        lanes.record_change(&user(false));
+        lanes.record_change(&user(Credentials::Active));
         assert_eq!(lane.priority(), Priority::Background);
-        lanes.record_change(&user(true));
+        lanes.record_change(&user(Credentials::Revoked));
         assert_eq!(lane.priority(), Priority::Urgent);
         drop(registration);
         assert!(!lanes.contains("u1"));
     }
 
     #[test]
-    fn suspension_interrupts_a_reconcile_that_does_not_know_it() {
+    fn revocation_interrupts_a_reconcile_unaware_of_it() {
         let lanes = ReconcileLanes::default();
         let registration = lanes.register("u1", Lane::new("a", Priority::Due), RevocationCauses::default());
         let interruption = registration.begin();
-        lanes.record_change(&user(false));
+        lanes.record_change(&user(Credentials::Active));
         assert!(!interruption.is_requested());
-        lanes.record_change(&user(true));
+        lanes.record_change(&user(Credentials::Revoked));
         assert!(interruption.is_requested() && interruption.is_requested(), "until it ends");
         assert!(!registration.begin().is_requested(), "a reconcile that reads its resource later knows it");
     }
 
     #[test]
-    fn resource_that_stays_suspended_is_not_urgent_again() {
+    fn resource_that_stays_revoked_is_not_urgent_again() {
         let (lanes, lane) = (ReconcileLanes::default(), Lane::new("a", Priority::Due));
-        let served = RevocationCauses { suspended: true, ..RevocationCauses::default() };
+        let served = RevocationCauses { credentials_revoked: true, ..RevocationCauses::default() };
         let _registration = lanes.register("u1", lane.clone(), served);
-        lanes.record_change(&user(true));
+        lanes.record_change(&user(Credentials::Revoked));
         assert_eq!(lane.priority(), Priority::Due);
     }
 }

@@ -27,7 +27,7 @@ fn refusal(goal: &Goal, is_served_elsewhere: bool, policy: Option<DeletionPolicy
 }
 
 impl Reconciliation<'_> {
-    /// The goal, or what a suspension leaves of it.
+    /// The goal, or what a revocation leaves of it.
     pub(super) fn restrict(&mut self, goal: Goal, user: &AwsDeployUser) -> Result<Goal, StepError> {
         let policy = Some(user.spec.deletion_policy).filter(|_| !self.deletion_policy_is_unknown);
         let error = match (refusal(&goal, self.served_by.is_some(), policy), self.served_by) {
@@ -41,7 +41,7 @@ impl Reconciliation<'_> {
             }]),
         };
         let failure = StepError::new(error, FailureScope::Authorization);
-        if !user.spec.suspend || account::recorded_user(user).is_none() {
+        if !user.spec.credentials_revoked() || account::recorded_user(user).is_none() {
             return Err(failure);
         }
         self.failures.push(failure);

@@ -85,7 +85,11 @@ impl Reconciliation<'_> {
             },
             Some(found) => self.decision.revocation(user, absence, found),
         };
-        RevocationPolicy { revocation, on_quarantine: self.decision.on_quarantine(user), suspend: user.spec.suspend }
+        RevocationPolicy {
+            revocation,
+            on_quarantine: self.decision.on_quarantine(user),
+            credentials_revoked: user.spec.credentials_revoked(),
+        }
     }
 
     /// Whether the policy takes something from the user that was not taken and recorded before.

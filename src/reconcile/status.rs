@@ -195,7 +195,11 @@ pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &Aws
         let is_unchanged =
             condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if !is_progress && !is_unchanged && !events.iter().any(|event| event.reason == reason) {
-            events.push(PendingEvent { reason, note: new.message.clone(), warning: reason != Reason::Suspended });
+            events.push(PendingEvent {
+                reason,
+                note: new.message.clone(),
+                warning: reason != Reason::CredentialsRevoked,
+            });
         }
     }
     events

@@ -34,7 +34,7 @@ impl Reconciliation<'_> {
         };
         // To take keys away needs neither a valid spec nor a class that can be read, only the account.
         let is_of_aws = matches!(failure.error, ReconcileError::Aws { .. } | ReconcileError::WrongAccount(_));
-        if (is_of_aws && !user.spec.suspend) || account::recorded_user(user).is_none() {
+        if (is_of_aws && !user.spec.credentials_revoked()) || account::recorded_user(user).is_none() {
             return Err(describe_revocation(user, failure));
         }
         self.failures.push(failure);

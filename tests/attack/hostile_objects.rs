@@ -94,14 +94,14 @@ pub(crate) async fn hostile_objects_do_not_stop_the_operator() {
     set_managed_time(&env, "2026-01-01T00:00:00Z").await;
 }
 
-pub(crate) async fn unreadable_resource_is_suspended_and_deleted() {
+pub(crate) async fn unreadable_resource_is_revoked_and_deleted() {
     let env = TestEnv::new().await;
     env.apply("x", json!({"userName": "u"})).await;
     env.wait_ready("x").await;
     apply(&env, "x", &with_document(nested(140), json!({"userName": "u"}))).await;
     wait_reported(&env, "x").await;
     assert!(env.iam("u").await.keys.iter().all(|key| key.state == KeyState::Active), "an invalid spec revokes nothing");
-    apply(&env, "x", &with_document(nested(140), json!({"userName": "u", "suspend": true}))).await;
+    apply(&env, "x", &with_document(nested(140), json!({"userName": "u", "credentials": "Revoked"}))).await;
     env.wait_for_iam("u", "without an Active key", |user| user.keys.iter().all(|key| key.state == KeyState::Inactive))
         .await;
     let path = format!("/apis/awsdeploy.dev/v1alpha1/namespaces/{}/awsdeployusers/x", env.namespace);

@@ -24,46 +24,46 @@ use crate::{
 
 /// Resources of the attacker.
 const RESOURCES: usize = 40;
-/// Resources of another tenant that are suspended one after the other, unless `ATTACK_SUSPENSIONS` sets another number.
-const SUSPENSIONS: u64 = 20;
+/// Resources of another tenant whose credentials are revoked one after the other, unless `ATTACK_REVOCATIONS` sets another number.
+const REVOCATIONS: u64 = 20;
 /// Resources of the attacker that are created and deleted all the time.
 const NEWCOMERS: usize = 12;
-/// AWS calls of others at most between the write of a suspension and its effect: five seconds at the rate of the test. Counted,
+/// AWS calls of others at most between the write of a revocation and its effect: five seconds at the rate of the test. Counted,
 /// because the time depends on what else the machine does.
 const MAX_CALLS_OF_OTHERS: usize = 100;
 /// Rounds of changes of all resources of the attacker at most, so that the flood ends by itself.
 const MAX_ROUNDS: usize = 400;
 
-/// How long a suspension took, and how many AWS calls of others came before its effect.
-struct Suspension {
+/// How long a revocation took, and how many AWS calls of others came before its effect.
+struct Revocation {
     time: Duration,
     calls_of_others: usize,
 }
 
-async fn suspend(arena: &Arena, name: &str) -> Suspension {
+async fn revoke_credentials(arena: &Arena, name: &str) -> Revocation {
     let users: Api<AwsDeployUser> = Api::namespaced(arena.env.client.clone(), arena.other);
     let (begun, position) = (Instant::now(), arena.env.aws.log().position());
-    let patch = Patch::Merge(json!({"spec": {"suspend": true}}));
-    users.patch(name, &PatchParams::default(), &patch).await.expect("the other tenant suspends its resource");
+    let patch = Patch::Merge(json!({"spec": {"credentials": "Revoked"}}));
+    users.patch(name, &PatchParams::default(), &patch).await.expect("the other tenant revokes its resource");
     let user = format!("{}_{name}", arena.other);
     let is_inactive = |user: &UserSnapshot| user.keys.iter().all(|key| key.state == KeyState::Inactive);
-    arena.env.wait_for_iam(&user, "suspended", is_inactive).await;
+    arena.env.wait_for_iam(&user, "revoked", is_inactive).await;
     let time = begun.elapsed();
     let is_effect = |call: &&CallRecord| call.action == "UpdateAccessKey" && call.user.as_ref() == Some(&user);
     let calls = arena.env.aws.log().calls_since(position);
     let effect = calls.iter().find(is_effect).expect("the key is set Inactive").seq;
     let is_of_others =
         |call: &&CallRecord| call.seq < effect && call.service == "iam" && call.user.as_ref() != Some(&user);
-    Suspension { time, calls_of_others: calls.iter().filter(is_of_others).count() }
+    Revocation { time, calls_of_others: calls.iter().filter(is_of_others).count() }
 }
 
-pub(crate) async fn suspension_comes_first_while_a_tenant_floods() {
+pub(crate) async fn revocation_comes_first_while_a_tenant_floods() {
     let arena = Arena::with_arguments(&["--aws-rate=20"]).await;
     let wide = json!({"users": {"namePattern": null, "path": "/tenant/"}, "policies": {"allowed": [POLICY]},
         "tagKeys": ["cost"]});
     arena.env.apply_class("tenant", wide).await;
     let victims: Vec<String> =
-        (0..rng::number("ATTACK_SUSPENSIONS", SUSPENSIONS)).map(|number| format!("late{number}")).collect();
+        (0..rng::number("ATTACK_REVOCATIONS", REVOCATIONS)).map(|number| format!("late{number}")).collect();
     join_all(victims.iter().map(|name| arena.serve_other(name))).await;
     let spec = |cost: usize| json!({"spec": {"className": arena.class, "policies": {"managed": [POLICY]}, "tags": {"cost": cost.to_string()}}});
     for number in 0..RESOURCES {
@@ -80,20 +80,20 @@ pub(crate) async fn suspension_comes_first_while_a_tenant_floods() {
         }
     };
     let measure = async {
-        let mut suspensions = Vec::new();
+        let mut revocations = Vec::new();
         for name in &victims {
-            suspensions.push(suspend(&arena, name).await);
+            revocations.push(revoke_credentials(&arena, name).await);
         }
-        suspensions
+        revocations
     };
-    let suspensions = tokio::select! {
-        () = flood => panic!("the flood ended before the suspensions took effect"),
-        suspensions = measure => suspensions,
+    let revocations = tokio::select! {
+        () = flood => panic!("the flood ended before the revocations took effect"),
+        revocations = measure => revocations,
     };
-    let times = Percentiles::of(suspensions.iter().map(|suspension| suspension.time));
-    let calls = Percentiles::of(suspensions.iter().map(|suspension| suspension.calls_of_others));
+    let times = Percentiles::of(revocations.iter().map(|revocation| revocation.time));
+    let calls = Percentiles::of(revocations.iter().map(|revocation| revocation.calls_of_others));
     println!(
-        "suspension under a flood of {RESOURCES} resources, {} times: {times}; AWS calls of others before it: {calls}",
+        "revocation under a flood of {RESOURCES} resources, {} times: {times}; AWS calls of others before it: {calls}",
         victims.len()
     );
     let of_the_victims = || {
@@ -104,13 +104,14 @@ pub(crate) async fn suspension_comes_first_while_a_tenant_floods() {
     assert!(arena.violations().is_empty(), "{:#?}", arena.violations());
 }
 
-/// What is created suspended has nothing to lose, and is no more urgent than the rotation of another tenant.
-pub(crate) async fn suspended_newcomers_do_not_starve_others() {
+/// What is created with revoked credentials has nothing to lose, and is no more urgent than the rotation of another tenant.
+pub(crate) async fn revoked_newcomers_do_not_starve_others() {
     let arena = Arena::with_arguments(&["--aws-rate=20"]).await;
     let wide = json!({"users": {"namePattern": null, "path": "/tenant/"}, "policies": {"allowed": [POLICY]}});
     arena.env.apply_class("tenant", wide).await;
     arena.serve_other("late0").await;
-    let content = json!({"spec": {"className": arena.class, "policies": {"managed": [POLICY]}, "suspend": true}});
+    let content =
+        json!({"spec": {"className": arena.class, "policies": {"managed": [POLICY]}, "credentials": "Revoked"}});
     let churn = async |number: usize| {
         let name = format!("n{number}");
         for _ in 0..MAX_ROUNDS {

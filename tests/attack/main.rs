@@ -45,12 +45,12 @@ const TESTS: &[Test] = tests! {
     }
     hostile_objects: {
         hostile_objects_do_not_stop_the_operator,
-        unreadable_resource_is_suspended_and_deleted,
+        unreadable_resource_is_revoked_and_deleted,
         large_objects_take_little_memory,
     }
     untrusted_secrets: {
         untrusted_secret_data_is_not_echoed_and_blocks_nothing,
-        untrusted_secret_data_does_not_delay_suspension,
+        untrusted_secret_data_does_not_delay_revocation,
     }
     forged_records: {
         records_of_the_operator_are_refused_from_a_tenant,
@@ -85,7 +85,7 @@ const TESTS: &[Test] = tests! {
 
 /// A test that measures time and counts calls, and therefore runs alone.
 const LAST: &[Test] = tests! {
-    load: { suspension_comes_first_while_a_tenant_floods, suspended_newcomers_do_not_starve_others }
+    load: { revocation_comes_first_while_a_tenant_floods, revoked_newcomers_do_not_starve_others }
 };
 
 fn main() -> ExitCode {

@@ -20,7 +20,7 @@ fn keys_created(arena: &Arena, user: &str) -> usize {
     arena.calls().iter().filter(is_key).count()
 }
 
-/// The first key of a user is staged while AWS is asked about it. A suspension ends the attempt, and its end begins another.
+/// The first key of a user is staged while AWS is asked about it. A revocation ends the attempt, and its end begins another.
 pub(crate) async fn abandoned_first_keys_count_for_the_interval() {
     const ATTACK: Duration = Duration::from_secs(45);
     let arena = Arena::with_arguments(&["--repair-interval=1h", "--recovery-delay=1m", "--verify-interval=2s"]).await;
@@ -28,17 +28,20 @@ pub(crate) async fn abandoned_first_keys_count_for_the_interval() {
     let applied = async || arena.tenant.apply(Kind::User, "a", &json!({}), &content).await.ok();
     eventually("the tenant creates an allowed resource", applied, String::new).await;
     let name = arena.user_name("a");
-    let (begun, mut suspensions) = (Instant::now(), 0);
+    let (begun, mut revocations) = (Instant::now(), 0);
     while begun.elapsed() < ATTACK {
         let user = arena.env.iam_opt(&name).await;
         let has_active = user.iter().flat_map(|user| &user.keys).any(|key| key.state == KeyState::Active);
-        suspensions += usize::from(has_active);
-        let _ = arena.tenant.patch(Kind::User, "a", &json!({"spec": {"suspend": has_active}})).await;
+        revocations += usize::from(has_active);
+        let _ = arena
+            .tenant
+            .patch(Kind::User, "a", &json!({"spec": {"credentials": if has_active { "Revoked" } else { "Active" }}}))
+            .await;
         tokio::time::sleep(PAUSE).await;
     }
     let created = keys_created(&arena, &name);
     println!("{created} keys in {ATTACK:?} with a repair interval of an hour");
-    assert!(suspensions > 0, "no key was suspended");
+    assert!(revocations > 0, "no key was revoked");
     assert!(created <= 1, "{created} keys in {ATTACK:?}\n{}", arena.env.aws.log().transcript());
 }
 

@@ -96,7 +96,7 @@ fn random_spec(arena: &Arena, rng: &mut SeededRng, target: &str) -> Value {
         spec["tags"] = json!({*rng.pick(&["cost", "Department", "awsdeploy.dev/uid"]): target});
     }
     if rng.chance(30) {
-        spec["suspend"] = json!(rng.chance(50));
+        spec["credentials"] = json!(if rng.chance(50) { "Revoked" } else { "Active" });
     }
     if rng.chance(20) {
         spec["groups"] = json!(["admins"]);

@@ -129,7 +129,7 @@ pub(crate) async fn unserved_resource_causes_no_aws_call() {
     let arena = Arena::new().await;
     arena.env.label_namespace(json!({"admission": null})).await;
     let position = arena.env.aws.log().position();
-    let spec = json!({"className": "no-such-class", "suspend": true, "policies": {"managed": [POLICY]}});
+    let spec = json!({"className": "no-such-class", "credentials": "Revoked", "policies": {"managed": [POLICY]}});
     for number in 0..10 {
         let applied = async || {
             let metadata = json!({"annotations": {"awsdeploy.dev/rotate": number.to_string()}});

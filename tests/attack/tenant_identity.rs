@@ -116,7 +116,7 @@ pub(crate) async fn user_is_created_only_after_its_status() {
 
 pub(crate) async fn finalizer_of_a_denied_resource_causes_no_aws_call() {
     let env = TestEnv::new().await;
-    create_with_finalizer(&env, &json!({"className": "no-such-class", "suspend": true})).await;
+    create_with_finalizer(&env, &json!({"className": "no-such-class", "credentials": "Revoked"})).await;
     env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::NotAllowed)).await;
     for number in 0..5 {
         env.annotate("x", well_known::ANNOTATION_ROTATE, &number.to_string()).await;

@@ -89,13 +89,13 @@ pub(crate) async fn untrusted_secret_data_is_not_echoed_and_blocks_nothing() {
     assert_eq!(env.published_key("x").await, before, "the key is unchanged");
 }
 
-pub(crate) async fn untrusted_secret_data_does_not_delay_suspension() {
+pub(crate) async fn untrusted_secret_data_does_not_delay_revocation() {
     let env = TestEnv::new().await;
-    let spec = |suspend: bool| {
+    let spec = |credentials: &str| {
         let rotation = json!({"every": "Never", "overlap": "1d"});
-        json!({"userName": "x", "suspend": suspend, "accessKey": {"rotation": rotation}})
+        json!({"userName": "x", "credentials": credentials, "accessKey": {"rotation": rotation}})
     };
-    env.apply("x", spec(false)).await;
+    env.apply("x", spec("Active")).await;
     env.wait_ready("x").await;
     // Adding a duration to this timestamp overflows.
     let dated: Value =
@@ -108,7 +108,7 @@ pub(crate) async fn untrusted_secret_data_does_not_delay_suspension() {
     env.wait_journal_deleted("x").await;
     create_garbage_journal(&env).await;
     assert_eq!(env.iam("x").await.active_keys().len(), 2, "the new key and the previous one in its overlap");
-    env.apply("x", spec(true)).await;
-    env.wait_for_iam("x", "suspended", |user| user.active_keys().is_empty()).await;
+    env.apply("x", spec("Revoked")).await;
+    env.wait_for_iam("x", "revoked", |user| user.active_keys().is_empty()).await;
     env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::UnknownJournal)).await;
 }

@@ -1,7 +1,7 @@
 //! Measures time, memory and AWS calls with many resources. It has no pass criteria.
 //!
 //! `make bench` applies 1,000 resources while AWS answers slowly, so that they wait; creates 1,000 users, each with a policy and
-//! a key; restarts the operator; measures an hour without changes; and suspends 50 users while all others rotate their keys.
+//! a key; restarts the operator; measures an hour without changes; and revokes 50 users while all others rotate their keys.
 //! `BENCH=<n>` sets another number of resources, `BENCH_RATE=<n>` the `--aws-rate` (500).
 
 #![allow(
@@ -36,8 +36,8 @@ use test_env::TestEnv;
 
 /// Maximum time without progress.
 const MAX_STALL: Duration = Duration::from_mins(3);
-/// Users that are suspended while others rotate their keys.
-const SUSPENSIONS: usize = 50;
+/// Users that are revoked while others rotate their keys.
+const REVOCATIONS: usize = 50;
 /// Resources that are applied or changed at a time.
 const WRITERS: usize = 16;
 /// Ticks per second of the CPU times in `/proc`.
@@ -126,11 +126,11 @@ async fn measure(resources: usize) {
         memory(&env),
         by_action(&calls)
     );
-    measure_suspensions(&env, resources).await;
+    measure_revocations(&env, resources).await;
 }
 
-/// Suspends users, spread over all, one after the other, while every user gets a new key.
-async fn measure_suspensions(env: &TestEnv, resources: usize) {
+/// Revokes users, spread over all, one after the other, while every user gets a new key.
+async fn measure_revocations(env: &TestEnv, resources: usize) {
     let position = env.aws.log().position();
     let created = || env.aws.log().calls_since(position).iter().filter(|call| call.action == "CreateAccessKey").count();
     let rotate = |number: usize| async move {
@@ -138,29 +138,29 @@ async fn measure_suspensions(env: &TestEnv, resources: usize) {
         patch(env, number, request).await;
     };
     let wave = stream::iter(0..resources).map(rotate).buffer_unordered(WRITERS).collect::<Vec<()>>();
-    let suspensions = async {
+    let revocations = async {
         wait_until(1, "rotated", async || created()).await;
         let mut measured = Vec::new();
-        let count = SUSPENSIONS.min(resources);
+        let count = REVOCATIONS.min(resources);
         for number in 0..count {
-            measured.push(suspend(env, number * resources / count).await);
+            measured.push(revoke(env, number * resources / count).await);
         }
         (measured, created())
     };
-    let (_, (measured, rotated)) = futures::join!(wave, suspensions);
+    let (_, (measured, rotated)) = futures::join!(wave, revocations);
     let times = Percentiles::of(measured.iter().map(|(time, _)| *time));
     let calls = Percentiles::of(measured.iter().map(|(_, calls)| *calls));
     println!(
-        "{} suspensions while {resources} users rotate ({rotated} of them by the end): {times}; AWS calls of others before it: {calls}; {}",
+        "{} revocations while {resources} users rotate ({rotated} of them by the end): {times}; AWS calls of others before it: {calls}; {}",
         measured.len(),
         memory(env)
     );
 }
 
 /// Returns the time from the write until AWS has set the last key Inactive, and the AWS calls of others before that.
-async fn suspend(env: &TestEnv, number: usize) -> (Duration, usize) {
+async fn revoke(env: &TestEnv, number: usize) -> (Duration, usize) {
     let (begun, position) = (Instant::now(), env.aws.log().position());
-    patch(env, number, json!({"spec": {"suspend": true}})).await;
+    patch(env, number, json!({"spec": {"credentials": "Revoked"}})).await;
     let user = format!("{}_{}", env.namespace, name(number));
     let is_of_user = |call: &CallRecord| call.user.as_ref() == Some(&user);
     let is_effect = |call: &&CallRecord| call.action == "UpdateAccessKey" && is_of_user(call);
@@ -170,7 +170,7 @@ async fn suspend(env: &TestEnv, number: usize) -> (Duration, usize) {
             let before = calls.iter().filter(|call| call.seq < effect.seq && !is_of_user(call)).count();
             return (begun.elapsed(), before);
         }
-        assert!(begun.elapsed() < MAX_STALL, "{user} is not suspended after {MAX_STALL:?}\n{}", env.log());
+        assert!(begun.elapsed() < MAX_STALL, "{user} is not revoked after {MAX_STALL:?}\n{}", env.log());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -848,12 +848,12 @@ class Notes(unittest.TestCase):
 class ClassAdmission(unittest.TestCase):
     """The admission policy of classes."""
 
-    def test_suspension_changes_no_other_field(self):
+    def test_revocation_changes_no_other_field(self):
         policy = Objects().one("ValidatingAdmissionPolicy", "-classes")
-        (condition,) = [found["expression"] for found in policy["spec"]["matchConditions"] if found["name"] == "more-than-suspension"]
+        (condition,) = [found["expression"] for found in policy["spec"]["matchConditions"] if found["name"] == "more-than-revocation"]
         crd = yaml.safe_load((CHART / "crd-files" / "awsdeploy.dev_awsdeployusers.yaml").read_text())
         fields = set(crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"])
-        self.assertEqual(set(re.findall(r"object\.spec\.\?(\w+) == oldObject\.spec\.\?\1", condition)), fields - {"suspend"})
+        self.assertEqual(set(re.findall(r"object\.spec\.\?(\w+) == oldObject\.spec\.\?\1", condition)), fields - {"credentials"})
 
 
 class Presets(unittest.TestCase):

@@ -60,7 +60,7 @@ ROTATING = [
 STEADY = [user("reporting", "30d", "7d"), user("archive", "Never", "24h"), user("leaked", "90d", "24h"), user("shared", "20s", "5s")]
 PROJECT = user("project-of-last-year", "30d", "7d", className="projects")
 FAILING = [
-    user("parked", suspend=True),
+    user("parked", credentials="Revoked"),
     user("newcomer", className="not-there"),
     user("misspelt", policies={"managed": ["arn:aws:iam::123456789012:policy/no-such-policy"]}),
 ]
@@ -163,7 +163,7 @@ def run_scenario(env):
     until("a key is created manually", lambda: env.run("aws", "iam", "create-access-key", "--user-name", "shared",
                                                      "--query", "AccessKey.AccessKeyId", may_fail=True))
     env.run("aws", "iam", "attach-user-policy", "--user-name", "leaked", "--policy-arn", QUARANTINE)
-    for reason in ("NotAllowed", "PolicyNotFound", "Suspended", "Quarantined"):
+    for reason in ("NotAllowed", "PolicyNotFound", "CredentialsRevoked", "Quarantined"):
         prometheus.until(condition(reason))
     for reason in ("KeyQuotaExceeded", "Frozen"):
         prometheus.until(condition(reason, "RotationHealthy"))

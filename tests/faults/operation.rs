@@ -29,7 +29,7 @@ pub(crate) enum Operation {
     MissingFile,
     DeletedKey,
     PolicyChange,
-    Suspension,
+    Revocation,
     Deletion,
     Retention,
 }
@@ -45,7 +45,7 @@ impl Operation {
         Self::MissingFile,
         Self::DeletedKey,
         Self::PolicyChange,
-        Self::Suspension,
+        Self::Revocation,
         Self::Deletion,
         Self::Retention,
     ];
@@ -61,7 +61,7 @@ impl Operation {
             Self::MissingFile => "missing-file",
             Self::DeletedKey => "deleted-key",
             Self::PolicyChange => "policy-change",
-            Self::Suspension => "suspension",
+            Self::Revocation => "revocation",
             Self::Deletion => "deletion",
             Self::Retention => "retention",
         }
@@ -147,9 +147,9 @@ impl Operation {
                 spec["tags"] = json!({"stage": "test"});
                 env.apply("x", spec).await;
             }
-            Self::Suspension => {
+            Self::Revocation => {
                 let mut spec = self.spec();
-                spec["suspend"] = json!(true);
+                spec["credentials"] = json!("Revoked");
                 env.apply("x", spec).await;
             }
             Self::Deletion | Self::Retention => env.delete("x").await,
@@ -181,9 +181,9 @@ impl Operation {
                 };
                 env.wait_for_iam("u", "as declared", wanted).await;
             }
-            Self::Suspension => {
+            Self::Revocation => {
                 env.wait_for_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
-                let reason = Some(awsdeploy::api::Reason::Suspended);
+                let reason = Some(awsdeploy::api::Reason::CredentialsRevoked);
                 env.wait_for_condition("x", ConditionType::KeyPublished, "False", reason).await;
             }
             Self::Deletion => {

@@ -70,7 +70,7 @@ fn api_object_seeds() -> Vec<Vec<u8>> {
         object(r#""spec":{"userName":"u","policies":{"managed":["AmazonS3FullAccess"]},"accessKey":{}}"#),
         object(&format!(r#""spec":{{"policies":{{"inline":[{{"name":"own","document":{deep}}}]}}}}"#)),
         object(&format!(r#""spec":{{"accessKey":{{"rotation":{{"every":"{CANARY}"}}}}}}"#)),
-        object(r#""spec":{"suspend":true},"status":{"conditions":[],"user":{"name":"u","account":"1"}}"#),
+        object(r#""spec":{"credentials": "Revoked"},"status":{"conditions":[],"user":{"name":"u","account":"1"}}"#),
     ]
 }
 

@@ -77,7 +77,7 @@ pub(crate) async fn unchanged_users_share_one_read() {
 
 pub(crate) async fn denied_users_cost_no_more_reads_than_others() {
     let env = TestEnv::with_arguments(&["--resync=2s", "--key-check=1h"]).await;
-    let allowing = |policy: &str| json!({"policies": {"allowed": [policy]}, "onQuarantine": "Suspend"});
+    let allowing = |policy: &str| json!({"policies": {"allowed": [policy]}, "onQuarantine": "Revoke"});
     let class = env.apply_class("narrow", allowing(EC2)).await;
     for name in ["u0", "u1", "u2"] {
         let declared = json!({"className": class, "userName": name, "policies": {"managed": ["AmazonEC2FullAccess"]}});

@@ -346,15 +346,16 @@ pub(crate) async fn denied_spec_is_refused_and_existing_one_can_be_deleted() {
     let env = TestEnv::new().await;
     env.label_namespace(json!({ADMISSION_LABEL: "yes"})).await;
     let class = env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
-    let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
-    let refused =
-        async || env.dry_run_apply("y", spec("AmazonEC2FullAccess", false)).await.err().map(|error| error.to_string());
+    let spec = |policy: &str, credentials: &str| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "credentials": credentials});
+    let refused = async || {
+        env.dry_run_apply("y", spec("AmazonEC2FullAccess", "Active")).await.err().map(|error| error.to_string())
+    };
     let text = eventually("a refusal", refused, String::new).await;
     assert!(
         text.contains(&format!("class {class} does not allow AmazonEC2FullAccess; it allows: AmazonS3FullAccess")),
         "{text}"
     );
-    env.apply("x", spec("AmazonS3FullAccess", false)).await;
+    env.apply("x", spec("AmazonS3FullAccess", "Active")).await;
     env.wait_ready("x").await;
 
     env.apply_class("c", json!({"policies": {"allowed": ["AmazonRDSFullAccess"]}})).await;
@@ -362,14 +363,16 @@ pub(crate) async fn denied_spec_is_refused_and_existing_one_can_be_deleted() {
         env.dry_run_apply("x", json!({"className": class, "userName": "u", "policies": {"managed": ["AmazonS3FullAccess"]}, "tags": {"a": "b"}})).await.err()
     };
     eventually("a refusal", refused, String::new).await;
-    let error =
-        env.dry_run_apply("x", spec("AmazonEC2FullAccess", true)).await.expect_err("a suspension changes nothing else");
+    let error = env
+        .dry_run_apply("x", spec("AmazonEC2FullAccess", "Revoked"))
+        .await
+        .expect_err("a revocation changes nothing else");
     assert!(error.to_string().contains("does not allow AmazonEC2FullAccess"), "{error}");
     env.annotate("x", "a", "b").await;
-    let user = env.apply("x", spec("AmazonS3FullAccess", true)).await;
-    assert!(user.spec.suspend, "suspension is never refused");
-    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    assert!(env.try_apply("x", spec("AmazonS3FullAccess", false)).await.is_err(), "resuming is refused");
+    let user = env.apply("x", spec("AmazonS3FullAccess", "Revoked")).await;
+    assert!(user.spec.credentials_revoked(), "a revocation is never refused");
+    env.wait_for_iam("u", "revoked", |user| user.active_keys().is_empty()).await;
+    assert!(env.try_apply("x", spec("AmazonS3FullAccess", "Active")).await.is_err(), "resuming is refused");
     env.delete("x").await;
     env.wait_deleted("x").await;
     assert!(env.iam_opt("u").await.is_none());
@@ -448,7 +451,7 @@ pub(crate) async fn operator_writes_only_its_own_secrets_in_its_namespace() {
 
 pub(crate) async fn operator_secret_keeps_its_owner_and_its_label() {
     let env = TestEnv::new().await;
-    let owner = env.apply("x", json!({"suspend": true})).await.controller_owner_ref(&()).expect("an owner");
+    let owner = env.apply("x", json!({"credentials": "Revoked"})).await.controller_owner_ref(&()).expect("an owner");
     let owner = serde_json::to_value(owner).expect("JSON");
     let another = |field: &str, value: Value| {
         let mut owner = owner.clone();

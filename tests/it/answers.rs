@@ -83,18 +83,18 @@ pub(crate) async fn undone_key_that_iam_shows_late_is_deleted() {
     assert_eq!(orphan, None, "the key is not left to the owner of the journal");
 }
 
-/// A suspension must not take the answer of a server that does not know the key yet for the end of the key.
+/// A revocation must not take the answer of a server that does not know the key yet for the end of the key.
 pub(crate) async fn key_that_iam_shows_late_is_still_set_inactive() {
     let env = TestEnv::with_arguments(&RARE_CHECKS).await;
     env.apply("x", spec()).await;
     env.wait_ready("x").await;
     let unknown = AwsError::no_such_entity("The Access Key cannot be found.");
     env.aws.rules().add(Rule::on("UpdateAccessKey").first(1).respond_with(unknown));
-    let mut suspended = spec();
-    suspended["suspend"] = json!(true);
-    env.apply("x", suspended).await;
+    let mut revoked = spec();
+    revoked["credentials"] = json!("Revoked");
+    env.apply("x", revoked).await;
     env.wait_for_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
-    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::CredentialsRevoked)).await;
     assert_eq!(about(&env, "UpdateAccessKey").len(), 2);
 }
 
@@ -181,9 +181,10 @@ pub(crate) async fn revocation_needs_no_access_to_secrets() {
     env.wait_ready("x").await;
     env.wait_ready("y").await;
     env.revoke_secret_access().await;
-    env.apply("x", json!({"userName": "u", "suspend": true})).await;
-    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.apply("x", json!({"userName": "u", "credentials": "Revoked"})).await;
+    env.wait_for_iam("u", "revoked", |user| user.active_keys().is_empty()).await;
+    let user =
+        env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::CredentialsRevoked)).await;
     let text = message(&user, ConditionType::RotationHealthy);
     assert!(text.contains("create rolebinding"), "what is wrong is reported too: {text}");
     env.apply_class("c", json!({"onRevoked": "Deactivate", "namespaces": {"names": ["elsewhere"]}})).await;
@@ -194,17 +195,17 @@ pub(crate) async fn revocation_needs_no_access_to_secrets() {
     env.wait_ready("x").await;
     env.operator.kill().await;
     env.revoke_secret_access().await;
-    env.apply("x", json!({"userName": "u", "suspend": true})).await;
+    env.apply("x", json!({"userName": "u", "credentials": "Revoked"})).await;
     env.operator.restart().await.expect("the operator restarts");
-    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
+    env.wait_for_iam("u", "revoked", |user| user.active_keys().is_empty()).await;
 }
 
 /// A document that is nested too deeply makes a class unreadable to this version.
-pub(crate) async fn unreadable_class_stops_no_suspension() {
+pub(crate) async fn unreadable_class_stops_no_revocation() {
     let env = TestEnv::new().await;
     let class = env.apply_class("c", json!({})).await;
-    let spec = |suspend: bool| json!({"className": class, "userName": "u", "suspend": suspend});
-    env.apply("x", spec(false)).await;
+    let spec = |credentials: &str| json!({"className": class, "userName": "u", "credentials": credentials});
+    env.apply("x", spec("Active")).await;
     env.wait_ready("x").await;
     let deep = (0..60).fold(json!("end"), |inner, _| json!([inner]));
     let template = json!({"name": "deep", "document": {"Version": "2012-10-17", "Statement": deep}});
@@ -212,11 +213,11 @@ pub(crate) async fn unreadable_class_stops_no_suspension() {
     let reported = |user: &AwsDeployUser| message(user, ConditionType::UserSynced).contains("cannot be read");
     env.wait_until("x", "reporting the class", reported).await;
     assert_eq!(env.iam("u").await.active_keys().len(), 1, "an unreadable class revokes nothing");
-    env.apply("x", spec(true)).await;
-    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.apply("x", spec("Revoked")).await;
+    env.wait_for_iam("u", "revoked", |user| user.active_keys().is_empty()).await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::CredentialsRevoked)).await;
     env.apply_class("c", json!({})).await;
-    env.apply("x", spec(false)).await;
+    env.apply("x", spec("Active")).await;
     env.wait_ready("x").await;
 }
 

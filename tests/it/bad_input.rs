@@ -123,26 +123,27 @@ pub(crate) async fn unreachable_aws_does_not_change_ready() {
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
 }
 
-pub(crate) async fn invalid_spec_can_still_be_suspended() {
+pub(crate) async fn credentials_of_an_invalid_spec_can_be_revoked() {
     let env = TestEnv::new().await;
-    let spec = |overlap: &str, suspend: bool| {
+    let spec = |overlap: &str, credentials: &str| {
         let rotation = json!({"every": "12h", "overlap": overlap});
-        json!({"userName": "u", "suspend": suspend, "accessKey": {"rotation": rotation}})
+        json!({"userName": "u", "credentials": credentials, "accessKey": {"rotation": rotation}})
     };
-    env.apply("x", spec("1h", false)).await;
+    env.apply("x", spec("1h", "Active")).await;
     env.wait_ready("x").await;
     let key = env.published_key("x").await;
-    env.apply("x", spec("13h", false)).await;
+    env.apply("x", spec("13h", "Active")).await;
     env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
     assert!(env.account.accepts(&key), "an invalid spec revokes no key");
-    env.apply("x", spec("13h", true)).await;
-    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.apply("x", spec("13h", "Revoked")).await;
+    env.wait_for_iam("u", "revoked", |user| user.active_keys().is_empty()).await;
+    let user =
+        env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::CredentialsRevoked)).await;
     let authorized = condition(&user, ConditionType::Authorized).expect("Authorized");
     assert_eq!((authorized.status.as_str(), authorized.reason.as_str()), ("False", Reason::InvalidSpec.as_str()));
     let class = user.status.and_then(|status| status.class);
     assert!(class.is_some(), "the class is still recorded");
-    env.apply("x", spec("1h", false)).await;
+    env.apply("x", spec("1h", "Active")).await;
     let other = env.wait_published("x", &key).await;
     env.wait_ready("x").await;
     assert_eq!(env.iam("u").await.active_keys(), [other.as_str()]);

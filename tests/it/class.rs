@@ -242,22 +242,22 @@ pub(crate) async fn class_deleted_before_iam_lists_its_user_leaves_no_key() {
     assert!(env.secret_data("x").await.is_none());
 }
 
-pub(crate) async fn denied_change_is_not_applied_and_suspend_still_works() {
+pub(crate) async fn denied_change_is_not_applied_and_revocation_works() {
     let env = TestEnv::new().await;
     let class =
         env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}, "onRevoked": "Delete"})).await;
-    let spec = |policy: &str, suspend: bool| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "suspend": suspend});
-    env.apply("x", spec("AmazonS3FullAccess", false)).await;
+    let spec = |policy: &str, credentials: &str| json!({"className": class, "userName": "u", "policies": {"managed": [policy]}, "credentials": credentials});
+    env.apply("x", spec("AmazonS3FullAccess", "Active")).await;
     env.wait_ready("x").await;
     let position = env.aws.log().position();
-    env.apply("x", spec("AmazonEC2FullAccess", false)).await;
+    env.apply("x", spec("AmazonEC2FullAccess", "Active")).await;
     let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
     assert!(message(&user, ConditionType::Authorized).contains("the published key stays valid"));
     assert!(env.aws.log().mutating_calls_since(position).is_empty());
     assert_eq!(env.iam("u").await.attached, BTreeSet::from([S3.to_owned()]));
-    env.apply("x", spec("AmazonEC2FullAccess", true)).await;
-    env.wait_for_iam("u", "suspended", |user| user.active_keys().is_empty()).await;
-    env.apply("x", spec("AmazonS3FullAccess", false)).await;
+    env.apply("x", spec("AmazonEC2FullAccess", "Revoked")).await;
+    env.wait_for_iam("u", "revoked", |user| user.active_keys().is_empty()).await;
+    env.apply("x", spec("AmazonS3FullAccess", "Active")).await;
     env.wait_ready("x").await;
 }
 

@@ -156,9 +156,12 @@ pub(crate) async fn second_installation_takes_credentials_away() {
     env.wait_for_event("x", Reason::ServedElsewhere).await;
     let before = env.user("x").await.status;
     let position = env.aws.log().position();
-    env.apply("x", json!({"userName": "u", "suspend": true, "tags": {"team": "a"}, "accessKey": spec()["accessKey"]}))
-        .await;
-    env.wait_for_iam("u", "suspended", |user: &UserSnapshot| user.active_keys().is_empty()).await;
+    env.apply(
+        "x",
+        json!({"userName": "u", "credentials": "Revoked", "tags": {"team": "a"}, "accessKey": spec()["accessKey"]}),
+    )
+    .await;
+    env.wait_for_iam("u", "revoked", |user: &UserSnapshot| user.active_keys().is_empty()).await;
     let changes = env.aws.log().mutating_calls_since(position);
     assert!(changes.iter().all(|call| call.action == "UpdateAccessKey"), "{}", env.aws.log().transcript());
     assert_eq!(env.user("x").await.status, before, "the status is that of the other operator");

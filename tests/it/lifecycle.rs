@@ -1,4 +1,4 @@
-//! Suspension and deletion.
+//! Revoked credentials and deletion.
 
 use awsdeploy::api::{ConditionType, Reason, well_known};
 use awsdeploy_testkit::aws_proxy::{Call, CallRecord, KeyState};
@@ -7,35 +7,36 @@ use serde_json::json;
 
 use crate::test_env::{TestEnv, eventually, message};
 
-pub(crate) async fn resume_creates_a_new_key_after_suspend() {
+pub(crate) async fn active_credentials_are_a_new_key_after_a_revocation() {
     let env = TestEnv::new().await;
-    let spec = |suspend: bool| json!({"userName": "u", "suspend": suspend, "accessKey": {"rotation": {"every": "Never", "overlap": "2s"}}});
-    env.apply("x", spec(false)).await;
+    let spec = |credentials: &str| json!({"userName": "u", "credentials": credentials, "accessKey": {"rotation": {"every": "Never", "overlap": "2s"}}});
+    env.apply("x", spec("Active")).await;
     env.wait_ready("x").await;
     let first = env.published_key("x").await;
-    env.apply("x", spec(true)).await;
-    let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.apply("x", spec("Revoked")).await;
+    let user =
+        env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::CredentialsRevoked)).await;
     assert_eq!(env.iam("u").await.key(&first).map(|key| key.state), Some(KeyState::Inactive), "kept for forensics");
-    assert!(message(&user, ConditionType::Ready).contains("suspend"));
+    assert!(message(&user, ConditionType::Ready).contains("spec.credentials"));
     assert!(!env.account.accepts(&first));
-    env.apply("x", spec(false)).await;
+    env.apply("x", spec("Active")).await;
     let second = env.wait_published("x", &first).await;
     env.wait_ready("x").await;
     assert!(env.account.accepts(&second) && !env.account.accepts(&first), "the revoked key is not reactivated");
 }
 
-pub(crate) async fn suspend_deactivates_all_keys_in_one_reconcile() {
+pub(crate) async fn revoked_credentials_end_in_one_reconcile() {
     let env = TestEnv::with_arguments(&["--resync=1h"]).await;
-    let spec = |suspend: bool| json!({"userName": "u", "suspend": suspend, "accessKey": {"rotation": {"every": "Never", "overlap": "1h"}}});
-    env.apply("x", spec(false)).await;
+    let spec = |credentials: &str| json!({"userName": "u", "credentials": credentials, "accessKey": {"rotation": {"every": "Never", "overlap": "1h"}}});
+    env.apply("x", spec("Active")).await;
     env.wait_ready("x").await;
     let first = env.published_key("x").await;
     env.annotate("x", well_known::ANNOTATION_ROTATE, "1").await;
     let second = env.wait_published("x", &first).await;
     env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::Overlap)).await;
     let position = env.aws.log().position();
-    env.apply("x", spec(true)).await;
-    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Suspended)).await;
+    env.apply("x", spec("Revoked")).await;
+    env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::CredentialsRevoked)).await;
     let calls = env.aws.log().calls_since(position);
     let reads = calls.iter().filter(|call| call.action == "GetUser").count();
     let off: Vec<&CallRecord> = calls.iter().filter(|call| call.action == "UpdateAccessKey").collect();

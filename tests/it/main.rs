@@ -99,7 +99,7 @@ const TESTS: &[Test] = tests! {
     quarantine: {
         alert_reports_quarantine_and_changes_nothing,
         quarantine_rotates_once_without_overlap,
-        quarantine_suspends_until_the_policy_is_detached,
+        quarantine_revokes_until_the_policy_is_detached,
         quarantine_of_a_denied_user_follows_its_class,
     }
     iam: {
@@ -140,8 +140,8 @@ const TESTS: &[Test] = tests! {
         adopted_user_is_deleted_or_retained_like_any_other,
     }
     lifecycle: {
-        suspend_deactivates_all_keys_in_one_reconcile,
-        resume_creates_a_new_key_after_suspend,
+        revoked_credentials_end_in_one_reconcile,
+        active_credentials_are_a_new_key_after_a_revocation,
         deletion_removes_everything_in_six_calls,
         retain_keeps_user_and_secret, retained_secret_survives_a_foreground_deletion,
         foreign_key_blocks_deletion_until_forced,
@@ -171,7 +171,7 @@ const TESTS: &[Test] = tests! {
         missing_credentials_are_reported_and_retried,
         unreachable_aws_does_not_change_ready,
         invalid_resource_does_not_block_others,
-        invalid_spec_can_still_be_suspended,
+        credentials_of_an_invalid_spec_can_be_revoked,
     }
     answers: {
         refusal_by_a_proxy_leaves_no_foreign_key,
@@ -184,7 +184,7 @@ const TESTS: &[Test] = tests! {
         renamed_resource_takes_its_user_name_over,
         taken_name_is_terminal_where_users_cannot_be_listed,
         revocation_needs_no_access_to_secrets,
-        unreadable_class_stops_no_suspension,
+        unreadable_class_stops_no_revocation,
         replaced_class_revokes_nothing,
         policy_that_refuses_the_secret_is_named,
     }
@@ -196,7 +196,7 @@ const TESTS: &[Test] = tests! {
         namespace_without_its_label_loses_its_keys,
         deleted_class_deletes_its_users,
         class_deleted_before_iam_lists_its_user_leaves_no_key,
-        denied_change_is_not_applied_and_suspend_still_works,
+        denied_change_is_not_applied_and_revocation_works,
         user_over_the_class_quota_waits,
         user_of_another_class_waits_for_quota_too,
         account_other_than_the_class_account_is_not_written,

@@ -72,7 +72,7 @@ pub(crate) async fn operator_writes_only_its_own_metadata() {
     let foreign_annotation = "must not write annotations of an AwsDeployUser";
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "theirs", "uid": "u"});
     for (change, text) in [
-        (json!({"spec": {"suspend": true}}), "must not change the spec, labels or ownerReferences"),
+        (json!({"spec": {"credentials": "Revoked"}}), "must not change the spec, labels or ownerReferences"),
         (
             json!({"spec": {"policies": {"managed": ["AmazonEC2FullAccess"]}}}),
             "must not change the spec, labels or ownerReferences",

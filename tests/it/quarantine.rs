@@ -146,8 +146,8 @@ pub(crate) async fn quarantine_rotates_once_without_overlap() {
     env.wait_published("x", &third).await;
 }
 
-pub(crate) async fn quarantine_suspends_until_the_policy_is_detached() {
-    let (env, key) = ready_user("Suspend").await;
+pub(crate) async fn quarantine_revokes_until_the_policy_is_detached() {
+    let (env, key) = ready_user("Revoke").await;
     attach_quarantine_policy(&env).await;
     let user = env.wait_for_condition("x", ConditionType::KeyPublished, "False", Some(Reason::Quarantined)).await;
     assert!(message(&user, ConditionType::RotationHealthy).contains("when the policy is detached"));

@@ -188,7 +188,7 @@ pub enum AccessKeyState {
     Published,
     /// Replaced by a newer key and still Active for its overlap.
     Superseded,
-    /// Set Inactive: deleted after the deletion delay, or kept by `suspend`.
+    /// Set Inactive: deleted after the deletion delay, or kept while `spec.credentials` is `Revoked`.
     Inactive,
     /// Not created by this operator; never changed, and deleted only by `deletionPolicy: Force`.
     Foreign,

@@ -21,7 +21,7 @@ fn normal() -> String {
 
 fn with_document(name: &str, document: &str) -> String {
     let spec = format!(
-        r#"{{"deletionPolicy":"Retain","policies":{{"inline":[{{"name":"own","document":{document}}}]}},"suspend":true}}"#
+        r#"{{"deletionPolicy":"Retain","policies":{{"inline":[{{"name":"own","document":{document}}}]}},"credentials": "Revoked"}}"#
     );
     resource(name, r#","finalizers":["awsdeploy.dev/iam-user"]"#, &spec)
 }
@@ -65,7 +65,7 @@ fn hostile_objects_do_not_affect_others_of_a_list() {
         with_document("deeper", &nested(100_000)),
         with_document("large", &large(300 * 1024)),
         resource("late", year_10000(), "{}"),
-        resource("typed", "", r#"{"suspend":"canary-4711"}"#),
+        resource("typed", "", r#"{"credentials":"canary-4711"}"#),
         resource("scalar", "", r#""canary-4711""#),
         normal(),
     ]);
@@ -92,8 +92,8 @@ fn hostile_objects_do_not_end_a_watch() {
             Some("spec.policies is larger than 128 KiB"),
         ),
         (
-            resource("typed", "", r#"{"suspend":"canary-4711"}"#),
-            Some("spec.suspend has a value that this version of the operator does not know"),
+            resource("typed", "", r#"{"credentials":"canary-4711"}"#),
+            Some("spec.credentials has a value that this version of the operator does not know"),
         ),
         (resource("late", year_10000(), "{}"), None),
         (normal(), None),
@@ -106,19 +106,21 @@ fn hostile_objects_do_not_end_a_watch() {
 fn unreadable_field_leaves_what_revocation_needs() {
     let user = watched(&with_document("deep", &nested(140)));
     let object = user.object().expect("an incomplete object");
-    assert!(object.spec.suspend && object.spec.deletion_policy == crate::api::user::DeletionPolicy::Retain);
+    assert!(
+        object.spec.credentials_revoked() && object.spec.deletion_policy == crate::api::user::DeletionPolicy::Retain
+    );
     assert_eq!(object.spec.policies.inline.len(), 0);
     assert_eq!(object.metadata.finalizers.as_deref(), Some(&[well_known::FINALIZER.to_owned()][..]));
 }
 
-/// A newer CRD knows values that this version does not. None of them stops a suspension.
+/// A newer CRD knows values that this version does not. None of them stops a revocation.
 #[test]
-fn unknown_values_leave_what_suspension_needs() {
-    let spec = r#"{"suspend":true,"deletionPolicy":"Archive","className":{"name":"canary-4711"},"adoption":7,"tags":{"team":"a"}}"#;
+fn unknown_values_leave_what_revocation_needs() {
+    let spec = r#"{"credentials": "Revoked","deletionPolicy":"Archive","className":{"name":"canary-4711"},"adoption":7,"tags":{"team":"a"}}"#;
     let status = r#"{"user":{"name":"u","account":"1"},"accessKeys":[{"id":"A","state":"Odd"}]}"#;
     let user = watched(&resource("newer", "", &format!(r#"{spec},"status":{status}"#)));
     let object = user.object().expect("an incomplete object");
-    assert!(object.spec.suspend && object.spec.class_name.is_none());
+    assert!(object.spec.credentials_revoked() && object.spec.class_name.is_none());
     assert_eq!(object.spec.tags.len(), 1, "what is known is kept");
     assert_eq!(
         object.status.as_ref().and_then(|status| status.user.as_ref()).map(|user| user.name.as_str()),

@@ -14,7 +14,7 @@ use crate::{
 pub(super) fn next_step(desired: &Desired, user: &IamUser, current: &CurrentState) -> Option<Step> {
     let has_password = user.login_profile == Some(true);
     if current.secrets_unread {
-        let revokes = desired.suspend || desired.console.is_none();
+        let revokes = desired.credentials_revoked || desired.console.is_none();
         return (revokes && has_password).then_some(Step::Do(Effect::RemovePassword));
     }
     let Some(console) = &desired.console else {
@@ -26,8 +26,8 @@ pub(super) fn next_step(desired: &Desired, user: &IamUser, current: &CurrentStat
             ConsoleSecret::Missing | ConsoleSecret::Foreign(_) => Effect::UntagUser([tag.clone()].into()),
         }));
     };
-    if desired.suspend {
-        // The Secret is kept: the same password works again after the suspension.
+    if desired.credentials_revoked {
+        // The Secret is kept: the same password works again after the revocation.
         return has_password.then_some(Step::Do(Effect::RemovePassword));
     }
     match &current.console {

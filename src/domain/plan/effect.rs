@@ -31,8 +31,8 @@ pub enum RetireReason {
     Quarantined,
     /// Its value is lost and its slot is needed for a key that works.
     FreesSlot,
-    /// By `spec.suspend`.
-    Suspended,
+    /// By `spec.credentials: Revoked`.
+    CredentialsRevoked,
     /// No access key is declared any more.
     RemovedFromSpec,
     /// It belongs to an abandoned attempt.
@@ -235,9 +235,9 @@ impl Effect {
     /// Whether it takes a key away that may be misused, so that it must not wait for the work of others.
     #[must_use]
     pub fn is_revocation(&self) -> bool {
-        use RetireReason::{Cleanup, Quarantined, Revoked, Suspended};
+        use RetireReason::{Cleanup, CredentialsRevoked, Quarantined, Revoked};
         let (Self::DeactivateKey(_, reason) | Self::DeleteKey(_, reason)) = self else { return false };
-        matches!(reason, Cleanup | Quarantined | Revoked | Suspended)
+        matches!(reason, Cleanup | CredentialsRevoked | Quarantined | Revoked)
     }
 
     #[must_use]

@@ -25,8 +25,8 @@ pub struct RevocationPolicy {
     pub revocation: Revocation,
     /// From the class that allowed the resource last.
     pub on_quarantine: OnQuarantine,
-    /// `spec.suspend`: a class does not stop a person from revoking keys.
-    pub suspend: bool,
+    /// `spec.credentials: Revoked`: a class does not stop a person from revoking keys.
+    pub credentials_revoked: bool,
 }
 
 /// Plans a resource that is not allowed and not being deleted.
@@ -76,12 +76,12 @@ impl RevocationPolicy {
     }
 
     fn quarantine_note(&self, input: &RuleInput<'_>) -> Option<Note> {
-        let keys = match (self.suspend || self.is_compromised(input.user), self.revocation.action) {
+        let keys = match (self.credentials_revoked || self.is_compromised(input.user), self.revocation.action) {
             (_, OnRevoked::Deactivate | OnRevoked::Delete) | (true, OnRevoked::Freeze) => {
                 "All keys of this operator on the user are Inactive, and none is created before a class allows the resource again"
             }
             (false, OnRevoked::Freeze) => {
-                "Nothing was done about its keys (onQuarantine: Alert), and none is created, because the resource is frozen: set spec.suspend to true to set them Inactive"
+                "Nothing was done about its keys (onQuarantine: Alert), and none is created, because the resource is frozen: set spec.credentials to Revoked to set them Inactive"
             }
         };
         quarantine::note(input.user, keys, input.foreign())
@@ -92,8 +92,11 @@ impl RevocationPolicy {
     pub fn note(&self) -> Note {
         let Revocation { action, reason, .. } = &self.revocation;
         let because = reason.as_ref().map(|reason| format!(", because {reason}")).unwrap_or_default();
-        if self.suspend {
-            return Note::new(Reason::Suspended, "spec.suspend is true: all access keys of this operator are Inactive");
+        if self.credentials_revoked {
+            return Note::new(
+                Reason::CredentialsRevoked,
+                "spec.credentials is Revoked: all access keys of this operator are Inactive",
+            );
         }
         match action {
             OnRevoked::Freeze => Note::new(

@@ -357,8 +357,8 @@ impl Case {
         self.declared_key(|key| key.rotate_request = Some("please".into()))
     }
 
-    fn suspended(self) -> Self {
-        self.desired(|desired| desired.suspend = true)
+    fn credentials_revoked(self) -> Self {
+        self.desired(|desired| desired.credentials_revoked = true)
     }
 
     /// Console access and no access key.

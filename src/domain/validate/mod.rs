@@ -107,7 +107,7 @@ pub fn validate(
         key,
         secret,
         console,
-        suspend: spec.suspend,
+        credentials_revoked: spec.credentials_revoked(),
         retain: spec.deletion_policy == DeletionPolicy::Retain,
         adoption: match spec.adoption {
             Adoption::Never => Consent::NotRequested,

@@ -48,7 +48,7 @@ metrics! {
     OLDEST_KEY = gauge oldest_key_created_timestamp_seconds {} "Creation time of the oldest published access key";
     EARLIEST_ROTATION = gauge earliest_rotation_timestamp_seconds {} "Due time of the next rotation of all resources; in the past if overdue";
     READY = gauge ready { namespace, name } "1 if the condition Ready is True, else 0";
-    SUSPENDED = gauge suspended { namespace, name } "1 for each AwsDeployUser with spec.suspend, which is not Ready on purpose";
+    CREDENTIALS_REVOKED = gauge credentials_revoked { namespace, name } "1 for each AwsDeployUser with spec.credentials: Revoked, which is not Ready on purpose";
     QUARANTINED = gauge quarantined { namespace, name }
         "1 for each AwsDeployUser whose IAM user AWS has quarantined because it found one of its keys in public; exported even without per-resource series";
     KEY_CREATED = gauge key_created_timestamp_seconds { namespace, name } "Creation time of the published access key";

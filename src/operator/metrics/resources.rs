@@ -102,7 +102,7 @@ pub(super) struct ResourceSummary {
 #[derive(Debug, Default, PartialEq)]
 struct ResourceSeries {
     ready: bool,
-    suspended: bool,
+    credentials_revoked: bool,
     quarantined: bool,
     key_created: Option<i64>,
     next_rotation: Option<i64>,
@@ -136,7 +136,8 @@ struct StateLabel {
 
 impl ResourceSummary {
     fn add(&mut self, user: &AwsDeployUser) {
-        let mut series = ResourceSeries { suspended: user.spec.suspend, ..ResourceSeries::default() };
+        let mut series =
+            ResourceSeries { credentials_revoked: user.spec.credentials_revoked(), ..ResourceSeries::default() };
         if let Some(status) = &user.status {
             for condition in &status.conditions {
                 let labels = ConditionLabels {
@@ -188,7 +189,11 @@ impl ResourceSummary {
             return Ok(());
         }
         gauges(&mut encoder, &reference::READY, values(|series| Some(series.ready.into())))?;
-        gauges(&mut encoder, &reference::SUSPENDED, values(|series| series.suspended.then_some(1)))?;
+        gauges(
+            &mut encoder,
+            &reference::CREDENTIALS_REVOKED,
+            values(|series| series.credentials_revoked.then_some(1)),
+        )?;
         gauges(&mut encoder, &reference::KEY_CREATED, values(|series| series.key_created))?;
         gauges(&mut encoder, &reference::NEXT_ROTATION, values(|series| series.next_rotation))
     }
@@ -217,7 +222,7 @@ pub(super) mod sample {
 
     use super::{AwsDeployUser, Collector, DescriptorEncoder, ResourceSummary, fmt};
 
-    /// Three resources: one Ready, one suspended without keys, one that cannot be read.
+    /// Three resources: one Ready, one with revoked credentials and without keys, one that cannot be read.
     #[derive(Debug)]
     pub(in crate::operator::metrics) struct SampleCollector {
         pub(in crate::operator::metrics) per_resource: bool,
@@ -253,8 +258,8 @@ pub(super) mod sample {
                 },
             }),
             json!({
-                "metadata": {"namespace": "deploy", "name": "suspended"}, "spec": {"suspend": true},
-                "status": {"conditions": [condition("Ready", "False", "Suspended")]},
+                "metadata": {"namespace": "deploy", "name": "revoked"}, "spec": {"credentials": "Revoked"},
+                "status": {"conditions": [condition("Ready", "False", "CredentialsRevoked")]},
             }),
         ]
         .map(|mut user| {

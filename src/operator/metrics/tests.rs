@@ -119,20 +119,23 @@ fn resource_metrics_are_derived_from_status() {
     for line in [
         "awsdeploy_resources 3",
         r#"awsdeploy_conditions{type="Ready",status="True",reason="Reconciled"} 1"#,
-        r#"awsdeploy_conditions{type="Ready",status="False",reason="Suspended"} 1"#,
+        r#"awsdeploy_conditions{type="Ready",status="False",reason="CredentialsRevoked"} 1"#,
         r#"awsdeploy_keys{state="Superseded"} 1"#,
         r#"awsdeploy_keys{state="Foreign"} 0"#,
         "awsdeploy_oldest_key_created_timestamp_seconds 1793491200",
         "awsdeploy_earliest_rotation_timestamp_seconds 1796083200",
         r#"awsdeploy_ready{namespace="deploy",name="healthy"} 1"#,
-        r#"awsdeploy_ready{namespace="deploy",name="suspended"} 0"#,
-        r#"awsdeploy_suspended{namespace="deploy",name="suspended"} 1"#,
+        r#"awsdeploy_ready{namespace="deploy",name="revoked"} 0"#,
+        r#"awsdeploy_credentials_revoked{namespace="deploy",name="revoked"} 1"#,
         r#"awsdeploy_key_created_timestamp_seconds{namespace="deploy",name="healthy"} 1793491200"#,
         r#"awsdeploy_next_rotation_timestamp_seconds{namespace="deploy",name="healthy"} 1796083200"#,
     ] {
         assert_line(&text, line);
     }
-    assert!(!text.contains("AKIA") && !text.contains("_suspended{namespace=\"deploy\",name=\"healthy\""), "{text}");
+    assert!(
+        !text.contains("AKIA") && !text.contains("_credentials_revoked{namespace=\"deploy\",name=\"healthy\""),
+        "{text}"
+    );
 }
 
 #[test]
@@ -159,19 +162,19 @@ fn standby_replica_exports_no_resource_metrics() {
 fn quarantine_is_exported_while_it_and_its_resource_exist() {
     let metrics = Metrics::new(false);
     let (store, mut writer) = kube::runtime::reflector::store();
-    let [healthy, suspended] = users().map(GuardedUser::from);
+    let [healthy, revoked] = users().map(GuardedUser::from);
     writer.apply_watcher_event(&Event::Apply(healthy));
-    writer.apply_watcher_event(&Event::Apply(suspended.clone()));
+    writer.apply_watcher_event(&Event::Apply(revoked.clone()));
     metrics.set_leader(vec![store.clone()]);
     let exported = || metrics.encode().lines().filter(|line| line.starts_with("awsdeploy_quarantined{")).count();
     metrics.quarantined("deploy", "healthy", true);
-    metrics.quarantined("deploy", "suspended", true);
+    metrics.quarantined("deploy", "revoked", true);
     metrics.quarantined("deploy", "unknown", true);
     assert_line(&metrics.encode(), r#"awsdeploy_quarantined{namespace="deploy",name="healthy"} 1"#);
     assert_eq!(exported(), 2, "only of existing resources");
     metrics.quarantined("deploy", "healthy", false);
     assert_eq!(exported(), 1, "detached");
-    writer.apply_watcher_event(&Event::Delete(suspended));
+    writer.apply_watcher_event(&Event::Delete(revoked));
     assert_eq!(exported(), 0, "deleted");
     metrics.drop_deleted_resources();
     assert_eq!(metrics.resources.observation_count(), 1, "without a scrape");
@@ -199,7 +202,7 @@ fn quarantine_in_status_is_exported_until_it_is_observed() {
     let healthy = r#"awsdeploy_quarantined{namespace="deploy",name="healthy"} 1"#;
     metrics.set_leader(vec![store.clone()]);
     assert_eq!(exported(), [healthy], "not observed yet");
-    metrics.quarantined("deploy", "suspended", false);
+    metrics.quarantined("deploy", "revoked", false);
     assert_eq!(exported(), [healthy], "another resource was observed");
     metrics.quarantined("deploy", "healthy", false);
     assert_eq!(exported(), [""; 0], "observed, and the status is not written yet");

@@ -55,7 +55,7 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::Verifying => (TRANSIENT, "Wait. AWS takes seconds, at most `settings.verifyTimeout`."),
         Reason::Recovering => (TRANSIENT, "Wait for `settings.recoveryDelay`; no key is lost."),
         Reason::Deleting => (TRANSIENT, "Wait. If it hangs, the message names the cause."),
-        Reason::Suspended => (AUTHOR, "`spec.suspend: false` creates a new key."),
+        Reason::CredentialsRevoked => (AUTHOR, "`spec.credentials: Active` creates a new key."),
         Reason::Quarantined => {
             (AWS_ADMIN, "See [AwsDeployUserQuarantined](../operations.md#awsdeployuserquarantined).")
         }

@@ -298,7 +298,7 @@ fn because(why: RetireReason) -> &'static str {
         }
         RetireReason::Quarantined => "AWS quarantines the user: others may know the key",
         RetireReason::FreesSlot => "its secret is lost and its slot is needed",
-        RetireReason::Suspended => "spec.suspend",
+        RetireReason::CredentialsRevoked => "spec.credentials is Revoked",
         RetireReason::RemovedFromSpec => "the spec declares no access key",
         RetireReason::Orphan => "it belonged to an interrupted attempt and was never published",
         RetireReason::Cleanup => "the resource is being deleted",

@@ -262,12 +262,12 @@ pub(crate) const ALL: &[Scenario] = &[
     ),
     scenario(
         35,
-        "AWS quarantines a leaked key: the policy is kept and reported, the keys are rotated or suspended by class",
+        "AWS quarantines a leaked key: the policy is kept and reported, the keys are rotated or revoked by class",
         runs![
             iam::quarantine_policies_are_never_detached,
             quarantine::alert_reports_quarantine_and_changes_nothing,
             quarantine::quarantine_rotates_once_without_overlap,
-            quarantine::quarantine_suspends_until_the_policy_is_detached,
+            quarantine::quarantine_revokes_until_the_policy_is_detached,
         ],
     ),
     scenario(

@@ -128,14 +128,18 @@ fn revocation_depends_on_what_the_user_has() {
     }
 }
 
-fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool) -> RevocationPolicy {
-    RevocationPolicy { revocation: Revocation { action: how, reason: None, until: None }, on_quarantine, suspend }
+fn revoked(how: OnRevoked, on_quarantine: OnQuarantine, credentials_revoked: bool) -> RevocationPolicy {
+    RevocationPolicy {
+        revocation: Revocation { action: how, reason: None, until: None },
+        on_quarantine,
+        credentials_revoked,
+    }
 }
 
 /// All effects of a revocation, assuming that each succeeds.
-fn revoke(how: OnRevoked, suspend: bool, mut user: IamUser, foreign: bool) -> Vec<Effect> {
+fn revoke(how: OnRevoked, credentials_revoked: bool, mut user: IamUser, foreign: bool) -> Vec<Effect> {
     let target = Target::from_resource(&self::user(&json!({})), "cluster").unwrap();
-    let revoked = revoked(how, OnQuarantine::Alert, suspend);
+    let revoked = revoked(how, OnQuarantine::Alert, credentials_revoked);
     if !foreign {
         user.tags.insert("awsdeploy.dev/key/K1".into(), "t".into());
     }
@@ -168,7 +172,7 @@ fn revocation_only_removes_what_its_policy_names() {
     assert_eq!(revoke(OnRevoked::Freeze, false, user(), false), []);
     assert_eq!(
         revoke(OnRevoked::Freeze, true, user(), false),
-        [deactivate(RetireReason::Suspended), Effect::RemovePassword],
+        [deactivate(RetireReason::CredentialsRevoked), Effect::RemovePassword],
         "who revokes keys by hand is not stopped"
     );
     assert_eq!(
@@ -236,7 +240,7 @@ fn unlisted_user_keeps_the_journal_of_its_key() {
 }
 
 /// Plan for a quarantined user with a published key whose resource is not authorized.
-fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, active: bool) -> Plan {
+fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, credentials_revoked: bool, active: bool) -> Plan {
     let target = Target::from_resource(&user(&json!({})), "cluster").unwrap();
     let mut user = found(&["arn:aws:iam::aws:policy/S3", QUARANTINE]);
     user.keys[0].active = active;
@@ -247,22 +251,22 @@ fn quarantined(how: OnRevoked, on_quarantine: OnQuarantine, suspend: bool, activ
         published: PublishedSecret::Ours(published),
         ..CurrentState::empty(Timestamp::UNIX_EPOCH)
     };
-    let revoked = revoked(how, on_quarantine, suspend);
+    let revoked = revoked(how, on_quarantine, credentials_revoked);
     plan::plan_revocation(&target, &revoked, &current, Timestamp::UNIX_EPOCH, &Settings::default())
 }
 
 #[test]
 fn quarantined_key_is_deactivated_despite_freeze() {
     let deactivate = |why| vec![Effect::DeactivateKey("K1".into(), why)];
-    for (how, on_quarantine, suspend, wanted) in [
+    for (how, on_quarantine, credentials_revoked, wanted) in [
         (OnRevoked::Freeze, OnQuarantine::Alert, false, vec![]),
         (OnRevoked::Freeze, OnQuarantine::Rotate, false, deactivate(RetireReason::Quarantined)),
-        (OnRevoked::Freeze, OnQuarantine::Suspend, false, deactivate(RetireReason::Quarantined)),
-        (OnRevoked::Freeze, OnQuarantine::Alert, true, deactivate(RetireReason::Suspended)),
+        (OnRevoked::Freeze, OnQuarantine::Revoke, false, deactivate(RetireReason::Quarantined)),
+        (OnRevoked::Freeze, OnQuarantine::Alert, true, deactivate(RetireReason::CredentialsRevoked)),
         (OnRevoked::Deactivate, OnQuarantine::Alert, false, deactivate(RetireReason::Revoked)),
     ] {
-        let plan = quarantined(how, on_quarantine, suspend, true);
-        assert_eq!(plan.effects, wanted, "{how:?} {on_quarantine:?} {suspend}");
+        let plan = quarantined(how, on_quarantine, credentials_revoked, true);
+        assert_eq!(plan.effects, wanted, "{how:?} {on_quarantine:?} {credentials_revoked}");
         let note = plan.user.expect("a note");
         assert_eq!(note.reason, crate::api::Reason::Quarantined, "reported in any case");
         let nothing = note.message.contains("Nothing was done about its keys");

@@ -119,9 +119,9 @@ fn abandon_intent(input: &RuleInput<'_>, known: &[String], started_at: Timestamp
     Step::Do(Effect::AbandonAttempt { orphans: orphans(input, known, started_at), failed: false })
 }
 
-/// Applies also where IAM's list does not show the key yet. While the user is suspended its staged key is kept.
+/// Applies also where IAM's list does not show the key yet. While its credentials are revoked its staged key is kept.
 fn abandon_staged(input: &RuleInput<'_>, key_id: &str, keyed_at: Timestamp) -> Option<Step> {
-    if input.suspended().is_some() {
+    if input.keyless_reason().is_some() {
         return None;
     }
     let abandon = |failed| Step::Do(Effect::AbandonAttempt { orphans: vec![key_id.to_owned()], failed });

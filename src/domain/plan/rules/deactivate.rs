@@ -12,7 +12,7 @@ pub(super) fn deactivate(input: &RuleInput<'_>) -> Option<Step> {
     Some(Step::Do(Effect::DeactivateKey(active.id.clone(), reason)))
 }
 
-/// A live user whose keys must not work gets none. Suspended keys are kept for forensics.
+/// A live user whose keys must not work gets none. Revoked keys are kept for forensics.
 pub(super) fn hold_keyless(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     let note = match input.deactivation_reason()? {
@@ -22,8 +22,8 @@ pub(super) fn hold_keyless(input: &RuleInput<'_>) -> Option<Step> {
             "AWS quarantines the user: all access keys of this operator on it are Inactive and kept. A new key is created when the policy is detached",
         ),
         _ => Note::new(
-            Reason::Suspended,
-            "spec.suspend is true: all access keys of this operator on the user are Inactive and kept. Set it to false for a new key",
+            Reason::CredentialsRevoked,
+            "spec.credentials is Revoked: all access keys of this operator on the user are Inactive and kept. Set it to Active for a new key",
         ),
     };
     Some(Step::Hold(note))
@@ -34,9 +34,9 @@ impl RuleInput<'_> {
     fn deactivation_reason(&self) -> Option<RetireReason> {
         match &self.mode {
             Mode::Live { desired, .. } => {
-                self.suspended().or_else(|| desired.key.is_none().then_some(RetireReason::RemovedFromSpec))
+                self.keyless_reason().or_else(|| desired.key.is_none().then_some(RetireReason::RemovedFromSpec))
             }
-            Mode::Revoked(policy) if policy.suspend => Some(RetireReason::Suspended),
+            Mode::Revoked(policy) if policy.credentials_revoked => Some(RetireReason::CredentialsRevoked),
             Mode::Revoked(policy) if policy.is_compromised(self.user) => Some(RetireReason::Quarantined),
             Mode::Revoked(policy) => (policy.revocation.action != OnRevoked::Freeze).then_some(RetireReason::Revoked),
             Mode::Deleting(_) => None,
@@ -44,15 +44,15 @@ impl RuleInput<'_> {
     }
 
     /// Why a live user has no working key and gets none, if so.
-    pub(super) fn suspended(&self) -> Option<RetireReason> {
-        if self.desired()?.suspend {
-            return Some(RetireReason::Suspended);
+    pub(super) fn keyless_reason(&self) -> Option<RetireReason> {
+        if self.desired()?.credentials_revoked {
+            return Some(RetireReason::CredentialsRevoked);
         }
-        self.quarantine_asks_for(OnQuarantine::Suspend).then_some(RetireReason::Quarantined)
+        self.quarantine_asks_for(OnQuarantine::Revoke).then_some(RetireReason::Quarantined)
     }
 
     /// Whether the user is to have a working key.
     pub(in crate::domain::plan) fn wants_key(&self) -> bool {
-        self.suspended().is_none() && self.desired_key().is_some()
+        self.keyless_reason().is_none() && self.desired_key().is_some()
     }
 }

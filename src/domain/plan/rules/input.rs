@@ -117,7 +117,7 @@ impl RuleInput<'_> {
         if let Some(conflict) = self.conflict() {
             return Some(conflict.clone());
         }
-        match self.suspended() {
+        match self.keyless_reason() {
             Some(RetireReason::Quarantined) => {
                 return Some(Note::new(
                     Reason::Quarantined,
@@ -126,11 +126,11 @@ impl RuleInput<'_> {
             }
             Some(_) => {
                 let message = if self.desired_key().is_some() {
-                    "spec.suspend is true: the key in the Secret is Inactive"
+                    "spec.credentials is Revoked: the key in the Secret is Inactive"
                 } else {
-                    "spec.suspend is true: the user has no access"
+                    "spec.credentials is Revoked: the user has no access"
                 };
-                return Some(Note::new(Reason::Suspended, message));
+                return Some(Note::new(Reason::CredentialsRevoked, message));
             }
             None => {}
         }

@@ -43,7 +43,7 @@ pub type Rule = (&'static str, fn(&RuleInput<'_>) -> Option<Step>);
 
 /// All rules in order. `docs/rotation.md` lists them under the same names, and tests leave each of them out.
 pub const RULES: &[Rule] = &[
-    ("suspended, revoked and undeclared keys are Inactive", deactivate::deactivate),
+    ("revoked and undeclared keys are Inactive", deactivate::deactivate),
     ("a revoked user has no console password", remove_user::remove_password),
     ("a revoked user loses its policies and groups", remove_user::revoke_grants),
     ("the start of a quarantine is recorded on the user", quarantine::record),

@@ -82,13 +82,13 @@ impl RuleInput<'_> {
     pub(in crate::domain::plan) fn quarantine_note(&self) -> Option<Note> {
         let done = match self.desired()?.on_quarantine {
             OnQuarantine::Alert => {
-                "Nothing was done about its keys (onQuarantine: Alert): request a new one with the annotation awsdeploy.dev/rotate, or set spec.suspend to true"
+                "Nothing was done about its keys (onQuarantine: Alert): request a new one with the annotation awsdeploy.dev/rotate, or set spec.credentials to Revoked"
             }
             OnQuarantine::Rotate => {
                 "Every key of this operator that existed then is replaced and set Inactive without overlap (onQuarantine: Rotate)"
             }
-            OnQuarantine::Suspend => {
-                "All keys of this operator on the user are Inactive and kept until the policy is detached (onQuarantine: Suspend)"
+            OnQuarantine::Revoke => {
+                "All keys of this operator on the user are Inactive and kept until the policy is detached (onQuarantine: Revoke)"
             }
         };
         note(self.user, done, self.foreign())

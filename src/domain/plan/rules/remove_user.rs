@@ -12,7 +12,7 @@ use crate::{
 
 pub(super) fn remove_password(input: &RuleInput<'_>) -> Option<Step> {
     let Mode::Revoked(policy) = &input.mode else { return None };
-    let revokes = policy.suspend || policy.revocation.action != OnRevoked::Freeze;
+    let revokes = policy.credentials_revoked || policy.revocation.action != OnRevoked::Freeze;
     (revokes && input.user.login_profile == Some(true)).then_some(Step::Do(Effect::RemovePassword))
 }
 

@@ -75,10 +75,10 @@ fn undeclared_console_loses_password_first_and_tag_last() {
 }
 
 #[test]
-fn suspended_user_has_no_password_and_keeps_its_secret() {
+fn revoked_user_has_no_password_and_keeps_its_secret() {
     let case =
         declared(None).current(|current| current.console = secret(true)).user(|user| user.login_profile = Some(true));
-    let verbs: Vec<_> = case.suspended().plan().effects.iter().map(Effect::verb).collect();
+    let verbs: Vec<_> = case.credentials_revoked().plan().effects.iter().map(Effect::verb).collect();
     assert!(
         verbs.contains(&EffectVerb::RemovePassword) && !verbs.contains(&EffectVerb::DeleteConsoleSecret),
         "{verbs:?}"

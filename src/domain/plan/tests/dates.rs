@@ -76,7 +76,7 @@ proptest! {
         (published_at, started_at, made_at, tagged_at) in (dates(), dates(), dates(), dates()),
         (failed_at, rotated_at, inactive_since, used_at) in (dates(), dates(), dates(), dates()),
         (phase, overlap, hold, every) in (phases(), lengths(), lengths(), lengths()),
-        (first_active, suspended, listed) in any::<(bool, bool, bool)>(),
+        (first_active, revoked, listed) in any::<(bool, bool, bool)>(),
         policy in prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)],
         how in prop_oneof![Just(OnRevoked::Freeze), Just(OnRevoked::Deactivate), Just(OnRevoked::Delete)],
     ) {
@@ -91,7 +91,7 @@ proptest! {
             }
             user.tags.extend(["K2", "K3"].map(|id| (key_tag(id), tagged_at.to_string())));
         });
-        case.desired.suspend = suspended;
+        case.desired.credentials_revoked = revoked;
         case = case.current(|current| {
             current.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), asked_at: rotated_at });
             current.key_backoff = Some(KeyBackoff { until: failed_at, reason: Reason::Throttled });
@@ -107,7 +107,7 @@ proptest! {
         let refused = RevocationPolicy {
             revocation: Revocation { action: how, reason: None, until: None },
             on_quarantine: case.desired.on_quarantine,
-            suspend: suspended,
+            credentials_revoked: revoked,
         };
         let _ = plan_revocation(&case.desired.target, &refused, &case.current, now(), &case.settings);
     }

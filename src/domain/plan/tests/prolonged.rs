@@ -21,7 +21,7 @@ fn frozen_user_loses_its_previous_key_whatever_its_secret_is() {
     let frozen = RevocationPolicy {
         revocation: Revocation { action: OnRevoked::Freeze, reason: None, until: None },
         on_quarantine: idle().desired.on_quarantine,
-        suspend: false,
+        credentials_revoked: false,
     };
     for (what, case) in [
         ("unchanged", after_overlap()),
@@ -58,7 +58,7 @@ fn frozen_user_keeps_its_previous_key_for_the_recorded_overlap() {
     let frozen = RevocationPolicy {
         revocation: Revocation { action: OnRevoked::Freeze, reason: None, until: None },
         on_quarantine: idle().desired.on_quarantine,
-        suspend: false,
+        credentials_revoked: false,
     };
     let plan = |case: &Case| plan_revocation(&case.desired.target, &frozen, &case.current, now(), &case.settings);
     let recorded = |overlap: &str| {

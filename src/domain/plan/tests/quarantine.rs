@@ -33,7 +33,7 @@ fn quarantine_note_names_policy_meaning_and_remedy() {
     for (policy, action) in [
         (OnQuarantine::Alert, "Nothing was done"),
         (OnQuarantine::Rotate, "is replaced"),
-        (OnQuarantine::Suspend, "are Inactive and kept until the policy is detached"),
+        (OnQuarantine::Revoke, "are Inactive and kept until the policy is detached"),
     ] {
         let note = idle().key("F", days(1)).quarantined(policy).plan().user.unwrap();
         assert_eq!(note.reason, Reason::Quarantined);
@@ -145,24 +145,28 @@ fn quarantine_rotation_backs_off_after_failures() {
     idle().rotates(mins(5)).backing_off(secs(19), Reason::Throttled).waits(secs(19), Reason::Throttled);
 }
 
-// --- Suspend ---------------------------------------------------------------------------------
+// --- Revoke ---------------------------------------------------------------------------------
 
 #[test]
-fn suspending_quarantine_deactivates_every_own_key_first() {
-    let both = in_overlap().key("F", days(1)).policy_missing().quarantined(OnQuarantine::Suspend);
+fn revoking_quarantine_deactivates_every_own_key_first() {
+    let both = in_overlap().key("F", days(1)).policy_missing().quarantined(OnQuarantine::Revoke);
     both.does("DeactivateKey K1 (Quarantined)");
     let both = both.inactive("K1");
     both.does("DeactivateKey K2 (Quarantined)");
-    let off = in_overlap().inactive("K1").inactive("K2").quarantined(OnQuarantine::Suspend);
+    let off = in_overlap().inactive("K1").inactive("K2").quarantined(OnQuarantine::Revoke);
     off.waits(None, Reason::Quarantined);
     assert_eq!(off.plan().key.map(|note| note.reason), Some(Reason::Quarantined));
-    staged().accepted("K2", 3).inactive("K1").quarantined(OnQuarantine::Suspend).does("DeactivateKey K2 (Quarantined)");
+    staged().accepted("K2", 3).inactive("K1").quarantined(OnQuarantine::Revoke).does("DeactivateKey K2 (Quarantined)");
 }
 
 #[test]
 fn detached_quarantine_creates_a_new_key() {
     idle().inactive("K1").does("CreateKey beside K1");
-    // spec.suspend still applies.
-    idle().inactive("K1").suspended().waits(None, Reason::Suspended);
-    idle().inactive("K1").suspended().quarantined(OnQuarantine::Suspend).waits(None, Reason::Suspended);
+    // spec.credentials still applies.
+    idle().inactive("K1").credentials_revoked().waits(None, Reason::CredentialsRevoked);
+    idle()
+        .inactive("K1")
+        .credentials_revoked()
+        .quarantined(OnQuarantine::Revoke)
+        .waits(None, Reason::CredentialsRevoked);
 }

@@ -65,10 +65,10 @@ fn attempt_of_an_undeclared_key_is_finished_first() {
 }
 
 #[test]
-fn suspension_keeps_undeclared_keys_for_forensics() {
-    let suspended = idle().console_only().user(|user| user.login_profile = Some(false)).suspended();
-    suspended.does("DeactivateKey K1 (Suspended)");
-    suspended.inactive_since("K1", days(1)).waits(None, Reason::Suspended);
+fn revocation_keeps_undeclared_keys_for_forensics() {
+    let revoked = idle().console_only().user(|user| user.login_profile = Some(false)).credentials_revoked();
+    revoked.does("DeactivateKey K1 (CredentialsRevoked)");
+    revoked.inactive_since("K1", days(1)).waits(None, Reason::CredentialsRevoked);
 }
 
 #[test]

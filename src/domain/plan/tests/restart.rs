@@ -96,7 +96,7 @@ fn only_a_publication_with_restarts_restarts_workloads() {
     declared_later.waits(declared_later.plan().requeue_at.map(|at| at.duration_since(now())), Reason::Scheduled);
     // Not declared any more.
     owed(secs(1)).declared_key(|key| key.restart.clear()).does("RecordRestarts all done");
-    owed(secs(1)).suspended().does("DeactivateKey K1 (Suspended)");
+    owed(secs(1)).credentials_revoked().does("DeactivateKey K1 (CredentialsRevoked)");
     let dead = owed(secs(1)).inactive("K2");
     assert!(!next_effect(&dead.plan()).contains("Workloads"), "its successor is a reason, it is none");
 }

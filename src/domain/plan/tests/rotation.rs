@@ -175,7 +175,7 @@ fn unknown_journal_blocks_all_but_retirement() {
     idle().unknown_journal().waits(None, Reason::UnknownJournal);
     idle().unknown_journal().requested().waits(None, Reason::UnknownJournal);
     // Keys that are known to be ours are deactivated all the same.
-    idle().unknown_journal().suspended().does("DeactivateKey K1 (Suspended)");
+    idle().unknown_journal().credentials_revoked().does("DeactivateKey K1 (CredentialsRevoked)");
     idle().unknown_journal().console_only().does("DeactivateKey K1 (RemovedFromSpec)");
     without_key().unknown_journal().waits(None, Reason::UnknownJournal);
 }
@@ -199,7 +199,7 @@ fn attempt_is_finished_before_anything_else_happens() {
 
 #[test]
 fn rules_are_in_protocol_order() {
-    const DEACTIVATE: &str = "suspended, revoked and undeclared keys are Inactive";
+    const DEACTIVATE: &str = "revoked and undeclared keys are Inactive";
     const UNKNOWN_JOURNAL: &str = "a journal of unknown format blocks what follows";
     const RETIRE: &str = "a superseded key is Inactive after its overlap";
     const UNREAD: &str = "without its Secrets and journal, a user only loses access";
@@ -231,42 +231,52 @@ fn rules_are_in_protocol_order() {
     }
 }
 
-// --- suspend and resume ----------------------------------------------------------------------
+// --- credentials: Revoked and Active ----------------------------------------------------------------------
 
 #[test]
-fn suspend_deactivates_every_own_key_and_no_other() {
-    let case = in_overlap().key("F", days(1)).suspended();
-    case.does("DeactivateKey K1 (Suspended)");
+fn revocation_deactivates_every_own_key_and_no_other() {
+    let case = in_overlap().key("F", days(1)).credentials_revoked();
+    case.does("DeactivateKey K1 (CredentialsRevoked)");
     let case = case.inactive("K1");
-    case.does("DeactivateKey K2 (Suspended)");
-    case.inactive("K2").waits(None, Reason::Suspended);
+    case.does("DeactivateKey K2 (CredentialsRevoked)");
+    case.inactive("K2").waits(None, Reason::CredentialsRevoked);
 }
 
 #[test]
-fn suspend_deactivates_a_staged_key() {
-    staged().accepted("K2", 3).suspended().inactive("K1").does("DeactivateKey K2 (Suspended)");
-    staged().accepted("K2", 3).suspended().inactive("K1").inactive("K2").waits(None, Reason::Suspended);
+fn revocation_deactivates_a_staged_key() {
+    staged().accepted("K2", 3).credentials_revoked().inactive("K1").does("DeactivateKey K2 (CredentialsRevoked)");
+    staged()
+        .accepted("K2", 3)
+        .credentials_revoked()
+        .inactive("K1")
+        .inactive("K2")
+        .waits(None, Reason::CredentialsRevoked);
 }
 
 #[test]
-fn suspended_user_gets_no_key_and_loses_nothing() {
-    without_key().suspended().waits(None, Reason::Suspended);
-    idle().requested().suspended().inactive("K1").waits(None, Reason::Suspended);
+fn revoked_user_gets_no_key_and_loses_nothing() {
+    without_key().credentials_revoked().waits(None, Reason::CredentialsRevoked);
+    idle().requested().credentials_revoked().inactive("K1").waits(None, Reason::CredentialsRevoked);
     idle()
         .key("K0", days(40))
         .tagged("K0")
         .inactive_since("K0", days(1))
         .inactive("K1")
-        .suspended()
-        .waits(None, Reason::Suspended);
+        .credentials_revoked()
+        .waits(None, Reason::CredentialsRevoked);
 }
 
 #[test]
-fn interrupted_attempt_is_cleaned_up_while_suspended() {
-    idle().inactive("K1").suspended().intent(mins(2), &["K1"]).key("K2", mins(2)).does("AbandonAttempt orphans: K2");
+fn interrupted_attempt_is_cleaned_up_while_revoked() {
     idle()
         .inactive("K1")
-        .suspended()
+        .credentials_revoked()
+        .intent(mins(2), &["K1"])
+        .key("K2", mins(2))
+        .does("AbandonAttempt orphans: K2");
+    idle()
+        .inactive("K1")
+        .credentials_revoked()
         .key("K2", mins(2))
         .inactive("K2")
         .abandoned(&["K2"])
@@ -640,9 +650,14 @@ fn lost_key_beside_a_foreign_one_exceeds_the_quota() {
 #[test]
 fn no_rule_touches_a_foreign_key() {
     let foreign = |case: Case| case.key("F", days(400)).inactive("F");
-    for case in
-        [idle(), without_key(), without_key().suspended(), idle().requested(), idle().no_secret(), idle().edited()]
-    {
+    for case in [
+        idle(),
+        without_key(),
+        without_key().credentials_revoked(),
+        idle().requested(),
+        idle().no_secret(),
+        idle().edited(),
+    ] {
         for effect in foreign(case).plan().effects {
             let touched = matches!(&effect, Effect::DeactivateKey(id, _) | Effect::DeleteKey(id, _) if id == "F");
             assert!(!touched, "{effect}");
@@ -695,8 +710,8 @@ fn longer_overlap_keeps_a_reactivated_key_active() {
 fn unread_secrets_leave_only_the_loss_of_access() {
     let unread = |case: Case| case.no_secret().current(|current| current.secrets_unread = true);
     unread(idle()).waits(None, Reason::Pending);
-    unread(idle()).suspended().does("DeactivateKey K1 (Suspended)");
-    unread(idle()).suspended().inactive("K1").waits(None, Reason::Pending);
+    unread(idle()).credentials_revoked().does("DeactivateKey K1 (CredentialsRevoked)");
+    unread(idle()).credentials_revoked().inactive("K1").waits(None, Reason::Pending);
     unread(idle()).requested().waits(None, Reason::Pending);
     unread(in_overlap()).waits(hours(23), Reason::Pending);
     unread(idle()).abandoned(&["K2"]).waits(None, Reason::Pending);
@@ -707,7 +722,7 @@ fn unread_secrets_leave_only_the_loss_of_access() {
     let console =
         || unread(idle().console_only().inactive("K1")).current(|current| current.console = ConsoleSecret::Missing);
     console().waits(None, Reason::Pending);
-    console().suspended().does("RemovePassword");
+    console().credentials_revoked().does("RemovePassword");
     // No record of what is ours is deleted.
     unread(idle()).leaving(DeletionPolicy::Delete).cleans_up_by("nothing");
     unread(without_key().no_user()).cleans_up_by("nothing");
@@ -757,7 +772,7 @@ fn secrets_of_a_retained_user_have_no_owner() {
     let retained = |case: Case| owned(case).desired(|desired| desired.retain = true);
     owned(idle()).does("nothing");
     retained(idle()).does("ReleaseSecret");
-    retained(idle()).suspended().does("DeactivateKey K1 (Suspended)");
-    retained(idle()).suspended().inactive("K1").does("ReleaseSecret");
+    retained(idle()).credentials_revoked().does("DeactivateKey K1 (CredentialsRevoked)");
+    retained(idle()).credentials_revoked().inactive("K1").does("ReleaseSecret");
     retained(idle()).immutable().facts(|facts| facts.matches_spec = false).does("ReleaseSecret");
 }

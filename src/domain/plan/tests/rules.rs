@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    api::class::OnRevoked,
+    api::{class::OnRevoked, user::Credentials},
     domain::{
         authorize::Revocation,
         desired::OnQuarantine,
@@ -34,7 +34,7 @@ fn effect(case: Case, mode: DesiredMode, with: &'static str, without: &'static s
 
 fn evidence() -> Vec<(&'static str, Evidence)> {
     use Evidence::{Model, Simulation};
-    let suspended = || Simulation(scenario([Event::Nothing, Event::Suspend(true)]));
+    let revoked = || Simulation(scenario([Event::Nothing, Event::SetCredentials(Credentials::Revoked)]));
     let quarantined = scenario([Event::Nothing, Event::Quarantine]);
     let with_password = idle().inactive("K1").user(|user| user.login_profile = Some(true));
     let unread = idle().no_secret().current(|current| current.secrets_unread = true);
@@ -42,7 +42,7 @@ fn evidence() -> Vec<(&'static str, Evidence)> {
     let owned = retained.current(|current| current.secret_has_owner = true);
     let creates = "CreateKey beside K1";
     vec![
-        ("suspended, revoked and undeclared keys are Inactive", suspended()),
+        ("revoked and undeclared keys are Inactive", revoked()),
         (
             "a revoked user has no console password",
             effect(with_password, |_| Mode::Revoked(&DEACTIVATED), "RemovePassword", "nothing"),
@@ -77,7 +77,7 @@ fn evidence() -> Vec<(&'static str, Evidence)> {
             effect(idle(), |_| Mode::Deleting(DeletionPolicy::Delete), "DeactivateKey K1 (Cleanup)", "nothing"),
         ),
         ("the Secrets of a retained user have no owner", effect(owned, live, "ReleaseSecret", "nothing")),
-        ("a user whose keys must not work gets none", suspended()),
+        ("a user whose keys must not work gets none", revoked()),
         (
             "a Secret without a valid MAC is signed again if AWS accepts its key",
             Simulation(scenario([Event::Nothing, Event::DropMac])),
@@ -115,7 +115,7 @@ const fn revoked(action: OnRevoked) -> RevocationPolicy {
     RevocationPolicy {
         revocation: Revocation { action, reason: None, until: None },
         on_quarantine: OnQuarantine::Alert,
-        suspend: false,
+        credentials_revoked: false,
     }
 }
 

@@ -18,6 +18,7 @@ use proptest::{
 };
 
 use super::*;
+use crate::api::user::Credentials;
 use crate::domain::{
     desired::OnQuarantine,
     plan::{plan_by, plan_cleanup},
@@ -131,8 +132,8 @@ impl Simulation {
         self.cloud.note("--- faults stop");
         self.cloud.fault = None;
         self.apply(&Event::RemoveForeignKeys);
-        self.assert_suspended();
-        self.apply(&Event::Suspend(false));
+        self.assert_revoked();
+        self.apply(&Event::SetCredentials(Credentials::Active));
         self.apply(&Event::Windows(false));
         self.apply(&Event::Hold(0));
         self.rotation(|rotation| rotation.every = Some("Never".to_owned()));
@@ -147,13 +148,13 @@ impl Simulation {
         self.run(days(4));
     }
 
-    /// Checks that no key of a suspended user works, in time for every back-off.
-    fn assert_suspended(&mut self) {
-        if self.cloud.resource.spec.suspend {
+    /// Checks that no key of a user with revoked credentials works, in time for every back-off.
+    fn assert_revoked(&mut self) {
+        if self.cloud.resource.spec.credentials_revoked() {
             self.run(hours(1));
             let active = self.cloud.existing().filter(|(_, record)| record.ours && record.active);
             let active: Vec<_> = active.map(|(id, _)| id.clone()).collect();
-            self.expect(active.is_empty(), &format!("suspended: {active:?} are Active"));
+            self.expect(active.is_empty(), &format!("revoked: {active:?} are Active"));
         }
     }
 
@@ -169,7 +170,7 @@ impl Simulation {
                     && active.iter().all(|(_, created_at)| *created_at > since),
                 &format!("quarantine: {active:?} are Active, AWS found one at {since}"),
             ),
-            OnQuarantine::Suspend => self.expect(active.is_empty(), &format!("quarantine: {active:?} are Active")),
+            OnQuarantine::Revoke => self.expect(active.is_empty(), &format!("quarantine: {active:?} are Active")),
         }
     }
 
@@ -285,7 +286,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     let deletion_policy =
         prop_oneof![Just(DeletionPolicy::Delete), Just(DeletionPolicy::Retain), Just(DeletionPolicy::Force)];
     let events = prop::collection::vec((events(), pauses()), 0..60);
-    let on_quarantine = prop_oneof![Just(OnQuarantine::Alert), Just(OnQuarantine::Rotate), Just(OnQuarantine::Suspend)];
+    let on_quarantine = prop_oneof![Just(OnQuarantine::Alert), Just(OnQuarantine::Rotate), Just(OnQuarantine::Revoke)];
     let parts = (lag, accepts_after, events, deletion_policy, on_quarantine);
     parts.prop_map(|(lag, accepts_after, events, deletion_policy, on_quarantine)| Scenario {
         lag,
@@ -376,9 +377,10 @@ fn rotation_requested_every_ten_seconds_costs_six_keys_an_hour() {
 }
 
 #[test]
-fn suspended_first_keys_cost_seven_keys_an_hour() {
-    let suspended = [true, false].map(|suspend| (Event::Suspend(suspend), Pause::Seconds(8)));
-    let hour = run_scenario(std::iter::repeat_n(suspended, 225).flatten());
+fn revoked_first_keys_cost_seven_keys_an_hour() {
+    let toggled = [Credentials::Revoked, Credentials::Active]
+        .map(|credentials| (Event::SetCredentials(credentials), Pause::Seconds(8)));
+    let hour = run_scenario(std::iter::repeat_n(toggled, 225).flatten());
     // After 1, 2, 4, 8, 16 minutes, and the one that is published at last.
     assert!((2..=7).contains(&hour.cloud.creates), "{} keys", hour.cloud.creates);
 }
@@ -398,5 +400,5 @@ fn quarantined_user_gets_exactly_one_new_key() {
     assert_eq!(run_scenario_with(OnQuarantine::Rotate, events()).cloud.creates, 2);
     assert_eq!(run_scenario_with(OnQuarantine::Alert, events()).cloud.creates, 1);
     // The old key stays Inactive when the quarantine ends.
-    assert_eq!(run_scenario_with(OnQuarantine::Suspend, events()).cloud.creates, 2);
+    assert_eq!(run_scenario_with(OnQuarantine::Revoke, events()).cloud.creates, 2);
 }

@@ -13,7 +13,7 @@ fn foreign_user_is_never_changed() {
     for case in [
         of_another(without_key()),
         of_another(idle()),
-        of_another(idle()).suspended(),
+        of_another(idle()).credentials_revoked(),
         of_another(idle()).abandoned(&["K1"]),
         of_another(idle()).policy_missing(),
         idle().user(|user| user.tags.clear()),
@@ -48,9 +48,9 @@ fn found_user_is_recorded_before_any_write_but_deactivation() {
     unrecorded(idle()).requested().does("RecordUser");
     unrecorded(without_key().policy_missing()).does("RecordUser");
     // A key that must not work does not wait for a write of the status.
-    unrecorded(idle()).suspended().does("DeactivateKey K1 (Suspended)");
+    unrecorded(idle()).credentials_revoked().does("DeactivateKey K1 (CredentialsRevoked)");
     let without_finalizer = unrecorded(idle()).current(|current| current.finalizer = false);
-    without_finalizer.suspended().does("DeactivateKey K1 (Suspended)");
+    without_finalizer.credentials_revoked().does("DeactivateKey K1 (CredentialsRevoked)");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn description_of_the_published_key_follows_the_spec() {
 
 #[test]
 fn revocation_comes_before_policies() {
-    let case = idle().policy_missing().suspended();
+    let case = idle().policy_missing().credentials_revoked();
     assert_eq!(
         case.plan().effects.iter().map(Effect::verb).collect::<Vec<_>>(),
         [EffectVerb::DeactivateKey, EffectVerb::AttachPolicy]

@@ -63,12 +63,12 @@ impl Observations {
         published.map(|(secret, id)| (secret.to_owned(), id.to_owned())).collect()
     }
 
-    /// Whether keys may be deactivated on purpose, because the resource is suspended or deleted.
+    /// Whether keys may be deactivated on purpose, because its credentials are revoked or it is deleted.
     pub(super) fn is_revoked(&self, until: Timestamp) -> bool {
         self.users.iter().filter(|seen| seen.at - CLOCK_TOLERANCE <= until).any(|seen| {
             seen.deleted
                 || seen.object["metadata"]["deletionTimestamp"].is_string()
-                || seen.object["spec"]["suspend"] == Value::Bool(true)
+                || seen.object["spec"]["credentials"] == "Revoked"
         })
     }
 }

@@ -304,8 +304,8 @@ impl Cloud {
             if cloud.keys.values().any(|record| record.attempt == attempt) {
                 cloud.report_violation(format!("S6: attempt {attempt} makes a second key"));
             }
-            if cloud.resource.spec.suspend {
-                cloud.report_violation("suspended: a key is created");
+            if cloud.resource.spec.credentials_revoked() {
+                cloud.report_violation("revoked: a key is created");
             }
             cloud.audit_window();
             cloud.creates += 1;

@@ -6,7 +6,7 @@ use super::{
     cloud::{self, Fault},
     *,
 };
-use crate::api::user::{AwsDeployUserSpec, RotationSpec, RotationWindow};
+use crate::api::user::{AwsDeployUserSpec, Credentials, RotationSpec, RotationWindow};
 use crate::api::well_known;
 
 /// What AWS attaches to the user of a key that it found in public.
@@ -30,7 +30,7 @@ pub(in crate::domain::plan::tests) enum Event {
     Policies(bool),
     Tag(bool),
     Region(bool),
-    Suspend(bool),
+    SetCredentials(Credentials),
     DeleteSecret,
     EditSecret,
     DropFile,
@@ -157,7 +157,7 @@ impl Simulation {
             }
             Event::Region(present) => self
                 .spec(|spec| spec.access_key.get_or_insert_default().region = present.then(|| "eu-west-1".to_owned())),
-            Event::Suspend(suspend) => self.spec(|spec| spec.suspend = *suspend),
+            Event::SetCredentials(credentials) => self.spec(|spec| spec.credentials = *credentials),
             Event::DeleteSecret => _ = self.cloud.secrets.remove(&self.cloud.target().secret_name),
             Event::EditSecret => self.secret(|stored| {
                 for name in ["AWS_SECRET_ACCESS_KEY", "credentials"] {
@@ -330,7 +330,9 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::Policies),
         1 => any::<bool>().prop_map(Event::Tag),
         1 => any::<bool>().prop_map(Event::Region),
-        2 => any::<bool>().prop_map(Event::Suspend),
+        2 => any::<bool>().prop_map(|revoked| {
+            Event::SetCredentials(if revoked { Credentials::Revoked } else { Credentials::Active })
+        }),
         4 => Just(Event::DeleteSecret),
         2 => Just(Event::EditSecret),
         1 => Just(Event::DropFile),

@@ -10,11 +10,11 @@ impl Cloud {
         if !record.ours && !forced {
             self.report_violation(format!("S5: foreign key {id} is touched ({why:?})"));
         }
-        if !record.active || matches!(why, RetireReason::Suspended | RetireReason::Cleanup) {
+        if !record.active || matches!(why, RetireReason::CredentialsRevoked | RetireReason::Cleanup) {
             return;
         }
-        let suspends = why == RetireReason::Quarantined && self.on_quarantine == OnQuarantine::Suspend;
-        if !suspends
+        let revokes = why == RetireReason::Quarantined && self.on_quarantine == OnQuarantine::Revoke;
+        if !revokes
             && self.published().is_some_and(|(_, facts)| facts.key_id == id && facts.integrity == Integrity::Verified)
         {
             self.report_violation(format!("S1: {id} is deactivated ({why:?}) while it is published"));
