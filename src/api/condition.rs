@@ -33,6 +33,8 @@ pub enum ConditionType {
     Reconciling,
     /// Waiting is useless: only an edit by a person makes the resource Ready.
     Stalled,
+    /// The annotation `awsdeploy.dev/paused` stops all that creates, changes or rotates.
+    Paused,
 }
 
 impl ConditionType {
@@ -95,6 +97,8 @@ pub enum Reason {
     // Needs an action by a person.
     /// `spec.credentials` is `Revoked`: all access keys of this user are Inactive.
     CredentialsRevoked,
+    /// The annotation `awsdeploy.dev/paused` is `true`: nothing is created, changed or rotated.
+    Paused,
     /// AWS has attached a quarantine policy: it found an access key of the user in public.
     Quarantined,
     /// No class allows what the resource declares.

@@ -114,8 +114,8 @@ pub struct AwsDeployUserSpec {
     pub adoption: Adoption,
 
     /// Whether the credentials of the user work. `Revoked` sets all access keys that the operator created for the user Inactive
-    /// at once and keeps them for forensics, and removes the console password. `Active` creates new ones after that. Default:
-    /// `Active`.
+    /// at once and keeps them for forensics, and removes the console password. `Active` creates new ones after that. To stop
+    /// rotations only, set the annotation `awsdeploy.dev/paused: "true"`. Default: `Active`.
     #[serde(default)]
     pub credentials: Credentials,
 }

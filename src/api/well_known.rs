@@ -34,6 +34,9 @@ pub const ANNOTATION_ROTATE: &str = "awsdeploy.dev/rotate";
 /// Annotation of the resource: each new value ends a back-off and reconciles the resource now.
 pub const ANNOTATION_RETRY: &str = "awsdeploy.dev/retry";
 
+/// Annotation of the resource: `"true"` stops all that creates, changes or rotates; access is still taken away.
+pub const ANNOTATION_PAUSED: &str = "awsdeploy.dev/paused";
+
 /// Annotation of a class: `"true"` makes it the default class.
 pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";
 

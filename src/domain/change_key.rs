@@ -14,6 +14,7 @@ const REQUESTS: [&str; 3] =
 pub struct ChangeKey {
     attempt: AttemptKey,
     requests: [Option<String>; 2],
+    paused: bool,
     deleting: bool,
     /// Digest of what classes and namespace decide.
     decision: u64,
@@ -33,6 +34,7 @@ impl ChangeKey {
         Self {
             attempt: AttemptKey::new(user),
             requests: [rotate, reset_password],
+            paused: is_paused(user),
             deleting: user.metadata.deletion_timestamp.is_some(),
             decision,
         }
@@ -45,6 +47,13 @@ impl AttemptKey {
         let [.., retry_request] = requests(user);
         Self { generation: user.metadata.generation, retry_request }
     }
+}
+
+/// Whether the author has paused the resource.
+#[must_use]
+pub fn is_paused(user: &AwsDeployUser) -> bool {
+    let annotations = user.metadata.annotations.as_ref();
+    annotations.and_then(|all| all.get(well_known::ANNOTATION_PAUSED)).is_some_and(|value| value == "true")
 }
 
 fn requests(user: &AwsDeployUser) -> [Option<String>; 3] {
@@ -83,6 +92,7 @@ mod tests {
             ("finalizer of another", metadata("finalizers", finalizers)),
             ("own finalizer, which a late event lacks", metadata("finalizers", Value::Null)),
             ("last-applied left out by the watch", metadata("annotations", Value::Null)),
+            ("pause that is none", metadata("annotations", json!({"awsdeploy.dev/paused": "false"}))),
             ("annotation of another", metadata("annotations", json!({"example.com/touched": "1"}))),
             ("status", key(|user| user["status"] = json!({"observedGeneration": 1}))),
         ] {
@@ -99,6 +109,7 @@ mod tests {
             ("deletion", metadata("deletionTimestamp", json!("2026-11-21T10:00:00Z"))),
             ("rotation", metadata("annotations", json!({"awsdeploy.dev/rotate": "1"}))),
             ("password", metadata("annotations", json!({"awsdeploy.dev/reset-password": "1"}))),
+            ("pause", metadata("annotations", json!({"awsdeploy.dev/paused": "true"}))),
             ("retry", metadata("annotations", json!({"awsdeploy.dev/retry": "1"}))),
         ] {
             assert_ne!(after, before, "{what}");

@@ -20,6 +20,7 @@ pub mod key_tag;
 mod memo;
 pub mod operator_policy;
 pub mod owner;
+pub mod pause;
 pub mod plan;
 pub mod policy;
 pub mod reconcile_rate;

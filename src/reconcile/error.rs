@@ -9,6 +9,7 @@ use crate::{
         backoff::ErrorClass,
         conditions::{FailureScope, ReconcileFailure},
         desired::{self, Violation},
+        pause,
         plan::{Effect, EffectVerb, Note},
         policy,
     },
@@ -26,6 +27,9 @@ pub enum ReconcileError {
     /// The operator of another namespace serves the resource.
     #[error("{0}")]
     ServedElsewhere(String),
+    /// The author has paused the resource.
+    #[error("{}", pause::note().message)]
+    Paused,
     /// The caller identity is of another account than that of the resource.
     #[error("{0}")]
     WrongAccount(String),
@@ -136,7 +140,7 @@ impl ReconcileError {
 
     /// No failure: it is the same however often it is decided.
     pub(super) fn is_decision(&self) -> bool {
-        matches!(self, Self::NotAllowed(_) | Self::ServedElsewhere(_))
+        matches!(self, Self::NotAllowed(_) | Self::ServedElsewhere(_) | Self::Paused)
     }
 
     /// A failed call of an effect.
@@ -151,6 +155,7 @@ impl ReconcileError {
         match self {
             Self::NotAllowed(_) | Self::UnreadableClass(_) => Is::new(Reason::NotAllowed, ErrorClass::Terminal),
             Self::ServedElsewhere(_) => Is::new(Reason::ServedElsewhere, ErrorClass::Terminal),
+            Self::Paused => Is::new(Reason::Paused, ErrorClass::Terminal),
             Self::WrongAccount(_) => Is::new(Reason::WrongAccount, ErrorClass::Denied),
             Self::NotOwned(_) => Is::new(Reason::NotOwned, ErrorClass::Terminal),
             Self::Invalid(_) | Self::Unreadable(_) => Is::new(Reason::InvalidSpec, ErrorClass::Terminal),

@@ -1,9 +1,9 @@
-//! What is left of a goal that this operator must not work towards: credentials are taken away all the same.
+//! What is left of a goal that this operator must not work towards: access is taken away all the same.
 
 use super::{Goal, ReconcileError, Reconciliation, error::StepError};
 use crate::{
     api::{AwsDeployUser, user::DeletionPolicy},
-    domain::{account, conditions::FailureScope, desired::Violation},
+    domain::{account, change_key::is_paused, conditions::FailureScope, desired::Violation},
 };
 
 /// Why this operator must not work towards a goal.
@@ -13,15 +13,18 @@ enum Refusal {
     ServedElsewhere,
     /// The value that may keep the user cannot be read.
     UnknownDeletionPolicy,
+    /// The author has paused the resource.
+    Paused,
 }
 
 /// `policy`: `None` if it cannot be read.
-fn refusal(goal: &Goal, is_served_elsewhere: bool, policy: Option<DeletionPolicy>) -> Option<Refusal> {
+fn refusal(goal: &Goal, is_served_elsewhere: bool, policy: Option<DeletionPolicy>, is_paused: bool) -> Option<Refusal> {
     match (goal, policy) {
         (Goal::Delete, None) => Some(Refusal::UnknownDeletionPolicy),
         (Goal::Sync(_), _) | (Goal::Delete, Some(DeletionPolicy::Retain)) if is_served_elsewhere => {
             Some(Refusal::ServedElsewhere)
         }
+        (Goal::Sync(_), _) if is_paused => Some(Refusal::Paused),
         (Goal::Sync(_) | Goal::Revoke(_) | Goal::Delete, _) => None,
     }
 }
@@ -30,8 +33,11 @@ impl Reconciliation<'_> {
     /// The goal, or what a revocation leaves of it.
     pub(super) fn restrict(&mut self, goal: Goal, user: &AwsDeployUser) -> Result<Goal, StepError> {
         let policy = Some(user.spec.deletion_policy).filter(|_| !self.deletion_policy_is_unknown);
-        let error = match (refusal(&goal, self.served_by.is_some(), policy), self.served_by) {
+        let refusal = refusal(&goal, self.served_by.is_some(), policy, is_paused(user));
+        let is_recorded = account::recorded_user(user).is_some();
+        let error = match (refusal, self.served_by) {
             (None, _) => return Ok(goal),
+            (Some(Refusal::Paused), _) => ReconcileError::Paused,
             (Some(Refusal::ServedElsewhere), other) => {
                 ReconcileError::served_by(other.unwrap_or_default(), &self.context.namespace)
             }
@@ -41,7 +47,8 @@ impl Reconciliation<'_> {
             }]),
         };
         let failure = StepError::new(error, FailureScope::Authorization);
-        if !user.spec.credentials_revoked() || account::recorded_user(user).is_none() {
+        // Previous keys of a paused resource end in time.
+        if !is_recorded || !(user.spec.credentials_revoked() || refusal == Some(Refusal::Paused)) {
             return Err(failure);
         }
         self.failures.push(failure);
@@ -66,7 +73,10 @@ mod tests {
             (Goal::Revoke(None), true, RETAIN, None),
             (Goal::Revoke(None), true, None, None),
         ] {
-            assert_eq!(refusal(&goal, is_served_elsewhere, policy), expected, "{is_served_elsewhere} {policy:?}");
+            for is_paused in [false, true] {
+                let found = refusal(&goal, is_served_elsewhere, policy, is_paused);
+                assert_eq!(found, expected, "{is_served_elsewhere} {policy:?} {is_paused}");
+            }
         }
     }
 }

@@ -12,11 +12,12 @@ use crate::{
     domain::{
         account::account_in_arn,
         backoff::{self, Backoff, DelayInput, ErrorClass},
-        change_key::AttemptKey,
+        change_key::{AttemptKey, is_paused},
         conditions::{self, FailureScope, ReconcileFailure, ReconcileOutcome},
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser, UserAbsence},
         dates::floor,
         desired::Desired,
+        pause,
         plan::{Effect, Note, Plan},
         target::Target,
     },
@@ -53,7 +54,14 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
         authorization: input.authorization.clone(),
         unfinished: input.plan.is_some_and(|plan| plan.effects.iter().any(Effect::is_user_sync)),
     };
-    let findings = conditions::evaluate(&outcome, was_ready);
+    let is_held = input.failures.iter().any(|failure| failure.note.reason == Reason::Paused);
+    let (mut findings, generation) = if is_held {
+        // Nothing was done for a changed spec.
+        (pause::evaluate(&outcome, &before.conditions, &pause::note()), before.observed_generation)
+    } else {
+        (conditions::evaluate(&outcome, was_ready), generation)
+    };
+    findings.extend(is_paused(input.user).then(|| pause::condition(pause::note())));
     let conditions = conditions::to_conditions(findings, &before.conditions, generation, input.now);
     let mut after = AwsDeployUserStatus { observed_generation: generation, conditions, ..before };
     if let Some(class) = input.class {
@@ -65,6 +73,9 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
     }
     if let Some(current) = input.current {
         add_observed(&mut after, input, current);
+    }
+    if is_held {
+        after.next_rotation_time = None;
     }
     after.failing_since = input.failing_since.map(floor);
     after
@@ -195,11 +206,8 @@ pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &Aws
         let is_unchanged =
             condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if !is_progress && !is_unchanged && !events.iter().any(|event| event.reason == reason) {
-            events.push(PendingEvent {
-                reason,
-                note: new.message.clone(),
-                warning: reason != Reason::CredentialsRevoked,
-            });
+            let is_declared = matches!(reason, Reason::CredentialsRevoked | Reason::Paused);
+            events.push(PendingEvent { reason, note: new.message.clone(), warning: !is_declared });
         }
     }
     events
@@ -240,9 +248,11 @@ pub(super) fn recorded_backoff(user: &AwsDeployUser, input: &DelayInput) -> Back
             _ if condition.status == "Unknown" => FailureScope::Observation,
             ConditionType::UserSynced => FailureScope::User,
             ConditionType::KeyPublished | ConditionType::RotationHealthy => FailureScope::Key,
-            ConditionType::Ready | ConditionType::Authorized | ConditionType::Reconciling | ConditionType::Stalled => {
-                return None;
-            }
+            ConditionType::Ready
+            | ConditionType::Authorized
+            | ConditionType::Reconciling
+            | ConditionType::Stalled
+            | ConditionType::Paused => return None,
         };
         let reason: Reason = condition.reason.parse().ok()?;
         let class = backoff::waiting_class(reason)?;

@@ -578,7 +578,7 @@ pub(crate) async fn tenant_cannot_write_the_records_of_the_operator() {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let refused = users.patch_status("x", &params, &Patch::Merge(&status)).await.expect_err("refused").to_string();
     assert!(refused.contains("only the operator writes the status"), "{refused}");
-    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "awsdeploy.dev/retry": "2", "example.com/a": "b"});
+    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "awsdeploy.dev/retry": "2", "awsdeploy.dev/paused": "true", "example.com/a": "b"});
     patch(&users, &json!({"metadata": {"annotations": requests}})).await.expect("requests are for everyone");
     patch(&env.users(), &no_finalizer).await.expect("a cluster admin may remove a finalizer after an uninstall");
 }

@@ -58,6 +58,7 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"accessKey": {"rotation": {"overlap": "one day"}}}), "such as 30d, 12h, 90m or 1h30m"),
         (json!({"groups": ["deployers", "a b"]}), "groups[1]"),
         (json!({"tags": {"team": "a,b"}}), "tags.team"),
+        (json!({"credentials": "Paused"}), "Revoked"),
         (json!({"accessKey": {"rotation": {"every": "30d", "schedule": "0 3 1 * *"}}}), "either every or schedule"),
         (json!({"accessKey": {"rotation": {"timeZone": "UTC"}}}), "timeZone needs schedule"),
         (json!({"accessKey": {"rotation": {"every": "monthly"}}}), "every"),

@@ -46,6 +46,7 @@ mod rotation_timing;
 mod test_env;
 mod traces;
 mod upgrade;
+mod waiting;
 mod workload_restart;
 
 use std::process::ExitCode;
@@ -147,6 +148,12 @@ const TESTS: &[Test] = tests! {
         foreign_key_blocks_deletion_until_forced,
         deletion_removes_everything_attached_to_the_user,
         user_deleted_manually_is_recreated_with_a_new_key,
+    }
+    waiting: {
+        unobserved_object_is_in_progress_whatever_made_it,
+        wait_ends_with_the_message_of_a_terminal_error,
+        paused_resource_changes_nothing_and_loses_old_keys,
+        credentials_of_a_paused_resource_can_be_revoked,
     }
     crash: {
         kill_between_create_and_journal_leaves_no_orphan,

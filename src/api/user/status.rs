@@ -54,7 +54,8 @@ pub struct AwsDeployUserStatus {
     pub last_key_attempt_time: Option<Timestamp>,
 
     /// When the next rotation begins: when it is due, or in the first window after that. Absent if keys are rotated only on
-    /// request.
+    /// request, while the credentials are revoked or the resource is paused, and while a rotation that is due waits for a slot or
+    /// a pause after a recent key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub next_rotation_time: Option<Timestamp>,
@@ -70,7 +71,8 @@ pub struct AwsDeployUserStatus {
     pub failing_since: Option<Timestamp>,
 
     /// Conditions `Ready`, `Authorized`, `UserSynced`, `KeyPublished` and `RotationHealthy`. Present only while they are True:
-    /// `Reconciling`, the operator is about to make the resource Ready, and `Stalled`, only an edit by a person does.
+    /// `Reconciling`, the operator is about to make the resource Ready; `Stalled`, only an edit by a person does; and `Paused`, by
+    /// the annotation `awsdeploy.dev/paused`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_string()]))]
     pub conditions: Vec<Condition>,

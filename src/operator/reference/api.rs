@@ -26,6 +26,8 @@ Annotations of an `AwsDeployUser` that request an action; any new value requests
 | `awsdeploy.dev/reset-password` | a new console password |
 | `awsdeploy.dev/retry` | a reconcile now: a back-off ends |
 
+The annotation `awsdeploy.dev/paused: \"true\"` of an `AwsDeployUser` [pauses](../access-keys.md#pause) it until it is removed.
+
 All other labels, annotations and finalizers that begin with `awsdeploy.dev/` belong to the operator. The annotation
 `awsdeploy.dev/is-default-class: \"true\"` of an `AwsDeployUserClass` makes it the default class.
 ";

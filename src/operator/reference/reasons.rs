@@ -56,6 +56,7 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::Recovering => (TRANSIENT, "Wait for `settings.recoveryDelay`; no key is lost."),
         Reason::Deleting => (TRANSIENT, "Wait. If it hangs, the message names the cause."),
         Reason::CredentialsRevoked => (AUTHOR, "`spec.credentials: Active` creates a new key."),
+        Reason::Paused => (AUTHOR, "Remove the annotation `awsdeploy.dev/paused`."),
         Reason::Quarantined => {
             (AWS_ADMIN, "See [AwsDeployUserQuarantined](../operations.md#awsdeployuserquarantined).")
         }
