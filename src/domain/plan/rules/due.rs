@@ -57,8 +57,12 @@ impl RuleInput<'_> {
         self.desired_key()?.schedule.due(self.current.publication_time(self.now)?, self.permille())
     }
 
-    /// When the next scheduled rotation begins: when it is due, or in the first window after that.
+    /// When the next scheduled rotation begins: when it is due, or in the first window after that. None does while the keys of
+    /// the user must not work.
     pub(in crate::domain::plan) fn next_rotation(&self) -> Option<Timestamp> {
+        if !self.wants_key() {
+            return None;
+        }
         let windows = &self.desired_key()?.windows;
         self.scheduled().map(|due| windows.begin(due, self.now, self.permille()))
     }

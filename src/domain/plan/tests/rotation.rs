@@ -1,6 +1,7 @@
 //! The rules of rotation one by one, and their order.
 
 use super::*;
+use crate::domain::desired::OnQuarantine;
 
 // --- the first key ---------------------------------------------------------------------------
 
@@ -596,6 +597,22 @@ fn rotation_waits_for_the_previous_overlap() {
     in_overlap().requested().inactive_since("K1", mins(1)).waits(hours(23), Reason::RotationPending);
     let over = in_overlap().overlap(mins(30)).requested();
     over.inactive_since("K1", mins(1)).waits(mins(9), Reason::RotationPending);
+}
+
+/// An alert compares the time of the next rotation with the clock.
+#[test]
+fn rotation_that_waits_or_is_not_wanted_is_not_overdue() {
+    let due = || idle().every(days(10));
+    assert_eq!(due().settings(|settings| settings.repair_interval = secs(1)).plan().next_rotation, Some(ago(days(20))));
+    assert_eq!(due().credentials_revoked().inactive("K1").plan().next_rotation, None);
+    assert_eq!(due().inactive("K1").quarantined(OnQuarantine::Revoke).plan().next_rotation, None);
+    let slot = in_overlap().every(mins(30));
+    slot.waits(hours(23), Reason::RotationPending);
+    assert_eq!(slot.plan().next_rotation, None, "the previous key has its slot");
+    let foreign = due().key("F", days(1));
+    foreign.waits(None, Reason::KeyQuotaExceeded);
+    assert_eq!(foreign.plan().next_rotation, None, "another alert reports it");
+    assert!(in_overlap().plan().next_rotation.is_some_and(|at| at > now()), "a time in the future is no alert");
 }
 
 #[test]
