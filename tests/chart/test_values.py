@@ -1,9 +1,17 @@
-"""Tests of values that charts of other projects have too: names, pod, Service, monitors."""
+"""Tests of values that charts of other projects have too: names, pod, Service, monitors, and the links of the packaged chart."""
 
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
 import unittest
 
-from chart import NAME, NAMESPACE, HelmError, Objects, notes, schema_errors, text
+import yaml
+from chart import CHART, NAME, NAMESPACE, ROOT, HelmError, Objects, helm, notes, schema_errors, text, values
 from test_schemas import ALL_ON
+
+HOME = yaml.safe_load((CHART / "Chart.yaml").read_text())["home"]
 
 
 class Names(unittest.TestCase):
@@ -153,3 +161,69 @@ class Monitors(unittest.TestCase):
         for value, endpoints in self.KINDS.items():
             self.assertIs(self.monitor(value)["spec"][endpoints][0]["honorLabels"], True)
             self.assertIs(self.monitor(value, honorLabels=False)["spec"][endpoints][0]["honorLabels"], False)
+
+
+class Package(unittest.TestCase):
+    """What is published: the packaged chart and its metadata."""
+
+    def test_links_work_without_the_repository(self):
+        files = ["values.yaml", "README.md", *(f"templates/{file.name}" for file in (CHART / "templates").iterdir())]
+        for file in files:
+            content = (CHART / file).read_text().replace("{{ $docs }}/", f"{HOME}/blob/main/docs/")
+            for link in re.findall(r"\S*docs/[a-z-]+\.md", content):
+                if not link.startswith("[docs/") and "tests/" not in link:
+                    self.assertIn(f"{HOME}/blob/main/docs/", link, file)
+        for link in re.findall(rf"{HOME}/blob/main/(\S+?\.md)", notes() + (CHART / "values.yaml").read_text()):
+            self.assertTrue((ROOT / link).exists(), link)
+
+    def test_artifact_hub_annotations_are_complete(self):
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        given = {name.removeprefix("artifacthub.io/"): value for name, value in chart["annotations"].items()}
+        # https://artifacthub.io/docs/topics/annotations/helm/, without those about signing and allow lists of scans.
+        self.assertEqual(set(given), {
+            "alternativeName", "category", "changes", "containsSecurityUpdates", "crds", "crdsExamples", "images", "license", "links",
+            "operator", "operatorCapabilities", "prerelease", "recommendations", "screenshots",
+        })
+        for name in ("changes", "crds", "crdsExamples", "images", "links", "recommendations", "screenshots"):
+            self.assertIsInstance(yaml.safe_load(given[name]), list, name)
+        for change in yaml.safe_load(given["changes"]):
+            self.assertIn(change["kind"], {"added", "changed", "deprecated", "removed", "fixed", "security"})
+        (image,) = yaml.safe_load(given["images"])
+        self.assertTrue(Objects().container["image"].endswith(image["image"].rsplit("/", 1)[-1]), image)
+        for link in [*yaml.safe_load(given["links"]), *yaml.safe_load(given["screenshots"])]:
+            if found := re.match(rf"{HOME}/(?:blob|raw)/main/(.*)", link["url"]):
+                self.assertTrue((ROOT / found[1]).exists(), link)
+        kinds = {crd["kind"] for crd in yaml.safe_load(given["crds"])}
+        self.assertEqual(kinds, {"AwsDeployUser", "AwsDeployUserClass"})
+        self.assertTrue(chart["maintainers"] and chart["icon"].startswith("https://"))
+
+    def test_distribution_has_manifest_schemas_and_chart(self):
+        with tempfile.TemporaryDirectory() as directory:
+            subprocess.run([CHART.parent / "dist", directory], check=True, capture_output=True, text=True, timeout=120)
+            made = pathlib.Path(directory)
+            version = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+            self.assertEqual(
+                sorted(str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()),
+                [f"{NAME}-{version}.tgz", "crd-schemas/awsdeployuser-awsdeploy-v1alpha1.json",
+                 "crd-schemas/awsdeployuserclass-awsdeploy-v1alpha1.json", "install.yaml"],
+            )
+            manifest = (made / "install.yaml").read_text()
+            self.assertEqual(schema_errors({"install": manifest}), [])
+            first, *objects = [found for found in yaml.safe_load_all(manifest) if found]
+            self.assertEqual((first["kind"], first["metadata"]["name"]), ("Namespace", NAME))
+            self.assertEqual(first["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted")
+            rendered = subprocess.run(
+                [os.environ["HELM"], "template", NAME, CHART, "--namespace", NAME], check=True, capture_output=True, text=True
+            ).stdout
+            wanted = [found for found in yaml.safe_load_all(rendered) if found]
+            self.assertEqual(objects, wanted)
+            self.assertFalse([found for found in objects if "helm.sh/hook" in found["metadata"].get("annotations", {})])
+            shown = helm("show", "values", str(made / f"{NAME}-{version}.tgz"))
+            self.assertEqual(yaml.safe_load(shown), values())
+            # The schemas refuse what the API server refuses in a manifest.
+            location = f"{made}/crd-schemas/{{{{.ResourceKind}}}}{{{{.KindSuffix}}}}.json"
+            run = subprocess.run(
+                [os.environ["KUBECONFORM"], "-strict", "-schema-location", location, ROOT / "examples" / "cycle.yaml"],
+                capture_output=True, text=True, check=False, timeout=60,
+            )
+            self.assertEqual((run.returncode, run.stdout), (0, ""))
