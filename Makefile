@@ -81,6 +81,10 @@ check-generated: build ## Fail if the generated files are out of date
 	diff -u $(README) "$$readme" || { echo '$(README) is out of date: run make generate'; exit 1; }
 	@echo 'generated files: up to date'
 
+.PHONY: dist
+dist: cluster ## Write install.yaml, JSON schemas of the CRDs and the packaged chart to dist/
+	@charts/dist
+
 # With a shared target directory, cargo distinguishes the crates of two clones only by file timestamps and would reuse the build
 # of the wrong clone. A clone that was not the last to build therefore touches its sources.
 .PHONY: build

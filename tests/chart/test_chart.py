@@ -15,7 +15,14 @@ SAMPLES = {
     "nameOverride": "other",
     "fullnameOverride": "other",
     "commonLabels": {"team": "x"},
-    "replicas": 0,
+    "global.imageRegistry": "registry.example.com",
+    "global.imagePullSecrets": ["registry"],
+    "namespaceOverride": "other",
+    "commonAnnotations": {"a": "b"},
+    "replicaCount": 0,
+    "strategy": {"type": "Recreate"},
+    "revisionHistoryLimit": 7,
+    "podDisruptionBudget.minAvailable": 1,
     "image.registry": "registry.example.com:5000",
     "image.repository": "other/operator",
     "image.tag": "1.2.3",
@@ -57,6 +64,7 @@ SAMPLES = {
     "serviceAccount.create": (False, {"serviceAccount": {"name": "other"}}),
     "serviceAccount.name": "other",
     "serviceAccount.annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/x"},
+    "serviceAccount.labels": {"a": "b"},
     "aws.region": "us-east-1",
     "aws.endpointUrl": "http://moto.aws:5000",
     "aws.credentialsSecret": "aws",
@@ -82,7 +90,7 @@ SAMPLES = {
     "settings.lastUsedWindow": "3h",
     "settings.restartHold": "3h",
     "settings.restartCheck": "3m",
-    "leaderElection.enabled": (False, {"replicas": 1}),
+    "leaderElection.enabled": (False, {"replicaCount": 1}),
     "settings.leaseDuration": "30s",
     "settings.log": "info,awsdeploy::aws=debug",
     "settings.logFormat": "json",
@@ -110,13 +118,18 @@ SAMPLES = {
     },
     "metrics.service.enabled": False,
     "metrics.service.annotations": {"a": "b"},
+    "metrics.service.labels": {"a": "b"},
     "metrics.serviceMonitor.enabled": True,
+    "metrics.serviceMonitor.namespace": ("monitoring", {"metrics": {"serviceMonitor": {"enabled": True}}}),
+    "metrics.serviceMonitor.honorLabels": (False, {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.labels": ({"a": "b"}, {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.interval": ("7s", {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.scrapeTimeout": ("7s", {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.relabelings": ([{"action": "drop"}], {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.serviceMonitor.metricRelabelings": ([{"action": "drop"}], {"metrics": {"serviceMonitor": {"enabled": True}}}),
     "metrics.podMonitor.enabled": (True, {"metrics": {"auth": {"enabled": False}}}),
+    "metrics.podMonitor.namespace": ("monitoring", {"metrics": POD_MONITOR}),
+    "metrics.podMonitor.honorLabels": (False, {"metrics": POD_MONITOR}),
     "metrics.podMonitor.labels": ({"a": "b"}, {"metrics": POD_MONITOR}),
     "metrics.podMonitor.interval": ("7s", {"metrics": POD_MONITOR}),
     "metrics.podMonitor.scrapeTimeout": ("7s", {"metrics": POD_MONITOR}),
@@ -159,7 +172,10 @@ SAMPLES = {
         for probe in ("livenessProbe", "readinessProbe")
         for key in ("initialDelaySeconds", "periodSeconds", "timeoutSeconds", "failureThreshold")
     },
+    "startupProbe": {"failureThreshold": 30},
+    "lifecycle": {"preStop": {"sleep": {"seconds": 5}}},
     "terminationGracePeriodSeconds": 90,
+    "deploymentAnnotations": {"a": "b"},
     "podAnnotations": {"a": "b"},
     "podLabels": {"a": "b"},
     "nodeSelector": {"a": "b"},
@@ -167,9 +183,17 @@ SAMPLES = {
     "affinity": {"nodeAffinity": {}},
     "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
     "priorityClassName": "high",
+    "runtimeClassName": "gvisor",
+    "schedulerName": "other",
     "hostNetwork": True,
+    "dnsPolicy": "Default",
+    "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+    "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["sts.example.com"]}],
     "extraArgs": ["--later"],
     "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "extraEnvFrom": [{"configMapRef": {"name": "proxy"}}],
+    "extraContainers": [{"name": "proxy", "image": "proxy"}],
+    "extraInitContainers": [{"name": "wait", "image": "wait"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
     "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "more"}}],
@@ -178,6 +202,8 @@ SAMPLES = {
 LEADS = [f"--namespace={NAMESPACE}", "--leader-elect", f"--lease-name={NAME}"]
 ROLES = [f"--secrets-cluster-role={NAME}-secrets", f"--restarts-cluster-role={NAME}-restarts"]
 SECRET_VERBS = ["get", "create", "update", "delete"]
+# DNS, and the ports of API servers: managed ones, kubeadm and kind, minikube, MicroK8s.
+CLUSTER_PORTS = {53, 5353, 443, 6443, 8443, 16443}
 
 
 def leaves(node, path=""):
@@ -214,7 +240,7 @@ class Values(unittest.TestCase):
 
     def test_schema_and_values_have_the_same_keys(self):
         def compare(node, given, path):
-            named = set(node.get("properties", {})) - ({"global"} if not path else set())
+            named = set(node.get("properties", {}))
             if node.get("additionalProperties") is not False or not given:
                 return
             # Optional fields of Kubernetes structures have no default.
@@ -234,6 +260,7 @@ class Values(unittest.TestCase):
         checked_elsewhere = {
             "nodeAffinity", "podAffinity", "podAntiAffinity", "podSelector", "namespaceSelector", "labelSelector",
             "valueFrom", "extraVolumes[]", "extraObjects[]", "relabelings[]", "metricRelabelings[]", "ports[]", "to[]", "global",
+            "extraContainers[]", "extraInitContainers[]", "preStop", "postStart",
         }
 
         def walk(node, path):
@@ -269,8 +296,8 @@ class Values(unittest.TestCase):
 
     def test_invalid_values_are_rejected_with_a_reason(self):
         for given, reason in [
-            ({"replicas": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
-            ({"replicas": "1"}, "replicas"),
+            ({"replicaCount": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
+            ({"replicaCount": "1"}, "replicaCount"),
             ({"settings": {"classStatus": "yes"}}, "classStatus"),
             ({"presets": {"cycle": {"enabled": True}}}, "enabled for no namespace"),
             ({"presets": {"cdk": {"enabled": True, "namespaces": ["a"]}}}, "presets.cdk.policy is missing"),
@@ -411,7 +438,7 @@ class Operator(unittest.TestCase):
         self.assertIn("--watch-namespaces=a,b", Objects({"watchNamespaces": ["a", "b"]}).arguments)
 
     def test_several_replicas_require_leader_election(self):
-        alone = Objects({"replicas": 1, "leaderElection": {"enabled": False}})
+        alone = Objects({"replicaCount": 1, "leaderElection": {"enabled": False}})
         self.assertEqual(alone.one("Deployment")["spec"]["strategy"], {"type": "Recreate"})
         self.assertFalse([argument for argument in alone.arguments if "lea" in argument])
         self.assertEqual([role["metadata"]["name"] for role in alone.kind("Role")], [f"{NAME}-own-namespace"])
@@ -422,7 +449,7 @@ class Operator(unittest.TestCase):
         self.assertEqual([rule["resources"] for rule in rules], [["leases"], ["leases"]])
         self.assertEqual([rule.get("resourceNames") for rule in rules], [None, [NAME]])
         self.assertEqual(rules[0]["verbs"], ["create"])
-        self.assertEqual(Objects({"replicas": 0}).one("Deployment")["spec"]["replicas"], 0)
+        self.assertEqual(Objects({"replicaCount": 0}).one("Deployment")["spec"]["replicas"], 0)
 
     def test_pod_is_restricted_with_all_ci_values(self):
         for file in sorted((CHART / "ci").glob("*-values.yaml")):
@@ -681,7 +708,12 @@ class Rights(unittest.TestCase):
             for suffix in ("-view", "-edit"):
                 for rule in objects.one("ClusterRole", suffix)["rules"]:
                     if any(resource.startswith("awsdeployuserclasses") for resource in rule["resources"]):
-                        self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"})
+                        self.assertEqual(rule["verbs"], ["get", "list", "watch"])
+
+    def test_user_roles_may_read_classes(self):
+        for suffix in ("-view", "-edit"):
+            resources = [resource for rule in Objects().one("ClusterRole", suffix)["rules"] for resource in rule["resources"]]
+            self.assertIn("awsdeployuserclasses", resources)
 
 
 class Admission(unittest.TestCase):
@@ -721,18 +753,18 @@ class Network(unittest.TestCase):
         self.assertEqual(policy["policyTypes"], ["Ingress", "Egress"])
         self.assertEqual(policy["ingress"], [{"ports": [{"port": 8080, "protocol": "TCP"}]}])
         self.assertEqual(
-            self.egress(), {53: [], 5353: [], 443: [], 6443: [], 80: ["169.254.170.23/32", "fd00:ec2::23/128"]}
+            self.egress(), {53: [], 5353: [], 443: [], 6443: [], 8443: [], 16443: [], 80: ["169.254.170.23/32", "fd00:ec2::23/128"]}
         )
 
     def test_aws_endpoint_port_is_allowed(self):
         for url, port in (("http://moto.aws:5000", 5000), ("http://moto.aws/", 80), ("https://[fd00::1]:8443", 8443)):
             given = {"aws": {"endpointUrl": url}, "networkPolicy": {"podIdentity": False}}
-            self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, port})
-        self.assertEqual(set(self.egress({"aws": {"endpointUrl": "https://a.b"}})), {53, 5353, 443, 6443, 80})
+            self.assertEqual(set(self.egress(given)), {*CLUSTER_PORTS, port})
+        self.assertEqual(set(self.egress({"aws": {"endpointUrl": "https://a.b"}})), {*CLUSTER_PORTS, 80})
 
     def test_collector_port_is_allowed(self):
         given = {"tracing": {"otlp": {"endpoint": "http://collector.observability:4318"}}, "networkPolicy": {"podIdentity": False}}
-        self.assertEqual(set(self.egress(given)), {53, 5353, 443, 6443, 4318})
+        self.assertEqual(set(self.egress(given)), {*CLUSTER_PORTS, 4318})
 
     def test_instance_metadata_is_allowed_only_on_request(self):
         self.assertNotIn("169.254.169.254", text())
@@ -813,7 +845,7 @@ class Notes(unittest.TestCase):
         output = notes({"serviceAccount": {"annotations": annotations}})
         self.assertIn("iam-policy --account 111122223333 --partition aws-cn\n", output)
         self.assertNotIn("123456789012", output)
-        self.assertNotIn(" exec ", notes({"replicas": 0}), "without a pod, exec is not possible")
+        self.assertNotIn(" exec ", notes({"replicaCount": 0}), "without a pod, exec is not possible")
 
     def test_notes_warn_about_tokens_without_tls(self):
         self.assertIn("WITHOUT TLS", notes())

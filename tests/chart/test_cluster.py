@@ -21,7 +21,7 @@ NAMESPACES = (NAMESPACE, SERVED, OTHER, "ci", "staging", "velero")
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 USERS = "awsdeployusers.awsdeploy.dev"
 CLASSES = "awsdeployuserclasses.awsdeploy.dev"
-VALUES = {"replicas": 0, "secretAccess": {"namespaces": [SERVED]}}
+VALUES = {"replicaCount": 0, "secretAccess": {"namespaces": [SERVED]}}
 ROLE = "arn:aws:iam::444455556666:role/deploy-users"
 PRESET = {**VALUES, "presets": {"cycle": {"enabled": True, "namespaces": [SERVED], "roleArn": ROLE, "externalId": "cluster-1"}}}
 
@@ -242,7 +242,7 @@ class Rights(Release):
         self.assertTrue(eventually(lambda: may(*questions) == [True, False, False, True]), may(*questions))
 
     def test_manual_role_binding_grants_secret_access(self):
-        self.change({"replicas": 0})
+        self.change({"replicaCount": 0})
         closed = eventually(lambda: not may(("get", ":secrets", SERVED)))
         self.assertTrue(closed, "access to a removed namespace is revoked")
         role = f"{NAME}-secrets"
@@ -293,7 +293,7 @@ class Rights(Release):
     def test_notes_commands_print_the_iam_policy(self):
         """Runs the command locally, because there is no pod."""
         # The second command is for what the classes allow.
-        lines = re.findall(r"^ +aws-deploy-user-operator (iam-policy .*)$", notes(VALUES | {"replicas": 1}), re.MULTILINE)
+        lines = re.findall(r"^ +aws-deploy-user-operator (iam-policy .*)$", notes(VALUES | {"replicaCount": 1}), re.MULTILINE)
         classes = kubectl("get", CLASSES, "-o", "yaml").stdout
         actions = []
         for line in lines:
@@ -341,7 +341,7 @@ class Life(Release):
     def test_rollback_reverts_the_upgrade(self):
         before = of_the_release()
         secrets = [("get", ":secrets", SERVED), ("get", ":secrets", OTHER)]
-        self.change({"replicas": 0, "secretAccess": {"namespaces": [OTHER]}, "metrics": {"dashboard": {"enabled": True}}})
+        self.change({"replicaCount": 0, "secretAccess": {"namespaces": [OTHER]}, "metrics": {"dashboard": {"enabled": True}}})
         self.assertTrue(eventually(lambda: may(*secrets) == [False, True]), may(*secrets))
         self.assertIn(("ConfigMap", f"{NAME}-dashboard"), of_the_release() - before)
         helm("rollback", NAME)

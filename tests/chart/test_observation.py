@@ -73,7 +73,7 @@ class Scraped(unittest.TestCase):
         budget = objects.one("PodDisruptionBudget")["spec"]
         self.assertEqual(budget["maxUnavailable"], 1)
         self.assertEqual(budget["selector"], objects.one("Deployment")["spec"]["selector"])
-        self.assertEqual(Objects({"replicas": 1}).kind("PodDisruptionBudget"), [], "with one replica it would block every drain")
+        self.assertEqual(Objects({"replicaCount": 1}).kind("PodDisruptionBudget"), [], "with one replica it would block every drain")
 
 
 class Alerts(unittest.TestCase):

@@ -81,7 +81,7 @@ class DashboardEnv:
         self.environment["AWS_PAGER"] = ""
 
         self.run("kubectl", "create", "namespace", "deploy")
-        self.run("helm", "install", OPERATOR, CHART, "--namespace", OPERATOR, "--create-namespace", "--set", "replicas=0",
+        self.run("helm", "install", OPERATOR, CHART, "--namespace", OPERATOR, "--create-namespace", "--set", "replicaCount=0",
                  "--set", "secretAccess.namespaces={deploy}")
         # The operator has exactly the RBAC of the chart.
         self.run(f"{os.environ['PROGRAMS']}/testkit", "sa-kubeconfig", "--namespace", OPERATOR, "--name", OPERATOR,

@@ -104,7 +104,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
     // Most tests are about the authorization by the operator; only admission tests enable the policies, by label.
     let values = |admission: bool| {
         json!({
-            "replicas": 0,
+            "replicaCount": 0,
             "networkPolicy": {"enabled": false},
             "secretAccess": {"namespaces": ["placeholder"]},
             "restartAccess": {"namespaces": ["placeholder"]},

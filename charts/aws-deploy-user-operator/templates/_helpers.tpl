@@ -14,6 +14,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The operator's namespace. */}}
+{{- define "operator.namespace" -}}
+{{- default .Release.Namespace .Values.namespaceOverride -}}
+{{- end -}}
+
 {{- define "operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ include "operator.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -29,6 +34,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end -}}
 
+{{/* The annotations of an object after a line break, for (list ROOT OWN): its own take precedence over commonAnnotations. */}}
+{{- define "operator.annotations" -}}
+{{- with merge (dict) (index . 1) (index . 0).Values.commonAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+{{- end -}}
+{{- end -}}
+
 {{- define "operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "operator.fullname" .) .Values.serviceAccount.name -}}
@@ -38,9 +51,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{- define "operator.image" -}}
-{{- with .Values.image.registry }}{{ . }}/{{ end -}}
+{{- with default .Values.image.registry .Values.global.imageRegistry }}{{ . }}/{{ end -}}
 {{- .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- with .Values.image.digest }}@{{ . }}{{ end -}}
+{{- end -}}
+
+{{/* Image pull Secrets as JSON: those of the chart, then those of global, which may be names too. */}}
+{{- define "operator.imagePullSecrets" -}}
+{{- $secrets := .Values.imagePullSecrets -}}
+{{- range .Values.global.imagePullSecrets -}}
+{{- $secrets = append $secrets (ternary (dict "name" .) . (kindIs "string" .)) -}}
+{{- end -}}
+{{- if $secrets }}{{ uniq $secrets | toJson }}{{ end -}}
 {{- end -}}
 
 {{/* The Secret with the certificate of /metrics; empty if there is no TLS. */}}
@@ -54,7 +76,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- with include "operator.tlsSecret" . -}}
 scheme: https
 tlsConfig:
-  serverName: {{ default (printf "%s-metrics.%s.svc" (include "operator.fullname" $) $.Release.Namespace) $.Values.metrics.tls.serverName }}
+  serverName: {{ default (printf "%s-metrics.%s.svc" (include "operator.fullname" $) (include "operator.namespace" $)) $.Values.metrics.tls.serverName }}
   {{- with $.Values.metrics.tls.caKey }}
   ca:
     secret:

@@ -1,0 +1,2 @@
+obj.spec.credentials = "Active"
+return obj

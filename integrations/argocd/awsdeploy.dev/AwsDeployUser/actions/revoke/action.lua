@@ -1,0 +1,2 @@
+obj.spec.credentials = "Revoked"
+return obj
