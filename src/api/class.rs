@@ -372,6 +372,10 @@ pub struct ClassRotation {
     /// Longest rotation interval of a resource. `every: Never` exceeds every limit. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_every: Option<HumanDuration>,
+
+    /// Longest `within` of a consumer in `accessKey.handover` of a resource. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_handover: Option<HumanDuration>,
 }
 
 /// Rotation of resources that declare none.

@@ -34,6 +34,10 @@ pub const ANNOTATION_ROTATE: &str = "awsdeploy.dev/rotate";
 /// Annotation of the resource: each new value ends a back-off and reconciles the resource now.
 pub const ANNOTATION_RETRY: &str = "awsdeploy.dev/retry";
 
+/// Prefix of an annotation of the resource. The name of a consumer of `accessKey.handover` follows; the value is the id of the
+/// access key that the consumer confirms to use.
+pub const ANNOTATION_HANDOVER_PREFIX: &str = "handover.awsdeploy.dev/";
+
 /// Annotation of a class: `"true"` makes it the default class.
 pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";
 

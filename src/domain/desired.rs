@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::{schedule::RotationSchedule, target::Target, window::Windows};
+use super::{handover::Consumer, schedule::RotationSchedule, target::Target, window::Windows};
 pub use crate::api::class::OnQuarantine;
 use crate::api::{SecretFormat, user::RestartTarget, well_known};
 
@@ -89,6 +89,15 @@ pub struct DesiredKey {
     pub rotate_request: Option<String>,
     /// Workloads that are restarted when a new key is published.
     pub restart: BTreeSet<RestartTarget>,
+    /// Consumers that the previous key waits for.
+    pub handover: Vec<Consumer>,
+}
+
+impl DesiredKey {
+    /// Consumers of `accessKey.handover` that have not confirmed this key.
+    pub fn unconfirmed(&self, key_id: &str) -> impl Iterator<Item = &Consumer> {
+        self.handover.iter().filter(move |consumer| consumer.confirmed.as_deref() != Some(key_id))
+    }
 }
 
 /// Console access of the user.

@@ -51,6 +51,7 @@ SAMPLES = {
     "admission.ownEvents": False,
     "admission.records": False,
     "admission.ownRestarts": False,
+    "admission.handoverAgents": ["system:serviceaccount:deploy:cycle-handover"],
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,

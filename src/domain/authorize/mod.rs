@@ -29,7 +29,7 @@ use crate::api::{
     AwsDeployUser, AwsDeployUserClass, HumanDuration,
     class::{ClassRotation, Permission},
     duration::humanize,
-    user::{AccountReference, ClassReference, RestartTarget, RotationSpec},
+    user::{AccountReference, ClassReference, HandoverConsumer, RestartTarget, RotationSpec},
 };
 
 /// Input of authorization besides resource and class.
@@ -105,6 +105,7 @@ pub fn authorize(
     if let Some(key) = user.spec.effective_access_key() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
         check_restart(name, class, &key.restart, &mut violate);
+        check_handover(name, &rules.rotation, &key.handover, &mut violate);
     }
     for group in user.spec.groups.iter().filter(|group| !allows_group(&rules.groups, group)) {
         violate("groups", format!("class {name} does not allow the group {group}; it allows: {}", list(&rules.groups)));
@@ -320,6 +321,36 @@ fn check_restart(
             "accessKey.restart",
             format!("class {name} does not allow restarts of {target}; it allows: {}", list(allowed)),
         );
+    }
+}
+
+fn check_handover(
+    name: &str,
+    rules: &ClassRotation,
+    consumers: &[HandoverConsumer],
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let max = match rules.max_handover.as_ref().map(HumanDuration::parse).transpose() {
+        Ok(max) => max,
+        Err(error) => {
+            let why = format!("class {name} has an invalid maxHandover: {error}; ask a cluster admin to correct it");
+            return violate("accessKey.handover", why);
+        }
+    };
+    let Some(max) = max else { return };
+    // Validation reports an invalid duration.
+    for (consumer, within) in consumers.iter().filter_map(|consumer| Some((consumer, consumer.within.parse().ok()?))) {
+        if within > max {
+            violate(
+                "accessKey.handover",
+                format!(
+                    "the previous key would wait {} for {}; the longest time of class {name} is {}",
+                    humanize(within),
+                    consumer.name,
+                    humanize(max)
+                ),
+            );
+        }
     }
 }
 

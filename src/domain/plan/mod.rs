@@ -239,10 +239,11 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
         Step::Idle => plan.requeue_at = [input.retirement(), plan.next_rotation].into_iter().flatten().min(),
     }
     plan.effects.extend(sync);
-    plan.requeue_at = [plan.requeue_at, input.next_restart_check()].into_iter().flatten().min();
+    let checks = [plan.requeue_at, input.next_restart_check(), input.next_handover_change()];
+    plan.requeue_at = checks.into_iter().flatten().min();
     // A failure that a person has to fix is not hidden behind a time that is waited for.
     let waiting = matches!(plan.rotation.reason, Reason::RotationPending | Reason::Overlap | Reason::StillUsed);
-    if let Some(note) = input.restart_note().filter(|note| waiting && note.reason != Reason::Restarting) {
+    if let Some(note) = input.unfinished_note().filter(|_| waiting) {
         plan.rotation = note;
     }
     plan

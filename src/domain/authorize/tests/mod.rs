@@ -63,6 +63,7 @@ fn authorization_follows_the_table() {
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every}}});
     let secret = |content: Value| json!({"accessKey": {"secret": content}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
+    let handover = |within: &str| json!({"accessKey": {"handover": [{"name": "hub", "within": within}]}});
     for (spec, rules, wanted) in [
         (json!({}), json!({}), "allowed"),
         (json!({}), json!({"namespaces": {}}), "does not serve namespace deploy; it serves: none"),
@@ -207,6 +208,14 @@ fn authorization_follows_the_table() {
         (every("31d"), json!({"rotation": {"maxEvery": "30d"}}), "the longest interval of class c is 30d"),
         (every("Never"), json!({"rotation": {"maxEvery": "30d"}}), "every: Never is not allowed"),
         (every("Never"), json!({}), "allowed"),
+        (
+            handover("8d"),
+            json!({"rotation": {"maxHandover": "7d"}}),
+            "wait 8d for hub; the longest time of class c is 7d",
+        ),
+        (handover("7d"), json!({"rotation": {"maxHandover": "7d"}}), "allowed"),
+        (handover("60d"), json!({}), "allowed"),
+        (handover("1d"), json!({"rotation": {"maxHandover": "0.0s"}}), "has an invalid maxHandover"),
         (json!({}), json!({"rotation": {"maxEvery": "30d"}}), "allowed"),
         (json!({}), json!({"rotation": {"minEvery": "0.0s"}}), "has an invalid minEvery"),
         (

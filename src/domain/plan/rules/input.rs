@@ -159,15 +159,24 @@ impl RuleInput<'_> {
         })
     }
 
+    /// What a person has to fix before all consumers have the new key.
+    pub(in crate::domain::plan) fn unfinished_note(&self) -> Option<Note> {
+        let is_failure = |note: &Note| !matches!(note.reason, Reason::Restarting | Reason::AwaitingHandover);
+        let notes = [self.restart_note(), self.handover_note()];
+        notes.into_iter().flatten().filter(is_failure).reduce(|first, second| {
+            Note::new(first.reason, format!("{}. In addition: {}", first.message, second.message))
+        })
+    }
+
     /// The state of rotation while no step is due.
     pub(in crate::domain::plan) fn rotation_note(&self, next: Option<Timestamp>) -> Note {
         if let Some(note) = self.not_requested() {
             return note;
         }
-        if let Some(note) = self.restart_note() {
+        if let Some(note) = self.unfinished_note().or_else(|| self.restart_note()) {
             return note;
         }
-        if let Some(note) = self.restored_note().or_else(|| self.hold_note()) {
+        if let Some(note) = self.restored_note().or_else(|| self.handover_note()).or_else(|| self.hold_note()) {
             return note;
         }
         match (self.retirement(), next) {

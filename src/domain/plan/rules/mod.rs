@@ -7,6 +7,7 @@
 mod attempt;
 mod deactivate;
 mod due;
+mod handover;
 mod input;
 pub(super) mod quarantine;
 mod remove_user;

@@ -145,8 +145,15 @@ impl RuleInput<'_> {
     fn unneeded_at(&self, key: &AccessKey) -> Option<Timestamp> {
         self.successor(key)?;
         let ends = self.overlap_ends(key)?;
-        let unused = self.unused_after(key, ends);
-        Some(self.restart_limit(ends).map_or(unused, |limit| limit.max(unused)))
+        // They run at the same time.
+        let extensions = [self.restart_limit(ends), self.handover_limit(key, ends)];
+        Some(extensions.into_iter().flatten().fold(self.unused_after(key, ends), Timestamp::max))
+    }
+
+    /// The end of an extension of the overlap. Never into the next rotation, which needs the slot.
+    pub(super) fn extended(&self, overlap_ends: Timestamp, extension: SignedDuration) -> Timestamp {
+        let limit = saturating_add(overlap_ends, extension);
+        self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends)
     }
 
     /// When a superseded key has been unused for long enough after its overlap, or the hold ends.
@@ -213,6 +220,9 @@ impl RuleInput<'_> {
         }
         if self.retires_during_rollout(key) {
             return RetireReason::RolloutTimedOut;
+        }
+        if self.retires_during_handover(key) {
+            return RetireReason::HandoverExpired;
         }
         let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| saturating_add(ends, hold));
         let unused = self.unused_at(key).is_some_and(|at| at <= self.now);
