@@ -154,7 +154,12 @@ fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
     }
     if spec.effective_access_key().is_some() {
         let rotation = &mut spec.access_key.get_or_insert_default().rotation;
-        if rotation.every.is_none() && rotation.schedule.is_none() {
+        let declares_interval = rotation.every.is_some() || rotation.schedule.is_some();
+        // Beside another interval or overlap, the default could make the spec invalid.
+        if !declares_interval && rotation.overlap.is_none() && rotation.hold_while_used.is_none() {
+            rotation.hold_while_used.clone_from(&rules.rotation.default.hold_while_used);
+        }
+        if !declares_interval {
             rotation.every = default_every(&rules.rotation);
         }
         if rotation.overlap.is_none() {

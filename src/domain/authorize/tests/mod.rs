@@ -233,15 +233,17 @@ fn authorization_follows_the_table() {
 fn class_completes_only_missing_fields() {
     let rules = json!({
         "policies": {"allowed": ["A", "B"], "default": ["A"]}, "tags": {"team": "a"},
-        "rotation": {"default": {"every": "30d", "overlap": "2h"}},
+        "rotation": {"default": {"every": "30d", "overlap": "2h", "holdWhileUsed": "3d"}},
     });
     let bare = ask(&json!({}), &rules).unwrap().user.spec;
     assert_eq!((bare.policies.managed, bare.tags["team"].as_str()), (vec!["A".to_owned()], "a"));
-    assert_eq!(bare.access_key.unwrap().rotation.every.as_deref(), Some("30d"));
+    let rotation = bare.access_key.unwrap().rotation;
+    assert_eq!((rotation.every.as_deref(), rotation.hold_while_used), (Some("30d"), Some("3d".into())));
     let full = json!({
         "policies": {"managed": ["B"]}, "accessKey": {"rotation": {"schedule": "0 3 1 * *", "overlap": "1h"}},
     });
     let full = ask(&full, &rules).unwrap().user.spec;
+    assert_eq!(full.access_key.as_ref().unwrap().rotation.hold_while_used, None, "its interval may be shorter");
     assert_eq!(full.policies.managed, ["B"]);
     assert_eq!(
         (full.access_key.clone().unwrap().rotation.every, full.access_key.unwrap().rotation.overlap),
