@@ -367,6 +367,10 @@ pub struct ClassRotation {
     /// Longest rotation interval of a resource. `every: Never` exceeds every limit. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_every: Option<HumanDuration>,
+
+    /// Longest `within` of a consumer in `accessKey.handover` of a resource. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_handover: Option<HumanDuration>,
 }
 
 /// Rotation of resources that declare none.
@@ -380,6 +384,11 @@ pub struct RotationDefault {
     /// Time for which the previous access key stays Active. Default: `24h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlap: Option<HumanDuration>,
+
+    /// Longest time after the overlap for which the previous access key stays Active while AWS reports it as used. Applies to
+    /// resources that declare neither interval nor overlap. Default: the key is retired when its overlap ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_while_used: Option<HumanDuration>,
 }
 
 /// What happens when an IAM user has something that its class no longer allows.

@@ -81,6 +81,8 @@ pub enum Reason {
     StillUsed,
     /// Workloads of `accessKey.restart` are rolled out with a new key; the previous key stays valid meanwhile.
     Restarting,
+    /// A consumer of `accessKey.handover` has not confirmed the new key yet; the previous key stays valid meanwhile.
+    AwaitingHandover,
     /// A rotation is due and waits: for a window, the end of an overlap, or the pause after a recent key.
     RotationPending,
 
@@ -145,6 +147,10 @@ pub enum Reason {
     RestartFailed,
     /// A workload of `accessKey.restart` was restarted and its rollout does not complete.
     RolloutStuck,
+    /// A consumer of `accessKey.handover` has not confirmed the new key, and its time ends within a day or is over.
+    HandoverOverdue,
+    /// A consumer of `accessKey.handover` has not confirmed the new key, and its time ends within an hour.
+    HandoverEnding,
     /// The clocks of this cluster and of AWS differ too much.
     ClockSkew,
     /// The journal was written by a newer version of the operator.

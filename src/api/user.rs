@@ -206,6 +206,27 @@ pub struct AccessKeySpec {
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["kind".to_string(), "name".to_string()]))]
     pub restart: Vec<RestartTarget>,
+
+    /// Consumers outside the cluster, at most 8, that confirm each new key: the annotation `handover.awsdeploy.dev/<name>` of this
+    /// resource has the id of the key that the consumer uses. The previous key stays Active until all have confirmed the new one,
+    /// for each at most `within` longer than `overlap`, and not beyond the next rotation. Every holder of the right to write this
+    /// resource can confirm. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
+    pub handover: Vec<HandoverConsumer>,
+}
+
+/// Consumer outside the cluster that confirms each new key.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HandoverConsumer {
+    /// Name of the consumer, a DNS label: lower-case letters, digits and `-`, at most 63 characters.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Longest time after `rotation.overlap` for which the previous key stays Active until the consumer has confirmed the new one,
+    /// such as `7d` or `12h`, at most `3650d`. `overlap` plus this value must be shorter than the rotation interval. The class may
+    /// set a maximum (`rotation.maxHandover`).
+    pub within: HumanDuration,
 }
 
 /// Workload that is restarted when a new key is published.

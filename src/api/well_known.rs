@@ -21,8 +21,8 @@ pub const TAG_CONSOLE: &str = "awsdeploy.dev/console";
 pub const TAG_ADOPTABLE_BY: &str = "awsdeploy.dev/adoptable-by";
 /// IAM tag: when the quarantine of the user was first observed, RFC 3339. Keys created until then are replaced.
 pub const TAG_QUARANTINED_AT: &str = "awsdeploy.dev/quarantined-at";
-/// IAM tag: how long a superseded key stays Active, as a class last allowed it, ISO 8601 (`PT24H`). The spec of a resource that
-/// no class allows, or that is invalid, prolongs nothing.
+/// IAM tag: how long a superseded key stays Active at most, as a class last allowed it: the overlap with its longest extension,
+/// ISO 8601 (`PT24H`). The spec of a resource that no class allows, or that is invalid, prolongs nothing.
 pub const TAG_OVERLAP: &str = "awsdeploy.dev/overlap";
 /// Prefix of the IAM tags of the access keys that the operator created and published, one tag per key: in which time it was the
 /// newest one.
@@ -36,6 +36,10 @@ pub const ANNOTATION_RETRY: &str = "awsdeploy.dev/retry";
 
 /// Annotation of the resource: `"true"` stops all that creates, changes or rotates; access is still taken away.
 pub const ANNOTATION_PAUSED: &str = "awsdeploy.dev/paused";
+
+/// Prefix of an annotation of the resource. The name of a consumer of `accessKey.handover` follows; the value is the id of the
+/// access key that the consumer confirms to use.
+pub const ANNOTATION_HANDOVER_PREFIX: &str = "handover.awsdeploy.dev/";
 
 /// Annotation of a class: `"true"` makes it the default class.
 pub const ANNOTATION_DEFAULT_CLASS: &str = "awsdeploy.dev/is-default-class";

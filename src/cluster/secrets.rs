@@ -123,8 +123,8 @@ impl Secrets {
         self.post(&params(), name, owner, content).await
     }
 
-    /// Asks admission whether a Secret may be created or replaced, without a write. Only [`ClusterErrorKind::Refused`] is an
-    /// answer: some webhooks cannot be asked.
+    /// Asks admission whether a Secret may be created or replaced, without a write. Only a refusal and an invalid
+    /// Secret are an answer: some webhooks cannot be asked.
     pub async fn check_admission(
         &self,
         name: &str,
@@ -138,7 +138,7 @@ impl Secrets {
             None => self.post(&dry, name, owner, content).await,
         };
         match asked {
-            Err(error) if error.kind == ClusterErrorKind::Refused => Err(error),
+            Err(error) if matches!(error.kind, ClusterErrorKind::Refused | ClusterErrorKind::Invalid) => Err(error),
             _ => Ok(()),
         }
     }

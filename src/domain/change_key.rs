@@ -1,5 +1,6 @@
 //! What counts as a change of a resource.
 
+use super::handover;
 use crate::api::{AwsDeployUser, well_known};
 
 /// Annotations of a resource that request something of the operator.
@@ -15,6 +16,8 @@ pub struct ChangeKey {
     attempt: AttemptKey,
     requests: [Option<String>; 2],
     paused: bool,
+    /// Of declared consumers, in the order of the spec.
+    confirmations: Vec<Option<String>>,
     deleting: bool,
     /// Digest of what classes and namespace decide.
     decision: u64,
@@ -35,6 +38,7 @@ impl ChangeKey {
             attempt: AttemptKey::new(user),
             requests: [rotate, reset_password],
             paused: is_paused(user),
+            confirmations: handover::confirmations(user).map(|(_, key_id)| key_id.map(str::to_owned)).collect(),
             deleting: user.metadata.deletion_timestamp.is_some(),
             decision,
         }
@@ -68,7 +72,8 @@ mod tests {
 
     fn key(change: impl FnOnce(&mut Value)) -> ChangeKey {
         let mut user = json!({
-            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser", "spec": {},
+            "apiVersion": "awsdeploy.dev/v1alpha1", "kind": "AwsDeployUser",
+            "spec": {"accessKey": {"handover": [{"name": "hub", "within": "1d"}]}},
             "metadata": {
                 "name": "cycle", "namespace": "deploy", "uid": "u1", "generation": 1, "resourceVersion": "7",
                 "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{\"spec\":{}}\n"},
@@ -94,6 +99,7 @@ mod tests {
             ("last-applied left out by the watch", metadata("annotations", Value::Null)),
             ("pause that is none", metadata("annotations", json!({"awsdeploy.dev/paused": "false"}))),
             ("annotation of another", metadata("annotations", json!({"example.com/touched": "1"}))),
+            ("undeclared consumer", metadata("annotations", json!({"handover.awsdeploy.dev/other": "K1"}))),
             ("status", key(|user| user["status"] = json!({"observedGeneration": 1}))),
         ] {
             assert_eq!(after, before, "{what}");
@@ -111,6 +117,7 @@ mod tests {
             ("password", metadata("annotations", json!({"awsdeploy.dev/reset-password": "1"}))),
             ("pause", metadata("annotations", json!({"awsdeploy.dev/paused": "true"}))),
             ("retry", metadata("annotations", json!({"awsdeploy.dev/retry": "1"}))),
+            ("confirmation", metadata("annotations", json!({"handover.awsdeploy.dev/hub": "K1"}))),
         ] {
             assert_ne!(after, before, "{what}");
         }

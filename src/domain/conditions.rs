@@ -177,6 +177,7 @@ fn rotation_status(reason: Reason) -> ConditionStatus {
         | Reason::NotRequested
         | Reason::StillUsed
         | Reason::Restarting
+        | Reason::AwaitingHandover
         | Reason::RotationPending
         | Reason::Verifying
         | Reason::Recovering => ConditionStatus::True,
@@ -284,7 +285,9 @@ mod tests {
 
     #[test]
     fn declared_waits_are_healthy_and_back_offs_are_not() {
-        for healthy in [Reason::RotationPending, Reason::StillUsed, Reason::Overlap, Reason::Scheduled] {
+        for healthy in
+            [Reason::AwaitingHandover, Reason::RotationPending, Reason::StillUsed, Reason::Overlap, Reason::Scheduled]
+        {
             assert_eq!(rotation_status(healthy), ConditionStatus::True, "{healthy}");
         }
         for sick in [Reason::Throttled, Reason::KeyNotAccepted, Reason::KeyQuotaExceeded, Reason::Quarantined] {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::{schedule::RotationSchedule, target::Target, window::Windows};
+use super::{handover::Consumer, schedule::RotationSchedule, settings::Settings, target::Target, window::Windows};
 pub use crate::api::class::OnQuarantine;
 use crate::api::{SecretFormat, user::RestartTarget, well_known};
 
@@ -89,6 +89,25 @@ pub struct DesiredKey {
     pub rotate_request: Option<String>,
     /// Workloads that are restarted when a new key is published.
     pub restart: BTreeSet<RestartTarget>,
+    /// Consumers that the previous key waits for.
+    pub handover: Vec<Consumer>,
+}
+
+impl DesiredKey {
+    /// For how long a superseded key stays Active at most: its overlap, and the longest of the extensions, which run at the same
+    /// time.
+    #[must_use]
+    pub fn longest_overlap(&self, settings: &Settings) -> SignedDuration {
+        let restart = (!self.restart.is_empty()).then_some(settings.restart_hold);
+        let handover = self.handover.iter().map(|consumer| consumer.within).max();
+        let extensions = [self.hold_while_used, restart, handover];
+        self.overlap.saturating_add(extensions.into_iter().flatten().max().unwrap_or_default())
+    }
+
+    /// Consumers of `accessKey.handover` that have not confirmed this key.
+    pub fn unconfirmed(&self, key_id: &str) -> impl Iterator<Item = &Consumer> {
+        self.handover.iter().filter(move |consumer| consumer.confirmed.as_deref() != Some(key_id))
+    }
 }
 
 /// Console access of the user.

@@ -15,6 +15,7 @@ pub mod dates;
 pub mod desired;
 pub mod fair_queue;
 pub mod first_key_pace;
+pub mod handover;
 pub mod journal;
 pub mod key_tag;
 mod memo;

@@ -58,6 +58,7 @@ SAMPLES = {
     "admission.ownEvents": False,
     "admission.records": False,
     "admission.ownRestarts": False,
+    "admission.handoverAgents": ["system:serviceaccount:deploy:cycle-handover"],
     "watchNamespaces": ["deploy"],
     "rbac.aggregateViewer": False,
     "rbac.aggregateEditor": True,
@@ -964,6 +965,19 @@ class Examples(unittest.TestCase):
             if manifest["kind"] in schemas:
                 with self.subTest(manifest["metadata"]["name"]):
                     self.assertEqual(list(absent(schemas[manifest["kind"]], manifest, "", False)), [])
+
+    def test_cycle_agent_serves_the_example(self):
+        (user,) = yaml.safe_load_all((ROOT / "examples" / "cycle.yaml").read_text())
+        agent = list(yaml.safe_load_all((ROOT / "examples" / "handover" / "cycle" / "cronjob.yaml").read_text()))
+        job = next(manifest for manifest in agent if manifest["kind"] == "CronJob")
+        pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        environment = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
+        key = user["spec"]["accessKey"]
+        self.assertEqual({environment["CONSUMER"]}, {consumer["name"] for consumer in key["handover"]})
+        self.assertEqual((environment["NAMESPACE"], environment["NAME"]), (user["metadata"]["namespace"], user["metadata"]["name"]))
+        self.assertEqual(pod["volumes"][0]["secret"]["secretName"], key["secret"]["name"])
+        (role,) = [manifest["rules"] for manifest in agent if manifest["kind"] == "Role"]
+        self.assertEqual(role[0]["resourceNames"], [user["metadata"]["name"]])
 
     def test_example_pods_mount_the_secret_as_a_directory(self):
         secrets = {

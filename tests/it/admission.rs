@@ -63,6 +63,7 @@ fn rows() -> Vec<(Value, Value, Expected)> {
     };
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every, "overlap": "1m"}}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
+    let handover = |within: &str| json!({"accessKey": {"handover": [{"name": "hub", "within": within}]}});
     let name = |pattern: &str| json!({"users": {"namePattern": pattern}});
     let secret = |content: Value| json!({"accessKey": {"secret": content}});
     let secrets = |rules: Value| json!({"secrets": rules});
@@ -202,6 +203,12 @@ fn rows() -> Vec<(Value, Value, Expected)> {
             Operator,
         ),
         (json!({"rotation": {"maxEvery": "30d"}}), json!({}), Allowed),
+        // Handover.
+        (json!({}), handover("60d"), Allowed),
+        (json!({"rotation": {"maxHandover": "7d"}}), handover("168h"), Allowed),
+        (json!({"rotation": {"maxHandover": "7d"}}), handover("169h"), Both),
+        (json!({"rotation": {"maxHandover": "7d"}}), handover("7d1h"), Operator),
+        (json!({"rotation": {"maxHandover": null}}), handover("60d"), Allowed),
         // Null is the same as absent.
         (json!({}), json!({"userName": null, "console": null, "accessKey": null}), Allowed),
         (name("deploy-.*"), json!({"userName": null}), Both),
@@ -578,7 +585,7 @@ pub(crate) async fn tenant_cannot_write_the_records_of_the_operator() {
     let params = PatchParams { dry_run: true, ..PatchParams::default() };
     let refused = users.patch_status("x", &params, &Patch::Merge(&status)).await.expect_err("refused").to_string();
     assert!(refused.contains("only the operator writes the status"), "{refused}");
-    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "awsdeploy.dev/retry": "2", "awsdeploy.dev/paused": "true", "example.com/a": "b"});
+    let requests = json!({"awsdeploy.dev/rotate": "2", "awsdeploy.dev/reset-password": "2", "awsdeploy.dev/retry": "2", "awsdeploy.dev/paused": "true", "handover.awsdeploy.dev/hub": "AKIA1", "example.com/a": "b"});
     patch(&users, &json!({"metadata": {"annotations": requests}})).await.expect("requests are for everyone");
     patch(&env.users(), &no_finalizer).await.expect("a cluster admin may remove a finalizer after an uninstall");
 }

@@ -67,6 +67,12 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
             json!({"accessKey": {"secret": {"formats": ["SesSmtp"]}}}),
             "Environment, CredentialsFile, Csv and ProcessJson",
         ),
+        (json!({"accessKey": {"handover": [{"name": "Cycle.Hub", "within": "7d"}]}}), "handover[0].name"),
+        (json!({"accessKey": {"handover": [{"name": "hub"}]}}), "handover[0].within"),
+        (
+            json!({"accessKey": {"handover": [{"name": "hub", "within": "7d"}, {"name": "hub", "within": "1d"}]}}),
+            "uplicate",
+        ),
         (json!({"accessKey": {"secret": {"formats": []}}}), "at least one of"),
         (json!({"accessKey": {"secret": {"formats": ["Csv", "Csv"]}}}), "uplicate"),
         (json!({"accessKey": {"secret": {"formats": ["Xml"]}}}), "ProcessJson"),

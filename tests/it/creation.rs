@@ -46,7 +46,8 @@ pub(crate) async fn one_manifest_creates_user_policy_key_and_secret() {
     assert!(env.journal("cycle").await.is_none(), "the journal is deleted");
 
     let status = user.status.expect("a status");
-    let conditions: Vec<_> = status.conditions.iter().map(|found| (found.type_.as_str(), found.status.as_str())).collect();
+    let conditions: Vec<_> =
+        status.conditions.iter().map(|found| (found.type_.as_str(), found.status.as_str())).collect();
     let healthy = ["Ready", "Authorized", "UserSynced", "KeyPublished", "RotationHealthy"];
     assert_eq!(conditions, healthy.map(|kind| (kind, "True")), "and none that is present only while it is True");
     assert_eq!(status.user.expect("a user").arn, Some(iam.arn.clone()));

@@ -29,6 +29,7 @@ mod crd;
 mod creation;
 mod failures;
 mod formats;
+mod handover;
 mod iam;
 mod journals;
 mod leader;
@@ -96,6 +97,11 @@ const TESTS: &[Test] = tests! {
         unknown_last_use_keeps_the_key_for_a_bounded_time,
         scheduled_rotation_starts_only_inside_its_window,
         operator_restart_keeps_the_back_off,
+    }
+    handover: {
+        confirmed_key_ends_the_previous_one_at_once,
+        unconfirmed_key_is_kept_for_a_bounded_time,
+        handover_agent_may_only_confirm,
     }
     quarantine: {
         alert_reports_quarantine_and_changes_nothing,

@@ -21,7 +21,7 @@ fn is_unobserved(object: &impl Serialize) -> bool {
 }
 
 pub(crate) async fn unobserved_object_is_in_progress_whatever_made_it() {
-    let mut env = TestEnv::new().await;
+    let env = TestEnv::new().await;
     env.operator.kill().await;
     for (number, method) in ApplyMethod::ALL.into_iter().enumerate() {
         let name = format!("x{number}");

@@ -57,6 +57,8 @@ pub(crate) const PRESET_PREFIX: &str = "preset-";
 pub(crate) const CDK_POLICY: &str = "arn:aws:iam::123456789012:policy/cdk-deploy";
 /// Label of namespaces with admission by class.
 pub(crate) const ADMISSION_LABEL: &str = "admission";
+/// User that the chart limits to confirmations of new keys.
+pub(crate) const HANDOVER_AGENT: &str = "handover-agent";
 /// Limit for every wait; generous, as machines are slow and shared.
 pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 

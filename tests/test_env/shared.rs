@@ -22,7 +22,7 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 use tokio::{runtime::Runtime, sync::OnceCell};
 
-use super::{ADMISSION_LABEL, CDK_POLICY, PRESET_PREFIX, open_class};
+use super::{ADMISSION_LABEL, CDK_POLICY, HANDOVER_AGENT, PRESET_PREFIX, open_class};
 
 /// Namespace and release of the chart, and name of the operator's ServiceAccount.
 pub(crate) const RELEASE: &str = "aws-deploy-user-operator";
@@ -109,7 +109,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
             "secretAccess": {"namespaces": ["placeholder"]},
             "restartAccess": {"namespaces": ["placeholder"]},
             "metrics": {"auth": {"enabled": true}},
-            "admission": {"classes": admission},
+            "admission": {"classes": admission, "handoverAgents": [HANDOVER_AGENT]},
             "presets": {
                 "cycle": {"enabled": true, "namespaces": [format!("{PRESET_PREFIX}cycle")]},
                 "defang": {"enabled": true, "namespaces": [format!("{PRESET_PREFIX}defang")]},

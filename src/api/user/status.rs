@@ -164,7 +164,7 @@ pub struct AccessKeyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub superseded_at: Option<Timestamp>,
-    /// When the key is set Inactive: the end of its overlap, or the latest time if it is held while it is used.
+    /// When the key is set Inactive: the end of its overlap, or the latest time if it is held for its consumers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub retires_at: Option<Timestamp>,

@@ -29,7 +29,7 @@ use crate::api::{
     AwsDeployUser, AwsDeployUserClass, HumanDuration,
     class::{ClassRotation, Permission},
     duration::humanize,
-    user::{AccountReference, ClassReference, RestartTarget, RotationSpec},
+    user::{AccountReference, ClassReference, HandoverConsumer, RestartTarget, RotationSpec},
 };
 
 /// Input of authorization besides resource and class.
@@ -105,6 +105,7 @@ pub fn authorize(
     if let Some(key) = user.spec.effective_access_key() {
         check_rotation(name, &rules.rotation, &key.rotation, &mut violate);
         check_restart(name, class, &key.restart, &mut violate);
+        check_handover(name, &rules.rotation, &key.handover, &mut violate);
     }
     for group in user.spec.groups.iter().filter(|group| !allows_group(&rules.groups, group)) {
         violate("groups", format!("class {name} does not allow the group {group}; it allows: {}", list(&rules.groups)));
@@ -153,7 +154,12 @@ fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
     }
     if spec.effective_access_key().is_some() {
         let rotation = &mut spec.access_key.get_or_insert_default().rotation;
-        if rotation.every.is_none() && rotation.schedule.is_none() {
+        let declares_interval = rotation.every.is_some() || rotation.schedule.is_some();
+        // Beside another interval or overlap, the default could make the spec invalid.
+        if !declares_interval && rotation.overlap.is_none() && rotation.hold_while_used.is_none() {
+            rotation.hold_while_used.clone_from(&rules.rotation.default.hold_while_used);
+        }
+        if !declares_interval {
             rotation.every = default_every(&rules.rotation);
         }
         if rotation.overlap.is_none() {
@@ -320,6 +326,36 @@ fn check_restart(
             "accessKey.restart",
             format!("class {name} does not allow restarts of {target}; it allows: {}", list(allowed)),
         );
+    }
+}
+
+fn check_handover(
+    name: &str,
+    rules: &ClassRotation,
+    consumers: &[HandoverConsumer],
+    violate: &mut impl FnMut(&'static str, String),
+) {
+    let max = match rules.max_handover.as_ref().map(HumanDuration::parse).transpose() {
+        Ok(max) => max,
+        Err(error) => {
+            let why = format!("class {name} has an invalid maxHandover: {error}; ask a cluster admin to correct it");
+            return violate("accessKey.handover", why);
+        }
+    };
+    let Some(max) = max else { return };
+    // Validation reports an invalid duration.
+    for (consumer, within) in consumers.iter().filter_map(|consumer| Some((consumer, consumer.within.parse().ok()?))) {
+        if within > max {
+            violate(
+                "accessKey.handover",
+                format!(
+                    "the previous key would wait {} for {}; the longest time of class {name} is {}",
+                    humanize(within),
+                    consumer.name,
+                    humanize(max)
+                ),
+            );
+        }
     }
 }
 

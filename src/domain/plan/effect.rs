@@ -27,6 +27,8 @@ pub enum RetireReason {
     HoldExpired,
     /// Workloads that must be restarted for its successor were not rolled out in time.
     RolloutTimedOut,
+    /// Consumers of `accessKey.handover` did not confirm its successor in time.
+    HandoverExpired,
     /// AWS quarantines the user: the key may be public.
     Quarantined,
     /// Its value is lost and its slot is needed for a key that works.

@@ -216,8 +216,9 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
             if input.current.journal().is_some() && input.desired_key().is_some() {
                 plan.rotation = Note::new(Reason::Verifying, "a new access key is being created and verified");
             }
-            // Deactivation waits for nothing, not even for a policy that AWS refuses.
-            if input.wants_key() {
+            plan.requeue_at = later_retirement(input);
+            // Deactivation waits for nothing, neither for a policy that AWS refuses nor for a write to the resource.
+            if input.wants_key() && !matches!(effect, Effect::DeactivateKey(..)) {
                 plan.effects.extend(sync);
                 plan.effects.push(effect);
             } else {
@@ -239,13 +240,14 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
             }
             plan.rotation = note;
         }
-        Step::Idle => plan.requeue_at = [input.retirement(), plan.next_rotation].into_iter().flatten().min(),
+        Step::Idle => plan.requeue_at = [input.retirements().min(), plan.next_rotation].into_iter().flatten().min(),
     }
     plan.effects.extend(sync);
-    plan.requeue_at = [plan.requeue_at, input.next_restart_check()].into_iter().flatten().min();
+    let checks = [plan.requeue_at, input.next_restart_check(), input.next_handover_change()];
+    plan.requeue_at = checks.into_iter().flatten().min();
     // A failure that a person has to fix is not hidden behind a time that is waited for.
     let waiting = matches!(plan.rotation.reason, Reason::RotationPending | Reason::Overlap | Reason::StillUsed);
-    if let Some(note) = input.restart_note().filter(|note| waiting && note.reason != Reason::Restarting) {
+    if let Some(note) = input.unfinished_note().filter(|_| waiting) {
         plan.rotation = note;
     }
     plan
@@ -253,7 +255,7 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
 
 /// A deletion that is overdue and held up would be requeued at once, again and again.
 fn later_retirement(input: &RuleInput<'_>) -> Option<Timestamp> {
-    input.retirement().filter(|at| *at > input.now)
+    input.retirements().filter(|at| *at > input.now).min()
 }
 
 /// Why the target Secret cannot be written; `None` also if it is not going to be.

@@ -4,6 +4,7 @@ mod adoption;
 mod cleanup;
 mod console;
 mod dates;
+mod handover;
 mod hold;
 mod prolonged;
 mod quarantine;

@@ -81,7 +81,9 @@ pub fn validate(
     let inline = inline_policies(spec, &mut violate);
     user::check_groups(spec, &mut violate);
     let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
-    tags.extend(key.as_ref().map(|key| (well_known::TAG_OVERLAP.to_owned(), key.overlap.to_string())));
+    tags.extend(
+        key.as_ref().map(|key| (well_known::TAG_OVERLAP.to_owned(), key.longest_overlap(settings).to_string())),
+    );
     let secret = secret::desired_secret(spec, target, account, &mut violate);
     let consent = target.owner.adoptable_by().chars().count();
     if spec.adoption == Adoption::IfTagged && consent > MAX_TAG_VALUE_CHARACTERS {

@@ -1,4 +1,4 @@
-//! Rotation, overlap and restarts, and whether they are possible with two access keys per user.
+//! Rotation, overlap, restarts and handover, and whether they are possible with two access keys per user.
 
 use std::collections::BTreeSet;
 
@@ -12,6 +12,7 @@ use crate::{
     },
     domain::{
         desired::{DEFAULT_OVERLAP, DEFAULT_ROTATION_INTERVAL, DesiredKey},
+        handover::{self, Consumer},
         schedule::{CronSchedule, RotationSchedule},
         secret,
         settings::Settings,
@@ -21,6 +22,9 @@ use crate::{
 
 /// Each workload costs a read per reconcile during its rollout, and space in the condition message.
 const MAX_RESTARTS: usize = 10;
+
+/// Each consumer is named in the condition message.
+const MAX_CONSUMERS: usize = 8;
 
 /// Longer rotate requests are replaced by their SHA-256.
 const MAX_REQUEST_BYTES: usize = 1024;
@@ -55,6 +59,7 @@ pub(super) fn desired_key(
         hold_while_used,
         rotate_request,
         restart: desired_restart(&declared.restart, violate),
+        handover: desired_handover(user, violate),
     };
     check_windows(&key, violate);
     check_gap(&key, rotation, settings, violate);
@@ -81,6 +86,33 @@ fn desired_restart(
         }
     }
     targets
+}
+
+fn desired_handover(user: &AwsDeployUser, violate: &mut impl FnMut(&'static str, String)) -> Vec<Consumer> {
+    let declared: Vec<_> = handover::confirmations(user).collect();
+    if declared.len() > MAX_CONSUMERS {
+        violate(
+            "accessKey.handover",
+            format!(
+                "{} consumers are declared, {MAX_CONSUMERS} are allowed; let one agent hand the key over to several and confirm once",
+                declared.len()
+            ),
+        );
+    }
+    let mut consumers: Vec<Consumer> = Vec::new();
+    for (consumer, confirmed) in declared {
+        let name = &consumer.name;
+        if consumers.iter().any(|other| other.name == *name) {
+            violate("accessKey.handover", format!("{name} is declared twice; remove one entry"));
+        }
+        match consumer.within.parse() {
+            Ok(within) => {
+                consumers.push(Consumer { name: name.clone(), within, confirmed: confirmed.map(str::to_owned) });
+            }
+            Err(error) => violate("accessKey.handover", format!("within of {name}: {error}")),
+        }
+    }
+    consumers
 }
 
 fn desired_schedule(rotation: &RotationSpec, violate: &mut impl FnMut(&'static str, String)) -> RotationSchedule {
@@ -171,17 +203,26 @@ fn check_gap(
                 duration::humanize(gap)
             ),
         );
-    } else if let Some(hold) = key.hold_while_used
-        && key.overlap.saturating_add(hold) >= gap
-    {
-        violate(
-            "accessKey.rotation.holdWhileUsed",
-            format!(
-                "overlap plus holdWhileUsed, {}, must be shorter than the time between two rotations, {}: an IAM user can have two access keys, so the previous key must be deleted before the next rotation",
-                duration::humanize(key.overlap.saturating_add(hold)),
-                duration::humanize(gap)
-            ),
-        );
+        return;
+    }
+    // They run at the same time, so each is checked alone.
+    let within = key.handover.iter().map(|consumer| consumer.within).max();
+    let extensions = [
+        ("accessKey.rotation.holdWhileUsed", "holdWhileUsed", key.hold_while_used),
+        ("accessKey.handover", "the longest within of handover", within),
+    ];
+    for (field, what, extension) in extensions {
+        let Some(held) = extension.map(|extension| key.overlap.saturating_add(extension)) else { continue };
+        if held >= gap {
+            violate(
+                field,
+                format!(
+                    "overlap plus {what}, {}, must be shorter than the time between two rotations, {}: an IAM user can have two access keys, so the previous key must be deleted before the next rotation",
+                    duration::humanize(held),
+                    duration::humanize(gap)
+                ),
+            );
+        }
     }
 }
 

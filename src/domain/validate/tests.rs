@@ -123,6 +123,19 @@ fn violations_state_the_exceeded_limit() {
         ),
         (json!({"accessKey": {"rotation": {"every": "7d", "holdWhileUsed": "0s"}}}), "is not a duration"),
         (
+            json!({"accessKey": {"rotation": {"every": "7d", "overlap": "1d", "holdWhileUsed": "5d"}, "handover": [{"name": "a", "within": "1d"}, {"name": "b", "within": "6d"}]}}),
+            "accessKey.handover: overlap plus the longest within of handover, 7d, must be shorter than the time between two rotations, 7d",
+        ),
+        (json!({"accessKey": {"handover": [{"name": "a", "within": "0s"}]}}), "within of a: \"0s\" is not a duration"),
+        (
+            json!({"accessKey": {"handover": [{"name": "a", "within": "1d"}, {"name": "a", "within": "2d"}]}}),
+            "accessKey.handover: a is declared twice",
+        ),
+        (
+            json!({"accessKey": {"handover": (0..9).map(|n| json!({"name": format!("c{n}"), "within": "1d"})).collect::<Vec<_>>()}}),
+            "9 consumers are declared, 8 are allowed",
+        ),
+        (
             json!({"accessKey": {"restart": [{"kind": "DaemonSet", "name": "a"}, {"kind": "DaemonSet", "name": "a"}]}}),
             "accessKey.restart: DaemonSet a is declared twice",
         ),
@@ -178,8 +191,18 @@ fn all_violations_are_reported_at_once() {
 
 #[test]
 fn manual_rotation_does_not_limit_the_overlap() {
-    let spec = json!({"accessKey": {"rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}}});
+    let spec = json!({"accessKey": {
+        "rotation": {"every": "Never", "overlap": "400d", "holdWhileUsed": "400d"}, "handover": [{"name": "a", "within": "400d"}],
+    }});
     assert!(check(spec).is_ok());
+}
+
+#[test]
+fn extensions_of_the_overlap_are_not_added_up() {
+    let spec = json!({"accessKey": {
+        "rotation": {"every": "7d", "overlap": "1d", "holdWhileUsed": "5d"}, "handover": [{"name": "a", "within": "5d"}],
+    }});
+    assert_eq!(check(spec).unwrap().key.unwrap().handover[0].within, SignedDuration::from_hours(5 * 24));
 }
 
 #[test]

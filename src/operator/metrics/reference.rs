@@ -47,12 +47,16 @@ metrics! {
     KEYS = gauge keys { state } "Access keys by state: Staged, Published, Superseded, Inactive, Foreign";
     OLDEST_KEY = gauge oldest_key_created_timestamp_seconds {} "Creation time of the oldest published access key";
     EARLIEST_ROTATION = gauge earliest_rotation_timestamp_seconds {} "Due time of the next rotation of all resources; in the past if overdue";
+    EARLIEST_EXPIRY = gauge earliest_previous_key_expiry_timestamp_seconds { reason }
+        "When the first previous access key of all resources is set Inactive, by the reason of RotationHealthy";
     READY = gauge ready { namespace, name } "1 if the condition Ready is True, else 0";
     CREDENTIALS_REVOKED = gauge credentials_revoked { namespace, name } "1 for each AwsDeployUser with spec.credentials: Revoked, which is not Ready on purpose";
     QUARANTINED = gauge quarantined { namespace, name }
         "1 for each AwsDeployUser whose IAM user AWS has quarantined because it found one of its keys in public; exported even without per-resource series";
     KEY_CREATED = gauge key_created_timestamp_seconds { namespace, name } "Creation time of the published access key";
     NEXT_ROTATION = gauge next_rotation_timestamp_seconds { namespace, name } "Due time of the next rotation; absent without a schedule";
+    PREVIOUS_KEY_EXPIRY = gauge previous_key_expiry_timestamp_seconds { namespace, name, reason }
+        "When the previous access key is set Inactive: the end of its overlap, or the latest time if it is held; by the reason of RotationHealthy, absent without a previous key";
 }
 
 /// Reference documentation of all metrics.

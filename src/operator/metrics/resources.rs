@@ -106,6 +106,9 @@ struct ResourceSeries {
     quarantined: bool,
     key_created: Option<i64>,
     next_rotation: Option<i64>,
+    previous_key_expiry: Option<i64>,
+    /// Of `RotationHealthy`.
+    rotation_reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
@@ -119,6 +122,18 @@ struct ConditionLabels {
 struct ResourceLabels {
     namespace: String,
     name: String,
+}
+
+#[derive(Debug, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: String,
+}
+
+#[derive(Debug, EncodeLabelSet)]
+struct ExpiryLabels {
+    namespace: String,
+    name: String,
+    reason: String,
 }
 
 fn labels(user: &GuardedUser) -> ResourceLabels {
@@ -146,6 +161,9 @@ impl ResourceSummary {
                     reason: condition.reason.clone(),
                 };
                 *self.conditions.entry(labels).or_default() += 1;
+                if condition.type_ == ConditionType::RotationHealthy.as_str() {
+                    series.rotation_reason.clone_from(&condition.reason);
+                }
                 series.ready |= condition.type_ == ConditionType::Ready.as_str() && condition.status == "True";
                 series.quarantined |= condition.reason == Reason::Quarantined.as_str();
             }
@@ -153,6 +171,9 @@ impl ResourceSummary {
                 *self.keys.entry(key.state.as_str()).or_default() += 1;
                 if key.state == AccessKeyState::Published {
                     series.key_created = key.created_at.map(jiff::Timestamp::as_second);
+                }
+                if key.state == AccessKeyState::Superseded {
+                    series.previous_key_expiry = key.retires_at.map(jiff::Timestamp::as_second);
                 }
             }
             series.next_rotation = status.next_rotation_time.map(jiff::Timestamp::as_second);
@@ -178,6 +199,14 @@ impl ResourceSummary {
         let earliest = |of: fn(&ResourceSeries) -> Option<i64>| self.series.values().filter_map(of).min();
         gauge(&mut encoder, &reference::OLDEST_KEY, earliest(|series| series.key_created))?;
         gauge(&mut encoder, &reference::EARLIEST_ROTATION, earliest(|series| series.next_rotation))?;
+        let mut expiries: BTreeMap<&str, i64> = BTreeMap::new();
+        for series in self.series.values() {
+            let Some(expiry) = series.previous_key_expiry else { continue };
+            let earliest = expiries.entry(&series.rotation_reason).or_insert(expiry);
+            *earliest = expiry.min(*earliest);
+        }
+        let expiries = expiries.into_iter().map(|(reason, expiry)| (ReasonLabel { reason: reason.to_owned() }, expiry));
+        gauges(&mut encoder, &reference::EARLIEST_EXPIRY, expiries)?;
         let values = |of: fn(&ResourceSeries) -> Option<i64>| {
             self.series
                 .iter()
@@ -195,7 +224,12 @@ impl ResourceSummary {
             values(|series| series.credentials_revoked.then_some(1)),
         )?;
         gauges(&mut encoder, &reference::KEY_CREATED, values(|series| series.key_created))?;
-        gauges(&mut encoder, &reference::NEXT_ROTATION, values(|series| series.next_rotation))
+        gauges(&mut encoder, &reference::NEXT_ROTATION, values(|series| series.next_rotation))?;
+        let expiries = self.series.iter().filter_map(|(labels, series)| {
+            let (ResourceLabels { namespace, name }, reason) = (labels.clone(), series.rotation_reason.clone());
+            Some((ExpiryLabels { namespace, name, reason }, series.previous_key_expiry?))
+        });
+        gauges(&mut encoder, &reference::PREVIOUS_KEY_EXPIRY, expiries)
     }
 }
 
@@ -249,9 +283,9 @@ pub(super) mod sample {
             json!({
                 "metadata": {"namespace": "deploy", "name": "healthy"}, "spec": {},
                 "status": {
-                    "conditions": [condition("Ready", "True", "Reconciled"), condition("Authorized", "True", "Allowed")],
+                    "conditions": [condition("Ready", "True", "Reconciled"), condition("Authorized", "True", "Allowed"), condition("RotationHealthy", "True", "StillUsed")],
                     "accessKeys": [
-                        {"id": "AKIA1", "state": "Superseded", "createdAt": "2026-10-01T00:00:00Z"},
+                        {"id": "AKIA1", "state": "Superseded", "createdAt": "2026-10-01T00:00:00Z", "retiresAt": "2026-11-08T00:00:00Z"},
                         {"id": "AKIA2", "state": "Published", "createdAt": "2026-11-01T00:00:00Z"},
                     ],
                     "nextRotationTime": "2026-12-01T00:00:00Z",

@@ -124,11 +124,13 @@ fn resource_metrics_are_derived_from_status() {
         r#"awsdeploy_keys{state="Foreign"} 0"#,
         "awsdeploy_oldest_key_created_timestamp_seconds 1793491200",
         "awsdeploy_earliest_rotation_timestamp_seconds 1796083200",
+        r#"awsdeploy_earliest_previous_key_expiry_timestamp_seconds{reason="StillUsed"} 1794096000"#,
         r#"awsdeploy_ready{namespace="deploy",name="healthy"} 1"#,
         r#"awsdeploy_ready{namespace="deploy",name="revoked"} 0"#,
         r#"awsdeploy_credentials_revoked{namespace="deploy",name="revoked"} 1"#,
         r#"awsdeploy_key_created_timestamp_seconds{namespace="deploy",name="healthy"} 1793491200"#,
         r#"awsdeploy_next_rotation_timestamp_seconds{namespace="deploy",name="healthy"} 1796083200"#,
+        r#"awsdeploy_previous_key_expiry_timestamp_seconds{namespace="deploy",name="healthy",reason="StillUsed"} 1794096000"#,
     ] {
         assert_line(&text, line);
     }

@@ -50,6 +50,9 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::ManualOnly => ("-", "Nothing to do. Annotate the resource with `awsdeploy.dev/rotate` to rotate."),
         Reason::NotRequested => ("-", "Nothing to do. `accessKey: {}` creates a key."),
         Reason::StillUsed => ("consumer of the previous key", "Read the new key from the Secret."),
+        Reason::AwaitingHandover => {
+            ("owner of the consumer", "Give it the new key, then [confirm it](../handover.md#confirmation).")
+        }
         Reason::RotationPending => (TRANSIENT, "Nothing to do; or the author sets a shorter `overlap`."),
         Reason::Pending => (TRANSIENT, "Wait. After minutes: check whether there is a leader."),
         Reason::Verifying => (TRANSIENT, "Wait. AWS takes seconds, at most `settings.verifyTimeout`."),
@@ -125,6 +128,9 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         ),
         Reason::RolloutStuck => {
             ("owner of the workload", "See [AwsDeployRolloutStuck](../operations.md#awsdeployrolloutstuck).")
+        }
+        Reason::HandoverOverdue | Reason::HandoverEnding => {
+            ("owner of the consumer", "See [AwsDeployHandoverOverdue](../operations.md#awsdeployhandoveroverdue).")
         }
         Reason::ClockSkew => (CLUSTER_ADMIN, "Fix the clock of the operator's node."),
         Reason::UnknownJournal => {

@@ -196,14 +196,26 @@ impl Executor<'_> {
             user.keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.active = false);
         });
         if why != RetireReason::Cleanup {
-            let note = format!("access key {id} was set Inactive ({})", because(why));
+            let unconfirmed = self.unconfirmed_by().filter(|_| why == RetireReason::HandoverExpired);
+            let consumers = unconfirmed.map(|names| format!(": {names}")).unwrap_or_default();
+            let note = format!("access key {id} was set Inactive ({}{consumers})", because(why));
             self.events.push(PendingEvent {
                 reason: Reason::KeyDeactivated,
                 note,
-                warning: matches!(why, RetireReason::HoldExpired | RetireReason::RolloutTimedOut),
+                warning: matches!(
+                    why,
+                    RetireReason::HoldExpired | RetireReason::RolloutTimedOut | RetireReason::HandoverExpired
+                ),
             });
         }
         Ok(())
+    }
+
+    /// Consumers that have not confirmed the published key.
+    fn unconfirmed_by(&self) -> Option<String> {
+        let published = self.observed.current.published()?;
+        let consumers = self.desired?.key.as_ref()?.unconfirmed(&published.key_id);
+        Some(consumers.map(|consumer| consumer.name.as_str()).collect::<Vec<_>>().join(", "))
     }
 
     pub(super) async fn delete_key(&mut self, user: &UserRef, id: &str, why: RetireReason) -> Result<(), AwsError> {
@@ -295,6 +307,9 @@ fn because(why: RetireReason) -> &'static str {
         }
         RetireReason::RolloutTimedOut => {
             "its overlap and the operator's --restart-hold are over, or the next rotation is due; workloads of accessKey.restart are not rolled out with the new key, and pods that still use this one are refused from now on"
+        }
+        RetireReason::HandoverExpired => {
+            "its overlap and the time of accessKey.handover are over, or the next rotation is due; consumers that have not confirmed the new key are refused from now on"
         }
         RetireReason::Quarantined => "AWS quarantines the user: others may know the key",
         RetireReason::FreesSlot => "its secret is lost and its slot is needed",

@@ -63,6 +63,7 @@ fn authorization_follows_the_table() {
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every}}});
     let secret = |content: Value| json!({"accessKey": {"secret": content}});
     let restart = json!({"accessKey": {"restart": [{"kind": "Deployment", "name": "uploader"}]}});
+    let handover = |within: &str| json!({"accessKey": {"handover": [{"name": "hub", "within": within}]}});
     for (spec, rules, wanted) in [
         (json!({}), json!({}), "allowed"),
         (json!({}), json!({"namespaces": {}}), "does not serve namespace deploy; it serves: none"),
@@ -207,6 +208,14 @@ fn authorization_follows_the_table() {
         (every("31d"), json!({"rotation": {"maxEvery": "30d"}}), "the longest interval of class c is 30d"),
         (every("Never"), json!({"rotation": {"maxEvery": "30d"}}), "every: Never is not allowed"),
         (every("Never"), json!({}), "allowed"),
+        (
+            handover("8d"),
+            json!({"rotation": {"maxHandover": "7d"}}),
+            "wait 8d for hub; the longest time of class c is 7d",
+        ),
+        (handover("7d"), json!({"rotation": {"maxHandover": "7d"}}), "allowed"),
+        (handover("60d"), json!({}), "allowed"),
+        (handover("1d"), json!({"rotation": {"maxHandover": "0.0s"}}), "has an invalid maxHandover"),
         (json!({}), json!({"rotation": {"maxEvery": "30d"}}), "allowed"),
         (json!({}), json!({"rotation": {"minEvery": "0.0s"}}), "has an invalid minEvery"),
         (
@@ -224,15 +233,17 @@ fn authorization_follows_the_table() {
 fn class_completes_only_missing_fields() {
     let rules = json!({
         "policies": {"allowed": ["A", "B"], "default": ["A"]}, "tags": {"team": "a"},
-        "rotation": {"default": {"every": "30d", "overlap": "2h"}},
+        "rotation": {"default": {"every": "30d", "overlap": "2h", "holdWhileUsed": "3d"}},
     });
     let bare = ask(&json!({}), &rules).unwrap().user.spec;
     assert_eq!((bare.policies.managed, bare.tags["team"].as_str()), (vec!["A".to_owned()], "a"));
-    assert_eq!(bare.access_key.unwrap().rotation.every.as_deref(), Some("30d"));
+    let rotation = bare.access_key.unwrap().rotation;
+    assert_eq!((rotation.every.as_deref(), rotation.hold_while_used), (Some("30d"), Some("3d".into())));
     let full = json!({
         "policies": {"managed": ["B"]}, "accessKey": {"rotation": {"schedule": "0 3 1 * *", "overlap": "1h"}},
     });
     let full = ask(&full, &rules).unwrap().user.spec;
+    assert_eq!(full.access_key.as_ref().unwrap().rotation.hold_while_used, None, "its interval may be shorter");
     assert_eq!(full.policies.managed, ["B"]);
     assert_eq!(
         (full.access_key.clone().unwrap().rotation.every, full.access_key.unwrap().rotation.overlap),

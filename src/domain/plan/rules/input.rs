@@ -8,7 +8,7 @@ use crate::{
     domain::{
         current_state::{AccessKey, CurrentState, IamUser},
         dates::saturating_add,
-        desired::{self, Desired, DesiredKey},
+        desired::{Desired, DesiredKey},
         plan::RevocationPolicy,
         secret::{Integrity, PublishedFacts},
         settings::Settings,
@@ -68,7 +68,7 @@ impl<'a> RuleInput<'a> {
     pub(super) fn overlap(&self) -> Option<SignedDuration> {
         match &self.mode {
             Mode::Live { .. } => self.desired_key().map(|key| key.overlap),
-            Mode::Revoked(_) => Some(self.user.recorded_overlap().unwrap_or(desired::DEFAULT_OVERLAP)),
+            Mode::Revoked(_) => self.user.recorded_overlap(),
             Mode::Deleting(_) => None,
         }
     }
@@ -159,18 +159,27 @@ impl RuleInput<'_> {
         })
     }
 
+    /// What a person has to fix before all consumers have the new key.
+    pub(in crate::domain::plan) fn unfinished_note(&self) -> Option<Note> {
+        let is_failure = |note: &Note| !matches!(note.reason, Reason::Restarting | Reason::AwaitingHandover);
+        let notes = [self.restart_note(), self.handover_note()];
+        notes.into_iter().flatten().filter(is_failure).reduce(|first, second| {
+            Note::new(first.reason, format!("{}. In addition: {}", first.message, second.message))
+        })
+    }
+
     /// The state of rotation while no step is due.
     pub(in crate::domain::plan) fn rotation_note(&self, next: Option<Timestamp>) -> Note {
         if let Some(note) = self.not_requested() {
             return note;
         }
-        if let Some(note) = self.restart_note() {
+        if let Some(note) = self.unfinished_note().or_else(|| self.restart_note()) {
             return note;
         }
-        if let Some(note) = self.restored_note().or_else(|| self.hold_note()) {
+        if let Some(note) = self.restored_note().or_else(|| self.handover_note()).or_else(|| self.hold_note()) {
             return note;
         }
-        match (self.retirement(), next) {
+        match (self.retirements().min(), next) {
             (Some(until), _) => Note::new(
                 Reason::Overlap,
                 format!("the previous key is valid until {until} so that consumers can switch to the new one"),

@@ -7,6 +7,7 @@
 mod attempt;
 mod deactivate;
 mod due;
+mod handover;
 mod input;
 pub(super) mod quarantine;
 mod remove_user;
@@ -46,9 +47,9 @@ pub const RULES: &[Rule] = &[
     ("revoked and undeclared keys are Inactive", deactivate::deactivate),
     ("a revoked user has no console password", remove_user::remove_password),
     ("a revoked user loses its policies and groups", remove_user::revoke_grants),
-    ("the start of a quarantine is recorded on the user", quarantine::record),
     ("a published key is tagged, never before it is published", attempt::tag_published),
     ("a superseded key is Inactive after its overlap", retire::deactivate),
+    ("the start of a quarantine is recorded on the user", quarantine::record),
     ("without its Secrets and journal, a user only loses access", secret::hold_unread),
     ("a journal of unknown format blocks what follows", attempt::hold_unknown_journal),
     ("a paused publisher of an abandoned key is fenced off", attempt::fence_publisher),

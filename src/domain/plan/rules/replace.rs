@@ -94,7 +94,11 @@ impl RuleInput<'_> {
             }
         }
         let Some(key) = spare.first() else { return Step::Hold(self.quota_exceeded()) };
-        // Without a working key there is no publication to count the overlap from, and the other key is not ours.
+        // The published key is older than this one: an earlier Secret came back.
+        if !key.active && self.deletable_at(key) <= self.now {
+            return Step::Do(Effect::DeleteKey(key.id.clone(), RetireReason::FreesSlot));
+        }
+        // Without a successor there is no overlap, and the other key is not ours.
         let until = if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) };
         let Some(until) = until else { return Step::Hold(self.quota_exceeded()) };
         let message =

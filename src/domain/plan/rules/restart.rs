@@ -93,12 +93,10 @@ impl RuleInput<'_> {
         self.restarts().filter(|(_, progress)| *progress != RestartProgress::Missing)
     }
 
-    /// Until when a superseded key waits at most for workloads that are not rolled out. Never into the next rotation, which
-    /// needs the slot.
+    /// Until when a superseded key waits at most for workloads that are not rolled out.
     pub(super) fn restart_limit(&self, overlap_ends: Timestamp) -> Option<Timestamp> {
         self.rolling_out().next()?;
-        let limit = saturating_add(overlap_ends, self.settings.restart_hold);
-        Some(self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends))
+        Some(self.extended(overlap_ends, self.settings.restart_hold))
     }
 
     /// When the workloads are read again.
@@ -117,7 +115,7 @@ impl RuleInput<'_> {
     }
 
     /// The state of restarts that are not finished.
-    pub(in crate::domain::plan) fn restart_note(&self) -> Option<Note> {
+    pub(super) fn restart_note(&self) -> Option<Note> {
         let published = self.working()?;
         let superseded = self.superseded().find(|key| key.active);
         let late = superseded.is_none_or(|key| self.overlap_ends(key).is_some_and(|ends| ends <= self.now));

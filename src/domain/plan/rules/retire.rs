@@ -7,7 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Effect, Note, RetireReason, RuleInput, Step, quarantine::MAX_CLOCK_SKEW};
 use crate::{
     api::{Reason, duration::humanize, well_known},
-    domain::{current_state::AccessKey, dates::saturating_add, owner::key_tag},
+    domain::{
+        current_state::{AccessKey, JournalSecret},
+        dates::saturating_add,
+        owner::key_tag,
+    },
 };
 
 pub(super) fn untag_deleted(input: &RuleInput<'_>) -> Option<Step> {
@@ -131,22 +135,32 @@ impl RuleInput<'_> {
         if self.retires_at_once(key) {
             return Some(self.now);
         }
-        let leaked = self.leaked_until(key);
-        [self.unneeded_at(key), leaked].into_iter().flatten().min()
+        // Without a Secret for it there is no successor, which a tenant can cause.
+        let is_blocked = self.current.secrets_unread || self.unwritable().is_some();
+        let abandoned = self.first_overlap_ends(key).filter(|_| is_blocked);
+        [self.unneeded_at(key), abandoned, self.leaked_until(key, is_blocked)].into_iter().flatten().min()
     }
 
-    /// A leaked key whose Secret cannot be written, which a tenant can cause, has at most its overlap.
-    fn leaked_until(&self, key: &AccessKey) -> Option<Timestamp> {
-        let is_stuck = self.current.secrets_unread || self.unwritable().is_some();
+    /// A leaked key that cannot be replaced, for whatever reason, has at most its overlap, and an hour at least.
+    fn leaked_until(&self, key: &AccessKey, is_blocked: bool) -> Option<Timestamp> {
+        let is_unknown = matches!(self.current.journal, JournalSecret::Unknown(_));
+        let is_stuck = is_blocked || is_unknown || self.current.key_backoff.is_some();
         let since = self.compromised_until().filter(|_| is_stuck && self.is_compromised(key))?;
-        self.overlap().map(|overlap| saturating_add(since, overlap))
+        self.overlap().map(|overlap| saturating_add(since, overlap.max(SignedDuration::from_hours(1))))
     }
 
     fn unneeded_at(&self, key: &AccessKey) -> Option<Timestamp> {
         self.successor(key)?;
         let ends = self.overlap_ends(key)?;
-        let unused = self.unused_after(key, ends);
-        Some(self.restart_limit(ends).map_or(unused, |limit| limit.max(unused)))
+        // They run at the same time.
+        let extensions = [self.restart_limit(ends), self.handover_limit(key, ends)];
+        Some(extensions.into_iter().flatten().fold(self.unused_after(key, ends), Timestamp::max))
+    }
+
+    /// The end of an extension of the overlap. Never into the next rotation, which needs the slot.
+    pub(super) fn extended(&self, overlap_ends: Timestamp, extension: SignedDuration) -> Timestamp {
+        let limit = saturating_add(overlap_ends, extension);
+        self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends)
     }
 
     /// When a superseded key has been unused for long enough after its overlap, or the hold ends.
@@ -214,6 +228,9 @@ impl RuleInput<'_> {
         if self.retires_during_rollout(key) {
             return RetireReason::RolloutTimedOut;
         }
+        if self.retires_during_handover(key) {
+            return RetireReason::HandoverExpired;
+        }
         let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| saturating_add(ends, hold));
         let unused = self.unused_at(key).is_some_and(|at| at <= self.now);
         if limit.is_some_and(|limit| limit <= self.now) && !unused {
@@ -237,11 +254,11 @@ impl RuleInput<'_> {
         self.tagged().filter(|key| key.active).filter_map(|key| Some((key, self.retires_at(key)?)))
     }
 
-    /// When the next superseded key is set Inactive or deleted, or a restored one replaced.
-    pub(in crate::domain::plan) fn retirement(&self) -> Option<Timestamp> {
+    /// When superseded keys are set Inactive or deleted, or a restored one replaced.
+    pub(in crate::domain::plan) fn retirements(&self) -> impl Iterator<Item = Timestamp> {
         let deleted = self.superseded().filter(|key| !key.active && self.desired().is_some());
         let deleted = deleted.map(|key| self.deletable_at(key));
-        self.retiring().map(|(_, at)| at).chain(deleted).chain(self.restored_until()).min()
+        self.retiring().map(|(_, at)| at).chain(deleted).chain(self.restored_until())
     }
 
     /// When superseded keys are set Inactive, by their ids.

@@ -68,9 +68,11 @@ fn frozen_user_keeps_its_previous_key_for_the_recorded_overlap() {
     let kept = plan(&recorded("PT72H"));
     assert_eq!((kept.effects.len(), kept.requeue_at), (0, Some(now() + days(1))), "{kept:?}");
     assert_eq!(kept.deactivate_at.get("K1"), Some(&(now() + days(1))), "the status reports it");
-    for overlap in ["PT48H", "PT1S", "-PT72H", "a day"] {
+    for overlap in ["PT48H", "PT1S", "-PT72H"] {
         assert!(deactivates(&plan(&recorded(overlap)), "K1"), "{overlap}");
     }
+    // Only an AWS admin can remove the tag.
+    assert_eq!(plan(&recorded("a day")).effects, []);
 }
 
 /// K1 was superseded by K2 an hour ago and has a day; the Secret with K1 came back from a backup.
@@ -106,4 +108,33 @@ fn key_whose_first_successor_was_lost_has_time_to_switch() {
     let lost = idle().superseded("K1", days(2)).key("K3", mins(1)).tagged("K3").published("K3", mins(1));
     lost.waits(lost.settings.consumer_switch_time() - mins(1), Reason::Overlap);
     lost.published("K3", hours(1)).does("DeactivateKey K1 (OverlapEnded)");
+}
+
+/// A tag of the resource that cannot be recorded in its status, because a tenant changes it all the time.
+#[test]
+fn superseded_key_ends_before_the_status_is_written() {
+    let unrecorded = after_overlap().desired(|desired| _ = desired.tags.insert("team".into(), "a".into()));
+    unrecorded.does("DeactivateKey K1 (OverlapEnded)");
+}
+
+#[test]
+fn superseded_key_whose_successor_was_lost_ends_if_none_can_follow() {
+    let lost = |age| idle().superseded("K1", age).foreign_secret();
+    lost(hours(23)).waits(hours(1), Reason::SecretConflict);
+    lost(hours(24)).does("DeactivateKey K1 (OverlapEnded)");
+    // Otherwise it is what consumers have until there is another one.
+    idle().superseded("K1", days(2)).no_secret().does("CreateKey beside K1");
+}
+
+#[test]
+fn inactive_key_beside_a_restored_one_leaves_its_slot() {
+    let restored = || after_overlap().superseded("K1", days(2)).published_again("K1", days(10)).requested();
+    restored().inactive_since("K2", mins(10)).does("DeleteKey K2 (FreesSlot)");
+    restored().inactive_since("K2", mins(9)).waits(mins(1), Reason::RotationPending);
+}
+
+#[test]
+fn frozen_user_keeps_a_key_for_its_longest_extension() {
+    let key = idle().held_while_used(days(7)).desired.key.unwrap();
+    assert_eq!(key.longest_overlap(&idle().settings), days(8));
 }

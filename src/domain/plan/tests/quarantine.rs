@@ -9,7 +9,7 @@ use crate::{
 const V3: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
 
 impl Case {
-    fn quarantined(self, policy: OnQuarantine) -> Self {
+    pub(super) fn quarantined(self, policy: OnQuarantine) -> Self {
         self.user(|user| _ = user.grants.as_mut().unwrap().attached.insert(V3.into()))
             .desired(|desired| desired.on_quarantine = policy)
     }

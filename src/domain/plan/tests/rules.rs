@@ -51,12 +51,12 @@ fn evidence() -> Vec<(&'static str, Evidence)> {
             "a revoked user loses its policies and groups",
             effect(not_deletable(), |_| Mode::Revoked(&DELETED), "DetachPolicy P", "nothing"),
         ),
+        ("a published key is tagged, never before it is published", Model),
+        ("a superseded key is Inactive after its overlap", Model),
         (
             "the start of a quarantine is recorded on the user",
             Simulation(Scenario { on_quarantine: OnQuarantine::Rotate, ..quarantined }),
         ),
-        ("a published key is tagged, never before it is published", Model),
-        ("a superseded key is Inactive after its overlap", Model),
         ("without its Secrets and journal, a user only loses access", effect(unread, live, "nothing", creates)),
         (
             "a journal of unknown format blocks what follows",

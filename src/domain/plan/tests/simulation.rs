@@ -136,6 +136,7 @@ impl Simulation {
         self.apply(&Event::SetCredentials(Credentials::Active));
         self.apply(&Event::Windows(false));
         self.apply(&Event::Hold(0));
+        self.apply(&Event::Handover(0));
         self.rotation(|rotation| rotation.every = Some("Never".to_owned()));
         let secret = self.cloud.secrets.get(&self.cloud.target().secret_name);
         if secret.is_some_and(|stored| stored.immutable || stored.owner.is_none()) {

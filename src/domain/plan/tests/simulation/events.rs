@@ -6,8 +6,9 @@ use super::{
     cloud::{self, Fault},
     *,
 };
-use crate::api::user::{AwsDeployUserSpec, Credentials, RotationSpec, RotationWindow};
+use crate::api::user::{AwsDeployUserSpec, Credentials, HandoverConsumer, RotationSpec, RotationWindow};
 use crate::api::well_known;
+use crate::domain::handover;
 
 /// What AWS attaches to the user of a key that it found in public.
 pub(super) const QUARANTINE: &str = "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3";
@@ -70,6 +71,10 @@ pub(in crate::domain::plan::tests) enum Event {
     Windows(bool),
     /// Hours for which used keys are held; none for 0.
     Hold(u8),
+    /// Hours for which the previous key waits for a consumer; none for 0.
+    Handover(u8),
+    /// The consumer confirms the published key.
+    Confirm,
     /// Every key that works is used.
     UseKeys,
     /// AWS finds a key of the user in public.
@@ -288,6 +293,16 @@ impl Simulation {
                 let hold = (amount % 8 > 0).then(|| format!("{}h", amount % 8).as_str().into());
                 self.rotation(|rotation| rotation.hold_while_used = hold);
             }
+            Event::Handover(amount) => {
+                let consumer =
+                    || HandoverConsumer { name: "hub".to_owned(), within: format!("{}h", amount % 8).as_str().into() };
+                let handover = (amount % 8 > 0).then(consumer).into_iter().collect();
+                self.spec(|spec| spec.access_key.get_or_insert_default().handover = handover);
+            }
+            Event::Confirm => {
+                let annotations = self.published_key().map(|id| (handover::annotation("hub"), id));
+                self.cloud.resource.metadata.annotations.get_or_insert_default().extend(annotations);
+            }
             Event::UseKeys => self.cloud.keys.values_mut().filter(|record| record.active).for_each(|record| {
                 record.used_at = record.deleted_at.is_none().then_some(now).or(record.used_at);
             }),
@@ -359,6 +374,8 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::AcceptNothing),
         1 => any::<bool>().prop_map(Event::Windows),
         1 => any::<u8>().prop_map(Event::Hold),
+        2 => any::<u8>().prop_map(Event::Handover),
+        2 => Just(Event::Confirm),
         3 => Just(Event::UseKeys),
         1 => Just(Event::Quarantine),
         1 => Just(Event::LiftQuarantine),

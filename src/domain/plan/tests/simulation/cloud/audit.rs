@@ -21,8 +21,17 @@ impl Cloud {
         }
         let overlap = self.desired().key.map_or(SignedDuration::ZERO, |key| key.overlap);
         let over = record.superseded_at.is_some_and(|since| self.now >= since + overlap);
-        if matches!(why, RetireReason::OverlapEnded | RetireReason::HoldExpired) && !over && !record.manual {
+        let retires =
+            matches!(why, RetireReason::OverlapEnded | RetireReason::HoldExpired | RetireReason::HandoverExpired);
+        if retires && !over && !record.manual {
             self.report_violation(format!("S3: {id} is retired before its overlap is over"));
+        }
+        let verified = self.published().filter(|(_, facts)| facts.integrity == Integrity::Verified);
+        if let (Some(key), Some((_, facts))) = (self.desired().key, verified) {
+            let waiting = key.unconfirmed(&facts.key_id).count();
+            if (why == RetireReason::HandoverExpired) != (waiting > 0) && retires && !record.manual {
+                self.report_violation(format!("handover: {id} is retired ({why:?}) and {waiting} consumers wait"));
+            }
         }
         let hold = self.desired().key.and_then(|key| key.hold_while_used);
         let in_hold =

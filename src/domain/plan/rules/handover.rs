@@ -1,0 +1,100 @@
+//! Keeps a superseded key Active until consumers outside the cluster have confirmed the new one, for a bounded time. Such a consumer
+//! cannot read the Secret: a person or an agent hands the key over.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Note, RuleInput};
+use crate::{
+    api::Reason,
+    domain::{current_state::AccessKey, dates::saturating_add, handover::Consumer},
+};
+
+/// How long before the limit a missing confirmation needs a person, and how long before it is reported again.
+const FIRST_WARNING: SignedDuration = SignedDuration::from_hours(24);
+const LAST_WARNING: SignedDuration = SignedDuration::from_hours(1);
+
+/// A key that not all consumers have confirmed.
+struct Handover<'a> {
+    key_id: &'a str,
+    /// The superseded key that they may use meanwhile.
+    previous: Option<&'a AccessKey>,
+    waiting: Vec<&'a Consumer>,
+    overlap_ends: Timestamp,
+    limit: Timestamp,
+}
+
+impl Handover<'_> {
+    fn reason(&self, now: Timestamp) -> Reason {
+        let left = self.limit.duration_since(now);
+        if left <= SignedDuration::ZERO {
+            Reason::HandoverOverdue
+        } else if now < self.overlap_ends || left > FIRST_WARNING {
+            Reason::AwaitingHandover
+        } else if left > LAST_WARNING {
+            Reason::HandoverOverdue
+        } else {
+            Reason::HandoverEnding
+        }
+    }
+}
+
+impl RuleInput<'_> {
+    /// Until when a superseded key waits at most for consumers that have not confirmed its successor.
+    pub(super) fn handover_limit(&self, key: &AccessKey, overlap_ends: Timestamp) -> Option<Timestamp> {
+        let newer = self.successor(key)?;
+        let within = self.desired_key()?.unconfirmed(&newer.id).map(|consumer| consumer.within).max()?;
+        Some(self.extended(overlap_ends, within))
+    }
+
+    /// Also without a superseded key: a consumer that never got a key has none that works.
+    fn handover(&self) -> Option<Handover<'_>> {
+        let previous = self.superseded().find(|key| key.active);
+        let (key_id, overlap_ends) = match previous {
+            Some(key) => (&self.successor(key)?.id, self.overlap_ends(key)?),
+            None => {
+                let published_at = self.current.publication_time(self.now)?;
+                (&self.working()?.key_id, saturating_add(published_at, self.overlap()?))
+            }
+        };
+        let waiting: Vec<&Consumer> = self.desired_key()?.unconfirmed(key_id).collect();
+        let within = waiting.iter().map(|consumer| consumer.within).max()?;
+        let limit = self.extended(overlap_ends, within);
+        Some(Handover { key_id, previous, waiting, overlap_ends, limit })
+    }
+
+    /// The state of a handover that is not complete. Each turn for the worse is another reason, and so another Event.
+    pub(super) fn handover_note(&self) -> Option<Note> {
+        let handover = self.handover()?;
+        let reason = handover.reason(self.now);
+        let Handover { key_id, previous, waiting, limit, .. } = handover;
+        let names = waiting.iter().map(|consumer| consumer.name.as_str()).collect::<Vec<_>>().join(", ");
+        let confirm = format!("confirm it with the annotation handover.awsdeploy.dev/<consumer>: {key_id}");
+        let until = previous.and_then(|key| Some((&key.id, self.retires_at(key)?)));
+        let end = match (until, reason) {
+            (Some((id, until)), Reason::AwaitingHandover) => {
+                format!("Access key {id} stays Active for them until {until} at most; {confirm}")
+            }
+            (Some((id, until)), _) => format!(
+                "Access key {id} is set Inactive at {until}, and AWS then refuses who still uses it. Give them the new key, then {confirm}"
+            ),
+            (None, Reason::AwaitingHandover) => format!("No previous key is Active; {confirm}, until {limit}"),
+            (None, _) => format!(
+                "Their time was over at {limit}, and no previous key is Active: AWS refuses who does not use the new one. Give them the new key, then {confirm}"
+            ),
+        };
+        Some(Note::new(reason, format!("access key {key_id} is not confirmed by: {names}. {end}")))
+    }
+
+    /// When the state of an incomplete handover changes next.
+    pub(in crate::domain::plan) fn next_handover_change(&self) -> Option<Timestamp> {
+        let Handover { overlap_ends, limit, .. } = self.handover()?;
+        let before = |warning: SignedDuration| saturating_add(limit, -warning).max(overlap_ends);
+        let changes = [before(FIRST_WARNING), before(LAST_WARNING), limit];
+        changes.into_iter().filter(|at| *at > self.now).min()
+    }
+
+    /// Whether the key retires although consumers may still use it.
+    pub(super) fn retires_during_handover(&self, key: &AccessKey) -> bool {
+        self.overlap_ends(key).and_then(|ends| self.handover_limit(key, ends)).is_some()
+    }
+}
