@@ -110,6 +110,12 @@ class Manifests(unittest.TestCase):
         annotations = yaml.safe_load((CHART / "Chart.yaml").read_text())["annotations"]
         self.assertEqual(schema_errors({"Chart": yaml.safe_load(annotations["artifacthub.io/crdsExamples"])}), [])
 
+    def test_gitops_fixtures_match_the_schemas(self):
+        files = {file.stem: file.read_text() for file in (ROOT / "tests" / "gitops" / "testdata").glob("*.yaml")}
+        files["argocd-cm"] = (ROOT / "integrations" / "argocd" / "argocd-cm.yaml").read_text()
+        self.assertGreater(len(files), 15)
+        self.assertEqual(schema_errors(files), [])
+
     def test_manifest_in_notes_matches_the_schemas(self):
         for given in ({}, ALL_ON, {"secretAccess": {"namespaces": ["ci"]}}):
             # Not indented, so that the shell finds END after pasting.
