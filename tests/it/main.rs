@@ -40,6 +40,7 @@ mod operator_permissions;
 mod ownership;
 mod presets;
 mod quarantine;
+mod repeated_apply;
 mod restore;
 mod rotation;
 mod rotation_timing;
@@ -66,6 +67,7 @@ const TESTS: &[Test] = tests! {
     crd: { every_crd_field_has_a_description, tenant_spec_has_no_namespace_or_address_field,
         schema_errors_state_the_allowed_values, name_of_the_secret_is_immutable, printer_columns_are_as_documented }
     apply: { every_tool_creates_edits_and_removes_fields, kubectl_finds_what_tests_applied_unchanged }
+    repeated_apply: { examples_applied_again_change_nothing }
     creation: {
         one_manifest_creates_user_policy_key_and_secret,
         defang_guide_is_one_manifest,
