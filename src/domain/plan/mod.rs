@@ -182,7 +182,8 @@ pub fn plan_by(rules: &[Rule], desired: &Desired, current: &CurrentState, now: T
     };
     let mut plan = rotate(plan, rules::first_step(rules, &input), &input, sync);
     // A rotation that waits has no time at which it begins, and is not overdue: `RotationHealthy` says what it waits for.
-    let waits = matches!(plan.rotation.reason, Reason::RotationPending | Reason::KeyQuotaExceeded);
+    let waits =
+        plan.effects.is_empty() && matches!(plan.rotation.reason, Reason::RotationPending | Reason::KeyQuotaExceeded);
     plan.next_rotation.take_if(|begins| waits && *begins <= now);
     // A key that must not work waits for no write to the resource.
     if !matches!(plan.effects.first(), Some(Effect::DeactivateKey(..))) {

@@ -154,6 +154,7 @@ fn revoking_quarantine_deactivates_every_own_key_first() {
     let both = both.inactive("K1");
     both.does("DeactivateKey K2 (Quarantined)");
     let off = in_overlap().inactive("K1").inactive("K2").quarantined(OnQuarantine::Revoke);
+    assert_eq!(off.plan().next_rotation, None);
     off.waits(None, Reason::Quarantined);
     assert_eq!(off.plan().key.map(|note| note.reason), Some(Reason::Quarantined));
     staged().accepted("K2", 3).inactive("K1").quarantined(OnQuarantine::Revoke).does("DeactivateKey K2 (Quarantined)");
