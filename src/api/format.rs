@@ -3,6 +3,8 @@
 
 /// DNS subdomain: the format of the names of Secrets, classes and workloads.
 pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+/// DNS label: the format of the names of consumers.
+pub(super) const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(super) const IAM_NAME: &str = r"^[A-Za-z0-9+=,.@_-]+$";
 pub(super) const TAG_VALUE: &str = r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$";
 pub(super) const REGION: &str = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$";
@@ -35,6 +37,7 @@ const MESSAGES: &[(&str, &str)] = &[
         OBJECT_NAME,
         "a name has lower-case letters, digits, hyphens and dots, and begins and ends with a letter or a digit",
     ),
+    (LABEL, "a name has lower-case letters, digits and hyphens, and begins and ends with a letter or a digit"),
     (IAM_NAME, "a name in IAM has letters, digits and + = , . @ _ - only, and no spaces"),
     (TAG_VALUE, "AWS stores it in a tag, which has letters, digits, spaces and _ . : / = + @ - only, and no commas"),
     (REGION, "a Region is written with hyphens, such as us-east-1 or eu-central-1"),

@@ -221,7 +221,7 @@ pub struct AccessKeySpec {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HandoverConsumer {
     /// Name of the consumer, a DNS label: lower-case letters, digits and `-`, at most 63 characters.
-    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = format::LABEL))]
     pub name: String,
     /// Longest time after `rotation.overlap` for which the previous key stays Active until the consumer has confirmed the new one,
     /// such as `7d` or `12h`, at most `3650d`. `overlap` plus this value must be shorter than the rotation interval. The class may
