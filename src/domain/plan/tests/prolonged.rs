@@ -118,7 +118,7 @@ fn superseded_key_ends_before_the_status_is_written() {
 }
 
 #[test]
-fn superseded_key_whose_successor_was_lost_ends_if_none_can_follow() {
+fn superseded_key_ends_where_no_successor_can_follow() {
     let lost = |age| idle().superseded("K1", age).foreign_secret();
     lost(hours(23)).waits(hours(1), Reason::SecretConflict);
     lost(hours(24)).does("DeactivateKey K1 (OverlapEnded)");
