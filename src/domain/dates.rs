@@ -15,6 +15,12 @@ pub fn saturating_add(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(if by.is_negative() { Timestamp::MIN } else { Timestamp::MAX })
 }
 
+/// Difference of both, or an end of the range of `Timestamp`.
+#[must_use]
+pub fn saturating_sub(at: Timestamp, by: SignedDuration) -> Timestamp {
+    saturating_add(at, SignedDuration::ZERO.saturating_sub(by))
+}
+
 /// Whole seconds, the resolution of IAM, of the status and of the operator's annotations.
 #[must_use]
 pub fn floor(time: Timestamp) -> Timestamp {

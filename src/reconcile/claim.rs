@@ -111,7 +111,7 @@ mod tests {
         let user = |credentials: Credentials, policy: DeletionPolicy, is_deleted: bool| {
             let mut user = AwsDeployUser::default();
             (user.spec.credentials, user.spec.deletion_policy) = (credentials, policy);
-            user.metadata.deletion_timestamp = is_deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH));
+            user.metadata.deletion_timestamp = is_deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH));
             user
         };
         for (credentials, policy, is_deleted, expected) in [

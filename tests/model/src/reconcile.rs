@@ -34,7 +34,7 @@ impl Protocol {
                 self.read_iam(state, index, lagging);
             }
             At::ReadIam => self.read_iam(state, index, lagging),
-            At::ReadKeys => self.read_keys(state, index, lagging),
+            At::ReadKeys => Self::read_keys(state, index, lagging),
             At::ReadSecret => {
                 controller.view.secret = state.secret.map(|secret| (secret, true));
                 controller.at = At::ReadJournal;
@@ -94,11 +94,11 @@ impl Protocol {
         controller.cache = None;
         controller.at = At::ReadKeys;
         if !self.split_reads {
-            self.read_keys(state, index, lagging);
+            Self::read_keys(state, index, lagging);
         }
     }
 
-    fn read_keys(&self, state: &mut State, index: usize, lagging: bool) {
+    fn read_keys(state: &mut State, index: usize, lagging: bool) {
         let controller = &mut state.controllers[index];
         // The tags are as they were read a call ago.
         let tagged = controller.view.keys;

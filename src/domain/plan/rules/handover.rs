@@ -6,7 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Note, RuleInput};
 use crate::{
     api::Reason,
-    domain::{current_state::AccessKey, dates::saturating_add, handover::Consumer},
+    domain::{
+        current_state::AccessKey,
+        dates::{saturating_add, saturating_sub},
+        handover::Consumer,
+    },
 };
 
 /// How long before the limit a missing confirmation needs a person, and how long before it is reported again.
@@ -49,12 +53,11 @@ impl RuleInput<'_> {
     /// Also without a superseded key: a consumer that never got a key has none that works.
     fn handover(&self) -> Option<Handover<'_>> {
         let previous = self.superseded().find(|key| key.active);
-        let (key_id, overlap_ends) = match previous {
-            Some(key) => (&self.successor(key)?.id, self.overlap_ends(key)?),
-            None => {
-                let published_at = self.current.publication_time(self.now)?;
-                (&self.working()?.key_id, saturating_add(published_at, self.overlap()?))
-            }
+        let (key_id, overlap_ends) = if let Some(key) = previous {
+            (&self.successor(key)?.id, self.overlap_ends(key)?)
+        } else {
+            let published_at = self.current.publication_time(self.now)?;
+            (&self.working()?.key_id, saturating_add(published_at, self.overlap()?))
         };
         let waiting: Vec<&Consumer> = self.desired_key()?.unconfirmed(key_id).collect();
         let within = waiting.iter().map(|consumer| consumer.within).max()?;
@@ -88,7 +91,7 @@ impl RuleInput<'_> {
     /// When the state of an incomplete handover changes next.
     pub(in crate::domain::plan) fn next_handover_change(&self) -> Option<Timestamp> {
         let Handover { overlap_ends, limit, .. } = self.handover()?;
-        let before = |warning: SignedDuration| saturating_add(limit, -warning).max(overlap_ends);
+        let before = |warning: SignedDuration| saturating_sub(limit, warning).max(overlap_ends);
         let changes = [before(FIRST_WARNING), before(LAST_WARNING), limit];
         changes.into_iter().filter(|at| *at > self.now).min()
     }

@@ -9,7 +9,7 @@ use crate::{
     api::{Reason, duration::humanize, well_known},
     domain::{
         current_state::{AccessKey, JournalSecret},
-        dates::saturating_add,
+        dates::{saturating_add, saturating_sub},
         owner::key_tag,
     },
 };
@@ -98,7 +98,7 @@ impl RuleInput<'_> {
     pub(super) fn restored_until(&self) -> Option<Timestamp> {
         let ends = self.first_overlap_ends(self.restored()?).filter(|ends| self.now < *ends)?;
         let needed = self.settings.verify_timeout.saturating_add(self.settings.consumer_switch_time());
-        Some(saturating_add(ends, -needed))
+        Some(saturating_sub(ends, needed))
     }
 
     pub(super) fn restored_note(&self) -> Option<Note> {

@@ -36,7 +36,7 @@ fn frozen_user_loses_its_previous_key_whatever_its_secret_is() {
 
 #[test]
 fn live_user_loses_its_previous_key_whatever_its_secret_is() {
-    for (what, case) in [
+    for (what, case) in vec![
         ("unchanged", after_overlap()),
         ("without a valid MAC", after_overlap().unverified()),
         ("edited", after_overlap().edited()),

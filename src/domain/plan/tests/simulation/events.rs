@@ -263,7 +263,9 @@ impl Simulation {
             }
             Event::EditTag => {
                 let tag = self.cloud.user.as_mut().and_then(|user| user.tags.get_mut(cloud::DECLARED_TAG));
-                tag.into_iter().for_each(|value| "edited".clone_into(value));
+                if let Some(value) = tag {
+                    "edited".clone_into(value);
+                }
             }
             Event::DropKeyTag => {
                 // Tag and Secret are the two proofs that a key is ours. Without both it is
