@@ -1,15 +1,18 @@
 //! Tables of what is planned, property tests, and a simulation with random faults.
 
 mod adoption;
+mod attempt;
 mod cleanup;
 mod console;
 mod dates;
+mod due;
 mod handover;
 mod hold;
 mod prolonged;
 mod quarantine;
 mod removed_from_spec;
 mod restart;
+mod retire;
 mod rotation;
 mod rules;
 mod simulation;

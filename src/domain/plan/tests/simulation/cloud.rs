@@ -9,6 +9,7 @@ use crate::{
     api::user::UserStatus,
     domain::{
         account,
+        dates::floor,
         owner::Ownership,
         secret::{self, KeyMaterial, SecretContent},
     },
@@ -489,7 +490,3 @@ pub(super) fn sealer() -> secret::Sealer<'static> {
 static MAC_KEYS: LazyLock<secret::MacKeys> = LazyLock::new(|| {
     secret::MacKeys::from_data(&BTreeMap::from([(secret::CURRENT.to_owned(), vec![1; secret::MAC_KEY_BYTES])])).unwrap()
 });
-
-pub(super) fn floor(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap()
-}

@@ -1,8 +1,14 @@
 //! Reconciles against IAM and Kubernetes in memory. Step for step what `reconcile` does: the
 //! same order of reads, the same conditions on writes, the same things learned from them.
 
+mod keys;
+mod observe;
+
+use keys::staged;
+use observe::{observe, published, seen};
+
 use super::{
-    cloud::{CallError, Cloud, OWNER, StoredSecret, floor, sealer},
+    cloud::{CallError, Cloud, OWNER, StoredSecret, sealer},
     *,
 };
 use crate::{
@@ -14,6 +20,7 @@ use crate::{
         conditions::{FailureScope, ReconcileFailure},
         console::ConsoleSecret,
         current_state::{LastUse, SecretRefusals},
+        dates::floor,
         key_tag::tags_after_publication,
         owner::Ownership,
         plan::Note,
@@ -185,107 +192,6 @@ fn class(fail: CallError) -> ErrorClass {
         CallError::Limit => ErrorClass::Limit,
         CallError::Throttled => ErrorClass::Throttled,
     }
-}
-
-/// IAM first, then the published Secret, then the journal.
-fn observe(operator: &mut Operator, cloud: &Cloud, status: &Status, desired: Option<&Desired>, live: bool) -> Observed {
-    let target = cloud.target();
-    let generation = cloud.resource.metadata.generation;
-    let cached =
-        operator.iam.take().filter(|(_, at, of)| !live && *of == generation && cloud.now.duration_since(*at) < RESYNC);
-    let keys_read_at = cached.is_none().then_some(cloud.now);
-    let cached = cached.unwrap_or_else(|| (cloud.read_iam(), cloud.now, generation));
-    let iam = cached.0.clone();
-    operator.iam = Some(cached);
-    let stored = cloud.secrets.get(&target.secret_name).cloned();
-    let attempt = cloud.secrets.get(&target.journal_name).cloned();
-    let foreign = |stored: &StoredSecret| {
-        (stored.owner.as_deref() != Some(OWNER)).then(|| "it belongs to another owner".to_owned())
-    };
-    let (published, stored) = match stored {
-        None => (PublishedSecret::Missing, None),
-        Some(stored) => match foreign(&stored) {
-            Some(whose) => (PublishedSecret::Foreign(whose), None),
-            None => (published(Some(&stored), desired), Some(stored)),
-        },
-    };
-    let key_backoff = operator.backoff.pending(FailureScope::Key, &delay_input(cloud));
-    let key_backoff = key_backoff.map(|until| KeyBackoff { until, reason: Reason::Conflict });
-    let version = stored.as_ref().map(|stored| stored.version);
-    let refusals = operator.secret_refusals.filter(|(refused, _)| version == Some(*refused));
-    let secret_refusals = refusals.map(|(_, refusals)| refusals);
-    let hints = StatusHints {
-        inactive_since: status.inactive_since.clone(),
-        last_rotation: status.last_rotation,
-        last_attempt: status.last_attempt,
-        repairs: status.repairs,
-        user_id: status.user_id.clone(),
-        tag_keys: account::recorded_user(&cloud.resource)
-            .iter()
-            .flat_map(|user| user.tag_keys.clone())
-            .chain(status.tag_keys.clone())
-            .collect(),
-    };
-    let finalizer = cloud.resource.metadata.finalizers.is_some();
-    let ours = matches!(&iam, CurrentUser::Found(found) if target.owner.classify(&found.tags) == Ownership::Ours);
-    let unseen = !ours && cloud.resource.metadata.deletion_timestamp.is_some();
-    operator.absent_since = unseen.then(|| operator.absent_since.unwrap_or(cloud.now));
-    let user_absence = operator.absent_since.map(|since| UserAbsence::NotObserved { since });
-    let current = CurrentState {
-        iam,
-        keys_read_at,
-        grants_live: keys_read_at.is_some(),
-        published,
-        secret_refusals,
-        journal: attempt.as_ref().map_or(JournalSecret::None, seen),
-        verification: operator.verification.clone(),
-        console: ConsoleSecret::Missing,
-        last_used: operator.last_used.clone(),
-        last_used_failed: false,
-        workloads: BTreeMap::new(),
-        deleted_keys: BTreeSet::new(),
-        unknown_keys: BTreeSet::new(),
-        secrets_unread: false,
-        secret_has_owner: false,
-        owner_is_ending: false,
-        hints,
-        finalizer,
-        user_recorded: account::recorded_user(&cloud.resource).is_some(),
-        user_sync_failed: false,
-        key_backoff,
-        first_key_at: None,
-        user_absence,
-    };
-    Observed { current, stored, attempt }
-}
-
-fn published(stored: Option<&StoredSecret>, desired: Option<&Desired>) -> PublishedSecret {
-    let facts = |stored: &StoredSecret| {
-        secret::read_facts(&stored.content, stored.immutable, desired.map(|desired| &desired.secret), sealer())
-    };
-    stored.map_or(PublishedSecret::Missing, |stored| PublishedSecret::Ours(facts(stored)))
-}
-
-fn seen(attempt: &StoredSecret) -> JournalSecret {
-    match Journal::decode(&attempt.content.data["journal"]) {
-        Ok(journal) => JournalSecret::Attempt { attempt: attempt.uid.clone(), journal },
-        Err(error) => JournalSecret::Unknown(error.to_string()),
-    }
-}
-
-fn staged(attempt: Option<&StoredSecret>, key_id: &str) -> Option<KeyMaterial> {
-    let secret = String::from_utf8(attempt?.content.data.get("secretAccessKey")?.clone()).ok()?;
-    Some(KeyMaterial { id: key_id.to_owned(), secret: secret.into() })
-}
-
-fn journal_content(journal: &Journal, key: Option<&KeyMaterial>) -> SecretContent {
-    use secrecy::ExposeSecret;
-    let mut content = SecretContent::default();
-    content.data.insert("journal".into(), journal.encode());
-    if let Some(key) = key {
-        content.data.insert("secretAccessKey".into(), key.secret.expose_secret().as_bytes().to_vec());
-    }
-    content
 }
 
 fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, since: Option<Timestamp>) {
@@ -557,103 +463,6 @@ impl Reconciliation<'_> {
                 self.finalized = true;
             }
         }
-        Ok(())
-    }
-
-    fn create_key(&mut self, known: &[String], repairs: Option<u32>) -> Result<(), CallError> {
-        let mut journal = Journal {
-            started_at: floor(self.cloud.now),
-            rotate_request: self.desired.as_ref().and_then(|desired| desired.key.as_ref()?.rotate_request.clone()),
-            phase: AttemptPhase::Intent { known: known.to_vec() },
-        };
-        let attempt = self.cloud.create_secret(&self.target.journal_name, &journal_content(&journal, None))?;
-        let (key, created_at) = match self.cloud.create_access_key(&attempt.uid) {
-            Ok(made) => made,
-            Err(fail) => {
-                if !matches!(fail, CallError::Lost | CallError::Crash)
-                    && self.cloud.delete_secret(&attempt) == Err(CallError::Crash)
-                {
-                    return Err(CallError::Crash);
-                }
-                return Err(fail);
-            }
-        };
-        if let Some(count) = repairs {
-            let count = i32::try_from(count).unwrap();
-            self.seen.current.hints.repairs = Some(KeyRepairs { count, last_time: created_at });
-        }
-        journal.phase = AttemptPhase::Keyed { key_id: key.id.clone(), keyed_at: self.cloud.now };
-        let attempt = self.stage(&attempt, &journal, &key)?;
-        self.seen.current.journal = seen(&attempt);
-        self.seen.attempt = Some(attempt);
-        self.changed(|user| user.keys.push(AccessKey { id: key.id, active: true, created_at }));
-        Ok(())
-    }
-
-    fn stage(
-        &mut self,
-        attempt: &StoredSecret,
-        journal: &Journal,
-        key: &KeyMaterial,
-    ) -> Result<StoredSecret, CallError> {
-        for tries in 1..=5 {
-            match self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(journal, Some(key))) {
-                Ok(staged) => return Ok(staged),
-                Err(CallError::Crash) => return Err(CallError::Crash),
-                // Kubernetes at its limit is not an answer to the write.
-                Err(CallError::Lost | CallError::Throttled) => {}
-                Err(fail) => {
-                    let now = self.cloud.secrets.get(&attempt.name).filter(|now| now.uid == attempt.uid);
-                    let decoded = now.and_then(|now| Journal::decode(&now.content.data["journal"]).ok());
-                    let tagged = self.cloud.user.as_ref().is_some_and(|user| user.tags.contains_key(&key_tag(&key.id)));
-                    match decoded.filter(|seen| tries > 1 && seen.references_key(&key.id)) {
-                        Some(Journal { phase: AttemptPhase::Keyed { .. }, .. }) => {
-                            return now.cloned().ok_or(CallError::NotFound);
-                        }
-                        Some(_) => return Err(fail),
-                        None if tries > 1 && tagged => return Err(fail),
-                        None => {}
-                    }
-                    self.cloud.delete_key(&key.id, RetireReason::Orphan)?;
-                    return Err(CallError::Undone);
-                }
-            }
-        }
-        Err(CallError::Lost)
-    }
-
-    fn publish(&mut self, key_id: &str) -> Result<(), CallError> {
-        let Some(key) = staged(self.seen.attempt.as_ref(), key_id) else { return self.abandon(&[key_id.to_owned()]) };
-        let fence = self.seen.current.published().and_then(|facts| facts.fence.clone());
-        let journal = self.seen.current.journal().cloned();
-        let publication = Publication {
-            published_at: floor(self.cloud.now) + secs(1),
-            rotate_honoured: journal.as_ref().and_then(|journal| journal.rotate_request.clone()),
-            fence,
-            restarts: BTreeMap::new(),
-        };
-        self.write_secret(&key, &publication)
-    }
-
-    fn write_secret(&mut self, key: &KeyMaterial, publication: &Publication) -> Result<(), CallError> {
-        let Some(desired) = self.desired.clone() else { return Ok(()) };
-        let written = if let Some(stored) = self.seen.stored.clone() {
-            let content = secret::render(&desired.secret, key, publication, &stored.content, sealer());
-            self.cloud.replace_secret(&stored, Some(OWNER), &content)?
-        } else {
-            let content = secret::render(&desired.secret, key, publication, &SecretContent::default(), sealer());
-            self.cloud.create_secret(&self.target.secret_name, &content)?
-        };
-        self.hold(Some(written));
-        Ok(())
-    }
-
-    fn abandon(&mut self, orphans: &[String]) -> Result<(), CallError> {
-        let (Some(attempt), Some(journal)) = (&self.seen.attempt, self.seen.current.journal()) else { return Ok(()) };
-        let journal = Journal { phase: AttemptPhase::Abandoned { orphans: orphans.to_vec() }, ..journal.clone() };
-        let attempt = self.cloud.replace_secret(attempt, Some(OWNER), &journal_content(&journal, None))?;
-        self.seen.current.journal = seen(&attempt);
-        self.seen.attempt = Some(attempt);
         Ok(())
     }
 
