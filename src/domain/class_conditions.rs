@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::plan::Note;
+use super::{dates::floor, plan::Note};
 use crate::api::{Condition, Reason, Time, class::ClassCondition};
 
 /// Observed facts of a class.
@@ -71,7 +71,7 @@ pub fn evaluate(facts: &ClassFacts, before: &[Condition], generation: Option<i64
         ),
     };
     // The API stores whole seconds.
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let now = floor(now);
     let all = [
         (ClassCondition::CredentialsValid, credentials),
         (ClassCondition::AccountMatches, account),

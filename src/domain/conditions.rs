@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::{
     backoff::ErrorClass,
     current_state::CurrentState,
+    dates::floor,
     plan::{Note, Plan},
     wait_conditions,
 };
@@ -231,6 +232,12 @@ fn ready(
     finding(ConditionStatus::True, Note::new(Reason::Reconciled, message))
 }
 
+/// The condition of this type.
+#[must_use]
+pub fn find(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.type_ == kind.as_str())
+}
+
 /// Sets transition times: `lastTransitionTime` changes only when the status changes.
 #[must_use]
 pub fn to_conditions(
@@ -240,12 +247,12 @@ pub fn to_conditions(
     now: Timestamp,
 ) -> Vec<Condition> {
     // The API stores whole seconds: a fraction would differ from the stored status and cause a write in every reconcile.
-    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    let now = floor(now);
     findings
         .into_iter()
         .map(|finding| {
             let status = finding.status.as_str();
-            let old = before.iter().find(|old| old.type_ == finding.kind.as_str() && old.status == status);
+            let old = find(before, finding.kind).filter(|old| old.status == status);
             let since = old.map_or(Time(now), |old| old.last_transition_time.clone());
             let message = clip(&finding.note.message);
             // The same failure has another request id at each try.

@@ -415,6 +415,13 @@ impl CurrentState {
         self.hints.last_attempt.max(self.journal().map(|journal| journal.started_at))
     }
 
+    /// Whether a key of the resource was published before, whatever is left of it.
+    #[must_use]
+    pub fn was_published(&self) -> bool {
+        let is_key_tag = |tag: &String| tag.starts_with(&owner::key_tag(""));
+        self.hints.last_rotation.is_some() || self.user().is_some_and(|user| user.tags.keys().any(is_key_tag))
+    }
+
     /// Whether the operator created this key: it is tagged, published with a valid MAC, or referenced by the journal.
     #[must_use]
     pub fn is_ours(&self, id: &str) -> bool {

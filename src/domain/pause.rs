@@ -2,7 +2,7 @@
 //! observed: a key that does not work.
 
 use super::{
-    conditions::{ConditionStatus, EvaluatedCondition, ReconcileOutcome},
+    conditions::{self, ConditionStatus, EvaluatedCondition, ReconcileOutcome},
     plan::Note,
 };
 use crate::api::{Condition, ConditionType, Reason};
@@ -70,7 +70,7 @@ fn has_no_key(before: &[Condition]) -> bool {
 }
 
 fn recorded(kind: ConditionType, before: &[Condition]) -> Option<EvaluatedCondition> {
-    let found = before.iter().find(|condition| condition.type_ == kind.as_str())?;
+    let found = conditions::find(before, kind)?;
     let status = match found.status.as_str() {
         "True" => ConditionStatus::True,
         "False" => ConditionStatus::False,

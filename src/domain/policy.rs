@@ -31,10 +31,16 @@ pub fn managed_arn(declared: &str, partition: &str) -> String {
     }
 }
 
+/// The name in the ARN of a managed policy.
+#[must_use]
+pub fn name(arn: &str) -> &str {
+    arn.rsplit_once('/').map_or(arn, |(_, name)| name)
+}
+
 /// Hint for a managed policy that does not exist, if its path was probably omitted.
 #[must_use]
 pub fn suggest_name(arn: &str) -> Option<String> {
-    let name = arn.rsplit('/').next()?;
+    let name = name(arn);
     (arn.ends_with(&format!("policy/{name}")) && JOB_FUNCTIONS.contains(&name))
         .then(|| format!("write job-function/{name}"))
 }
@@ -42,7 +48,7 @@ pub fn suggest_name(arn: &str) -> Option<String> {
 /// Whether this is a quarantine policy, which AWS attaches itself.
 #[must_use]
 pub fn is_quarantine(arn: &str) -> bool {
-    arn.rsplit('/').next().is_some_and(|name| name.starts_with(QUARANTINE_PREFIX))
+    name(arn).starts_with(QUARANTINE_PREFIX)
 }
 
 /// Whether AWS lets the managed policy be attached to service-linked roles only.

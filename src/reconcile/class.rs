@@ -21,6 +21,7 @@ use crate::{
         authorize,
         class_conditions::{self, ClassFacts},
         plan::Note,
+        policy,
     },
 };
 
@@ -119,7 +120,7 @@ impl ClassContext {
         let status = AwsDeployUserClassStatus {
             observed_generation: class.metadata.generation,
             conditions: class_conditions::evaluate(&facts, previous, class.metadata.generation, now),
-            boundary: facts.boundary.as_ref().map(|(arn, _)| policy_name(arn).to_owned()),
+            boundary: facts.boundary.as_ref().map(|(arn, _)| policy::name(arn).to_owned()),
             account: facts.account.ok(),
             users: self.count_users(class),
         };
@@ -171,11 +172,6 @@ fn requeue_after(facts: &ClassFacts, resync: Duration) -> Duration {
         Ok(_) if boundary_is_missing => RETRY.min(resync),
         Ok(_) => resync,
     }
-}
-
-/// The name in the ARN of a managed policy.
-fn policy_name(arn: &str) -> &str {
-    arn.rsplit('/').next().unwrap_or(arn)
 }
 
 fn into_note(error: crate::aws::AwsError) -> Note {

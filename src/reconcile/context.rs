@@ -108,6 +108,21 @@ pub struct ReconcileSettings {
     pub concurrency: usize,
 }
 
+#[cfg(test)]
+impl ReconcileSettings {
+    /// Everything is read and checked at this interval.
+    pub(super) fn every(interval: Duration) -> Self {
+        Self {
+            protocol: Settings::default(),
+            resync: interval,
+            key_check: interval,
+            account_details: true,
+            secret_check: interval,
+            concurrency: 1,
+        }
+    }
+}
+
 impl Context {
     /// A context with empty caches.
     #[must_use]

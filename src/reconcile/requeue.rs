@@ -184,21 +184,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::domain::settings::Settings;
 
     /// Many Secrets are written within a moment, by a rotation at midnight or the start of the operator.
     #[test]
     fn secret_checks_of_many_resources_part() {
-        let check = Duration::from_secs(100);
-        let protocol = Settings::default();
-        let settings = ReconcileSettings {
-            protocol,
-            resync: check,
-            key_check: check,
-            account_details: true,
-            secret_check: check,
-            concurrency: 1,
-        };
+        let settings = ReconcileSettings::every(Duration::from_secs(100));
         let of = |uid: u32| settings.checks(&uid.to_string(), true, true, None);
         let times: BTreeSet<_> = (0..50).flat_map(of).collect();
         assert!(times.len() > 40, "{times:?}");

@@ -5,7 +5,7 @@ use strum::VariantArray;
 
 use crate::{
     api::{
-        AwsDeployUser, AwsDeployUserStatus, Condition, ConditionType, Reason,
+        AwsDeployUser, AwsDeployUserStatus, ConditionType, Reason,
         user::{AccessKeyState, AccessKeyStatus, ClassReference, UserStatus},
     },
     cluster::PendingEvent,
@@ -45,8 +45,6 @@ pub(super) struct StatusInput<'a> {
 pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
     let before = input.user.status.clone().unwrap_or_default();
     let generation = input.user.metadata.generation;
-    let was_ready = before.observed_generation == generation
-        && condition(&before.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True");
     let outcome = ReconcileOutcome {
         plan: input.plan,
         current: input.current,
@@ -59,7 +57,7 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
         // Nothing was done for a changed spec.
         (pause::evaluate(&outcome, &before.conditions, &pause::note()), before.observed_generation)
     } else {
-        (conditions::evaluate(&outcome, was_ready), generation)
+        (conditions::evaluate(&outcome, was_ready(input.user)), generation)
     };
     findings.extend(is_paused(input.user).then(|| pause::condition(pause::note())));
     let conditions = conditions::to_conditions(findings, &before.conditions, generation, input.now);
@@ -197,14 +195,14 @@ pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &Aws
     let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let mut events: Vec<PendingEvent> = Vec::new();
     for kind in ConditionType::VARIANTS.iter().copied() {
-        let Some(new) = condition(&after.conditions, kind) else { continue };
+        let Some(new) = conditions::find(&after.conditions, kind) else { continue };
         if new.status != "False" && new.reason != Reason::StillUsed.as_str() {
             continue;
         }
         let Ok(reason) = new.reason.parse::<Reason>() else { continue };
         let is_progress = matches!(reason, Reason::Pending | Reason::Deleting);
         let is_unchanged =
-            condition(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
+            conditions::find(before, kind).is_some_and(|old| old.status == new.status && old.reason == new.reason);
         if !is_progress && !is_unchanged && !events.iter().any(|event| event.reason == reason) {
             let is_declared = matches!(reason, Reason::CredentialsRevoked | Reason::Paused);
             events.push(PendingEvent { reason, note: new.message.clone(), warning: !is_declared });
@@ -229,10 +227,6 @@ pub(super) fn summarize_changes(mut events: Vec<PendingEvent>, was_in_sync: bool
         });
     }
     events
-}
-
-fn condition(conditions: &[Condition], kind: ConditionType) -> Option<&Condition> {
-    conditions.iter().find(|condition| condition.type_ == kind.as_str())
 }
 
 /// The back-off that another process left unfinished. A changed spec and a deletion are tried at once.
@@ -267,7 +261,7 @@ pub(super) fn recorded_backoff(user: &AwsDeployUser, input: &DelayInput) -> Back
 pub(super) fn was_ready(user: &AwsDeployUser) -> bool {
     user.status.as_ref().is_some_and(|status| {
         status.observed_generation == user.metadata.generation
-            && condition(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
+            && conditions::find(&status.conditions, ConditionType::Ready).is_some_and(|ready| ready.status == "True")
     })
 }
 

@@ -32,6 +32,12 @@ pub(crate) const POLICY: &str = "AmazonS3ReadOnlyAccess";
 /// Resources of the tenant at a time.
 pub(crate) const MAX_RESOURCES: u32 = 4;
 /// The policy that a password with a required reset needs.
+/// What a class of the tenant allows, for these namespaces, and what becomes of a user that it does not allow any more.
+pub(crate) fn class_for(namespaces: &[&str], on_revoked: &str) -> Value {
+    json!({"namespaces": {"names": namespaces}, "users": {"namePattern": null, "path": "/tenant/"},
+        "policies": {"allowed": [POLICY]}, "console": "Allow", "onRevoked": on_revoked})
+}
+
 const CHANGE_PASSWORD: &str = "IAMUserChangePassword";
 const ADMINISTRATOR: &str = "arn:aws:iam::aws:policy/AdministratorAccess";
 /// The credentials of the operator in every test.

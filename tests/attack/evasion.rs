@@ -1,29 +1,16 @@
 //! A tenant that keeps a key, or makes keys, beyond what its class and the settings of the operator allow.
 
-use std::time::Duration;
-
 use awsdeploy::api::{AwsDeployUser, class::OnRevoked, well_known};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::{
-    arena::{Arena, POLICY},
-    tenant::Kind,
+    arena::{Arena, class_for},
+    tenant::{Kind, PAUSE},
 };
 
-/// The time between two writes of a tenant that writes all the time.
-const PAUSE: Duration = Duration::from_millis(200);
-
-/// A class that serves no namespace any more, and revokes.
-fn narrowed_class() -> Value {
-    json!({"namespaces": {"names": []}, "users": {"namePattern": null, "path": "/tenant/"},
-        "policies": {"allowed": [POLICY]}, "console": "Allow", "onRevoked": "Deactivate"})
-}
-
 fn revoking_class(arena: &Arena) -> Value {
-    let mut class = narrowed_class();
-    class["namespaces"] = json!({"names": [arena.tenant.namespace]});
-    class
+    class_for(&[&arena.tenant.namespace], "Deactivate")
 }
 
 async fn wait_inactive(arena: &Arena, resource: &str) {
@@ -40,7 +27,7 @@ pub(crate) async fn foreign_claim_does_not_delay_a_revocation() {
     let claim = json!({"status": {"operatorNamespace": "nowhere"}});
     let claimed = arena.env.users().patch_status("a", &PatchParams::default(), &Patch::Merge(&claim)).await;
     claimed.expect("the status is written");
-    arena.env.apply_class("tenant", narrowed_class()).await;
+    arena.env.apply_class("tenant", class_for(&[], "Deactivate")).await;
     wait_inactive(&arena, "a").await;
 }
 

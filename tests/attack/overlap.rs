@@ -10,18 +10,10 @@ use awsdeploy_testkit::aws_proxy::{KeyState, UserSnapshot};
 use serde_json::{Value, json};
 
 use crate::{
-    arena::{Arena, POLICY},
-    tenant::Kind,
+    arena::{Arena, class_for},
+    tenant::{Kind, PAUSE},
     test_env::eventually,
 };
-
-/// The time between two writes of a tenant that writes all the time.
-const PAUSE: Duration = Duration::from_millis(200);
-
-fn class(namespaces: &[&str]) -> Value {
-    json!({"namespaces": {"names": namespaces}, "users": {"namePattern": null, "path": "/tenant/"},
-        "policies": {"allowed": [POLICY]}, "console": "Allow", "onRevoked": "Freeze"})
-}
 
 /// The MAC of an earlier publication stays valid. Put back again and again, the Secret makes its key look published.
 pub(crate) async fn secret_put_back_does_not_prolong_its_key() {
@@ -80,9 +72,9 @@ pub(crate) async fn invalid_spec_does_not_prolong_a_previous_key() {
 /// Admission lets a resource pass that names a missing class, with any overlap.
 pub(crate) async fn frozen_resource_does_not_prolong_its_overlap() {
     let arena = Arena::new().await;
-    arena.env.apply_class("tenant", class(&[&arena.tenant.namespace])).await;
+    arena.env.apply_class("tenant", class_for(&[&arena.tenant.namespace], "Freeze")).await;
     let key = rotated(&arena, "a", Duration::from_secs(15)).await;
-    arena.env.apply_class("tenant", class(&[])).await;
+    arena.env.apply_class("tenant", class_for(&[], "Freeze")).await;
     let change = json!({"spec": {"className": "missing", "accessKey": {"rotation": {"overlap": "3650d"}}}});
     let passed = async || arena.tenant.patch(Kind::User, "a", &change).await.ok();
     eventually("the tenant names a missing class", passed, String::new).await;

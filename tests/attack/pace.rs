@@ -8,12 +8,9 @@ use serde_json::json;
 
 use crate::{
     arena::Arena,
-    tenant::Kind,
+    tenant::{Kind, PAUSE},
     test_env::{eventually, message},
 };
-
-/// The time between two writes of a tenant that writes all the time.
-const PAUSE: Duration = Duration::from_millis(200);
 
 fn keys_created(arena: &Arena, user: &str) -> usize {
     let is_key = |call: &&CallRecord| call.action == "CreateAccessKey" && call.user.as_deref() == Some(user);

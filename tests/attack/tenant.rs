@@ -1,6 +1,9 @@
 //! A tenant: administrator of one namespace by RBAC, nothing else. It writes what it wants and as it wants.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use http::{Request, StatusCode};
 use k8s_openapi::api::{
@@ -11,6 +14,9 @@ use kube::{Api, Client, api::PostParams};
 use serde_json::{Value, json};
 
 use crate::test_env::{LAST_APPLIED, TestEnv, eventually};
+
+/// The time between two writes of a tenant that writes all the time.
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
 
 /// A text that no output of the operator may contain.
 pub(crate) const CANARY: &str = "canary/wJalrXUtnFEMIK7MDENGbPxRfiCY";

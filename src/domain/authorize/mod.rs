@@ -16,6 +16,8 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
+
 pub use inline::allows_documents;
 pub use revocation::{ClassAbsence, Revocation, check_path, check_still_allowed, decide_revocation};
 pub use select::{ClassEntry, ClassSelection, is_default, requested_class, select_class};
@@ -335,13 +337,7 @@ fn check_handover(
     consumers: &[HandoverConsumer],
     violate: &mut impl FnMut(&'static str, String),
 ) {
-    let max = match rules.max_handover.as_ref().map(HumanDuration::parse).transpose() {
-        Ok(max) => max,
-        Err(error) => {
-            let why = format!("class {name} has an invalid maxHandover: {error}; ask a cluster admin to correct it");
-            return violate("accessKey.handover", why);
-        }
-    };
+    let max = duration_limit(name, "accessKey.handover", ("maxHandover", &rules.max_handover), violate);
     let Some(max) = max else { return };
     // Validation reports an invalid duration.
     for (consumer, within) in consumers.iter().filter_map(|consumer| Some((consumer, consumer.within.parse().ok()?))) {
@@ -359,22 +355,28 @@ fn check_handover(
     }
 }
 
+/// A duration that the class declares, if it does. An invalid one is a violation at this field of the resource.
+fn duration_limit(
+    class: &str,
+    violated: &'static str,
+    (field, limit): (&str, &Option<HumanDuration>),
+    violate: &mut impl FnMut(&'static str, String),
+) -> Option<SignedDuration> {
+    let parsed = limit.as_ref().map(HumanDuration::parse).transpose();
+    parsed.unwrap_or_else(|error| {
+        violate(violated, format!("class {class} has an invalid {field}: {error}; ask a cluster admin to correct it"));
+        None
+    })
+}
+
 fn check_rotation(
     name: &str,
     rules: &ClassRotation,
     rotation: &RotationSpec,
     violate: &mut impl FnMut(&'static str, String),
 ) {
-    let mut limit = |field: &str, limit: &Option<HumanDuration>| {
-        let parsed = limit.as_ref().map(HumanDuration::parse).transpose();
-        parsed.unwrap_or_else(|error| {
-            violate(
-                "accessKey.rotation",
-                format!("class {name} has an invalid {field}: {error}; ask a cluster admin to correct it"),
-            );
-            None
-        })
-    };
+    let mut limit =
+        |field, limit: &Option<HumanDuration>| duration_limit(name, "accessKey.rotation", (field, limit), violate);
     let (min, max) = (limit("minEvery", &rules.min_every), limit("maxEvery", &rules.max_every));
     // Validation reports an invalid interval.
     let Some(schedule) = parse_schedule(rotation) else { return };

@@ -212,12 +212,12 @@ fn await_end_of_owner(target: &Target, user: &IamUser, now: Timestamp, settings:
 
 /// Adds the step of the rules, and the writes to the user in the right order.
 fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) -> Plan {
+    plan.requeue_at = later_retirement(input);
     match step {
         Step::Do(effect) => {
             if input.current.journal().is_some() && input.desired_key().is_some() {
                 plan.rotation = Note::new(Reason::Verifying, "a new access key is being created and verified");
             }
-            plan.requeue_at = later_retirement(input);
             // Deactivation waits for nothing, neither for a policy that AWS refuses nor for a write to the resource.
             if input.wants_key() && !matches!(effect, Effect::DeactivateKey(..)) {
                 plan.effects.extend(sync);
@@ -229,11 +229,10 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
             return plan;
         }
         Step::Wait(until, note) => {
-            (plan.requeue_at, plan.rotation) =
-                (later_retirement(input).map_or(Some(until), |at| Some(at.min(until))), note);
+            plan.requeue_at = Some(plan.requeue_at.map_or(until, |at| at.min(until)));
+            plan.rotation = note;
         }
         Step::Hold(note) => {
-            plan.requeue_at = later_retirement(input);
             // Without a published key, the quota is the reason.
             let pending = plan.key.as_ref().is_some_and(|key| key.reason == Reason::Pending);
             if matches!(note.reason, Reason::KeyQuotaExceeded | Reason::LimitExceeded) && pending {

@@ -69,10 +69,9 @@ impl Executor<'_> {
         tracing::info!(user = user.arn, losses, keys, "adopting IAM user");
         // Published before the first write, so that the previous state is on record.
         self.context.events.publish(&self.user, &PendingEvent { reason: Reason::UserAdoptable, note, warning }).await;
-        let is_mark = |(key, _): &(&String, &String)| key.starts_with(well_known::TAG_PREFIX);
-        let declared = self.desired.iter().flat_map(|desired| &desired.tags).filter(is_mark);
-        let mut marks: BTreeMap<String, String> = declared.map(|(key, value)| (key.clone(), value.clone())).collect();
-        marks.extend(self.target.owner.tags());
+        let tags = self.desired.iter().flat_map(|desired| &desired.tags);
+        let marks = tags.filter(|(key, _)| key.starts_with(well_known::TAG_PREFIX));
+        let marks: BTreeMap<String, String> = marks.map(|(key, value)| (key.clone(), value.clone())).collect();
         self.iam
             .tag_user(&user.reference(), &marks)
             .await

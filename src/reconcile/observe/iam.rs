@@ -308,15 +308,8 @@ pub(super) fn console_tag(user: &IamUser) -> Option<&String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::settings::Settings;
 
     const RESYNC: Duration = Duration::from_secs(100);
-
-    fn settings() -> ReconcileSettings {
-        let (key_check, secret_check) = (RESYNC, RESYNC);
-        let protocol = Settings::default();
-        ReconcileSettings { protocol, resync: RESYNC, key_check, account_details: true, secret_check, concurrency: 1 }
-    }
 
     fn read(ago: Duration) -> CachedIam {
         let read_at = Instant::now().checked_sub(ago).unwrap();
@@ -334,7 +327,7 @@ mod tests {
 
     #[test]
     fn facts_serve_for_two_resyncs_while_aws_throttles() {
-        let (settings, secs) = (settings(), Duration::from_secs);
+        let (settings, secs) = (ReconcileSettings::every(RESYNC), Duration::from_secs);
         let left = |age, pause| {
             let until = Instant::now() + pause;
             settings.extended(read(age), until, "u1").map(|cached| settings.expires_in(&cached, "u1"))

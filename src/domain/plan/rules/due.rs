@@ -8,7 +8,6 @@ use crate::{
     domain::{
         current_state::{KeyBackoff, PublishedSecret},
         dates::saturating_add,
-        owner::key_tag,
         schedule::spread_permille,
     },
 };
@@ -69,7 +68,7 @@ impl RuleInput<'_> {
 
     pub(super) fn due(&self) -> Option<Due> {
         let PublishedSecret::Ours(published) = &self.current.published else {
-            let before = self.was_published() || self.current.hints.last_attempt.is_some();
+            let before = self.current.was_published() || self.current.hints.last_attempt.is_some();
             return Some(if before { Due::Lost } else { Due::First });
         };
         if !published.is_verified() {
@@ -89,11 +88,6 @@ impl RuleInput<'_> {
             return Some(Due::Requested);
         }
         self.next_rotation().is_some_and(|due| due <= self.now).then_some(Due::Scheduled)
-    }
-
-    /// Whether a key was published before.
-    pub(super) fn was_published(&self) -> bool {
-        self.current.hints.last_rotation.is_some() || self.user.tags.keys().any(|tag| tag.starts_with(&key_tag("")))
     }
 
     /// Why a key that is due has to wait: earlier failures, or a key created a moment ago.
@@ -122,7 +116,7 @@ impl RuleInput<'_> {
             // The spec declares when; a changed spec must not make keys faster than the shortest interval.
             Due::Scheduled => self.settings.repair_interval.min(self.settings.min_rotation_interval),
             Due::Requested | Due::Compromised => self.settings.repair_interval,
-            Due::Lost | Due::Dead if self.was_published() => self.settings.repair_pause(self.repairs()),
+            Due::Lost | Due::Dead if self.current.was_published() => self.settings.repair_pause(self.repairs()),
             Due::Lost | Due::Dead => self.settings.first_key_pause(self.repairs()),
         };
         let hints = &self.current.hints;

@@ -141,7 +141,7 @@ impl RuleInput<'_> {
             return None;
         }
         Some(match self.current.published() {
-            None if self.was_published() => {
+            None if self.current.was_published() => {
                 Note::new(Reason::Pending, format!("the Secret was deleted; {}", self.replacement()))
             }
             None => Note::new(Reason::Pending, "no access key is published yet"),

@@ -11,7 +11,7 @@ use crate::{
     api::{Reason, well_known},
     domain::{
         current_state::{AccessKey, IamUser},
-        dates::saturating_add,
+        dates::{floor, saturating_add},
         desired::OnQuarantine,
         policy,
         secret::PublishedFacts,
@@ -27,8 +27,7 @@ pub(super) fn record(input: &RuleInput<'_>) -> Option<Step> {
     let quarantined = grants.attached.iter().any(|arn| policy::is_quarantine(arn));
     if quarantined && desired.on_quarantine == OnQuarantine::Rotate && input.recorded_at().is_none() {
         // IAM dates keys in whole seconds.
-        let now = Timestamp::from_second(input.now.as_second()).unwrap_or(input.now);
-        return Some(Step::Do(Effect::RecordQuarantine(now)));
+        return Some(Step::Do(Effect::RecordQuarantine(floor(input.now))));
     }
     let over = !quarantined && input.user.tags.contains_key(well_known::TAG_QUARANTINED_AT);
     over.then_some(Step::Do(Effect::ClearQuarantine))

@@ -8,9 +8,8 @@ use crate::{
     api::{Reason, user::RestartTarget},
     domain::{
         current_state::{AccessKey, CurrentState},
-        dates::saturating_add,
+        dates::{floor, saturating_add},
         desired::Desired,
-        owner::key_tag,
         restart::{ObservedWorkload, RestartProgress, Restarts, Rollout},
     },
 };
@@ -24,8 +23,7 @@ const RARE_CHECK_FACTOR: i32 = 6;
 /// started with an earlier one.
 #[must_use]
 pub fn required_restarts(desired: &Desired, current: &CurrentState) -> Restarts {
-    let tagged = current.user().is_some_and(|user| user.tags.keys().any(|tag| tag.starts_with(&key_tag(""))));
-    if current.published().is_none() && !tagged && current.hints.last_rotation.is_none() {
+    if current.published().is_none() && !current.was_published() {
         return Restarts::new();
     }
     let declared = desired.key.iter().flat_map(|key| &key.restart);
@@ -53,7 +51,7 @@ pub(super) fn restart(input: &RuleInput<'_>) -> Option<Step> {
     if let Some((target, _)) = next {
         return Some(Step::Do(Effect::RestartWorkload(target.clone(), published.key_id.clone())));
     }
-    let second = Timestamp::from_second(input.now.as_second()).unwrap_or(input.now);
+    let second = floor(input.now);
     let after: Restarts = input
         .restarts()
         .filter_map(|(target, progress)| {

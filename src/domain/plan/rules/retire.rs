@@ -68,9 +68,9 @@ impl RuleInput<'_> {
         self.tagged().find(|other| other.active && self.recency(other) > self.recency(key))
     }
 
-    fn recency(&self, key: &AccessKey) -> impl Ord {
+    fn recency<'a>(&self, key: &'a AccessKey) -> (Timestamp, Timestamp, Timestamp, &'a str) {
         let superseded_at = self.user.key_tag(&key.id).and_then(|tag| tag.superseded_at);
-        (superseded_at.unwrap_or(Timestamp::MAX), self.published_at(key), key.created_at, key.id.clone())
+        (superseded_at.unwrap_or(Timestamp::MAX), self.published_at(key), key.created_at, &key.id)
     }
 
     /// By its tag. A date in the future, from a clock that was ahead, counts as none.
