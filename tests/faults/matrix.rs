@@ -149,7 +149,7 @@ impl Matrix {
                 .collect();
             let mut by: Vec<String> = runs.iter().map(|(run, _)| format!("`{run}`")).collect();
             by.extend(scenario.cells.iter().map(|part| format!("cells `{part}`")));
-            by.extend(scenario.unit_tests.iter().map(|(file, test)| format!("`{test}` in {file}")));
+            by.extend(scenario.unit_tests.iter().map(|test| format!("`{test}`")));
             let failed = runs.iter().filter(|(_, outcome)| !outcome.passed()).count()
                 + cells.iter().filter(|outcome| !outcome.passed()).count();
             let count = runs.len() + cells.len();

@@ -9,7 +9,10 @@ mod failover;
 mod journal;
 mod network;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use awsdeploy_testkit::{auditor::Auditor, kube_proxy::KubeProxy};
 use serde_json::{Value, json};
@@ -31,8 +34,8 @@ pub(crate) struct Scenario {
     pub(crate) runs: &'static [Run],
     /// Matrix cells that prove it, by parts of their names.
     pub(crate) cells: &'static [&'static str],
-    /// Unit tests that prove it: file and name.
-    pub(crate) unit_tests: &'static [(&'static str, &'static str)],
+    /// Names of unit tests that prove it.
+    pub(crate) unit_tests: &'static [&'static str],
     /// Whether it breaks the control plane for other runs, so that it must run last and alone.
     pub(crate) alone: bool,
 }
@@ -46,10 +49,6 @@ macro_rules! runs {
 const fn scenario(number: u32, title: &'static str, runs: &'static [Run]) -> Scenario {
     Scenario { number, title, runs, cells: &[], unit_tests: &[], alone: false }
 }
-
-const SCHEDULE: &str = "src/domain/schedule.rs";
-const WINDOW: &str = "src/domain/window.rs";
-const ROTATION: &str = "src/domain/plan/tests/rotation.rs";
 
 pub(crate) const ALL: &[Scenario] = &[
     Scenario {
@@ -229,7 +228,7 @@ pub(crate) const ALL: &[Scenario] = &[
         runs![edits::no_key_is_created_before_all_policies],
     ),
     Scenario {
-        unit_tests: &[(SCHEDULE, "rotations_due_in_the_same_minute_are_spread")],
+        unit_tests: &["rotations_due_in_the_same_minute_are_spread"],
         ..scenario(
             31,
             "a restart with many resources: nothing is written",
@@ -238,11 +237,11 @@ pub(crate) const ALL: &[Scenario] = &[
     },
     Scenario {
         unit_tests: &[
-            (SCHEDULE, "daylight_saving_changes_cause_exactly_one_rotation"),
-            (SCHEDULE, "missed_cron_times_cause_one_rotation"),
-            (WINDOW, "window_in_a_skipped_hour_opens_for_its_full_length"),
-            (WINDOW, "begin_is_stable_until_its_time_has_passed"),
-            (ROTATION, "clock_that_was_ahead_delays_no_key"),
+            "daylight_saving_changes_cause_exactly_one_rotation",
+            "missed_cron_times_cause_one_rotation",
+            "window_in_a_skipped_hour_opens_for_its_full_length",
+            "begin_is_stable_until_its_time_has_passed",
+            "clock_that_was_ahead_delays_no_key",
         ],
         ..scenario(32, "daylight saving and clock jumps: a rotation happens exactly once", &[])
     },
@@ -295,14 +294,24 @@ pub(crate) fn name(number: u32, run: &str) -> String {
     format!("scenario/{number:02}/{run}")
 }
 
-/// Unit tests that are listed and do not exist.
-pub(crate) fn missing_unit_tests() -> Vec<String> {
-    let units = ALL.iter().flat_map(|scenario| scenario.unit_tests);
-    let missing = units.filter(|(file, test)| {
-        let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap_or_default();
-        !source.contains(&format!("fn {test}("))
-    });
-    missing.map(|(file, test)| format!("{file} has no test {test}")).collect()
+/// Unit tests that are listed and do not exist below `src`.
+pub(crate) fn missing_unit_tests() -> Vec<&'static str> {
+    let sources: Vec<_> = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .into_iter()
+        .map(|file| fs::read_to_string(file).expect("a source file"))
+        .collect();
+    let exists = |test: &str| sources.iter().any(|source| source.contains(&format!("fn {test}(")));
+    ALL.iter().flat_map(|scenario| scenario.unit_tests).copied().filter(|test| !exists(test)).collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder of sources").map(|entry| entry.expect("an entry").path());
+    entries
+        .flat_map(|path| match path.is_dir() {
+            true => rust_files(&path),
+            false => Vec::from_iter(path.extension().is_some_and(|extension| extension == "rs").then_some(path)),
+        })
+        .collect()
 }
 
 /// A test environment behind both proxies, with an auditor.
