@@ -49,6 +49,9 @@ pub struct CurrentState {
     pub workloads: BTreeMap<RestartTarget, ObservedWorkload>,
     /// Access keys that IAM deleted in this reconcile.
     pub deleted_keys: BTreeSet<String>,
+    /// Tagged access keys that IAM's lists have lacked for less than the recovery delay. One list may come from a replica that
+    /// lags behind.
+    pub newly_missing_keys: BTreeSet<String>,
     /// Access keys that were to be deleted in this reconcile and that IAM does not know, or not yet.
     pub unknown_keys: BTreeSet<String>,
     /// A Secret or the journal of the resource could not be read: the operator only takes access away.
@@ -324,6 +327,12 @@ impl IamUser {
         Some(recorded.max(SignedDuration::ZERO))
     }
 
+    /// Ids of the keys that are tagged as the operator's and that IAM does not list.
+    pub fn missing_keys(&self) -> impl Iterator<Item = &str> {
+        let ids = self.tags.keys().filter_map(|tag| owner::tagged_key_id(tag));
+        ids.filter(|id| self.key(id).is_none())
+    }
+
     fn key_tag_value(&self, id: &str) -> Option<&str> {
         owner::tag_value(&self.tags, &owner::key_tag(id))
     }
@@ -346,6 +355,7 @@ impl CurrentState {
             last_used_failed: false,
             workloads: BTreeMap::new(),
             deleted_keys: BTreeSet::new(),
+            newly_missing_keys: BTreeSet::new(),
             unknown_keys: BTreeSet::new(),
             secrets_unread: false,
             secret_has_owner: false,

@@ -8,7 +8,7 @@ const BACKGROUND_TURN: u64 = 16;
 /// How urgent the work of a resource is. The first one is served first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Takes credentials away: revocation, revocation, quarantine, deletion.
+    /// Takes credentials away: revocation, quarantine, deletion.
     Urgent,
     /// Something changed, or is due.
     Due,

@@ -130,6 +130,12 @@ pub fn key_tag(key_id: &str) -> String {
     format!("{}{key_id}", well_known::TAG_KEY_PREFIX)
 }
 
+/// Id of the access key that a tag of this name marks.
+#[must_use]
+pub fn tagged_key_id(tag: &str) -> Option<&str> {
+    tag.strip_prefix(well_known::TAG_KEY_PREFIX)
+}
+
 /// Truncates a resource name to a valid label value: at most 63 characters, with a letter or digit at the end.
 #[must_use]
 pub fn label_value(name: &str) -> String {

@@ -36,6 +36,8 @@ pub(super) struct ReconcileCache {
     pub(super) observed_before: bool,
     /// IAM as last read, with the operator's own writes since.
     pub(super) iam: Option<CachedIam>,
+    /// Since when IAM's lists lack access keys that are tagged as the operator's.
+    pub(super) missing_keys: BTreeMap<String, Instant>,
     /// When a deletion first found no user of the resource.
     pub(super) user_absent_since: Option<Instant>,
     /// When the class that allowed the resource was first observed missing.

@@ -9,7 +9,7 @@ use crate::{
     cluster::PendingEvent,
     domain::{
         current_state::{CurrentUser, DeletionBlocker, IamUser, UserAbsence, UserRef},
-        owner::key_tag,
+        owner::tagged_key_id,
         plan::{self, Claim, Effect, EffectVerb},
     },
     reconcile::{error::ReconcileError, observe},
@@ -109,7 +109,7 @@ impl Executor<'_> {
 
     pub(super) async fn untag_user(&mut self, target: &UserRef, keys: &BTreeSet<String>) -> Result<(), AwsError> {
         self.iam.untag_user(target, keys).await?;
-        let are_key_tags = keys.iter().any(|key| key.starts_with(&key_tag("")));
+        let are_key_tags = keys.iter().any(|key| tagged_key_id(key).is_some());
         let changed = if are_key_tags { String::new() } else { format!("removed tags {}", list(keys)) };
         self.apply_change(changed, |user| user.tags.retain(|key, _| !keys.contains(key)));
         if self.desired.is_none() {

@@ -123,6 +123,7 @@ async fn observe(
     let iam = cached.iam.clone();
     cache.iam = Some(cached);
     let is_removed = user.metadata.deletion_timestamp.is_some() || desired.is_none();
+    let newly_missing_keys = newly_missing_keys(context, &iam, started, cache);
     let user_absence = user_absence(is_removed, target, &iam, started, context, cache);
     let owner_is_ending = matches!(&iam, CurrentUser::Found(found) if context.is_owner_ending(target, &found.tags));
 
@@ -189,6 +190,7 @@ async fn observe(
             last_used_failed: false,
             workloads: BTreeMap::new(),
             deleted_keys: BTreeSet::new(),
+            newly_missing_keys,
             unknown_keys: BTreeSet::new(),
             secrets_unread: unread.is_some(),
             secret_has_owner: published.iter().chain(&console).any(SecretSnapshot::has_owner),
@@ -239,6 +241,25 @@ fn user_absence(
     }
     let absent = SignedDuration::try_from(cache.user_absent_since.get_or_insert(observed_at).elapsed()).ok()?;
     Some(UserAbsence::NotObserved { since: context.accounts.clock().now().checked_sub(absent).ok()? })
+}
+
+/// Tagged keys that IAM's lists have lacked for less than the recovery delay, measured by the monotonic clock.
+fn newly_missing_keys(
+    context: &Context,
+    iam: &CurrentUser,
+    observed_at: Instant,
+    cache: &mut ReconcileCache,
+) -> BTreeSet<String> {
+    cache.missing_keys = match iam {
+        CurrentUser::Found(found) => {
+            let since = |id| cache.missing_keys.get(id).copied().unwrap_or(observed_at);
+            found.missing_keys().map(|id| (id.to_owned(), since(id))).collect()
+        }
+        CurrentUser::Absent => BTreeMap::new(),
+    };
+    let delay = context.settings.protocol.recovery_delay.unsigned_abs();
+    let new = cache.missing_keys.iter().filter(|(_, since)| since.elapsed() < delay);
+    new.map(|(id, _)| id.clone()).collect()
 }
 
 /// A namespace under deletion often loses the `RoleBinding` for its Secrets before its resources. A deletion does without:

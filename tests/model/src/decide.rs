@@ -211,6 +211,7 @@ fn current(view: &View, sts: StsAnswers) -> CurrentState {
         last_used_failed: false,
         workloads: BTreeMap::new(),
         deleted_keys: names(view.deleted).into_iter().collect(),
+        newly_missing_keys: BTreeSet::new(),
         unknown_keys: BTreeSet::new(),
         secrets_unread: false,
         secret_has_owner: false,

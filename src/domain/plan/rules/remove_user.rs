@@ -6,7 +6,7 @@ use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
 use crate::{
     api::{Reason, class::OnRevoked, user::DeletionPolicy, well_known},
     domain::{
-        console::ConsoleSecret, current_state::PublishedSecret, owner::key_tag, plan::user::is_consent_to, policy,
+        console::ConsoleSecret, current_state::PublishedSecret, owner::tagged_key_id, plan::user::is_consent_to, policy,
     },
 };
 
@@ -44,7 +44,7 @@ pub(super) fn retain(input: &RuleInput<'_>) -> Option<Step> {
             && (!consent || is_consent_to(&input.target.owner, key, value))
     };
     let tags: BTreeSet<String> = input.user.tags.iter().filter(ours).map(|(key, _)| key.clone()).collect();
-    debug_assert!(tags.iter().any(|key| !key.starts_with(&key_tag(""))), "an owned user carries ownership tags");
+    debug_assert!(tags.iter().any(|key| tagged_key_id(key).is_none()), "an owned user carries ownership tags");
     Some(Step::Do(Effect::UntagUser(tags)))
 }
 

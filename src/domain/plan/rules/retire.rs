@@ -18,14 +18,14 @@ pub(super) fn untag_deleted(input: &RuleInput<'_>) -> Option<Step> {
     input.desired()?;
     let published = input.current.published().map(|facts| facts.key_id.as_str());
     let mut tags = BTreeSet::new();
-    for tag in input.user.tags.keys() {
-        let Some(id) = tag.strip_prefix(&key_tag("")) else { continue };
+    for id in input.user.missing_keys() {
         // A key that was published a moment ago may be missing from IAM's list; without its tag it would count as foreign and
         // never be deleted.
         let reliable_at = |published_at| saturating_add(published_at, input.settings.recovery_delay);
         let young = input.user.tagged_at(id).is_some_and(|published_at| input.listed_at() < reliable_at(published_at));
-        if Some(id) != published && input.user.key(id).is_none() && !young {
-            tags.insert(tag.clone());
+        let is_new = input.current.newly_missing_keys.contains(id) && !input.current.deleted_keys.contains(id);
+        if Some(id) != published && !young && !is_new {
+            tags.insert(key_tag(id));
             // The AWS console keeps the description in a tag named by the bare key id, which is no tag of ours.
             let is_description = |other: &&String| other.as_str() == id && !id.starts_with(well_known::TAG_PREFIX);
             tags.extend(input.user.tags.keys().filter(is_description).cloned());

@@ -48,6 +48,13 @@ fn tags_of_deleted_keys_are_removed_with_descriptions() {
 }
 
 #[test]
+fn one_list_without_a_key_removes_no_tag() {
+    let missing = idle().tagged("K0").current(|current| _ = current.newly_missing_keys.insert("K0".into()));
+    missing.clone().does("nothing");
+    missing.current(|current| _ = current.deleted_keys.insert("K0".into())).does("UntagUser awsdeploy.dev/key/K0");
+}
+
+#[test]
 fn missing_keys_are_judged_by_the_age_of_the_list() {
     // The reconcile was slow: the list was read when K2 was created, tagged and published.
     let missing = idle().tagged_since("K2", mins(3)).published("K2", mins(3));

@@ -39,6 +39,7 @@ pub(super) struct Operator {
     iam: Option<(CurrentUser, Timestamp, Option<i64>)>,
     verification: Option<Verification>,
     absent_since: Option<Timestamp>,
+    missing_since: BTreeMap<String, Timestamp>,
     last_used: BTreeMap<String, LastUse>,
     backoff: Backoff,
     secret_refusals: Option<(u64, SecretRefusals)>,

@@ -52,6 +52,16 @@ pub(super) fn observe(
     let unseen = !ours && cloud.resource.metadata.deletion_timestamp.is_some();
     operator.absent_since = unseen.then(|| operator.absent_since.unwrap_or(cloud.now));
     let user_absence = operator.absent_since.map(|since| UserAbsence::NotObserved { since });
+    operator.missing_since = match &iam {
+        CurrentUser::Found(found) => {
+            let since = |id| operator.missing_since.get(id).copied().unwrap_or(cloud.now);
+            found.missing_keys().map(|id| (id.to_owned(), since(id))).collect()
+        }
+        CurrentUser::Absent => BTreeMap::new(),
+    };
+    let is_new = |since: &Timestamp| cloud.now.duration_since(*since) < settings().recovery_delay;
+    let new = operator.missing_since.iter().filter(|(_, since)| is_new(since));
+    let newly_missing_keys = new.map(|(id, _)| id.clone()).collect();
     let current = CurrentState {
         iam,
         keys_read_at,
@@ -65,6 +75,7 @@ pub(super) fn observe(
         last_used_failed: false,
         workloads: BTreeMap::new(),
         deleted_keys: BTreeSet::new(),
+        newly_missing_keys,
         unknown_keys: BTreeSet::new(),
         secrets_unread: false,
         secret_has_owner: false,
