@@ -196,7 +196,7 @@ async fn wait_until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
     }
 }
 
-/// Current and peak resident memory of the operator.
+/// Memory of the operator: what it allocated, and all that is resident, with its program file.
 fn memory(env: &TestEnv) -> String {
     let status = fs::read_to_string(format!("/proc/{}/status", env.operator.process().id())).unwrap_or_default();
     let field = |name: &str| {
@@ -204,7 +204,8 @@ fn memory(env: &TestEnv) -> String {
             status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
         kilobytes.map_or_else(|| "?".to_owned(), |kilobytes: u64| (kilobytes / 1024).to_string())
     };
-    format!("{} MiB resident, {} MiB peak", field("VmRSS:"), field("VmHWM:"))
+    let [allocated, resident, peak] = ["RssAnon:", "VmRSS:", "VmHWM:"].map(field);
+    format!("{allocated} MiB allocated, {resident} MiB resident, {peak} MiB peak")
 }
 
 /// CPU time that the operator has used.
