@@ -214,7 +214,12 @@ impl Operator {
 
     /// Kills the operator if it runs, starts it with the same arguments, and waits until it is ready.
     pub async fn restart(&mut self) -> Result<()> {
-        self.process.restart().await?;
+        self.restart_with(&[]).await
+    }
+
+    /// As [`Operator::restart`], with more arguments; of an argument that is set twice the last value counts.
+    pub async fn restart_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.process.restart_with(arguments).await?;
         self.wait_until_ready(START_LIMIT).await
     }
 }

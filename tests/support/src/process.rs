@@ -290,6 +290,13 @@ impl Process {
         Ok(())
     }
 
+    /// As [`Process::restart`], with more arguments.
+    pub async fn restart_with(&mut self, arguments: &[&str]) -> Result<()> {
+        self.kill().await;
+        *self = Self::start(self.spec.clone().arguments(arguments))?;
+        Ok(())
+    }
+
     /// Sends a signal unless the process has exited.
     fn signal(&self, signal: Signal) {
         if let Some(pid) = *self.unreaped.lock().unwrap_or_else(PoisonError::into_inner) {
