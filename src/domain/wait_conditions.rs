@@ -15,10 +15,13 @@ pub(super) fn evaluate(outcome: &ReconcileOutcome<'_>, ready: &EvaluatedConditio
     }
     let condition = |kind| EvaluatedCondition { kind, status: ConditionStatus::True, note: ready.note.clone() };
     let failure = outcome.failures.iter().find(|failure| failure.note == ready.note);
-    let waits = outcome.plan.is_some_and(|plan| plan.requeue_at.is_some());
+    // A user whose owner is being deleted becomes free by itself. What else is scheduled, such as the end of a previous key,
+    // changes nothing about an error.
+    let is_released_soon =
+        ready.note.reason == Reason::NotOwned && outcome.current.is_some_and(|current| current.owner_is_ending);
     let (stalls, progresses) = match failure {
         Some(failure) => (failure.class == ErrorClass::Terminal, failure.transient),
-        None => (needs_an_edit(ready.note.reason) && !waits, is_progress(ready.note.reason)),
+        None => (needs_an_edit(ready.note.reason) && !is_released_soon, is_progress(ready.note.reason)),
     };
     if stalls {
         Some(condition(ConditionType::Stalled))
@@ -51,6 +54,7 @@ mod tests {
     use super::*;
     use crate::domain::{
         conditions::{FailureScope, ReconcileFailure, evaluate as conditions},
+        current_state::CurrentState,
         plan::{Note, Plan},
     };
 
@@ -59,9 +63,13 @@ mod tests {
         ReconcileFailure { scope: FailureScope::Authorization, note, class, transient }
     }
 
-    fn waiting(failures: &[ReconcileFailure], plan: Option<&Plan>) -> Vec<(ConditionType, Reason)> {
+    fn waiting(
+        failures: &[ReconcileFailure],
+        plan: Option<&Plan>,
+        current: Option<&CurrentState>,
+    ) -> Vec<(ConditionType, Reason)> {
         let authorization = Note::new(Reason::Allowed, "");
-        let outcome = ReconcileOutcome { plan, current: None, failures, authorization, unfinished: false };
+        let outcome = ReconcileOutcome { plan, current, failures, authorization, unfinished: false };
         let found = conditions(&outcome, false).into_iter();
         let waiting = [ConditionType::Stalled, ConditionType::Reconciling];
         found.filter(|found| waiting.contains(&found.kind)).map(|found| (found.kind, found.note.reason)).collect()
@@ -79,20 +87,22 @@ mod tests {
             (ErrorClass::Conflict, true, Some(ConditionType::Reconciling)),
         ] {
             let expected: Vec<_> = expected.into_iter().map(|kind| (kind, Reason::InvalidSpec)).collect();
-            assert_eq!(waiting(&[failure(class, transient)], None), expected, "{class:?} {transient}");
+            assert_eq!(waiting(&[failure(class, transient)], None, None), expected, "{class:?} {transient}");
         }
     }
 
     #[test]
     fn plan_stalls_where_only_an_edit_helps() {
         let plan = |reason: Reason| Plan { user: Some(Note::new(reason, "x")), ..Plan::idle(Note::new(reason, "x")) };
-        let of = |plan: &Plan| waiting(&[], Some(plan));
+        let of = |plan: &Plan| waiting(&[], Some(plan), None);
         for reason in [Reason::NotOwned, Reason::SecretConflict, Reason::CredentialsRevoked, Reason::Quarantined] {
             assert_eq!(of(&plan(reason)), [(ConditionType::Stalled, reason)], "{reason}");
+            let scheduled = Plan { requeue_at: Some(Timestamp::UNIX_EPOCH), ..plan(reason) };
+            assert_eq!(of(&scheduled), [(ConditionType::Stalled, reason)], "{reason}, and a previous key ends");
         }
         assert_eq!(of(&plan(Reason::Pending)), [(ConditionType::Reconciling, Reason::Pending)]);
-        let ending = Plan { requeue_at: Some(Timestamp::UNIX_EPOCH), ..plan(Reason::NotOwned) };
-        assert_eq!(of(&ending), [], "its owner is being deleted");
+        let ending = CurrentState { owner_is_ending: true, ..CurrentState::empty(Timestamp::UNIX_EPOCH) };
+        assert_eq!(waiting(&[], Some(&plan(Reason::NotOwned)), Some(&ending)), [], "its owner is being deleted");
         let deleting = Plan::idle(Note::new(Reason::Deleting, ""));
         assert_eq!(of(&deleting), [(ConditionType::Reconciling, Reason::Deleting)]);
         let blocked = Plan { user: Some(Note::new(Reason::ForeignKeys, "x")), ..deleting };
