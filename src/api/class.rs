@@ -433,7 +433,12 @@ pub struct AwsDeployUserClassStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boundary: Option<String>,
 
-    /// Number of resources of the class in the namespaces that the operator watches.
+    /// Namespace of the operator that writes this status: the first one that observed the class. Another operator takes over
+    /// when the generation of the class has not been observed for a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator_namespace: Option<String>,
+
+    /// Number of resources of the class in the namespaces that this operator watches.
     #[serde(default)]
     pub users: i64,
 

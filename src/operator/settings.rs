@@ -132,8 +132,9 @@ pub struct OperatorSettings {
     #[arg(long, env = "AWSDEPLOY_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
 
-    /// Update the status of `AwsDeployUserClass` resources; enable it on one operator per cluster.
-    #[arg(long, env = "AWSDEPLOY_CLASS_STATUS", default_value_t = true, action = clap::ArgAction::Set)]
+    /// Update the status of `AwsDeployUserClass` resources. Not a setting for users: without it a class looks unobserved to
+    /// clients that wait. Tests share the classes of a cluster among many operators.
+    #[arg(long, hide = true, default_value_t = true, action = clap::ArgAction::Set)]
     pub class_status: bool,
 
     /// Maximum number of managed policies per user, the IAM quota of the account (10, or up to 20 if AWS raised it).

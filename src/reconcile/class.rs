@@ -11,7 +11,12 @@ use futures::{Stream, stream};
 use kube::runtime::controller::Action;
 use parking_lot::Mutex;
 
-use super::{Context, class_decision::class_name, error::ReconcileError};
+use super::{
+    Context,
+    class_claim::{ClassClaim, ClassClaims},
+    class_decision::class_name,
+    error::ReconcileError,
+};
 use crate::{
     api::{AwsDeployUserClass, AwsDeployUserClassStatus, Reason},
     aws::IamClient,
@@ -31,7 +36,8 @@ const TRIGGER_DEBOUNCE: Duration = Duration::from_secs(1);
 const MIN_TRIGGER_INTERVAL: Duration = Duration::from_secs(15);
 /// Detects the recovery of an account before the back-off of its resources ends; the recovery requeues them.
 const UNREACHABLE_RETRY: Duration = Duration::from_secs(15);
-/// After a failed write, and while the permissions boundary does not exist or cannot be read.
+/// After a failed write, while the permissions boundary does not exist or cannot be read, and before a class of another operator
+/// is taken over.
 const RETRY: Duration = Duration::from_mins(1);
 
 /// What reconciles of classes share.
@@ -39,9 +45,10 @@ pub struct ClassContext {
     context: Arc<Context>,
     status_writer: ClassStatusWriter,
     boundaries: BoundaryCache,
+    claims: ClassClaims,
 }
 
-/// Updates the status of a class if it differs. Calls AWS at most once per resync for a permissions boundary that exists.
+/// Updates the status of a class if it differs, unless the operator of another namespace does so. Calls AWS at most once per resync for a permissions boundary that exists.
 ///
 /// # Errors
 /// When the status cannot be written.
@@ -51,8 +58,14 @@ pub async fn reconcile_class(
 ) -> Result<Action, ClusterError> {
     // The AwsDeployUsers of such a class report why it cannot be read.
     let Ok(class) = class.complete() else { return Ok(Action::await_change()) };
+    let resync = context.context.settings.resync;
+    match context.claims.evaluate(class, &context.context.namespace, Instant::now(), RETRY.min(resync)) {
+        ClassClaim::Write => {}
+        ClassClaim::Check(after) => return Ok(Action::requeue(after)),
+        ClassClaim::Skip => return Ok(Action::await_change()),
+    }
     let facts = context.observe(class).await;
-    let requeue = requeue_after(&facts, context.context.settings.resync);
+    let requeue = requeue_after(&facts, resync);
     context.update_status(class, facts).await?;
     Ok(Action::requeue(requeue))
 }
@@ -72,7 +85,7 @@ impl ClassContext {
     #[must_use]
     pub fn new(context: Arc<Context>) -> Self {
         let status_writer = ClassStatusWriter::new(context.client.clone());
-        Self { context, status_writer, boundaries: BoundaryCache::default() }
+        Self { context, status_writer, boundaries: BoundaryCache::default(), claims: ClassClaims::default() }
     }
 
     /// Emits when the users or the default of classes may have changed, or an account becomes reachable or unreachable. All
@@ -122,6 +135,7 @@ impl ClassContext {
             conditions: class_conditions::evaluate(&facts, previous, class.metadata.generation, now),
             boundary: facts.boundary.as_ref().map(|(arn, _)| policy::name(arn).to_owned()),
             account: facts.account.ok(),
+            operator_namespace: Some(self.context.namespace.clone()),
             users: self.count_users(class),
         };
         if class.status.as_ref() == Some(&status) {

@@ -8,6 +8,7 @@ mod act;
 mod cache;
 mod claim;
 mod class;
+mod class_claim;
 mod class_decision;
 mod context;
 mod error;

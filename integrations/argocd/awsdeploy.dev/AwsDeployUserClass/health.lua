@@ -12,7 +12,7 @@ end
 
 -- The status of an earlier generation says nothing about this one.
 if obj.status == nil or obj.status.observedGeneration ~= obj.metadata.generation or conditions.Ready == nil then
-  return {status = "Progressing", message = "Waiting for the operator; it reports classes unless settings.classStatus is false"}
+  return {status = "Progressing", message = "Waiting for the operator"}
 end
 
 if is("Ready", "True") then
