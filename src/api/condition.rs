@@ -147,10 +147,12 @@ pub enum Reason {
     RestartFailed,
     /// A workload of `accessKey.restart` was restarted and its rollout does not complete.
     RolloutStuck,
-    /// A consumer of `accessKey.handover` has not confirmed the new key, and its time ends within a day or is over.
+    /// A consumer of `accessKey.handover` has not confirmed the new key, and its time is over.
     HandoverOverdue,
-    /// A consumer of `accessKey.handover` has not confirmed the new key, and its time ends within an hour.
-    HandoverEnding,
+    /// The previous key ends within a day, although it is used or a consumer has not confirmed the new one.
+    PreviousKeyEnding,
+    /// The previous key ends within an hour, although it is used or a consumer has not confirmed the new one.
+    PreviousKeyEndingSoon,
     /// The clocks of this cluster and of AWS differ too much.
     ClockSkew,
     /// The journal was written by a newer version of the operator.

@@ -229,10 +229,12 @@ pub enum JournalSecret {
 }
 
 /// Last use of an access key, as returned by `GetAccessKeyLastUsed`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastUse {
     /// `None`: no recorded use. AWS records uses with a delay.
     pub used_at: Option<Timestamp>,
+    /// Service and region of that use, as AWS names them.
+    pub service: Option<String>,
     /// When AWS returned it.
     pub asked_at: Timestamp,
 }

@@ -64,8 +64,6 @@ pub(crate) async fn confirmed_key_ends_the_previous_one_at_once() {
 pub(crate) async fn unconfirmed_key_is_kept_for_a_bounded_time() {
     let env = TestEnv::new().await;
     let (old, new) = rotate(&env, "2s", "8s").await;
-    let text = env.wait_for_event("x", Reason::HandoverEnding).await;
-    assert!(text.contains(&format!("access key {new} is not confirmed by: hub")), "{text}");
     env.wait_for_iam("u", "the previous key is deleted", |user| user.active_keys() == [new.as_str()]).await;
     let held = env.first_call_time("UpdateAccessKey", &old).duration_since(env.publication_time("x").await);
     assert!(held.as_secs_f64() >= 10.0, "overlap and handover took only {held}");
@@ -75,12 +73,24 @@ pub(crate) async fn unconfirmed_key_is_kept_for_a_bounded_time() {
         env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::HandoverOverdue)).await;
     assert!(message(&user, ConditionType::RotationHealthy).contains("no previous key is Active"));
     assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True");
-    env.wait_for_event("x", Reason::HandoverOverdue).await;
-    let warnings = env.events("x").await.into_iter().filter(|(reason, _)| reason.starts_with("Handover"));
-    assert_eq!(warnings.count(), 2, "before the end and at the end");
+    let text = env.wait_for_event("x", Reason::HandoverOverdue).await;
+    assert!(text.contains(&format!("access key {new} is not confirmed by: hub")), "{text}");
 
     env.annotate("x", HUB, &new).await;
     env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
+}
+
+pub(crate) async fn unconfirmed_key_is_reported_a_day_before_its_end() {
+    let env = TestEnv::new().await;
+    // A day and some seconds: the warning is due when the overlap has been over for these seconds.
+    let (old, new) = rotate(&env, "1s", "86403s").await;
+    let text = env.wait_for_event("x", Reason::PreviousKeyEnding).await;
+    assert!(text.contains(&format!("access key {new} is not confirmed by: hub")) && text.contains(&old), "{text}");
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::PreviousKeyEnding)).await;
+    env.annotate("x", HUB, &new).await;
+    env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
+    let warnings = env.events("x").await.into_iter().filter(|(reason, _)| reason.starts_with("PreviousKey"));
+    assert_eq!(warnings.count(), 1, "reported once");
 }
 
 pub(crate) async fn handover_agent_may_only_confirm() {

@@ -74,6 +74,21 @@ pub(crate) async fn previous_key_in_use_is_kept_for_a_bounded_time() {
     assert!(env.wait_for_event("x", Reason::KeyDeactivated).await.contains("AWS still sees it used"));
 }
 
+pub(crate) async fn used_key_is_reported_a_day_before_its_end() {
+    let env = TestEnv::with_arguments(&["--last-used-window=1h"]).await;
+    // A day and some seconds: the warning is due when the overlap has been over for these seconds.
+    let rotation = json!({"every": "Never", "overlap": "10s", "holdWhileUsed": "86403s"});
+    env.apply("x", with_rotation("u", rotation)).await;
+    env.wait_ready("x").await;
+    let (old, _) = rotate(&env, "x").await;
+    env.account.set_last_used(&old, Timestamp::now() + SignedDuration::from_mins(1), "s3", "eu-central-1");
+    let text = env.wait_for_event("x", Reason::PreviousKeyEnding).await;
+    assert!(text.contains(&old) && text.contains("for s3 in eu-central-1") && text.contains("at most until"), "{text}");
+    let user =
+        env.wait_for_condition("x", ConditionType::RotationHealthy, "False", Some(Reason::PreviousKeyEnding)).await;
+    assert_eq!(condition(&user, ConditionType::Ready).expect("Ready").status, "True", "no consumer is interrupted");
+}
+
 pub(crate) async fn rotation_without_hold_does_not_read_last_use() {
     let env = TestEnv::new().await;
     env.apply("x", with_rotation("u", json!({"every": "Never", "overlap": "1s"}))).await;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     aws::AwsError,
     domain::{
-        current_state::{AccessKey, UserRef},
+        current_state::{AccessKey, LastUse, UserRef},
         owner::is_access_key_id,
         secret::KeyMaterial,
     },
@@ -26,14 +26,18 @@ impl IamClient {
         paginate!(self, "ListAccessKeys", request, access_key_metadata, access_key)
     }
 
-    /// Reads when a key was last used. `None` if never, before AWS began to record it, or if the key does not exist.
-    pub async fn get_last_used(&self, key_id: &str) -> Result<Option<Timestamp>, AwsError> {
+    /// Reads when and for what a key was last used. No time if never, before AWS began to record it, or if the key does not exist.
+    pub async fn get_last_used(&self, key_id: &str) -> Result<LastUse, AwsError> {
         let request = self.iam.get_access_key_last_used().access_key_id(key_id);
         let answer = self.call("GetAccessKeyLastUsed", request.send()).await;
-        Ok(optional(answer)?
-            .and_then(|answer| answer.access_key_last_used)
-            .and_then(|used| used.last_used_date)
-            .map(|date| timestamp(&date)))
+        let used = optional(answer)?.and_then(|answer| answer.access_key_last_used);
+        let used_at = used.as_ref().and_then(|used| used.last_used_date).map(|date| timestamp(&date));
+        let service = used.filter(|_| used_at.is_some()).map(|used| match used.region.as_str() {
+            // Of services without regions.
+            "" | "N/A" => used.service_name,
+            region => format!("{} in {region}", used.service_name),
+        });
+        Ok(LastUse { used_at, service, asked_at: self.clock().now() })
     }
 
     /// Creates an access key and returns it with its creation time. **Not idempotent**: IAM returns the secret once and

@@ -243,7 +243,7 @@ fn rotate(mut plan: Plan, step: Step, input: &RuleInput<'_>, sync: Vec<Effect>) 
         Step::Idle => plan.requeue_at = [input.retirements().min(), plan.next_rotation].into_iter().flatten().min(),
     }
     plan.effects.extend(sync);
-    let checks = [plan.requeue_at, input.next_restart_check(), input.next_handover_change()];
+    let checks = [plan.requeue_at, input.next_restart_check(), input.handover_deadline(), input.next_ending_warning()];
     plan.requeue_at = checks.into_iter().flatten().min();
     // A failure that a person has to fix is not hidden behind a time that is waited for.
     let waiting = matches!(plan.rotation.reason, Reason::RotationPending | Reason::Overlap | Reason::StillUsed);

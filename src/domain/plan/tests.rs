@@ -320,7 +320,7 @@ impl Case {
 
     /// The last use was read at one age, and AWS reported a use at another age.
     fn last_used(self, id: &str, used: Option<SignedDuration>, asked: SignedDuration) -> Self {
-        let answer = LastUse { used_at: used.map(ago), asked_at: ago(asked) };
+        let answer = LastUse { used_at: used.map(ago), service: Some("s3 in us-east-1".into()), asked_at: ago(asked) };
         self.current(|current| _ = current.last_used.insert(id.into(), answer))
     }
 

@@ -129,8 +129,11 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
         Reason::RolloutStuck => {
             ("owner of the workload", "See [AwsDeployRolloutStuck](../operations.md#awsdeployrolloutstuck).")
         }
-        Reason::HandoverOverdue | Reason::HandoverEnding => {
+        Reason::HandoverOverdue => {
             ("owner of the consumer", "See [AwsDeployHandoverOverdue](../operations.md#awsdeployhandoveroverdue).")
+        }
+        Reason::PreviousKeyEnding | Reason::PreviousKeyEndingSoon => {
+            ("owner of the consumer", "See [AwsDeployPreviousKeyEnding](../operations.md#awsdeploypreviouskeyending).")
         }
         Reason::ClockSkew => (CLUSTER_ADMIN, "Fix the clock of the operator's node."),
         Reason::UnknownJournal => {

@@ -14,7 +14,7 @@ use crate::{
     cluster::{ClusterError, JournalSnapshot, JournalStore, PendingEvent},
     domain::{
         account::account_in_arn,
-        current_state::{AccessKey, JournalSecret, LastUse, UserRef, Verification},
+        current_state::{AccessKey, JournalSecret, UserRef, Verification},
         dates::floor,
         journal::{AttemptPhase, Journal},
         key_tag::tags_after_publication,
@@ -275,8 +275,8 @@ impl Executor<'_> {
     ) -> Result<(), ReconcileError> {
         let iam = &self.iam;
         for id in ids {
-            let used_at = iam.get_last_used(id).await?;
-            cache.last_used.insert(id.clone(), LastUse { used_at, asked_at: iam.clock().now() });
+            let answer = iam.get_last_used(id).await?;
+            cache.last_used.insert(id.clone(), answer);
         }
         let user = self.observed.current.user();
         cache.last_used.retain(|id, _| user.is_some_and(|user| user.key(id).is_some()));

@@ -205,7 +205,7 @@ fn current(view: &View, sts: StsAnswers) -> CurrentState {
             }
         },
         last_used: view.last_used.map_or_else(BTreeMap::new, |last| {
-            let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), asked_at: at(NOW, 0) };
+            let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), service: None, asked_at: at(NOW, 0) };
             view.keys.existing().map(|key| (name(key.id), answer(key.id))).collect()
         }),
         last_used_failed: false,

@@ -1,21 +1,13 @@
 //! Keeps a superseded key Active until consumers outside the cluster have confirmed the new one, for a bounded time. Such a consumer
 //! cannot read the Secret: a person or an agent hands the key over.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::{Note, RuleInput};
 use crate::{
     api::Reason,
-    domain::{
-        current_state::AccessKey,
-        dates::{saturating_add, saturating_sub},
-        handover::Consumer,
-    },
+    domain::{current_state::AccessKey, dates::saturating_add, handover::Consumer},
 };
-
-/// How long before the limit a missing confirmation needs a person, and how long before it is reported again.
-const FIRST_WARNING: SignedDuration = SignedDuration::from_hours(24);
-const LAST_WARNING: SignedDuration = SignedDuration::from_hours(1);
 
 /// A key that not all consumers have confirmed.
 struct Handover<'a> {
@@ -23,23 +15,7 @@ struct Handover<'a> {
     /// The superseded key that they may use meanwhile.
     previous: Option<&'a AccessKey>,
     waiting: Vec<&'a Consumer>,
-    overlap_ends: Timestamp,
     limit: Timestamp,
-}
-
-impl Handover<'_> {
-    fn reason(&self, now: Timestamp) -> Reason {
-        let left = self.limit.duration_since(now);
-        if left <= SignedDuration::ZERO {
-            Reason::HandoverOverdue
-        } else if now < self.overlap_ends || left > FIRST_WARNING {
-            Reason::AwaitingHandover
-        } else if left > LAST_WARNING {
-            Reason::HandoverOverdue
-        } else {
-            Reason::HandoverEnding
-        }
-    }
 }
 
 impl RuleInput<'_> {
@@ -62,14 +38,18 @@ impl RuleInput<'_> {
         let waiting: Vec<&Consumer> = self.desired_key()?.unconfirmed(key_id).collect();
         let within = waiting.iter().map(|consumer| consumer.within).max()?;
         let limit = self.extended(overlap_ends, within);
-        Some(Handover { key_id, previous, waiting, overlap_ends, limit })
+        Some(Handover { key_id, previous, waiting, limit })
     }
 
     /// The state of a handover that is not complete. Each turn for the worse is another reason, and so another Event.
     pub(super) fn handover_note(&self) -> Option<Note> {
         let handover = self.handover()?;
-        let reason = handover.reason(self.now);
-        let Handover { key_id, previous, waiting, limit, .. } = handover;
+        let Handover { key_id, previous, waiting, limit } = handover;
+        let reason = if limit <= self.now {
+            Reason::HandoverOverdue
+        } else {
+            previous.and_then(|key| self.ending(key)).unwrap_or(Reason::AwaitingHandover)
+        };
         let names = waiting.iter().map(|consumer| consumer.name.as_str()).collect::<Vec<_>>().join(", ");
         let confirm = format!("confirm it with the annotation handover.awsdeploy.dev/<consumer>: {key_id}");
         let until = previous.and_then(|key| Some((&key.id, self.retires_at(key)?)));
@@ -88,12 +68,9 @@ impl RuleInput<'_> {
         Some(Note::new(reason, format!("access key {key_id} is not confirmed by: {names}. {end}")))
     }
 
-    /// When the state of an incomplete handover changes next.
-    pub(in crate::domain::plan) fn next_handover_change(&self) -> Option<Timestamp> {
-        let Handover { overlap_ends, limit, .. } = self.handover()?;
-        let before = |warning: SignedDuration| saturating_sub(limit, warning).max(overlap_ends);
-        let changes = [before(FIRST_WARNING), before(LAST_WARNING), limit];
-        changes.into_iter().filter(|at| *at > self.now).min()
+    /// When the time of an incomplete handover is over.
+    pub(in crate::domain::plan) fn handover_deadline(&self) -> Option<Timestamp> {
+        self.handover().map(|handover| handover.limit).filter(|limit| *limit > self.now)
     }
 
     /// Whether the key retires although consumers may still use it.

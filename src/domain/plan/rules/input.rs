@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Note, RetireReason};
+use super::{Note, RetireReason, ending};
 use crate::{
     api::{Reason, user::DeletionPolicy},
     domain::{
@@ -161,9 +161,15 @@ impl RuleInput<'_> {
 
     /// What a person has to fix before all consumers have the new key.
     pub(in crate::domain::plan) fn unfinished_note(&self) -> Option<Note> {
-        let is_failure = |note: &Note| !matches!(note.reason, Reason::Restarting | Reason::AwaitingHandover);
-        let notes = [self.restart_note(), self.handover_note()];
-        notes.into_iter().flatten().filter(is_failure).reduce(|first, second| {
+        let is_healthy = |reason| {
+            matches!(reason, Reason::Restarting | Reason::AwaitingHandover | Reason::StillUsed | Reason::Overlap)
+        };
+        let mut notes =
+            [self.restart_note(), self.handover_note(), self.hold_note()].into_iter().flatten().collect::<Vec<_>>();
+        notes.retain(|note| !is_healthy(note.reason));
+        // The reason decides about the Event: the end of a key is reported whatever else a person has to fix.
+        notes.sort_by_key(|note| !ending::is_ending(note.reason));
+        notes.into_iter().reduce(|first, second| {
             Note::new(first.reason, format!("{}. In addition: {}", first.message, second.message))
         })
     }

@@ -7,6 +7,7 @@
 mod attempt;
 mod deactivate;
 mod due;
+mod ending;
 mod handover;
 mod input;
 pub(super) mod quarantine;

@@ -8,7 +8,7 @@ use super::{Effect, Note, RetireReason, RuleInput, Step, quarantine::MAX_CLOCK_S
 use crate::{
     api::{Reason, duration::humanize, well_known},
     domain::{
-        current_state::{AccessKey, JournalSecret},
+        current_state::{AccessKey, JournalSecret, LastUse},
         dates::{saturating_add, saturating_sub},
         owner::key_tag,
     },
@@ -112,7 +112,7 @@ impl RuleInput<'_> {
         ))
     }
 
-    fn hold_while_used(&self) -> Option<SignedDuration> {
+    pub(super) fn hold_while_used(&self) -> Option<SignedDuration> {
         self.desired_key()?.hold_while_used
     }
 
@@ -193,26 +193,29 @@ impl RuleInput<'_> {
     }
 
     /// The use of a superseded key long after consumers could have read the new one.
-    fn late_use(&self, key: &AccessKey) -> Option<Timestamp> {
+    pub(super) fn late_use(&self, key: &AccessKey) -> Option<&LastUse> {
         let moved = saturating_add(self.superseded_at(key)?, self.settings.consumer_switch_time());
-        self.current.last_used.get(&key.id)?.used_at.filter(|used_at| *used_at > moved)
+        self.current.last_used.get(&key.id).filter(|answer| answer.used_at.is_some_and(|used_at| used_at > moved))
     }
 
     /// Why a key stays Active beyond its overlap.
     pub(super) fn hold_note(&self) -> Option<Note> {
-        let hold = self.hold_while_used()?;
         self.superseded().filter(|key| key.active).find_map(|key| {
-            let ends = self.overlap_ends(key).filter(|ends| *ends <= self.now)?;
-            let (id, limit, window) = (&key.id, saturating_add(ends, hold), humanize(self.settings.last_used_window));
-            Some(match self.late_use(key) {
-                Some(used_at) => Note::new(
-                    Reason::StillUsed,
-                    format!(
-                        "access key {id} was used at {used_at}, although the new one has been in the Secret since {}. It stays Active until AWS has not reported a use for {window}, at most until {limit}; after that AWS refuses it. Find the consumer that does not read Secret {} again: a pod with environment variables or a subPath mount, or a copy elsewhere",
-                        self.superseded_at(key)?,
-                        self.target.secret_name
-                    ),
-                ),
+            self.overlap_ends(key).filter(|ends| *ends <= self.now)?;
+            let (id, limit, window) = (&key.id, self.hold_limit(key)?, humanize(self.settings.last_used_window));
+            let used = self.late_use(key).and_then(|answer| Some((answer.used_at?, &answer.service)));
+            Some(match used {
+                Some((used_at, service)) => {
+                    let service = service.as_ref().map(|name| format!(" for {name}")).unwrap_or_default();
+                    Note::new(
+                        self.ending(key).unwrap_or(Reason::StillUsed),
+                        format!(
+                            "access key {id} was used at {used_at}{service}, although the new one has been in the Secret since {}. It stays Active until AWS has not reported a use for {window}, at most until {limit}; after that AWS refuses it. Find the consumer that does not read Secret {} again: a pod with environment variables or a subPath mount, or a copy elsewhere",
+                            self.superseded_at(key)?,
+                            self.target.secret_name
+                        ),
+                    )
+                }
                 None => Note::new(
                     Reason::Overlap,
                     format!("the overlap of access key {id} is over; it stays Active until AWS would have reported a use, at most until {limit}"),
@@ -231,7 +234,7 @@ impl RuleInput<'_> {
         if self.retires_during_handover(key) {
             return RetireReason::HandoverExpired;
         }
-        let limit = self.overlap_ends(key).zip(self.hold_while_used()).map(|(ends, hold)| saturating_add(ends, hold));
+        let limit = self.hold_limit(key);
         let unused = self.unused_at(key).is_some_and(|at| at <= self.now);
         if limit.is_some_and(|limit| limit <= self.now) && !unused {
             RetireReason::HoldExpired

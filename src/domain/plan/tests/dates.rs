@@ -93,7 +93,7 @@ proptest! {
         });
         case.desired.credentials_revoked = revoked;
         case = case.current(|current| {
-            current.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), asked_at: rotated_at });
+            current.last_used.insert("K1".into(), LastUse { used_at: Some(used_at), service: None, asked_at: rotated_at });
             current.key_backoff = Some(KeyBackoff { until: failed_at, reason: Reason::Throttled });
             current.hints.last_rotation = Some(rotated_at);
             current.hints.inactive_since.insert("K1".into(), inactive_since);

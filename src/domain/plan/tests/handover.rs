@@ -31,10 +31,10 @@ fn unconfirmed_key_waits_until_the_limit_and_is_reported() {
     for (age, wait, reason) in [
         (hours(1), days(6) + hours(23), Reason::AwaitingHandover),
         (days(2), days(5), Reason::AwaitingHandover),
-        (days(7), hours(23), Reason::HandoverOverdue),
-        (days(7) + hours(12), hours(11), Reason::HandoverOverdue),
-        (days(7) + hours(23), hours(1), Reason::HandoverEnding),
-        (days(8) - secs(1), secs(1), Reason::HandoverEnding),
+        (days(7), hours(23), Reason::PreviousKeyEnding),
+        (days(7) + hours(12), hours(11), Reason::PreviousKeyEnding),
+        (days(7) + hours(23), hours(1), Reason::PreviousKeyEndingSoon),
+        (days(8) - secs(1), secs(1), Reason::PreviousKeyEndingSoon),
     ] {
         let waiting = published(age, None);
         waiting.waits(wait, reason);
@@ -64,7 +64,7 @@ fn every_consumer_must_confirm_within_its_own_time() {
     two(days(1), None, None).waits(days(6), Reason::AwaitingHandover);
     two(days(1), None, None).says(&["not confirmed by: hub, other. "]);
     two(days(1), Some("K2"), None).waits(days(1), Reason::AwaitingHandover);
-    two(days(2), Some("K2"), None).waits(hours(23), Reason::HandoverOverdue);
+    two(days(2), Some("K2"), None).waits(hours(23), Reason::PreviousKeyEnding);
     two(days(2), Some("K2"), None).says(&["not confirmed by: other. "]);
     two(days(3), Some("K2"), None).does("DeactivateKey K1 (HandoverExpired)");
     two(days(3), None, None).waits(days(4), Reason::AwaitingHandover);
@@ -78,7 +78,7 @@ fn handover_never_reaches_into_the_next_rotation() {
     let waiting = |age| published(age, None).declared_key(|key| key.handover[0].within = days(300)).every(every);
     assert_eq!(waiting(days(2)).plan().deactivate_at["K1"], ago(days(2)) + due);
     waiting(due).does("DeactivateKey K1 (HandoverExpired)");
-    waiting(due - mins(30)).waits(mins(30), Reason::HandoverEnding);
+    waiting(due - mins(30)).waits(mins(30), Reason::PreviousKeyEndingSoon);
     // It would end before the overlap does.
     let short = published(hours(1), None).every(hours(12));
     assert_eq!(short.plan().deactivate_at["K1"], now() + hours(23));
@@ -92,10 +92,27 @@ fn extensions_run_at_the_same_time() {
     held(days(8)).does("DeactivateKey K1 (HandoverExpired)");
     let longer = published(days(3), None).held_while_used(days(20));
     let longer = longer.last_used("K1", Some(hours(1)), hours(1));
-    longer.waits(days(4), Reason::AwaitingHandover);
+    longer.waits(days(5), Reason::AwaitingHandover);
     // Confirmed, but another consumer still uses the key.
     let used = published(days(2), Some("K2")).held_while_used(days(3)).last_used("K1", Some(hours(1)), hours(1));
-    used.waits(hours(25), Reason::StillUsed);
+    used.waits(days(1), Reason::StillUsed);
+}
+
+#[test]
+fn key_with_two_extensions_is_reported_before_the_last_end() {
+    let both = |age| published(age, None).held_while_used(days(3)).last_used("K1", Some(hours(1)), hours(1));
+    both(days(3) + hours(12)).waits(days(3) + hours(12), Reason::AwaitingHandover);
+    both(days(7)).waits(hours(23), Reason::PreviousKeyEnding);
+    both(days(7)).says(&["not confirmed by: hub", "In addition: access key K1 was used at"]);
+}
+
+#[test]
+fn short_extension_is_not_reported_before_its_end() {
+    let short = |within, age| in_overlap().published("K2", age).consumer("hub", within, None);
+    short(hours(12), hours(30)).waits(hours(5), Reason::AwaitingHandover);
+    short(hours(12), hours(35)).waits(hours(1), Reason::PreviousKeyEndingSoon);
+    short(hours(1), hours(24)).waits(hours(1), Reason::AwaitingHandover);
+    short(hours(1), hours(25)).does("DeactivateKey K1 (HandoverExpired)");
 }
 
 #[test]
@@ -106,13 +123,13 @@ fn missing_confirmation_is_reported_after_the_key_is_gone() {
     gone(Some("K2")).waits(gone(Some("K2")).plan().requeue_at.map(|at| at.duration_since(now())), Reason::Scheduled);
     // A first key has as long.
     let first = idle().published("K1", hours(2)).consumer("hub", days(7), None);
-    first.waits(days(7) - hours(2), Reason::AwaitingHandover);
+    first.waits(days(8) - hours(2), Reason::AwaitingHandover);
     assert_eq!(first.published("K1", days(8)).plan().rotation.reason, Reason::HandoverOverdue);
 }
 
 #[test]
 fn overdue_handover_is_not_hidden_by_a_wait() {
-    published(days(7) + hours(12), None).requested().waits(hours(11), Reason::HandoverOverdue);
+    published(days(7) + hours(12), None).requested().waits(hours(11), Reason::PreviousKeyEnding);
     published(days(2), None).requested().waits(days(5), Reason::RotationPending);
 }
 

@@ -61,12 +61,39 @@ fn consumer_that_switched_within_minutes_causes_no_warning() {
 
 #[test]
 fn hold_is_bounded() {
-    published(days(8) - secs(1)).last_used("K1", Some(hours(1)), hours(1)).waits(secs(1), Reason::StillUsed);
+    published(days(8) - secs(1))
+        .last_used("K1", Some(hours(1)), hours(1))
+        .waits(secs(1), Reason::PreviousKeyEndingSoon);
     published(days(8)).last_used("K1", Some(hours(1)), hours(1)).does("DeactivateKey K1 (HoldExpired)");
     published(days(8)).does("DeactivateKey K1 (HoldExpired)");
     // Unused for long enough at the very end causes no warning.
     published(days(8)).last_used("K1", Some(days(3)), hours(1)).does("DeactivateKey K1 (OverlapEnded)");
     published(days(9)).inactive_since("K1", mins(10)).does("DeleteKey K1 (OverlapEnded)");
+}
+
+#[test]
+fn used_key_is_reported_a_day_and_an_hour_before_its_end() {
+    let used = |age| published(age).last_used("K1", Some(hours(1)), secs(0));
+    used(days(6)).waits(days(1), Reason::StillUsed);
+    used(days(7)).waits(hours(23), Reason::PreviousKeyEnding);
+    used(days(8) - mins(30)).waits(mins(30), Reason::PreviousKeyEndingSoon);
+    let message = used(days(7)).plan().rotation.message;
+    for part in [(now() + days(1)).to_string().as_str(), "K1 was used at", "for s3 in us-east-1", "Secret cycle"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // A wait for a rotation does not hide it.
+    used(days(7)).requested().waits(hours(23), Reason::PreviousKeyEnding);
+    let unused = published(days(7)).last_used("K1", Some(days(7)), secs(0));
+    unused.does("DeactivateKey K1 (OverlapEnded)");
+}
+
+#[test]
+fn short_hold_is_reported_once() {
+    let used =
+        |hold, age| in_overlap().published("K2", age).held_while_used(hold).last_used("K1", Some(mins(5)), secs(0));
+    used(hours(12), hours(24)).waits(hours(11), Reason::StillUsed);
+    used(hours(12), hours(35)).waits(hours(1), Reason::PreviousKeyEndingSoon);
+    used(hours(1), hours(24)).waits(hours(1), Reason::StillUsed);
 }
 
 #[test]

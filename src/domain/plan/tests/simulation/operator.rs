@@ -424,7 +424,7 @@ impl Reconciliation<'_> {
             Effect::ReadLastUsed(ids) => {
                 for id in ids {
                     let used_at = self.cloud.keys.get(id).and_then(|record| record.used_at);
-                    let answer = LastUse { used_at, asked_at: self.cloud.now };
+                    let answer = LastUse { used_at, service: None, asked_at: self.cloud.now };
                     self.operator.last_used.insert(id.clone(), answer);
                 }
                 self.seen.current.last_used.clone_from(&self.operator.last_used);
