@@ -60,6 +60,7 @@ pub fn canonical(state: &mut State) -> Renamed {
 fn drop_unobservable(state: &mut State) {
     let staged = state.journal.and_then(|journal| journal.staged());
     let mut known = state.keys.iter().map(|key| only(key.id)).fold(0, |ids, id| ids | id);
+    let published = state.secret.map_or(0, |secret| only(secret.key));
     for controller in &mut state.controllers {
         let own = controller.view.journal.and_then(|(journal, _)| journal.staged());
         if Some(controller.sts.accepted) != staged && Some(controller.sts.accepted) != own {
@@ -77,6 +78,14 @@ fn drop_unobservable(state: &mut State) {
             }
         }
         known |= controller.view.keys.iter().chain(cached).fold(0, |ids, key| ids | only(key.id));
+    }
+    // The confirmation of a key that no controller can see is that of none.
+    let visible = known | published;
+    if !has(visible, state.confirmed) {
+        state.confirmed = 0;
+    }
+    for controller in state.controllers.iter_mut().filter(|controller| !has(visible, controller.confirmed)) {
+        controller.confirmed = 0;
     }
     // A key that existed before an attempt matters only as long as a controller may see it.
     let journals = state.controllers.iter_mut().filter_map(|controller| controller.view.journal.as_mut());
@@ -107,6 +116,7 @@ enum Name<'a> {
 
 fn walk(state: &mut State, visit: &mut impl FnMut(Name<'_>)) {
     walk_keys(&mut state.keys, visit);
+    visit(Name::Key(&mut state.confirmed));
     state.secret.iter_mut().for_each(|secret| walk_secret(secret, visit));
     state.journal.iter_mut().for_each(|journal| walk_journal(journal, visit));
     state.controllers.iter_mut().for_each(|controller| walk_controller(controller, visit));
@@ -147,6 +157,7 @@ fn walk_controller(controller: &mut Controller, visit: &mut impl FnMut(Name<'_>)
         At::Idle | At::ReadIam | At::ReadKeys | At::ReadSecret | At::ReadJournal | At::Ready => {}
     }
     visit(Name::Request(&mut controller.request));
+    visit(Name::Key(&mut controller.confirmed));
     visit(Name::Key(&mut controller.sts.accepted));
     visit(Name::Key(&mut controller.sts.refused));
     walk_keys(&mut controller.view.keys, visit);

@@ -11,7 +11,7 @@ use ahash::RandomState;
 use crate::{
     canonical::canonical,
     protocol::{Action, Protocol},
-    state::{At, Budget, Controller, Key, LIMIT, OVERLAP, RECOVERY, State},
+    state::{At, Budget, Controller, Key, State},
 };
 
 /// A controller that needs more steps than this loops.
@@ -54,7 +54,7 @@ impl Protocol {
                 continue;
             }
             // Nothing to do now, but perhaps later.
-            for least in [RECOVERY, LIMIT, OVERLAP] {
+            for least in self.leaps() {
                 if unchanged(&state) {
                     state.leap(least);
                     canonical(&mut state);

@@ -15,13 +15,15 @@ use awsdeploy::{
             AccessKey, CurrentState, CurrentUser, Grants, IamUser, JournalSecret, LastUse, PublishedSecret,
             StatusHints, Verification,
         },
-        desired::{Account, Desired, Grant},
+        desired::{Account, Desired, DesiredKey, Grant},
+        handover::Consumer,
         journal,
         owner::key_tag,
         plan::{
             self, Effect, RetireReason,
             rules::{Mode, RULES, Rule, RuleInput, Step},
         },
+        schedule::RotationSchedule,
         secret::{Integrity, PublishedFacts},
         settings::Settings,
         target::Target,
@@ -31,7 +33,10 @@ use awsdeploy::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::state::{Age, AttemptPhase, Ids, LIMIT, NOW, StsAnswers, View, each, has, only};
+use crate::{
+    protocol::Handover,
+    state::{Age, AttemptPhase, Ids, LIMIT, NOW, StsAnswers, View, each, has, only},
+};
 
 /// An effect of the plan, in the model's terms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +77,10 @@ pub struct DecisionInput {
     pub sts: StsAnswers,
     /// The rotate request in the resource.
     pub request: u8,
+    /// The confirmed key in it.
+    pub confirmed: u8,
+    /// The consumer that it declares.
+    pub handover: Handover,
     /// The rule that its plan does without.
     pub omitted_rule: Option<&'static str>,
 }
@@ -99,6 +108,7 @@ fn plan_next(input: &DecisionInput) -> Decision {
     let mut desired = DESIRED.clone();
     if let Some(key) = &mut desired.key {
         key.rotate_request = text(input.request);
+        declare_handover(key, input);
     }
     let now = at(NOW, 0) + MARGIN;
     let rules: Vec<Rule> = RULES.iter().copied().filter(|(name, _)| Some(*name) != input.omitted_rule).collect();
@@ -118,7 +128,10 @@ fn plan_next(input: &DecisionInput) -> Decision {
         Effect::AbandonAttempt { orphans, failed } => Do::Abandon(ids(orphans), *failed),
         Effect::TouchPublished => Do::Touch,
         Effect::CloseJournal => Do::Close,
-        Effect::DeactivateKey(key, RetireReason::OverlapEnded | RetireReason::FreesSlot) => Do::Deactivate(id(key)),
+        Effect::DeactivateKey(
+            key,
+            RetireReason::OverlapEnded | RetireReason::FreesSlot | RetireReason::HandoverExpired,
+        ) => Do::Deactivate(id(key)),
         Effect::DeleteKey(key, _) => Do::Delete(id(key)),
         Effect::ReadLastUsed(_) => Do::ReadLastUsed,
         // The resource of the model declares nothing but a key.
@@ -138,6 +151,23 @@ fn record_rule(desired: &Desired, current: &CurrentState, now: Timestamp, plan: 
     if let Some((name, _)) = decided {
         DECIDED.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
     }
+}
+
+/// The overlap is a day; a time between [`OVERLAP`](crate::state::OVERLAP) and [`HANDOVER`](crate::state::HANDOVER) is one of three.
+fn declare_handover(key: &mut DesiredKey, input: &DecisionInput) {
+    let days = |days: i64| SignedDuration::from_hours(24 * days);
+    let within = match input.handover {
+        Handover::None | Handover::Ignored => return,
+        Handover::Limited | Handover::AnyKey => days(2),
+        Handover::Scheduled | Handover::Unlimited => days(30),
+    };
+    if input.handover == Handover::Scheduled {
+        key.schedule = RotationSchedule::Every(days(4));
+    }
+    let any = || input.view.secret.map_or(0, |(secret, _)| secret.key);
+    let confirmed = if input.handover == Handover::AnyKey && input.confirmed != 0 { any() } else { input.confirmed };
+    let confirmed = (confirmed != 0).then(|| name(confirmed));
+    key.handover = vec![Consumer { name: "hub".into(), within, confirmed }];
 }
 
 // --- the view as the operator sees it ---------------------------------------------------------
@@ -205,7 +235,8 @@ fn current(view: &View, sts: StsAnswers) -> CurrentState {
             }
         },
         last_used: view.last_used.map_or_else(BTreeMap::new, |last| {
-            let answer = |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), service: None, asked_at: at(NOW, 0) };
+            let answer =
+                |key: u8| LastUse { used_at: (key == last).then(|| at(NOW, 0)), service: None, asked_at: at(NOW, 0) };
             view.keys.existing().map(|key| (name(key.id), answer(key.id))).collect()
         }),
         last_used_failed: false,
@@ -261,8 +292,9 @@ fn user(view: &View) -> IamUser {
 
 /// A time of this age. Of two things of one age the one of the later attempt is the later one.
 fn at(age: Age, attempt: u8) -> Timestamp {
-    // Recovery delay 60 s, verification timeout 5 min, deletion delay 10 min, overlap 24 h.
-    let seconds = [0, 100, 1_000, 100_000][usize::from(age)];
+    // Recovery delay 60 s, verification timeout 5 min, deletion delay 10 min, overlap 24 h, with a handover 3 days,
+    // rotation every 4 days.
+    let seconds = [0, 100, 1_000, 100_000, 400_000][usize::from(age)];
     Timestamp::UNIX_EPOCH + SignedDuration::from_hours(24 * 365 * 56) - SignedDuration::from_secs(seconds)
         + SignedDuration::from_secs(attempt.into())
 }

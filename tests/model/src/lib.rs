@@ -21,7 +21,8 @@ pub mod state;
 pub use canonical::{Renamed, canonical};
 pub use decide::{DecisionInput, Do, decide, rules_that_decided};
 pub use protocol::{
-    Action, CONVERGES, FOREIGN_KEYS_ARE_UNTOUCHED, ID_AND_VALUE_BELONG_TOGETHER, ONE_CALL_PER_ATTEMPT, OVERLAP_IS_KEPT,
-    PUBLISHED_KEY_WORKS, Protocol, Start, TWO_KEYS_AT_MOST, Variant,
+    Action, CONVERGES, FOREIGN_KEYS_ARE_UNTOUCHED, HANDOVER_IS_AWAITED, HANDOVER_IS_BOUNDED, Handover,
+    ID_AND_VALUE_BELONG_TOGETHER, ONE_CALL_PER_ATTEMPT, OVERLAP_IS_KEPT, PUBLISHED_KEY_WORKS, Protocol, Start,
+    TWO_KEYS_AT_MOST, Variant,
 };
 pub use state::{Budget, State};

@@ -11,9 +11,9 @@ use awsdeploy::domain::plan::rules::RULES;
 use stateright::{Checker, HasDiscoveries, Model};
 
 use crate::{
-    Action, Budget, CONVERGES, FOREIGN_KEYS_ARE_UNTOUCHED, ID_AND_VALUE_BELONG_TOGETHER, ONE_CALL_PER_ATTEMPT,
-    PUBLISHED_KEY_WORKS, Protocol, Start, State, TWO_KEYS_AT_MOST, Variant, convergence::Convergence,
-    rules_that_decided, state::ANY,
+    Action, Budget, CONVERGES, FOREIGN_KEYS_ARE_UNTOUCHED, HANDOVER_IS_AWAITED, HANDOVER_IS_BOUNDED, Handover,
+    ID_AND_VALUE_BELONG_TOGETHER, ONE_CALL_PER_ATTEMPT, PUBLISHED_KEY_WORKS, Protocol, Start, State, TWO_KEYS_AT_MOST,
+    Variant, convergence::Convergence, rules_that_decided, state::ANY,
 };
 
 /// Explores all states; panics with the path to a state where a property fails.
@@ -64,7 +64,8 @@ fn threads() -> usize {
 }
 
 /// Every kind of fault, without limit.
-const UNBOUNDED: Budget = Budget { requests: ANY, faults: ANY, refused: ANY, leaps: ANY, foreign: ANY, deletions: ANY };
+const UNBOUNDED: Budget =
+    Budget { requests: ANY, faults: ANY, refused: ANY, leaps: ANY, foreign: ANY, deletions: ANY, confirmations: 0 };
 
 fn one(budget: Budget) -> Protocol {
     Protocol { controllers: 1, budget, ..Protocol::default() }
@@ -118,6 +119,43 @@ fn two_controllers_never_touch_a_manual_key() {
 fn caches_of_two_controllers_break_no_invariant() {
     let model = Protocol { cache: true, split_reads: true, ..two(Budget { faults: 1, ..quiet(1, 1) }) };
     holds("two controllers, cache and split reads, 1 request, 1 leap, 1 fault", model);
+}
+
+/// A consumer outside the cluster that confirms keys, the previous one too. Time and confirmations are not limited.
+fn handed_over(handover: Handover, budget: Budget) -> Protocol {
+    Protocol { handover, ..one(Budget { leaps: ANY, confirmations: ANY, ..budget }) }
+}
+
+#[test]
+fn handover_is_awaited_and_bounded_despite_faults() {
+    let faulty = Budget { requests: ANY, faults: ANY, refused: ANY, ..Budget::default() };
+    holds("one controller, a handover, unbounded", handed_over(Handover::Limited, faulty));
+    let scheduled = Budget { faults: 2, refused: 1, ..quiet(1, 0) };
+    holds(
+        "one controller, a handover and a schedule, 1 request, 2 faults",
+        handed_over(Handover::Scheduled, scheduled),
+    );
+    let paired = Budget { faults: 1, confirmations: 1, ..quiet(1, 2) };
+    holds(
+        "two controllers, a handover, 1 request, 2 leaps, 1 fault, 1 confirmation",
+        Protocol { handover: Handover::Limited, ..two(paired) },
+    );
+}
+
+#[test]
+fn handover_fails_without_any_of_its_parts() {
+    let without = |part: &str, property, handover| {
+        fails(&format!("without a part of the handover, {part}"), property, handed_over(handover, quiet(1, 0)));
+    };
+    without("the wait", HANDOVER_IS_AWAITED, Handover::Ignored);
+    without("the id of the new key", HANDOVER_IS_AWAITED, Handover::AnyKey);
+    without("the limit", HANDOVER_IS_BOUNDED, Handover::Unlimited);
+    // A rotation that is requested waits for the slot.
+    let model = handed_over(Handover::Unlimited, quiet(2, 0));
+    fails("without a part of the handover, the limit, two requests", CONVERGES, model);
+    let rule = Some("a superseded key is Inactive after its overlap");
+    let model = Protocol { omitted_rule: rule, ..handed_over(Handover::Limited, quiet(1, 0)) };
+    fails("without the rule that ends a superseded key", HANDOVER_IS_BOUNDED, model);
 }
 
 #[test]
@@ -252,7 +290,7 @@ fn protocol_fails_without_any_modelled_rule() {
 
 #[test]
 fn every_modelled_rule_decides_somewhere() {
-    let budget = Budget { requests: 1, faults: 1, refused: 1, leaps: ANY, foreign: 0, deletions: 1 };
+    let budget = Budget { requests: 1, faults: 1, refused: 1, leaps: ANY, foreign: 0, deletions: 1, confirmations: 0 };
     holds("one controller, 1 of each, for the rules", one(budget));
     // Other tests may have used some of these rules too, but none of the others.
     let decided = rules_that_decided();

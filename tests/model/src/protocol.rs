@@ -7,7 +7,9 @@ use crate::{
     convergence::Convergence,
     decide::{Decision, DecisionInput, Do, decide},
     reconcile::{MAX_KEYS, can_be_hidden, make_key},
-    state::{Age, At, Budget, Controller, Key, LIMIT, OVERLAP, RECOVERY, Secret, State, Truth, Violation, spend},
+    state::{
+        Age, At, Budget, Controller, HANDOVER, Key, LIMIT, OVERLAP, RECOVERY, Secret, State, Truth, Violation, spend,
+    },
 };
 
 /// S1 of the design.
@@ -16,6 +18,11 @@ pub const PUBLISHED_KEY_WORKS: &str = "S1: the published key is Active in IAM";
 pub const ID_AND_VALUE_BELONG_TOGETHER: &str = "S2: id and value in the Secret belong together";
 /// S3.
 pub const OVERLAP_IS_KEPT: &str = "S3: no key is deactivated while it is published or before its overlap";
+/// S3 with `accessKey.handover`.
+pub const HANDOVER_IS_AWAITED: &str =
+    "S3: no key is deactivated before its consumer has the new one or its time is over";
+/// The limit of a handover.
+pub const HANDOVER_IS_BOUNDED: &str = "a handover ends with its time, and before the next rotation";
 /// S5.
 pub const FOREIGN_KEYS_ARE_UNTOUCHED: &str = "S5: a foreign key is never touched";
 /// S6, the keys.
@@ -48,6 +55,24 @@ pub enum Variant {
     UndoUnseen,
 }
 
+/// A consumer outside the cluster, `accessKey.handover`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Handover {
+    /// There is none.
+    #[default]
+    None,
+    /// It has a limited time, and keys are rotated on request only.
+    Limited,
+    /// Its time is longer than the interval of scheduled rotations.
+    Scheduled,
+    /// As `Scheduled`, but the operator does not know the next rotation: its end has no limit within the times of the model.
+    Unlimited,
+    /// As `Limited`, but the operator awaits no confirmation.
+    Ignored,
+    /// As `Limited`, but the operator accepts the confirmation of any key.
+    AnyKey,
+}
+
 /// The initial state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
@@ -70,6 +95,8 @@ pub struct Protocol {
     pub variant: Variant,
     /// The rule of the operator that is missing.
     pub omitted_rule: Option<&'static str>,
+    /// The consumer of the key outside the cluster.
+    pub handover: Handover,
     /// Faults and other events.
     pub budget: Budget,
     /// Reconciles may start with cached IAM state.
@@ -114,6 +141,8 @@ pub enum Action {
     AddKey,
     /// A person deletes the Secret.
     DeleteSecret,
+    /// The consumer confirms a key that it has: the published one, or the one before.
+    Confirm(u8),
 }
 
 impl Action {
@@ -130,7 +159,7 @@ impl Action {
             | Self::NotAccepted(index)
             | Self::LastUsed(index, _)
             | Self::Crash(index) => Some(index),
-            Self::Leap(_) | Self::Request | Self::AddKey | Self::DeleteSecret => None,
+            Self::Leap(_) | Self::Request | Self::AddKey | Self::DeleteSecret | Self::Confirm(_) => None,
         }
     }
 }
@@ -140,7 +169,8 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let mut state = State { request: 1, budget: self.budget, ..State::default() };
+        let has_consumer = self.handover != Handover::None;
+        let mut state = State { request: 1, has_consumer, budget: self.budget, ..State::default() };
         if self.start == Start::Published {
             let truth = Truth { was_published: true, ..Truth::default() };
             let key = Key {
@@ -171,7 +201,7 @@ impl Model for Protocol {
             }
         }
         if budget.leaps > 0 {
-            actions.extend([RECOVERY, LIMIT, OVERLAP].map(Action::Leap));
+            actions.extend(self.leaps().map(Action::Leap));
         }
         // One request at a time: a second one before the first is handled only replaces it.
         let handled = state.secret.is_some_and(|secret| secret.honours == state.request)
@@ -185,6 +215,10 @@ impl Model for Protocol {
         }
         if budget.deletions > 0 && state.secret.is_some() {
             actions.push(Action::DeleteSecret);
+        }
+        if budget.confirmations > 0 {
+            let known = state.keys.existing().filter(|key| key.truth.was_published && key.id != state.confirmed);
+            actions.extend(known.map(|key| Action::Confirm(key.id)));
         }
     }
 
@@ -211,7 +245,18 @@ impl Model for Protocol {
             }),
             Property::always(ONE_CALL_PER_ATTEMPT, |_, state: &State| state.violation != Violation::SecondCall),
         ];
-        properties.push(Property::always(CONVERGES, |model: &Self, state: &State| model.converges(state)));
+        if self.handover != Handover::None {
+            properties.extend([
+                Property::always(HANDOVER_IS_AWAITED, |_, state: &State| state.violation != Violation::HandoverCut),
+                Property::always(HANDOVER_IS_BOUNDED, |_, state: &State| {
+                    state.violation != Violation::HandoverExceeded
+                }),
+            ]);
+        }
+        // Scheduled rotations never end.
+        if self.handover != Handover::Scheduled {
+            properties.push(Property::always(CONVERGES, |model: &Self, state: &State| model.converges(state)));
+        }
         properties
     }
 }
@@ -219,8 +264,21 @@ impl Model for Protocol {
 impl Protocol {
     /// What a controller that has observed all does next.
     pub(crate) fn decide(&self, controller: &Controller) -> Decision {
-        let Controller { view, sts, request, .. } = *controller;
-        decide(DecisionInput { view, sts, request, omitted_rule: self.omitted_rule })
+        let Controller { view, sts, request, confirmed, .. } = *controller;
+        decide(DecisionInput {
+            view,
+            sts,
+            request,
+            confirmed,
+            handover: self.handover,
+            omitted_rule: self.omitted_rule,
+        })
+    }
+
+    /// How far time may leap.
+    pub(crate) fn leaps(&self) -> impl Iterator<Item = Age> + use<> {
+        let longest = (self.handover != Handover::None).then_some(HANDOVER);
+        [RECOVERY, LIMIT, OVERLAP].into_iter().chain(longest)
     }
 
     /// The state after the action, with all names as they were.
@@ -250,6 +308,11 @@ impl Protocol {
             Action::DeleteSecret => {
                 state.write_secret(None, None);
                 spend(&mut state.budget.deletions);
+            }
+            Action::Confirm(key) => {
+                state.confirmed = key;
+                state.handed_over |= state.secret.is_some_and(|secret| secret.key == key);
+                spend(&mut state.budget.confirmations);
             }
             step => self.step(&mut state, step.actor()?, step),
         }

@@ -6,8 +6,8 @@ use crate::{
     decide::Do,
     protocol::{Action, Protocol, Variant},
     state::{
-        At, AttemptPhase, Controller, Ids, Journal, Key, NOW, OVERLAP, RECOVERY, Secret, State, StsAnswers, Truth,
-        View, Violation, each, has, only, spend,
+        At, AttemptPhase, Controller, HANDOVER, Ids, Journal, Key, NOW, OVERLAP, RECOVERY, Secret, State, StsAnswers,
+        Truth, View, Violation, each, has, only, spend,
     },
 };
 
@@ -26,11 +26,13 @@ impl Protocol {
             At::Idle if matches!(action, Action::StartCached(_)) => {
                 let keys = controller.cache.unwrap_or_default();
                 controller.request = state.request;
+                controller.confirmed = state.confirmed;
                 controller.view = View { keys, ..View::default() };
                 controller.at = At::ReadSecret;
             }
             At::Idle => {
                 controller.request = state.request;
+                controller.confirmed = state.confirmed;
                 self.read_iam(state, index, lagging);
             }
             At::ReadIam => self.read_iam(state, index, lagging),
@@ -82,6 +84,15 @@ impl Protocol {
         let controller = &mut state.controllers[index];
         if controller.at == At::Ready && self.decide(controller).is_none() {
             let keys = controller.view.keys;
+            // By the tag as this reconcile has read it: it may be slow, and cannot know how long.
+            let secret = controller.view.secret.map_or(0, |(secret, _)| secret.key);
+            let is_over = keys.get(secret).and_then(|key| key.tagged).is_some_and(|age| age >= HANDOVER);
+            let held = |key: &Key| key.active && key.tagged.is_some() && key.id != secret;
+            let exceeds =
+                is_over && controller.view.journal.is_none() && keys.works(secret) && keys.existing().any(held);
+            if exceeds && state.violation == Violation::None {
+                state.violation = Violation::HandoverExceeded;
+            }
             end(controller);
             controller.cache = self.cache.then_some(keys);
         }
@@ -336,6 +347,7 @@ fn adopt(controller: &mut Controller, made: Option<Key>) {
 fn end(controller: &mut Controller) {
     controller.cache = None;
     controller.request = 0;
+    controller.confirmed = 0;
     controller.sts.refused = 0;
     controller.view = View::default();
     controller.at = At::Idle;
@@ -388,5 +400,9 @@ fn audit(state: &mut State, id: u8) {
     let too_early = secret.key == id || (key.truth.was_published && secret.age < OVERLAP);
     if too_early && state.violation == Violation::None {
         state.violation = Violation::EndedEarly;
+    }
+    let awaits = state.has_consumer && key.truth.was_published && secret.age < HANDOVER && !state.handed_over;
+    if awaits && state.violation == Violation::None {
+        state.violation = Violation::HandoverCut;
     }
 }

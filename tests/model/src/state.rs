@@ -13,6 +13,8 @@ pub const RECOVERY: Age = 1;
 pub const LIMIT: Age = 2;
 /// Longer than the overlap.
 pub const OVERLAP: Age = 3;
+/// Longer than the overlap with its extension for consumers of a handover, and than the rotation interval.
+pub const HANDOVER: Age = 4;
 
 /// A set of key ids.
 pub type Ids = u16;
@@ -300,6 +302,8 @@ pub struct Controller {
     pub at: At,
     /// The rotate request in the resource when the reconcile started.
     pub request: u8,
+    /// The confirmed key in it.
+    pub confirmed: u8,
     pub view: View,
     /// IAM as of its last reconcile.
     pub cache: Option<Keys>,
@@ -350,6 +354,11 @@ pub enum Violation {
     SecondCall,
     /// A key was deactivated while it was published, or before its overlap was over.
     EndedEarly,
+    /// A key was deactivated before its consumer had confirmed the new one, and before its time was over.
+    HandoverCut,
+    /// A controller had nothing to do, although the next rotation was due or the time of the handover was over, and a superseded
+    /// key was Active.
+    HandoverExceeded,
 }
 
 /// How often an event may still happen.
@@ -373,6 +382,8 @@ pub struct Budget {
     pub foreign: Times,
     /// Times that a person deletes the Secret.
     pub deletions: Times,
+    /// Times that a consumer confirms a key.
+    pub confirmations: Times,
 }
 
 pub fn spend(times: &mut Times) {
@@ -390,6 +401,12 @@ pub struct State {
     pub controllers: [Controller; 2],
     /// The rotate request of the resource.
     pub request: u8,
+    /// There is a consumer outside the cluster.
+    pub has_consumer: bool,
+    /// The key that the consumer has confirmed last, by the annotation of the resource.
+    pub confirmed: u8,
+    /// The consumer has confirmed the published key since its publication. Not observable by a controller.
+    pub handed_over: bool,
     pub budget: Budget,
     pub violation: Violation,
 }
@@ -405,6 +422,8 @@ impl State {
 
     /// A write changes the Secret's resourceVersion: conditional writes of other controllers fail from now on.
     pub fn write_secret(&mut self, by: Option<usize>, secret: Option<Secret>) {
+        let is_new = secret.map(|secret| secret.key) != self.secret.map(|secret| secret.key);
+        self.handed_over &= !is_new;
         self.secret = secret;
         if let Some(secret) = secret {
             self.keys.change_if_exists(secret.key, |key| key.truth.was_published = true);

@@ -4,7 +4,7 @@ use stateright::Path;
 
 use crate::{
     Action, Protocol, State, canonical,
-    state::{At, LIMIT, RECOVERY},
+    state::{At, LIMIT, OVERLAP, RECOVERY},
 };
 
 /// The place of a step in the protocol, by the name of the call or of the effect.
@@ -62,7 +62,9 @@ fn describe_action(model: &Protocol, state: &State, action: Action, numbers: &[u
         return match action {
             Action::Leap(RECOVERY) => "a minute passes".to_owned(),
             Action::Leap(LIMIT) => "ten minutes pass".to_owned(),
-            Action::Leap(_) => "a day passes".to_owned(),
+            Action::Leap(OVERLAP) => "a day passes".to_owned(),
+            Action::Leap(_) => "days pass".to_owned(),
+            Action::Confirm(key) => format!("the consumer confirms {}", number(key)),
             Action::Request => "a rotation is requested".to_owned(),
             Action::AddKey => "a person creates a key".to_owned(),
             _ => "a person deletes the Secret".to_owned(),
