@@ -29,6 +29,8 @@ enum Command {
     Reference { page: operator::reference::Page },
     /// Print an IAM policy that the operator needs.
     IamPolicy(operator::iam_policy::IamPolicyArguments),
+    /// Check the installation: resource types, operator, leader, admission. Exits with 1 if something is missing.
+    Doctor(operator::doctor::DoctorArguments),
 }
 
 #[tokio::main]
@@ -57,15 +59,15 @@ async fn main() -> ExitCode {
             }
             Err(error) => return fail(&error),
         },
+        Some(Command::Doctor(arguments)) => return doctor(arguments).await,
         None => None,
     };
     if let Some(text) = output {
         use std::io::Write;
         return std::io::stdout().write_all(text.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
-    // One crypto provider for the Kubernetes client, the AWS SDK and the HTTP server.
-    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        return fail(&"failed to install the TLS provider: another one is installed");
+    if let Err(error) = install_crypto_provider() {
+        return fail(&error);
     }
     let metrics = Arc::new(Metrics::new(arguments.settings.metrics_per_resource));
     let telemetry = match telemetry::start(&arguments.settings, &metrics) {
@@ -78,6 +80,27 @@ async fn main() -> ExitCode {
     }));
     match operator::run(arguments.settings, metrics, telemetry).await {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// One crypto provider for the Kubernetes client, the AWS SDK and the HTTP server.
+fn install_crypto_provider() -> Result<(), &'static str> {
+    let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    installed.map_err(|_| "failed to install the TLS provider: another one is installed")
+}
+
+async fn doctor(arguments: operator::doctor::DoctorArguments) -> ExitCode {
+    if let Err(error) = install_crypto_provider() {
+        return fail(&error);
+    }
+    let report = |line: &str| {
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), "{line}");
+    };
+    match operator::doctor::run(arguments, report).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error),
     }
 }

@@ -16,6 +16,7 @@ pub mod desired;
 pub mod fair_queue;
 pub mod first_key_pace;
 pub mod handover;
+pub mod installation;
 pub mod journal;
 pub mod key_tag;
 mod memo;

@@ -2,6 +2,7 @@
 
 mod bounded_tasks;
 mod core_dumps;
+pub mod doctor;
 mod error;
 pub mod iam_policy;
 mod leader;

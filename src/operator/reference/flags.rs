@@ -5,23 +5,31 @@ use std::fmt::Write as _;
 use clap::{Arg, ArgAction, Args, Command};
 
 use super::{cell, generated, split_default};
-use crate::operator::{iam_policy::IamPolicyArguments, settings::OperatorSettings};
+use crate::operator::{doctor::DoctorArguments, iam_policy::IamPolicyArguments, settings::OperatorSettings};
 
 pub(super) fn markdown() -> String {
     let mut text = format!("# Flags\n\n{}\n\n{HEAD}", generated("the doc comments in src/operator/settings.rs"));
     text.push_str("\n| flag | environment variable | chart value | default | description |\n|---|---|---|---|---|\n");
     for argument in OperatorSettings::augment_args(Command::new("operator")).get_arguments() {
+        if argument.is_hide_set() {
+            continue;
+        }
         let Some(flag) = argument.get_long() else { continue };
         let variable = argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
         let (description, default) = described(argument);
         let _ = writeln!(text, "| `--{flag}` | {variable} | {} | {default} | {description} |", chart_value(flag));
     }
     text.push_str(COMMANDS);
-    text.push_str("\n| flag | default | description |\n|---|---|---|\n");
-    for argument in IamPolicyArguments::augment_args(Command::new("iam-policy")).get_arguments() {
-        let Some(flag) = argument.get_long() else { continue };
-        let (description, default) = described(argument);
-        let _ = writeln!(text, "| `--{flag}` | {default} | {description} |");
+    for command in [
+        IamPolicyArguments::augment_args(Command::new("iam-policy")),
+        DoctorArguments::augment_args(Command::new("doctor")),
+    ] {
+        let _ = write!(text, "\n### {}\n\n| flag | default | description |\n|---|---|---|\n", command.get_name());
+        for argument in command.get_arguments() {
+            let Some(flag) = argument.get_long() else { continue };
+            let (description, default) = described(argument);
+            let _ = writeln!(text, "| `--{flag}` | {default} | {description} |");
+        }
     }
     text
 }
@@ -39,7 +47,7 @@ const COMMANDS: &str = "
 | `aws-deploy-user-operator crds [NAME]` | the custom resource definitions, or the one with this plural name |
 | `aws-deploy-user-operator iam-policy` | an IAM policy for the operator, see [the operator's own IAM policy](../iam-policy.md) |
 
-### iam-policy
+| `aws-deploy-user-operator doctor` | what an installation lacks and who provides it; exits with 0 if nothing, else with 1. The chart's start-up check runs it with `--wait` |
 ";
 
 /// The description and the default of an argument.
