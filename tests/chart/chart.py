@@ -83,10 +83,13 @@ def schema_errors(files, versions=None):
 
 
 class Objects(list):
-    """Rendered objects, selected by kind and name suffix."""
+    """Rendered objects of the operator, selected by kind and name suffix. Those of the start-up check are in `check`."""
 
     def __init__(self, given=None, release=NAME):
-        super().__init__(document for document in yaml.safe_load_all(text(given, release)) if document)
+        documents = [document for document in yaml.safe_load_all(text(given, release)) if document]
+        checks = [found["metadata"].get("labels", {}).get("app.kubernetes.io/name", "").endswith("-check") for found in documents]
+        super().__init__(document for document, is_check in zip(documents, checks, strict=True) if not is_check)
+        self.check = {document["kind"]: document for document, is_check in zip(documents, checks, strict=True) if is_check}
 
     def kind(self, kind):
         return [found for found in self if found["kind"] == kind]

@@ -79,7 +79,6 @@ SAMPLES = {
     "settings.secretCheck": "3m",
     "settings.repairInterval": "3m",
     "settings.minRotationInterval": "3m",
-    "settings.classStatus": False,
     "settings.maxAttachedPolicies": 20,
     "settings.recoveryDelay": "3m",
     "settings.verifySuccesses": 0,
@@ -91,6 +90,8 @@ SAMPLES = {
     "settings.lastUsedWindow": "3h",
     "settings.restartHold": "3h",
     "settings.restartCheck": "3m",
+    "startupCheck.enabled": False,
+    "startupCheck.timeout": "90s",
     "leaderElection.enabled": (False, {"replicaCount": 1}),
     "settings.leaseDuration": "30s",
     "settings.log": "info,awsdeploy::aws=debug",
@@ -299,7 +300,7 @@ class Values(unittest.TestCase):
         for given, reason in [
             ({"replicaCount": 2, "leaderElection": {"enabled": False}}, "leaderElection.enabled is false"),
             ({"replicaCount": "1"}, "replicaCount"),
-            ({"settings": {"classStatus": "yes"}}, "classStatus"),
+            ({"settings": {"accountDetails": "yes"}}, "accountDetails"),
             ({"presets": {"cycle": {"enabled": True}}}, "enabled for no namespace"),
             ({"presets": {"cdk": {"enabled": True, "namespaces": ["a"]}}}, "presets.cdk.policy is missing"),
             ({"presets": {"defang": {"account": "1"}}}, "account"),
@@ -316,6 +317,7 @@ class Values(unittest.TestCase):
             ({"secretAccess": {"namespaces": ["a"]}, "watchNamespaces": ["b"]}, "watchNamespaces does not"),
             ({"restartAccess": {"namespaces": ["a"]}, "watchNamespaces": ["b"]}, "watchNamespaces does not"),
             ({"settings": {"resync": "10"}}, "resync"),
+            ({"startupCheck": {"timeout": "1d"}}, "timeout"),
             ({"settings": {"resync": 10}}, "resync"),
             ({"settings": {"verifySuccesses": -1}}, "verifySuccesses"),
             ({"settings": {"concurrency": 0}}, "concurrency"),
@@ -397,7 +399,6 @@ class Operator(unittest.TestCase):
             {
                 *LEADS, *ROLES, "--metrics-auth=true", "--cluster-id=test", "--concurrency=4",
                 "--aws-rate=2.5", "--resync=30s", "--secret-check=5s", "--min-rotation-interval=1m", "--repair-interval=1s",
-                "--class-status=false",
                 "--max-attached-policies=20", "--recovery-delay=5s", "--verify-successes=0", "--verify-interval=0.5s",
                 "--verify-timeout=1m30s", "--deletion-delay=0s", "--last-used-window=2h", "--log=info,awsdeploy=debug", "--log-format=json",
             },
@@ -415,7 +416,7 @@ class Operator(unittest.TestCase):
         for attributes, field in re.findall(r"#\[arg\(long, (.*)\)\]\s+pub (\w+):", source):
             default = re.search(r'default_value(?:_t)? = "?([\w.:/-]+)"?', attributes)
             flags[re.sub(r"_(.)", lambda letter: letter[1].upper(), field)] = default and default[1]
-        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsAudience", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "leaderElect", "namespace", "leaseName"}
+        elsewhere = {"metricsBindAddress", "metricsAuth", "metricsAudience", "metricsTlsCert", "metricsTlsKey", "otlpEndpoint", "metricsPerResource", "secretsClusterRole", "restartsClusterRole", "watchNamespaces", "classStatus", "leaderElect", "namespace", "leaseName"}
         self.assertEqual(set(values()["settings"]) | elsewhere, set(flags))
         known = schema()["properties"]["extraArgs"]["items"]["not"]["pattern"]
         for flag in flags:
@@ -822,11 +823,13 @@ class Notes(unittest.TestCase):
 
     def test_notes_wait_three_minutes_and_explain_rejections(self):
         # kubectl waits 30 s by default, which may be too short for a first user.
-        output = notes()
+        unchecked = {"startupCheck": {"enabled": False}}
+        output = notes(unchecked)
         self.assertRegex(output, r"wait --for=condition=Ready adu/example --timeout=3m\n")
         for part in ("paramKind", "no params found", "Apply it again"):
             self.assertIn(part, output)
-        self.assertNotIn("no params found", notes({"admission": {"classes": False}}))
+        for given in ({}, {**unchecked, "admission": {"classes": False}}):
+            self.assertNotIn("no params found", notes(given))
 
     def test_notes_mention_preset_classes(self):
         role = "arn:aws:iam::123456789012:role/deploy-users"
