@@ -291,13 +291,14 @@ const PROSE: &[&str] = &[
     "demo",
     "docs",
     "examples",
+    "integrations",
     "src",
     "tests",
 ];
 
 /// Extensions of other text files in these folders: lock files, checksums, fixtures and binaries are not prose.
 const PROSE_EXTENSIONS: &[&str] =
-    &["", "gotmpl", "json", "md", "mk", "py", "rs", "sh", "tpl", "toml", "txt", "yaml", "yml"];
+    &["", "gotmpl", "json", "lua", "md", "mk", "py", "rs", "sh", "tpl", "toml", "txt", "yaml", "yml"];
 
 /// Former names of modules and types that have a standard term now.
 const RETIRED_NAMES: &[&str] = &[

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use awsdeploy::api::{AwsDeployUser, ConditionType, Reason};
+use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, AwsDeployUserClassStatus, ConditionType, Reason};
 use awsdeploy_testkit::aws_proxy::{AwsError, Rule};
-use kube::{Api, api::DeleteParams, runtime::wait::await_condition};
+use kube::{
+    Api,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::wait::await_condition,
+};
 use serde_json::json;
 
-use crate::test_env::{EnvOptions, TIMEOUT, TestEnv, condition, eventually, message};
+use crate::test_env::{EnvOptions, OPERATOR_NAMESPACE, TIMEOUT, TestEnv, condition, eventually, message};
 
 const S3: &str = "arn:aws:iam::aws:policy/AmazonS3FullAccess";
 
@@ -351,6 +355,37 @@ pub(crate) async fn class_status_reports_account_users_and_credentials() {
     assert_eq!(found.account.as_deref(), Some(env.account.id()));
     env.apply("x", json!({"className": class})).await;
     env.apply_class("c", json!({"permissionsBoundary": "arn:aws:iam::aws:policy/PowerUserAccess"})).await;
-    status(&["Reconciled"; 5], 1).await;
+    let found = status(&["Reconciled"; 5], 1).await;
+    assert_eq!(found.operator_namespace.as_deref(), Some(OPERATOR_NAMESPACE));
     env.wait_ready("x").await;
+}
+
+pub(crate) async fn class_of_another_operator_is_reported_once_it_is_outdated() {
+    let env =
+        TestEnv::with_options(EnvOptions { arguments: vec!["--class-status=true"], ..EnvOptions::default() }).await;
+    let (classes, name) = (env.classes(), env.apply_class("c", json!({})).await);
+    let observed = async |name: &str, what: &str, fits: fn(&AwsDeployUserClassStatus) -> bool| {
+        let fits = |found: Option<&AwsDeployUserClass>| found.and_then(|found| found.status.as_ref()).is_some_and(fits);
+        match tokio::time::timeout(TIMEOUT, await_condition(classes.clone(), name, fits)).await {
+            Ok(Ok(Some(found))) => found,
+            other => panic!("{what}: {other:?} {:?}", classes.get(name).await),
+        }
+    };
+    let generation = observed(&name, "observed", |status| !status.conditions.is_empty()).await.metadata.generation;
+    let theirs = json!({"status": {
+        "operatorNamespace": "elsewhere", "users": 77, "observedGeneration": generation, "conditions": [],
+    }});
+    classes.patch_status(&name, &PatchParams::default(), &Patch::Merge(&theirs)).await.expect("a status");
+    // Every class is reconciled again for a user.
+    env.apply("x", json!({"className": name})).await;
+    env.wait_ready("x").await;
+    let other = env.apply_class("other", json!({})).await;
+    observed(&other, "another class", |status| !status.conditions.is_empty()).await;
+    let status = classes.get(&name).await.expect("the class").status.expect("a status");
+    assert_eq!((status.users, status.conditions.len()), (77, 0), "written by another operator");
+    env.apply_class("c", json!({"policies": {"allowed": ["AmazonS3FullAccess"]}})).await;
+    let taken = observed(&name, "taken over", |status| !status.conditions.is_empty()).await;
+    let status = taken.status.expect("a status");
+    assert_eq!(status.operator_namespace.as_deref(), Some(OPERATOR_NAMESPACE));
+    assert_eq!(status.observed_generation, taken.metadata.generation);
 }

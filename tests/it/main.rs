@@ -46,6 +46,7 @@ mod rotation;
 mod rotation_timing;
 #[path = "../test_env/mod.rs"]
 mod test_env;
+mod tools;
 mod traces;
 mod upgrade;
 mod waiting;
@@ -95,6 +96,7 @@ const TESTS: &[Test] = tests! {
     rotation_timing: {
         previous_key_in_use_is_kept_and_reported_until_unused,
         previous_key_in_use_is_kept_for_a_bounded_time,
+        used_key_is_reported_a_day_before_its_end,
         rotation_without_hold_does_not_read_last_use,
         unknown_last_use_keeps_the_key_for_a_bounded_time,
         scheduled_rotation_starts_only_inside_its_window,
@@ -103,6 +105,7 @@ const TESTS: &[Test] = tests! {
     handover: {
         confirmed_key_ends_the_previous_one_at_once,
         unconfirmed_key_is_kept_for_a_bounded_time,
+        unconfirmed_key_is_reported_a_day_before_its_end,
         handover_agent_may_only_confirm,
     }
     quarantine: {
@@ -160,8 +163,16 @@ const TESTS: &[Test] = tests! {
     waiting: {
         unobserved_object_is_in_progress_whatever_made_it,
         wait_ends_with_the_message_of_a_terminal_error,
+        terminal_error_stalls_whatever_else_is_scheduled,
         paused_resource_changes_nothing_and_loses_old_keys,
         credentials_of_a_paused_resource_can_be_revoked,
+    }
+    tools: {
+        documented_wait_commands_work,
+        helm_waits_for_the_operator,
+        helm_reports_a_terminal_error_at_once,
+        doctor_waits_until_the_operator_leads,
+        doctor_names_what_is_missing_and_fails,
     }
     crash: {
         kill_between_create_and_journal_leaves_no_orphan,
@@ -217,6 +228,7 @@ const TESTS: &[Test] = tests! {
         account_other_than_the_class_account_is_not_written,
         changed_class_does_not_move_a_user,
         class_status_reports_account_users_and_credentials,
+        class_of_another_operator_is_reported_once_it_is_outdated,
     }
     accounts: {
         users_of_a_role_share_its_account_and_session,

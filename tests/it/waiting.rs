@@ -73,6 +73,27 @@ pub(crate) async fn wait_ends_with_the_message_of_a_terminal_error() {
     assert!(condition(&user, ConditionType::Stalled).is_none());
 }
 
+pub(crate) async fn terminal_error_stalls_whatever_else_is_scheduled() {
+    let mut env = TestEnv::new().await;
+    env.apply("x", json!({"accessKey": {"rotation": {"every": "Never", "overlap": "1h"}}})).await;
+    env.wait_ready("x").await;
+    let first = env.published_key("x").await;
+    env.annotate("x", well_known::ANNOTATION_ROTATE, "1").await;
+    env.wait_published("x", &first).await;
+    // A tenant replaces the Secret while the previous key is in its overlap.
+    env.operator.kill().await;
+    env.secrets().delete("x", &DeleteParams::default()).await.expect("the Secret is deleted");
+    let theirs =
+        serde_json::from_value(json!({"metadata": {"name": "x"}, "stringData": {"a": "b"}})).expect("a Secret");
+    env.secrets().create(&PostParams::default(), &theirs).await.expect("another Secret");
+    env.operator.restart().await.expect("the operator restarts");
+    let user = env.wait_until("x", "stalled", |user| matches!(wait_status(user), WaitStatus::Failed(_))).await;
+    let stalled = condition(&user, ConditionType::Stalled).expect("Stalled");
+    assert_eq!(stalled.reason, Reason::SecretConflict.as_str(), "{stalled:?}");
+    let keys = user.status.expect("a status").access_keys;
+    assert!(keys.iter().any(|key| key.id == first && key.retires_at.is_some()), "its overlap lasts: {keys:?}");
+}
+
 fn is_paused(user: &AwsDeployUser) -> bool {
     condition(user, ConditionType::Paused).is_some()
 }

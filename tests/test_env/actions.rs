@@ -1,6 +1,9 @@
 //! Actions of cluster admins, tenants and AWS admins in a test.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
 
 use awsdeploy::api::{AwsDeployUser, AwsDeployUserClass, well_known};
 use k8s_openapi::api::{authorization::v1::SubjectAccessReview, core::v1::Namespace, rbac::v1::RoleBinding};
@@ -125,6 +128,52 @@ impl TestEnv {
         let run = kubectl.args(["apply", "--server-side=false", "-f"]).arg(&file).output().expect("kubectl runs");
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         String::from_utf8_lossy(&run.stdout).into_owned()
+    }
+
+    /// Runs a script with the real kubectl and helm as a cluster admin. The configuration of the user is not read.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn run_shell(&self, script: &str) -> Output {
+        let shared = shared().await;
+        let tools = shared.kubectl.parent().expect("a directory").display().to_string();
+        let mut shell = tokio::process::Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", script]).kill_on_drop(true);
+        shell.env("PATH", format!("{tools}:{}", std::env::var("PATH").unwrap_or_default()));
+        shell.env("KUBECONFIG", &shared.admin).env("KUBECACHEDIR", self.directory.join("kubectl"));
+        for (variable, folder) in
+            [("HELM_CACHE_HOME", "cache"), ("HELM_CONFIG_HOME", "config"), ("HELM_DATA_HOME", "data")]
+        {
+            shell.env(variable, self.directory.join("helm").join(folder));
+        }
+        shell.output().await.expect("bash runs")
+    }
+
+    /// Runs a command of the operator's binary.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn run_operator(&self, kubeconfig: &Path, arguments: &[String]) -> Output {
+        let mut operator = tokio::process::Command::new(env!("CARGO_BIN_EXE_aws-deploy-user-operator"));
+        operator.args(arguments).env("KUBECONFIG", kubeconfig).kill_on_drop(true);
+        operator.output().await.expect("the operator runs")
+    }
+
+    /// A kubeconfig that impersonates the user in this group.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn kubeconfig_as(&self, user: &str, group: &str) -> PathBuf {
+        let admin = std::fs::read_to_string(&shared().await.admin).expect("the admin's kubeconfig");
+        let mut kubeconfig: Value = serde_saphyr::from_str(&admin).expect("YAML");
+        for entry in kubeconfig["users"].as_array_mut().expect("users") {
+            entry["user"]["as"] = json!(user);
+            entry["user"]["as-groups"] = json!([group]);
+        }
+        let file = self.directory.join(format!("{}.kubeconfig", user.replace(':', "-")));
+        std::fs::write(&file, kubeconfig.to_string()).expect("a kubeconfig");
+        file
+    }
+
+    /// The objects of the chart with these values.
+    #[allow(dead_code, reason = "used by the integration tests only")]
+    pub(crate) async fn render_chart(&self, values: Value) -> Vec<DynamicObject> {
+        let chart = shared().await.chart.clone().values(values);
+        chart.template().await.expect("the chart is rendered")
     }
 
     /// Requests a retry: whatever the operator waits for is tried now.

@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) moto: std::net::SocketAddr,
     pub(super) directory: PathBuf,
     pub(super) kubectl: PathBuf,
+    /// The installed chart.
+    pub(super) chart: Chart,
     /// `None` if the cluster is not of the test kit.
     pub(super) audit_log: Option<PathBuf>,
     /// The `RoleBinding`s of the chart for Secrets and for restarts, with a placeholder as namespace.
@@ -149,6 +151,7 @@ async fn start() -> Result<Shared, Box<dyn std::error::Error>> {
         moto: rig.emulator().address(),
         directory: rig.directory().to_owned(),
         kubectl: rig.tools().program("kubectl"),
+        chart,
         audit_log: rig.control_plane().audit_log().ok(),
         bindings,
         rig: Mutex::new(Some(rig)),
