@@ -65,6 +65,9 @@ const TESTS: &[Test] = tests! {
     restarts: {
         workload_is_restarted_before_previous_key_is_retired,
     }
+    handover: {
+        previous_key_waits_for_the_agents_confirmation,
+    }
     faults: {
         standby_takes_over_after_leader_pod_is_deleted,
         killed_operator_leaves_no_orphaned_key,

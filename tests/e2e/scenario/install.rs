@@ -9,6 +9,7 @@ use std::{
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
+use super::handover::AGENT;
 use crate::{
     environment::{E2eEnv, NAMESPACE, RELEASE},
     image::{self, OciLayout},
@@ -96,6 +97,7 @@ pub(super) fn values(env: &E2eEnv, version: &Version) -> Value {
         "aws": {"region": "us-east-1", "endpointUrl": env.endpoint, "credentialsSecret": "administrator"},
         "secretAccess": {"namespaces": [NAMESPACE]},
         "restartAccess": {"namespaces": [NAMESPACE]},
+        "admission": {"handoverAgents": [AGENT]},
         // Short for the test; the defaults are 1h, 60s and 10m.
         "settings": {"minRotationInterval": "10s", "repairInterval": "1s", "recoveryDelay": "5s", "deletionDelay": "3s"},
     }))
