@@ -39,7 +39,7 @@ test: cluster build check-generated lint ## All tests but attack-short and fault
 	echo 'make test: ok'
 
 .PHONY: lint
-lint: preflight ## Check formatting, clippy (warnings are errors), shellcheck if installed, and links of the documentation
+lint: preflight ## Check formatting, clippy (warnings are errors), shellcheck if installed, links and line lengths of the documentation
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@if command -v shellcheck >/dev/null; then \
@@ -47,6 +47,7 @@ lint: preflight ## Check formatting, clippy (warnings are errors), shellcheck if
 		echo shellcheck $$scripts; shellcheck $$scripts; \
 	else echo 'shellcheck: not on PATH, skipped'; fi
 	@tests/docs/check_links.py
+	@tests/docs/check_lines.py
 
 .PHONY: docs
 docs: preflight ## Build the documentation as a book and check its links
