@@ -10,10 +10,8 @@ use crate::operator::{doctor::DoctorArguments, iam_policy::IamPolicyArguments, s
 pub(super) fn markdown() -> String {
     let mut text = format!("# Flags\n\n{}\n\n{HEAD}", generated("the doc comments in src/operator/settings.rs"));
     text.push_str("\n| flag | environment variable | chart value | default | description |\n|---|---|---|---|---|\n");
-    for argument in OperatorSettings::augment_args(Command::new("operator")).get_arguments() {
-        if argument.is_hide_set() {
-            continue;
-        }
+    let operator = OperatorSettings::augment_args(Command::new("operator"));
+    for argument in operator.get_arguments().filter(|argument| !argument.is_hide_set()) {
         let Some(flag) = argument.get_long() else { continue };
         let variable = argument.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
         let (description, default) = described(argument);
@@ -46,7 +44,6 @@ const COMMANDS: &str = "
 |---|---|
 | `aws-deploy-user-operator crds [NAME]` | the custom resource definitions, or the one with this plural name |
 | `aws-deploy-user-operator iam-policy` | an IAM policy for the operator, see [the operator's own IAM policy](../iam-policy.md) |
-
 | `aws-deploy-user-operator doctor` | what an installation lacks and who provides it; exits with 0 if nothing, else with 1. The chart's start-up check runs it with `--wait` |
 ";
 
@@ -112,7 +109,8 @@ mod tests {
     fn named_chart_values_exist() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/aws-deploy-user-operator/values.yaml");
         let values: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(file).unwrap()).unwrap();
-        for argument in OperatorSettings::augment_args(Command::new("operator")).get_arguments() {
+        let operator = OperatorSettings::augment_args(Command::new("operator"));
+        for argument in operator.get_arguments().filter(|argument| !argument.is_hide_set()) {
             let Some(flag) = argument.get_long() else { continue };
             for path in chart_value(flag).split('`').filter(|part| part.contains('.') || part.ends_with("Namespaces")) {
                 let pointer = format!("/{}", path.trim_end_matches(".*").replace('.', "/"));
