@@ -155,13 +155,13 @@ mod tests {
 
     use super::*;
 
-    fn pod(name: &str, spec: serde_json::Value, status: serde_json::Value) -> Pod {
+    fn pod(name: &str, spec: &serde_json::Value, status: &serde_json::Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec, "status": status})).unwrap()
     }
 
     #[test]
     fn pod_is_known_by_its_hostname() {
-        let of = |name: &str, spec| facts(&pod(name, spec, json!({}))).host;
+        let of = |name: &str, spec| facts(&pod(name, &spec, &json!({}))).host;
         let plain = json!({"containers": [], "nodeName": "n1"});
         assert_eq!(of("operator-7d9f-abcde", plain.clone()), "operator-7d9f-abcde");
         assert_eq!(of(&format!("{}-7d9f-abcde", "o".repeat(62)), plain), "o".repeat(62));
@@ -170,8 +170,8 @@ mod tests {
 
     #[test]
     fn pod_that_is_not_ready_says_why() {
-        let spec = || json!({"containers": []});
-        let of = |status| facts(&pod("p", spec(), status));
+        let spec = json!({"containers": []});
+        let of = |status| facts(&pod("p", &spec, &status));
         let pull = json!([{"name": "o", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
             "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}]);
         assert_eq!(of(json!({"containerStatuses": pull})).problem.as_deref(), Some("ErrImagePull: not found"));

@@ -85,6 +85,7 @@ pub fn evaluate(facts: &InstallationFacts) -> Vec<Check> {
     .collect()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "checks return it as it is")]
 fn problem(what: impl Into<String>, fix: &str) -> Option<Problem> {
     Some(Problem { what: what.into(), fix: fix.to_owned() })
 }
@@ -227,8 +228,8 @@ mod tests {
     fn problems(facts: &InstallationFacts) -> (Vec<String>, String) {
         let failed: Vec<Check> = evaluate(facts).into_iter().filter(|check| check.problem.is_some()).collect();
         let text = failed.iter().filter_map(|check| check.problem.as_ref());
-        let text = text.map(|problem| format!("{}. {}.", problem.what, problem.fix)).collect();
-        (failed.into_iter().map(|check| check.name).collect(), text)
+        let text: Vec<String> = text.map(|problem| format!("{}. {}.", problem.what, problem.fix)).collect();
+        (failed.into_iter().map(|check| check.name).collect(), text.concat())
     }
 
     #[test]
