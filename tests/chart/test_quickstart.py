@@ -63,7 +63,8 @@ class QuickStart(unittest.TestCase):
         rendered = {name: list(yaml.safe_load_all(files[name])) for name in ("helm-0", "helm-2")}
         (preset,) = [found for found in rendered["helm-0"] if found and found["kind"] == "AwsDeployUserClass"]
         self.assertEqual(preset["metadata"]["name"], yaml.safe_load(files["user"])["spec"]["className"])
-        (account,) = [found for found in rendered["helm-2"] if found and found["kind"] == "ServiceAccount"]
+        accounts = [found for found in rendered["helm-2"] if found and found["kind"] == "ServiceAccount"]
+        (account,) = [found for found in accounts if found["metadata"]["name"] == "aws-deploy-user-operator"]
         role = "arn:aws:iam::123456789012:role/aws-deploy-user-operator"
         self.assertEqual(account["metadata"]["annotations"], {"eks.amazonaws.com/role-arn": role})
 
