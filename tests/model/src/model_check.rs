@@ -128,18 +128,9 @@ fn handed_over(handover: Handover, budget: Budget) -> Protocol {
 
 #[test]
 fn handover_is_awaited_and_bounded_despite_faults() {
-    let faulty = Budget { requests: ANY, faults: ANY, refused: ANY, ..Budget::default() };
-    holds("one controller, a handover, unbounded", handed_over(Handover::Limited, faulty));
-    let scheduled = Budget { faults: 2, refused: 1, ..quiet(1, 0) };
-    holds(
-        "one controller, a handover and a schedule, 1 request, 2 faults",
-        handed_over(Handover::Scheduled, scheduled),
-    );
-    let paired = Budget { faults: 1, confirmations: 1, ..quiet(1, 2) };
-    holds(
-        "two controllers, a handover, 1 request, 2 leaps, 1 fault, 1 confirmation",
-        Protocol { handover: Handover::Limited, ..two(paired) },
-    );
+    let faulty = |faults| Budget { faults, ..quiet(1, 0) };
+    holds("one controller, a handover, 1 request, 2 faults", handed_over(Handover::Limited, faulty(2)));
+    holds("one controller, a handover and a schedule, 1 request, 1 fault", handed_over(Handover::Scheduled, faulty(1)));
 }
 
 #[test]
@@ -165,6 +156,18 @@ fn larger_configurations_hold() {
     }
     let cached = Protocol { cache: true, split_reads: true, ..one(UNBOUNDED) };
     holds("one controller, cache and split reads, unbounded with people", cached);
+    let faulty = Budget { requests: ANY, faults: ANY, refused: ANY, ..Budget::default() };
+    holds("one controller, a handover, unbounded", handed_over(Handover::Limited, faulty));
+    let scheduled = Budget { faults: 2, refused: 1, ..quiet(1, 0) };
+    holds(
+        "one controller, a handover and a schedule, 1 request, 2 faults",
+        handed_over(Handover::Scheduled, scheduled),
+    );
+    let paired = Budget { faults: 1, confirmations: 1, ..quiet(1, 2) };
+    holds(
+        "two controllers, a handover, 1 request, 2 leaps, 1 fault, 1 confirmation",
+        Protocol { handover: Handover::Limited, ..two(paired) },
+    );
     holds("two controllers, 2 requests, 2 leaps", two(quiet(2, 2)));
     holds(
         "two controllers, 1 request, 2 leaps, 1 fault, 1 refused key",
