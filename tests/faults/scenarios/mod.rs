@@ -306,12 +306,9 @@ pub(crate) fn missing_unit_tests() -> Vec<&'static str> {
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder of sources").map(|entry| entry.expect("an entry").path());
-    entries
-        .flat_map(|path| match path.is_dir() {
-            true => rust_files(&path),
-            false => Vec::from_iter(path.extension().is_some_and(|extension| extension == "rs").then_some(path)),
-        })
-        .collect()
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let below = folders.iter().flat_map(|folder| rust_files(folder));
+    files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).chain(below).collect()
 }
 
 /// A test environment behind both proxies, with an auditor.
