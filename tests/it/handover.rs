@@ -123,7 +123,8 @@ pub(crate) async fn handover_agent_may_only_confirm() {
     assert!(text.contains("must change nothing of an AwsDeployUser but annotations handover.awsdeploy.dev/"), "{text}");
     for change in [
         json!({"metadata": {"labels": {"a": "b"}}}),
-        json!({"metadata": {"finalizers": ["example.com/a"]}}),
+        // With the operator's own: another policy protects that, and the API server reports any of the policies that refuse.
+        json!({"metadata": {"finalizers": [well_known::FINALIZER, "example.com/a"]}}),
         json!({"metadata": {"annotations": {"awsdeploy.dev/rotate": "2"}}}),
         json!({"metadata": {"annotations": {HUB: "AKIA1", "example.com/a": "b"}}}),
         json!({"metadata": {"annotations": {HUB: "AKIA1"}}, "spec": {"policies": {"managed": ["AdministratorAccess"]}}}),
