@@ -1,6 +1,7 @@
 //! Whether an installed operator can serve resources, from what the API server says about it.
 
-use crate::api::Reason;
+use super::conditions;
+use crate::api::{ConditionType, Reason};
 
 /// What was read. An error is a message: a check that cannot be made is a problem too.
 #[derive(Clone, Debug)]
@@ -194,7 +195,7 @@ fn class_problem(class: &Result<Option<ClassReadiness>, String>) -> Option<Probl
 #[must_use]
 pub fn class_readiness(class: &crate::api::AwsDeployUserClass) -> ClassReadiness {
     let status = class.status.as_ref().filter(|status| status.observed_generation == class.metadata.generation);
-    let ready = status.and_then(|status| status.conditions.iter().find(|found| found.type_ == "Ready"));
+    let ready = status.and_then(|status| conditions::find(&status.conditions, ConditionType::Ready));
     match ready {
         None => ClassReadiness {
             ready: false,
