@@ -6,7 +6,7 @@
 
 mod fields;
 
-use std::{borrow::Cow, fmt, marker::PhantomData};
+use std::{borrow::Cow, collections::BTreeSet, fmt, marker::PhantomData, sync::LazyLock};
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
@@ -14,6 +14,7 @@ use kube::{
     core::{ObjectMeta, PartialObjectMeta},
     runtime::watcher,
 };
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error},
@@ -21,7 +22,10 @@ use serde::{
 use serde_json::{Map, Value, json};
 
 use self::fields::{ObjectVisitor, ReadObject};
-use crate::api::{AwsDeployUser, AwsDeployUserClass};
+use crate::api::{
+    AwsDeployUser, AwsDeployUserClass, AwsDeployUserClassSpec, AwsDeployUserClassStatus, AwsDeployUserSpec,
+    AwsDeployUserStatus,
+};
 
 /// Objects per page of a list. An object has at most 1.5 MiB in etcd, and a page is in memory twice while it is parsed.
 pub const LIST_PAGE_SIZE: u32 = 10;
@@ -49,19 +53,48 @@ pub trait WatchedKind: Resource<DynamicType = ()> + DeserializeOwned {
     const MAX_FIELD_BYTES: usize;
     /// Fields of the status without which the object is none: what the operator did for it is not guessed.
     const RECORDS: &[&str] = &[];
+
+    /// Fields that this version knows, such as `spec.credentials`. Others are skipped: the name of one is text of a tenant.
+    fn known_fields() -> &'static BTreeSet<String>;
+}
+
+/// Names of the fields of a section, from its schema.
+fn fields_of<T: JsonSchema>(section: &str) -> impl Iterator<Item = String> {
+    let schema = SchemaGenerator::default().into_root_schema_for::<T>();
+    let properties = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+    properties.into_iter().map(move |(name, _)| format!("{section}.{name}"))
 }
 
 impl WatchedKind for AwsDeployUser {
     const MAX_FIELD_BYTES: usize = 128 * 1024;
     const RECORDS: &[&str] = &["status.class", "status.operatorNamespace", "status.revocation", "status.user"];
+
+    fn known_fields() -> &'static BTreeSet<String> {
+        static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+            fields_of::<AwsDeployUserSpec>("spec").chain(fields_of::<AwsDeployUserStatus>("status")).collect()
+        });
+        &FIELDS
+    }
 }
 
 impl WatchedKind for AwsDeployUserClass {
     const MAX_FIELD_BYTES: usize = 1024 * 1024;
+
+    fn known_fields() -> &'static BTreeSet<String> {
+        static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
+            fields_of::<AwsDeployUserClassSpec>("spec").chain(fields_of::<AwsDeployUserClassStatus>("status")).collect()
+        });
+        &FIELDS
+    }
 }
 
 impl WatchedKind for PartialObjectMeta<Namespace> {
     const MAX_FIELD_BYTES: usize = 0;
+
+    fn known_fields() -> &'static BTreeSet<String> {
+        static NONE: BTreeSet<String> = BTreeSet::new();
+        &NONE
+    }
 }
 
 /// An object that may be incomplete, because fields of it cannot be read.

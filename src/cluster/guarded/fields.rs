@@ -1,6 +1,6 @@
 //! Reads the fields of an object within limits. A field that exceeds one is dropped.
 
-use std::{fmt, marker::PhantomData};
+use std::{collections::BTreeSet, fmt, marker::PhantomData};
 
 use kube::core::ObjectMeta;
 use serde::{
@@ -104,7 +104,7 @@ impl<'de, K: WatchedKind> Visitor<'de> for ObjectVisitor<K> {
                 "spec" | "status" if K::MAX_FIELD_BYTES > 0 => {
                     let max_bytes = K::MAX_FIELD_BYTES;
                     let (error, dropped) = (&mut read.error, &mut read.dropped);
-                    let section = Section { name: &key, max_bytes, error, dropped };
+                    let section = Section { name: &key, known: K::known_fields(), max_bytes, error, dropped };
                     if let Some(members) = map.next_value_seed(section)? {
                         read.fields.insert(key, Value::Object(members));
                     }
@@ -200,9 +200,10 @@ impl<'de> Visitor<'de> for Finalizers<'_> {
     }
 }
 
-/// Reads the fields of `spec` or `status`, and drops those that exceed a limit. `None`: not an object.
+/// Reads the known fields of `spec` or `status`, and drops those that exceed a limit. `None`: not an object.
 struct Section<'a> {
     name: &'a str,
+    known: &'static BTreeSet<String>,
     max_bytes: usize,
     error: &'a mut Option<String>,
     dropped: &'a mut Vec<String>,
@@ -228,13 +229,18 @@ impl<'de> Visitor<'de> for Section<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Map::new();
         while let Some(key) = map.next_key::<String>()? {
+            let field = format!("{}.{key}", self.name);
+            if !self.known.contains(&field) {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             let mut budget = FieldBudget::new(self.max_bytes);
             let value = map.next_value_seed(Bounded::new(&mut budget))?;
-            match budget.error(&format!("{}.{key}", self.name), self.max_bytes) {
+            match budget.error(&field, self.max_bytes) {
                 None => drop(members.insert(key, value)),
                 error => {
                     *self.error = self.error.take().or(error);
-                    self.dropped.push(format!("{}.{key}", self.name));
+                    self.dropped.push(field);
                 }
             }
         }

@@ -1,4 +1,7 @@
-use kube::core::{ObjectList, WatchEvent};
+use kube::{
+    CustomResourceExt,
+    core::{ObjectList, WatchEvent},
+};
 
 use super::*;
 use crate::api::well_known;
@@ -141,6 +144,39 @@ fn unknown_record_leaves_no_object_to_act_on() {
         assert!(user.object().is_none(), "{status}");
         assert!(user.error().is_some_and(|error| error.starts_with("status.")), "{status}");
         assert_eq!(name(&user), "newer");
+    }
+}
+
+/// A newer CRD has more fields, and the name of a field that no version knows is text of a tenant.
+#[test]
+fn unknown_fields_are_skipped_and_not_quoted() {
+    for value in [nested(140), large(300 * 1024), "7".to_owned()] {
+        let spec = format!(r#"{{"{CANARY}":{value},"tags":{{"team":"a"}}}},"status":{{"{CANARY}":{value}}}"#);
+        let user = watched(&resource("newer", "", &spec));
+        assert_eq!(user.error(), None);
+        assert_eq!(user.complete().expect("a complete object").spec.tags.len(), 1);
+    }
+    let class = format!(r#"{{"metadata":{{"name":"c"}},"spec":{{"{CANARY}":{}}}}}"#, large(2 * 1024 * 1024));
+    let class: Guarded<AwsDeployUserClass> = serde_json::from_str(&class).expect("a class");
+    assert_eq!(class.error(), None);
+}
+
+/// A field that is missing in the schema would never be read.
+#[test]
+fn every_field_of_a_full_object_is_known() {
+    for kind in [AwsDeployUser::crd(), AwsDeployUserClass::crd()] {
+        let known = match kind.spec.names.kind.as_str() {
+            "AwsDeployUser" => AwsDeployUser::known_fields(),
+            _ => AwsDeployUserClass::known_fields(),
+        };
+        let schema = kind.spec.versions[0].schema.as_ref().and_then(|schema| schema.open_api_v3_schema.clone());
+        let sections = schema.and_then(|schema| schema.properties).expect("a schema");
+        for section in ["spec", "status"] {
+            let fields = sections[section].properties.as_ref().expect("fields");
+            for field in fields.keys().map(|field| format!("{section}.{field}")) {
+                assert!(known.contains(&field), "{field}");
+            }
+        }
     }
 }
 

@@ -243,8 +243,14 @@ fn name_pattern(class: &AwsDeployUserClass, namespace: &str) -> Option<String> {
     class.spec.users.name_pattern.as_ref().map(|pattern| pattern.replace("{namespace}", namespace))
 }
 
+/// Length of a pattern with its namespaces, above all that the CRDs accept: compilation takes time in proportion to it.
+const MAX_PATTERN_BYTES: usize = 4096;
+
 /// Whether the regular expression matches the whole text.
 fn matches_whole(pattern: &str, text: &str) -> Result<bool, String> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return Err(format!("it is longer than {MAX_PATTERN_BYTES} bytes"));
+    }
     // Compile it alone first: `a)|(b` is valid only inside of the anchors, and would then match parts of a text.
     regex_lite::Regex::new(pattern).map_err(|error| error.to_string())?;
     let whole = regex_lite::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| error.to_string())?;
