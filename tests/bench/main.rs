@@ -197,7 +197,9 @@ async fn wait_until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
             (last, progress) = (now, Instant::now());
         }
         assert!(progress.elapsed() < MAX_STALL, "{last} of {wanted} are {what}, without progress for {MAX_STALL:?}");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        // Listing thousands of resources each second would be most of the load.
+        tokio::time::sleep(Duration::from_secs(1) + Duration::from_millis(1) * u32::try_from(wanted).unwrap_or(0))
+            .await;
     }
 }
 
