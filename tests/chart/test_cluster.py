@@ -307,8 +307,26 @@ class Rights(Release):
 
     def test_second_release_does_not_adopt_objects(self):
         self.addCleanup(helm, "uninstall", "another", "--ignore-not-found")
+        self.change({**VALUES, "watchNamespaces": [SERVED]})
         with self.assertRaisesRegex(HelmError, "(?i)ownership|exists"):
-            helm("upgrade", "another", str(CHART), "--install", given=VALUES)
+            helm("upgrade", "another", str(CHART), "--install", given={"replicaCount": 0, "watchNamespaces": [OTHER]})
+
+    def test_second_release_needs_namespaces_of_its_own(self):
+        def another(*watched):
+            given = {"replicaCount": 0, "watchNamespaces": watched}
+            helm("upgrade", "another", str(CHART), "--install", "--take-ownership", given=given)
+
+        self.addCleanup(helm, "uninstall", "another", "--ignore-not-found")
+        with self.assertRaisesRegex(HelmError, f"release {NAME} in namespace {NAMESPACE} reconciles all namespaces"):
+            another(OTHER)
+        self.change({**VALUES, "watchNamespaces": [SERVED]})
+        with self.assertRaisesRegex(HelmError, f"reconciles {SERVED}: "):
+            another(OTHER, SERVED)
+        with self.assertRaisesRegex(HelmError, f"reconciles {SERVED}: "):
+            another()
+        another(OTHER)
+        with self.assertRaisesRegex(HelmError, f"release another in namespace {NAMESPACE} reconciles {OTHER}: "):
+            install(VALUES)
 
 
 class Life(Release):

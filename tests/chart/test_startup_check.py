@@ -31,11 +31,25 @@ class StartupCheck(unittest.TestCase):
             self.assertEqual((found["metadata"]["labels"]["team"], found["metadata"]["annotations"]["own"]), ("a", "x"))
 
     def test_pod_of_the_check_is_restricted_and_no_pod_of_the_operator(self):
-        objects = Objects({"tolerations": [{"key": "a"}], "nodeSelector": {"b": "c"}, "global": {"imagePullSecrets": ["d"]}})
+        objects = Objects({
+            "tolerations": [{"key": "a"}],
+            "nodeSelector": {"b": "c"},
+            "affinity": {"nodeAffinity": {}},
+            "global": {"imagePullSecrets": ["d"]},
+            "hostNetwork": True,
+            "dnsConfig": {"nameservers": ["192.0.2.1"]},
+            "hostAliases": [{"ip": "192.0.2.2", "hostnames": ["e"]}],
+            "podAnnotations": {"sidecar.istio.io/inject": "false"},
+            "podLabels": {"team": "f"},
+        })
         template, operator = objects.check["Job"]["spec"]["template"], objects.pod
         pod = template["spec"]
-        for field in ("securityContext", "tolerations", "nodeSelector", "imagePullSecrets"):
-            self.assertEqual(pod[field], operator[field])
+        own = {"containers", "serviceAccountName", "restartPolicy"}
+        deployments = {"containers", "serviceAccountName", "terminationGracePeriodSeconds", "topologySpreadConstraints"}
+        self.assertEqual({k: v for k, v in pod.items() if k not in own}, {k: v for k, v in operator.items() if k not in deployments})
+        self.assertEqual(pod["dnsPolicy"], "ClusterFirstWithHostNet")
+        self.assertEqual(template["metadata"]["annotations"], {"sidecar.istio.io/inject": "false"})
+        self.assertEqual(template["metadata"]["labels"]["team"], "f")
         (container,) = pod["containers"]
         for field in ("image", "imagePullPolicy", "securityContext", "resources"):
             self.assertEqual(container[field], objects.container[field])
