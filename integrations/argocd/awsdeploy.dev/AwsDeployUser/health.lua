@@ -24,7 +24,7 @@ end
 if is("Ready", "True") then
   local message = conditions.Ready.message
   if is("RotationHealthy", "False") then
-    message = "Ready; the next rotation is blocked: " .. conditions.RotationHealthy.message
+    message = "Ready; RotationHealthy is False: " .. conditions.RotationHealthy.message
   end
   return {status = "Healthy", message = message}
 end
