@@ -73,7 +73,7 @@ pub enum Reason {
     Scheduled,
     /// `rotation.every` is `Never`: the key is rotated on request only.
     ManualOnly,
-    /// The previous key is still valid until its overlap ends.
+    /// The previous key is still valid until its overlap ends, or Inactive until it is deleted.
     Overlap,
     /// No access key is declared: the user has console access only.
     NotRequested,
@@ -83,7 +83,7 @@ pub enum Reason {
     Restarting,
     /// A consumer of `accessKey.handover` has not confirmed the new key yet; the previous key stays valid meanwhile.
     AwaitingHandover,
-    /// A rotation is due and waits: for a window, the end of an overlap, or the pause after a recent key.
+    /// A rotation is due and waits: for a window, the end of the previous key, or the pause after a recent key.
     RotationPending,
 
     // In progress.

@@ -6,10 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::RuleInput;
 use crate::{
     api::Reason,
-    domain::{
-        current_state::AccessKey,
-        dates::{saturating_add, saturating_sub},
-    },
+    domain::{current_state::AccessKey, dates::saturating_sub},
 };
 
 /// How long before its end a key is reported. An extension that is shorter was announced when it began.
@@ -42,14 +39,8 @@ impl RuleInput<'_> {
     fn extension(&self, key: &AccessKey) -> Option<Extension> {
         let begins = self.overlap_ends(key)?;
         let used = self.late_use(key).and_then(|_| self.hold_limit(key));
-        let limits = [self.handover_limit(key, begins), used];
-        let ends = limits.into_iter().flatten().max()?;
-        Some(Extension { begins, ends: self.restart_limit(begins).map_or(ends, |restart| restart.max(ends)) })
-    }
-
-    /// Until when a superseded key that is used is held.
-    pub(super) fn hold_limit(&self, key: &AccessKey) -> Option<Timestamp> {
-        Some(saturating_add(self.overlap_ends(key)?, self.hold_while_used()?))
+        let needed = [self.handover_limit(key), used].into_iter().flatten().max()?;
+        Some(Extension { begins, ends: self.restart_limit(key).map_or(needed, |restart| restart.max(needed)) })
     }
 
     /// Whether the end of the key is near, although a consumer needs it.

@@ -20,24 +20,28 @@ struct Handover<'a> {
 
 impl RuleInput<'_> {
     /// Until when a superseded key waits at most for consumers that have not confirmed its successor.
-    pub(super) fn handover_limit(&self, key: &AccessKey, overlap_ends: Timestamp) -> Option<Timestamp> {
+    pub(super) fn handover_limit(&self, key: &AccessKey) -> Option<Timestamp> {
         let newer = self.successor(key)?;
         let within = self.desired_key()?.unconfirmed(&newer.id).map(|consumer| consumer.within).max()?;
-        Some(self.extended(overlap_ends, within))
+        self.extended(key, within)
     }
 
     /// Also without a superseded key: a consumer that never got a key has none that works.
     fn handover(&self) -> Option<Handover<'_>> {
         let previous = self.superseded().find(|key| key.active);
-        let (key_id, overlap_ends) = if let Some(key) = previous {
-            (&self.successor(key)?.id, self.overlap_ends(key)?)
-        } else {
-            let published_at = self.current.publication_time(self.now)?;
-            (&self.working()?.key_id, saturating_add(published_at, self.overlap()?))
+        let key_id = match previous {
+            Some(key) => &self.successor(key)?.id,
+            None => &self.working()?.key_id,
         };
         let waiting: Vec<&Consumer> = self.desired_key()?.unconfirmed(key_id).collect();
         let within = waiting.iter().map(|consumer| consumer.within).max()?;
-        let limit = self.extended(overlap_ends, within);
+        let limit = match previous {
+            Some(key) => self.extended(key, within)?,
+            None => {
+                let overlap_ends = saturating_add(self.current.publication_time(self.now)?, self.overlap()?);
+                self.before_next_rotation(overlap_ends, saturating_add(overlap_ends, within))
+            }
+        };
         Some(Handover { key_id, previous, waiting, limit })
     }
 
@@ -75,6 +79,6 @@ impl RuleInput<'_> {
 
     /// Whether the key retires although consumers may still use it.
     pub(super) fn retires_during_handover(&self, key: &AccessKey) -> bool {
-        self.overlap_ends(key).and_then(|ends| self.handover_limit(key, ends)).is_some()
+        self.handover_limit(key).is_some()
     }
 }

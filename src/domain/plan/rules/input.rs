@@ -185,21 +185,18 @@ impl RuleInput<'_> {
         if let Some(note) = self.restored_note().or_else(|| self.handover_note()).or_else(|| self.hold_note()) {
             return note;
         }
-        match (self.retirements().min(), next) {
-            (Some(until), _) => Note::new(
-                Reason::Overlap,
-                format!("the previous key is valid until {until} so that consumers can switch to the new one"),
-            ),
-            (None, Some(begins)) => match self.scheduled().filter(|due| *due <= self.now) {
+        if let Some(note) = self.overlap_note() {
+            return note;
+        }
+        match next {
+            Some(begins) => match self.scheduled().filter(|due| *due <= self.now) {
                 Some(due) => Note::new(
                     Reason::RotationPending,
                     format!("a rotation has been due since {due}; it begins in the next window, at {begins}"),
                 ),
                 None => Note::new(Reason::Scheduled, "the next rotation is scheduled"),
             },
-            (None, None) => {
-                Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)")
-            }
+            None => Note::new(Reason::ManualOnly, "keys are rotated on request only (annotation awsdeploy.dev/rotate)"),
         }
     }
 }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::{Effect, Note, RetireReason, RuleInput, Step, due::Due};
 use crate::{
     api::Reason,
-    domain::{current_state::AccessKey, owner::MAX_TAGS_PER_USER},
+    domain::{current_state::AccessKey, dates::floor, owner::MAX_TAGS_PER_USER},
 };
 
 /// IAM's quota of access keys per user; it cannot be raised, and an Inactive key counts.
@@ -101,8 +101,14 @@ impl RuleInput<'_> {
         // Without a successor there is no overlap, and the other key is not ours.
         let until = if key.active { self.retires_at(key) } else { Some(self.deletable_at(key)) };
         let Some(until) = until else { return Step::Hold(self.quota_exceeded()) };
-        let message =
-            format!("a rotation is due; both key slots of the user are in use until the overlap of {} ends", key.id);
+        let end = if key.active { "set Inactive" } else { "deleted" };
+        let held = [self.restart_note(), self.handover_note(), self.hold_note()].into_iter().flatten();
+        let message = format!(
+            "a rotation is due; both key slots of the user are in use, and the previous key {} is {end} at {}{}",
+            key.id,
+            floor(until),
+            held.map(|note| format!(". {}", note.message)).collect::<String>()
+        );
         Step::Wait(until, Note::new(Reason::RotationPending, message))
     }
 

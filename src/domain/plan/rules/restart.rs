@@ -92,9 +92,9 @@ impl RuleInput<'_> {
     }
 
     /// Until when a superseded key waits at most for workloads that are not rolled out.
-    pub(super) fn restart_limit(&self, overlap_ends: Timestamp) -> Option<Timestamp> {
+    pub(super) fn restart_limit(&self, key: &AccessKey) -> Option<Timestamp> {
         self.rolling_out().next()?;
-        Some(self.extended(overlap_ends, self.settings.restart_hold))
+        self.extended(key, self.settings.restart_hold)
     }
 
     /// When the workloads are read again.
@@ -157,6 +157,6 @@ impl RuleInput<'_> {
 
     /// Whether the key retires although workloads may still use it.
     pub(super) fn retires_during_rollout(&self, key: &AccessKey) -> bool {
-        self.overlap_ends(key).and_then(|ends| self.restart_limit(ends)).is_some()
+        self.restart_limit(key).is_some()
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     api::{Reason, duration::humanize, well_known},
     domain::{
         current_state::{AccessKey, JournalSecret, LastUse},
-        dates::{saturating_add, saturating_sub},
+        dates::{floor, saturating_add, saturating_sub},
         owner::key_tag,
     },
 };
@@ -153,20 +153,32 @@ impl RuleInput<'_> {
         self.successor(key)?;
         let ends = self.overlap_ends(key)?;
         // They run at the same time.
-        let extensions = [self.restart_limit(ends), self.handover_limit(key, ends)];
+        let extensions = [self.restart_limit(key), self.handover_limit(key)];
         Some(extensions.into_iter().flatten().fold(self.unused_after(key, ends), Timestamp::max))
     }
 
-    /// The end of an extension of the overlap. Never into the next rotation, which needs the slot.
-    pub(super) fn extended(&self, overlap_ends: Timestamp, extension: SignedDuration) -> Timestamp {
-        let limit = saturating_add(overlap_ends, extension);
+    /// The end of an extension of the overlap of a key. Never into the next rotation, which needs the slot.
+    pub(super) fn extended(&self, key: &AccessKey, extension: SignedDuration) -> Option<Timestamp> {
+        Some(self.before_next_rotation(self.overlap_ends(key)?, self.extended_at_most(key, extension)?))
+    }
+
+    pub(super) fn before_next_rotation(&self, overlap_ends: Timestamp, limit: Timestamp) -> Timestamp {
         self.next_rotation().map_or(limit, |next| limit.min(next)).max(overlap_ends)
+    }
+
+    /// As it was announced when the key was superseded: newer keys that are lost again and again do not extend it.
+    fn extended_at_most(&self, key: &AccessKey, extension: SignedDuration) -> Option<Timestamp> {
+        Some(saturating_add(self.first_overlap_ends(key)?, extension))
+    }
+
+    /// Until when a superseded key that is used is held.
+    pub(super) fn hold_limit(&self, key: &AccessKey) -> Option<Timestamp> {
+        Some(self.extended_at_most(key, self.hold_while_used()?)?.max(self.overlap_ends(key)?))
     }
 
     /// When a superseded key has been unused for long enough after its overlap, or the hold ends.
     fn unused_after(&self, key: &AccessKey, ends: Timestamp) -> Timestamp {
-        let Some(hold) = self.hold_while_used() else { return ends };
-        let limit = saturating_add(ends, hold);
+        let Some(limit) = self.hold_limit(key) else { return ends };
         // Neither a failed read nor an answer from before the window proves that the key is unused.
         let answer = self.unused_at(key).filter(|_| !self.needs_last_use(key));
         answer.map_or(if self.now < ends { ends } else { limit }, |unused_at| unused_at.clamp(ends, limit))
@@ -183,13 +195,10 @@ impl RuleInput<'_> {
 
     /// Whether the last use of a superseded key must be read: its overlap is over, and the answer, if any, is too old.
     fn needs_last_use(&self, key: &AccessKey) -> bool {
-        let (Some(ends), Some(hold)) = (self.overlap_ends(key), self.hold_while_used()) else { return false };
+        let (Some(ends), Some(limit)) = (self.overlap_ends(key), self.hold_limit(key)) else { return false };
         let answered = self.current.last_used.get(&key.id).map(|answer| answer.asked_at);
         let stale = |asked_at| asked_at < ends || self.unused_at(key).is_some_and(|at| asked_at < at && at <= self.now);
-        self.now >= ends
-            && self.now < saturating_add(ends, hold)
-            && !self.retires_at_once(key)
-            && answered.is_none_or(stale)
+        self.now >= ends && self.now < limit && !self.retires_at_once(key) && answered.is_none_or(stale)
     }
 
     /// The use of a superseded key long after consumers could have read the new one.
@@ -222,6 +231,25 @@ impl RuleInput<'_> {
                 ),
             })
         })
+    }
+
+    /// What becomes of a superseded key.
+    pub(super) fn overlap_note(&self) -> Option<Note> {
+        let active = self.retiring().min_by_key(|(_, at)| *at);
+        let valid = active.map(|(_, until)| {
+            format!("the previous key is valid until {until} so that consumers can switch to the new one")
+        });
+        let message = valid.or_else(|| {
+            let (key, at) = self.deleted_later().min_by_key(|(_, at)| *at)?;
+            Some(format!("the previous key {} is Inactive, and is deleted at {}", key.id, floor(at)))
+        })?;
+        Some(Note::new(Reason::Overlap, message))
+    }
+
+    /// Superseded keys that are Inactive, with the time of their deletion.
+    fn deleted_later(&self) -> impl Iterator<Item = (&AccessKey, Timestamp)> {
+        let inactive = self.superseded().filter(|key| !key.active && self.desired().is_some());
+        inactive.map(|key| (key, self.deletable_at(key)))
     }
 
     fn retire_reason(&self, key: &AccessKey) -> RetireReason {
@@ -259,9 +287,7 @@ impl RuleInput<'_> {
 
     /// When superseded keys are set Inactive or deleted, or a restored one replaced.
     pub(in crate::domain::plan) fn retirements(&self) -> impl Iterator<Item = Timestamp> {
-        let deleted = self.superseded().filter(|key| !key.active && self.desired().is_some());
-        let deleted = deleted.map(|key| self.deletable_at(key));
-        self.retiring().map(|(_, at)| at).chain(deleted).chain(self.restored_until())
+        self.retiring().chain(self.deleted_later()).map(|(_, at)| at).chain(self.restored_until())
     }
 
     /// When superseded keys are set Inactive, by their ids.

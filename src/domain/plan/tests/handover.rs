@@ -158,6 +158,27 @@ fn spec_that_no_class_allows_extends_nothing() {
     assert_eq!(next_effect(&plan), "DeactivateKey K1 (OverlapEnded)");
 }
 
+/// Whoever can delete the Secret has each newer key replaced, once a day at least: that must not keep the previous one.
+#[test]
+fn replaced_successor_does_not_renew_an_extension() {
+    let replaced = |age| idle().superseded("K1", age).key("K3", mins(1)).tagged("K3").published("K3", mins(1));
+    let awaited = |age| replaced(age).consumer("hub", days(7), None);
+    let held = |age| replaced(age).held_while_used(days(3)).last_used("K1", Some(mins(1)), secs(30));
+    let ends = |case: Case| case.plan().deactivate_at["K1"];
+    assert_eq!(ends(awaited(days(3))), ago(days(3)) + days(1) + days(7));
+    assert_eq!(ends(held(days(3))), ago(days(3)) + days(1) + days(3));
+    // Only the time in which consumers read the newest key remains.
+    let switched = ago(mins(1)) + idle().settings.consumer_switch_time();
+    assert_eq!([ends(awaited(days(9))), ends(held(days(9)))], [switched; 2]);
+}
+
+#[test]
+fn rotation_that_waits_for_its_slot_names_consumers() {
+    let waiting = published(days(2), None).requested();
+    let until = ago(days(2)) + days(8);
+    waiting.says(&[&format!("the previous key K1 is set Inactive at {until}"), "K2 is not confirmed by: hub"]);
+}
+
 proptest! {
     /// Whatever is confirmed, held and due: not before the overlap, not after the longest extension.
     #[test]

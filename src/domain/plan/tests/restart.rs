@@ -58,6 +58,17 @@ fn waits_for(case: &Case, wait: SignedDuration, reason: Reason, part: &str) {
 }
 
 #[test]
+fn replaced_successor_does_not_renew_the_restart_hold() {
+    let replaced = |age| {
+        let case = idle().superseded("K1", age).key("K3", mins(1)).tagged("K3").published("K3", mins(1)).restarting();
+        case.progress("b", RestartProgress::RestartedAt(ago(mins(1)))).sees("b", under_way())
+    };
+    let ends = |age| replaced(age).plan().deactivate_at["K1"];
+    assert_eq!(ends(hours(30)), ago(hours(30)) + days(1) + replaced(hours(30)).settings.restart_hold);
+    assert_eq!(ends(days(9)), ago(mins(1)) + replaced(days(9)).settings.consumer_switch_time());
+}
+
+#[test]
 fn every_publication_but_the_first_requires_restarts() {
     let owed = |case: Case| super::super::required_restarts(&case.desired, &case.current).len();
     assert_eq!(owed(staged().restarting()), 2);

@@ -27,6 +27,17 @@ fn superseded_key_is_deactivated_then_deleted_after_overlap() {
 }
 
 #[test]
+fn inactive_previous_key_is_not_reported_as_valid() {
+    let over = in_overlap().overlap(mins(30)).inactive_since("K1", mins(1));
+    over.waits(mins(9), Reason::Overlap);
+    let deleted_at = now() + mins(9);
+    assert_eq!(
+        over.plan().rotation.message,
+        format!("the previous key K1 is Inactive, and is deleted at {deleted_at}")
+    );
+}
+
+#[test]
 fn no_key_retires_while_its_successor_is_not_active() {
     let over = || in_overlap().published("K2", days(2));
     over().does("DeactivateKey K1 (OverlapEnded)");
