@@ -20,7 +20,7 @@ const MAX_DURATION: SignedDuration = SignedDuration::from_hours(3_650 * 24);
 
 /// Error of a text that is not a valid duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a duration of at most 3650d; use a format such as 30d, 12h, 90m or 1h30m")]
+#[error("{text:?} is not a duration above zero and of at most 3650d; use a format such as 30d, 12h, 90m or 1h30m")]
 pub struct DurationError {
     text: String,
 }

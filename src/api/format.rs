@@ -1,6 +1,17 @@
 //! Formats of texts in the custom resources. A schema can only quote the regular expression that a text does not match; the
 //! definitions have a CEL rule with a message instead.
 
+/// Numbers with units, one of them above zero.
+macro_rules! duration {
+    () => {
+        concat!(
+            r"([0-9]+(\.[0-9]+)?(w|d|h|m|s))*",
+            r"([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)(w|d|h|m|s)",
+            r"([0-9]+(\.[0-9]+)?(w|d|h|m|s))*",
+        )
+    };
+}
+
 /// DNS subdomain: the format of the names of Secrets, classes and workloads.
 pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// DNS label: the format of the names of consumers.
@@ -8,8 +19,8 @@ pub(super) const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(super) const IAM_NAME: &str = r"^[A-Za-z0-9+=,.@_-]+$";
 pub(super) const TAG_VALUE: &str = r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$";
 pub(super) const REGION: &str = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$";
-pub(super) const INTERVAL: &str = r"^(Never|([0-9]+(\.[0-9]+)?(w|d|h|m|s))+)$";
-pub(super) const DURATION: &str = r"^([0-9]+(\.[0-9]+)?(w|d|h|m|s))+$";
+pub(super) const INTERVAL: &str = concat!("^(Never|", duration!(), ")$");
+pub(super) const DURATION: &str = concat!("^", duration!(), "$");
 pub(super) const NAMESPACE: &str = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$";
 pub(super) const POLICY_ARN: &str =
     r"^arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/([A-Za-z0-9._+=,@-]+/)*[A-Za-z0-9+=,.@_-]{1,128}$";
@@ -43,9 +54,12 @@ const MESSAGES: &[(&str, &str)] = &[
     (REGION, "a Region is written with hyphens, such as us-east-1 or eu-central-1"),
     (
         INTERVAL,
-        "an interval is a duration without spaces such as 30d, 12h, 90m or 1h30m (units w, d, h, m and s), or Never",
+        "an interval is a duration above zero without spaces such as 30d, 12h, 90m or 1h30m (units w, d, h, m and s), or Never",
     ),
-    (DURATION, "a duration is written without spaces, such as 30d, 12h, 90m or 1h30m (units w, d, h, m and s)"),
+    (
+        DURATION,
+        "a duration is above zero and written without spaces, such as 30d, 12h, 90m or 1h30m (units w, d, h, m and s)",
+    ),
     (
         NAMESPACE,
         "a namespace has lower-case letters, digits and hyphens, and begins and ends with a letter or a digit; * alone is every namespace",

@@ -44,7 +44,7 @@ pub struct DoctorArguments {
     pub no_leader_election: bool,
 
     /// Name of a class that must be Ready; repeatable.
-    #[arg(long = "class", value_name = "CLASS")]
+    #[arg(long = "class", value_name = "CLASS", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub classes: Vec<String>,
 }
 

@@ -55,6 +55,7 @@ pub(crate) async fn schema_errors_state_the_allowed_values() {
         (json!({"accessKey": {"region": "useast1"}}), "such as us-east-1"),
         (json!({"accessKey": {"description": "for Cycle, production"}}), "no commas"),
         (json!({"accessKey": {"rotation": {"every": "30 days"}}}), "such as 30d, 12h, 90m or 1h30m"),
+        (json!({"accessKey": {"rotation": {"overlap": "0h0m"}}}), "a duration is above zero"),
         (json!({"accessKey": {"rotation": {"overlap": "one day"}}}), "such as 30d, 12h, 90m or 1h30m"),
         (json!({"groups": ["deployers", "a b"]}), "groups[1]"),
         (json!({"tags": {"team": "a,b"}}), "tags[team]"),

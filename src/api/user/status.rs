@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::class::{OnQuarantine, OnRevoked};
 
-/// Observed state. Losing it is safe: the operator derives everything that safety depends on from AWS and the Secrets.
+/// Observed state. Only the operator writes it: it relies on `user`, `class`, `revocation` and `operatorNamespace`. The rest is
+/// derived from AWS and the Secrets, and losing it is safe.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AwsDeployUserStatus {
