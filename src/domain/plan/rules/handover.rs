@@ -35,12 +35,11 @@ impl RuleInput<'_> {
         };
         let waiting: Vec<&Consumer> = self.desired_key()?.unconfirmed(key_id).collect();
         let within = waiting.iter().map(|consumer| consumer.within).max()?;
-        let limit = match previous {
-            Some(key) => self.extended(key, within)?,
-            None => {
-                let overlap_ends = saturating_add(self.current.publication_time(self.now)?, self.overlap()?);
-                self.before_next_rotation(overlap_ends, saturating_add(overlap_ends, within))
-            }
+        let limit = if let Some(key) = previous {
+            self.extended(key, within)?
+        } else {
+            let overlap_ends = saturating_add(self.current.publication_time(self.now)?, self.overlap()?);
+            self.before_next_rotation(overlap_ends, saturating_add(overlap_ends, within))
         };
         Some(Handover { key_id, previous, waiting, limit })
     }

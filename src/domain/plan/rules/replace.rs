@@ -103,13 +103,13 @@ impl RuleInput<'_> {
         let Some(until) = until else { return Step::Hold(self.quota_exceeded()) };
         let end = if key.active { "set Inactive" } else { "deleted" };
         let held = [self.restart_note(), self.handover_note(), self.hold_note()].into_iter().flatten();
-        let message = format!(
-            "a rotation is due; both key slots of the user are in use, and the previous key {} is {end} at {}{}",
+        let due = format!(
+            "a rotation is due; both key slots of the user are in use, and the previous key {} is {end} at {}",
             key.id,
             floor(until),
-            held.map(|note| format!(". {}", note.message)).collect::<String>()
         );
-        Step::Wait(until, Note::new(Reason::RotationPending, message))
+        let sentences: Vec<String> = std::iter::once(due).chain(held.map(|note| note.message)).collect();
+        Step::Wait(until, Note::new(Reason::RotationPending, sentences.join(". ")))
     }
 
     fn delete_least_recently_used(&self, spare: &[&AccessKey]) -> Step {

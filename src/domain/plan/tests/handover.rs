@@ -158,7 +158,7 @@ fn spec_that_no_class_allows_extends_nothing() {
     assert_eq!(next_effect(&plan), "DeactivateKey K1 (OverlapEnded)");
 }
 
-/// Whoever can delete the Secret has each newer key replaced, once a day at least: that must not keep the previous one.
+/// A tenant can delete the Secret so that each newer key is replaced: that must not keep the previous key.
 #[test]
 fn replaced_successor_does_not_renew_an_extension() {
     let replaced = |age| idle().superseded("K1", age).key("K3", mins(1)).tagged("K3").published("K3", mins(1));
