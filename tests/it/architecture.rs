@@ -10,7 +10,7 @@ use awsdeploy::{
     api::Reason,
     operator::{iam_policy::PolicyDocument, reference::Page},
 };
-use awsdeploy_testkit::{chart::Chart, tools::Tools};
+use awsdeploy_testkit::{chart::Chart, files, tools::Tools};
 use serde_json::json;
 use strum::VariantArray;
 
@@ -41,20 +41,17 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Sources without their unit tests, which may import what their fakes need.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-        // Unit tests may import what their fakes need.
-        if entry.file_stem().is_some_and(|stem| stem == "tests") {
-            continue;
-        }
-        if entry.is_dir() {
-            files.extend(rust_files(&entry));
-        } else if entry.extension().is_some_and(|extension| extension == "rs") {
-            files.push(entry);
-        }
-    }
-    files
+    let is_test = |path: &PathBuf| {
+        let below = path.strip_prefix(folder).expect("a path below the folder");
+        below.iter().any(|part| Path::new(part).file_stem().is_some_and(|stem| stem == "tests"))
+    };
+    files::with_extensions(folder, &["rs"]).expect("a folder").into_iter().filter(|path| !is_test(path)).collect()
+}
+
+fn code_files(folder: &str) -> Vec<PathBuf> {
+    files::with_extensions(&root().join(folder), &["rs", "py"]).expect("a folder")
 }
 
 /// Cargo refuses a workspace with a missing member, so the image build would fail.
@@ -202,7 +199,7 @@ pub(crate) async fn threat_model_names_existing_tests() {
         .filter(|line| line.starts_with("| ") && !["| threat", "| record"].iter().any(|head| line.starts_with(head)));
     let mut sources = String::new();
     for folder in ["src", "tests"] {
-        for file in all_files(&root().join(folder)) {
+        for file in code_files(folder) {
             sources += &fs::read_to_string(&file).unwrap_or_default();
         }
     }
@@ -233,14 +230,6 @@ pub(crate) async fn documented_fault_cells_are_those_of_the_scenarios() {
         scenarios.iter().flat_map(|names| names.split('"').step_by(2)).map(str::to_owned).collect();
     assert!(scenarios.len() > 10, "{scenarios:?}");
     assert_eq!(documented, scenarios);
-}
-
-fn all_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    entries
-        .flat_map(|path| if path.is_dir() { all_files(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs" || extension == "py"))
-        .collect()
 }
 
 /// Words that the rules for prose exclude, with the plain term that replaces each.
@@ -446,7 +435,7 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
 
 pub(crate) async fn retired_names_are_not_used() {
     let mut hits = Vec::new();
-    for path in all_files(&root().join("src")) {
+    for path in code_files("src") {
         let name = relative(&path);
         let module = path.file_stem().unwrap_or_default().to_string_lossy();
         if RETIRED_MODULES.contains(&module.as_ref()) {
@@ -493,7 +482,7 @@ pub(crate) async fn type_names_are_unique() {
 /// The names of all tests with their files: `#[test]` functions, tests of the `it` and `attack` binaries and runs of scenarios.
 fn test_names() -> Vec<(String, String)> {
     let mut names = Vec::new();
-    for path in ["src", "tests"].iter().flat_map(|folder| all_files(&root().join(folder))) {
+    for path in ["src", "tests"].iter().flat_map(|folder| code_files(folder)) {
         let (name, text) = (relative(&path), fs::read_to_string(&path).expect("a file"));
         let registered =
             ["tests/it/", "tests/attack/", "tests/faults/scenarios/"].iter().any(|folder| name.starts_with(folder));

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use awsdeploy_testkit::files;
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease, core::v1::Pod};
 use kube::{
     Api, ResourceExt as _,
@@ -21,13 +22,6 @@ const MARKER: &str = "<!-- run by documented_wait_commands_work -->";
 
 fn text_of(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// The Markdown files of the documentation.
-fn pages(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-    let files = entries.flat_map(|path| if path.is_dir() { pages(&path) } else { vec![path] });
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
 }
 
 /// Blocks of commands with the line before each.
@@ -48,7 +42,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
 pub(crate) async fn documented_wait_commands_work() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
     let mut recipes = Vec::new();
-    for page in pages(&docs) {
+    for page in files::with_extensions(&docs, &["md"]).expect("the pages") {
         for (before, block) in blocks(&fs::read_to_string(&page).expect("a page")) {
             let waits = block.lines().any(|line| line.contains("kubectl") && line.contains(" wait "));
             if before == MARKER {

@@ -9,12 +9,9 @@ mod failover;
 mod journal;
 mod network;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
-use awsdeploy_testkit::{auditor::Auditor, kube_proxy::KubeProxy};
+use awsdeploy_testkit::{auditor::Auditor, files, kube_proxy::KubeProxy};
 use serde_json::{Value, json};
 
 use crate::{
@@ -296,19 +293,13 @@ pub(crate) fn name(number: u32, run: &str) -> String {
 
 /// Unit tests that are listed and do not exist below `src`.
 pub(crate) fn missing_unit_tests() -> Vec<&'static str> {
-    let sources: Vec<_> = rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+    let sources: Vec<_> = files::with_extensions(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &["rs"])
+        .expect("the sources")
         .into_iter()
         .map(|file| fs::read_to_string(file).expect("a source file"))
         .collect();
     let exists = |test: &str| sources.iter().any(|source| source.contains(&format!("fn {test}(")));
     ALL.iter().flat_map(|scenario| scenario.unit_tests).copied().filter(|test| !exists(test)).collect()
-}
-
-fn rust_files(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).expect("a folder of sources").map(|entry| entry.expect("an entry").path());
-    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
-    let below = folders.iter().flat_map(|folder| rust_files(folder));
-    files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")).chain(below).collect()
 }
 
 /// A test environment behind both proxies, with an auditor.

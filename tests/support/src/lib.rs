@@ -14,6 +14,7 @@ pub mod consumer;
 pub mod control_plane;
 pub mod emulator;
 pub mod error;
+pub mod files;
 pub mod iam_policy;
 pub mod kstatus;
 pub mod kube_proxy;
