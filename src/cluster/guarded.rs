@@ -14,7 +14,7 @@ use kube::{
     core::{ObjectMeta, PartialObjectMeta},
     runtime::watcher,
 };
-use schemars::{JsonSchema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, schema_for};
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error},
@@ -58,11 +58,14 @@ pub trait WatchedKind: Resource<DynamicType = ()> + DeserializeOwned {
     fn known_fields() -> &'static BTreeSet<String>;
 }
 
-/// Names of the fields of a section, from its schema.
-fn fields_of<T: JsonSchema>(section: &str) -> impl Iterator<Item = String> {
-    let schema = SchemaGenerator::default().into_root_schema_for::<T>();
-    let properties = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-    properties.into_iter().map(move |(name, _)| format!("{section}.{name}"))
+/// Names of the fields of a kind, from the schemas of its spec and status.
+fn fields_of<Spec: JsonSchema, Status: JsonSchema>() -> BTreeSet<String> {
+    let sections = [("spec", schema_for!(Spec)), ("status", schema_for!(Status))];
+    let fields = |(section, schema): &(&str, Schema)| -> Vec<String> {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        properties.into_iter().flat_map(Map::keys).map(|name| format!("{section}.{name}")).collect()
+    };
+    sections.iter().flat_map(fields).collect()
 }
 
 impl WatchedKind for AwsDeployUser {
@@ -70,9 +73,7 @@ impl WatchedKind for AwsDeployUser {
     const RECORDS: &[&str] = &["status.class", "status.operatorNamespace", "status.revocation", "status.user"];
 
     fn known_fields() -> &'static BTreeSet<String> {
-        static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-            fields_of::<AwsDeployUserSpec>("spec").chain(fields_of::<AwsDeployUserStatus>("status")).collect()
-        });
+        static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(fields_of::<AwsDeployUserSpec, AwsDeployUserStatus>);
         &FIELDS
     }
 }
@@ -81,9 +82,8 @@ impl WatchedKind for AwsDeployUserClass {
     const MAX_FIELD_BYTES: usize = 1024 * 1024;
 
     fn known_fields() -> &'static BTreeSet<String> {
-        static FIELDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
-            fields_of::<AwsDeployUserClassSpec>("spec").chain(fields_of::<AwsDeployUserClassStatus>("status")).collect()
-        });
+        static FIELDS: LazyLock<BTreeSet<String>> =
+            LazyLock::new(fields_of::<AwsDeployUserClassSpec, AwsDeployUserClassStatus>);
         &FIELDS
     }
 }
