@@ -198,8 +198,7 @@ async fn wait_until(wanted: usize, what: &str, count: impl AsyncFn() -> usize) {
         }
         assert!(progress.elapsed() < MAX_STALL, "{last} of {wanted} are {what}, without progress for {MAX_STALL:?}");
         // Listing thousands of resources each second would be most of the load.
-        tokio::time::sleep(Duration::from_secs(1) + Duration::from_millis(1) * u32::try_from(wanted).unwrap_or(0))
-            .await;
+        tokio::time::sleep(Duration::from_millis(1_000 + u64::try_from(wanted).unwrap_or_default())).await;
     }
 }
 

@@ -328,3 +328,10 @@ fn quota_counts_admitted_and_older_resources() {
     assert!(ask(1).is_ok());
     assert!(desired::describe_violations(&ask(2).unwrap_err()).contains("allows 2 users per namespace"));
 }
+
+#[test]
+fn regular_expression_longer_than_any_accepted_is_refused() {
+    assert_eq!(matches_whole(&"a".repeat(MAX_PATTERN_BYTES), "a"), Ok(false));
+    let error = matches_whole(&"a".repeat(MAX_PATTERN_BYTES + 1), "a").expect_err("a refusal");
+    assert!(error.contains("longer than 4096 bytes"), "{error}");
+}
