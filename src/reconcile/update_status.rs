@@ -12,7 +12,6 @@ use crate::{
         backoff::ErrorClass,
         conditions::FailureScope,
         current_state::{CurrentState, IamUser},
-        fair_queue::Priority,
         plan::Note,
         secret::HonouredRequest,
     },
@@ -35,16 +34,17 @@ impl Reconciliation<'_> {
     /// Records what failed and writes status and Events, all within [`UPDATE_DEADLINE`].
     pub(super) async fn update_status(&mut self, progress: Progress) -> Next {
         self.update_backoff(&progress);
+        let written = tokio::time::timeout(UPDATE_DEADLINE, self.write_status(&progress)).await;
+        let written = written.unwrap_or_else(|_| Err(self.no_response()));
+        if let Err(error) = &written {
+            self.retry_status(error);
+        }
+        // After the write, which ends or begins the back-off of the status.
         let requeue_at = self.requeue_at(&progress);
         let priority = self.next_priority(progress.plan.as_ref(), requeue_at);
-        let next = |user| Next { user, requeue_at: Some(requeue_at), priority };
-        let written = tokio::time::timeout(UPDATE_DEADLINE, self.write_status(&progress)).await;
-        match written.unwrap_or_else(|_| Err(self.no_response())) {
-            Ok(WrittenStatus::Unchanged) => next(progress.user),
-            Ok(WrittenStatus::Stored(user)) => next(*user),
-            Ok(WrittenStatus::Gone) => Next { user: progress.user, requeue_at: None, priority: Priority::Due },
-            Err(error) => self.retry_status(error, next(progress.user)),
-        }
+        let requeue_at = (!matches!(written, Ok(WrittenStatus::Gone))).then_some(requeue_at);
+        let user = if let Ok(WrittenStatus::Stored(user)) = written { *user } else { progress.user };
+        Next { user, requeue_at, priority }
     }
 
     fn no_response(&self) -> ClusterError {
@@ -172,7 +172,7 @@ impl Reconciliation<'_> {
     }
 
     /// The status is written by the next reconcile.
-    fn retry_status(&mut self, error: ClusterError, next: Next) -> Next {
+    fn retry_status(&mut self, error: &ClusterError) {
         // The resource was edited meanwhile: the next reconcile has its new version.
         let is_first_conflict =
             error.kind == ClusterErrorKind::Conflict && self.cache.backoff.failure(FailureScope::Status).is_none();
@@ -181,10 +181,8 @@ impl Reconciliation<'_> {
         } else {
             tracing::warn!(%error, manager = MANAGER, "failed to write status");
         }
-        let failure = ReconcileError::from(error).for_conditions(FailureScope::Status);
+        let failure = ReconcileError::from(error.clone()).for_conditions(FailureScope::Status);
         let input = self.delay_input();
         self.cache.backoff = std::mem::take(&mut self.cache.backoff).after_status_write(failure, &input);
-        let retry = self.cache.backoff.next_retry(&input);
-        Next { requeue_at: next.requeue_at.into_iter().chain(retry).min(), ..next }
     }
 }

@@ -238,3 +238,24 @@ pub(crate) async fn unanswered_status_write_ends_the_reconcile() {
     held.release();
     env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::InvalidSpec)).await;
 }
+
+pub(crate) async fn written_status_ends_the_retry_of_its_conflict() {
+    let options = EnvOptions { kube_proxy: true, arguments: RARE.to_vec(), ..EnvOptions::default() };
+    let env = TestEnv::with_options(options).await;
+    let kube = env.kube.as_ref().expect("a proxy");
+    env.aws.rules().add(Rule::on("AttachUserPolicy").user("u").deny());
+    // The first write records the user, the second one reports on it.
+    let held = kube.rules().pause(KubeRule::on("update", "awsdeployusers/status").name("x").nth(2));
+    env.apply_with(Kubectl, "x", json!({"userName": "u", "policies": {"managed": ["ReadOnlyAccess"]}})).await;
+    assert!(held.wait_until_held(TIMEOUT).await, "the status is written");
+    env.annotate("x", "example.com/touched", "1").await;
+    held.release();
+    env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::AccessDenied)).await;
+    counts_after(&env, "x").await;
+    let log = env.log();
+    assert!(log.contains("the object has been modified"), "{log}");
+    let last = log.lines().rfind(|line| line.contains("reconciled resource")).expect("a reconcile");
+    let (_, wait) = last.split_once(" wait=").expect("the time of the next reconcile");
+    let seconds = wait.strip_suffix('s').and_then(|wait| wait.parse::<f64>().ok()).expect("seconds");
+    assert!(seconds > 60.0, "{wait}\n{log}");
+}

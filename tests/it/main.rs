@@ -295,6 +295,7 @@ const TESTS: &[Test] = tests! {
         secret_that_is_not_kept_is_written_once,
         used_up_secret_quota_costs_no_key,
         unanswered_status_write_ends_the_reconcile,
+        written_status_ends_the_retry_of_its_conflict,
     }
     workload_restart: {
         previous_key_is_kept_until_workloads_restarted_once,
