@@ -69,6 +69,10 @@ generate: build ## Generate CRDs, their copy in the chart, docs/reference and th
 	@mv $(README).new $(README)
 	@echo 'wrote $(README)'
 
+.PHONY: service-reference
+service-reference: ## Update the list of AWS actions that policy documents are checked with, from PyPI; not part of generate
+	@tests/service_reference/update.py
+
 .PHONY: check-generated
 check-generated: build ## Fail if the generated files are out of date
 	@for kind in $(CRDS); do for folder in crds $(CHART_CRDS); do \

@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::namespaces::{ClassNamespaces, LabelExpression, LabelOperator, NamespaceSelector};
-pub use super::template::{InlinePermission, PolicyTemplate, TemplateParameter};
+pub use super::template::{DocumentPermission, PolicyTemplate, TemplateParameter};
 use super::{duration::HumanDuration, format};
 
 /// What the `AwsDeployUser`s of this class may have. Everything that is not listed is denied.
@@ -56,8 +56,8 @@ use super::{duration::HumanDuration, format};
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.account) == has(oldSelf.account)")
     .message("account is immutable: existing IAM users are not moved; create another class"))]
-#[x_kube(validation = Rule::new("!has(self.policies) || !has(self.policies.inline) || self.policies.inline != 'Allow' || has(self.permissionsBoundary) || (has(self.acknowledgeAdminEquivalent) && self.acknowledgeAdminEquivalent)")
-    .message("policies.inline: Allow lets resources grant themselves any permission; set permissionsBoundary, or acknowledgeAdminEquivalent: true"))]
+#[x_kube(validation = Rule::new("!has(self.policies) || !has(self.policies.documents) || self.policies.documents != 'Allow' || has(self.permissionsBoundary) || (has(self.acknowledgeAdminEquivalent) && self.acknowledgeAdminEquivalent)")
+    .message("policies.documents: Allow lets resources grant themselves any permission; set permissionsBoundary, or acknowledgeAdminEquivalent: true"))]
 pub struct AwsDeployUserClassSpec {
     /// AWS account of the IAM users. Default: the account of the operator's own credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -149,9 +149,9 @@ pub struct AwsDeployUserClassSpec {
     pub on_quarantine: OnQuarantine,
 
     /// Allows policies that make the holder of the key an administrator of the account: `AdministratorAccess`,
-    /// `IAMFullAccess`, `PowerUserAccess`, `AWSOrganizationsFullAccess`, and without a permissions boundary also inline
-    /// policies with documents of the resource (`policies.inline: Allow`), whose content is not evaluated. Use a separate AWS
-    /// account for such users. Default: false.
+    /// `IAMFullAccess`, `PowerUserAccess`, `AWSOrganizationsFullAccess`, and without a permissions boundary also
+    /// documents of the resource (`policies.documents: Allow`), whose content is not evaluated. Use a separate AWS account for
+    /// such users. Default: false.
     #[serde(default)]
     pub acknowledge_admin_equivalent: bool,
 }
@@ -297,12 +297,12 @@ pub const SAFE_LABEL_KEYS: [&str; 3] =
     ["app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/version"];
 
 /// Policies that the IAM users of a class may have.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassPolicies {
     /// Managed policies that may be attached, at most 100: names of AWS managed policies with their path, or ARNs, of at
     /// most 640 characters. In names, and in ARNs after `policy/`, `*` matches any characters. A name without an ARN is an
-    /// AWS managed policy; `*` alone is every policy. Policies such as `AdministratorAccess` also need
+    /// AWS managed policy; `*` alone is every policy, but never one that the operator made for a document. Policies such as `AdministratorAccess` also need
     /// `acknowledgeAdminEquivalent`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(
@@ -328,18 +328,40 @@ pub struct ClassPolicies {
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub default: Vec<String>,
 
-    /// Which inline policies resources may have: none (`Deny`), only those from `templates` (`TemplatesOnly`), or any
+    /// Which policy documents resources may have: none (`Deny`), only those from `templates` (`TemplatesOnly`), or any
     /// document (`Allow`). A document can grant any permission and is not evaluated: `Allow` needs `permissionsBoundary` or
     /// `acknowledgeAdminEquivalent`. Default: `Deny`.
     #[serde(default)]
-    pub inline: InlinePermission,
+    pub documents: DocumentPermission,
 
-    /// Templates of inline policies, at most 10. Resources use them in `spec.policies.inline`. A template may grant anything:
+    /// How many replaced versions of a document that is a managed policy are kept, 0 to 3, so that an AWS admin can make one of
+    /// them the default again. IAM keeps five versions of a policy in all. Default: 1.
+    #[serde(default = "default_keep_versions")]
+    #[schemars(range(min = 0, max = 3))]
+    pub keep_versions: u32,
+
+    /// Templates of policy documents, at most 10. Resources use them in `spec.policies.documents`. A template may grant anything:
     /// it is written by the author of the class, and a resource sets only its parameters. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
     pub templates: Vec<PolicyTemplate>,
+}
+
+impl Default for ClassPolicies {
+    fn default() -> Self {
+        Self {
+            allowed: Vec::new(),
+            default: Vec::new(),
+            documents: DocumentPermission::default(),
+            keep_versions: default_keep_versions(),
+            templates: Vec::new(),
+        }
+    }
+}
+
+fn default_keep_versions() -> u32 {
+    1
 }
 
 /// Whether something is allowed.
@@ -464,7 +486,7 @@ pub enum ClassCondition {
     AccountMatches,
     /// The permissions boundary exists, or none is set.
     BoundaryExists,
-    /// Every template of inline policies is valid, or there is none.
+    /// Every template of policy documents is valid, or there is none.
     TemplatesValid,
 }
 

@@ -125,6 +125,8 @@ pub enum Reason {
     ForeignKeys,
     /// A declared managed policy does not exist.
     PolicyNotFound,
+    /// A managed policy of a document that is no longer declared is attached to another user, group or role.
+    PolicyInUse,
     /// A declared group does not exist.
     GroupNotFound,
     /// The permissions boundary of the class does not exist.
@@ -189,6 +191,8 @@ pub enum Reason {
     UserRetained,
     /// Policies, groups, boundary or tags were changed to match the resource.
     UserChanged,
+    /// Part of a document has no effect (`status.policyWarnings`), or others made versions of its policy.
+    PolicyWarning,
     /// A console password was set.
     PasswordSet,
     /// A workload was restarted for a new key.

@@ -17,6 +17,8 @@ pub(super) const OBJECT_NAME: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]
 /// DNS label: the format of the names of consumers.
 pub(super) const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(super) const IAM_NAME: &str = r"^[A-Za-z0-9+=,.@_-]+$";
+/// Without `+`, which separates the name of the user from it in the name of a managed policy.
+pub(super) const DOCUMENT_NAME: &str = r"^[A-Za-z0-9=,.@_-]+$";
 pub(super) const TAG_VALUE: &str = r"^[\p{L}\p{Z}\p{N}_.:/=+@-]*$";
 pub(super) const REGION: &str = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$";
 pub(super) const INTERVAL: &str = concat!("^(Never|", duration!(), ")$");
@@ -50,6 +52,7 @@ const MESSAGES: &[(&str, &str)] = &[
     ),
     (LABEL, "a name has lower-case letters, digits and hyphens, and begins and ends with a letter or a digit"),
     (IAM_NAME, "a name in IAM has letters, digits and + = , . @ _ - only, and no spaces"),
+    (DOCUMENT_NAME, "the name of a document has letters, digits and = , . @ _ - only, and no spaces"),
     (TAG_VALUE, "AWS stores it in a tag, which has letters, digits, spaces and _ . : / = + @ - only, and no commas"),
     (REGION, "a Region is written with hyphens, such as us-east-1 or eu-central-1"),
     (

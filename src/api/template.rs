@@ -1,4 +1,4 @@
-//! Templates of inline policies: a class defines them, a resource selects one and sets its parameters.
+//! Policy documents: a resource declares them, or selects a template of its class and sets its parameters.
 
 use std::collections::BTreeMap;
 
@@ -8,19 +8,19 @@ use serde::{Deserialize, Serialize};
 
 use super::format;
 
-/// Which inline policies resources may have.
+/// Which policy documents resources may have.
 #[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum InlinePermission {
-    /// No inline policies.
+pub enum DocumentPermission {
+    /// No documents.
     #[default]
     Deny,
-    /// Only inline policies from the templates of the class.
+    /// Only documents from the templates of the class.
     TemplatesOnly,
-    /// Any document, and inline policies from the templates of the class.
+    /// Any document, and documents from the templates of the class.
     Allow,
 }
 
-/// Inline policy with placeholders for values of the resource.
+/// Policy document with placeholders for values of the resource.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTemplate {
     /// Name of the template, 1 to 63 characters, unique in the class.
@@ -72,17 +72,31 @@ pub(super) fn values(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-/// Policy that is embedded in the IAM user: a document, or a template of the class with parameters.
+/// What a policy document becomes in IAM.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DocumentPlacement {
+    /// An inline policy while all inline documents of the user fit into 2,048 characters; otherwise the largest ones become
+    /// managed policies.
+    #[default]
+    Auto,
+    /// An inline policy, which is part of the user.
+    Inline,
+    /// A managed policy that belongs to the resource.
+    Managed,
+}
+
+/// Policy document of the IAM user: written in the resource, or a template of the class with parameters.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(validation = Rule::new("has(self.document) != has(self.template)").message("set either document or template"))]
 #[x_kube(validation = Rule::new("!has(self.parameters) || has(self.template)").message("parameters needs template"))]
-pub struct InlinePolicy {
-    /// Name of the policy, 1 to 128 characters, unique in the user.
-    #[schemars(length(min = 1, max = 128), regex(pattern = format::IAM_NAME))]
+pub struct DeclaredDocument {
+    /// Name of the document, 1 to 63 characters, unique in the resource regardless of case. An inline policy has this name, a
+    /// managed policy the name `<user name>+<this name>`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = format::DOCUMENT_NAME))]
     pub name: String,
 
     /// Policy document as an object with `Version` and `Statement`, as in the IAM documentation. The class must allow it
-    /// (`policies.inline: Allow`). Excludes `template`.
+    /// (`policies.documents: Allow`). Excludes `template`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::user::any_object")]
     pub document: Option<serde_json::Value>,
@@ -99,4 +113,10 @@ pub struct InlinePolicy {
     #[schemars(schema_with = "values")]
     #[x_kube(validation = Rule::new("self.all(k, size(k) <= 63)").message("names of parameters have at most 63 characters"))]
     pub parameters: BTreeMap<String, String>,
+
+    /// What the document becomes in IAM: an `Inline` policy, a `Managed` policy that belongs to the resource, has at most 6,144
+    /// characters and counts as attached, or one of the two by size (`Auto`). `status.policies` says which. A document that
+    /// changes from one to the other is never missing meanwhile. Default: `Auto`.
+    #[serde(rename = "as", default)]
+    pub placement: DocumentPlacement,
 }

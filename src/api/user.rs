@@ -8,10 +8,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use super::template::InlinePolicy;
+pub use super::template::{DeclaredDocument, DocumentPlacement};
 use super::{duration::HumanDuration, format, secret::SecretSpec};
 pub use status::{
-    AccessKeyState, AccessKeyStatus, AccountReference, AwsDeployUserStatus, ClassReference, KeyRepairs, UserStatus,
+    AccessKeyState, AccessKeyStatus, AccountReference, AwsDeployUserStatus, ClassReference, KeyRepairs, PolicyKind,
+    PolicyStatus, UserStatus,
 };
 
 /// Desired state of an IAM user for a deploy tool: policies, access key and the Secret that holds the key.
@@ -141,19 +142,21 @@ impl AwsDeployUserSpec {
 pub struct Policies {
     /// Managed policies, at most 20 of at most 640 characters: the name of an AWS managed policy (`AmazonEC2FullAccess`),
     /// with its path if it has one (`job-function/ViewOnlyAccess`), or the ARN of a customer managed policy. IAM allows 10
-    /// per user unless the quota is raised (`--max-attached-policies`). Default: none.
+    /// per user unless the quota is raised (`--max-attached-policies`); documents that are managed policies count too. A policy
+    /// that the operator made for a document of any resource cannot be named. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), inner(length(min = 1, max = 640)))]
     #[x_kube(validation = Rule::new("self.all(p, p.matches('^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/)?([A-Za-z0-9._+=,@-]+/)*[A-Za-z0-9+=,.@_-]{1,128}$'))")
         .message("a managed policy is a name such as AmazonEC2FullAccess, a path and a name such as job-function/ViewOnlyAccess, or an ARN such as arn:aws:iam::123456789012:policy/own"))]
     pub managed: Vec<String>,
 
-    /// Inline policies, at most 10. All documents of a user together have at most 2,048 characters, not counting white
-    /// space. Default: none.
+    /// Policy documents, at most 10. Each is an inline policy or a managed policy that belongs to the resource (`as`). All
+    /// inline ones of a user together have at most 2,048 characters, a managed one at most 6,144, not counting white space.
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string()]))]
-    pub inline: Vec<InlinePolicy>,
+    pub documents: Vec<DeclaredDocument>,
 }
 
 /// Schema of tags. A schema cannot check keys: CEL rules and the operator do.

@@ -16,6 +16,6 @@ pub use client::{
 };
 pub use clients::{ClientSettings, IamClients};
 pub use iam::{
-    IamClient,
+    IamClient, ListedPolicy,
     account_details::{AccountDetails, AccountRead},
 };

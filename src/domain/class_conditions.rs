@@ -61,7 +61,7 @@ pub fn evaluate(facts: &ClassFacts, before: &[Condition], generation: Option<i64
         Some((_, Err(note))) => ("Unknown", note.clone()),
     };
     let templates = match &facts.templates {
-        None => good("all templates of inline policies are valid".to_owned()),
+        None => good("all templates of policy documents are valid".to_owned()),
         Some(why) => (
             "False",
             Note::new(

@@ -13,6 +13,7 @@ use super::{
     dates,
     journal::Journal,
     key_tag::KeyTag,
+    managed_policy::{CurrentPolicies, PolicyRecords},
     owner::{self, Owner},
     restart::ObservedWorkload,
     secret::PublishedFacts,
@@ -33,6 +34,10 @@ pub struct CurrentState {
     pub keys_read_at: Option<Timestamp>,
     /// Policies, groups and password were read in this reconcile.
     pub grants_live: bool,
+    /// Managed policies that the operator made for documents of the resource.
+    pub policies: CurrentPolicies,
+    /// When this process first found that IAM does not list a recorded policy that is to be removed.
+    pub policies_missing_since: Option<Timestamp>,
     pub published: PublishedSecret,
     /// `None`: AWS has not refused the key in the published Secret as it is now.
     pub secret_refusals: Option<SecretRefusals>,
@@ -278,6 +283,8 @@ pub struct StatusHints {
     pub user_id: Option<String>,
     /// Keys of the declared tags that the operator set.
     pub tag_keys: BTreeSet<String>,
+    /// Managed policies of documents.
+    pub policies: PolicyRecords,
 }
 
 impl IamUser {
@@ -348,6 +355,8 @@ impl CurrentState {
             iam: CurrentUser::Absent,
             keys_read_at: Some(read_at),
             grants_live: true,
+            policies: CurrentPolicies::default(),
+            policies_missing_since: None,
             published: PublishedSecret::Missing,
             secret_refusals: None,
             journal: JournalSecret::None,

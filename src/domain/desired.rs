@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::{handover::Consumer, schedule::RotationSchedule, settings::Settings, target::Target, window::Windows};
+use super::{
+    handover::Consumer, managed_policy::DocumentDigest, schedule::RotationSchedule, settings::Settings, target::Target,
+    window::Windows,
+};
 pub use crate::api::class::OnQuarantine;
 use crate::api::{SecretFormat, user::RestartTarget, well_known};
 
@@ -33,6 +36,8 @@ pub struct Grant {
     pub boundary: Option<String>,
     /// Existing IAM users may be adopted, if an AWS admin consents too.
     pub adoption: bool,
+    /// Replaced versions of a managed policy that are kept.
+    pub keep_versions: usize,
     pub on_quarantine: OnQuarantine,
 }
 
@@ -54,10 +59,16 @@ pub struct Desired {
     pub path: String,
     /// Tags of the user, including those of the operator.
     pub tags: BTreeMap<String, String>,
-    /// ARNs of the managed policies.
+    /// ARNs of the managed policies that are declared by name.
     pub attached: BTreeSet<String>,
-    /// Documents by policy name.
+    /// Documents that are inline policies, by name.
     pub inline: BTreeMap<String, Value>,
+    /// Documents that are managed policies of the resource, by ARN.
+    pub documents: BTreeMap<String, ManagedDocument>,
+    /// IAM path of these managed policies.
+    pub policy_path: String,
+    /// Replaced versions of a managed policy that are kept.
+    pub keep_versions: usize,
     pub groups: BTreeSet<String>,
     /// ARN of the permissions boundary.
     pub boundary: Option<String>,
@@ -71,6 +82,15 @@ pub struct Desired {
     pub retain: bool,
     pub adoption: Consent,
     pub on_quarantine: OnQuarantine,
+}
+
+/// Document that is a managed policy of the resource.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ManagedDocument {
+    /// Name of the document in the resource.
+    pub name: String,
+    pub document: Value,
+    pub digest: DocumentDigest,
 }
 
 /// Access key and its rotation.
@@ -146,6 +166,12 @@ pub struct Violation {
 }
 
 impl Desired {
+    /// All documents with their names, whatever they become in IAM.
+    pub fn all_documents(&self) -> impl Iterator<Item = (&String, &Value)> {
+        let managed = self.documents.values().map(|managed| (&managed.name, &managed.document));
+        self.inline.iter().chain(managed)
+    }
+
     /// Keys of the tags that the resource and its class declare.
     pub fn declared_tag_keys(&self) -> impl Iterator<Item = &String> {
         self.tags.keys().filter(|key| !key.starts_with(well_known::TAG_PREFIX))
@@ -156,7 +182,13 @@ impl Grant {
     /// Grant of a class with defaults, for tests and the model.
     #[must_use]
     pub fn minimal() -> Self {
-        Self { path: "/awsdeploy/".to_owned(), boundary: None, adoption: false, on_quarantine: OnQuarantine::Alert }
+        Self {
+            path: "/awsdeploy/".to_owned(),
+            boundary: None,
+            adoption: false,
+            keep_versions: 1,
+            on_quarantine: OnQuarantine::Alert,
+        }
     }
 }
 

@@ -1,11 +1,14 @@
 //! Policies: ARNs, semantic comparison of documents, and sizes as IAM counts them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
 /// Quota of IAM for all inline policies of a user together, without white space. It cannot be raised.
 pub const MAX_INLINE_CHARACTERS: usize = 2048;
+
+/// Quota of IAM for one managed policy, without white space. It cannot be raised.
+pub const MAX_MANAGED_CHARACTERS: usize = 6144;
 
 /// Prefix of the policies that AWS attaches to users whose keys were found in public, and asks not to remove.
 pub const QUARANTINE_PREFIX: &str = "AWSCompromisedKeyQuarantine";
@@ -79,6 +82,40 @@ pub fn counted_characters(document: &Value) -> usize {
 #[must_use]
 pub fn is_equivalent(left: &Value, right: &Value) -> bool {
     normalize(left) == normalize(right)
+}
+
+/// Text that two documents share exactly if they have the same meaning, see [`is_equivalent`].
+#[must_use]
+pub fn canonical_text(document: &Value) -> String {
+    let mut text = String::new();
+    write_sorted(&normalize(document), &mut text);
+    text
+}
+
+/// Writes JSON with the fields of objects in order of their names.
+fn write_sorted(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            text.push('{');
+            for (name, field) in sorted {
+                text.push_str(&Value::String(name.clone()).to_string());
+                text.push(':');
+                write_sorted(field, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                write_sorted(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
+    }
 }
 
 fn normalize(document: &Value) -> Value {
@@ -202,6 +239,7 @@ mod tests {
             actions.push(actions[0].clone());
             let other = json!({"Statement": {"Action": actions, "Resource": resource, "Effect": "Allow"}});
             prop_assert!(is_equivalent(&one, &other));
+            prop_assert_eq!(canonical_text(&one), canonical_text(&other));
         }
 
         #[test]
@@ -211,6 +249,7 @@ mod tests {
             more.push(extra);
             let other = json!({"Statement": [{"Effect": "Allow", "Action": more, "Resource": "*"}]});
             prop_assert!(!is_equivalent(&one, &other));
+            prop_assert_ne!(canonical_text(&one), canonical_text(&other));
         }
     }
 }

@@ -122,7 +122,7 @@ impl IamPolicyArguments {
             groups: self.groups.clone(),
             policies: None,
             administrators: true,
-            inline: true,
+            documents: true,
             console: true,
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         change_key::ChangeKey,
         current_state::{CurrentUser, LastUse, SecretRefusals, Verification},
         fair_queue::Priority,
+        managed_policy::{CurrentPolicies, DocumentDigest},
         reconcile_rate::ReconcileRate,
         secret::HonouredRequest,
     },
@@ -40,6 +41,10 @@ pub(super) struct ReconcileCache {
     pub(super) missing_keys: BTreeMap<String, Instant>,
     /// When a deletion first found no user of the resource.
     pub(super) user_absent_since: Option<Instant>,
+    /// When IAM was first found not to list a recorded policy that is to be removed.
+    pub(super) policies_missing_since: Option<Instant>,
+    /// Digests of documents by id of the policy and version, which never change.
+    pub(super) documents: BTreeMap<(String, String), DocumentDigest>,
     /// When the class that allowed the resource was first observed missing.
     pub(super) class_missing_since: Option<Timestamp>,
     /// Progress of the STS check.
@@ -71,6 +76,18 @@ impl ReconcileCache {
                 ..Self::default()
             };
         }
+    }
+
+    /// Remembers the documents of policies, so that each is read once.
+    pub(super) fn learn_documents(&mut self, policies: &CurrentPolicies) {
+        if policies.found.is_empty() {
+            return;
+        }
+        let id = |id: &String, version: &String| (id.clone(), version.clone());
+        let known = policies.found.values().flat_map(|policy| {
+            policy.documents.iter().map(move |(version, digest)| (id(&policy.id, version), *digest))
+        });
+        self.documents = known.collect();
     }
 
     /// The cache at the end of a reconcile. A wait beyond all range ends with a change of the resource.
@@ -106,6 +123,7 @@ pub(super) struct IdleUntil {
 #[derive(Clone)]
 pub(super) struct CachedIam {
     pub(super) iam: CurrentUser,
+    pub(super) policies: CurrentPolicies,
     /// The name that was looked up.
     pub(super) user_name: String,
     /// When all of it but the keys was read; parts may be newer.

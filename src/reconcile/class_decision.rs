@@ -17,6 +17,7 @@ use crate::{
         authorize::{self, Authorization, ClassAbsence, ClassEntry, ClassSelection, NamespaceContext, Revocation},
         current_state::IamUser,
         desired::Violation,
+        managed_policy::CurrentPolicies,
         target::Target,
     },
 };
@@ -158,7 +159,7 @@ impl ClassDecision {
         &self,
         user: &AwsDeployUser,
         absence: Option<ClassAbsence>,
-        found: &IamUser,
+        found: (&IamUser, &CurrentPolicies),
     ) -> Revocation {
         let namespace =
             NamespaceContext { namespace: &self.target.owner.namespace, labels: &self.labels, preceding_users: 0 };

@@ -15,7 +15,10 @@ use super::{
     error::ReconcileError, first_keys::FirstKeys, priority::ReconcileLanes,
 };
 use crate::{
-    api::Reason,
+    api::{
+        AwsDeployUser, Reason,
+        user::{PolicyKind, PolicyStatus},
+    },
     aws::{AwsError, CallerIdentity, IamClient, IamClients},
     cluster::{AuthorizationCache, ClusterError, ClusterErrorKind, Events, JournalStore, SecretAccess, UserStores},
     domain::{account::Role, plan::EffectVerb, secret::MacKeys, settings::Settings, target::Target},
@@ -124,6 +127,14 @@ impl ReconcileSettings {
 }
 
 impl Context {
+    /// Whether some resource has a managed policy.
+    pub(super) fn has_managed_policies(&self) -> bool {
+        let is_managed = |policy: &PolicyStatus| policy.kind == PolicyKind::Managed;
+        let has =
+            |user: &AwsDeployUser| user.status.as_ref().is_some_and(|status| status.policies.iter().any(is_managed));
+        self.resources.count(has) > 0
+    }
+
     /// A context with empty caches.
     #[must_use]
     pub fn new(

@@ -106,7 +106,8 @@ impl Reconciliation<'_> {
         } else if matches!(effect, Effect::ReadLastUsed(_)) {
             current.last_used_failed = true;
             (FailureScope::Key, true)
-        } else if matches!(effect, Effect::RecordUser | Effect::CreateUser | Effect::AdoptUser(_) | Effect::DeleteUser)
+        } else if effect.is_user_sync()
+            || matches!(effect, Effect::RecordUser | Effect::CreateUser | Effect::AdoptUser(_) | Effect::DeleteUser)
         {
             (FailureScope::User, false)
         } else {

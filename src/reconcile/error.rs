@@ -9,7 +9,7 @@ use crate::{
         backoff::ErrorClass,
         conditions::{FailureScope, ReconcileFailure},
         desired::{self, Violation},
-        pause,
+        managed_policy, pause,
         plan::{Effect, EffectVerb, Note},
         policy,
     },
@@ -39,6 +39,9 @@ pub enum ReconcileError {
     /// An effect was planned, and no user with the ownership tags of the resource was observed to execute it on.
     #[error("{0} was not executed: no IAM user with the ownership tags of this resource was observed")]
     UserNotObserved(EffectVerb),
+    /// An effect was planned, and no managed policy of the resource was observed to execute it on.
+    #[error("{0} was not executed: {1} was not observed as a managed policy of a declared document of this resource")]
+    PolicyNotObserved(EffectVerb, String),
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
@@ -170,7 +173,9 @@ impl ReconcileError {
                 ClusterErrorKind::Unavailable => Is::new(Reason::KubernetesUnavailable, ErrorClass::Transient),
             },
             Self::SecretAccess(_) => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
-            Self::UserNotObserved(_) | Self::NotVisible(_) => Is::new(Reason::Conflict, ErrorClass::Transient),
+            Self::UserNotObserved(_) | Self::PolicyNotObserved(..) | Self::NotVisible(_) => {
+                Is::new(Reason::Conflict, ErrorClass::Transient)
+            }
             Self::Undone(_) => Is::new(Reason::Conflict, ErrorClass::Conflict),
             // Written once and stored otherwise: it would be the same at once.
             Self::NotKept { .. } => Is::new(Reason::SecretConflict, ErrorClass::Denied),
@@ -225,7 +230,7 @@ fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
                 "IAM shows a new user everywhere within a minute; the operator tries again until then and reads the user again",
             )
         }
-        (Kind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) => {
+        (Kind::NoSuchEntity, Some(Effect::AttachPolicy(arn))) if !managed_policy::is_of_a_document(arn) => {
             let hint = policy::suggest_name(arn).unwrap_or_else(|| "correct spec.policies.managed; names are case-sensitive, and policies outside of the root need their path".to_owned());
             Is::new(Reason::PolicyNotFound, ErrorClass::Transient)
                 .not_transient()
@@ -242,12 +247,19 @@ fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
         }
         // The entity is not visible everywhere yet, or was deleted a moment ago; keys, policies and groups of a user that were
         // removed a moment ago may still count.
-        (Kind::NoSuchEntity | Kind::Busy, _) | (Kind::DeleteConflict, Some(Effect::DeleteUser)) => {
+        (Kind::NoSuchEntity | Kind::Busy, _) | (Kind::DeleteConflict, Some(Effect::DeleteUser | Effect::DeletePolicy(_))) => {
             Is::new(Reason::Conflict, ErrorClass::Transient)
         }
         // `GetUser` did not show it: created a moment ago, or its name differs in case and `ListUsers` is denied.
         (Kind::EntityAlreadyExists, Some(Effect::CreateUser)) => {
             Is::new(Reason::NotOwned, ErrorClass::Transient).not_transient()
+        }
+        // `GetPolicy` did not show it: created a moment ago, or it is at another path or its name differs in case.
+        (Kind::EntityAlreadyExists, Some(Effect::CreatePolicy(arn))) => {
+            Is::new(Reason::NotOwned, ErrorClass::Transient).not_transient().with_hint(format!(
+                "Another managed policy of the account has the name {}, at another path or in another case; it is not changed. Choose another name for the document, or have an AWS admin delete that policy",
+                policy::name(arn)
+            ))
         }
         // Created a moment ago, by this operator or by another actor: a later read of IAM shows which.
         (Kind::EntityAlreadyExists, _) => Is::new(Reason::NotOwned, ErrorClass::Transient),
@@ -257,9 +269,11 @@ fn classify_aws(error: &AwsError, effect: Option<&Effect>) -> Classification {
                 .with_hint("IAM lists a free slot; a key that was deleted a moment ago may still count")
         }
         (Kind::LimitExceeded, _) => Is::new(Reason::LimitExceeded, ErrorClass::Limit),
-        (Kind::MalformedPolicyDocument | Kind::InvalidInput, Some(Effect::PutInlinePolicy(name, _))) => {
+        (Kind::MalformedPolicyDocument | Kind::InvalidInput, Some(effect))
+            if let Some(name) = effect.written_document() =>
+        {
             Is::new(Reason::MalformedPolicy, ErrorClass::Terminal)
-                .with_hint(format!("Correct the document of the inline policy {name:?} in spec.policies.inline"))
+                .with_hint(format!("Correct the document {name:?} in spec.policies.documents"))
         }
         (Kind::MalformedPolicyDocument, _) => Is::new(Reason::MalformedPolicy, ErrorClass::Terminal),
         (Kind::PolicyNotAttachable, Some(Effect::AttachPolicy(arn))) => {
@@ -409,7 +423,7 @@ mod tests {
         let put = Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({}));
         let error = answered(AwsErrorKind::InvalidInput, "printable ASCII", put);
         assert_eq!(error.reason(), Reason::MalformedPolicy);
-        assert!(error.to_string().contains("\"own\" in spec.policies.inline"), "{error}");
+        assert!(error.to_string().contains("\"own\" in spec.policies.documents"), "{error}");
     }
 
     #[test]
@@ -439,7 +453,7 @@ mod tests {
             (
                 AwsErrorKind::MalformedPolicyDocument,
                 Some(Effect::PutInlinePolicy("own".to_owned(), serde_json::json!({}))),
-                "\"own\" in spec.policies.inline",
+                "\"own\" in spec.policies.documents",
             ),
         ] {
             let message = message(kind, effect);

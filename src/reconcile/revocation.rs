@@ -83,7 +83,7 @@ impl Reconciliation<'_> {
                 Some(absence) if !has_begun(user) => absence.revocation(),
                 _ => Revocation { action: self.action_without_user(user), reason: None, until: None },
             },
-            Some(found) => self.decision.revocation(user, absence, found),
+            Some(found) => self.decision.revocation(user, absence, (found, &current.policies)),
         };
         RevocationPolicy {
             revocation,

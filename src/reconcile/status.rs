@@ -6,7 +6,7 @@ use strum::VariantArray;
 use crate::{
     api::{
         AwsDeployUser, AwsDeployUserStatus, ConditionType, Reason,
-        user::{AccessKeyState, AccessKeyStatus, ClassReference, UserStatus},
+        user::{AccessKeyState, AccessKeyStatus, ClassReference, PolicyKind, PolicyStatus, UserStatus},
     },
     cluster::PendingEvent,
     domain::{
@@ -17,8 +17,9 @@ use crate::{
         current_state::{AccessKey, CurrentState, CurrentUser, IamUser, UserAbsence},
         dates::floor,
         desired::Desired,
-        pause,
+        managed_policy, pause,
         plan::{Effect, Note, Plan},
+        policy_document,
         target::Target,
     },
 };
@@ -69,7 +70,11 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
     if let Some(class) = after.class.as_mut().filter(|_| !input.class_is_missing) {
         class.missing_since = None;
     }
+    if let Some(desired) = input.desired {
+        after.policy_warnings = policy_document::describe_warnings(desired.all_documents());
+    }
     if let Some(current) = input.current {
+        after.policies = policies(input, current, &after.policies);
         add_observed(&mut after, input, current);
     }
     if is_held {
@@ -77,6 +82,46 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
     }
     after.failing_since = input.failing_since.map(floor);
     after
+}
+
+/// What the documents are in IAM, and what is recorded of managed policies.
+fn policies(input: &StatusInput<'_>, current: &CurrentState, before: &[PolicyStatus]) -> Vec<PolicyStatus> {
+    let mut records = current.hints.policies.clone();
+    for policy in current.policies.ours() {
+        let declared = input.desired.and_then(|desired| desired.documents.get(&policy.arn));
+        records.entry(policy.arn.clone()).or_default().observe(policy, declared.map(|document| document.digest));
+    }
+    let grants = current.owned_user(&input.target.owner).map(|user| user.grants.as_ref());
+    let is_there = |name: &&String| match grants {
+        Some(grants) => grants.is_none_or(|grants| grants.inline.contains_key(*name)),
+        None => false,
+    };
+    let recorded = before.iter().filter(|policy| policy.kind == PolicyKind::Inline).map(|policy| &policy.name);
+    match input.desired {
+        Some(desired) => managed_policy::status(desired.inline.keys().filter(is_there), &records),
+        None => managed_policy::status(recorded.filter(is_there), &records),
+    }
+}
+
+/// The Event for versions of managed policies that others made, when they are first observed: they use up what IAM allows.
+fn versions_of_others(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Option<PendingEvent> {
+    let before = before.map(|status| managed_policy::records(&status.policies)).unwrap_or_default();
+    let new = |policy: &&PolicyStatus| {
+        let known = policy.arn.as_ref().and_then(|arn| before.get(arn));
+        policy.other_versions.iter().any(|version| known.is_none_or(|known| !known.other_versions.contains(version)))
+    };
+    let describe = |policy: &PolicyStatus| {
+        format!("{} of {}", policy.other_versions.join(", "), policy.arn.as_deref().unwrap_or_default())
+    };
+    let found: Vec<String> = after.policies.iter().filter(new).map(describe).collect();
+    let note = || {
+        format!(
+            "the operator has no record of making these versions of managed policies: {}. It keeps them, and IAM allows {} of a policy; an AWS admin can delete those that are not needed: aws iam delete-policy-version",
+            found.join("; "),
+            managed_policy::MAX_VERSIONS
+        )
+    };
+    (!found.is_empty()).then(|| PendingEvent { reason: Reason::PolicyWarning, note: note(), warning: true })
 }
 
 fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, current: &CurrentState) {
@@ -190,9 +235,13 @@ fn key_state(current: &CurrentState, user: &IamUser, key: &AccessKey) -> AccessK
 }
 
 /// The Events of changed conditions: one for each turn for the worse, none while it lasts. A superseded key that is still
-/// used is reported before its hold ends, although no condition is False yet.
-pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus) -> Vec<PendingEvent> {
-    let before = before.map(|status| status.conditions.as_slice()).unwrap_or_default();
+/// used is reported before its hold ends, although no condition is False yet. Warnings about policies are reported when they
+/// change, so once per edit of a document.
+pub(super) fn condition_events(
+    before_status: Option<&AwsDeployUserStatus>,
+    after: &AwsDeployUserStatus,
+) -> Vec<PendingEvent> {
+    let before = before_status.map(|status| status.conditions.as_slice()).unwrap_or_default();
     let mut events: Vec<PendingEvent> = Vec::new();
     for kind in ConditionType::VARIANTS.iter().copied() {
         let Some(new) = conditions::find(&after.conditions, kind) else { continue };
@@ -207,6 +256,11 @@ pub(super) fn condition_events(before: Option<&AwsDeployUserStatus>, after: &Aws
             let is_declared = matches!(reason, Reason::CredentialsRevoked | Reason::Paused);
             events.push(PendingEvent { reason, note: new.message.clone(), warning: !is_declared });
         }
+    }
+    events.extend(versions_of_others(before_status, after));
+    let warnings = &after.policy_warnings;
+    if !warnings.is_empty() && before_status.is_none_or(|before| before.policy_warnings != *warnings) {
+        events.push(PendingEvent { reason: Reason::PolicyWarning, note: warnings.join("; "), warning: true });
     }
     events
 }
@@ -401,5 +455,29 @@ mod tests {
         };
         assert_eq!(count(failed().status.as_ref()), 1);
         assert_eq!(count(Some(&used)), 0);
+    }
+
+    #[test]
+    fn versions_of_others_are_reported_once() {
+        let with = |others: &[&str]| {
+            let record = managed_policy::RecordedPolicy {
+                id: Some("ANPA1".into()),
+                other_versions: others.iter().map(|version| (*version).to_owned()).collect(),
+                ..Default::default()
+            };
+            let records = [("arn:aws:iam::123456789012:policy/u/u+s3".to_owned(), record)].into();
+            AwsDeployUserStatus { policies: managed_policy::status([], &records), ..Default::default() }
+        };
+        let notes = |before: Option<&AwsDeployUserStatus>, after: &AwsDeployUserStatus| -> Vec<String> {
+            condition_events(before, after).into_iter().map(|event| event.note).collect()
+        };
+        let [note] = &notes(None, &with(&["v3"]))[..] else { panic!("one Event") };
+        assert!(
+            note.contains("v3 of arn:aws:iam::123456789012:policy/u/u+s3") && note.contains("IAM allows 5"),
+            "{note}"
+        );
+        assert!(notes(Some(&with(&["v3"])), &with(&["v3"])).is_empty());
+        assert!(notes(Some(&with(&["v3"])), &with(&[])).is_empty());
+        assert_eq!(notes(Some(&with(&["v3"])), &with(&["v3", "v4"])).len(), 1);
     }
 }

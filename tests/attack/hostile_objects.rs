@@ -28,7 +28,7 @@ fn nested(levels: usize) -> Value {
 
 #[allow(clippy::needless_pass_by_value, reason = "callers pass `json!` values")]
 fn with_document(document: Value, mut spec: Value) -> Value {
-    spec["policies"] = json!({"inline": [{"name": "own", "document": document}]});
+    spec["policies"] = json!({"documents": [{"name": "own", "document": document}]});
     spec
 }
 

@@ -73,6 +73,7 @@ const TESTS: &[Test] = tests! {
         names_of_two_namespaces_never_collide,
         unserved_resource_causes_no_aws_call,
         copied_marks_give_no_user_without_adoption,
+        policy_of_another_resource_is_never_attached,
     }
     evasion: { foreign_claim_does_not_delay_a_revocation, renamed_class_does_not_prolong_the_grace }
     pace: {

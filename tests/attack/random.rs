@@ -156,7 +156,7 @@ async fn write(arena: &Arena, rng: &mut SeededRng, kind: Write, resource: &str, 
                 _ => json!({"Statement": "x".repeat(rng.below(1_300_000))}),
             };
             let mut spec = arena.spec();
-            spec["policies"]["inline"] = json!([{"name": "own", "document": document}]);
+            spec["policies"]["documents"] = json!([{"name": "own", "document": document}]);
             tenant.apply_as(way, Kind::User, resource, &json!({}), &json!({ "spec": spec })).await
         }
         Write::PublishedSecret => {

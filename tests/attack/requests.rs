@@ -12,9 +12,9 @@ use crate::{
 
 /// Changes of an allowed spec, one per way to get more.
 fn requests(arena: &Arena) -> Vec<(&'static str, Value)> {
-    let inline = |action: &str, resource: &str| {
+    let own = |action: &str, resource: &str| {
         let statement = json!({"Effect": "Allow", "Action": action, "Resource": resource});
-        json!({"policies": {"inline": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": [statement]}}]}})
+        json!({"policies": {"documents": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": [statement]}}]}})
     };
     let secret = |change: Value| json!({"accessKey": {"secret": change}});
     let mut requests = vec![
@@ -23,6 +23,10 @@ fn requests(arena: &Arena) -> Vec<(&'static str, Value)> {
         ("the name of another namespace", json!({"userName": format!("{}_next", arena.other)})),
         ("an administrator policy", json!({"policies": {"managed": ["AdministratorAccess"]}})),
         ("a policy of the account", json!({"policies": {"managed": ["arn:aws:iam::123456789012:policy/admin"]}})),
+        (
+            "the policy of a document of another tenant",
+            json!({"policies": {"managed": [policy_of(&arena.victim.name)]}}),
+        ),
         ("a group", json!({"groups": ["admins"]})),
         ("a tag of an ABAC policy", json!({"tags": {"Department": "finance-admin"}})),
         ("a class of another tenant", json!({"className": arena.other_class})),
@@ -48,9 +52,14 @@ fn requests(arena: &Arena) -> Vec<(&'static str, Value)> {
         ("iam:TagUser", "*"),
         ("s3:GetObject", "arn:aws:s3:::mine/*"),
     ] {
-        requests.push(("a document", inline(action, resource)));
+        requests.push(("a document", own(action, resource)));
     }
     requests
+}
+
+/// The managed policy of a document of this user.
+fn policy_of(user: &str) -> String {
+    format!("arn:aws:iam::123456789012:policy/awsdeploy/{user}/{user}+own")
 }
 
 /// A template that takes the place of a format: the schema refuses it, whatever the class allows.
@@ -159,4 +168,34 @@ pub(crate) async fn copied_marks_give_no_user_without_adoption() {
     env.wait_for_condition("x", ConditionType::Ready, "False", Some(Reason::NotOwned)).await;
     let writes = env.aws.log().select(|call| call.mutating && call.user.as_deref() == Some("u"));
     assert!(writes.is_empty(), "{writes:#?}");
+}
+
+/// A class that allows every policy by name allows none of another resource's document, in any spelling, and no name of a resource
+/// or a document leads to one.
+pub(crate) async fn policy_of_another_resource_is_never_attached() {
+    let env = TestEnv::new().await;
+    let statement = json!({"Effect": "Allow", "Action": "s3:*", "Resource": "*"});
+    let document = json!({"Version": "2012-10-17", "Statement": [statement]});
+    let owned = json!({"name": "own", "document": document, "as": "Managed"});
+    env.apply("victim", json!({"userName": "victim", "policies": {"documents": [owned]}})).await;
+    env.wait_ready("victim").await;
+    let arn = format!("arn:aws:iam::{}:policy/awsdeploy/victim/victim+own", env.account.id());
+    let before = env.inspector().policy(&arn).await.expect("a read");
+    assert!(before.is_some());
+    let position = env.aws.log().position();
+    for (name, named) in [("a", arn.clone()), ("b", arn.replace("victim+", "VICTIM+"))] {
+        env.apply(name, json!({"userName": name, "policies": {"managed": [named]}})).await;
+        let user = env.wait_for_condition(name, ConditionType::Ready, "False", Some(Reason::NotAllowed)).await;
+        let text = crate::test_env::message(&user, ConditionType::Ready);
+        assert!(text.contains("policies.documents"), "{text}");
+    }
+    // The separator is no part of a document's name; a user of any name has a path of its own.
+    let forged = json!({"userName": "c", "policies": {"documents": [{"name": "x+own", "document": document}]}});
+    env.try_apply("c", forged).await.expect_err("the schema refuses the name");
+    env.apply("d", json!({"userName": "victim+own", "policies": {"documents": [owned]}})).await;
+    env.wait_ready("d").await;
+    assert_eq!(env.inspector().policy(&arn).await.expect("a read"), before);
+    let writes = env.aws.log().calls_since(position).into_iter().filter(|call| call.mutating);
+    let named = writes.filter(|call| call.params.values().any(|value| value.eq_ignore_ascii_case(&arn)));
+    assert_eq!(named.count(), 0);
 }

@@ -1,6 +1,7 @@
 """Tests of the rendered chart."""
 
 import copy
+import json
 import re
 import unittest
 
@@ -911,6 +912,19 @@ class Presets(unittest.TestCase):
         self.assertEqual(classes["cdk"]["spec"]["policies"]["allowed"], [policy])
         acknowledged = [name for name, found in classes.items() if found["spec"].get("acknowledgeAdminEquivalent")]
         self.assertEqual(acknowledged, ["defang"])
+
+    def test_presets_offer_the_least_policy_of_the_examples(self):
+        for preset in ("cycle", "defang"):
+            given = {"enabled": True, "namespaces": ["deploy"]}
+            example, _ = yaml.safe_load_all((ROOT / "examples" / "policies" / f"{preset}.yaml").read_text())
+            least = example["spec"]["policies"]["templates"]
+            for more, expected in (
+                ({"account": "123456789012"}, least),
+                ({}, json.loads(json.dumps(least).replace("{accountId}", "*"))),
+            ):
+                with self.subTest(f"{preset} {more}"):
+                    policies = Objects({"presets": {preset: given | more}}).one("AwsDeployUserClass", preset)["spec"]["policies"]
+                    self.assertEqual((policies["documents"], policies["templates"]), ("TemplatesOnly", expected))
 
     def test_preset_uses_the_account_of_its_role(self):
         role = "arn:aws:iam::123456789012:role/deploy-users"

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use awsdeploy::api::ConditionType;
-use awsdeploy_testkit::{auditor::Auditor, aws_proxy::Call};
+use awsdeploy_testkit::{
+    auditor::Auditor,
+    aws_proxy::{Call, PolicySnapshot},
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
@@ -29,13 +32,17 @@ pub(crate) enum Operation {
     MissingFile,
     DeletedKey,
     PolicyChange,
+    NewDocument,
+    EditedDocument,
+    RemovedDocument,
+    DeletionWithDocument,
     Revocation,
     Deletion,
     Retention,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Creation,
         Self::Adoption,
         Self::Rotation,
@@ -45,6 +52,10 @@ impl Operation {
         Self::MissingFile,
         Self::DeletedKey,
         Self::PolicyChange,
+        Self::NewDocument,
+        Self::EditedDocument,
+        Self::RemovedDocument,
+        Self::DeletionWithDocument,
         Self::Revocation,
         Self::Deletion,
         Self::Retention,
@@ -61,6 +72,10 @@ impl Operation {
             Self::MissingFile => "missing-file",
             Self::DeletedKey => "deleted-key",
             Self::PolicyChange => "policy-change",
+            Self::NewDocument => "new-document",
+            Self::EditedDocument => "edited-document",
+            Self::RemovedDocument => "removed-document",
+            Self::DeletionWithDocument => "deletion-with-document",
             Self::Revocation => "revocation",
             Self::Deletion => "deletion",
             Self::Retention => "retention",
@@ -80,6 +95,9 @@ impl Operation {
                 | Self::DeletedSecret
                 | Self::MissingFile
                 | Self::PolicyChange
+                | Self::NewDocument
+                | Self::EditedDocument
+                | Self::RemovedDocument
                 | Self::Retention
         )
     }
@@ -95,6 +113,13 @@ impl Operation {
         })
     }
 
+    /// The spec with a managed policy for a document that allows this action.
+    fn spec_with_document(self, action: &str) -> Value {
+        let mut spec = self.spec();
+        spec["policies"]["documents"] = json!([{"name": "state", "as": "Managed", "document": document(action)}]);
+        spec
+    }
+
     /// Sets up the initial state. Returns the id of the key published in it.
     pub(crate) async fn prepare(self, env: &TestEnv) -> String {
         if self == Self::Creation {
@@ -107,14 +132,16 @@ impl Operation {
             env.grant_restarts().await;
             create_workload(env).await;
         }
-        env.apply("x", self.spec()).await;
+        let has_document = matches!(self, Self::EditedDocument | Self::RemovedDocument | Self::DeletionWithDocument);
+        let spec = if has_document { self.spec_with_document("s3:GetObject") } else { self.spec() };
+        env.apply("x", spec).await;
         wait_settled(env, "").await
     }
 
     /// Starts the operation.
     pub(crate) async fn start(self, env: &TestEnv, key: &str, auditor: &Auditor) {
         match self {
-            Self::Creation => drop(env.apply("x", self.spec()).await),
+            Self::Creation | Self::RemovedDocument => drop(env.apply("x", self.spec()).await),
             Self::Adoption => {
                 auditor.allow_adoption("u");
                 env.apply("x", self.spec()).await;
@@ -141,18 +168,20 @@ impl Operation {
                 let mut spec = self.spec();
                 spec["policies"] = json!({
                     "managed": ["ReadOnlyAccess"],
-                    "inline": [{"name": "state", "document": {"Version": "2012-10-17", "Statement": [
+                    "documents": [{"name": "state", "document": {"Version": "2012-10-17", "Statement": [
                         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::state/*"}]}}],
                 });
                 spec["tags"] = json!({"stage": "test"});
                 env.apply("x", spec).await;
             }
+            Self::NewDocument => drop(env.apply("x", self.spec_with_document("s3:GetObject")).await),
+            Self::EditedDocument => drop(env.apply("x", self.spec_with_document("s3:PutObject")).await),
             Self::Revocation => {
                 let mut spec = self.spec();
                 spec["credentials"] = json!("Revoked");
                 env.apply("x", spec).await;
             }
-            Self::Deletion | Self::Retention => env.delete("x").await,
+            Self::Deletion | Self::DeletionWithDocument | Self::Retention => env.delete("x").await,
         }
     }
 
@@ -181,6 +210,31 @@ impl Operation {
                 };
                 env.wait_for_iam("u", "as declared", wanted).await;
             }
+            Self::NewDocument | Self::EditedDocument => {
+                assert_eq!(wait_settled(env, "").await, key, "a document costs no key");
+                let (action, versions) =
+                    if self == Self::NewDocument { ("s3:GetObject", 1) } else { ("s3:PutObject", 2) };
+                let probe = async || {
+                    let policies = policies(env).await;
+                    let is_declared = |policy: &PolicySnapshot| {
+                        policy.document() == Some(&document(action))
+                            && policy.attachment_count == 1
+                            && policy.versions.len() == versions
+                    };
+                    (policies.len() == 1 && policies.iter().all(is_declared)).then_some(())
+                };
+                eventually("the policy is as declared", probe, || env.log()).await;
+            }
+            Self::RemovedDocument => {
+                assert_eq!(wait_settled(env, "").await, key, "a document costs no key");
+                let probe = async || policies(env).await.is_empty().then_some(());
+                eventually("the policy is deleted", probe, || env.log()).await;
+            }
+            Self::DeletionWithDocument => {
+                env.wait_deleted("x").await;
+                assert!(env.iam_opt("u").await.is_none(), "the IAM user is deleted");
+                assert_eq!(policies(env).await, [], "its policies are deleted");
+            }
             Self::Revocation => {
                 env.wait_for_iam("u", "without an Active key", |user| user.active_keys().is_empty()).await;
                 let reason = Some(awsdeploy::api::Reason::CredentialsRevoked);
@@ -206,8 +260,18 @@ impl Operation {
 
     /// Whether the resource exists at the end, so that the auditor can check that it is idle.
     pub(crate) fn keeps_the_resource(self) -> bool {
-        !matches!(self, Self::Deletion | Self::Retention)
+        !matches!(self, Self::Deletion | Self::DeletionWithDocument | Self::Retention)
     }
+}
+
+fn document(action: &str) -> Value {
+    let statement = json!({"Effect": "Allow", "Action": action, "Resource": "arn:aws:s3:::state/*"});
+    json!({"Version": "2012-10-17", "Statement": [statement]})
+}
+
+/// The managed policies of the documents of the user.
+async fn policies(env: &TestEnv) -> Vec<PolicySnapshot> {
+    env.inspector().policies("/awsdeploy/u/").await.expect("policies")
 }
 
 /// Creates an unmanaged user with a policy, a key and the consent tag for `x`. Returns the id of the key.

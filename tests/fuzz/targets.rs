@@ -68,7 +68,7 @@ fn api_object_seeds() -> Vec<Vec<u8>> {
     let deep = format!("{}{}{}", r#"{"a":"#.repeat(140), r#""b""#, "}".repeat(140));
     vec![
         object(r#""spec":{"userName":"u","policies":{"managed":["AmazonS3FullAccess"]},"accessKey":{}}"#),
-        object(&format!(r#""spec":{{"policies":{{"inline":[{{"name":"own","document":{deep}}}]}}}}"#)),
+        object(&format!(r#""spec":{{"policies":{{"documents":[{{"name":"own","document":{deep}}}]}}}}"#)),
         object(&format!(r#""spec":{{"accessKey":{{"rotation":{{"every":"{CANARY}"}}}}}}"#)),
         object(r#""spec":{"credentials": "Revoked"},"status":{"conditions":[],"user":{"name":"u","account":"1"}}"#),
     ]

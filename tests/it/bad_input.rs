@@ -23,11 +23,13 @@ pub(crate) async fn unknown_policy_is_named() {
 
 pub(crate) async fn malformed_document_error_quotes_aws() {
     let env = TestEnv::new().await;
-    let inline = |effect: &str| json!([{"name": "own", "document": {"Version": "2012-10-17", "Statement": [{"Effect": effect, "Action": "s3:*", "Resource": "*"}]}}]);
+    // Only IAM knows its types of resources.
+    let inline = |resource: &str| json!([{"name": "own", "document": {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "iam:GetRole", "Resource": resource}]}}]);
     env.apply("x", json!({"userName": "u"})).await;
     env.wait_ready("x").await;
     let key = env.published_key("x").await;
-    env.apply("x", json!({"userName": "u", "policies": {"inline": inline("Permit")}})).await;
+    env.apply("x", json!({"userName": "u", "policies": {"documents": inline("arn:aws:iam::123456789012:thing/x")}}))
+        .await;
     let user = env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::MalformedPolicy)).await;
     let text = message(&user, ConditionType::UserSynced);
     assert!(text.contains("MalformedPolicyDocument: ") && text.contains("\"own\""), "{text}");
@@ -39,9 +41,52 @@ pub(crate) async fn malformed_document_error_quotes_aws() {
         "an invalid document is not retried in a loop"
     );
     assert_eq!(env.published_key("x").await, key, "the key is kept");
-    env.apply("x", json!({"userName": "u", "policies": {"inline": inline("Allow")}})).await;
+    env.apply("x", json!({"userName": "u", "policies": {"documents": inline("*")}})).await;
     env.wait_ready("x").await;
     assert_eq!(env.published_key("x").await, key, "fixed without a rotation");
+}
+
+fn with_action(action: &str, effect: &str) -> serde_json::Value {
+    let statement = json!({"Effect": effect, "Action": [action], "Resource": "*"});
+    let document = json!({"Version": "2012-10-17", "Statement": [statement]});
+    json!({"userName": "u", "policies": {"documents": [{"name": "own", "document": document}]}})
+}
+
+pub(crate) async fn invalid_document_is_refused_without_aws_calls() {
+    let env = TestEnv::new().await;
+    env.apply("x", with_action("s3:*", "Permit")).await;
+    let user = env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::InvalidSpec)).await;
+    let text = message(&user, ConditionType::Authorized);
+    let expected = "the document own: Statement[0].Effect: \"Permit\" is neither \"Allow\" nor \"Deny\"";
+    assert!(text.contains(expected), "{text}");
+    assert!(env.aws.log().calls_for_user("u").is_empty(), "AWS is not called");
+    env.apply("x", with_action("s3:*", "Allow")).await;
+    env.wait_ready("x").await;
+}
+
+pub(crate) async fn policy_warning_is_reported_once_per_change() {
+    let env = TestEnv::with_arguments(&["--resync=2s"]).await;
+    env.apply("x", with_action("s3:GetObjct", "Allow")).await;
+    let warned = env.wait_ready("x").await.status.expect("a status").policy_warnings;
+    let expected = "document own: Statement[0].Action[0]: s3 has no action \"GetObjct\"";
+    assert!(warned.len() == 1 && warned[0].starts_with(expected), "{warned:?}");
+    assert!(warned[0].ends_with("did you mean s3:GetObject?"), "{warned:?}");
+    assert_eq!(env.wait_for_event("x", Reason::PolicyWarning).await, warned[0]);
+    env.wait_for_drift_check(env.aws.log().position()).await;
+
+    env.apply("x", with_action("s3:GetBukkit", "Allow")).await;
+    env.wait_until("x", "other warnings", |user| {
+        user.status.as_ref().is_some_and(|status| status.policy_warnings.iter().any(|text| text.contains("GetBukkit")))
+    })
+    .await;
+    env.apply("x", with_action("s3:GetObject", "Allow")).await;
+    env.wait_until("x", "no warnings", |user| {
+        user.status.as_ref().is_some_and(|status| status.policy_warnings.is_empty())
+    })
+    .await;
+    let events = env.events("x").await;
+    let warnings = events.iter().filter(|(reason, _)| reason == Reason::PolicyWarning.as_str());
+    assert_eq!(warnings.count(), 2, "one Event for each change to other warnings: {events:?}");
 }
 
 pub(crate) async fn too_many_policies_are_refused_with_the_limit() {

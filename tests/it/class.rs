@@ -83,7 +83,7 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
         "tags": {"team": "b", "Department": "finance-admin"},
         "policies": {
             "managed": ["AmazonS3FullAccess", "AdministratorAccess"],
-            "inline": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": []}}],
+            "documents": [{"name": "own", "document": {"Version": "2012-10-17", "Statement": []}}],
         },
         "accessKey": {"rotation": {"every": "Never"}, "secret": {"labels": {"argocd.argoproj.io/secret-type": "cluster"}}},
     });
@@ -93,7 +93,7 @@ pub(crate) async fn denied_spec_is_reported_without_aws_calls() {
     for part in [
         "does not allow AmazonS3FullAccess; it allows: AmazonEC2*, AdministratorAccess",
         "AdministratorAccess makes the holder of the key an administrator",
-        "does not allow inline policies, but own is declared",
+        "does not allow policy documents, but own is declared",
         "does not allow the group admins; it allows: readers",
         "does not allow access to the console",
         "it must match ok-.*",

@@ -81,7 +81,7 @@ fn inline() -> Value {
 /// A user with everything that a reconcile reads.
 fn full_spec(user: &str) -> Value {
     json!({"userName": user, "accessKey": {}, "console": {}, "groups": ["deployers"],
-        "policies": {"managed": ["AmazonEC2FullAccess"], "inline": inline()}})
+        "policies": {"managed": ["AmazonEC2FullAccess"], "documents": inline()}})
 }
 
 fn writes_about(env: &TestEnv, user: &str, position: LogPosition) -> Vec<CallRecord> {
@@ -267,7 +267,7 @@ pub(crate) async fn denied_write_is_reported_with_its_reason() {
     let env = TestEnv::new().await;
     for (number, (what, fault, reason, transient)) in FAULTS.iter().enumerate() {
         let (name, user) = (format!("x{number}"), format!("u{number}"));
-        let spec = json!({"userName": user, "policies": {"inline": inline()}});
+        let spec = json!({"userName": user, "policies": {"documents": inline()}});
         // What is invalid in a write of a policy is the policy.
         let is_invalid = *what == "an invalid request";
         let reason = if is_invalid { Reason::MalformedPolicy } else { *reason };
@@ -327,7 +327,7 @@ pub(crate) async fn unresponsive_aws_times_out_and_nothing_is_assumed() {
     ] {
         env.aws.rules().add(rule.delay(RESPONSE_DELAY).drop_connection());
     }
-    env.apply("write", json!({"userName": "write", "policies": {"inline": inline()}})).await;
+    env.apply("write", json!({"userName": "write", "policies": {"documents": inline()}})).await;
     env.apply("mint", json!({"userName": "mint"})).await;
     let silent = |user: &AwsDeployUser, kind| {
         condition(user, kind).is_some_and(|found| {

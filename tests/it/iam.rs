@@ -19,12 +19,12 @@ pub(crate) async fn policy_change_is_applied_in_aws() {
     };
     env.apply(
         "x",
-        json!({"userName": "p", "policies": {"managed": ["AmazonEC2FullAccess"], "inline": bucket("s3:GetObject")}}),
+        json!({"userName": "p", "policies": {"managed": ["AmazonEC2FullAccess"], "documents": bucket("s3:GetObject")}}),
     )
     .await;
     env.wait_ready("x").await;
     let key = env.published_key("x").await;
-    env.apply("x", json!({"userName": "p", "policies": {"managed": ["job-function/ViewOnlyAccess"], "inline": bucket("s3:PutObject")}})).await;
+    env.apply("x", json!({"userName": "p", "policies": {"managed": ["job-function/ViewOnlyAccess"], "documents": bucket("s3:PutObject")}})).await;
     env.wait_ready("x").await;
     let iam = env.iam("p").await;
     assert_eq!(iam.attached, BTreeSet::from([VIEW.to_owned()]));
@@ -42,7 +42,7 @@ pub(crate) async fn drift_is_corrected_and_reported() {
     env.apply(
         "x",
         json!({"userName": "d", "tags": {"team": "payments"},
-            "policies": {"managed": ["AmazonEC2FullAccess"], "inline": [{"name": "list", "document": document}]}}),
+            "policies": {"managed": ["AmazonEC2FullAccess"], "documents": [{"name": "list", "document": document}]}}),
     )
     .await;
     env.wait_ready("x").await;

@@ -17,7 +17,7 @@ pub(crate) async fn printed_policy_allows_exactly_the_observed_actions() {
         groups: vec!["deployers".to_owned()],
         policies: None,
         administrators: true,
-        inline: true,
+        documents: true,
         console: true,
     };
     let policy = operator_policy(&home, &[scope]);

@@ -27,6 +27,7 @@ mod console;
 mod crash;
 mod crd;
 mod creation;
+mod documents;
 mod failures;
 mod formats;
 mod handover;
@@ -125,6 +126,23 @@ const TESTS: &[Test] = tests! {
         boundary_is_set_on_creation_and_kept,
         no_user_is_created_without_its_boundary,
     }
+    documents: {
+        managed_document_costs_two_calls,
+        quiet_managed_document_costs_no_call,
+        document_of_6000_characters_becomes_ready,
+        edits_make_versions_and_keep_the_replaced_one,
+        versions_by_hand_are_corrected_and_kept,
+        five_versions_by_hand_are_named,
+        removed_document_leaves_nothing_in_aws,
+        policy_that_others_have_is_never_taken_from_them,
+        policy_of_another_owner_is_not_changed,
+        document_changes_its_place_without_a_gap,
+        lost_replies_make_no_second_policy_or_version,
+        deletion_and_retention_include_the_policies,
+        policies_keep_their_path_in_another_class,
+        document_renamed_in_case_only_is_replaced,
+        revoked_user_loses_its_policies_and_gets_them_back,
+    }
     ownership: {
         foreign_user_is_refused_without_a_write,
         foreign_secret_is_refused_before_any_creation,
@@ -191,6 +209,8 @@ const TESTS: &[Test] = tests! {
     bad_input: {
         unknown_policy_is_named,
         malformed_document_error_quotes_aws,
+        invalid_document_is_refused_without_aws_calls,
+        policy_warning_is_reported_once_per_change,
         too_many_policies_are_refused_with_the_limit,
         invalid_schedule_error_states_what_is_allowed,
         missing_rbac_error_names_the_command_that_grants_it,

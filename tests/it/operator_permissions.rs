@@ -52,7 +52,7 @@ pub(crate) async fn printed_policy_suffices_for_the_users_of_its_classes() {
         "policies": {"allowed": ["AmazonEC2FullAccess", "AmazonS3*"]},
     });
     let wide = json!({
-        "users": {"path": "/wide/"}, "policies": {"allowed": ["*"], "inline": "Allow"}, "console": "Allow",
+        "users": {"path": "/wide/"}, "policies": {"allowed": ["*"], "documents": "Allow"}, "console": "Allow",
         "adoption": "Allow", "acknowledgeAdminEquivalent": true,
     });
     let (narrow, wide) = (env.apply_class("narrow", narrow).await, env.apply_class("wide", wide).await);
@@ -90,7 +90,7 @@ pub(crate) async fn printed_policy_suffices_for_the_users_of_its_classes() {
         json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]});
     let spec = json!({
         "className": wide, "userName": "w", "adoption": "IfTagged", "console": {}, "accessKey": {},
-        "policies": {"managed": ["AdministratorAccess"], "inline": [{"name": "own", "document": document}]},
+        "policies": {"managed": ["AdministratorAccess"], "documents": [{"name": "own", "document": document}]},
     });
     env.apply("w", spec).await;
     env.wait_ready("w").await;
@@ -157,8 +157,8 @@ fn tampered_classes() -> Vec<TamperedClass> {
         ),
         row(
             "writer",
-            with(json!({"policies": {"inline": "Allow"}, "acknowledgeAdminEquivalent": true})),
-            json!({"policies": {"inline": inline}}),
+            with(json!({"policies": {"documents": "Allow"}, "acknowledgeAdminEquivalent": true})),
+            json!({"policies": {"documents": inline}}),
             "PutUserPolicy",
         ),
         row("member", with(json!({"groups": ["*"]})), json!({"groups": ["admins"]}), "AddUserToGroup"),

@@ -68,7 +68,7 @@ static NEXT_NAMESPACE: AtomicU32 = AtomicU32::new(1);
 pub(crate) fn open_class() -> Value {
     json!({
         "namespaces": {"names": ["*"]}, "users": {"namePattern": ".*"},
-        "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+        "policies": {"allowed": ["*"], "documents": "Allow"}, "groups": ["*"],
         "console": "Allow", "adoption": "Allow", "restart": "Allow", "acknowledgeAdminEquivalent": true,
         "tagKeys": ["*"], "secrets": {"labelKeys": ["*"], "annotationKeys": ["*"], "templateKeys": ["*"]},
     })

@@ -35,6 +35,12 @@ pub struct AwsDeployUserStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<UserStatus>,
 
+    /// Policies of `spec.policies.documents`: what each document is in IAM. A managed policy is recorded before it is created, and
+    /// until IAM has deleted it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_string(), "as".to_string()]))]
+    pub policies: Vec<PolicyStatus>,
+
     /// Access keys of the user, including those of others. Contains ids, never secrets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access_keys: Vec<AccessKeyStatus>,
@@ -64,6 +70,10 @@ pub struct AwsDeployUserStatus {
     /// Access keys that replaced a lost one, in a row. Absent if none was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_repairs: Option<KeyRepairs>,
+
+    /// What the policy documents probably do not mean, such as misspelt actions. IAM accepts them; nothing waits for a change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy_warnings: Vec<String>,
 
     /// When the failures in a row began; the back-off grows with the time since then. Absent while nothing fails. Written
     /// when a failure begins and when it ends.
@@ -134,6 +144,42 @@ pub struct UserStatus {
     /// Keys of the tags that the operator set. A tag in this list that is no longer declared is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tag_keys: Vec<String>,
+}
+
+/// What a policy document is in IAM.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PolicyKind {
+    /// A policy that is part of the user.
+    Inline,
+    /// A customer managed policy that belongs to the resource.
+    Managed,
+}
+
+/// Policy of a document of the resource.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyStatus {
+    /// Name of the document in `spec.policies.documents`.
+    pub name: String,
+    /// What the document is in IAM.
+    #[serde(rename = "as")]
+    pub kind: PolicyKind,
+    /// ARN of the managed policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arn: Option<String>,
+    /// Unique id of the managed policy (`ANPA...`). Absent until the operator has observed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Version of the managed policy that the operator made the default. Another default is drift.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_version: Option<String>,
+    /// Versions of the managed policy that the operator made and that exist. It deletes no others while the policy is declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+    /// Versions of the managed policy that the operator has no record of making, as far as it has read them. They count towards
+    /// the five that IAM allows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_versions: Vec<String>,
 }
 
 /// Access keys in a row that replaced a lost one: its Secret was deleted or edited, it was set Inactive or deleted in AWS, or its

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_sdk_iam::types::{EntityType, UserDetail};
+use aws_sdk_iam::types::{EntityType, ManagedPolicyDetail, UserDetail};
 use tokio::time::timeout;
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
     aws::{AwsError, AwsErrorKind},
     domain::{
         current_state::{Grants, IamUser},
+        managed_policy::{self, CurrentPolicy, DocumentDigest, PolicyOwner, version_number},
         owner::Owner,
     },
 };
@@ -49,6 +50,8 @@ pub struct AccountDetails {
     read_at: Instant,
     /// By lower-case name: IAM's names are unique ignoring case.
     users: HashMap<String, IamUser>,
+    /// Policies of documents, by ARN. `None` if they were not asked for. Their tags are not part of the response.
+    policies: Option<HashMap<String, CurrentPolicy>>,
 }
 
 impl AccountDetails {
@@ -62,6 +65,13 @@ impl AccountDetails {
     #[must_use]
     pub fn user_of(&self, owner: &Owner) -> Option<&IamUser> {
         self.users.values().find(|user| owner.owns(&user.tags))
+    }
+
+    /// The policies of documents at this path. `None` if policies were not read.
+    #[must_use]
+    pub fn policies_at<'a>(&'a self, path: &'a str) -> Option<impl Iterator<Item = &'a CurrentPolicy>> {
+        let policies = self.policies.as_ref()?;
+        Some(policies.values().filter(move |policy| managed_policy::path_of(&policy.arn) == Some(path)))
     }
 
     /// The user of this name, if it is one of the operator's.
@@ -107,7 +117,8 @@ impl CachedDetails {
 }
 
 impl IamClient {
-    /// Reads the operator's users of the account, not older than `since`; concurrent callers share one read.
+    /// Reads the operator's users of the account, not older than `since`; concurrent callers share one read. `has_policies`:
+    /// some resource has managed policies, so that they are read too.
     ///
     /// # Errors
     /// When AWS is unreachable or rejects the credentials: reading each user by itself would fail as well.
@@ -115,9 +126,10 @@ impl IamClient {
         &self,
         since: Instant,
         is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
+        has_policies: impl Fn() -> bool,
     ) -> Result<AccountRead, AwsError> {
         let read = async || {
-            timeout(READ_TIMEOUT, self.read_account_details(is_ours)).await.unwrap_or_else(|_| {
+            timeout(READ_TIMEOUT, self.read_account_details(is_ours, has_policies())).await.unwrap_or_else(|_| {
                 tracing::warn!(
                     limit = ?READ_TIMEOUT, pause = ?FAILING_PAUSE,
                     "reading account details timed out, comparing users one by one"
@@ -135,11 +147,15 @@ impl IamClient {
     async fn read_account_details(
         &self,
         is_ours: impl Fn(&BTreeMap<String, String>) -> bool,
+        with_policies: bool,
     ) -> Result<CachedDetails, AwsError> {
         let read_at = Instant::now();
         let (mut users, mut pages, mut marker) = (HashMap::new(), 0, None);
+        let mut policies = with_policies.then(HashMap::new);
         loop {
-            let request = self.iam.get_account_authorization_details().filter(EntityType::User).max_items(PAGE_SIZE);
+            let kinds = [EntityType::User].into_iter().chain(with_policies.then_some(EntityType::LocalManagedPolicy));
+            let request = self.iam.get_account_authorization_details().set_filter(Some(kinds.collect()));
+            let request = request.max_items(PAGE_SIZE);
             let page = match self.call(OPERATION, request.set_marker(marker).send()).await {
                 Ok(page) => {
                     self.details_unreachable.store(0, Ordering::Relaxed);
@@ -154,6 +170,10 @@ impl IamClient {
                     let user = iam_user(detail, tags);
                     users.insert(user.name.to_ascii_lowercase(), user);
                 }
+            }
+            if let Some(policies) = &mut policies {
+                let of_documents = page.policies().iter().filter_map(current_policy);
+                policies.extend(of_documents.map(|policy| (policy.arn.clone(), policy)));
             }
             marker = match next_marker(OPERATION, page.is_truncated(), page.marker()) {
                 Ok(marker) => marker,
@@ -171,7 +191,7 @@ impl IamClient {
             return Ok(CachedDetails::unavailable_for(INEFFICIENT_PAUSE));
         }
         tracing::debug!(pages, users = users.len(), took = ?read_at.elapsed(), "read account details");
-        Ok(CachedDetails::Read(Arc::new(AccountDetails { read_at, users })))
+        Ok(CachedDetails::Read(Arc::new(AccountDetails { read_at, users, policies })))
     }
 }
 
@@ -207,6 +227,29 @@ fn failing(error: &AwsError) -> CachedDetails {
         "failed to read account details, comparing users one by one at five calls each"
     );
     CachedDetails::unavailable_for(FAILING_PAUSE)
+}
+
+/// A policy of a document. `None` for one of another form. Whose it is only its tags say.
+fn current_policy(detail: &ManagedPolicyDetail) -> Option<CurrentPolicy> {
+    let arn = detail.arn().filter(|arn| managed_policy::is_of_a_document(arn))?;
+    let versions = detail.policy_version_list();
+    let document = |version: &aws_sdk_iam::types::PolicyVersion| {
+        let digest = DocumentDigest::of(&decode_document(version.document()?));
+        Some((version.version_id()?.to_owned(), digest))
+    };
+    let mut ids: Vec<String> = versions.iter().filter_map(|version| version.version_id().map(str::to_owned)).collect();
+    ids.sort_by_key(|version| version_number(version));
+    Some(CurrentPolicy {
+        arn: arn.to_owned(),
+        id: detail.policy_id()?.to_owned(),
+        owner: PolicyOwner::Other(String::new()),
+        default_version: detail.default_version_id()?.to_owned(),
+        documents: versions.iter().filter_map(document).collect(),
+        content: None,
+        attachments: detail.attachment_count().unwrap_or_default(),
+        versions: Some(ids),
+        holders: None,
+    })
 }
 
 fn iam_user(detail: &UserDetail, tags: BTreeMap<String, String>) -> IamUser {
@@ -245,7 +288,7 @@ mod tests {
     #[test]
     fn details_are_valid_unless_something_changed_since() {
         let read_at = Instant::now();
-        let cached = CachedDetails::Read(Arc::new(AccountDetails { read_at, users: HashMap::new() }));
+        let cached = CachedDetails::Read(Arc::new(AccountDetails { read_at, users: HashMap::new(), policies: None }));
         assert!(cached.is_valid(read_at.checked_sub(Duration::from_millis(1)).unwrap()));
         assert!(!cached.is_valid(read_at), "a change of the same moment may be missing");
         assert!(!cached.is_valid(read_at + Duration::from_millis(1)));

@@ -7,10 +7,13 @@ mod console;
 mod convert;
 mod deletion_blockers;
 mod groups;
+mod managed_policies;
 mod policies;
 mod policy_document;
 mod tags;
 mod users;
+
+pub use managed_policies::ListedPolicy;
 
 use std::{
     error::Error as StdError,

@@ -24,7 +24,7 @@ fn normal() -> String {
 
 fn with_document(name: &str, document: &str) -> String {
     let spec = format!(
-        r#"{{"deletionPolicy":"Retain","policies":{{"inline":[{{"name":"own","document":{document}}}]}},"credentials": "Revoked"}}"#
+        r#"{{"deletionPolicy":"Retain","policies":{{"documents":[{{"name":"own","document":{document}}}]}},"credentials": "Revoked"}}"#
     );
     resource(name, r#","finalizers":["awsdeploy.dev/iam-user"]"#, &spec)
 }
@@ -112,7 +112,7 @@ fn unreadable_field_leaves_what_revocation_needs() {
     assert!(
         object.spec.credentials_revoked() && object.spec.deletion_policy == crate::api::user::DeletionPolicy::Retain
     );
-    assert_eq!(object.spec.policies.inline.len(), 0);
+    assert_eq!(object.spec.policies.documents.len(), 0);
     assert_eq!(object.metadata.finalizers.as_deref(), Some(&[well_known::FINALIZER.to_owned()][..]));
 }
 
@@ -185,7 +185,7 @@ fn policy_document_of_usual_depth_is_kept() {
     let document = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["s3:*"],"Resource":"*","Condition":{"StringEquals":{"aws:x":["a",1,-1,1.5,true,null]}}}]}"#;
     let user = watched(&with_document("usual", document));
     let expected: Value = serde_json::from_str(document).expect("a document");
-    assert_eq!(user.complete().expect("a complete object").spec.policies.inline[0].document, Some(expected));
+    assert_eq!(user.complete().expect("a complete object").spec.policies.documents[0].document, Some(expected));
 }
 
 #[test]

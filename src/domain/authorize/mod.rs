@@ -4,7 +4,7 @@
 //! server rejects most violations before they get here.
 
 pub mod admin;
-mod inline;
+mod documents;
 pub mod namespace;
 pub mod pattern;
 mod revocation;
@@ -18,12 +18,13 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-pub use inline::allows_documents;
+pub use documents::allows_documents;
 pub use revocation::{ClassAbsence, Revocation, check_path, check_still_allowed, decide_revocation};
 pub use select::{ClassEntry, ClassSelection, is_default, requested_class, select_class};
 
 use super::{
     desired::{DEFAULT_ROTATION_INTERVAL, Grant, Violation},
+    managed_policy,
     schedule::{CronSchedule, RotationSchedule},
     target::Target,
 };
@@ -101,7 +102,7 @@ pub fn authorize(
     check_limit(name, class, context, &mut violate);
     check_name(name, class, &user, target, &mut violate);
     check_policies(name, class, &user, &mut violate);
-    inline::render_documents(name, class, context.namespace, &mut user, &mut violate);
+    documents::render_documents(name, class, context.namespace, &mut user, &mut violate);
     check_tags(name, class, &user, &mut violate);
     secrets::check(name, &rules.secrets, &user, target, &mut violate);
     if let Some(key) = user.spec.effective_access_key() {
@@ -135,6 +136,7 @@ pub fn authorize(
             path: rules.users.path.clone(),
             boundary: rules.permissions_boundary.clone(),
             adoption: rules.adoption == Permission::Allow,
+            keep_versions: usize::try_from(rules.policies.keep_versions).unwrap_or_default(),
             on_quarantine: rules.on_quarantine,
         },
         user,
@@ -145,7 +147,7 @@ pub fn authorize(
 fn complete(user: &AwsDeployUser, class: &AwsDeployUserClass) -> AwsDeployUser {
     let mut user = user.clone();
     let (spec, rules) = (&mut user.spec, &class.spec);
-    if spec.policies.managed.is_empty() && spec.policies.inline.is_empty() && spec.groups.is_empty() {
+    if spec.policies.managed.is_empty() && spec.policies.documents.is_empty() && spec.groups.is_empty() {
         spec.policies.managed.clone_from(&rules.policies.default);
     }
     for (key, value) in &rules.tags {
@@ -271,7 +273,14 @@ fn check_policies(
 ) {
     let (rules, policies) = (&class.spec, &user.spec.policies);
     for declared in &policies.managed {
-        if !pattern::allows_policy(&rules.policies.allowed, declared) {
+        if managed_policy::is_of_a_document(declared) {
+            violate(
+                "policies.managed",
+                format!(
+                    "{declared} has the name of a policy that the operator makes for a document (<path>/<user>/<user>+<document>); a resource has only those of its own policies.documents"
+                ),
+            );
+        } else if !pattern::allows_policy(&rules.policies.allowed, declared) {
             violate(
                 "policies.managed",
                 format!("class {name} does not allow {declared}; it allows: {}", list(&rules.policies.allowed)),

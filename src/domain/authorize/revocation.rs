@@ -4,6 +4,7 @@
 //! mistake.
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
 use super::{
     NamespaceContext, admin, allows_documents, allows_group, matches_whole, name_pattern, namespace, pattern, template,
@@ -11,9 +12,14 @@ use super::{
 use crate::{
     api::{
         AwsDeployUserClass,
-        class::{InlinePermission, OnRevoked, Permission},
+        class::{DocumentPermission, OnRevoked, Permission},
     },
-    domain::{current_state::IamUser, dates::saturating_add, policy},
+    domain::{
+        current_state::IamUser,
+        dates::saturating_add,
+        managed_policy::{self, CurrentPolicies},
+        policy,
+    },
 };
 
 /// Decision about the IAM user of a resource that is not authorized.
@@ -70,7 +76,7 @@ pub fn decide_revocation(
     class: Option<&AwsDeployUserClass>,
     absence: Option<ClassAbsence>,
     in_progress: bool,
-    user: &IamUser,
+    (user, policies): (&IamUser, &CurrentPolicies),
     context: NamespaceContext<'_>,
 ) -> Revocation {
     let revoked = |action, reason: &str| Revocation { action, reason: Some(reason.to_owned()), until: None };
@@ -80,7 +86,7 @@ pub fn decide_revocation(
         return absence
             .map_or_else(|| revoked(OnRevoked::default(), "no class has allowed it yet"), ClassAbsence::revocation);
     };
-    match check_still_allowed(class, user, context) {
+    match check_still_allowed(class, user, policies, context) {
         Ok(()) if in_progress => revoked(class.spec.on_revoked, "the class did not allow what it had"),
         Ok(()) => Revocation { action: OnRevoked::Freeze, reason: None, until: None },
         Err(why) => revoked(class.spec.on_revoked, &why),
@@ -94,6 +100,7 @@ pub fn decide_revocation(
 pub fn check_still_allowed(
     class: &AwsDeployUserClass,
     user: &IamUser,
+    policies: &CurrentPolicies,
     context: NamespaceContext<'_>,
 ) -> Result<(), String> {
     let rules = &class.spec;
@@ -112,7 +119,23 @@ pub fn check_still_allowed(
         return Err("the class does not allow access to the console".to_owned());
     }
     let Some(grants) = &user.grants else { return Ok(()) };
+    let account = rules.account.as_ref().map(|account| account.id.as_str());
+    let own = template::builtin_values(context.namespace, None, account);
+    let allows_document = |document: Option<&Value>| {
+        let could_render =
+            |document| rules.policies.templates.iter().any(|template| template::could_render(template, document, &own));
+        allows_documents(rules)
+            || (rules.policies.documents != DocumentPermission::Deny && document.is_some_and(could_render))
+    };
     for arn in grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)) {
+        if managed_policy::is_of_a_document(arn) {
+            // One of another resource is never allowed, whatever the class allows by name.
+            let document = policies.owned(arn).map(|policy| policy.content.as_ref());
+            if !document.is_some_and(allows_document) {
+                return Err(format!("the class does not allow the document {arn}"));
+            }
+            continue;
+        }
         // The operator attaches it for a password that must be changed.
         let is_for_console = user.login_profile == Some(true) && pattern::canonicalize(arn) == "IAMUserChangePassword";
         if !is_for_console && !pattern::allows_policy(&rules.policies.allowed, arn) {
@@ -122,13 +145,8 @@ pub fn check_still_allowed(
             return Err(format!("the class does not set acknowledgeAdminEquivalent, which {arn} needs"));
         }
     }
-    let account = rules.account.as_ref().map(|account| account.id.as_str());
-    let own = template::builtin_values(context.namespace, None, account);
     for (name, document) in &grants.inline {
-        let from_template =
-            || rules.policies.templates.iter().any(|template| template::could_render(template, document, &own));
-        let allowed = allows_documents(rules) || (rules.policies.inline != InlinePermission::Deny && from_template());
-        if !allowed {
+        if !allows_document(Some(document)) {
             return Err(format!("the class does not allow the inline policy {name}"));
         }
     }

@@ -1,4 +1,4 @@
-//! Templates of inline policies: documents with placeholders for untrusted values.
+//! Templates of policy documents: documents with placeholders for untrusted values.
 //!
 //! Values are inserted into strings of the parsed document, never into its text, and only in resources and in the values of
 //! conditions. A value can neither end a string nor contain a wildcard or a policy variable.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::authorize::{admin, allows_documents, pattern};
 use crate::api::{
     AwsDeployUserClassSpec,
-    class::{InlinePermission, Permission},
+    class::{DocumentPermission, Permission},
     well_known,
 };
 
@@ -56,6 +56,22 @@ const LIFECYCLE: &[&str] = &[
 /// Writes that set console passwords.
 const PASSWORDS: &[&str] = &["CreateLoginProfile", "UpdateLoginProfile"];
 
+/// What managed policies of documents need. None of it supports `iam:PermissionsBoundary`: what such a policy grants takes effect
+/// when it is attached, which does.
+const DOCUMENTS: &[&str] = &[
+    "CreatePolicy",
+    "CreatePolicyVersion",
+    "DeletePolicy",
+    "DeletePolicyVersion",
+    "GetPolicy",
+    "GetPolicyVersion",
+    "ListEntitiesForPolicy",
+    "ListPolicyVersions",
+    "SetDefaultPolicyVersion",
+    "TagPolicy",
+    "UntagPolicy",
+];
+
 /// AWS account that the policy is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsAccount {
@@ -71,6 +87,11 @@ impl AwsAccount {
 
     fn users(&self, path: &str) -> String {
         self.arn(&format!("user{}*", escape(path)))
+    }
+
+    /// Managed policies of documents, which have a folder per user: no other policy below the path has this form.
+    fn documents(&self, path: &str) -> String {
+        self.arn(&format!("policy{}*/*+*", escape(path)))
     }
 
     fn policy(&self, declared: &str) -> String {
@@ -100,8 +121,8 @@ pub struct PolicyScope {
     pub policies: Option<Vec<String>>,
     /// Policies such as `AdministratorAccess` may be attached.
     pub administrators: bool,
-    /// Inline policies may be written.
-    pub inline: bool,
+    /// Documents may be written, as inline and as managed policies.
+    pub documents: bool,
     /// Console passwords may be set.
     pub console: bool,
 }
@@ -123,8 +144,8 @@ impl PolicyScope {
             groups: class.groups.iter().flat_map(|group| [group.clone(), format!("*/{group}")]).collect(),
             policies: (!allowed.iter().any(|policy| policy == "*")).then_some(policies),
             administrators: class.acknowledge_admin_equivalent,
-            inline: allows_documents(class)
-                || (class.policies.inline != InlinePermission::Deny && !class.policies.templates.is_empty()),
+            documents: allows_documents(class)
+                || (class.policies.documents != DocumentPermission::Deny && !class.policies.templates.is_empty()),
             console,
         }
     }
@@ -137,7 +158,7 @@ impl PolicyScope {
             _ => None,
         };
         self.administrators |= other.administrators;
-        self.inline |= other.inline;
+        self.documents |= other.documents;
         self.console |= other.console;
     }
 
@@ -202,6 +223,13 @@ pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     if !boundaries.is_empty() {
         statements.push(allow("ReadBoundary", &["GetPolicy"], &boundaries, None));
     }
+    let documents = unique(scopes.iter().filter(|scope| scope.documents).map(|scope| scope.path.as_str()));
+    if !documents.is_empty() {
+        let policies: Vec<String> = documents.iter().map(|path| account.documents(path)).collect();
+        statements.push(allow("ManageDocuments", DOCUMENTS, &policies, None));
+        // Supports no narrower resource.
+        statements.push(allow("ListPolicies", &["ListPolicies"], &["*".to_owned()], None));
+    }
     if !groups.is_empty() {
         // AddUserToGroup supports only the group as resource, not the user.
         let groups: Vec<String> = groups.iter().map(|group| account.arn(&format!("group/{group}"))).collect();
@@ -219,13 +247,14 @@ fn grants(account: &AwsAccount, scope: &PolicyScope, number: &str) -> Vec<Value>
     let names: Vec<&str> = writes_of_grants(limited.is_some())
         .into_iter()
         .filter(|action| {
-            (scope.attaches_any() || *action != "AttachUserPolicy") && (scope.inline || *action != "PutUserPolicy")
+            (scope.attaches_any() || *action != "AttachUserPolicy") && (scope.documents || *action != "PutUserPolicy")
         })
         .collect();
     let mut statements = vec![allow(&format!("Grant{number}"), &names, &users, limited.as_ref())];
-    if let Some(policies) = scope.policies.as_ref().filter(|policies| !policies.is_empty()) {
+    if let Some(policies) = scope.policies.as_ref().filter(|policies| !policies.is_empty() || scope.documents) {
         let mut condition = limited.unwrap_or_else(|| json!({}));
-        let arns: Vec<String> = policies.iter().map(|policy| account.policy(policy)).collect();
+        let declared = policies.iter().map(|policy| account.policy(policy));
+        let arns: Vec<String> = declared.chain(scope.documents.then(|| account.documents(&scope.path))).collect();
         condition["ArnLike"] = json!({"iam:PolicyARN": arns});
         statements.push(allow(&format!("Attach{number}"), &["AttachUserPolicy"], &users, Some(&condition)));
     }

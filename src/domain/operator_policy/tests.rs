@@ -19,7 +19,7 @@ fn scope() -> PolicyScope {
         groups: vec!["deployers".into()],
         policies: None,
         administrators: true,
-        inline: true,
+        documents: true,
         console: true,
     }
 }
@@ -107,7 +107,7 @@ fn policy_denies_what_the_class_does_not_allow() {
 fn open_class_needs_the_acknowledgement_for_administrators() {
     let open = |acknowledged: bool| {
         of_classes(&[json!({
-            "policies": {"allowed": ["*"], "inline": "Allow"}, "console": "Allow",
+            "policies": {"allowed": ["*"], "documents": "Allow"}, "console": "Allow",
             "acknowledgeAdminEquivalent": acknowledged,
         })])
     };
@@ -133,7 +133,7 @@ fn policy_of_several_classes_keeps_their_scopes_apart() {
     let limited = |boundary: &str| ("iam:PermissionsBoundary", boundary.to_owned());
     let policy = of_classes(&[
         json!({"users": {"path": "/a/"}, "policies": {"allowed": ["S3"]}, "permissionsBoundary": BOUNDARY}),
-        json!({"users": {"path": "/a/"}, "policies": {"allowed": ["RDS"], "inline": "Allow"}, "permissionsBoundary": BOUNDARY}),
+        json!({"users": {"path": "/a/"}, "policies": {"allowed": ["RDS"], "documents": "Allow"}, "permissionsBoundary": BOUNDARY}),
         json!({"users": {"path": "/a/b/"}, "policies": {"allowed": ["EC2"]}, "permissionsBoundary": LOW, "console": "Allow"}),
         json!({"users": {"path": "/free/"}, "policies": {"allowed": ["AdministratorAccess"]}, "acknowledgeAdminEquivalent": true}),
     ]);
@@ -248,20 +248,49 @@ fn path_with_wildcards_or_variables_is_literal() {
 }
 
 #[test]
-fn inline_policies_are_written_only_if_a_class_allows_them() {
+fn documents_are_written_only_if_a_class_allows_them() {
     let templates = json!([{"name": "t", "document": {}}]);
     for (class, wanted) in [
         (json!({"policies": {"templates": templates}}), false),
-        (json!({"policies": {"inline": "TemplatesOnly"}}), false),
-        (json!({"policies": {"inline": "Allow"}}), false),
-        (json!({"policies": {"inline": "TemplatesOnly", "templates": templates}}), true),
-        (json!({"policies": {"inline": "Allow"}, "permissionsBoundary": BOUNDARY}), true),
+        (json!({"policies": {"documents": "TemplatesOnly"}}), false),
+        (json!({"policies": {"documents": "Allow"}}), false),
+        (json!({"policies": {"documents": "TemplatesOnly", "templates": templates}}), true),
+        (json!({"policies": {"documents": "Allow"}, "permissionsBoundary": BOUNDARY}), true),
     ] {
         assert_eq!(
             allowed_actions(&of_classes(std::slice::from_ref(&class))).contains("iam:PutUserPolicy"),
             wanted,
             "{class}"
         );
+    }
+}
+
+#[test]
+fn managed_policies_are_changed_only_in_the_folder_of_a_user() {
+    let boundary = ("iam:PermissionsBoundary", BOUNDARY);
+    let own = format!("arn:aws:iam::{ACCOUNT}:policy/awsdeploy/u/u+own");
+    let policy = of_classes(&[
+        json!({"policies": {"documents": "Allow"}, "permissionsBoundary": BOUNDARY}),
+        json!({"users": {"path": "/other/"}, "policies": {"allowed": ["S3"]}}),
+    ]);
+    for action in DOCUMENTS {
+        let action = format!("iam:{action}");
+        assert!(allows(&policy, &action, &own, &[]), "{action}");
+        // A policy that a person made below the path, such as a boundary, has no folder of a user.
+        for other in ["awsdeploy/boundary", "awsdeploy/u/boundary", "other/u/u+own", "u/u+own"] {
+            let other = format!("arn:aws:iam::{ACCOUNT}:policy/{other}");
+            assert!(!allows(&policy, &action, &other, &[]), "{action} {other}");
+        }
+    }
+    let attach = |arn: &str, context: &[(&str, &str)]| {
+        allows(&policy, "iam:AttachUserPolicy", USER, &[context, &[("iam:PolicyARN", arn)]].concat())
+    };
+    assert!(attach(&own, &[boundary]) && !attach(&own, &[]), "with the boundary only");
+    assert!(!attach(&format!("arn:aws:iam::{ACCOUNT}:policy/awsdeploy/boundary"), &[boundary]));
+    assert!(!attach(&format!("arn:aws:iam::{ACCOUNT}:policy/other/u/u+own"), &[boundary]));
+    let denied = of_classes(&[json!({"policies": {"allowed": ["*"]}})]);
+    for action in DOCUMENTS.iter().copied().chain(["ListPolicies"]) {
+        assert!(!allowed_actions(&denied).contains(&format!("iam:{action}")), "{action}");
     }
 }
 

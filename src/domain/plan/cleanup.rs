@@ -3,11 +3,14 @@
 use jiff::Timestamp;
 
 use super::{
-    Effect, Note, Plan,
+    Effect, Note, Plan, policies,
     rules::{self, Mode, RULES, RuleInput, Step, first_step},
 };
 use crate::{
-    api::{AwsDeployUser, Reason, user::DeletionPolicy},
+    api::{
+        AwsDeployUser, Reason,
+        user::{DeletionPolicy, PolicyKind},
+    },
     domain::{
         console::ConsoleSecret,
         current_state::{CurrentState, Grants, JournalSecret, PublishedSecret, UserAbsence},
@@ -37,6 +40,8 @@ pub fn plan_cleanup(
         Step::Wait(until, absence_note(target, Reason::Deleting, "the finalizer is removed"))
     } else if current.secrets_unread {
         Step::Hold(rules::unread_note())
+    } else if let Some(step) = remaining_policy(current, policy, now, settings) {
+        step
     } else {
         Step::Do(remaining_object(current, policy).unwrap_or(Effect::RemoveFinalizer))
     };
@@ -66,6 +71,20 @@ pub(super) fn absence_note(target: &Target, reason: Reason, next: &str) -> Note 
     )
 }
 
+/// Deletes or releases a managed policy that is left when no user of ours is.
+pub(super) fn remaining_policy(
+    current: &CurrentState,
+    policy: DeletionPolicy,
+    now: Timestamp,
+    settings: &Settings,
+) -> Option<Step> {
+    let step = match policy {
+        DeletionPolicy::Retain => policies::release(current, now, settings),
+        DeletionPolicy::Delete | DeletionPolicy::Force => policies::remove_all(current, now, settings),
+    };
+    Some(step).filter(|step| *step != Step::Idle)
+}
+
 /// Deletes or releases an object that is left in Kubernetes when no user of ours is left in AWS.
 pub(super) fn remaining_object(current: &CurrentState, policy: DeletionPolicy) -> Option<Effect> {
     let retain = policy == DeletionPolicy::Retain;
@@ -84,17 +103,26 @@ pub(super) fn remaining_object(current: &CurrentState, policy: DeletionPolicy) -
 #[must_use]
 pub fn declared_grants(user: &AwsDeployUser, partition: &str) -> Grants {
     let policies = &user.spec.policies;
+    let recorded = user.status.iter().flat_map(|status| &status.policies);
+    let recorded: Vec<_> = recorded.filter(|policy| policy.kind == PolicyKind::Managed).collect();
     // Attached with a password that must be changed, unless the account lets all users change theirs. Detaching it where it
     // is not attached is no error.
     let change = user.spec.console.as_ref().filter(|console| console.password_reset_required);
     let change = change.map(|_| policy::managed_arn("IAMUserChangePassword", partition));
     Grants {
-        attached: policies.managed.iter().map(|name| policy::managed_arn(name, partition)).chain(change).collect(),
+        attached: policies
+            .managed
+            .iter()
+            .map(|name| policy::managed_arn(name, partition))
+            .chain(change)
+            .chain(recorded.iter().filter_map(|policy| policy.arn.clone()))
+            .collect(),
         // Only the names matter; documents from templates are known to the class alone.
         inline: policies
-            .inline
+            .documents
             .iter()
-            .map(|inline| (inline.name.clone(), inline.document.clone().unwrap_or_default()))
+            .filter(|declared| recorded.iter().all(|policy| policy.name != declared.name))
+            .map(|declared| (declared.name.clone(), declared.document.clone().unwrap_or_default()))
             .collect(),
         groups: user.spec.groups.iter().cloned().collect(),
     }

@@ -14,6 +14,7 @@ use crate::{
         current_state::{CurrentState, DeletionBlocker},
         dates::saturating_add,
         journal::{AttemptPhase, Journal},
+        managed_policy,
         restart::{self, Restarts},
         settings::Settings,
     },
@@ -53,7 +54,7 @@ pub enum RetireReason {
     doc = "The verb of an [`Effect`] without its data: a label of metrics and the name of a span."
 )]
 pub enum Effect {
-    /// Records name and account of the IAM user in the status, before anything is created in AWS.
+    /// Records name and account of the IAM user, and its managed policies, in the status, before any of them is created in AWS.
     RecordUser,
     /// Comes before anything is created in AWS.
     AddFinalizer,
@@ -70,6 +71,26 @@ pub enum Effect {
     AddToGroup(String),
     RemoveFromGroup(String),
     PutBoundary(String),
+    /// Creates the managed policy of a document, by ARN. Not idempotent: one that exists is read instead.
+    CreatePolicy(String),
+    /// Makes the declared document the default version of the policy with this ARN. Not idempotent: a version whose response was
+    /// lost is known by its document.
+    CreatePolicyVersion(String),
+    /// Makes a version that exists the default: ARN and version.
+    SetDefaultPolicyVersion(String, String),
+    /// ARN and version.
+    DeletePolicyVersion(String, String),
+    DeletePolicy(String),
+    /// Writes our ownership tags to a policy of the resource from before it was restored.
+    TagPolicy(String),
+    /// Removes our ownership tags, so that the policy outlives the resource.
+    UntagPolicy(String),
+    /// Reads the versions of a policy, and the documents of those that the operator made.
+    ReadPolicyVersions(String),
+    /// Reads what else a policy is attached to.
+    ReadPolicyHolders(String),
+    /// Removes the record of a policy that IAM has not listed for longer than its lists lag.
+    ForgetPolicy(String),
     /// Writes a new console password into its Secret, marked pending.
     WritePassword,
     /// Sets the password in the Secret in IAM, then marks it applied.
@@ -197,6 +218,16 @@ impl EffectVerb {
             Self::RemoveFinalizer => (Live, Lifecycle),
 
             Self::PutBoundary => (LiveKeys, UserSync),
+            Self::CreatePolicy => (LiveKeys, UserSync),
+            Self::CreatePolicyVersion => (Live, UserSync),
+            Self::SetDefaultPolicyVersion => (Live, UserSync),
+            Self::DeletePolicyVersion => (Live, UserSync),
+            Self::DeletePolicy => (Live, UserSync),
+            Self::TagPolicy => (Live, UserSync),
+            Self::UntagPolicy => (Live, UserSync),
+            Self::ReadPolicyVersions => (Live, UserSync),
+            Self::ReadPolicyHolders => (Live, UserSync),
+            Self::ForgetPolicy => (Live, UserSync),
             Self::TagUser => (LiveKeys, UserSync),
             Self::UntagUser => (LiveKeys, UserSync),
             Self::PutInlinePolicy => (LiveKeys, UserSync),
@@ -242,6 +273,16 @@ impl Effect {
         matches!(reason, Cleanup | CredentialsRevoked | Quarantined | Revoked)
     }
 
+    /// Name of the document that it writes to IAM.
+    #[must_use]
+    pub fn written_document(&self) -> Option<&str> {
+        match self {
+            Self::PutInlinePolicy(name, _) => Some(name),
+            Self::CreatePolicy(arn) | Self::CreatePolicyVersion(arn) => Some(managed_policy::document_name(arn)),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub fn verb(&self) -> EffectVerb {
         self.into()
@@ -251,6 +292,10 @@ impl Effect {
     pub fn required_freshness(&self) -> Freshness {
         // A quarantine is a policy.
         if matches!(self, Self::DeactivateKey(_, RetireReason::Quarantined)) {
+            return Freshness::Live;
+        }
+        // IAM names a policy by its name alone, and another one may have taken the name since.
+        if matches!(self, Self::AttachPolicy(arn) if managed_policy::is_of_a_document(arn)) {
             return Freshness::Live;
         }
         self.verb().properties().0
@@ -266,6 +311,10 @@ impl Effect {
                 Some(Journal { phase: AttemptPhase::Intent { .. }, started_at, .. }),
                 Some(read_at),
             ) => read_at >= saturating_add(*started_at, settings.recovery_delay),
+            // As for a list that may not show the policy yet.
+            (Self::ForgetPolicy(_), _, Some(read_at)) => current
+                .policies_missing_since
+                .is_some_and(|since| read_at >= saturating_add(since, settings.recovery_delay)),
             _ => true,
         };
         // STS has just accepted the key as one of the observed user, which proves as much as a read.
@@ -297,12 +346,23 @@ impl fmt::Display for Effect {
             | Self::AttachPolicy(name)
             | Self::DetachPolicy(name)
             | Self::PutBoundary(name)
+            | Self::CreatePolicy(name)
+            | Self::CreatePolicyVersion(name)
+            | Self::DeletePolicy(name)
+            | Self::TagPolicy(name)
+            | Self::UntagPolicy(name)
+            | Self::ReadPolicyVersions(name)
+            | Self::ReadPolicyHolders(name)
+            | Self::ForgetPolicy(name)
             | Self::AddToGroup(name)
             | Self::RemoveFromGroup(name)
             | Self::VerifyKey(name)
             | Self::Publish(name)
             | Self::TagKey(name)
             | Self::ConfirmSecret(name) => write!(formatter, " {name}"),
+            Self::SetDefaultPolicyVersion(arn, version) | Self::DeletePolicyVersion(arn, version) => {
+                write!(formatter, " {arn} {version}")
+            }
             Self::RemoveDeletionBlocker(blocker) => write!(formatter, " {blocker}"),
             Self::DeactivateKey(id, reason) | Self::DeleteKey(id, reason) => write!(formatter, " {id} ({reason:?})"),
             Self::RestartWorkload(target, id) => write!(formatter, " {target} for {id}"),

@@ -11,6 +11,7 @@ mod claim;
 mod cleanup;
 mod console;
 mod effect;
+mod policies;
 mod revocation;
 pub mod rules;
 #[cfg(test)]
@@ -132,7 +133,8 @@ pub fn plan_by(rules: &[Rule], desired: &Desired, current: &CurrentState, now: T
         return Plan { user: None, ..Plan::uniform(note.clone()) };
     }
     // Also for a user that is found by its ownership tags: the status says which operator serves it.
-    let record = !current.user_recorded || !user::records_tags(desired, current);
+    let record =
+        !current.user_recorded || !user::records_tags(desired, current) || !policies::are_recorded(desired, current);
     let record = (record && !current.user_sync_failed).then_some(Effect::RecordUser).into_iter();
     let mut effects: Vec<Effect> = record.chain((!current.finalizer).then_some(Effect::AddFinalizer)).collect();
     if current.secrets_unread && (adopt || current.iam == CurrentUser::Absent) {
@@ -149,19 +151,20 @@ pub fn plan_by(rules: &[Rule], desired: &Desired, current: &CurrentState, now: T
         return Plan { effects, user: None, ..Plan::uniform(pending) };
     };
     if adopt {
-        effects.push(Effect::AdoptUser(user::losses(desired, user)));
+        effects.push(Effect::AdoptUser(user::losses(desired, user, current)));
         let pending = Note::new(Reason::Pending, "the IAM user is about to be adopted");
         return Plan { effects, user: None, ..Plan::uniform(pending) };
     }
 
-    let mut sync = if current.user_sync_failed { Vec::new() } else { user::sync(desired, user, current) };
-    let mut user_note = None;
+    let policies = policies::sync(desired, user.grants.as_ref(), current, now, settings);
+    let (mut user_note, is_blocked, recheck_at) = (policies.note.clone(), policies.is_blocked, policies.recheck_at);
+    let mut sync = if current.user_sync_failed { Vec::new() } else { user::sync(desired, user, current, policies) };
     match console::next_step(desired, user, current).filter(|_| !current.user_sync_failed) {
         Some(Step::Do(effect)) => sync.push(effect),
-        Some(Step::Hold(note) | Step::Wait(_, note)) => user_note = Some(note),
+        Some(Step::Hold(note) | Step::Wait(_, note)) => user_note = user_note.or(Some(note)),
         Some(Step::Idle) | None => {}
     }
-    let user_ready = sync.is_empty() && !current.user_sync_failed;
+    let user_ready = sync.is_empty() && !current.user_sync_failed && !is_blocked;
     let input = RuleInput {
         target: &desired.target,
         mode: Mode::Live { desired, user_ready, conflict },
@@ -181,6 +184,7 @@ pub fn plan_by(rules: &[Rule], desired: &Desired, current: &CurrentState, now: T
         deactivate_at: input.deactivate_at(),
     };
     let mut plan = rotate(plan, rules::first_step(rules, &input), &input, sync);
+    plan.requeue_at = plan.requeue_at.into_iter().chain(recheck_at).min();
     // A rotation that waits has no time at which it begins, and is not overdue: `RotationHealthy` says what it waits for.
     let waits =
         plan.effects.is_empty() && matches!(plan.rotation.reason, Reason::RotationPending | Reason::KeyQuotaExceeded);

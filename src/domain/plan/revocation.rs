@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::{
     Note, Plan,
-    cleanup::{absence_confirmed_at, absence_note, remaining_object},
+    cleanup::{absence_confirmed_at, absence_note, remaining_object, remaining_policy},
     later_retirement,
     rules::{Mode, RULES, RuleInput, Step, first_step, quarantine},
 };
@@ -41,15 +41,17 @@ pub fn plan_revocation(
     let note = policy.note();
     let plan = Plan { requeue_at: policy.revocation.until, ..Plan::uniform(note.clone()) };
     let Some(user) = current.owned_user(&target.owner) else {
-        let objects = (policy.revocation.action == OnRevoked::Delete)
-            .then(|| remaining_object(current, DeletionPolicy::Delete))
-            .flatten();
-        return plan.with_step(match (objects, absence_confirmed_at(current, now, settings)) {
+        let left = || {
+            remaining_policy(current, DeletionPolicy::Delete, now, settings)
+                .or_else(|| remaining_object(current, DeletionPolicy::Delete).map(Step::Do))
+        };
+        let left = (policy.revocation.action == OnRevoked::Delete).then(left).flatten();
+        return plan.with_step(match (left, absence_confirmed_at(current, now, settings)) {
             (None, _) => Step::Idle,
             (Some(_), Some(until)) => {
                 Step::Wait(until, absence_note(target, Reason::Revoked, "its Secrets are deleted"))
             }
-            (Some(effect), None) => Step::Do(effect),
+            (Some(step), None) => step,
         });
     };
     let input = RuleInput { target, mode: Mode::Revoked(policy), current, user, now, settings };

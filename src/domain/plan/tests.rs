@@ -8,6 +8,7 @@ mod dates;
 mod due;
 mod handover;
 mod hold;
+mod policies;
 mod prolonged;
 mod quarantine;
 mod removed_from_spec;

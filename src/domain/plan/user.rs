@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Effect;
+use serde_json::Value;
+
+use super::{
+    Effect,
+    policies::{self, PolicySync},
+};
 use crate::{
     api::well_known,
     domain::{
@@ -18,30 +23,40 @@ pub(super) fn is_consent_to(owner: &Owner, key: &str, value: &str) -> bool {
     key.eq_ignore_ascii_case(well_known::TAG_ADOPTABLE_BY) && value == owner.adoptable_by()
 }
 
-pub(super) fn sync(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<Effect> {
+pub(super) fn sync(desired: &Desired, user: &IamUser, current: &CurrentState, policies: PolicySync) -> Vec<Effect> {
     let mut effects = Vec::new();
     // First, because it limits what is granted after it. None declared: one set by an AWS admin is kept.
     if let Some(boundary) = desired.boundary.as_ref().filter(|boundary| user.boundary.as_ref() != Some(*boundary)) {
         effects.push(Effect::PutBoundary(boundary.clone()));
     }
     if let Some(grants) = &user.grants {
-        effects.extend(shrink(desired, grants));
+        effects.extend(shrink(desired, grants, current));
     }
+    effects.extend(policies.corrections);
+    effects.extend(policies.removals);
     effects.extend(tags(desired, user, current));
+    let puts = user.grants.as_ref().map(|grants| policies::inline_puts(desired, grants, current)).unwrap_or_default();
+    // A document that becomes inline frees an attachment for one that becomes managed, and that frees the inline quota.
+    effects.extend(puts.fitting.into_iter().map(put));
+    effects.extend(policies.grow);
     if let Some(grants) = &user.grants {
+        let replaced = (!policies.is_stuck).then(|| replaced_by_inline(desired, grants, current)).into_iter().flatten();
+        effects.extend(puts.waiting.into_iter().filter(|_| !policies.is_stuck).map(put));
         effects.extend(grow(desired, grants));
+        effects.extend(replaced);
     }
+    effects.extend(policies.tidy);
     effects
 }
 
 /// What an adopted user is about to lose, for people: policies and groups are exclusive.
-pub(super) fn losses(desired: &Desired, user: &IamUser) -> Vec<String> {
+pub(super) fn losses(desired: &Desired, user: &IamUser, current: &CurrentState) -> Vec<String> {
     let Some(grants) = &user.grants else { return Vec::new() };
     let written = desired.inline.iter().filter(|(name, document)| {
         grants.inline.get(*name).is_some_and(|found| !policy::is_equivalent(found, document))
     });
     let written = written.map(|(name, _)| format!("the current document of inline policy {name}"));
-    shrink(desired, grants)
+    shrink(desired, grants, current)
         .into_iter()
         .filter_map(|effect| match effect {
             Effect::DetachPolicy(arn) => Some(format!("managed policy {arn}")),
@@ -53,21 +68,34 @@ pub(super) fn losses(desired: &Desired, user: &IamUser) -> Vec<String> {
         .collect()
 }
 
-fn shrink(desired: &Desired, grants: &Grants) -> Vec<Effect> {
+fn shrink(desired: &Desired, grants: &Grants, current: &CurrentState) -> Vec<Effect> {
     let detach = grants
         .attached
         .iter()
-        .filter(|arn| !desired.attached.contains(*arn) && !policy::is_quarantine(arn))
+        .filter(|arn| !is_declared(desired, arn) && !policy::is_quarantine(arn))
+        .filter(|arn| !policies::precedes_inline(desired, current, grants, arn))
         .cloned()
         .map(Effect::DetachPolicy);
     let delete = grants
         .inline
         .keys()
         .filter(|name| !desired.inline.contains_key(*name))
+        .filter(|name| !policies::precedes_managed(desired, current, grants, name))
         .cloned()
         .map(Effect::DeleteInlinePolicy);
     let leave = others(&grants.groups, &desired.groups).map(Effect::RemoveFromGroup);
     detach.chain(delete).chain(leave).collect()
+}
+
+fn is_declared(desired: &Desired, arn: &str) -> bool {
+    desired.attached.contains(arn) || desired.documents.contains_key(arn)
+}
+
+/// Managed policies whose documents the inline policies before them have.
+fn replaced_by_inline(desired: &Desired, grants: &Grants, current: &CurrentState) -> Vec<Effect> {
+    let attached = grants.attached.iter().filter(|arn| !is_declared(desired, arn));
+    let replaced = attached.filter(|arn| policies::precedes_inline(desired, current, grants, arn));
+    replaced.cloned().map(Effect::DetachPolicy).collect()
 }
 
 /// Groups of the first set that are not in the second; IAM compares their names without regard to case.
@@ -75,31 +103,14 @@ fn others<'a>(left: &'a BTreeSet<String>, right: &'a BTreeSet<String>) -> impl I
     left.iter().filter(|group| !right.iter().any(|other| other.eq_ignore_ascii_case(group))).cloned()
 }
 
+fn put((name, document): (&String, &Value)) -> Effect {
+    Effect::PutInlinePolicy(name.clone(), document.clone())
+}
+
 fn grow(desired: &Desired, grants: &Grants) -> Vec<Effect> {
-    let mut puts: Vec<_> = desired
-        .inline
-        .iter()
-        .filter(|(name, document)| {
-            !grants.inline.get(*name).is_some_and(|found| policy::is_equivalent(found, document))
-        })
-        .map(|(name, document)| {
-            let before = grants
-                .inline
-                .get(name)
-                .map_or(0, |found| i64::try_from(policy::counted_characters(found)).unwrap_or(i64::MAX));
-            (
-                i64::try_from(policy::counted_characters(document)).unwrap_or(i64::MAX).saturating_sub(before),
-                name,
-                document,
-            )
-        })
-        .collect();
-    // IAM limits the size of all documents together, so those that shrink are written first.
-    puts.sort_by_key(|(growth, name, _)| (*growth, *name));
-    let puts = puts.into_iter().map(|(_, name, document)| Effect::PutInlinePolicy(name.clone(), document.clone()));
     let attach = desired.attached.difference(&grants.attached).cloned().map(Effect::AttachPolicy);
     let join = others(&desired.groups, &grants.groups).map(Effect::AddToGroup);
-    puts.chain(attach).chain(join).collect()
+    attach.chain(join).collect()
 }
 
 /// The tag that the AWS console shows as the description of the published key. It is written with the key's ownership tag;

@@ -1,24 +1,23 @@
 //! Validation: computes the desired state of a resource, or its violations.
 
+mod documents;
 mod rotation;
 mod secret;
 #[cfg(test)]
 mod tests;
 mod user;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde_json::Value;
+use std::collections::BTreeSet;
 
 use super::{
     desired::{Account, Consent, Desired, Grant, Violation},
-    policy,
+    managed_policy, policy,
     settings::Settings,
     target::{Target, recorded_secret_name},
 };
 use crate::api::{
     AwsDeployUser,
-    user::{Adoption, AwsDeployUserSpec, DeletionPolicy},
+    user::{Adoption, DeletionPolicy},
     well_known,
 };
 
@@ -59,16 +58,6 @@ pub fn validate(
             format!("{:?} is the name of another Secret of this resource; set a different name", console.secret_name),
         );
     }
-    if attached.len() > settings.max_attached_policies {
-        violate(
-            "policies.managed",
-            format!(
-                "{} managed policies are declared, the account allows {} per user (IAM quota PoliciesPerUser); merge some into a customer managed policy, or have the quota raised and start the operator with --max-attached-policies",
-                attached.len(),
-                settings.max_attached_policies
-            ),
-        );
-    }
     for arn in attached.iter().filter(|arn| policy::is_quarantine(arn)) {
         violate("policies.managed", format!("AWS attaches {arn} to users with leaked keys; it cannot be declared"));
     }
@@ -78,7 +67,12 @@ pub fn validate(
             format!("{arn} is for service-linked roles only: AWS does not let it be attached to a user; remove it"),
         );
     }
-    let inline = inline_policies(spec, &mut violate);
+    let recorded = user.status.as_ref().map(|status| status.policies.as_slice()).unwrap_or_default();
+    let policy_path = managed_policy::path_of_resource(&grant.path, &target.user_name, recorded);
+    let placement = documents::placement(spec, &policy_path, &mut violate);
+    documents::check_count(&attached, &placement, settings.max_attached_policies, &mut violate);
+    let documents = documents::managed_documents(placement.managed, &policy_path, target, account);
+    let inline = placement.inline;
     user::check_groups(spec, &mut violate);
     let key = spec.effective_access_key().map(|key| rotation::desired_key(user, key, settings, &mut violate));
     tags.extend(
@@ -104,6 +98,9 @@ pub fn validate(
         tags,
         attached,
         inline,
+        documents,
+        policy_path,
+        keep_versions: grant.keep_versions,
         groups: spec.groups.iter().cloned().collect(),
         boundary: grant.boundary.clone(),
         key,
@@ -118,41 +115,4 @@ pub fn validate(
         },
         on_quarantine: grant.on_quarantine,
     })
-}
-
-/// The inline policies by name. Authorization has replaced templates by documents.
-fn inline_policies(
-    spec: &AwsDeployUserSpec,
-    violate: &mut impl FnMut(&'static str, String),
-) -> BTreeMap<String, Value> {
-    let mut inline = BTreeMap::new();
-    for declared in &spec.policies.inline {
-        let Some(document) = &declared.document else {
-            violate("policies.inline", format!("{} has no document", declared.name));
-            continue;
-        };
-        if let Some((wrong, around)) = policy::forbidden_character(document) {
-            violate(
-                "policies.inline",
-                format!(
-                    "the document of {} contains {:?} (U+{:04X}) in {around:?}; IAM allows the characters up to U+00FF only. A hyphen or quotation mark may have been changed by an editor or a web page; type it again",
-                    declared.name,
-                    wrong,
-                    u32::from(wrong)
-                ),
-            );
-        }
-        inline.insert(declared.name.clone(), document.clone());
-    }
-    let size: usize = inline.values().map(policy::counted_characters).sum();
-    if size > policy::MAX_INLINE_CHARACTERS {
-        violate(
-            "policies.inline",
-            format!(
-                "the inline policies have {size} characters in total, IAM allows {} (without white space); use a customer managed policy",
-                policy::MAX_INLINE_CHARACTERS
-            ),
-        );
-    }
-    inline
 }

@@ -1,5 +1,7 @@
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
@@ -94,7 +96,6 @@ fn documented_guides_are_valid() {
 
 #[test]
 fn violations_state_the_exceeded_limit() {
-    let long = "x".repeat(2048);
     for (spec, expected) in [
         (json!({"userName": "a".repeat(65)}), "has 65 characters, IAM allows 64"),
         (json!({"userName": "a b"}), "' '"),
@@ -103,7 +104,10 @@ fn violations_state_the_exceeded_limit() {
             "11 managed policies are declared, the account allows 10",
         ),
         (json!({"policies": {"managed": ["AWSCompromisedKeyQuarantineV3"]}}), "cannot be declared"),
-        (json!({"policies": {"inline": [{"name": "a", "document": {"x": long}}]}}), "IAM allows 2048"),
+        (
+            json!({"policies": {"documents": [{"name": "a", "document": document(2_048), "as": "Inline"}]}}),
+            "IAM allows 2048",
+        ),
         (json!({"tags": {"team!": "a"}}), "letters, digits, spaces"),
         (json!({"tags": {"AwsDeploy.dev/adoptable-by": "a"}}), "used by this operator"),
         (json!({"tags": {"Team": "a", "team": "b"}}), "differ only in case"),
@@ -240,10 +244,10 @@ fn character_that_iam_refuses_is_named_with_its_policy() {
     let with = |action: &str| {
         let statement = json!({"Effect": "Allow", "Action": action, "Resource": "*"});
         let document = json!({"Version": "2012-10-17", "Statement": [statement]});
-        json!({"policies": {"inline": [{"name": "own", "document": document}]}})
+        json!({"policies": {"documents": [{"name": "own", "document": document}]}})
     };
     let refused = message(with("s3:Get\u{2011}Object"));
-    assert!(refused.contains("the document of own contains") && refused.contains("U+2011"), "{refused}");
+    assert!(refused.contains("the document own contains") && refused.contains("U+2011"), "{refused}");
     assert!(refused.contains("s3:Get"), "the text around it: {refused}");
     assert!(check(with("s3:Getü-Object")).is_ok(), "U+00FC is allowed");
 }
@@ -267,4 +271,67 @@ fn long_default_name_is_answered_by_what_works() {
     let refused = validate(&user, &target, &Grant::minimal(), &account, &Settings::default()).unwrap_err();
     let refused = describe_violations(&refused);
     assert!(refused.contains("has 71 characters") && refused.contains("create it under a shorter name"), "{refused}");
+}
+
+/// A document with a Sid of this size.
+fn document(size: usize) -> Value {
+    let statement = json!({"Sid": "x".repeat(size), "Effect": "Allow", "Action": "s3:*", "Resource": "*"});
+    json!({"Version": "2012-10-17", "Statement": [statement]})
+}
+
+#[test]
+fn managed_document_needs_the_current_version() {
+    let declared = |version: Option<&str>, placement: &str, size: usize| {
+        let mut document = document(size);
+        document.as_object_mut().unwrap().remove("Version");
+        document.as_object_mut().unwrap().extend(version.map(|version| ("Version".to_owned(), json!(version))));
+        json!({"policies": {"documents": [{"name": "own", "document": document, "as": placement}]}})
+    };
+    for version in [None, Some("2008-10-17")] {
+        assert!(check(declared(version, "Auto", 10)).is_ok(), "IAM accepts it inline: {version:?}");
+        for (placement, size) in [("Managed", 10), ("Auto", 3_000)] {
+            let refused = message(declared(version, placement, size));
+            assert!(refused.contains("the document own: Version: it becomes a managed policy"), "{refused}");
+        }
+    }
+    assert!(check(declared(Some("2012-10-17"), "Managed", 10)).is_ok());
+}
+
+#[test]
+fn documents_are_placed_named_and_counted() {
+    let declared = |name: &str, size: usize| json!({"name": name, "document": document(size)});
+    let spec = |managed: usize, documents: &[Value]| {
+        let managed: Vec<String> = (0..managed).map(|number| format!("P{number}")).collect();
+        json!({"policies": {"managed": managed, "documents": documents}})
+    };
+    let desired = check(spec(9, &[declared("small", 100), declared("large", 6_000)])).unwrap();
+    assert_eq!(desired.inline.keys().collect::<Vec<_>>(), ["small"]);
+    let arns: Vec<_> = desired.documents.keys().map(String::as_str).collect();
+    assert_eq!(arns, ["arn:aws:iam::123456789012:policy/awsdeploy/deploy_cycle/deploy_cycle+large"]);
+    for (spec, parts) in [
+        (spec(10, &[declared("large", 6_000)]), ["11 managed policies would be attached, 1 of them", "(large)"]),
+        (spec(0, &[declared("huge", 6_144)]), ["the document huge has", "IAM allows 6144"]),
+        (spec(0, &[declared("a", 1), declared("A", 1)]), ["differ at most in case", "\"A\""]),
+    ] {
+        let refused = message(spec);
+        for part in parts {
+            assert!(refused.contains(part), "{part}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn path_that_policies_cannot_have_is_named() {
+    let checked = |path: &str| {
+        let spec = json!({"policies": {"documents": [{"name": "d", "document": document(3_000)}]}});
+        let user = user(spec);
+        let target = Target::from_resource(&user, "cluster").unwrap();
+        let account = Account { partition: "aws".into(), id: "123456789012".into(), users_may_change_passwords: false };
+        let grant = Grant { path: path.to_owned(), ..Grant::minimal() };
+        let refused = validate(&user, &target, &grant, &account, &Settings::default());
+        refused.map_or_else(|violations| describe_violations(&violations), |_| String::new())
+    };
+    assert_eq!(checked("/a.b/c+d/"), "");
+    assert!(checked("/a!/").contains("contains '!'"), "{}", checked("/a!/"));
+    assert!(checked(&format!("/{}/", "a".repeat(505))).contains("IAM allows 512"));
 }

@@ -92,6 +92,9 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
             ("owner of the foreign keys, or author", "Delete the keys, or set `deletionPolicy: Force`.")
         }
         Reason::PolicyNotFound => (AUTHOR, "Name a policy that exists, with its path."),
+        Reason::PolicyInUse => {
+            (AWS_ADMIN, "Detach the policy where the message says; the operator deletes it at the next resync.")
+        }
         Reason::GroupNotFound => ("author or AWS admin", "Name another group, or create it."),
         Reason::BoundaryNotFound => {
             ("AWS admin or cluster admin", "Create the policy, or change `permissionsBoundary` of the class.")
@@ -155,6 +158,11 @@ fn remedy(reason: Reason) -> (&'static str, &'static str) {
             ("author or AWS admin", "Withdraw the consent now if it is the wrong user ([adoption](../adoption.md)).")
         }
         Reason::UserChanged => ("-", "Nothing to do. As a warning: someone had changed the user in AWS."),
+        Reason::PolicyWarning => (
+            "author or AWS admin",
+            "Correct the document, or delete the versions: [policy documents](../policies.md#warnings). The list of \
+                 services ages.",
+        ),
         Reason::KeyDeactivated => {
             ("-", "Nothing to do; or [the key is still needed](../operations.md#a-previous-key-is-still-needed).")
         }

@@ -5,6 +5,7 @@
 
 mod console;
 mod key;
+mod policies;
 mod published;
 mod restart;
 mod user;
@@ -18,13 +19,14 @@ use super::{Context, Reconciliation, cache::ReconcileCache, error::ReconcileErro
 use crate::{
     api::{
         AwsDeployUser, AwsDeployUserStatus, Reason,
-        user::{ClassReference, DeletionPolicy, UserStatus},
+        user::{ClassReference, DeletionPolicy, PolicyKind, UserStatus},
     },
     aws,
     cluster::{ClusterErrorKind, DeployUsers, PendingEvent, SecretSnapshot, Secrets},
     domain::{
         current_state::{CurrentUser, Grants, IamUser, PublishedSecret, UserRef},
         desired::Desired,
+        managed_policy,
         plan::Effect,
         secret::{self, Sealer},
         target::Target,
@@ -72,11 +74,14 @@ impl<'a> Executor<'a> {
     /// Executes one effect.
     pub(super) async fn execute(&mut self, effect: &Effect, cache: &mut ReconcileCache) -> Result<(), ReconcileError> {
         let result = Box::pin(self.perform(effect, cache)).await;
+        cache.learn_documents(&self.observed.current.policies);
         match (&result, cache.iam.as_mut(), &self.observed.current.iam) {
             // The operator's own writes need not be read back.
             (Ok(()), Some(cached), iam) => {
-                if cached.iam != *iam {
+                let policies = &self.observed.current.policies;
+                if cached.iam != *iam || cached.policies != *policies {
                     cached.iam = iam.clone();
+                    cached.policies = policies.clone();
                     cached.changed_at = Some(Instant::now());
                 }
             }
@@ -106,11 +111,14 @@ impl<'a> Executor<'a> {
             }
             Effect::UntagUser(keys) => self.untag_user(&self.owned_user(effect)?, keys).await.map_err(aws)?,
             Effect::AttachPolicy(arn) => {
+                self.check_attachment(effect, arn)?;
                 iam.attach_policy(&self.owned_user(effect)?, arn).await.map_err(aws)?;
+                self.count_attachment(arn, 1);
                 self.apply_grants_change(format!("attached {arn}"), |grants| _ = grants.attached.insert(arn.clone()));
             }
             Effect::DetachPolicy(arn) => {
                 iam.detach_policy(&self.owned_user(effect)?, arn).await.map_err(aws)?;
+                self.count_attachment(arn, -1);
                 self.apply_grants_change(format!("detached {arn}"), |grants| _ = grants.attached.remove(arn));
             }
             Effect::PutInlinePolicy(policy, document) => {
@@ -140,6 +148,18 @@ impl<'a> Executor<'a> {
                 iam.put_boundary(&self.owned_user(effect)?, arn).await.map_err(aws)?;
                 self.apply_change(format!("set permissions boundary {arn}"), |user| user.boundary = Some(arn.clone()));
             }
+            Effect::CreatePolicy(arn) => self.create_policy(effect, arn).await?,
+            Effect::CreatePolicyVersion(arn) => self.create_policy_version(effect, arn).await?,
+            Effect::SetDefaultPolicyVersion(arn, version) => {
+                self.set_default_policy_version(effect, arn, version).await?;
+            }
+            Effect::DeletePolicyVersion(arn, version) => self.delete_policy_version(effect, arn, version).await?,
+            Effect::DeletePolicy(arn) => self.delete_policy(effect, arn).await?,
+            Effect::TagPolicy(arn) => self.tag_policy(effect, arn).await?,
+            Effect::UntagPolicy(arn) => self.untag_policy(effect, arn).await?,
+            Effect::ReadPolicyVersions(arn) => self.read_policy_versions(effect, arn).await?,
+            Effect::ReadPolicyHolders(arn) => self.read_policy_holders(effect, arn).await?,
+            Effect::ForgetPolicy(arn) => _ = self.observed.current.hints.policies.remove(arn),
             Effect::WritePassword => self.write_password().await?,
             Effect::ApplyPassword => self.apply_password().await?,
             Effect::RemovePassword => self.remove_password().await?,
@@ -194,7 +214,8 @@ impl<'a> Executor<'a> {
     }
 
     /// Binds the resource to its user and to this operator: from then on name and account come from the status, which tenants
-    /// cannot write, and an operator of another namespace does not act on it. Also records the keys of the declared tags.
+    /// cannot write, and an operator of another namespace does not act on it. Also records the keys of the declared tags, and the
+    /// managed policies of documents.
     async fn record_user(&mut self) -> Result<(), ReconcileError> {
         // Resolved by the validate step.
         let account = self.iam.caller_identity().await?.account.id.clone();
@@ -208,9 +229,15 @@ impl<'a> Executor<'a> {
         tag_keys.extend(self.desired.iter().flat_map(|desired| desired.declared_tag_keys()).cloned());
         user.tag_keys = tag_keys.iter().cloned().collect();
         let user = Some(user);
+        let policies = &mut self.observed.current.hints.policies;
+        for arn in self.desired.iter().flat_map(|desired| desired.documents.keys()) {
+            policies.entry(arn.clone()).or_default();
+        }
+        let inline = before.policies.iter().filter(|policy| policy.kind == PolicyKind::Inline);
+        let policies = managed_policy::status(inline.map(|policy| &policy.name), policies);
         let class = self.class.cloned().or(before.class);
         let operator_namespace = Some(self.context.namespace.clone());
-        let status = AwsDeployUserStatus { class, operator_namespace, user, ..before };
+        let status = AwsDeployUserStatus { class, operator_namespace, user, policies, ..before };
         self.user = self.users().write_status(&self.user, status).await?;
         self.observed.current.user_recorded = true;
         Ok(())

@@ -1,6 +1,9 @@
 //! Where IAM facts come from: the cache, the listing of the whole account, or reads of this user.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use crate::{
     api::{AwsDeployUser, well_known},
@@ -9,6 +12,7 @@ use crate::{
         account,
         current_state::{AccessKey, CurrentUser, IamUser},
         desired::Desired,
+        managed_policy::DocumentDigest,
         owner::{is_access_key_id, named_owner},
         plan::{self, Claim, Freshness},
         schedule::spread_permille,
@@ -34,12 +38,14 @@ pub(super) struct IamReader<'a> {
 }
 
 impl IamReader<'_> {
-    /// The user and how fresh it is. `cached` may be of any age; `observed_before`: this process has observed the resource.
+    /// The user and how fresh it is. `cached` may be of any age; `observed_before`: this process has observed the resource;
+    /// `documents` of policies were read before.
     pub(super) async fn read(
         &self,
         cached: Option<CachedIam>,
         observed_before: bool,
         freshness: Freshness,
+        documents: &BTreeMap<(String, String), DocumentDigest>,
     ) -> Result<(CachedIam, Freshness), ReconcileError> {
         let generation = self.user.metadata.generation;
         // Facts about a user of another name are none of this one.
@@ -55,7 +61,7 @@ impl IamReader<'_> {
             {
                 return match self.read_keys(cached).await? {
                     Some(cached) => Ok((cached, freshness)),
-                    None => self.read_all().await,
+                    None => self.read_all(documents).await,
                 };
             }
             (Freshness::Cached, Some(cached)) if settings.is_fresh(&cached, &self.target.owner.uid) => Some(cached),
@@ -75,15 +81,20 @@ impl IamReader<'_> {
         {
             return Ok((usable, Freshness::Cached));
         }
-        self.read_all().await
+        self.read_all(documents).await
     }
 
     /// Reads everything.
-    async fn read_all(&self) -> Result<(CachedIam, Freshness), ReconcileError> {
+    async fn read_all(
+        &self,
+        documents: &BTreeMap<(String, String), DocumentDigest>,
+    ) -> Result<(CachedIam, Freshness), ReconcileError> {
         let now = Instant::now();
         let iam = Box::pin(self.read_iam()).await?;
+        let policies = Box::pin(self.read_policies(&iam, documents)).await?;
         let remembered = CachedIam {
             iam,
+            policies,
             user_name: self.target.user_name.clone(),
             read_at: now,
             keys_read_at: now,
@@ -100,7 +111,8 @@ impl IamReader<'_> {
         let Some(before) = before.filter(|_| self.context.settings.account_details) else { return Ok(Listed::No) };
         let since = before.since.max(self.context.settings.oldest_listing());
         let is_ours = |tags: &_| self.target.owner.is_in_same_cluster(tags);
-        let details = match self.iam.get_account_details(since, is_ours).await? {
+        let has_policies = || self.context.has_managed_policies();
+        let details = match self.iam.get_account_details(since, is_ours, has_policies).await? {
             AccountRead::Read(details) => details,
             AccountRead::Unavailable => return Ok(Listed::No),
             AccountRead::Throttled { until, .. } => return Ok(Listed::ThrottledUntil(until)),
@@ -112,9 +124,11 @@ impl IamReader<'_> {
         if (self.user.spec.console.is_some() || console_tag(&found).is_some()) && before.login_profile.is_none() {
             return Ok(Listed::No);
         }
+        let Some(policies) = self.listed_policies(&details, &found) else { return Ok(Listed::No) };
         (found.keys, found.login_profile) = (before.keys, before.login_profile);
         Ok(Listed::Found(Box::new(CachedIam {
             iam: CurrentUser::Found(found),
+            policies,
             user_name: self.target.user_name.clone(),
             read_at: details.read_at(),
             keys_read_at: before.keys_read_at,
@@ -207,7 +221,8 @@ impl IamReader<'_> {
             return Ok(named);
         }
         let is_ours = |tags: &_| target.owner.is_in_same_cluster(tags);
-        let listing = iam.get_account_details(context.settings.oldest_listing(), is_ours).await?;
+        let has_policies = || context.has_managed_policies();
+        let listing = iam.get_account_details(context.settings.oldest_listing(), is_ours, has_policies).await?;
         let listing = match listing {
             AccountRead::Read(listing) => listing,
             AccountRead::Unavailable => return Ok(named),
@@ -308,6 +323,7 @@ pub(super) fn console_tag(user: &IamUser) -> Option<&String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::managed_policy::CurrentPolicies;
 
     const RESYNC: Duration = Duration::from_secs(100);
 
@@ -315,6 +331,7 @@ mod tests {
         let read_at = Instant::now().checked_sub(ago).unwrap();
         CachedIam {
             iam: CurrentUser::Absent,
+            policies: CurrentPolicies::default(),
             user_name: "u".to_owned(),
             read_at,
             keys_read_at: read_at,

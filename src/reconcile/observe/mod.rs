@@ -4,6 +4,7 @@
 //! named by them when IAM answered, or its attempt has ended since.
 
 mod iam;
+pub(super) mod policies;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,7 +16,7 @@ use tracing::Instrument;
 
 use super::{
     Context, Goal, Reconciliation,
-    cache::ReconcileCache,
+    cache::{CachedIam, ReconcileCache},
     error::{ReconcileError, StepError},
     has_finalizer,
 };
@@ -29,6 +30,7 @@ use crate::{
         console::{self, ConsoleSecret},
         current_state::{CurrentState, CurrentUser, JournalSecret, PublishedSecret, StatusHints, UserAbsence},
         desired::Desired,
+        managed_policy::{self, CurrentPolicies},
         plan::Freshness,
         secret::{self, Sealer},
         target::{Target, console_secret_name},
@@ -76,6 +78,7 @@ impl Reconciliation<'_> {
         current.key_backoff = before.key_backoff;
         current.last_used_failed = before.last_used_failed;
         current.hints.repairs = before.hints.repairs;
+        current.hints.policies.clone_from(&before.hints.policies);
         current.workloads.clone_from(&before.workloads);
         current.finalizer = before.finalizer;
         current.user_recorded = before.user_recorded;
@@ -99,6 +102,19 @@ impl Reconciliation<'_> {
     }
 }
 
+/// A failed read keeps the cache: it is as true as before, and without it the next reconcile would read everything.
+async fn read_iam(
+    reader: &iam::IamReader<'_>,
+    cache: &mut ReconcileCache,
+    freshness: Freshness,
+) -> Result<(CachedIam, Freshness), ReconcileError> {
+    let read = reader.read(cache.iam.clone(), cache.observed_before, freshness, &cache.documents);
+    let (cached, freshness) = Box::pin(read).await?;
+    cache.learn_documents(&cached.policies);
+    cache.observed_before = true;
+    Ok((cached, freshness))
+}
+
 /// Reads the current state. Cached IAM facts serve if they are fresh, of this generation of the resource, and `freshness`
 /// asks for no more.
 async fn observe(
@@ -112,15 +128,13 @@ async fn observe(
 ) -> Result<Observed, ReconcileError> {
     let started = Instant::now();
     let reader = iam::IamReader { context, iam, user, target, desired };
-    // A failed read keeps the cache: it is as true as before, and without it the next reconcile would read everything.
-    let (cached, freshness) = Box::pin(reader.read(cache.iam.clone(), cache.observed_before, freshness)).await?;
-    cache.observed_before = true;
+    let (cached, freshness) = read_iam(&reader, cache, freshness).await?;
     let from_listing = cached.from_listing;
     // Counted back from the end: the clock is estimated from the answers of AWS.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
     let now = iam.clock().now();
     let keys_read_at = now.checked_sub(took).ok().filter(|_| freshness != Freshness::Cached);
-    let iam = cached.iam.clone();
+    let (iam, policies) = (cached.iam.clone(), cached.policies.clone());
     cache.iam = Some(cached);
     let is_removed = user.metadata.deletion_timestamp.is_some() || desired.is_none();
     let newly_missing_keys = newly_missing_keys(context, &iam, started, cache);
@@ -146,6 +160,7 @@ async fn observe(
     };
 
     let hints = status_hints(user);
+    let policies_missing_since = policies_missing_since(&hints, &policies, desired, started, context, cache);
     let may_be_first = desired.is_some_and(|desired| desired.key.is_some()) && hints.last_attempt.is_none();
     let first_key_at = may_be_first.then(|| context.first_key_at(&target.owner.namespace, cache, now)).flatten();
     let uid = &target.owner.uid;
@@ -181,6 +196,8 @@ async fn observe(
             iam,
             keys_read_at,
             grants_live: freshness == Freshness::Live,
+            policies,
+            policies_missing_since,
             published: published_secret,
             secret_refusals,
             journal: journal_secret,
@@ -262,6 +279,24 @@ fn newly_missing_keys(
     new.map(|(id, _)| id.clone()).collect()
 }
 
+/// Since when IAM does not list a recorded policy that is to be removed. Measured by the monotonic clock.
+fn policies_missing_since(
+    hints: &StatusHints,
+    policies: &CurrentPolicies,
+    desired: Option<&Desired>,
+    observed_at: Instant,
+    context: &Context,
+    cache: &mut ReconcileCache,
+) -> Option<Timestamp> {
+    let is_declared = |arn: &String| desired.is_some_and(|desired| desired.documents.contains_key(arn));
+    if hints.policies.keys().all(|arn| is_declared(arn) || policies.owned(arn).is_some()) {
+        cache.policies_missing_since = None;
+        return None;
+    }
+    let missing = cache.policies_missing_since.get_or_insert(observed_at).elapsed();
+    context.accounts.clock().now().checked_sub(SignedDuration::try_from(missing).ok()?).ok()
+}
+
 /// A namespace under deletion often loses the `RoleBinding` for its Secrets before its resources. A deletion does without:
 /// the garbage collector deletes Secrets with their owner, owned keys have tags or are in the journal, which is elsewhere. Only
 /// `Retain`, which has to release the Secret first, cannot continue.
@@ -308,5 +343,6 @@ fn status_hints(user: &AwsDeployUser) -> StatusHints {
         repairs: status.key_repairs,
         user_id: status.user.as_ref().and_then(|user| user.id.clone()),
         tag_keys: status.user.iter().flat_map(|user| user.tag_keys.iter().cloned()).collect(),
+        policies: managed_policy::records(&status.policies),
     }
 }

@@ -139,7 +139,7 @@ fn open_class() -> Value {
         "metadata": {"name": "open", "annotations": {"awsdeploy.dev/is-default-class": "true"}},
         "spec": {
             "namespaces": {"names": ["*"]}, "users": {"namePattern": ".*"},
-            "policies": {"allowed": ["*"], "inline": "Allow"}, "groups": ["*"],
+            "policies": {"allowed": ["*"], "documents": "Allow"}, "groups": ["*"],
             "console": "Allow", "acknowledgeAdminEquivalent": true, "tagKeys": ["*"],
             "secrets": {"labelKeys": ["*"], "annotationKeys": ["*"], "templateKeys": ["*"]},
         },

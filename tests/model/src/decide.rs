@@ -18,6 +18,7 @@ use awsdeploy::{
         desired::{Account, Desired, DesiredKey, Grant},
         handover::Consumer,
         journal,
+        managed_policy::CurrentPolicies,
         owner::key_tag,
         plan::{
             self, Effect, RetireReason,
@@ -196,6 +197,8 @@ fn current(view: &View, sts: StsAnswers) -> CurrentState {
         iam: CurrentUser::Found(user(view)),
         keys_read_at: view.read.map(|age| at(age, 0)),
         grants_live: view.read.is_some(),
+        policies: CurrentPolicies::default(),
+        policies_missing_since: None,
         console: ConsoleSecret::Missing,
         published: view.secret.map_or(PublishedSecret::Missing, |(secret, _)| {
             PublishedSecret::Ours(PublishedFacts {

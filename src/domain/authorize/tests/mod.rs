@@ -51,14 +51,14 @@ fn denial(spec: &Value, rules: &Value) -> String {
 #[test]
 fn authorization_follows_the_table() {
     let managed = |name: &str| json!({"policies": {"managed": [name]}});
-    let inline = |document: Value| json!({"policies": {"inline": [{"name": "own", "document": document}]}});
+    let own = |document: Value| json!({"policies": {"documents": [{"name": "own", "document": document}]}});
     let harmless = json!({"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]});
     let mighty = json!({"Statement": [{"Effect": "Allow", "Action": "iam:*", "Resource": "*"}]});
     let templates = json!([{"name": "read", "parameters": [{"name": "bucket"}], "document": {"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}/*"}}}]);
-    let only_templates = json!({"policies": {"inline": "TemplatesOnly", "templates": templates}});
+    let only_templates = json!({"policies": {"documents": "TemplatesOnly", "templates": templates}});
     let from_template = |values: &str| {
         let values: Value = serde_json::from_str(values).unwrap();
-        json!({"policies": {"inline": [{"name": "own", "template": "read", "parameters": values}]}})
+        json!({"policies": {"documents": [{"name": "own", "template": "read", "parameters": values}]}})
     };
     let every = |every: &str| json!({"accessKey": {"rotation": {"every": every}}});
     let secret = |content: Value| json!({"accessKey": {"secret": content}});
@@ -77,25 +77,35 @@ fn authorization_follows_the_table() {
             "allowed",
         ),
         (managed("AdministratorAccess"), json!({"acknowledgeAdminEquivalent": true}), "it allows: none"),
-        (inline(harmless.clone()), json!({}), "does not allow inline policies, but own is declared"),
-        (inline(harmless.clone()), json!({"policies": {"inline": "Allow"}}), "neither permissionsBoundary nor"),
-        (inline(harmless.clone()), json!({"policies": {"inline": "Allow"}, "permissionsBoundary": "b"}), "allowed"),
-        (from_template("{}"), json!({"policies": {"templates": templates}}), "does not allow inline policies"),
         (
-            inline(harmless.clone()),
+            managed("arn:aws:iam::123456789012:policy/awsdeploy/u/u+d"),
+            json!({"policies": {"allowed": ["*"]}, "acknowledgeAdminEquivalent": true}),
+            "has the name of a policy that the operator makes for a document",
+        ),
+        (
+            managed("arn:aws:iam::123456789012:policy/awsdeploy/boundary"),
+            json!({"policies": {"allowed": ["*"]}}),
+            "allowed",
+        ),
+        (own(harmless.clone()), json!({}), "does not allow policy documents, but own is declared"),
+        (own(harmless.clone()), json!({"policies": {"documents": "Allow"}}), "neither permissionsBoundary nor"),
+        (own(harmless.clone()), json!({"policies": {"documents": "Allow"}, "permissionsBoundary": "b"}), "allowed"),
+        (from_template("{}"), json!({"policies": {"templates": templates}}), "does not allow policy documents"),
+        (
+            own(harmless.clone()),
             only_templates.clone(),
-            "from its templates only, but own has a document; templates: read(bucket)",
+            "from its templates only, but own has one of its own; templates: read(bucket)",
         ),
         (from_template(r#"{"bucket": "logs"}"#), only_templates.clone(), "allowed"),
         (
             from_template(r#"{"bucket": "logs"}"#),
-            json!({"policies": {"inline": "Allow", "templates": templates}}),
+            json!({"policies": {"documents": "Allow", "templates": templates}}),
             "allowed",
         ),
         (
             from_template(r#"{"bucket": "logs"}"#),
-            json!({"policies": {"inline": "TemplatesOnly"}}),
-            "has no template read for the inline policy own; templates: none",
+            json!({"policies": {"documents": "TemplatesOnly"}}),
+            "has no template read for own; templates: none",
         ),
         (
             from_template("{}"),
@@ -114,32 +124,32 @@ fn authorization_follows_the_table() {
             r#"is "a/b"; it must match [A-Za-z0-9._-]{1,64}"#,
         ),
         (
-            json!({"policies": {"inline": [{"name": "own"}]}}),
+            json!({"policies": {"documents": [{"name": "own"}]}}),
             only_templates.clone(),
             "needs either document or template",
         ),
         (
-            json!({"policies": {"inline": [{"name": "own", "template": "read", "document": harmless}]}}),
-            json!({"policies": {"inline": "Allow", "templates": templates}}),
+            json!({"policies": {"documents": [{"name": "own", "template": "read", "document": harmless}]}}),
+            json!({"policies": {"documents": "Allow", "templates": templates}}),
             "needs either document or template",
         ),
         (
             from_template(r#"{"bucket": "a"}"#),
-            json!({"policies": {"inline": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/*"}}}]}}),
+            json!({"policies": {"documents": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/*"}}}]}}),
             "has no parameter bucket",
         ),
         // The author of the class wrote the template.
         (
             from_template("{}"),
-            json!({"policies": {"inline": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/*"}}}]}}),
+            json!({"policies": {"documents": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "Allow", "Action": "iam:PassRole", "Resource": "arn:aws:iam::*:role/*"}}}]}}),
             "allowed",
         ),
         (
             from_template("{}"),
-            json!({"policies": {"inline": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "{effect}"}}}]}}),
+            json!({"policies": {"documents": "TemplatesOnly", "templates": [{"name": "read", "document": {"Statement": {"Effect": "{effect}"}}}]}}),
             "template read is invalid",
         ),
-        (inline(mighty), json!({"policies": {"inline": "Allow"}, "acknowledgeAdminEquivalent": true}), "allowed"),
+        (own(mighty), json!({"policies": {"documents": "Allow"}, "acknowledgeAdminEquivalent": true}), "allowed"),
         (json!({"groups": ["Readers"]}), json!({"groups": ["readers"]}), "allowed"),
         (json!({"groups": ["admins"]}), json!({"groups": ["readers"]}), "it allows: readers"),
         (json!({"console": {}}), json!({}), "does not allow access to the console"),

@@ -9,6 +9,7 @@ use super::{super::*, class, target, user};
 use crate::domain::{
     current_state::{CurrentState, CurrentUser, Grants, IamUser},
     desired::{Account, Desired},
+    managed_policy::{CurrentPolicy, PolicyOwner, RecordedPolicy},
     operator_policy::{AwsAccount, PolicyScope, operator_policy},
     plan::{Effect, plan},
     settings::Settings,
@@ -55,7 +56,8 @@ fn templates() -> Value {
     ])
 }
 
-fn inline_policies() -> impl Strategy<Value = Vec<Value>> {
+/// At most one document, as what the resource declares.
+fn declared_documents() -> impl Strategy<Value = Vec<Value>> {
     let document = documents()
         .prop_map(|documents| documents.iter().map(|document| json!({"name": "own", "document": document})).collect());
     let template = (
@@ -65,7 +67,14 @@ fn inline_policies() -> impl Strategy<Value = Vec<Value>> {
     let template = template.prop_map(|(template, value)| {
         vec![json!({"name": "own", "template": template, "parameters": {"value": value}})]
     });
-    prop_oneof![2 => document, 1 => template]
+    let declared = prop_oneof![2 => document, 1 => template];
+    let placement = prop_oneof![Just("Auto"), Just("Managed")];
+    (declared, placement).prop_map(|(mut declared, placement): (Vec<Value>, _)| {
+        for document in &mut declared {
+            document["as"] = json!(placement);
+        }
+        declared
+    })
 }
 
 fn documents() -> impl Strategy<Value = Vec<Value>> {
@@ -93,13 +102,13 @@ fn classes() -> impl Strategy<Value = Value> {
     parts.prop_map(
         |(
             (names, allowed, default, groups),
-            (inline, console, acknowledged, limited),
+            (documents, console, acknowledged, limited),
             (path, name),
             (tags, tag_keys),
         )| {
             let mut class = json!({
                 "namespaces": {"names": names},
-                "policies": {"allowed": allowed, "default": default, "inline": inline, "templates": templates()},
+                "policies": {"allowed": allowed, "default": default, "documents": documents, "templates": templates()},
                 "groups": groups, "console": console, "acknowledgeAdminEquivalent": acknowledged,
                 "users": {"path": path, "namePattern": name}, "tags": tags, "tagKeys": tag_keys,
             });
@@ -114,14 +123,15 @@ fn classes() -> impl Strategy<Value = Value> {
 fn specs() -> impl Strategy<Value = Value> {
     let parts = (
         some(&POLICIES, 2),
-        inline_policies(),
+        declared_documents(),
         some(&GROUPS, 2),
         prop_oneof![Just(json!({})), Just(json!({"Team": "b"})), Just(json!({"own": "c"}))],
         prop_oneof![Just(None), Just(Some("x")), Just(Some("deploy_1"))],
         any::<bool>(),
     );
-    parts.prop_map(|(managed, inline, groups, tags, name, console)| {
-        let mut spec = json!({"policies": {"managed": managed, "inline": inline}, "groups": groups, "tags": tags});
+    parts.prop_map(|(managed, documents, groups, tags, name, console)| {
+        let mut spec =
+            json!({"policies": {"managed": managed, "documents": documents}, "groups": groups, "tags": tags});
         if let Some(name) = name {
             spec["userName"] = json!(name);
         }
@@ -160,16 +170,21 @@ fn check(effect: &Effect, desired: &Desired, rules: &Value) -> Result<(), TestCa
             }
             prop_assert!(!desired.tags.contains_key("own") || rules["tagKeys"] == json!(["o*"]));
         }
+        Effect::AttachPolicy(arn) if desired.documents.contains_key(arn) => {}
         Effect::AttachPolicy(arn) => prop_assert!(may_attach(rules, arn), "{arn}"),
+        Effect::CreatePolicy(arn) => {
+            let document = desired.documents[arn].document.clone();
+            check(&Effect::PutInlinePolicy(String::new(), document), desired, rules)?;
+        }
         Effect::PutInlinePolicy(_, document) => {
-            prop_assert_ne!(&rules["policies"]["inline"], "Deny");
+            prop_assert_ne!(&rules["policies"]["documents"], "Deny");
             let text = document.to_string();
             let made =
                 ["arn:aws:s3:::logs/*", "arn:aws:s3:::a/b/*", "arn:aws:iam::*:role/logs", "arn:aws:iam::*:role/a/b"];
             let made = made.iter().any(|resource| document["Statement"][0]["Resource"] == *resource)
                 && ["s3:GetObject", "iam:PassRole"].iter().any(|action| document["Statement"][0]["Action"] == *action);
             let limited = rules["acknowledgeAdminEquivalent"] == true || !rules["permissionsBoundary"].is_null();
-            prop_assert!(made || (rules["policies"]["inline"] == "Allow" && limited), "{text}");
+            prop_assert!(made || (rules["policies"]["documents"] == "Allow" && limited), "{text}");
         }
         Effect::AddToGroup(group) => prop_assert!(rules["groups"].as_array().unwrap().contains(&json!(group))),
         Effect::WritePassword | Effect::ApplyPassword => prop_assert_eq!(&rules["console"], "Allow"),
@@ -206,6 +221,7 @@ fn requests(effect: &Effect, desired: &Desired, current: &CurrentState) -> Vec<R
         }
         Effect::AttachPolicy(policy) => ask("AttachUserPolicy", vec![("iam:PolicyARN", vec![policy.clone()])]),
         Effect::DetachPolicy(policy) => ask("DetachUserPolicy", vec![("iam:PolicyARN", vec![policy.clone()])]),
+        Effect::CreatePolicy(policy) => vec![Request::new("iam:CreatePolicy", policy, []).unwrap()],
         Effect::PutInlinePolicy(..) => ask("PutUserPolicy", vec![]),
         Effect::DeleteInlinePolicy(_) => ask("DeleteUserPolicy", vec![]),
         Effect::AddToGroup(group) => join("AddUserToGroup", group),
@@ -230,6 +246,8 @@ fn user_arn(current: &CurrentState) -> String {
 fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bool {
     if matches!(effect, Effect::RecordUser) {
         current.hints.tag_keys.extend(desired.declared_tag_keys().cloned());
+        let recorded = desired.documents.keys().map(|arn| (arn.clone(), RecordedPolicy::default()));
+        current.hints.policies.extend(recorded);
         return true;
     }
     if matches!(effect, Effect::CreateUser) {
@@ -242,6 +260,22 @@ fn perform(effect: &Effect, desired: &Desired, current: &mut CurrentState) -> bo
             grants: Some(Grants::default()),
             ..IamUser::default()
         });
+        return true;
+    }
+    if let Effect::CreatePolicy(arn) = effect {
+        let declared = &desired.documents[arn];
+        let policy = CurrentPolicy {
+            arn: arn.clone(),
+            id: "ANPA1".into(),
+            owner: PolicyOwner::Ours,
+            default_version: "v1".into(),
+            documents: [("v1".to_owned(), declared.digest)].into(),
+            content: Some(declared.document.clone()),
+            attachments: 0,
+            versions: None,
+            holders: None,
+        };
+        current.policies.found.insert(arn.clone(), policy);
         return true;
     }
     let CurrentUser::Found(user) = &mut current.iam else { return false };
@@ -299,7 +333,7 @@ proptest! {
             }
             if std::mem::replace(&mut drifted, true) {
                 let CurrentUser::Found(user) = &current.iam else { panic!("no user") };
-                prop_assert_eq!(check_still_allowed(&class, user, context), Ok(()));
+                prop_assert_eq!(check_still_allowed(&class, user, &current.policies, context), Ok(()));
                 return Ok(());
             }
             if let CurrentUser::Found(IamUser { grants: Some(grants), boundary, .. }) = &mut current.iam {

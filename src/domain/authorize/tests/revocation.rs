@@ -11,6 +11,7 @@ use crate::{
             AccessKey, CurrentState, CurrentUser, Grants, IamUser, JournalSecret, PublishedSecret, UserAbsence,
         },
         journal::{AttemptPhase, Journal},
+        managed_policy::{CurrentPolicies, CurrentPolicy, PolicyOwner},
         plan::{self, Effect, Plan, RetireReason, RevocationPolicy},
         secret::PublishedFacts,
         settings::Settings,
@@ -31,6 +32,10 @@ fn found(attached: &[&str]) -> IamUser {
         grants: Some(Grants { attached: attached.iter().map(|arn| (*arn).to_owned()).collect(), ..Grants::default() }),
         ..IamUser::default()
     }
+}
+
+fn no_policies() -> CurrentPolicies {
+    CurrentPolicies::default()
 }
 
 const fn mins(minutes: i64) -> SignedDuration {
@@ -56,14 +61,15 @@ fn missing_class_revokes_nothing_before_its_grace_ends() {
         // A revocation that has begun is completed.
         (0, true, OnRevoked::Deactivate, None),
     ] {
-        let decided = decide_revocation(None, Some(absence(mins(since))), in_progress, &found(&[]), context);
+        let decided =
+            decide_revocation(None, Some(absence(mins(since))), in_progress, (&found(&[]), &no_policies()), context);
         assert_eq!((decided.action, decided.until), (action, until), "{since} {in_progress}");
         assert!(decided.reason.unwrap().contains("does not exist"));
     }
     // A class that exists is followed at once.
     let tightened = class(&json!({"onRevoked": "Delete"}));
     let s3 = found(&["arn:aws:iam::aws:policy/S3"]);
-    let decided = decide_revocation(Some(&tightened), None, false, &s3, context);
+    let decided = decide_revocation(Some(&tightened), None, false, (&s3, &no_policies()), context);
     assert_eq!((decided.action, decided.until), (OnRevoked::Delete, None));
 }
 
@@ -92,7 +98,7 @@ fn revocation_depends_on_what_the_user_has() {
     };
     let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
     let how = |class: Option<&AwsDeployUserClass>, user: &IamUser| {
-        decide_revocation(class, Some(absence(-mins(9))), false, user, context).action
+        decide_revocation(class, Some(absence(-mins(9))), false, (user, &no_policies()), context).action
     };
     let s3 = json!({"policies": {"allowed": ["S3"]}});
     assert_eq!(how(Some(&on(s3.clone())), &found(&[S3])), OnRevoked::Freeze, "only the change is refused");
@@ -100,10 +106,10 @@ fn revocation_depends_on_what_the_user_has() {
         how(Some(&on(s3.clone())), &found(&[S3, "arn:aws:iam::aws:policy/AWSCompromisedKeyQuarantineV3"])),
         OnRevoked::Freeze
     );
-    let begun = decide_revocation(Some(&on(s3.clone())), None, true, &found(&[]), context).action;
+    let begun = decide_revocation(Some(&on(s3.clone())), None, true, (&found(&[]), &no_policies()), context).action;
     assert_eq!(begun, OnRevoked::Delete, "a revocation is not over when what it was for is gone");
     assert_eq!(how(None, &found(&[S3])), OnRevoked::Deactivate, "what the class said when it was there");
-    let never = decide_revocation(None, None, false, &found(&[S3]), context);
+    let never = decide_revocation(None, None, false, (&found(&[S3]), &no_policies()), context);
     assert_eq!((never.action, never.reason.as_deref()), (OnRevoked::Freeze, Some("no class has allowed it yet")));
     let login = IamUser { login_profile: Some(true), ..found(&[]) };
     let inline = IamUser {
@@ -118,7 +124,7 @@ fn revocation_depends_on_what_the_user_has() {
         (json!({"policies": {"allowed": ["*"]}}), found(&["arn:aws:iam::aws:policy/AdministratorAccess"])),
         (json!({}), login),
         (json!({}), inline.clone()),
-        (json!({"policies": {"inline": "Allow"}}), inline),
+        (json!({"policies": {"documents": "Allow"}}), inline),
         (json!({}), group),
         (json!({}), elsewhere),
         (json!({"users": {"namePattern": "other"}}), found(&[])),
@@ -275,4 +281,46 @@ fn quarantined_key_is_deactivated_despite_freeze() {
     let kept = quarantined(OnRevoked::Freeze, OnQuarantine::Rotate, false, false);
     assert_eq!(kept.effects, [], "the key is kept, without a successor");
     assert_eq!(kept.key.expect("a note").reason, crate::api::Reason::Quarantined);
+}
+
+/// A managed policy of a document is weighed as an inline one; the name of another resource's is never enough.
+#[test]
+fn managed_document_is_kept_only_as_far_as_the_class_allows() {
+    const ARN: &str = "arn:aws:iam::123456789012:policy/awsdeploy/deploy_cycle/deploy_cycle+own";
+    let document = |resource: &str| json!({"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": resource}});
+    let policies = |owner, content: Option<Value>| CurrentPolicies {
+        found: [(
+            ARN.to_owned(),
+            CurrentPolicy {
+                arn: ARN.into(),
+                id: "ANPA1".into(),
+                owner,
+                default_version: "v1".into(),
+                documents: BTreeMap::new(),
+                content,
+                attachments: 1,
+                versions: None,
+                holders: None,
+            },
+        )]
+        .into(),
+    };
+    let keeps = |rules: &Value, policies: &CurrentPolicies| {
+        let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
+        check_still_allowed(&class(rules), &found(&[ARN]), policies, context).is_ok()
+    };
+    let ours = |resource: &str| policies(PolicyOwner::Ours, Some(document(resource)));
+    let any = json!({"policies": {"documents": "Allow"}, "acknowledgeAdminEquivalent": true});
+    let rendered = json!({"policies": {"documents": "TemplatesOnly", "templates": [
+        {"name": "t", "document": document("arn:aws:s3:::logs/{name}")}
+    ]}});
+    assert!(keeps(&any, &ours("*")) && keeps(&any, &policies(PolicyOwner::Earlier, None)));
+    assert!(keeps(&rendered, &ours("arn:aws:s3:::logs/cycle")));
+    assert!(!keeps(&rendered, &ours("*")) && !keeps(&rendered, &policies(PolicyOwner::Ours, None)));
+    let by_name = json!({"policies": {"allowed": ["*", ARN]}, "acknowledgeAdminEquivalent": true});
+    assert!(!keeps(&by_name, &ours("*")), "documents are denied");
+    let other = policies(PolicyOwner::Other("of another".into()), Some(document("*")));
+    for rules in [any, by_name] {
+        assert!(!keeps(&rules, &other) && !keeps(&rules, &no_policies()), "{rules}");
+    }
 }

@@ -11,7 +11,10 @@ use super::super::{
 };
 use crate::{
     api::class::PolicyTemplate,
-    domain::current_state::{Grants, IamUser},
+    domain::{
+        current_state::{Grants, IamUser},
+        managed_policy::CurrentPolicies,
+    },
 };
 
 fn template(document: &Value, parameters: &Value) -> PolicyTemplate {
@@ -152,7 +155,7 @@ fn rendered_documents_are_recognized() {
 /// A class that changed from `Allow` to `TemplatesOnly`.
 #[test]
 fn templates_only_keeps_rendered_documents_only() {
-    let class = super::class(&json!({"policies": {"inline": "TemplatesOnly", "templates": [{
+    let class = super::class(&json!({"policies": {"documents": "TemplatesOnly", "templates": [{
         "name": "t", "parameters": [{"name": "bucket"}],
         "document": {"Statement": {"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::{bucket}/{name}"}},
     }]}}));
@@ -167,6 +170,7 @@ fn templates_only_keeps_rendered_documents_only() {
         check_still_allowed(
             &class,
             &user,
+            &CurrentPolicies::default(),
             NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 },
         )
     };

@@ -6,7 +6,11 @@ use super::{Effect, Mode, Note, RetireReason, RuleInput, Step};
 use crate::{
     api::{Reason, class::OnRevoked, user::DeletionPolicy, well_known},
     domain::{
-        console::ConsoleSecret, current_state::PublishedSecret, owner::tagged_key_id, plan::user::is_consent_to, policy,
+        console::ConsoleSecret,
+        current_state::PublishedSecret,
+        owner::tagged_key_id,
+        plan::{policies, user::is_consent_to},
+        policy,
     },
 };
 
@@ -37,6 +41,10 @@ pub(super) fn retain(input: &RuleInput<'_>) -> Option<Step> {
     }
     if matches!(input.current.console, ConsoleSecret::Ours(_)) {
         return Some(Step::Do(Effect::ReleaseConsoleSecret));
+    }
+    match policies::release(input.current, input.now, input.settings) {
+        Step::Idle => {}
+        step => return Some(step),
     }
     let ours = |(key, value): &(&String, &String)| {
         let consent = key.eq_ignore_ascii_case(well_known::TAG_ADOPTABLE_BY);

@@ -137,6 +137,12 @@ impl Simulation {
         self.apply(&Event::Windows(false));
         self.apply(&Event::Hold(0));
         self.apply(&Event::Handover(0));
+        self.apply(&Event::HoldPolicy(false));
+        // A person deletes the versions that only people made.
+        for policy in self.cloud.policies.values_mut() {
+            let default = policy.default;
+            policy.versions.retain(|number, (_, ours)| *ours || *number == default);
+        }
         self.rotation(|rotation| rotation.every = Some("Never".to_owned()));
         let secret = self.cloud.secrets.get(&self.cloud.target().secret_name);
         if secret.is_some_and(|stored| stored.immutable || stored.owner.is_none()) {
@@ -192,7 +198,10 @@ impl Simulation {
         self.expect(keys == [id.clone()], &format!("liveness: {keys:?} are there and {id} is published"));
         self.expect(!self.cloud.secrets.contains_key(&target.journal_name), "liveness: no attempt is running");
         let Some(user) = self.cloud.user.clone() else { return self.expect(false, "liveness: there is a user") };
-        self.expect(user.grants.attached == desired.attached, "S9: the policies match the spec");
+        let attached = desired.attached.iter().chain(desired.documents.keys()).cloned().collect::<BTreeSet<_>>();
+        self.expect(user.grants.attached == attached, "S9: the policies match the spec");
+        self.expect(user.grants.inline == desired.inline, "S9: the inline documents match the spec");
+        self.assert_policies(&desired);
         let mut tags = desired.tags.clone();
         tags.insert(key_tag(&id), user.tags.get(&key_tag(&id)).cloned().unwrap_or_default());
         tags.extend(user.tags.get_key_value(cloud::FOREIGN_TAG).map(|(key, value)| (key.clone(), value.clone())));
@@ -202,6 +211,28 @@ impl Simulation {
         let writes = fresh.cloud.writes;
         fresh.reconcile();
         self.expect(fresh.cloud.writes == writes, "S10: a restarted operator writes nothing");
+    }
+
+    /// Each declared document is the default version of its policy, no other policy is left, and replaced versions are as many
+    /// as are kept.
+    fn assert_policies(&mut self, desired: &Desired) {
+        let arns: Vec<_> = self.cloud.policies.keys().collect();
+        let expected: Vec<_> = desired.documents.keys().collect();
+        let are_there = arns == expected;
+        let mut faults = Vec::new();
+        for (arn, document) in &desired.documents {
+            let Some(policy) = self.cloud.policies.get(arn) else { continue };
+            if policy.versions.get(&policy.default).is_none_or(|(found, _)| *found != document.document) {
+                faults.push(format!("S9: the default version of {arn} matches the spec"));
+            }
+            if policy.versions.values().filter(|(_, ours)| *ours).count() > 1 + desired.keep_versions {
+                faults.push(format!("liveness: more replaced versions of {arn} are left than are kept"));
+            }
+        }
+        self.expect(are_there, "S9: the managed policies match the spec");
+        for fault in faults {
+            self.expect(false, &fault);
+        }
     }
 
     fn delete_and_check(&mut self, policy: DeletionPolicy) {
@@ -234,8 +265,11 @@ impl Simulation {
                 !tags.keys().any(|key| key.starts_with("awsdeploy.dev/")),
                 "retain: our ownership tags are removed",
             );
+            let are_released = !self.cloud.policies.values().any(cloud::CloudPolicy::is_ours);
+            self.expect(are_released, "retain: the tags of the policies are removed");
         } else {
             self.expect(self.cloud.user.is_none(), "delete: the user is deleted");
+            self.expect(self.cloud.policies.is_empty(), "delete: the policies are deleted");
             self.expect(self.cloud.secrets.is_empty(), "delete: the Secrets are deleted");
         }
     }
@@ -342,6 +376,31 @@ fn rotation_survives_every_fault_at_every_write() {
                 (Event::Rotate, Pause::Days(2)),
             ]);
             run_scenario([(fault, Pause::Days(2))]);
+        }
+    }
+}
+
+#[test]
+fn document_survives_every_fault_at_every_write() {
+    use crate::api::user::DocumentPlacement::{Inline, Managed};
+    let edits = || {
+        [
+            (Event::Document(0, Managed), Pause::Hours(1)),
+            (Event::Document(1, Managed), Pause::Hours(1)),
+            (Event::Document(2, Managed), Pause::Hours(1)),
+            (Event::Document(2, Inline), Pause::Hours(1)),
+            (Event::Document(3, Managed), Pause::Hours(1)),
+            (Event::RemoveDocument, Pause::Hours(1)),
+        ]
+    };
+    for fault in [Fault::CrashBefore, Fault::CrashAfter, Fault::LostResponse, Fault::Refused] {
+        for edit in 0..edits().len() {
+            for after in 0..5 {
+                let mut events = edits().to_vec();
+                events.insert(0, (Event::Nothing, Pause::Hours(1)));
+                events.insert(edit + 1, (Event::Fault(after, fault), Pause::Seconds(0)));
+                run_scenario(events);
+            }
         }
     }
 }

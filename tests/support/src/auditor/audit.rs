@@ -18,6 +18,15 @@ const KEY_TAG: &str = "awsdeploy.dev/key/";
 const JOURNAL_OF: &str = "awsdeploy.dev/resource-uid";
 /// How the names of Secrets begin that the operator writes in its own namespace.
 const OWN_SECRETS: &str = "awsdeploy-";
+/// Writes to managed policies.
+const POLICY_WRITES: [&str; 6] = [
+    "CreatePolicyVersion",
+    "DeletePolicy",
+    "DeletePolicyVersion",
+    "SetDefaultPolicyVersion",
+    "TagPolicy",
+    "UntagPolicy",
+];
 /// Annotations have times in whole seconds, and log and watch record their times independently.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(1);
 
@@ -197,9 +206,22 @@ impl Audit<'_> {
 
     fn check_write_ownership(&mut self) {
         let (mut users, mut keys) = (self.observations.adoptable_users.clone(), BTreeSet::new());
+        let mut policies: BTreeSet<String> = BTreeSet::new();
         for call in self.calls.clone().into_iter().filter(|call| call.mutating && call.committed) {
             let user = call.user.clone().unwrap_or_default();
             let key = call.access_key.clone().unwrap_or_default();
+            let param = |name: &str| call.params.get(name).cloned().unwrap_or_default();
+            if call.action == "CreatePolicy" {
+                policies.insert(format!(":policy{}{}", param("Path"), param("PolicyName")));
+                continue;
+            }
+            if POLICY_WRITES.contains(&call.action.as_str()) {
+                let arn = param("PolicyArn");
+                if !policies.iter().any(|made| arn.ends_with(made)) {
+                    self.report("S4", format!("{call} wrote to a policy that the operator did not create"));
+                }
+                continue;
+            }
             match call.action.as_str() {
                 "CreateUser" => {
                     users.insert(user.clone());
@@ -361,17 +383,24 @@ fn differences(spec: &Value, truth: &UserSnapshot) -> Vec<String> {
         .collect();
     let attached: BTreeSet<String> =
         truth.attached.iter().filter(|arn| !arn.contains("AWSCompromisedKeyQuarantine")).cloned().collect();
-    if managed != attached {
-        differences.push(format!("the declared policies are {managed:?}, attached are {attached:?}"));
-    }
-    let inline: BTreeMap<String, &Value> = spec["policies"]["inline"]
+    // A document is an inline policy, or a managed one with the name of the user and its own.
+    let documents: BTreeSet<String> = spec["policies"]["documents"]
         .as_array()
         .into_iter()
         .flatten()
-        .map(|policy| (policy["name"].as_str().unwrap_or_default().to_owned(), &policy["document"]))
+        .filter_map(|document| document["name"].as_str().map(str::to_owned))
         .collect();
-    if inline.keys().ne(truth.inline.keys()) {
-        differences.push("inline policies differ".to_owned());
+    let of_document = |arn: &str| arn.rsplit_once(&format!("/{}+", truth.name)).map(|(_, name)| name.to_owned());
+    let (of_documents, others): (BTreeSet<String>, BTreeSet<String>) =
+        attached.into_iter().partition(|arn| of_document(arn).is_some());
+    if managed != others {
+        differences.push(format!("the declared policies are {managed:?}, attached are {others:?}"));
+    }
+    let mut found: Vec<String> = of_documents.iter().filter_map(|arn| of_document(arn)).collect();
+    found.extend(truth.inline.keys().cloned());
+    found.sort();
+    if documents.iter().ne(found.iter()) {
+        differences.push(format!("the declared documents are {documents:?}, the user has {found:?}"));
     }
     let groups: BTreeSet<String> =
         spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();

@@ -224,6 +224,9 @@ fn resource_of(call: &Call, account_ref: &AccountRef) -> String {
     if let Some(group) = call.param("GroupName") {
         return account_ref.arn("iam", &format!("group/{group}"));
     }
+    if let (None, Some(name)) = (call.user_name(), call.param("PolicyName")) {
+        return account_ref.arn("iam", &format!("policy{}{name}", call.param("Path").unwrap_or("/")));
+    }
     match (call.user_name(), call.param("PolicyArn")) {
         (Some(user), _) => {
             let path = call.param("Path").unwrap_or("/");

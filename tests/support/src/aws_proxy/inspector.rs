@@ -79,6 +79,33 @@ impl UserSnapshot {
     }
 }
 
+/// A customer managed policy with its versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicySnapshot {
+    /// Name, in the case of its creation.
+    pub name: String,
+    /// Policy id, `ANPA...`; a recreated policy has another one.
+    pub id: String,
+    /// ARN, including the path.
+    pub arn: String,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// The documents by version, parsed.
+    pub versions: BTreeMap<String, serde_json::Value>,
+    /// The version in effect.
+    pub default_version: String,
+    /// Number of users, groups and roles that it is attached to.
+    pub attachment_count: usize,
+}
+
+impl PolicySnapshot {
+    /// The document in effect.
+    #[must_use]
+    pub fn document(&self) -> Option<&serde_json::Value> {
+        self.versions.get(&self.default_version)
+    }
+}
+
 /// The facts about a user that condition keys of policies refer to.
 pub(super) struct AuthorizationFacts {
     pub(super) arn: String,
@@ -143,6 +170,53 @@ impl Inspector {
             Ok(AuthorizationFacts { arn, boundary: self.aws.account.boundary(&self.account_ref, name), tags })
         };
         none_if_not_found(read.await)
+    }
+
+    /// Snapshots of all customer managed policies below a path, by name.
+    pub async fn policies(&self, path_prefix: &str) -> Result<Vec<PolicySnapshot>, AwsError> {
+        let all = super::strict::ALL_ITEMS;
+        let call = Call::iam("ListPolicies").with("Scope", "Local").with("PathPrefix", path_prefix);
+        let mut policies = Vec::new();
+        for arn in xml::texts_in(&self.query(&call.with("MaxItems", all)).await?, "Arn") {
+            // A policy deleted since the list was read is skipped.
+            policies.extend(self.policy(&arn).await?);
+        }
+        Ok(policies)
+    }
+
+    /// Snapshot of a customer managed policy; `None` if there is none.
+    pub async fn policy(&self, arn: &str) -> Result<Option<PolicySnapshot>, AwsError> {
+        none_if_not_found(self.read_policy(arn).await)
+    }
+
+    /// The tags of a managed policy; none if it does not exist.
+    pub(super) async fn policy_tags(&self, arn: &str) -> Result<Vec<(String, String)>, AwsError> {
+        let found = self.query(&Call::iam("GetPolicy").with("PolicyArn", arn)).await;
+        Ok(none_if_not_found(found)?.map(|body| super::strict::read_tags(&body)).unwrap_or_default())
+    }
+
+    async fn read_policy(&self, arn: &str) -> Result<PolicySnapshot, AwsError> {
+        let about = |action: &str| Call::iam(action).with("PolicyArn", arn);
+        let body = self.query(&about("GetPolicy")).await?;
+        let document = parse(&body)?;
+        let policy = xml::find(&document, "Policy").ok_or_else(|| malformed("a policy"))?;
+        let mut versions = BTreeMap::new();
+        for id in xml::texts_in(&self.query(&about("ListPolicyVersions")).await?, "VersionId") {
+            let body = self.query(&about("GetPolicyVersion").with("VersionId", &id)).await?;
+            let text = xml::text_in(&body, "Document").unwrap_or_default();
+            // The emulator does not encode this document.
+            let document = serde_json::from_str(&text).map_err(|_| malformed("a policy document"))?;
+            versions.insert(id, document);
+        }
+        Ok(PolicySnapshot {
+            name: text(policy, "PolicyName")?.to_owned(),
+            id: super::strict::policy_id(text(policy, "PolicyId")?),
+            arn: text(policy, "Arn")?.to_owned(),
+            tags: super::strict::read_tags(&body).into_iter().collect(),
+            versions,
+            default_version: text(policy, "DefaultVersionId")?.to_owned(),
+            attachment_count: text(policy, "AttachmentCount")?.parse().map_err(|_| malformed("a count"))?,
+        })
     }
 
     /// The ARN of a group; `None` if there is no such group.

@@ -199,9 +199,32 @@ impl ManualChanges {
 
     /// Creates a customer managed policy and returns its ARN.
     pub async fn create_policy(&self, name: &str, document: &str) -> Result<String, AwsError> {
-        let call = Call::iam("CreatePolicy").with("PolicyName", name).with("PolicyDocument", document);
+        self.create_policy_at("/", name, document).await
+    }
+
+    /// Creates a customer managed policy at a path and returns its ARN.
+    pub async fn create_policy_at(&self, path: &str, name: &str, document: &str) -> Result<String, AwsError> {
+        let call = Call::iam("CreatePolicy").with("PolicyName", name).with("Path", path);
+        let call = call.with("PolicyDocument", document);
         let response = self.call(&call).await?;
         xml::text_in(&response.body, "Arn").ok_or_else(|| AwsError::upstream("a policy without an ARN"))
+    }
+
+    /// Adds a version to a customer managed policy, makes it the default, and returns its id.
+    pub async fn create_policy_version(&self, arn: &str, document: &str) -> Result<String, AwsError> {
+        let call = Call::iam("CreatePolicyVersion").with("PolicyArn", arn).with("PolicyDocument", document);
+        let response = self.call(&call.with("SetAsDefault", "true")).await?;
+        xml::text_in(&response.body, "VersionId").ok_or_else(|| AwsError::upstream("a version without an id"))
+    }
+
+    /// Makes a version of a customer managed policy the default.
+    pub async fn set_default_policy_version(&self, arn: &str, version: &str) -> Result<(), AwsError> {
+        self.act(Call::iam("SetDefaultPolicyVersion").with("PolicyArn", arn).with("VersionId", version)).await
+    }
+
+    /// Deletes a customer managed policy that is not attached and has no version besides the default.
+    pub async fn delete_policy(&self, arn: &str) -> Result<(), AwsError> {
+        self.act(Call::iam("DeletePolicy").with("PolicyArn", arn)).await
     }
 
     /// Creates a group.

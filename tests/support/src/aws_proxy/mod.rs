@@ -45,7 +45,7 @@ mod tests;
 pub use account::{Account, Authorizer, DEFAULT_ACCOUNT_ID};
 pub use call::{Call, Service};
 pub use caller::{AccountRef, Caller, Identity};
-pub use inspector::{Inspector, KeySnapshot, LoginProfileSnapshot, UserSnapshot};
+pub use inspector::{Inspector, KeySnapshot, LoginProfileSnapshot, PolicySnapshot, UserSnapshot};
 pub use key::{KeyState, KeyUse};
 pub use log::{CallLog, CallOutcome, CallRecord, LogPosition, WaitError};
 pub use manual_changes::{CreatedKey, ManualChanges};

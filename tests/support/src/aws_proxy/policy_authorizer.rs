@@ -57,17 +57,23 @@ impl PolicyAuthorizer {
         if !is_checked || needs_no_permission {
             return Ok(());
         }
-        let name = call.iam_action();
+        for name in std::iter::once(call.iam_action()).chain(tagging_action(call)) {
+            self.authorize_action(caller, call, &name).await?;
+        }
+        Ok(())
+    }
+
+    async fn authorize_action(&self, caller: &Caller, call: &Call, name: &str) -> Result<(), AwsError> {
         let caller_arn = self.account.caller_arn(caller);
         let unknown = |error: String| {
             AwsError::new(403, "AccessDenied", format!("the policy authorizer cannot evaluate the call: {error}"))
         };
-        let resource_type = authorization_reference::action(&name)
+        let resource_type = authorization_reference::action(name)
             .ok_or_else(|| unknown(format!("the action {name} is not supported")))?
             .resource;
         let (resource, context) = self.resource_and_context(caller, call, resource_type).await?;
         let context = context.iter().map(|(key, values)| (key.as_str(), values.clone()));
-        let request = Request::new(&name, &resource, context).map_err(unknown)?;
+        let request = Request::new(name, &resource, context).map_err(unknown)?;
         let is_session = matches!(caller.identity, Identity::Session { .. });
         let policies_by_account = self.policies_by_account.read().unwrap_or_else(PoisonError::into_inner);
         let decision = match policies_by_account.get(&caller.account_ref.account).filter(|_| is_session) {
@@ -77,8 +83,8 @@ impl PolicyAuthorizer {
         drop(policies_by_account);
         match decision {
             Decision::Allowed => Ok(()),
-            Decision::ImplicitDeny => Err(AwsError::access_denied(&caller_arn, &name, &resource)),
-            Decision::ExplicitDeny(_) => Err(AwsError::explicitly_denied(&caller_arn, &name, &resource)),
+            Decision::ImplicitDeny => Err(AwsError::access_denied(&caller_arn, name, &resource)),
+            Decision::ExplicitDeny(_) => Err(AwsError::explicitly_denied(&caller_arn, name, &resource)),
         }
     }
 
@@ -98,7 +104,7 @@ impl PolicyAuthorizer {
             Resource::Role => {
                 param("RoleArn").unwrap_or_else(|| account_ref.arn("iam", &format!("role/{}", named("RoleName"))))
             }
-            Resource::Policy => named("PolicyArn"),
+            Resource::Policy => self.policy_arn(account_ref, call, &mut context).await?,
             Resource::Mfa => named("SerialNumber"),
             Resource::Group => {
                 let found =
@@ -108,6 +114,22 @@ impl PolicyAuthorizer {
             Resource::User => self.user_arn(account_ref, caller, call, &mut context).await?,
         };
         Ok((resource, context))
+    }
+
+    /// The ARN of the managed policy that the call names, and its tags. A policy that does not exist has no tags.
+    async fn policy_arn(
+        &self,
+        account_ref: &AccountRef,
+        call: &Call,
+        context: &mut Vec<(String, Vec<String>)>,
+    ) -> Result<String, AwsError> {
+        let Some(arn) = call.param("PolicyArn") else {
+            let (path, name) = (call.param("Path").unwrap_or("/"), call.param("PolicyName").unwrap_or_default());
+            return Ok(account_ref.arn("iam", &format!("policy{path}{name}")));
+        };
+        let tags = self.inspector.clone().in_account(account_ref.clone()).policy_tags(arn).await?;
+        context.extend(tags.into_iter().map(|(key, value)| (format!("{}{key}", RESOURCE_TAG[1]), vec![value])));
+        Ok(arn.to_owned())
     }
 
     async fn user_arn(
@@ -143,6 +165,12 @@ impl Authorizer for PolicyAuthorizer {
     fn check<'a>(&'a self, caller: &'a Caller, call: &'a Call) -> BoxFuture<'a, Result<(), AwsError>> {
         Box::pin(self.authorize(caller, call))
     }
+}
+
+/// The action that a creation with tags needs besides its own.
+fn tagging_action(call: &Call) -> Option<String> {
+    let kind = call.action.strip_prefix("Create").filter(|kind| ["User", "Policy"].contains(kind))?;
+    (!call.tags().is_empty()).then(|| format!("iam:Tag{kind}"))
 }
 
 /// The condition keys taken from the request parameters.

@@ -38,6 +38,10 @@ pub struct Settings {
     pub users_quota: usize,
     /// Managed policies per user; AWS: 10, adjustable up to 20.
     pub attached_policies_quota: usize,
+    /// Customer managed policies per account; AWS: 1,500, adjustable up to 5,000.
+    pub policies_quota: usize,
+    /// Time until calls other than `CreatePolicy` see a new customer managed policy.
+    pub policy_visibility_lag: Duration,
     /// Minimum password length of the account's password policy.
     pub password_min_length: usize,
     /// ARN of the trusted keys in `GetCallerIdentity` and `AccessDenied`. Default: a role of the home account.
@@ -57,6 +61,8 @@ impl Default for Settings {
             last_used_granularity: Duration::ZERO,
             users_quota: 5000,
             attached_policies_quota: 10,
+            policies_quota: 1500,
+            policy_visibility_lag: Duration::ZERO,
             password_min_length: 8,
             operator_arn: None,
             check_signature_age: true,

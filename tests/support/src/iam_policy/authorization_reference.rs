@@ -56,13 +56,15 @@ pub const POLICY_ARN: &str = "iam:PolicyARN";
 pub const TAG_KEYS: &str = "aws:TagKeys";
 /// Prefix of the condition key for one tag in the request; the tag key follows.
 pub const REQUEST_TAG: &str = "aws:RequestTag/";
-/// Prefixes of the condition key for one tag of the resource; the tag key follows. IAM accepts both.
+/// Prefixes of the condition key for one tag of the resource; the tag key follows. IAM accepts both, except that managed
+/// policies have only the second.
 pub const RESOURCE_TAG: [&str; 2] = ["iam:ResourceTag/", "aws:ResourceTag/"];
 
 const ACTIONS: &[Action] = &[
     on(Resource::Any, "iam:GetAccountPasswordPolicy", &[]),
     on(Resource::Any, "iam:ListAccountAliases", &[]),
     on(Resource::Any, "iam:GetAccountAuthorizationDetails", &[]),
+    on(Resource::Any, "iam:ListPolicies", &[]),
     on(Resource::Any, "iam:ListUsers", &[]),
     on(Resource::User, "iam:AttachUserPolicy", &[BOUNDARY, POLICY_ARN]),
     on(Resource::User, "iam:CreateAccessKey", &[]),
@@ -100,9 +102,18 @@ const ACTIONS: &[Action] = &[
     on(Resource::User, "iam:UpdateUser", &[]),
     on(Resource::Group, "iam:AddUserToGroup", &[]),
     on(Resource::Group, "iam:RemoveUserFromGroup", &[]),
+    on(Resource::Policy, "iam:CreatePolicy", &[TAG_KEYS, REQUEST_TAG]),
     on(Resource::Policy, "iam:CreatePolicyVersion", &[]),
+    on(Resource::Policy, "iam:DeletePolicy", &[]),
+    on(Resource::Policy, "iam:DeletePolicyVersion", &[]),
     on(Resource::Policy, "iam:GetPolicy", &[]),
+    on(Resource::Policy, "iam:GetPolicyVersion", &[]),
+    on(Resource::Policy, "iam:ListEntitiesForPolicy", &[]),
+    on(Resource::Policy, "iam:ListPolicyTags", &[]),
+    on(Resource::Policy, "iam:ListPolicyVersions", &[]),
     on(Resource::Policy, "iam:SetDefaultPolicyVersion", &[]),
+    on(Resource::Policy, "iam:TagPolicy", &[TAG_KEYS, REQUEST_TAG]),
+    on(Resource::Policy, "iam:UntagPolicy", &[TAG_KEYS]),
     on(Resource::Mfa, "iam:DeleteVirtualMFADevice", &[]),
     on(Resource::Role, "iam:CreateRole", &[BOUNDARY, TAG_KEYS, REQUEST_TAG]),
     on(Resource::Role, "iam:PassRole", &[]),
@@ -127,10 +138,14 @@ impl Action {
             Some(_) => key.get(..known.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(known)),
             None => known.eq_ignore_ascii_case(key),
         });
-        let tagged = matches!(self.resource, Resource::User | Resource::Policy | Resource::Mfa | Resource::Role);
-        let of_resource =
-            |known: &&str| key.get(..known.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(known));
-        own || (tagged && RESOURCE_TAG.iter().any(of_resource))
+        let of_resource: &[&str] = match self.resource {
+            Resource::User | Resource::Mfa | Resource::Role => &RESOURCE_TAG,
+            Resource::Policy => &RESOURCE_TAG[1..],
+            Resource::Any | Resource::Group => &[],
+        };
+        own || of_resource
+            .iter()
+            .any(|known| key.get(..known.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(known)))
     }
 }
 
@@ -161,11 +176,20 @@ impl Request {
         if !applies {
             return Err(format!("{name} is not authorized on {resource}"));
         }
-        let context: BTreeMap<_, _> = context
-            .into_iter()
-            .filter(|(key, values)| known.has_condition_key(key) && !values.is_empty())
-            .map(|(key, values)| (key.to_lowercase(), values))
-            .collect();
-        Ok(Self { action: name.to_owned(), resource: resource.to_owned(), context })
+        let supported = context.into_iter().filter(|(key, _)| known.has_condition_key(key));
+        Ok(Self::of_service(name, resource, supported))
+    }
+
+    /// A request of a service that is not in this table. The caller names the resource and the condition keys as the
+    /// Service Authorization Reference of that service does.
+    #[must_use]
+    pub fn of_service<'a>(
+        name: &str,
+        resource: &str,
+        context: impl IntoIterator<Item = (&'a str, Vec<String>)>,
+    ) -> Self {
+        let present = context.into_iter().filter(|(_, values)| !values.is_empty());
+        let context: BTreeMap<_, _> = present.map(|(key, values)| (key.to_lowercase(), values)).collect();
+        Self { action: name.to_owned(), resource: resource.to_owned(), context }
     }
 }

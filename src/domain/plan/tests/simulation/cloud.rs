@@ -1,8 +1,12 @@
 //! IAM and Kubernetes in memory, as strict as the real ones where the protocol depends on it.
 
 mod audit;
+mod kubernetes;
+mod policies;
 
 use std::sync::LazyLock;
+
+pub(super) use policies::{CloudPolicy, DOCUMENT};
 
 use super::*;
 use crate::{
@@ -10,6 +14,7 @@ use crate::{
     domain::{
         account,
         dates::floor,
+        managed_policy::{self, PolicyRecords},
         owner::Ownership,
         secret::{self, KeyMaterial, SecretContent},
     },
@@ -105,11 +110,15 @@ pub(super) struct Cloud {
     pub(super) now: Timestamp,
     pub(super) user: Option<CloudUser>,
     pub(super) keys: BTreeMap<String, KeyRecord>,
+    /// Managed policies by ARN.
+    pub(super) policies: BTreeMap<String, CloudPolicy>,
+    /// Policies that were deleted last, and when.
+    deleted_policies: BTreeMap<String, (Timestamp, CloudPolicy)>,
     pub(super) secrets: BTreeMap<String, StoredSecret>,
     pub(super) resource: AwsDeployUser,
     /// A copy of the Secret that a person keeps.
     pub(super) backup: Option<SecretContent>,
-    /// How long IAM's list of keys is behind.
+    /// How long IAM's lists of users, keys and policies are behind.
     pub(super) lag: SignedDuration,
     /// How long after its creation STS accepts a key.
     pub(super) accepts_after: SignedDuration,
@@ -131,6 +140,8 @@ impl Cloud {
             now: now(),
             user: None,
             keys: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            deleted_policies: BTreeMap::new(),
             secrets: BTreeMap::new(),
             resource,
             backup: None,
@@ -162,6 +173,8 @@ impl Cloud {
     pub(super) fn set_back(&mut self, by: SignedDuration) {
         self.now -= by;
         self.user.iter_mut().for_each(|user| user.made_at -= by);
+        self.policies.values_mut().for_each(|policy| policy.made_at -= by);
+        self.deleted_policies.values_mut().for_each(|(at, _)| *at -= by);
         for record in self.keys.values_mut() {
             record.appeared_at -= by;
             record.deleted_at = record.deleted_at.map(|at| at - by);
@@ -185,6 +198,12 @@ impl Cloud {
                 None
             }
             None => None,
+        };
+        let had_document = self.has_document();
+        let commit = |cloud: &mut Self| {
+            let result = commit(cloud);
+            cloud.audit_document(had_document);
+            result
         };
         let Some(fault) = fault else { return commit(self) };
         self.fault = None;
@@ -380,106 +399,6 @@ impl Cloud {
             && self.keys[&key.id].secret == key.secret.expose_secret()
             && self.now >= self.keys[&key.id].appeared_at + self.accepts_after
     }
-
-    // --- Kubernetes ----------------------------------------------------------------------------
-
-    pub(super) fn create_secret(&mut self, name: &str, content: &SecretContent) -> Result<StoredSecret, CallError> {
-        self.write(|cloud| {
-            if cloud.secrets.contains_key(name) {
-                return Err(CallError::AlreadyExists);
-            }
-            let version = cloud.next();
-            let stored = StoredSecret {
-                name: name.into(),
-                uid: format!("uid{version}"),
-                version,
-                owner: Some(OWNER.into()),
-                content: content.clone(),
-                immutable: false,
-            };
-            cloud.put(stored.clone());
-            Ok(stored)
-        })
-    }
-
-    pub(super) fn replace_secret(
-        &mut self,
-        stored: &StoredSecret,
-        owner: Option<&str>,
-        content: &SecretContent,
-    ) -> Result<StoredSecret, CallError> {
-        self.write(|cloud| {
-            let found = cloud.secrets.get(&stored.name).ok_or(CallError::NotFound)?.clone();
-            if (&found.uid, found.version) != (&stored.uid, stored.version) {
-                return Err(CallError::Conflict);
-            }
-            if found.owner.as_deref() != Some(OWNER) {
-                cloud.report_violation(format!("S4: Secret {} of another owner is written", stored.name));
-            }
-            if keeps_less(&found.content, content) {
-                cloud.report_violation(format!("S4: an entry of others in Secret {} is removed", stored.name));
-            }
-            if found.immutable && found.content.data != content.data {
-                return Err(CallError::Invalid);
-            }
-            let version = cloud.next();
-            let owner = owner.map(str::to_owned);
-            let written = StoredSecret { version, owner, content: content.clone(), ..found };
-            cloud.put(written.clone());
-            Ok(written)
-        })
-    }
-
-    pub(super) fn delete_secret(&mut self, stored: &StoredSecret) -> Result<(), CallError> {
-        self.write(|cloud| {
-            let Some(found) = cloud.secrets.get(&stored.name) else { return Ok(()) };
-            if (&found.uid, found.version) != (&stored.uid, stored.version) {
-                return Err(CallError::Conflict);
-            }
-            if found.owner.as_deref() != Some(OWNER) {
-                cloud.report_violation(format!("S4: Secret {} of another owner is deleted", stored.name));
-            }
-            cloud.secrets.remove(&stored.name);
-            Ok(())
-        })
-    }
-
-    pub(super) fn record_user(&mut self, tag_keys: &BTreeSet<String>) -> Result<(), CallError> {
-        self.write(|cloud| {
-            let tag_keys = tag_keys.iter().cloned().collect();
-            let account = "123456789012".into();
-            let user = UserStatus { name: USER.into(), account, tag_keys, ..UserStatus::default() };
-            cloud.resource.status.get_or_insert_default().user = Some(user);
-            Ok(())
-        })
-    }
-
-    pub(super) fn set_finalizer(&mut self, present: bool) -> Result<(), CallError> {
-        self.write(|cloud| {
-            if !present && cloud.is_our_user() {
-                cloud.report_violation("S8: the finalizer is removed while the user exists and is ours");
-            }
-            // No garbage collector deletes it.
-            if !present && cloud.secrets.contains_key(&cloud.target().journal_name) {
-                cloud.report_violation("S8: the finalizer is removed while a journal exists");
-            }
-            let finalizers = present.then(|| vec![crate::api::well_known::FINALIZER.to_owned()]);
-            cloud.resource.metadata.finalizers = finalizers;
-            Ok(())
-        })
-    }
-
-    fn put(&mut self, stored: StoredSecret) {
-        self.audit_secret(&stored);
-        self.secrets.insert(stored.name.clone(), stored);
-    }
-}
-
-/// Whether the entries of others are in the first content and not in the second.
-fn keeps_less(before: &SecretContent, after: &SecretContent) -> bool {
-    before.labels.contains_key(FOREIGN_ENTRY) && !after.labels.contains_key(FOREIGN_ENTRY)
-        || before.annotations.contains_key(FOREIGN_ENTRY) && !after.annotations.contains_key(FOREIGN_ENTRY)
-        || before.data.contains_key(FOREIGN_ENTRY) && !after.data.contains_key(FOREIGN_ENTRY)
 }
 
 /// The MAC key of every operator.

@@ -6,7 +6,9 @@ use super::{
     cloud::{self, Fault},
     *,
 };
-use crate::api::user::{AwsDeployUserSpec, Credentials, HandoverConsumer, RotationSpec, RotationWindow};
+use crate::api::user::{
+    AwsDeployUserSpec, Credentials, DeclaredDocument, DocumentPlacement, HandoverConsumer, RotationSpec, RotationWindow,
+};
 use crate::api::well_known;
 use crate::domain::handover;
 
@@ -60,6 +62,15 @@ pub(in crate::domain::plan::tests) enum Event {
     DeleteUser,
     AttachPolicy,
     DetachPolicy,
+    /// A document is declared: its meaning, and what it is to be.
+    Document(u8, DocumentPlacement),
+    RemoveDocument,
+    /// A person makes a version of the policy of the document the default.
+    SwitchVersion,
+    /// A person makes a new version of it.
+    MakeVersion,
+    /// A person attaches it to a role, or detaches it there.
+    HoldPolicy(bool),
     DropKeyTag,
     /// A person adds a tag to the user. It is kept.
     AddTag,
@@ -256,6 +267,30 @@ impl Simulation {
                     user.grants.attached.remove("P");
                 }
             }
+            Event::Document(meaning, placement) => {
+                let statement = json!({"Effect": "Allow", "Action": format!("s3:{}", meaning % 4), "Resource": "*"});
+                let document = DeclaredDocument {
+                    name: cloud::DOCUMENT.to_owned(),
+                    document: Some(json!({"Version": "2012-10-17", "Statement": [statement]})),
+                    placement: *placement,
+                    ..DeclaredDocument::default()
+                };
+                self.spec(|spec| spec.policies.documents = vec![document]);
+            }
+            Event::RemoveDocument => self.spec(|spec| spec.policies.documents.clear()),
+            Event::SwitchVersion => {
+                for policy in self.cloud.policies.values_mut() {
+                    policy.default = policy.versions.keys().next().copied().unwrap_or(policy.default);
+                }
+            }
+            Event::MakeVersion => {
+                for policy in self.cloud.policies.values_mut().filter(|policy| policy.versions.len() < 5) {
+                    policy.add(&json!({"by": "hand"}), false);
+                }
+            }
+            Event::HoldPolicy(is_held) => {
+                self.cloud.policies.values_mut().for_each(|policy| policy.is_held = *is_held);
+            }
             Event::AddTag => {
                 if let Some(user) = &mut self.cloud.user {
                     user.tags.insert(cloud::FOREIGN_TAG.to_owned(), "x".to_owned());
@@ -334,6 +369,7 @@ impl Simulation {
 pub(super) fn events() -> impl Strategy<Value = Event> {
     let fault =
         prop_oneof![Just(Fault::CrashBefore), Just(Fault::CrashAfter), Just(Fault::LostResponse), Just(Fault::Refused)];
+    let placement = prop_oneof![1 => Just(DocumentPlacement::Inline), 2 => Just(DocumentPlacement::Managed)];
     prop_oneof![
         2 => Just(Event::Nothing),
         8 => (0_u8..12, fault).prop_map(|(after, fault)| Event::Fault(after, fault)),
@@ -370,6 +406,11 @@ pub(super) fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::DeleteUser),
         1 => Just(Event::AttachPolicy),
         1 => Just(Event::DetachPolicy),
+        3 => (any::<u8>(), placement).prop_map(|(meaning, placement)| Event::Document(meaning, placement)),
+        1 => Just(Event::RemoveDocument),
+        1 => Just(Event::SwitchVersion),
+        1 => Just(Event::MakeVersion),
+        1 => any::<bool>().prop_map(Event::HoldPolicy),
         1 => Just(Event::AddTag),
         1 => Just(Event::EditTag),
         1 => Just(Event::DropKeyTag),

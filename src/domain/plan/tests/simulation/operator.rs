@@ -3,9 +3,13 @@
 
 mod keys;
 mod observe;
+mod outcome;
+mod policies;
 
 use keys::staged;
 use observe::{observe, published, seen};
+use outcome::{failure, report};
+use policies::report_policies;
 
 use super::{
     cloud::{CallError, Cloud, OWNER, StoredSecret, sealer},
@@ -22,6 +26,7 @@ use crate::{
         current_state::{LastUse, SecretRefusals},
         dates::floor,
         key_tag::tags_after_publication,
+        managed_policy::CurrentPolicies,
         owner::Ownership,
         plan::Note,
         schedule::spread_permille,
@@ -37,6 +42,8 @@ const MAX_EFFECTS: usize = 64;
 #[derive(Clone, Default)]
 pub(super) struct Operator {
     iam: Option<(CurrentUser, Timestamp, Option<i64>)>,
+    policies: CurrentPolicies,
+    policies_missing_since: Option<Timestamp>,
     verification: Option<Verification>,
     absent_since: Option<Timestamp>,
     missing_since: BTreeMap<String, Timestamp>,
@@ -134,7 +141,7 @@ impl Operator {
         if reconciliation.finalized {
             return End::Finalized;
         }
-        let Reconciliation { operator, cloud, seen, .. } = reconciliation;
+        let Reconciliation { operator, cloud, seen, desired, .. } = reconciliation;
         let key_waits = !deleting && seen.current.key_backoff.is_some_and(|backoff| plan.waits_for(backoff));
         let waited = [(FailureScope::User, user_waits), (FailureScope::Key, key_waits)];
         let waited: Vec<_> = waited.into_iter().filter(|(_, waits)| *waits).map(|(scope, _)| scope).collect();
@@ -143,6 +150,7 @@ impl Operator {
             operator.honoured = Some(HonouredRequest(facts.rotate_honoured.clone()));
         }
         report(status, cloud, &seen.current, operator.backoff.since());
+        report_policies(cloud, desired.as_ref(), &seen.current);
         // S7: nothing that is reported holds a secret.
         let reported = format!("{plan:?} {status:?}");
         if reported.contains("SECRET-") {
@@ -166,6 +174,7 @@ impl Operator {
     pub(super) fn set_back(&mut self, by: SignedDuration) {
         self.iam.iter_mut().for_each(|(_, at, _)| *at -= by);
         self.absent_since = self.absent_since.map(|since| since - by);
+        self.policies_missing_since = self.policies_missing_since.map(|since| since - by);
     }
 
     /// The process ends.
@@ -178,38 +187,6 @@ fn delay_input(cloud: &Cloud) -> DelayInput {
     DelayInput { now: cloud.now, permille: spread_permille(OWNER), slow_resync: RESYNC }
 }
 
-fn failure(fail: CallError, scope: FailureScope) -> ReconcileFailure {
-    let class = class(fail);
-    ReconcileFailure { scope, note: Note::new(Reason::Conflict, format!("{fail:?}")), class, transient: true }
-}
-
-fn class(fail: CallError) -> ErrorClass {
-    match fail {
-        CallError::Crash | CallError::Lost | CallError::NotAccepted | CallError::NoSuchEntity => ErrorClass::Transient,
-        CallError::AlreadyExists | CallError::Conflict | CallError::NotFound | CallError::Undone => {
-            ErrorClass::Conflict
-        }
-        CallError::Invalid | CallError::DeleteConflict => ErrorClass::Terminal,
-        CallError::Limit => ErrorClass::Limit,
-        CallError::Throttled => ErrorClass::Throttled,
-    }
-}
-
-fn report(status: &mut Status, cloud: &Cloud, current: &CurrentState, since: Option<Timestamp>) {
-    status.generation = cloud.resource.metadata.generation;
-    if let Some(user) = current.user() {
-        status.user_id = Some(user.id.clone());
-        status.tag_keys = cloud.resource.spec.tags.keys().filter(|key| user.tags.contains_key(*key)).cloned().collect();
-        let inactive = user.keys.iter().filter(|key| !key.active);
-        let since = |id: &String| status.inactive_since.get(id).copied().unwrap_or(floor(cloud.now));
-        status.inactive_since = inactive.map(|key| (key.id.clone(), since(&key.id))).collect();
-    }
-    status.repairs = current.hints.repairs;
-    status.last_attempt = current.last_attempt();
-    status.last_rotation = current.verified().map(|facts| facts.published_at).or(status.last_rotation);
-    status.failing_since = since.map(floor);
-}
-
 impl Reconciliation<'_> {
     /// `None` when the operator died.
     fn run(&mut self, errors: &mut Vec<ReconcileFailure>) -> Option<Plan> {
@@ -218,6 +195,7 @@ impl Reconciliation<'_> {
             let Some(effect) = plan.effects.first() else { return Some(plan) };
             if !effect.can_run_on(&self.seen.current, &settings()) {
                 let repairs = self.seen.current.hints.repairs;
+                let records = self.seen.current.hints.policies.clone();
                 let (failed, finalizer) = (self.seen.current.user_sync_failed, self.seen.current.finalizer);
                 let removed =
                     self.seen.current.user_absence.filter(|user_absence| *user_absence == UserAbsence::Removed);
@@ -225,6 +203,7 @@ impl Reconciliation<'_> {
                 self.seen.current.user_sync_failed = failed;
                 self.seen.current.finalizer = finalizer;
                 self.seen.current.hints.repairs = repairs;
+                self.seen.current.hints.policies = records;
                 self.seen.current.user_absence = removed.or(self.seen.current.user_absence);
                 continue;
             }
@@ -234,7 +213,10 @@ impl Reconciliation<'_> {
             let result = self.perform(effect);
             self.cloud.audit_moment();
             match (&result, &mut self.operator.iam) {
-                (Ok(()), Some((iam, ..))) => iam.clone_from(&self.seen.current.iam),
+                (Ok(()), Some((iam, ..))) => {
+                    iam.clone_from(&self.seen.current.iam);
+                    self.operator.policies.clone_from(&self.seen.current.policies);
+                }
                 _ => self.operator.iam = None,
             }
             if self.finalized {
@@ -276,7 +258,12 @@ impl Reconciliation<'_> {
             Effect::RecordUser => {
                 let declared = self.desired.iter().flat_map(Desired::declared_tag_keys).cloned();
                 self.seen.current.hints.tag_keys.extend(declared);
-                self.cloud.record_user(&self.seen.current.hints.tag_keys)?;
+                let documents = self.desired.iter().flat_map(|desired| desired.documents.keys().cloned());
+                for arn in documents {
+                    self.seen.current.hints.policies.entry(arn).or_default();
+                }
+                let hints = &self.seen.current.hints;
+                self.cloud.record_user(&hints.tag_keys, &hints.policies)?;
                 self.seen.current.user_recorded = true;
             }
             Effect::AddFinalizer => {
@@ -306,9 +293,27 @@ impl Reconciliation<'_> {
             | Effect::DetachPolicy(_)
             | Effect::PutInlinePolicy(..)
             | Effect::DeleteInlinePolicy(_) => {
-                self.cloud.change_user(|user| change_grants(effect, &mut user.grants))?;
+                if let Effect::AttachPolicy(arn) = effect {
+                    self.cloud.attach_policy(arn)?;
+                } else {
+                    self.cloud.change_user(|user| change_grants(effect, &mut user.grants))?;
+                }
+                if let Effect::AttachPolicy(arn) | Effect::DetachPolicy(arn) = effect
+                    && let Some(policy) = self.seen.current.policies.found.get_mut(arn)
+                {
+                    policy.attachments += if matches!(effect, Effect::AttachPolicy(_)) { 1 } else { -1 };
+                }
                 self.changed(|user| change_grants(effect, user.grants.get_or_insert_with(Grants::default)));
             }
+            Effect::CreatePolicy(_)
+            | Effect::CreatePolicyVersion(_)
+            | Effect::SetDefaultPolicyVersion(..)
+            | Effect::DeletePolicyVersion(..)
+            | Effect::DeletePolicy(_)
+            | Effect::UntagPolicy(_)
+            | Effect::ReadPolicyVersions(_)
+            | Effect::ReadPolicyHolders(_)
+            | Effect::ForgetPolicy(_) => self.perform_on_policy(effect)?,
             // The simulated resource declares none of these; a plan that contains one is wrong.
             Effect::AddToGroup(_)
             | Effect::RemoveFromGroup(_)
@@ -319,6 +324,7 @@ impl Reconciliation<'_> {
             | Effect::DeleteConsoleSecret
             | Effect::ReleaseConsoleSecret
             | Effect::AdoptUser(_)
+            | Effect::TagPolicy(_)
             | Effect::ReadWorkloads(_)
             | Effect::RestartWorkload(..)
             | Effect::RecordRestarts(_)

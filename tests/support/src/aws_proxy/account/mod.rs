@@ -11,6 +11,7 @@
 mod callers;
 mod keys;
 mod listings;
+mod policies;
 mod users;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -21,6 +22,7 @@ use std::time::Instant;
 pub use callers::Authorizer;
 pub(super) use keys::NewSession;
 pub(super) use listings::Listing;
+use policies::ManagedPolicy;
 pub(super) use users::{ServiceCredential, User};
 
 use super::caller::AccountRef;
@@ -40,6 +42,7 @@ struct State {
     keys: HashMap<String, Key>,
     trusted: HashMap<String, Option<Secret>>,
     users: HashMap<(AccountRef, String), User>,
+    policies: HashMap<(AccountRef, String), ManagedPolicy>,
     names_imported: HashSet<AccountRef>,
     listings: VecDeque<(String, Arc<Listing>)>,
 }

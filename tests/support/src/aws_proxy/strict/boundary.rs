@@ -4,7 +4,7 @@
 
 use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
-use super::{Operation, paging, policies, users};
+use super::{Operation, managed_policies, paging, policies, users};
 
 /// `PutUserPermissionsBoundary`.
 pub(super) async fn put(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
@@ -32,9 +32,10 @@ pub(super) async fn check_exists(operation: &Operation<'_>, arn: &str) -> Result
     policies::check_exists(operation, arn, "Scope ARN:").await
 }
 
-/// `GetAccountAuthorizationDetails`, in pages and with boundaries.
+/// `GetAccountAuthorizationDetails`, in pages, with boundaries and complete policies.
 pub(super) async fn in_account_details(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
-    paging::list_after(operation, |response| inject_all(operation, response)).await
+    let complete_policies = managed_policies::in_account_details(operation).await?;
+    paging::list_after(operation, |response| inject_all(operation, complete_policies(response))).await
 }
 
 /// Adds the boundary to a response with a single user.

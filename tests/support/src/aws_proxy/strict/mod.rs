@@ -7,6 +7,7 @@ mod identity;
 mod keys;
 mod last_used;
 mod login_profile;
+mod managed_policies;
 mod names;
 mod normalize;
 mod paging;
@@ -25,7 +26,8 @@ use super::response::{AwsError, AwsResponse};
 use super::rules::Flags;
 use super::upstream::Upstream;
 
-pub(super) use normalize::shown_user_id as user_id;
+pub(super) use managed_policies::ALL_ITEMS;
+pub(super) use normalize::{shown_policy_id as policy_id, shown_user_id as user_id};
 pub(super) use policies::decode as decode_document;
 pub(super) use tags::read as read_tags;
 
@@ -90,8 +92,19 @@ impl Operation<'_> {
 
             (_, "AttachUserPolicy") => policies::attach(self).await,
             (_, "PutUserPolicy") => policies::put_inline(self).await,
-            (_, "CreatePolicy" | "CreatePolicyVersion") => policies::create(self).await,
-            (_, "DeletePolicy") => policies::delete(self).await,
+            (_, "CreatePolicy") => managed_policies::create(self).await,
+            (_, "GetPolicy") => managed_policies::get(self).await,
+            (_, "ListPolicies") => managed_policies::list(self).await,
+            (_, "DeletePolicy") => managed_policies::delete(self).await,
+            (_, "TagPolicy") => managed_policies::tag(self).await,
+            (_, "UntagPolicy") => managed_policies::untag(self).await,
+            (_, "ListPolicyTags") => managed_policies::list_tags(self).await,
+            (_, "ListEntitiesForPolicy") => managed_policies::list_entities(self).await,
+            (_, "CreatePolicyVersion") => managed_policies::create_version(self).await,
+            (_, "GetPolicyVersion") => managed_policies::get_version(self).await,
+            (_, "ListPolicyVersions") => managed_policies::list_versions(self).await,
+            (_, "SetDefaultPolicyVersion") => managed_policies::set_default_version(self).await,
+            (_, "DeletePolicyVersion") => managed_policies::delete_version(self).await,
 
             (_, "AddUserToGroup") => groups::add_user(self).await,
             (_, "DeleteGroup") => groups::delete(self).await,

@@ -57,6 +57,21 @@ pub(super) fn check_path(path: &str) -> Result<(), AwsError> {
     Ok(())
 }
 
+/// Checks the path of a managed policy, or the prefix of such paths, which has the same format.
+pub(super) fn check_policy_path(field: &str, path: &str) -> Result<(), AwsError> {
+    if path.is_empty() || path.len() > 512 {
+        return Err(AwsError::constraint(path, field, "have length less than or equal to 512"));
+    }
+    let inner = path.strip_prefix('/').and_then(|rest| rest.strip_suffix('/'));
+    let valid = path == "/"
+        || inner.is_some_and(|inner| inner.split('/').all(|part| !part.is_empty() && part.chars().all(is_name_char)));
+    if !valid {
+        let pattern = "satisfy regular expression pattern: ((/[A-Za-z0-9\\.,\\+@=_-]+)*)/";
+        return Err(AwsError::constraint(path, field, pattern));
+    }
+    Ok(())
+}
+
 /// Checks the value of an enum parameter.
 pub(super) fn check_enum(field: &str, value: &str, allowed: &[&str]) -> Result<(), AwsError> {
     if allowed.contains(&value) {
@@ -100,6 +115,16 @@ mod tests {
         }
         for bad in ["", "//", "nopath", "/a", "a/", "/a b/", &format!("/{}/", "x".repeat(511))] {
             assert!(check_path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn policy_paths_consist_of_name_characters() {
+        for good in ["/", "/a/", "/awsdeploy/team-1/u+d=p,l.o@y_/", &format!("/{}/", "x".repeat(510))] {
+            assert!(check_policy_path("path", good).is_ok(), "{good}");
+        }
+        for bad in ["", "//", "a", "/a", "a/", "/a//b/", "/a b/", "/a:b/", "/a!/", &format!("/{}/", "x".repeat(511))] {
+            assert!(check_policy_path("path", bad).is_err(), "{bad}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Normalizes ids, dates and documents in every response to the format of AWS.
 //!
 //! - `UserId` is `AIDA` and 17 upper-case characters; the emulator uses 20 lower-case characters.
+//! - `PolicyId` is `ANPA` and 17 upper-case characters; the emulator uses `A` and 20 characters.
 //! - Dates are whole seconds. The emulator sends microseconds, with which a comparison with the `Date` header could
 //!   succeed here and fail on AWS.
 //! - Policy documents are percent-encoded everywhere; the emulator does not encode them in `GetPolicyVersion`.
@@ -33,6 +34,7 @@ pub(super) fn normalize(response: AwsResponse, call: &Call, clock_skew: SignedDu
 fn normalized(element: &str, text: &str, call: &Call, clock_skew: SignedDuration) -> Option<String> {
     match element {
         "UserId" => user_id(text),
+        "PolicyId" => policy_id(text),
         "Document" if call.action == "GetPolicyVersion" && text.trim_start().starts_with('{') => {
             Some(utf8_percent_encode(text, NON_ALPHANUMERIC).to_string())
         }
@@ -47,6 +49,11 @@ pub(crate) fn shown_user_id(id: &str) -> String {
     user_id(id).unwrap_or_else(|| id.to_owned())
 }
 
+/// The policy id in the format of AWS.
+pub(crate) fn shown_policy_id(id: &str) -> String {
+    policy_id(id).unwrap_or_else(|| id.to_owned())
+}
+
 /// Converts a user id of the emulator, always to the same id; `None` if it has another format.
 fn user_id(id: &str) -> Option<String> {
     let is_emulator_id = id.len() == 20 && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -56,6 +63,12 @@ fn user_id(id: &str) -> Option<String> {
     let mut out = "AIDA".to_owned();
     let _ = write!(out, "{}", id[..17].to_uppercase());
     Some(out)
+}
+
+/// Converts a policy id of the emulator, always to the same id; `None` if it has another format.
+fn policy_id(id: &str) -> Option<String> {
+    let rest = id.strip_prefix('A').filter(|rest| rest.len() == 20 && !id.starts_with("ANPA"))?;
+    Some(format!("ANPA{}", &rest[..17]))
 }
 
 fn whole_second(date: &str, clock_skew: SignedDuration) -> Option<String> {
@@ -79,6 +92,12 @@ mod tests {
     fn user_ids_have_the_aws_format() {
         assert_eq!(normalize_one("GetUser", "UserId", "hrt1l661zro80sonjlo0", 0), "AIDAHRT1L661ZRO80SONJ");
         assert_eq!(normalize_one("GetCallerIdentity", "UserId", "AROAX:s", 0), "AROAX:s");
+    }
+
+    #[test]
+    fn policy_ids_have_the_aws_format() {
+        assert_eq!(normalize_one("GetPolicy", "PolicyId", "AR77VUPULTLNQBCU1FPAU", 0), "ANPAR77VUPULTLNQBCU1F");
+        assert_eq!(normalize_one("GetPolicy", "PolicyId", "ANPAR77VUPULTLNQBCU1F", 0), "ANPAR77VUPULTLNQBCU1F");
     }
 
     #[test]

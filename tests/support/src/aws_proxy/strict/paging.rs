@@ -12,17 +12,21 @@ use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse, random_hex};
 use super::super::settings::PageShape;
 use super::super::xml;
-use super::Operation;
+use super::{Operation, managed_policies};
 
 const MAX_ITEMS: usize = 1000;
 
 /// The paged actions with the lists in their responses, in the order in which AWS fills them.
-const PAGED: [(&str, &[&str]); 10] = [
+const PAGED: [(&str, &[&str]); 14] = [
     ("ListUsers", &["Users"]),
     ("ListAccessKeys", &["AccessKeyMetadata"]),
     ("ListAttachedUserPolicies", &["AttachedPolicies"]),
     ("ListUserPolicies", &["PolicyNames"]),
     ("ListUserTags", &["Tags"]),
+    ("ListPolicies", &["Policies"]),
+    ("ListPolicyVersions", &["Versions"]),
+    ("ListPolicyTags", &["Tags"]),
+    ("ListEntitiesForPolicy", &["PolicyGroups", "PolicyUsers", "PolicyRoles"]),
     ("ListGroupsForUser", &["Groups"]),
     ("ListMFADevices", &["MFADevices"]),
     ("ListSSHPublicKeys", &["SSHPublicKeys"]),
@@ -51,7 +55,9 @@ pub(super) async fn list_after(
 ) -> Result<AwsResponse, AwsError> {
     let max_items = max_items(operation.call)?;
     let mut call = operation.call.clone().without("MaxItems").without("Marker");
-    if !matches!(call.action.as_str(), "ListUsers" | "GetAccountAuthorizationDetails")
+    let names_no_user = ["ListUsers", "GetAccountAuthorizationDetails", "ListEntitiesForPolicy"];
+    if !names_no_user.contains(&call.action.as_str())
+        && !call.action.starts_with("ListPolic")
         && call.user_name().is_none()
         && let Some(user) = operation.caller.user()
     {
@@ -69,6 +75,9 @@ pub(super) async fn list_after(
         });
         found.ok_or_else(|| AwsError::validation(format!("Invalid Marker: {marker}")))?
     } else {
+        if call.action.starts_with("ListPolic") {
+            call = call.with("MaxItems", managed_policies::ALL_ITEMS);
+        }
         let response = operation.forward_as(&call).await?;
         if !response.is_success() {
             return Ok(response);

@@ -1,6 +1,4 @@
-//! Policies: existence, attachability, quotas and sizes. The emulator checks the syntax only.
-
-use roxmltree::Document;
+//! Policies of users: existence, attachability, quotas and sizes. The emulator checks the syntax only.
 
 use super::super::call::Call;
 use super::super::response::{AwsError, AwsResponse};
@@ -50,11 +48,13 @@ pub(super) fn check_arn(arn: &str) -> Result<(), AwsError> {
 
 /// Checks that a managed policy exists; `subject` is the beginning of the error message of AWS.
 pub(super) async fn check_exists(operation: &Operation<'_>, arn: &str, subject: &str) -> Result<(), AwsError> {
+    let absent = || AwsError::no_such_entity(format!("{subject} {arn} does not exist or is not attachable."));
+    if operation.account().is_policy_hidden(operation.account_ref(), arn) {
+        return Err(absent());
+    }
     match operation.query(&Call::iam("GetPolicy").with("PolicyArn", arn)).await {
         Ok(_) => Ok(()),
-        Err(error) if error.code == "NoSuchEntity" => {
-            Err(AwsError::no_such_entity(format!("{subject} {arn} does not exist or is not attachable.")))
-        }
+        Err(error) if error.code == "NoSuchEntity" => Err(absent()),
         Err(error) => Err(error),
     }
 }
@@ -83,6 +83,7 @@ pub(super) async fn put_inline(operation: &Operation<'_>) -> Result<AwsResponse,
     names::check_policy(name)?;
     let document = operation.call.required("PolicyDocument")?;
     check_characters(document)?;
+    check_principal(document)?;
     let _lock = operation.account().lock_user(operation.account_ref(), user).await;
     let others = other_inline_size(operation, user, name).await?;
     if others + size(document) > MAX_INLINE_POLICY_CHARS {
@@ -109,39 +110,32 @@ pub(crate) fn decode(document: &str) -> String {
     percent_encoding::percent_decode_str(document).decode_utf8_lossy().into_owned()
 }
 
-/// `CreatePolicy` and `CreatePolicyVersion`.
-pub(super) async fn create(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
-    if let Some(name) = operation.call.param("PolicyName") {
-        names::check_policy(name)?;
-    }
-    if let Some(path) = operation.call.param("Path") {
-        names::check_path(path)?;
-    }
-    let document = operation.call.required("PolicyDocument")?;
+/// Checks the document of a managed policy, except for the syntax, which the emulator checks.
+pub(super) fn check_document(document: &str) -> Result<(), AwsError> {
     check_characters(document)?;
+    check_principal(document)?;
     if size(document) > MAX_MANAGED_POLICY_CHARS {
         return Err(AwsError::limit_exceeded(format!(
             "Cannot exceed quota for PolicySize: {MAX_MANAGED_POLICY_CHARS}"
         )));
     }
-    operation.forward().await
+    Ok(())
 }
 
-/// `DeletePolicy`, which fails while the policy is attached or used as a boundary.
-pub(super) async fn delete(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
-    let arn = operation.call.required("PolicyArn")?;
-    let entities = operation.query(&Call::iam("ListEntitiesForPolicy").with("PolicyArn", arn)).await?;
-    let attached = Document::parse(&entities).is_ok_and(|document| {
-        ["PolicyGroups", "PolicyUsers", "PolicyRoles"]
-            .iter()
-            .filter_map(|list| xml::find(&document, list))
-            .any(|list| xml::members(list).next().is_some())
-    });
-    let is_boundary = operation.account().boundaries(operation.account_ref()).values().any(|boundary| boundary == arn);
-    if attached || is_boundary {
-        return Err(AwsError::delete_conflict("Cannot delete a policy attached to entities."));
+/// Checks that no statement has a principal: the principal of an identity-based policy is the identity.
+fn check_principal(document: &str) -> Result<(), AwsError> {
+    let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+    let statements =
+        document["Statement"].as_array().map_or_else(|| vec![&document["Statement"]], |list| list.iter().collect());
+    let has_principal = |statement: &&serde_json::Value| {
+        statement
+            .as_object()
+            .is_some_and(|fields| fields.contains_key("Principal") || fields.contains_key("NotPrincipal"))
+    };
+    if statements.iter().any(has_principal) {
+        return Err(AwsError::new(400, "MalformedPolicyDocument", "Policy document should not specify a principal."));
     }
-    operation.forward().await
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! User tags: at most 50, keys of up to 128 and values of up to 256 characters of a fixed set, the reserved prefix
-//! `aws:`, and keys compared ignoring case. The emulator checks none of it for users.
+//! Tags of users and managed policies: at most 50, keys of up to 128 and values of up to 256 characters of a fixed set,
+//! the reserved prefix `aws:`, and keys compared ignoring case. The emulator checks none of it for users, and neither
+//! the number nor the reserved prefix for policies.
 //!
 //! The errors for lengths, characters and duplicates are those of the emulator for roles; the errors for the reserved
 //! prefix and for the 51st tag over several calls are assumed from other quotas of IAM.
@@ -11,7 +12,7 @@ use super::super::response::{AwsError, AwsResponse};
 use super::super::xml;
 use super::{Operation, names};
 
-const MAX_TAGS_PER_USER: usize = 50;
+const MAX_TAGS: usize = 50;
 
 /// `[\p{L}\p{Z}\p{N}_.:/=+\-@]`.
 fn is_tag_char(c: char) -> bool {
@@ -41,13 +42,13 @@ fn check_key(key: &str, field: &str) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// Checks the tags of one request, without the existing tags of the user.
+/// Checks the tags of one request, without the existing tags of the entity.
 pub(super) fn check_request(tags: &[(&str, &str)]) -> Result<(), AwsError> {
-    if tags.len() > MAX_TAGS_PER_USER {
+    if tags.len() > MAX_TAGS {
         return Err(AwsError::constraint(
             &format!("{} tags", tags.len()),
             "tags",
-            &format!("have length less than or equal to {MAX_TAGS_PER_USER}"),
+            &format!("have length less than or equal to {MAX_TAGS}"),
         ));
     }
     let mut seen = std::collections::HashSet::new();
@@ -64,7 +65,7 @@ pub(super) fn check_request(tags: &[(&str, &str)]) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// The tags in a response of `ListUserTags`.
+/// The tags in a response of `ListUserTags`, `ListPolicyTags` or `GetPolicy`.
 pub(crate) fn read(response: &str) -> Vec<(String, String)> {
     let Ok(document) = Document::parse(response) else { return Vec::new() };
     let Some(tags) = xml::find(&document, "Tags") else { return Vec::new() };
@@ -89,53 +90,88 @@ fn merge<'e>(existing: &'e [(String, String)], new: &[(&str, &str)]) -> (Vec<&'e
     (replaced, kept + new.len())
 }
 
+/// The entity of a call that changes tags.
+pub(super) struct Subject<'a> {
+    list: &'static str,
+    untag: &'static str,
+    param: &'static str,
+    value: &'a str,
+    quota: &'static str,
+}
+
+impl<'a> Subject<'a> {
+    fn user(name: &'a str) -> Self {
+        Self { list: "ListUserTags", untag: "UntagUser", param: "UserName", value: name, quota: "TagsPerUser" }
+    }
+
+    /// A managed policy.
+    pub(super) fn policy(arn: &'a str) -> Self {
+        Self { list: "ListPolicyTags", untag: "UntagPolicy", param: "PolicyArn", value: arn, quota: "TagsPerPolicy" }
+    }
+
+    async fn existing(&self, operation: &Operation<'_>) -> Result<Vec<(String, String)>, AwsError> {
+        let call = Call::iam(self.list).with(self.param, self.value);
+        Ok(read(&operation.query(&call).await?))
+    }
+
+    fn untag(&self, keys: &[&str]) -> Call {
+        keys.iter().enumerate().fold(Call::iam(self.untag).with(self.param, self.value), |call, (index, key)| {
+            call.with(format!("TagKeys.member.{}", index + 1), *key)
+        })
+    }
+}
+
 /// `TagUser`.
 pub(super) async fn tag_user(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
     let user = operation.call.required("UserName")?;
     names::check_reference(user)?;
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    tag(operation, &Subject::user(user)).await
+}
+
+/// Sets tags. The caller holds the lock of the entity.
+pub(super) async fn tag(operation: &Operation<'_>, subject: &Subject<'_>) -> Result<AwsResponse, AwsError> {
     let new = operation.call.tags();
     if new.is_empty() {
         operation.call.required("Tags")?;
     }
     check_request(&new)?;
-    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
-    let existing = read(&operation.query(&Call::iam("ListUserTags").with("UserName", user)).await?);
+    let existing = subject.existing(operation).await?;
     let (replaced, count) = merge(&existing, &new);
-    if count > MAX_TAGS_PER_USER {
-        return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for TagsPerUser: {MAX_TAGS_PER_USER}")));
+    if count > MAX_TAGS {
+        return Err(AwsError::limit_exceeded(format!("Cannot exceed quota for {}: {MAX_TAGS}", subject.quota)));
     }
     if !replaced.is_empty() {
-        operation.query(&untag(user, &replaced)).await?;
+        operation.query(&subject.untag(&replaced)).await?;
     }
     operation.forward().await
 }
 
-/// `UntagUser`; keys are matched ignoring case, and missing keys are ignored.
+/// `UntagUser`.
 pub(super) async fn untag_user(operation: &Operation<'_>) -> Result<AwsResponse, AwsError> {
     let user = operation.call.required("UserName")?;
     names::check_reference(user)?;
+    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
+    untag(operation, &Subject::user(user)).await
+}
+
+/// Removes tags; keys are matched ignoring case, and missing keys are ignored. The caller holds the lock of the entity.
+pub(super) async fn untag(operation: &Operation<'_>, subject: &Subject<'_>) -> Result<AwsResponse, AwsError> {
     let keys = operation.call.list("TagKeys");
     if keys.is_empty() {
         operation.call.required("TagKeys")?;
     }
-    if keys.len() > MAX_TAGS_PER_USER {
+    if keys.len() > MAX_TAGS {
         return Err(AwsError::constraint(&keys.len().to_string(), "tagKeys", "have length less than or equal to 50"));
     }
-    let _lock = operation.account().lock_user(operation.account_ref(), user).await;
-    let existing = read(&operation.query(&Call::iam("ListUserTags").with("UserName", user)).await?);
+    let existing = subject.existing(operation).await?;
     let expected: Vec<String> = keys.iter().map(|key| key.to_lowercase()).collect();
     let found: Vec<&str> =
         existing.iter().map(|(key, _)| key.as_str()).filter(|key| expected.contains(&key.to_lowercase())).collect();
     if found.is_empty() {
         return Ok(operation.success(""));
     }
-    operation.forward_as(&untag(user, &found)).await
-}
-
-fn untag(user: &str, keys: &[&str]) -> Call {
-    keys.iter().enumerate().fold(Call::iam("UntagUser").with("UserName", user), |call, (index, key)| {
-        call.with(format!("TagKeys.member.{}", index + 1), *key)
-    })
+    operation.forward_as(&subject.untag(&found)).await
 }
 
 #[cfg(test)]

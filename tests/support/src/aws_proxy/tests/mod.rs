@@ -7,6 +7,7 @@ mod faults;
 mod http;
 mod keys;
 mod paging;
+mod policies;
 mod users;
 
 use std::net::SocketAddr;

@@ -1,6 +1,9 @@
 //! What a reconcile reads.
 
-use super::*;
+use super::{
+    policies::{read_policies, records},
+    *,
+};
 
 /// IAM first, then the published Secret, then the journal.
 pub(super) fn observe(
@@ -18,6 +21,14 @@ pub(super) fn observe(
     let cached = cached.unwrap_or_else(|| (cloud.read_iam(), cloud.now, generation));
     let iam = cached.0.clone();
     operator.iam = Some(cached);
+    if keys_read_at.is_some() {
+        operator.policies = read_policies(cloud, desired, &iam);
+    }
+    let policies = operator.policies.clone();
+    let records = records(cloud);
+    let declared = |arn: &String| desired.is_some_and(|desired| desired.documents.contains_key(arn));
+    let is_missing = records.keys().any(|arn| !declared(arn) && policies.owned(arn).is_none());
+    operator.policies_missing_since = is_missing.then(|| operator.policies_missing_since.unwrap_or(cloud.now));
     let stored = cloud.secrets.get(&target.secret_name).cloned();
     let attempt = cloud.secrets.get(&target.journal_name).cloned();
     let foreign = |stored: &StoredSecret| {
@@ -41,6 +52,7 @@ pub(super) fn observe(
         last_attempt: status.last_attempt,
         repairs: status.repairs,
         user_id: status.user_id.clone(),
+        policies: records,
         tag_keys: account::recorded_user(&cloud.resource)
             .iter()
             .flat_map(|user| user.tag_keys.clone())
@@ -66,6 +78,8 @@ pub(super) fn observe(
         iam,
         keys_read_at,
         grants_live: keys_read_at.is_some(),
+        policies,
+        policies_missing_since: operator.policies_missing_since,
         published,
         secret_refusals,
         journal: attempt.as_ref().map_or(JournalSecret::None, seen),
