@@ -6,7 +6,11 @@ use jiff::SignedDuration;
 use serde_json::Value;
 
 use super::{
-    handover::Consumer, managed_policy::DocumentDigest, schedule::RotationSchedule, settings::Settings, target::Target,
+    handover::Consumer,
+    managed_policy::{self, DocumentDigest, PolicyRecords},
+    schedule::RotationSchedule,
+    settings::Settings,
+    target::Target,
     window::Windows,
 };
 pub use crate::api::class::OnQuarantine;
@@ -167,9 +171,15 @@ pub struct Violation {
 
 impl Desired {
     /// All documents with their names, whatever they become in IAM.
-    pub fn all_documents(&self) -> impl Iterator<Item = (&String, &Value)> {
+    pub fn all_documents(&self) -> impl Iterator<Item = (&String, &Value)> + Clone {
         let managed = self.documents.values().map(|managed| (&managed.name, &managed.document));
         self.inline.iter().chain(managed)
+    }
+
+    /// Whether so many policies are left of documents that are not declared any more that no further ones are made.
+    #[must_use]
+    pub fn is_full(&self, records: &PolicyRecords) -> bool {
+        managed_policy::left(records, |arn| self.documents.contains_key(arn)).count() >= managed_policy::MAX_LEFT
     }
 
     /// Keys of the tags that the resource and its class declare.

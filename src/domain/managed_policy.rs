@@ -20,6 +20,10 @@ use crate::api::{
 /// Quota of IAM for versions of a managed policy.
 pub const MAX_VERSIONS: usize = 5;
 
+/// Policies of a resource that are left although no document is declared for them, such as those that others have too. At this
+/// number no further ones are made: each edit could leave another one.
+pub const MAX_LEFT: usize = 10;
+
 /// Limit of IAM for paths.
 pub const MAX_PATH_CHARACTERS: usize = 512;
 
@@ -213,9 +217,17 @@ impl CurrentPolicy {
 pub struct CurrentPolicies {
     /// What IAM lists at the path of the user, by ARN.
     pub found: BTreeMap<String, CurrentPolicy>,
+    /// They could not be read: none counts as missing, and none is changed.
+    pub are_unread: bool,
 }
 
 impl CurrentPolicies {
+    /// Policies that could not be read.
+    #[must_use]
+    pub fn unread() -> Self {
+        Self { are_unread: true, ..Self::default() }
+    }
+
     /// The policies that belong to the resource.
     pub fn ours(&self) -> impl Iterator<Item = &CurrentPolicy> {
         self.found.values().filter(|policy| policy.is_ours())
@@ -244,6 +256,11 @@ pub struct RecordedPolicy {
 /// Recorded policies by ARN. A policy is created only after it is recorded, and its record is removed after IAM has said that it is
 /// gone, so that none is forgotten, however a reconcile ends.
 pub type PolicyRecords = BTreeMap<String, RecordedPolicy>;
+
+/// Recorded policies that are left although no document is declared for them; `declares` says which are declared.
+pub fn left<'a>(records: &'a PolicyRecords, declares: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a str> {
+    records.keys().map(String::as_str).filter(move |arn| !declares(arn))
+}
 
 impl RecordedPolicy {
     /// Records a version that the operator made, which is the default.

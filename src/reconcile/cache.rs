@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use serde_json::Value;
 
 use super::{class_decision::ClassDecision, priority::RevocationCauses};
 use crate::{
@@ -17,6 +19,7 @@ use crate::{
         current_state::{CurrentUser, LastUse, SecretRefusals, Verification},
         fair_queue::Priority,
         managed_policy::{CurrentPolicies, DocumentDigest},
+        policy_document,
         reconcile_rate::ReconcileRate,
         secret::HonouredRequest,
     },
@@ -45,6 +48,8 @@ pub(super) struct ReconcileCache {
     pub(super) policies_missing_since: Option<Instant>,
     /// Digests of documents by id of the policy and version, which never change.
     pub(super) documents: BTreeMap<(String, String), DocumentDigest>,
+    /// Warnings about the documents of the resource, with the digest of these: finding them takes time.
+    pub(super) policy_warnings: Option<(u64, Vec<String>)>,
     /// When the class that allowed the resource was first observed missing.
     pub(super) class_missing_since: Option<Timestamp>,
     /// Progress of the STS check.
@@ -88,6 +93,24 @@ impl ReconcileCache {
             policy.documents.iter().map(move |(version, digest)| (id(&policy.id, version), *digest))
         });
         self.documents = known.collect();
+    }
+
+    /// Warnings about the documents of the resource. Finding them takes longer than all else that is computed for a status, so
+    /// that it is done once for each text.
+    pub(super) fn policy_warnings<'a>(
+        &mut self,
+        documents: impl Iterator<Item = (&'a String, &'a Value)> + Clone,
+    ) -> Vec<String> {
+        let mut hasher = DefaultHasher::new();
+        for (name, document) in documents.clone() {
+            (name, document.to_string()).hash(&mut hasher);
+        }
+        let digest = hasher.finish();
+        if self.policy_warnings.as_ref().is_none_or(|(of, _)| *of != digest) {
+            let texts = policy_document::describe_warnings(documents);
+            self.policy_warnings = Some((digest, texts));
+        }
+        self.policy_warnings.iter().flat_map(|(_, texts)| texts.iter().cloned()).collect()
     }
 
     /// The cache at the end of a reconcile. A wait beyond all range ends with a change of the resource.
@@ -209,7 +232,23 @@ impl ReconcileCaches {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn documents_are_checked_once_for_each_text() {
+        let document = |action| json!({"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": action, "Resource": "*"}});
+        let of_action = |action| BTreeMap::from([("s3".to_owned(), document(action))]);
+        let (wrong, right) = (of_action("s3:GetObjct"), of_action("s3:GetObject"));
+        let mut cache = ReconcileCache::default();
+        let [warning] = &cache.policy_warnings(wrong.iter())[..] else { panic!("no warning") };
+        assert!(warning.contains("GetObjct"), "{warning}");
+        cache.policy_warnings.as_mut().unwrap().1 = vec!["as it was found".to_owned()];
+        assert_eq!(cache.policy_warnings(wrong.iter()), ["as it was found"]);
+        assert_eq!(cache.policy_warnings(right.iter()), [""; 0]);
+        assert_eq!(cache.policy_warnings(BTreeMap::new().iter()), [""; 0]);
+    }
 
     #[test]
     fn idle_time_ends_by_itself_and_with_any_change() {

@@ -13,8 +13,9 @@ use crate::{
     trace,
 };
 
-/// The longest reconcile, a deletion with every IAM limit used up, needs about thirty effects; more would be a loop.
-const MAX_EFFECTS_PER_RECONCILE: usize = 64;
+/// The longest reconcile, one with every IAM limit used up whose managed policies all lose their versions, needs about eighty
+/// effects; more would be a loop.
+const MAX_EFFECTS_PER_RECONCILE: usize = 128;
 
 impl Reconciliation<'_> {
     /// Returns the last plan: what waits, and what is reported.

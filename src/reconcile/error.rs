@@ -42,6 +42,11 @@ pub enum ReconcileError {
     /// An effect was planned, and no managed policy of the resource was observed to execute it on.
     #[error("{0} was not executed: {1} was not observed as a managed policy of a declared document of this resource")]
     PolicyNotObserved(EffectVerb, String),
+    /// IAM lists a managed policy of a document as attached, and does not show it.
+    #[error(
+        "IAM reports that the managed policy {0} is attached, and that it does not exist: one of the answers is outdated, and both are read again"
+    )]
+    OutdatedPolicy(String),
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
@@ -173,7 +178,7 @@ impl ReconcileError {
                 ClusterErrorKind::Unavailable => Is::new(Reason::KubernetesUnavailable, ErrorClass::Transient),
             },
             Self::SecretAccess(_) => Is::new(Reason::SecretAccessDenied, ErrorClass::Denied),
-            Self::UserNotObserved(_) | Self::PolicyNotObserved(..) | Self::NotVisible(_) => {
+            Self::UserNotObserved(_) | Self::PolicyNotObserved(..) | Self::OutdatedPolicy(_) | Self::NotVisible(_) => {
                 Is::new(Reason::Conflict, ErrorClass::Transient)
             }
             Self::Undone(_) => Is::new(Reason::Conflict, ErrorClass::Conflict),

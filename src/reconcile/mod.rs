@@ -340,6 +340,9 @@ impl<'a> Reconciliation<'a> {
         let mut executor = Executor::new(self, goal.desired(), user, observed);
         let plan = self.plan_and_act(&goal, &mut executor).await;
         let Executor { user, observed, events, finalized, .. } = executor;
+        if let Some(error) = observed.policies_unread {
+            self.failures.push(StepError::new(error, FailureScope::User));
+        }
         if let Some(error) = observed.unread {
             self.failures.push(StepError::new(error, FailureScope::Observation));
         }

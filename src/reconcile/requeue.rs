@@ -116,11 +116,16 @@ impl Reconciliation<'_> {
         self.cache.backoff = backoff.for_attempt(AttemptKey::new(user));
     }
 
+    /// Whether a change of the user failed that is not tried yet.
+    pub(super) fn user_backs_off(&self) -> bool {
+        self.cache.backoff.pending(FailureScope::User, &self.delay_input()).is_some()
+    }
+
     /// Keeps effects that failed from being planned again before their time.
     pub(super) fn apply_backoff(&mut self, current: &mut CurrentState) {
         let input = self.delay_input();
         let backoff = &self.cache.backoff;
-        self.user_waits = backoff.pending(FailureScope::User, &input).is_some();
+        self.user_waits = self.user_backs_off();
         current.user_sync_failed |= self.user_waits;
         let (until, failure) = (backoff.pending(FailureScope::Key, &input), backoff.failure(FailureScope::Key));
         current.key_backoff =

@@ -19,7 +19,6 @@ use crate::{
         desired::Desired,
         managed_policy, pause,
         plan::{Effect, Note, Plan},
-        policy_document,
         target::Target,
     },
 };
@@ -29,6 +28,8 @@ pub(super) struct StatusInput<'a> {
     pub(super) user: &'a AwsDeployUser,
     pub(super) target: &'a Target,
     pub(super) desired: Option<&'a Desired>,
+    /// Warnings about its documents; `None` without a desired state.
+    pub(super) policy_warnings: Option<Vec<String>>,
     pub(super) plan: Option<&'a Plan>,
     pub(super) current: Option<&'a CurrentState>,
     pub(super) failures: Vec<ReconcileFailure>,
@@ -70,8 +71,8 @@ pub(super) fn status(input: &StatusInput<'_>) -> AwsDeployUserStatus {
     if let Some(class) = after.class.as_mut().filter(|_| !input.class_is_missing) {
         class.missing_since = None;
     }
-    if let Some(desired) = input.desired {
-        after.policy_warnings = policy_document::describe_warnings(desired.all_documents());
+    if let Some(warnings) = &input.policy_warnings {
+        after.policy_warnings.clone_from(warnings);
     }
     if let Some(current) = input.current {
         after.policies = policies(input, current, &after.policies);
@@ -350,6 +351,7 @@ mod tests {
             user,
             target: &Target::from_resource(user, "cluster").unwrap(),
             desired: None,
+            policy_warnings: None,
             class: None,
             class_is_missing: false,
             plan: Some(&plan),
@@ -392,6 +394,7 @@ mod tests {
                 user: &user,
                 target: &Target::from_resource(&user, "cluster").unwrap(),
                 desired: None,
+                policy_warnings: None,
                 class: None,
                 class_is_missing: false,
                 plan: Some(plan),
@@ -429,6 +432,7 @@ mod tests {
                 user: &user,
                 target: &Target::from_resource(&user, "cluster").unwrap(),
                 desired: None,
+                policy_warnings: None,
                 class: None,
                 class_is_missing: unread,
                 plan: Some(&plan),

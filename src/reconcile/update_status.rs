@@ -69,7 +69,9 @@ impl Reconciliation<'_> {
             self.cache.backoff = std::mem::take(&mut self.cache.backoff).without_status();
             return Ok(WrittenStatus::Unchanged);
         }
-        let status = self.status(progress, self.now());
+        let desired = progress.goal.as_ref().and_then(Goal::desired);
+        let warnings = desired.map(|desired| self.cache.policy_warnings(desired.all_documents()));
+        let status = self.status(progress, warnings, self.now());
         let before = progress.user.status.as_ref();
         if before == Some(&status) {
             self.cache.backoff = std::mem::take(&mut self.cache.backoff).without_status();
@@ -103,7 +105,7 @@ impl Reconciliation<'_> {
         failure.map(|failure| failure.for_conditions().note).or_else(held)
     }
 
-    fn status(&self, progress: &Progress, now: Timestamp) -> AwsDeployUserStatus {
+    fn status(&self, progress: &Progress, policy_warnings: Option<Vec<String>>, now: Timestamp) -> AwsDeployUserStatus {
         let mut failures: Vec<_> = self.failures.iter().map(StepError::for_conditions).collect();
         // What is waited for is reported as when it failed.
         for scope in [FailureScope::User, FailureScope::Key] {
@@ -122,6 +124,7 @@ impl Reconciliation<'_> {
             user: &progress.user,
             target: self.target,
             desired: progress.goal.as_ref().and_then(Goal::desired),
+            policy_warnings,
             plan: progress.plan.as_ref(),
             current: progress.current.as_ref(),
             failures,

@@ -1,7 +1,7 @@
 //! Documents of real size: managed policies that belong to a resource.
 
 use awsdeploy::api::{ConditionType, Reason};
-use awsdeploy_testkit::aws_proxy::{Call, CallRecord, LogPosition, PolicySnapshot, Rule, UserSnapshot};
+use awsdeploy_testkit::aws_proxy::{AwsResponse, Call, CallRecord, LogPosition, PolicySnapshot, Rule, UserSnapshot};
 use serde_json::{Value, json};
 
 use crate::test_env::{TIMEOUT, TestEnv, eventually, message};
@@ -351,4 +351,81 @@ pub(crate) async fn revoked_user_loses_its_policies_and_gets_them_back() {
     env.apply_class("documents", class("Allow")).await;
     env.wait_ready("x").await;
     assert_eq!(env.policy("q", "s3").await.id, policy.id, "it is attached again");
+}
+
+/// What a process knows of a user is read from IAM after a restart, and nothing of it comes from the listing of the account.
+const READ_EACH: [&str; 2] = ["--account-details=false", "--resync=1h"];
+
+/// Another resource is created meanwhile, which takes many reconciles.
+async fn reconcile_another(env: &TestEnv) {
+    env.apply("another", json!({"userName": "another"})).await;
+    env.wait_ready("another").await;
+}
+
+pub(crate) async fn unreadable_policies_stop_neither_rotation_nor_revocation() {
+    let mut env = TestEnv::with_arguments(&READ_EACH).await;
+    env.apply("x", spec("u", &[managed("s3", &document("s3:*"))])).await;
+    env.wait_ready("x").await;
+    let first = env.wait_published("x", "").await;
+    env.aws.rules().add(Rule::on("ListPolicies").deny());
+    env.operator.restart().await.expect("the operator restarts");
+    env.annotate("x", awsdeploy::api::well_known::ANNOTATION_ROTATE, "now").await;
+    let second = env.wait_published("x", &first).await;
+    let user = env.wait_for_condition("x", ConditionType::UserSynced, "False", Some(Reason::AccessDenied)).await;
+    let text = message(&user, ConditionType::UserSynced);
+    assert!(text.contains("ListPolicies"), "{text}");
+    let mut revoked = spec("u", &[managed("s3", &document("s3:*"))]);
+    revoked["credentials"] = json!("Revoked");
+    env.apply("x", revoked).await;
+    let are_inactive = |user: &UserSnapshot| user.key(&second).is_some() && user.active_keys().is_empty();
+    env.wait_for_iam("u", "its keys are Inactive", are_inactive).await;
+    assert_eq!(env.policy("u", "s3").await.attachment_count, 1, "the policy is not touched");
+}
+
+pub(crate) async fn unreadable_policies_are_not_forgotten_by_a_deletion() {
+    let mut env = TestEnv::with_arguments(&READ_EACH).await;
+    env.apply("x", spec("u", &[managed("s3", &document("s3:*"))])).await;
+    env.wait_ready("x").await;
+    env.aws.rules().add(Rule::on("ListPolicies").deny());
+    env.delete("x").await;
+    let is_gone = async || env.iam_opt("u").await.is_none().then_some(());
+    eventually("the user is deleted", is_gone, || env.log()).await;
+    reconcile_another(&env).await;
+    assert_eq!(env.policies("u").await.len(), 1);
+    assert!(env.user("x").await.metadata.deletion_timestamp.is_some(), "the resource is kept");
+    env.aws.rules().clear();
+    env.operator.restart().await.expect("the operator restarts");
+    env.wait_deleted("x").await;
+    assert_eq!(env.policies("u").await, []);
+}
+
+/// The class does not allow what the resource asks for now, and what the user has it allows.
+pub(crate) async fn outdated_list_of_policies_revokes_nothing() {
+    let mut env = TestEnv::with_arguments(&READ_EACH).await;
+    let class = json!({"namespaces": {"names": [env.namespace]}, "users": {"namePattern": ".*"},
+        "onRevoked": "Deactivate", "policies": {"documents": "Allow"}, "acknowledgeAdminEquivalent": true});
+    let class = env.apply_class("c", class).await;
+    let mut declared = spec("u", &[managed("s3", &document("s3:*"))]);
+    declared["className"] = json!(class);
+    env.apply("x", declared.clone()).await;
+    env.wait_ready("x").await;
+    let without_policies = |_: &Call, response: &mut AwsResponse| {
+        if let (Some(start), Some(end)) = (response.body.find("<Policies>"), response.body.find("</Policies>")) {
+            response.body.replace_range(start + "<Policies>".len()..end, "");
+        }
+    };
+    let rule = env.aws.rules().add(Rule::on("ListPolicies").after_commit().rewrite(without_policies));
+    env.operator.restart().await.expect("the operator restarts");
+    declared["groups"] = json!(["admins"]);
+    env.apply("x", declared.clone()).await;
+    env.wait_for_condition("x", ConditionType::Authorized, "False", Some(Reason::NotAllowed)).await;
+    assert!(env.aws.rules().hits(rule).matched > 0, "{}", env.aws.log().transcript());
+    reconcile_another(&env).await;
+    let user = env.iam("u").await;
+    assert_eq!((user.active_keys().len(), user.attached.len()), (1, 1), "{user:#?}");
+    // Nor does a resource that is allowed make a second policy.
+    declared.as_object_mut().expect("an object").remove("groups");
+    env.apply("x", declared).await;
+    env.wait_ready("x").await;
+    assert_eq!(env.aws.log().calls_of("CreatePolicy").len(), 1, "{}", env.aws.log().transcript());
 }

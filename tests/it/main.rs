@@ -142,6 +142,9 @@ const TESTS: &[Test] = tests! {
         policies_keep_their_path_in_another_class,
         document_renamed_in_case_only_is_replaced,
         revoked_user_loses_its_policies_and_gets_them_back,
+        unreadable_policies_stop_neither_rotation_nor_revocation,
+        unreadable_policies_are_not_forgotten_by_a_deletion,
+        outdated_list_of_policies_revokes_nothing,
     }
     ownership: {
         foreign_user_is_refused_without_a_write,

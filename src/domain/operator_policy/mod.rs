@@ -58,17 +58,16 @@ const PASSWORDS: &[&str] = &["CreateLoginProfile", "UpdateLoginProfile"];
 
 /// What managed policies of documents need. None of it supports `iam:PermissionsBoundary`: what such a policy grants takes effect
 /// when it is attached, which does.
-const DOCUMENTS: &[&str] = &[
-    "CreatePolicy",
-    "CreatePolicyVersion",
+const WRITE_DOCUMENTS: &[&str] = &["CreatePolicy", "CreatePolicyVersion", "SetDefaultPolicyVersion", "TagPolicy"];
+
+/// What the end of such a policy needs. A class that allows no documents may have allowed some before.
+const REMOVE_DOCUMENTS: &[&str] = &[
     "DeletePolicy",
     "DeletePolicyVersion",
     "GetPolicy",
     "GetPolicyVersion",
     "ListEntitiesForPolicy",
     "ListPolicyVersions",
-    "SetDefaultPolicyVersion",
-    "TagPolicy",
     "UntagPolicy",
 ];
 
@@ -223,12 +222,13 @@ pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     if !boundaries.is_empty() {
         statements.push(allow("ReadBoundary", &["GetPolicy"], &boundaries, None));
     }
+    let policies = |paths: &[String]| paths.iter().map(|path| account.documents(path)).collect::<Vec<_>>();
+    statements.push(allow("RemoveDocuments", REMOVE_DOCUMENTS, &policies(&paths), None));
+    // Supports no narrower resource.
+    statements.push(allow("ListPolicies", &["ListPolicies"], &["*".to_owned()], None));
     let documents = unique(scopes.iter().filter(|scope| scope.documents).map(|scope| scope.path.as_str()));
     if !documents.is_empty() {
-        let policies: Vec<String> = documents.iter().map(|path| account.documents(path)).collect();
-        statements.push(allow("ManageDocuments", DOCUMENTS, &policies, None));
-        // Supports no narrower resource.
-        statements.push(allow("ListPolicies", &["ListPolicies"], &["*".to_owned()], None));
+        statements.push(allow("WriteDocuments", WRITE_DOCUMENTS, &policies(&documents), None));
     }
     if !groups.is_empty() {
         // AddUserToGroup supports only the group as resource, not the user.
@@ -271,6 +271,16 @@ fn denials(account: &AwsAccount, scopes: &[PolicyScope], paths: &[String]) -> Ve
         statements.push(json!({
             "Sid": "DenyOutsidePath", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&users),
         }));
+    }
+    let writes = [WRITE_DOCUMENTS, &["DeletePolicy", "DeletePolicyVersion", "UntagPolicy"]].concat();
+    let policies: Vec<String> = paths.iter().map(|path| account.documents(path)).collect();
+    statements.push(json!({
+        "Sid": "DenyOtherPolicies", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&policies),
+    }));
+    // A boundary may have the form of a policy of a document.
+    let boundaries = unique(scopes.iter().filter_map(|scope| scope.boundary.as_deref()));
+    if !boundaries.is_empty() {
+        statements.push(deny("DenyBoundaryChange", &writes, &boundaries, None));
     }
     statements.push(deny("DenyBoundaryRemoval", &["DeleteUserPermissionsBoundary"], &["*".to_owned()], None));
     // Consent to an adoption must come from an AWS admin: the operator may not set the tag itself.

@@ -6,6 +6,7 @@ use super::*;
 
 const ACCOUNT: &str = "123456789012";
 const BOUNDARY: &str = "arn:aws:iam::123456789012:policy/deploy-boundary";
+const DOCUMENT: &str = "arn:aws:iam::123456789012:policy/awsdeploy/u/u+s3";
 const USER: &str = "arn:aws:iam::123456789012:user/awsdeploy/u";
 
 fn home() -> AwsAccount {
@@ -97,10 +98,40 @@ fn policy_denies_what_the_class_does_not_allow() {
         ("iam:CreateRole", "arn:aws:iam::123456789012:role/x", vec![boundary], false),
         ("iam:PassRole", "arn:aws:iam::123456789012:role/x", vec![], false),
         ("iam:CreatePolicyVersion", BOUNDARY, vec![], false),
+        // Documents were allowed before: what is left of them can be removed, and nothing be written.
+        ("iam:CreatePolicy", DOCUMENT, vec![], false),
+        ("iam:CreatePolicyVersion", DOCUMENT, vec![], false),
+        ("iam:SetDefaultPolicyVersion", DOCUMENT, vec![], false),
+        ("iam:ListPolicies", "*", vec![], true),
+        ("iam:GetPolicyVersion", DOCUMENT, vec![], true),
+        ("iam:DeletePolicy", DOCUMENT, vec![], true),
+        ("iam:DeletePolicy", BOUNDARY, vec![], false),
         ("sts:AssumeRole", "arn:aws:iam::123456789012:role/x", vec![], false),
     ] {
         assert_eq!(allows(&policy, action, resource, &context), allowed, "{action} {resource} {context:?}");
     }
+}
+
+/// Even if its name has the form of a policy of a document, or another policy of the role allows it.
+#[test]
+fn boundary_and_policies_of_others_are_never_written() {
+    const BELOW: &str = "arn:aws:iam::123456789012:policy/awsdeploy/limits/a+b";
+    let class = json!({
+        "users": {"path": "/awsdeploy/"}, "permissionsBoundary": BELOW,
+        "policies": {"documents": "Allow"}, "acknowledgeAdminEquivalent": true,
+    });
+    let mut policy = of_classes(&[class]);
+    let all = json!({"Sid": "All", "Effect": "Allow", "Action": "iam:*", "Resource": "*"});
+    policy["Statement"].as_array_mut().unwrap().push(all);
+    for action in ["CreatePolicy", "CreatePolicyVersion", "SetDefaultPolicyVersion", "TagPolicy", "DeletePolicy"] {
+        let action = format!("iam:{action}");
+        assert!(allows(&policy, &action, DOCUMENT, &[]), "{action}");
+        for resource in [BELOW, "arn:aws:iam::123456789012:policy/awsdeploy/u/s3", "arn:aws:iam::123456789012:policy/x"]
+        {
+            assert!(!allows(&policy, &action, resource, &[]), "{action} {resource}");
+        }
+    }
+    assert!(allows(&policy, "iam:GetPolicy", BELOW, &[]));
 }
 
 #[test]
@@ -273,14 +304,17 @@ fn managed_policies_are_changed_only_in_the_folder_of_a_user() {
         json!({"policies": {"documents": "Allow"}, "permissionsBoundary": BOUNDARY}),
         json!({"users": {"path": "/other/"}, "policies": {"allowed": ["S3"]}}),
     ]);
-    for action in DOCUMENTS {
-        let action = format!("iam:{action}");
-        assert!(allows(&policy, &action, &own, &[]), "{action}");
+    let found = |action: &str, path: &str| {
+        allows(&policy, &format!("iam:{action}"), &format!("arn:aws:iam::{ACCOUNT}:policy/{path}"), &[])
+    };
+    for action in WRITE_DOCUMENTS.iter().chain(REMOVE_DOCUMENTS) {
+        assert!(found(action, "awsdeploy/u/u+own"), "{action}");
         // A policy that a person made below the path, such as a boundary, has no folder of a user.
-        for other in ["awsdeploy/boundary", "awsdeploy/u/boundary", "other/u/u+own", "u/u+own"] {
-            let other = format!("arn:aws:iam::{ACCOUNT}:policy/{other}");
-            assert!(!allows(&policy, &action, &other, &[]), "{action} {other}");
+        for other in ["awsdeploy/boundary", "awsdeploy/u/boundary", "u/u+own"] {
+            assert!(!found(action, other), "{action} {other}");
         }
+        // Of a class that allows no documents, and may have allowed some before.
+        assert_eq!(found(action, "other/u/u+own"), REMOVE_DOCUMENTS.contains(action), "{action}");
     }
     let attach = |arn: &str, context: &[(&str, &str)]| {
         allows(&policy, "iam:AttachUserPolicy", USER, &[context, &[("iam:PolicyARN", arn)]].concat())
@@ -289,9 +323,11 @@ fn managed_policies_are_changed_only_in_the_folder_of_a_user() {
     assert!(!attach(&format!("arn:aws:iam::{ACCOUNT}:policy/awsdeploy/boundary"), &[boundary]));
     assert!(!attach(&format!("arn:aws:iam::{ACCOUNT}:policy/other/u/u+own"), &[boundary]));
     let denied = of_classes(&[json!({"policies": {"allowed": ["*"]}})]);
-    for action in DOCUMENTS.iter().copied().chain(["ListPolicies"]) {
-        assert!(!allowed_actions(&denied).contains(&format!("iam:{action}")), "{action}");
-    }
+    let is_allowed = |action: &&str| allowed_actions(&denied).contains(&format!("iam:{action}"));
+    assert!(
+        !WRITE_DOCUMENTS.iter().any(|action| is_allowed(&action))
+            && REMOVE_DOCUMENTS.iter().all(|action| is_allowed(&action))
+    );
 }
 
 #[test]

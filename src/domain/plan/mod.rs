@@ -134,7 +134,7 @@ pub fn plan_by(rules: &[Rule], desired: &Desired, current: &CurrentState, now: T
     }
     // Also for a user that is found by its ownership tags: the status says which operator serves it.
     let record =
-        !current.user_recorded || !user::records_tags(desired, current) || !policies::are_recorded(desired, current);
+        !current.user_recorded || !user::records_tags(desired, current) || policies::need_record(desired, current);
     let record = (record && !current.user_sync_failed).then_some(Effect::RecordUser).into_iter();
     let mut effects: Vec<Effect> = record.chain((!current.finalizer).then_some(Effect::AddFinalizer)).collect();
     if current.secrets_unread && (adopt || current.iam == CurrentUser::Absent) {

@@ -11,7 +11,7 @@ use crate::{
         current_state::{CurrentState, Grants},
         dates::saturating_add,
         desired::{Desired, ManagedDocument},
-        managed_policy::{self, CurrentPolicy, MAX_VERSIONS, PolicyOwner, RecordedPolicy},
+        managed_policy::{self, CurrentPolicy, MAX_LEFT, MAX_VERSIONS, PolicyOwner, RecordedPolicy},
         policy,
         settings::Settings,
     },
@@ -38,9 +38,10 @@ pub(super) struct PolicySync {
     pub(super) recheck_at: Option<Timestamp>,
 }
 
-/// Whether the status records every managed policy that is declared: none is created before.
-pub(super) fn are_recorded(desired: &Desired, current: &CurrentState) -> bool {
-    desired.documents.keys().all(|arn| current.hints.policies.contains_key(arn))
+/// Whether the status has to record a managed policy that is declared: none is created before.
+pub(super) fn need_record(desired: &Desired, current: &CurrentState) -> bool {
+    desired.documents.keys().any(|arn| !current.hints.policies.contains_key(arn))
+        && !desired.is_full(&current.hints.policies)
 }
 
 /// Whether an attached policy gives the user the right of a document that is to be inline and is not yet.
@@ -93,6 +94,13 @@ pub(super) fn inline_puts<'a>(desired: &'a Desired, grants: &Grants, current: &C
     all
 }
 
+/// Whether a document fits in the place of the inline policy `before`.
+fn fits_inline(grants: &Grants, before: &Value, document: &Value) -> bool {
+    let total = grants.inline.values().map(policy::counted_characters).fold(0, usize::saturating_add);
+    let others = total.saturating_sub(policy::counted_characters(before));
+    others.saturating_add(policy::counted_characters(document)) <= policy::MAX_INLINE_CHARACTERS
+}
+
 /// Whether an inline policy gives the user the right of a document that is to be a managed policy and is not attached yet.
 pub(super) fn precedes_managed(desired: &Desired, current: &CurrentState, grants: &Grants, name: &str) -> bool {
     let declared = desired.documents.iter().find(|(_, document)| document.name == name);
@@ -111,7 +119,7 @@ pub(super) fn sync(
     settings: &Settings,
 ) -> PolicySync {
     let mut sync = PolicySync::default();
-    let Some(grants) = grants else { return sync };
+    let Some(grants) = grants.filter(|_| !current.policies.are_unread) else { return sync };
     for (arn, document) in &desired.documents {
         sync.provide(arn, document, desired, grants, current);
     }
@@ -145,6 +153,14 @@ impl PolicySync {
         current: &CurrentState,
     ) {
         let is_attached = grants.attached.contains(arn);
+        // The inline policy stays until the managed one replaces it, which AWS may refuse: it has the declared text by then.
+        if let Some(before) = grants.inline.get(&document.name)
+            && precedes_managed(desired, current, grants, &document.name)
+            && !policy::is_equivalent(before, &document.document)
+            && fits_inline(grants, before, &document.document)
+        {
+            self.corrections.push(Effect::PutInlinePolicy(document.name.clone(), document.document.clone()));
+        }
         match current.policies.found.get(arn) {
             None => {
                 let same = current.policies.ours().find(|other| managed_policy::is_same_name(&other.arn, arn));
@@ -156,17 +172,21 @@ impl PolicySync {
                         Step::Idle | Step::Wait(..) => {}
                     };
                 }
+                if !current.hints.policies.contains_key(arn) {
+                    let left = managed_policy::left(&current.hints.policies, |arn| desired.documents.contains_key(arn));
+                    return self.block(too_many_left(&document.name, left));
+                }
                 self.grow.push(Effect::CreatePolicy(arn.to_owned()));
             }
             Some(policy) => {
+                let effects = if is_attached { &mut self.corrections } else { &mut self.grow };
                 match &policy.owner {
                     PolicyOwner::Other(whose) => return self.block(not_owned(policy, &document.name, whose)),
-                    PolicyOwner::Earlier => self.grow.push(Effect::TagPolicy(arn.to_owned())),
+                    PolicyOwner::Earlier => effects.push(Effect::TagPolicy(arn.to_owned())),
                     PolicyOwner::Ours => {}
                 }
                 match correct(policy, document, current.hints.policies.get(arn)) {
-                    Step::Do(effect) if is_attached => self.corrections.push(effect),
-                    Step::Do(effect) => self.grow.push(effect),
+                    Step::Do(effect) => effects.push(effect),
                     Step::Hold(note) => return self.block(note),
                     Step::Idle | Step::Wait(..) => {}
                 }
@@ -282,6 +302,9 @@ fn remove(policy: &CurrentPolicy, record: Option<&RecordedPolicy>) -> Step {
 
 /// Removes all policies of a resource that has no user any more; `Idle` if none is left or recorded.
 pub(super) fn remove_all(current: &CurrentState, now: Timestamp, settings: &Settings) -> Step {
+    if current.policies.are_unread {
+        return Step::Hold(unread());
+    }
     let records = &current.hints.policies;
     let steps = current.policies.ours().map(|policy| remove(policy, records.get(&policy.arn)));
     let missing = records.keys().filter(|arn| is_missing(arn, current)).map(|arn| forget(arn, current, now, settings));
@@ -298,6 +321,9 @@ pub(super) fn remove_all(current: &CurrentState, now: Timestamp, settings: &Sett
 
 /// The next policy that keeps its document and loses our ownership tags; `Idle` if none is left or recorded.
 pub(super) fn release(current: &CurrentState, now: Timestamp, settings: &Settings) -> Step {
+    if current.policies.are_unread {
+        return Step::Hold(unread());
+    }
     if let Some(policy) = current.policies.ours().next() {
         return Step::Do(Effect::UntagPolicy(policy.arn.clone()));
     }
@@ -340,12 +366,26 @@ fn not_owned(policy: &CurrentPolicy, document: &str, whose: &str) -> Note {
     )
 }
 
+fn unread() -> Note {
+    Note::new(Reason::Deleting, "the managed policies of the resource could not be read; they are removed after that")
+}
+
+fn too_many_left<'a>(document: &str, left: impl Iterator<Item = &'a str>) -> Note {
+    Note::new(
+        Reason::LimitExceeded,
+        format!(
+            "no managed policy is made for the document {document}, because {MAX_LEFT} or more of documents that are not declared any more are left: {}. Each is removed once no one else has it and AWS allows it; the log says what failed. An AWS admin can delete them",
+            left.collect::<Vec<_>>().join(", ")
+        ),
+    )
+}
+
 fn full(policy: &CurrentPolicy, document: &str) -> Note {
     let others = policy.versions.iter().flatten().map(String::as_str).collect::<Vec<_>>().join(", ");
     Note::new(
         Reason::LimitExceeded,
         format!(
-            "the document {document} cannot be written: the managed policy {} has {MAX_VERSIONS} versions ({others}), as many as IAM keeps, and this operator made none of those that are not the default. An AWS admin has to delete one: aws iam delete-policy-version --policy-arn {} --version-id <version>",
+            "the document {document} cannot be written: the managed policy {} has {MAX_VERSIONS} versions ({others}), as many as IAM keeps, and the operator has no record of making one that is not the default. An AWS admin has to delete one: aws iam delete-policy-version --policy-arn {} --version-id <version>",
             policy.arn, policy.arn
         ),
     )

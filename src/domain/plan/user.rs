@@ -72,7 +72,7 @@ fn shrink(desired: &Desired, grants: &Grants, current: &CurrentState) -> Vec<Eff
     let detach = grants
         .attached
         .iter()
-        .filter(|arn| !is_declared(desired, arn) && !policy::is_quarantine(arn))
+        .filter(|arn| !is_declared(desired, current, arn) && !policy::is_quarantine(arn))
         .filter(|arn| !policies::precedes_inline(desired, current, grants, arn))
         .cloned()
         .map(Effect::DetachPolicy);
@@ -87,13 +87,15 @@ fn shrink(desired: &Desired, grants: &Grants, current: &CurrentState) -> Vec<Eff
     detach.chain(delete).chain(leave).collect()
 }
 
-fn is_declared(desired: &Desired, arn: &str) -> bool {
-    desired.attached.contains(arn) || desired.documents.contains_key(arn)
+/// Whether the spec declares an attached policy. One of another owner that has the name of a document is not declared.
+fn is_declared(desired: &Desired, current: &CurrentState, arn: &str) -> bool {
+    let is_foreign = || current.policies.found.get(arn).is_some_and(|policy| !policy.is_ours());
+    desired.attached.contains(arn) || desired.documents.contains_key(arn) && !is_foreign()
 }
 
 /// Managed policies whose documents the inline policies before them have.
 fn replaced_by_inline(desired: &Desired, grants: &Grants, current: &CurrentState) -> Vec<Effect> {
-    let attached = grants.attached.iter().filter(|arn| !is_declared(desired, arn));
+    let attached = grants.attached.iter().filter(|arn| !is_declared(desired, current, arn));
     let replaced = attached.filter(|arn| policies::precedes_inline(desired, current, grants, arn));
     replaced.cloned().map(Effect::DetachPolicy).collect()
 }

@@ -89,7 +89,7 @@ impl Services {
             return None;
         }
         let as_of = format!("(AWS services as of {})", service_reference::month());
-        let Some(service) = self.find(prefix) else {
+        if self.find(prefix).is_none() {
             let near = nearest(prefix, service_reference::prefixes());
             let hint = near.map(|near| format!("; did you mean {}?", quote(&format!("{near}:{name}"))));
             let message =
@@ -102,7 +102,7 @@ impl Services {
             self.patterns_left = self.patterns_left.checked_sub(1)?;
         }
         let lower = name.to_lowercase();
-        // Looked up again: the borrow of the whole ends before the count.
+        // Looked up again: the count above borrows the whole.
         let service = self.find(prefix)?;
         let found = service.find_actions(|known| {
             if is_pattern { is_match(lower.as_bytes(), known) } else { known.eq_ignore_ascii_case(name) }

@@ -287,6 +287,26 @@ fn warnings_of_a_resource_are_limited() {
     assert_eq!(found.last().unwrap(), "more warnings are not shown");
 }
 
+/// Each `ec2:*` matches some 700 actions, and each pattern is compared with all of its service.
+#[test]
+fn work_for_a_document_is_limited() {
+    let wrong_resource = json!({"Effect": "Allow", "Action": "ec2:*", "Resource": "arn:aws:s3:::b"});
+    let warned = |count: usize| {
+        let found = warnings(&json!({"Version": "2012-10-17", "Statement": vec![wrong_resource.clone(); count]}));
+        found.iter().filter(|finding| finding.message.contains("no action of the statement")).count()
+    };
+    assert_eq!(warned(2), 2);
+    assert!((3..9).contains(&warned(9)), "{}", warned(9));
+    let pattern = |n: usize| json!({"Effect": "Allow", "Action": format!("s3:*Nothing{n}*"), "Resource": "*"});
+    let known = json!({"Effect": "Allow", "Action": "s3:Get*", "Resource": "*"});
+    let after = |patterns: usize| {
+        let mut statements = vec![known.clone(); patterns];
+        statements.push(pattern(1));
+        warnings(&json!({"Version": "2012-10-17", "Statement": statements})).len()
+    };
+    assert_eq!((after(50), after(400)), (1, 0), "patterns after the limit are not looked up");
+}
+
 #[test]
 fn messages_about_large_documents_are_short() {
     let long = "x".repeat(100_000);

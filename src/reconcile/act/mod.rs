@@ -230,8 +230,10 @@ impl<'a> Executor<'a> {
         user.tag_keys = tag_keys.iter().cloned().collect();
         let user = Some(user);
         let policies = &mut self.observed.current.hints.policies;
-        for arn in self.desired.iter().flat_map(|desired| desired.documents.keys()) {
-            policies.entry(arn.clone()).or_default();
+        if let Some(desired) = self.desired.filter(|desired| !desired.is_full(policies)) {
+            for arn in desired.documents.keys() {
+                policies.entry(arn.clone()).or_default();
+            }
         }
         let inline = before.policies.iter().filter(|policy| policy.kind == PolicyKind::Inline);
         let policies = managed_policy::status(inline.map(|policy| &policy.name), policies);

@@ -1,9 +1,6 @@
 //! Where IAM facts come from: the cache, the listing of the whole account, or reads of this user.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     api::{AwsDeployUser, well_known},
@@ -12,7 +9,7 @@ use crate::{
         account,
         current_state::{AccessKey, CurrentUser, IamUser},
         desired::Desired,
-        managed_policy::DocumentDigest,
+        managed_policy::CurrentPolicies,
         owner::{is_access_key_id, named_owner},
         plan::{self, Claim, Freshness},
         schedule::spread_permille,
@@ -38,14 +35,13 @@ pub(super) struct IamReader<'a> {
 }
 
 impl IamReader<'_> {
-    /// The user and how fresh it is. `cached` may be of any age; `observed_before`: this process has observed the resource;
-    /// `documents` of policies were read before.
+    /// The user and how fresh it is, with the policies that are known already. `cached` may be of any age; `observed_before`: this
+    /// process has observed the resource.
     pub(super) async fn read(
         &self,
         cached: Option<CachedIam>,
         observed_before: bool,
         freshness: Freshness,
-        documents: &BTreeMap<(String, String), DocumentDigest>,
     ) -> Result<(CachedIam, Freshness), ReconcileError> {
         let generation = self.user.metadata.generation;
         // Facts about a user of another name are none of this one.
@@ -61,7 +57,7 @@ impl IamReader<'_> {
             {
                 return match self.read_keys(cached).await? {
                     Some(cached) => Ok((cached, freshness)),
-                    None => self.read_all(documents).await,
+                    None => self.read_all().await,
                 };
             }
             (Freshness::Cached, Some(cached)) if settings.is_fresh(&cached, &self.target.owner.uid) => Some(cached),
@@ -81,20 +77,16 @@ impl IamReader<'_> {
         {
             return Ok((usable, Freshness::Cached));
         }
-        self.read_all(documents).await
+        self.read_all().await
     }
 
-    /// Reads everything.
-    async fn read_all(
-        &self,
-        documents: &BTreeMap<(String, String), DocumentDigest>,
-    ) -> Result<(CachedIam, Freshness), ReconcileError> {
+    /// Reads everything but the policies.
+    async fn read_all(&self) -> Result<(CachedIam, Freshness), ReconcileError> {
         let now = Instant::now();
         let iam = Box::pin(self.read_iam()).await?;
-        let policies = Box::pin(self.read_policies(&iam, documents)).await?;
         let remembered = CachedIam {
             iam,
-            policies,
+            policies: CurrentPolicies::unread(),
             user_name: self.target.user_name.clone(),
             read_at: now,
             keys_read_at: now,
@@ -323,7 +315,6 @@ pub(super) fn console_tag(user: &IamUser) -> Option<&String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::managed_policy::CurrentPolicies;
 
     const RESYNC: Duration = Duration::from_secs(100);
 

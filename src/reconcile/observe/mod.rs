@@ -22,7 +22,6 @@ use super::{
 };
 use crate::{
     api::{AwsDeployUser, user::DeletionPolicy},
-    aws,
     cluster::{ClusterError, ClusterErrorKind, JournalSnapshot, SecretSnapshot, Secrets},
     domain::{
         account,
@@ -51,13 +50,17 @@ pub(super) struct Observed {
     pub(super) console: Option<SecretSnapshot>,
     /// Why a Secret or the journal could not be read.
     pub(super) unread: Option<ReconcileError>,
+    /// Why the managed policies could not be read: access keys are ended and rotated without them.
+    pub(super) policies_unread: Option<ReconcileError>,
 }
 
 impl Reconciliation<'_> {
     /// Observes for a goal. A deletion executes nothing but destructive effects, so that cached facts are of no use to it.
     pub(super) async fn observe(&mut self, user: &AwsDeployUser, goal: &Goal) -> Result<Observed, StepError> {
         let freshness = if matches!(goal, Goal::Delete) { Freshness::Live } else { Freshness::Cached };
-        let observed = self.observe_with(user, goal.desired(), freshness).await;
+        // What changes the user waits for the end of its back-off; so do the reads for it.
+        let waits = goal.desired().is_some() && self.user_backs_off();
+        let observed = self.observe_with(user, goal.desired(), freshness, !waits).await;
         observed.map_err(|error| StepError::new(error, FailureScope::Observation))
     }
 
@@ -69,12 +72,14 @@ impl Reconciliation<'_> {
         before: &Observed,
         freshness: Freshness,
     ) -> Result<Observed, ReconcileError> {
-        let mut observed = self.observe_with(user, desired, freshness).await?;
+        let reads_policies = !before.current.policies.are_unread;
+        let mut observed = self.observe_with(user, desired, freshness, reads_policies).await?;
+        observed.policies_unread = before.policies_unread.clone().or(observed.policies_unread);
         let (before, current) = (&before.current, &mut observed.current);
         if before.user_absence == Some(UserAbsence::Removed) {
             current.user_absence = Some(UserAbsence::Removed);
         }
-        current.user_sync_failed = before.user_sync_failed;
+        current.user_sync_failed |= before.user_sync_failed;
         current.key_backoff = before.key_backoff;
         current.last_used_failed = before.last_used_failed;
         current.hints.repairs = before.hints.repairs;
@@ -90,11 +95,12 @@ impl Reconciliation<'_> {
         user: &AwsDeployUser,
         desired: Option<&Desired>,
         freshness: Freshness,
+        reads_policies: bool,
     ) -> Result<Observed, ReconcileError> {
         let span = trace::step_span("observe");
-        let observed = observe(self.context, &self.iam, user, self.target, desired, &mut self.cache, freshness)
-            .instrument(span.clone())
-            .await;
+        let (context, iam, target) = (self.context, &*self.iam, self.target);
+        let reader = iam::IamReader { context, iam, user, target, desired };
+        let observed = observe(&reader, &mut self.cache, freshness, reads_policies).instrument(span.clone()).await;
         if let Err(error) = &observed {
             trace::record_failure(&span, error.reason().as_str(), error);
         }
@@ -103,32 +109,39 @@ impl Reconciliation<'_> {
 }
 
 /// A failed read keeps the cache: it is as true as before, and without it the next reconcile would read everything.
+///
+/// The third is why the policies could not be read. Neither the end of an access key nor a rotation needs them.
 async fn read_iam(
     reader: &iam::IamReader<'_>,
     cache: &mut ReconcileCache,
     freshness: Freshness,
-) -> Result<(CachedIam, Freshness), ReconcileError> {
-    let read = reader.read(cache.iam.clone(), cache.observed_before, freshness, &cache.documents);
-    let (cached, freshness) = Box::pin(read).await?;
+    reads_policies: bool,
+) -> Result<(CachedIam, Freshness, Option<ReconcileError>), ReconcileError> {
+    let read = reader.read(cache.iam.clone(), cache.observed_before, freshness);
+    let (mut cached, freshness) = Box::pin(read).await?;
+    let mut unread = None;
+    if cached.policies.are_unread && reads_policies {
+        match Box::pin(reader.read_policies(&cached.iam, &cache.documents)).await {
+            Ok(policies) => cached.policies = policies,
+            Err(error) => unread = Some(error),
+        }
+    }
     cache.learn_documents(&cached.policies);
     cache.observed_before = true;
-    Ok((cached, freshness))
+    Ok((cached, freshness, unread))
 }
 
 /// Reads the current state. Cached IAM facts serve if they are fresh, of this generation of the resource, and `freshness`
 /// asks for no more.
 async fn observe(
-    context: &Context,
-    iam: &aws::IamClient,
-    user: &AwsDeployUser,
-    target: &Target,
-    desired: Option<&Desired>,
+    reader: &iam::IamReader<'_>,
     cache: &mut ReconcileCache,
     freshness: Freshness,
+    reads_policies: bool,
 ) -> Result<Observed, ReconcileError> {
     let started = Instant::now();
-    let reader = iam::IamReader { context, iam, user, target, desired };
-    let (cached, freshness) = read_iam(&reader, cache, freshness).await?;
+    let iam::IamReader { context, iam, user, target, desired } = *reader;
+    let (cached, freshness, policies_unread) = read_iam(reader, cache, freshness, reads_policies).await?;
     let from_listing = cached.from_listing;
     // Counted back from the end: the clock is estimated from the answers of AWS.
     let took = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::MAX);
@@ -196,7 +209,6 @@ async fn observe(
             iam,
             keys_read_at,
             grants_live: freshness == Freshness::Live,
-            policies,
             policies_missing_since,
             published: published_secret,
             secret_refusals,
@@ -215,16 +227,18 @@ async fn observe(
             hints,
             finalizer: has_finalizer(user),
             user_recorded: is_recorded(user, target, &context.namespace),
-            user_sync_failed: false,
+            user_sync_failed: policies.are_unread,
             key_backoff: None,
             first_key_at,
             user_absence,
+            policies,
         },
         from_listing,
         published,
         journal,
         console,
         unread,
+        policies_unread,
     })
 }
 
@@ -288,6 +302,9 @@ fn policies_missing_since(
     context: &Context,
     cache: &mut ReconcileCache,
 ) -> Option<Timestamp> {
+    if policies.are_unread {
+        return None;
+    }
     let is_declared = |arn: &String| desired.is_some_and(|desired| desired.documents.contains_key(arn));
     if hints.policies.keys().all(|arn| is_declared(arn) || policies.owned(arn).is_some()) {
         cache.policies_missing_since = None;

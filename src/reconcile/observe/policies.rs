@@ -33,8 +33,11 @@ impl IamReader<'_> {
             records.keys().filter_map(|arn| managed_policy::path_of(arn)).map(str::to_owned).collect();
         let own_path = self.desired.map(|desired| desired.policy_path.clone()).or_else(|| found.and_then(own));
         let declares = self.desired.is_some_and(|desired| !desired.documents.is_empty()) && found.is_some();
-        // Restored from a backup without its status.
-        let is_lost = account::recorded_user(self.user).is_none() && has_finalizer(self.user);
+        // Restored from a backup without its status, or it was edited: inline policies are in it too.
+        let declared = !self.user.spec.policies.documents.is_empty();
+        let has_no_policies = self.user.status.as_ref().is_none_or(|status| status.policies.is_empty());
+        let is_lost = has_finalizer(self.user)
+            && (account::recorded_user(self.user).is_none() || self.desired.is_none() && declared && has_no_policies);
         paths.extend(own_path.filter(|path| declares || is_attached(path) || is_lost));
         paths
     }
@@ -53,6 +56,23 @@ impl IamReader<'_> {
         for path in self.policy_paths(found) {
             self.read_policies_at(&path, known, &mut policies).await?;
         }
+        if self.user.metadata.deletion_timestamp.is_none() {
+            let records = self.policy_records();
+            let attached = found.and_then(|user| user.grants.as_ref()).map(|grants| &grants.attached);
+            let is_unlisted = |arn: &&String| records.contains_key(*arn) && !policies.found.contains_key(*arn);
+            let unlisted: Vec<&String> = attached.into_iter().flatten().filter(is_unlisted).collect();
+            for arn in unlisted {
+                // It exists, because it is attached: the list is older.
+                let (listed, tags) =
+                    self.iam.get_policy(arn).await?.ok_or_else(|| ReconcileError::OutdatedPolicy(arn.clone()))?;
+                let owner = if self.is_recorded(&listed) {
+                    PolicyOwner::Ours
+                } else {
+                    PolicyOwner::classify(&self.target.owner, &tags)
+                };
+                self.add_policy(current_policy(listed, owner), known, &mut policies).await?;
+            }
+        }
         Ok(policies)
     }
 
@@ -62,15 +82,13 @@ impl IamReader<'_> {
         known: &BTreeMap<(String, String), DocumentDigest>,
         policies: &mut CurrentPolicies,
     ) -> Result<(), ReconcileError> {
-        let records = self.policy_records();
         for listed in self.iam.list_policies(path).await? {
             // A path includes all below it.
             let is_own = managed_policy::path_of(&listed.arn) == Some(path);
             if !is_own || !managed_policy::is_of_a_document(&listed.arn) {
                 continue;
             }
-            let record = records.get(&listed.arn);
-            let owner = if record.is_some_and(|record| record.id.as_ref() == Some(&listed.id)) {
+            let owner = if self.is_recorded(&listed) {
                 PolicyOwner::Ours
             } else {
                 // Lists have no tags.
@@ -79,12 +97,26 @@ impl IamReader<'_> {
                     None => continue,
                 }
             };
-            let mut policy = current_policy(listed, owner);
-            let of_policy = known.iter().filter(|((id, _), _)| *id == policy.id);
-            policy.documents = of_policy.map(|((_, version), digest)| (version.clone(), *digest)).collect();
-            self.read_document(&mut policy).await?;
-            policies.found.insert(policy.arn.clone(), policy);
+            self.add_policy(current_policy(listed, owner), known, policies).await?;
         }
+        Ok(())
+    }
+
+    fn is_recorded(&self, policy: &ListedPolicy) -> bool {
+        self.policy_records().get(&policy.arn).is_some_and(|record| record.id.as_ref() == Some(&policy.id))
+    }
+
+    /// Adds a policy with what is needed of its documents.
+    async fn add_policy(
+        &self,
+        mut policy: CurrentPolicy,
+        known: &BTreeMap<(String, String), DocumentDigest>,
+        policies: &mut CurrentPolicies,
+    ) -> Result<(), ReconcileError> {
+        let of_policy = known.iter().filter(|((id, _), _)| *id == policy.id);
+        policy.documents = of_policy.map(|((_, version), digest)| (version.clone(), *digest)).collect();
+        self.read_document(&mut policy).await?;
+        policies.found.insert(policy.arn.clone(), policy);
         Ok(())
     }
 
@@ -100,10 +132,12 @@ impl IamReader<'_> {
             return Ok(());
         }
         // `None`: the version was deleted since the list was read.
-        if let Some(document) = self.iam.get_policy_version(&policy.arn, &policy.default_version).await? {
-            policy.documents.insert(policy.default_version.clone(), DocumentDigest::of(&document));
-            policy.content = Some(document).filter(|_| declared.is_none());
-        }
+        let Some(document) = self.iam.get_policy_version(&policy.arn, &policy.default_version).await? else {
+            // Whether the user may keep it depends on the document.
+            return declared.map(|_| ()).ok_or_else(|| ReconcileError::OutdatedPolicy(policy.arn.clone()));
+        };
+        policy.documents.insert(policy.default_version.clone(), DocumentDigest::of(&document));
+        policy.content = Some(document).filter(|_| declared.is_none());
         Ok(())
     }
 

@@ -304,6 +304,7 @@ fn managed_document_is_kept_only_as_far_as_the_class_allows() {
             },
         )]
         .into(),
+        are_unread: false,
     };
     let keeps = |rules: &Value, policies: &CurrentPolicies| {
         let context = NamespaceContext { namespace: "deploy", labels: &BTreeMap::new(), preceding_users: 0 };
@@ -322,5 +323,8 @@ fn managed_document_is_kept_only_as_far_as_the_class_allows() {
     let other = policies(PolicyOwner::Other("of another".into()), Some(document("*")));
     for rules in [any, by_name] {
         assert!(!keeps(&rules, &other) && !keeps(&rules, &no_policies()), "{rules}");
+        assert!(keeps(&rules, &CurrentPolicies::unread()), "a failed read costs no user its key");
     }
+    let none = json!({"policies": {"allowed": []}, "users": {"path": "/other/"}});
+    assert!(!keeps(&none, &CurrentPolicies::unread()), "what else is not allowed");
 }

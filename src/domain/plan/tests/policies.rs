@@ -8,7 +8,7 @@ use crate::{
     api::user::DocumentPlacement,
     domain::{
         desired::ManagedDocument,
-        managed_policy::{self, CurrentPolicy, DocumentDigest, PolicyOwner, RecordedPolicy},
+        managed_policy::{self, CurrentPolicies, CurrentPolicy, DocumentDigest, PolicyOwner, RecordedPolicy},
         placement::{PlacedDocument, place},
         policy,
     },
@@ -122,16 +122,15 @@ fn first_key_waits_for_its_documents() {
     let declared = without_key().declares("s3", "s3:*").has(found("s3", &[("v1", "s3:*")], 0)).attached("s3");
     declared.does("CreateKey beside ");
     let foreign = declared.policy("s3", |policy| policy.owner = PolicyOwner::Other("of another".into()));
-    foreign.does("nothing");
+    foreign.plans(&["DetachPolicy @s3"]);
 }
 
 #[test]
 fn policy_of_another_owner_is_never_written() {
     let other = |case: Case| case.policy("s3", |policy| policy.owner = PolicyOwner::Other("it is not ours".into()));
     for case in [synced(), synced().declares("s3", "s3:Put*"), synced().desired(|desired| desired.documents.clear())] {
-        let plan = other(case.clone()).plan();
-        let writes = plan.effects.iter().any(|effect| !matches!(effect, Effect::DetachPolicy(_)));
-        assert!(!writes, "{plan:#?}");
+        // Nor does the user keep it: what it gives is not declared.
+        other(case).plans(&["DetachPolicy @s3"]);
     }
     other(synced()).notes(Reason::NotOwned, &[&arn("s3"), "it is not ours", "another name"]);
     // What an inline policy gives is kept as long as the managed one gives nothing.
@@ -151,6 +150,75 @@ fn restored_resource_tags_its_policy_first_and_once() {
     // One that is not declared is removed as it is.
     let removed = detached.desired(|desired| desired.documents.clear());
     removed.policy("s3", |policy| policy.attachments = 0).plans(&["DeletePolicyVersion @s3 v1"]);
+}
+
+/// Policies of documents that are not declared any more, and that others have.
+fn left(case: Case, number: usize) -> Case {
+    (0..number).fold(case, |case, n| {
+        let mut policy = found(&format!("left{n}"), &[("v1", "s3:Get*")], 1);
+        policy.holders = Some(strings(&["role deployer"]));
+        case.with_record(&format!("left{n}"), record(&["v1"])).has(policy)
+    })
+}
+
+#[test]
+fn policies_that_are_left_limit_further_ones() {
+    let new = |number| {
+        let case = left(synced().declares("new", "s3:*"), number);
+        case.current(|current| _ = current.hints.policies.remove(&arn("new")))
+    };
+    new(9).does("RecordUser");
+    let full = new(10);
+    full.does("nothing");
+    full.notes(Reason::LimitExceeded, &["the document new", &arn("left9"), "10 or more"]);
+    // What is recorded already is not held up.
+    let recorded = full.clone().with_record("new", RecordedPolicy::default());
+    recorded.plans(&["CreatePolicy @new", "AttachPolicy @new"]);
+    assert!(!full.current(|current| current.hints.policies.clear()).plan().effects.is_empty());
+}
+
+#[test]
+fn policies_that_could_not_be_read_stop_nothing_else() {
+    let unread = |case: Case| {
+        case.current(|current| {
+            current.policies = CurrentPolicies::unread();
+            current.user_sync_failed = true;
+            current.policies_missing_since = Some(ago(secs(600)));
+        })
+    };
+    unread(synced().declares("s3", "s3:Put*")).does("nothing");
+    unread(synced().desired(|desired| desired.documents.clear())).does("nothing");
+    let revoked = unread(synced()).desired(|desired| desired.credentials_revoked = true);
+    assert!(matches!(revoked.plan().effects[..], [Effect::DeactivateKey(..), ..]), "{:?}", revoked.plan().effects);
+    // None counts as gone: its record is kept until it was read.
+    let deleted = unread(synced()).no_user().no_secret();
+    assert_eq!(deleted.cleanup().effects, []);
+    let retained = unread(synced()).foreign_secret().leaving(DeletionPolicy::Retain);
+    assert_eq!(retained.cleanup().effects, []);
+}
+
+#[test]
+fn inline_policy_that_becomes_managed_has_the_declared_text_first() {
+    let inline = |meaning: &str| {
+        let inline = document(meaning);
+        let case = idle().declares("s3", "s3:Get*");
+        case.user(|user| _ = user.grants.as_mut().unwrap().inline.insert("s3".into(), inline))
+    };
+    inline("s3:*").plans(&["PutInlinePolicy s3", "CreatePolicy @s3", "AttachPolicy @s3", "DeleteInlinePolicy s3"]);
+    inline("s3:Get*").plans(&["CreatePolicy @s3", "AttachPolicy @s3", "DeleteInlinePolicy s3"]);
+    // No room for it beside the others.
+    let large = document(&"x".repeat(2_000));
+    let full = inline("*").user(|user| _ = user.grants.as_mut().unwrap().inline.insert("large".into(), large.clone()));
+    let full = full.desired(|desired| _ = desired.inline.insert("large".into(), large.clone()));
+    full.plans(&["CreatePolicy @s3", "AttachPolicy @s3", "DeleteInlinePolicy s3"]);
+}
+
+#[test]
+fn corrections_and_removals_come_before_what_may_fail() {
+    let removed = found("old", &[("v1", "s3:*")], 0);
+    let case = synced().declares("s3", "s3:Put*").declares("new", "s3:*");
+    let case = case.with_record("s3", record(&["v1", "v2"])).with_record("old", record(&["v1"])).has(removed);
+    case.plans(&["CreatePolicyVersion @s3", "DeletePolicy @old", "CreatePolicy @new", "AttachPolicy @new"]);
 }
 
 #[test]
