@@ -323,10 +323,11 @@ fn managed_policies_are_changed_only_in_the_folder_of_a_user() {
     assert!(!attach(&format!("arn:aws:iam::{ACCOUNT}:policy/awsdeploy/boundary"), &[boundary]));
     assert!(!attach(&format!("arn:aws:iam::{ACCOUNT}:policy/other/u/u+own"), &[boundary]));
     let denied = of_classes(&[json!({"policies": {"allowed": ["*"]}})]);
-    let is_allowed = |action: &&str| allowed_actions(&denied).contains(&format!("iam:{action}"));
+    let allowed = allowed_actions(&denied);
+    let is_allowed = |action: &str| allowed.contains(&format!("iam:{action}"));
     assert!(
-        !WRITE_DOCUMENTS.iter().any(|action| is_allowed(&action))
-            && REMOVE_DOCUMENTS.iter().all(|action| is_allowed(&action))
+        !WRITE_DOCUMENTS.iter().any(|action| is_allowed(action))
+            && REMOVE_DOCUMENTS.iter().all(|action| is_allowed(action))
     );
 }
 

@@ -96,7 +96,7 @@ impl Services {
                 format!("no AWS service has the prefix {} {as_of}{}", quote(prefix), hint.unwrap_or_default());
             findings.warn(place, message);
             return None;
-        };
+        }
         let is_pattern = name.contains(['*', '?']);
         if is_pattern {
             self.patterns_left = self.patterns_left.checked_sub(1)?;

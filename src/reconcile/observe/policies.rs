@@ -34,10 +34,10 @@ impl IamReader<'_> {
         let own_path = self.desired.map(|desired| desired.policy_path.clone()).or_else(|| found.and_then(own));
         let declares = self.desired.is_some_and(|desired| !desired.documents.is_empty()) && found.is_some();
         // Restored from a backup without its status, or it was edited: inline policies are in it too.
-        let declared = !self.user.spec.policies.documents.is_empty();
-        let has_no_policies = self.user.status.as_ref().is_none_or(|status| status.policies.is_empty());
+        let is_unreported = !self.user.spec.policies.documents.is_empty()
+            && self.user.status.as_ref().is_none_or(|status| status.policies.is_empty());
         let is_lost = has_finalizer(self.user)
-            && (account::recorded_user(self.user).is_none() || self.desired.is_none() && declared && has_no_policies);
+            && (account::recorded_user(self.user).is_none() || self.desired.is_none() && is_unreported);
         paths.extend(own_path.filter(|path| declares || is_attached(path) || is_lost));
         paths
     }
