@@ -56,6 +56,8 @@ pub enum FailureScope {
     Observation,
     /// User, policies, groups, tags.
     User,
+    /// Reading the managed policies of documents: all else is known.
+    Policies,
     /// Access key or Secret.
     Key,
     /// Writing the status: no condition can report it.
@@ -107,15 +109,14 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
         (None, None, Some(plan)) if plan.user.is_some() => {
             finding(ConditionType::UserSynced, ConditionStatus::False, plan.user.clone().unwrap_or_else(pending))
         }
-        (None, None, Some(_))
-            if outcome.current.is_some_and(|current| current.user().is_some()) && !outcome.unfinished =>
-        {
-            finding(
-                ConditionType::UserSynced,
-                ConditionStatus::True,
-                Note::new(Reason::Reconciled, "user, policies, groups and tags match the spec"),
-            )
+        (None, None, _) if let Some(failure) = failure(FailureScope::Policies) => {
+            finding(ConditionType::UserSynced, ConditionStatus::Unknown, failure.note.clone())
         }
+        (None, None, Some(_)) if outcome.current.is_some_and(is_known) && !outcome.unfinished => finding(
+            ConditionType::UserSynced,
+            ConditionStatus::True,
+            Note::new(Reason::Reconciled, "user, policies, groups and tags match the spec"),
+        ),
         (None, None, _) => finding(ConditionType::UserSynced, ConditionStatus::Unknown, pending()),
     };
 
@@ -167,6 +168,11 @@ pub fn evaluate(outcome: &ReconcileOutcome<'_>, was_ready: bool) -> Vec<Evaluate
     let ready = ready(outcome, was_ready, [&authorized, &user, &key], refused);
     let waiting = wait_conditions::evaluate(outcome, &ready);
     [ready, authorized, user, key, rotation].into_iter().chain(waiting).collect()
+}
+
+/// Whether the user and its policies were read.
+fn is_known(current: &CurrentState) -> bool {
+    current.user().is_some() && !current.policies.are_unread
 }
 
 /// Status of `RotationHealthy`. Waiting for a declared time is healthy, a back-off after a failure is not.

@@ -329,7 +329,9 @@ pub fn records(status: &[PolicyStatus]) -> PolicyRecords {
         versions: policy.versions.clone(),
         other_versions: policy.other_versions.clone(),
     };
-    managed.filter_map(|policy| Some((policy.arn.clone()?, record(policy)))).collect()
+    let records = managed.filter_map(|policy| Some((policy.arn.clone()?, record(policy))));
+    // Nothing else is the operator's, whatever was written into a status by hand.
+    records.filter(|(arn, _)| is_of_a_document(arn)).collect()
 }
 
 /// The status of inline documents and of recorded policies.

@@ -47,6 +47,9 @@ pub enum ReconcileError {
         "IAM reports that the managed policy {0} is attached, and that it does not exist: one of the answers is outdated, and both are read again"
     )]
     OutdatedPolicy(String),
+    /// The managed policies were not read in time, in seconds, while access keys wait for their end.
+    #[error("AWS did not return the managed policies of documents within {0} s; access keys are ended without them")]
+    PoliciesDeadline(u64),
     /// The resource contradicts itself or a limit of IAM.
     #[error("{}", desired::describe_violations(.0))]
     Invalid(Vec<Violation>),
@@ -187,7 +190,7 @@ impl ReconcileError {
             Self::NotConverged(_) => Is::new(Reason::Conflict, ErrorClass::Transient).not_transient(),
             Self::KeyNotAccepted(_) => Is::new(Reason::KeyNotAccepted, ErrorClass::Transient).not_transient(),
             Self::NoRandomness => Is::new(Reason::NoRandomness, ErrorClass::Transient),
-            Self::Deadline(_) => Is::new(Reason::AwsUnavailable, ErrorClass::Transient),
+            Self::Deadline(_) | Self::PoliciesDeadline(_) => Is::new(Reason::AwsUnavailable, ErrorClass::Transient),
         }
     }
 

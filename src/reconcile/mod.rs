@@ -218,6 +218,8 @@ struct Reconciliation<'a> {
     failures: Vec<StepError>,
     /// Changes of the IAM user wait for the end of a back-off.
     user_waits: bool,
+    /// The managed policies are read after the end of a back-off.
+    policies_wait: bool,
 }
 
 /// What a reconcile works towards.
@@ -302,6 +304,7 @@ impl<'a> Reconciliation<'a> {
             cache,
             failures: Vec::new(),
             user_waits: false,
+            policies_wait: false,
         };
         new.continue_backoff(user);
         new
@@ -341,7 +344,7 @@ impl<'a> Reconciliation<'a> {
         let plan = self.plan_and_act(&goal, &mut executor).await;
         let Executor { user, observed, events, finalized, .. } = executor;
         if let Some(error) = observed.policies_unread {
-            self.failures.push(StepError::new(error, FailureScope::User));
+            self.failures.push(StepError::new(error, FailureScope::Policies));
         }
         if let Some(error) = observed.unread {
             self.failures.push(StepError::new(error, FailureScope::Observation));

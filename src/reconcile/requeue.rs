@@ -116,16 +116,11 @@ impl Reconciliation<'_> {
         self.cache.backoff = backoff.for_attempt(AttemptKey::new(user));
     }
 
-    /// Whether a change of the user failed that is not tried yet.
-    pub(super) fn user_backs_off(&self) -> bool {
-        self.cache.backoff.pending(FailureScope::User, &self.delay_input()).is_some()
-    }
-
     /// Keeps effects that failed from being planned again before their time.
     pub(super) fn apply_backoff(&mut self, current: &mut CurrentState) {
         let input = self.delay_input();
         let backoff = &self.cache.backoff;
-        self.user_waits = self.user_backs_off();
+        self.user_waits = backoff.pending(FailureScope::User, &input).is_some();
         current.user_sync_failed |= self.user_waits;
         let (until, failure) = (backoff.pending(FailureScope::Key, &input), backoff.failure(FailureScope::Key));
         current.key_backoff =
@@ -136,9 +131,12 @@ impl Reconciliation<'_> {
     pub(super) fn update_backoff(&mut self, progress: &Progress) {
         let key_backoff = progress.current.as_ref().and_then(|current| current.key_backoff);
         let key_waits = progress.plan.as_ref().zip(key_backoff).is_some_and(|(plan, backoff)| plan.waits_for(backoff));
+        let policies_wait =
+            self.policies_wait && progress.current.as_ref().is_some_and(|current| current.policies.are_unread);
         let is_unwritten = self.cache.backoff.failure(FailureScope::Status).is_some();
         let waited = [
             (FailureScope::User, self.user_waits),
+            (FailureScope::Policies, policies_wait),
             (FailureScope::Key, key_waits),
             (FailureScope::Status, is_unwritten),
         ];

@@ -146,7 +146,7 @@ fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, curren
         // The resource stays bound to the name until everything of it is removed.
         CurrentUser::Found(_) | CurrentUser::Absent => {
             let is_idle = input.plan.is_some_and(|plan| plan.effects.is_empty() && plan.requeue_at.is_none());
-            let is_removed = current.user_absence == Some(UserAbsence::Removed) && is_idle;
+            let is_removed = current.user_absence == Some(UserAbsence::Removed) && is_idle && !may_be_left(current);
             let unbound = |user: UserStatus| UserStatus { arn: None, id: None, ..user };
             after.user = after.user.take().filter(|_| !is_removed).map(unbound);
         }
@@ -165,6 +165,13 @@ fn add_observed(after: &mut AwsDeployUserStatus, input: &StatusInput<'_>, curren
     after.last_key_attempt_time = current.last_attempt();
     after.key_repairs = current.hints.repairs;
     after.next_rotation_time = input.plan.and_then(|plan| plan.next_rotation);
+}
+
+/// Whether something of a resource without a user may be left in AWS, or a key in its Secret.
+fn may_be_left(current: &CurrentState) -> bool {
+    let policies = &current.policies;
+    let are_left = policies.ours().next().is_some() || !current.hints.policies.is_empty();
+    policies.are_unread || are_left || current.secrets_unread
 }
 
 /// Keys of tags that are the operator's to remove: the declared ones that were recorded before they were written, and those that
@@ -388,8 +395,7 @@ mod tests {
         let mut user = failed();
         let recorded = json!({"name": "u", "account": "123456789012", "arn": "arn", "id": "AIDA1"});
         user.status.as_mut().unwrap().user = serde_json::from_value(recorded).unwrap();
-        let after = |user_absence, plan: &Plan| {
-            let current = CurrentState { user_absence, ..CurrentState::empty(now()) };
+        let after_state = |current: &CurrentState, plan: &Plan| {
             status(&StatusInput {
                 user: &user,
                 target: &Target::from_resource(&user, "cluster").unwrap(),
@@ -398,7 +404,7 @@ mod tests {
                 class: None,
                 class_is_missing: false,
                 plan: Some(plan),
-                current: Some(&current),
+                current: Some(current),
                 failures: Vec::new(),
                 failing_since: None,
                 authorization: Note::new(Reason::Allowed, ""),
@@ -406,14 +412,26 @@ mod tests {
             })
             .user
         };
+        let after =
+            |user_absence, plan: &Plan| after_state(&CurrentState { user_absence, ..CurrentState::empty(now()) }, plan);
         let idle = Plan::idle(Note::new(Reason::Revoked, ""));
         let busy = Plan { effects: vec![Effect::DeleteSecret], ..idle.clone() };
         let bound = UserStatus { name: "u".into(), account: "123456789012".into(), ..UserStatus::default() };
         assert_eq!(after(None, &idle), Some(bound.clone()));
         let unseen = Some(UserAbsence::NotObserved { since: now() });
         assert_eq!(after(unseen, &idle), Some(bound.clone()), "IAM may not list it yet");
-        assert_eq!(after(Some(UserAbsence::Removed), &busy), Some(bound), "its Secret is left");
+        assert_eq!(after(Some(UserAbsence::Removed), &busy), Some(bound.clone()), "its Secret is left");
         assert_eq!(after(Some(UserAbsence::Removed), &idle), None);
+        let removed = || CurrentState { user_absence: Some(UserAbsence::Removed), ..CurrentState::empty(now()) };
+        let policies = managed_policy::CurrentPolicies::unread;
+        assert_eq!(after_state(&CurrentState { policies: policies(), ..removed() }, &idle), Some(bound.clone()));
+        assert_eq!(after_state(&CurrentState { secrets_unread: true, ..removed() }, &idle), Some(bound.clone()));
+        let mut recorded = removed();
+        recorded
+            .hints
+            .policies
+            .insert("arn:aws:iam::1:policy/u/u+s3".to_owned(), managed_policy::RecordedPolicy::default());
+        assert_eq!(after_state(&recorded, &idle), Some(bound), "a policy is left");
     }
 
     #[test]

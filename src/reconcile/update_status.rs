@@ -108,7 +108,7 @@ impl Reconciliation<'_> {
     fn status(&self, progress: &Progress, policy_warnings: Option<Vec<String>>, now: Timestamp) -> AwsDeployUserStatus {
         let mut failures: Vec<_> = self.failures.iter().map(StepError::for_conditions).collect();
         // What is waited for is reported as when it failed.
-        for scope in [FailureScope::User, FailureScope::Key] {
+        for scope in [FailureScope::User, FailureScope::Policies, FailureScope::Key] {
             if failures.iter().all(|failure| failure.scope != scope) {
                 failures.extend(self.cache.backoff.failure(scope).cloned());
             }

@@ -49,6 +49,10 @@ SAMPLES = {
         }}})
         for preset, more in (("cycle", {}), ("defang", {}), ("cdk", {"policy": "arn:aws:iam::123456789012:policy/cdk"}))
     },
+    **{
+        f"presets.{preset}.leastPolicyOnly": (True, {"presets": {preset: {"enabled": True, "namespaces": ["a"]}}})
+        for preset in ("cycle", "defang")
+    },
     "presets.cdk.policy": (
         "arn:aws:iam::123456789012:policy/other",
         {"presets": {"cdk": {"enabled": True, "namespaces": ["a"], "policy": "arn:aws:iam::123456789012:policy/cdk"}}},
@@ -925,6 +929,10 @@ class Presets(unittest.TestCase):
                 with self.subTest(f"{preset} {more}"):
                     policies = Objects({"presets": {preset: given | more}}).one("AwsDeployUserClass", preset)["spec"]["policies"]
                     self.assertEqual((policies["documents"], policies["templates"]), ("TemplatesOnly", expected))
+                    self.assertIn("default", policies)
+                    only = Objects({"presets": {preset: given | more | {"leastPolicyOnly": True}}}).one("AwsDeployUserClass", preset)["spec"]
+                    self.assertEqual(only["policies"], {"documents": "TemplatesOnly", "templates": expected})
+                    self.assertNotIn("acknowledgeAdminEquivalent", only)
 
     def test_preset_uses_the_account_of_its_role(self):
         role = "arn:aws:iam::123456789012:role/deploy-users"

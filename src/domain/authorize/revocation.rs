@@ -129,8 +129,10 @@ pub fn check_still_allowed(
     };
     for arn in grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)) {
         if managed_policy::is_of_a_document(arn) {
-            // What could not be read is no violation: it is read again, and the reconcile fails meanwhile.
-            if policies.are_unread {
+            // What could not be read is no violation where the document decides: it is read again, and the reconcile fails meanwhile.
+            let may_be_allowed = allows_documents(rules)
+                || (rules.policies.documents != DocumentPermission::Deny && !rules.policies.templates.is_empty());
+            if policies.are_unread && may_be_allowed {
                 continue;
             }
             // One of another resource is never allowed, whatever the class allows by name.

@@ -30,7 +30,7 @@ pub(super) struct PolicySync {
     pub(super) tidy: Vec<Effect>,
     /// What only a person can fix.
     pub(super) note: Option<Note>,
-    /// A declared right is missing until then: no first key is created.
+    /// A declared right may be missing: no first key is created.
     pub(super) is_blocked: bool,
     /// Inline policies that do not fit beside the present ones are not written.
     pub(super) is_stuck: bool,
@@ -94,11 +94,13 @@ pub(super) fn inline_puts<'a>(desired: &'a Desired, grants: &Grants, current: &C
     all
 }
 
-/// Whether a document fits in the place of the inline policy `before`.
-fn fits_inline(grants: &Grants, before: &Value, document: &Value) -> bool {
-    let total = grants.inline.values().map(policy::counted_characters).fold(0, usize::saturating_add);
-    let others = total.saturating_sub(policy::counted_characters(before));
-    others.saturating_add(policy::counted_characters(document)) <= policy::MAX_INLINE_CHARACTERS
+/// Whether a document fits in the place of its inline policy, beside all that is to be written as inline policies.
+fn fits_inline(desired: &Desired, grants: &Grants, current: &CurrentState, document: &ManagedDocument) -> bool {
+    let mut after = grants.clone();
+    after.inline.insert(document.name.clone(), document.document.clone());
+    let total = after.inline.values().map(policy::counted_characters).fold(0, usize::saturating_add);
+    let waiting = |grants: &Grants| inline_puts(desired, grants, current).waiting.len();
+    total <= policy::MAX_INLINE_CHARACTERS && waiting(&after) <= waiting(grants)
 }
 
 /// Whether an inline policy gives the user the right of a document that is to be a managed policy and is not attached yet.
@@ -119,7 +121,10 @@ pub(super) fn sync(
     settings: &Settings,
 ) -> PolicySync {
     let mut sync = PolicySync::default();
-    let Some(grants) = grants.filter(|_| !current.policies.are_unread) else { return sync };
+    let Some(grants) = grants else { return sync };
+    if current.policies.are_unread {
+        return PolicySync { is_blocked: true, is_stuck: true, ..sync };
+    }
     for (arn, document) in &desired.documents {
         sync.provide(arn, document, desired, grants, current);
     }
@@ -157,7 +162,7 @@ impl PolicySync {
         if let Some(before) = grants.inline.get(&document.name)
             && precedes_managed(desired, current, grants, &document.name)
             && !policy::is_equivalent(before, &document.document)
-            && fits_inline(grants, before, &document.document)
+            && fits_inline(desired, grants, current, document)
         {
             self.corrections.push(Effect::PutInlinePolicy(document.name.clone(), document.document.clone()));
         }
@@ -317,6 +322,15 @@ pub(super) fn remove_all(current: &CurrentState, now: Timestamp, settings: &Sett
         Step::Idle => 3,
     });
     steps.into_iter().next().unwrap_or(Step::Idle)
+}
+
+/// What has to be done about the policies before the user is deleted.
+pub(super) fn before_user_is_deleted(current: &CurrentState) -> Option<Step> {
+    if current.policies.are_unread {
+        return Some(Step::Hold(unread()));
+    }
+    let is_unrecorded = |policy: &CurrentPolicy| !current.hints.policies.contains_key(&policy.arn);
+    current.policies.ours().any(is_unrecorded).then_some(Step::Do(Effect::RecordUser))
 }
 
 /// The next policy that keeps its document and loses our ownership tags; `Idle` if none is left or recorded.

@@ -230,6 +230,11 @@ impl<'a> Executor<'a> {
         user.tag_keys = tag_keys.iter().cloned().collect();
         let user = Some(user);
         let policies = &mut self.observed.current.hints.policies;
+        for policy in self.observed.current.policies.ours() {
+            let declared = self.desired.and_then(|desired| desired.documents.get(&policy.arn));
+            let record = policies.entry(policy.arn.clone()).or_default();
+            record.observe(policy, declared.map(|document| document.digest));
+        }
         if let Some(desired) = self.desired.filter(|desired| !desired.is_full(policies)) {
             for arn in desired.documents.keys() {
                 policies.entry(arn.clone()).or_default();

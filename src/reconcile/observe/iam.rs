@@ -84,9 +84,10 @@ impl IamReader<'_> {
     async fn read_all(&self) -> Result<(CachedIam, Freshness), ReconcileError> {
         let now = Instant::now();
         let iam = Box::pin(self.read_iam()).await?;
+        let policies = if self.has_policies(&iam) { CurrentPolicies::unread() } else { CurrentPolicies::default() };
         let remembered = CachedIam {
             iam,
-            policies: CurrentPolicies::unread(),
+            policies,
             user_name: self.target.user_name.clone(),
             read_at: now,
             keys_read_at: now,

@@ -8,7 +8,7 @@ pub(super) mod policies;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -37,6 +37,9 @@ use crate::{
     trace,
 };
 
+/// The policies are read for as long before keys are ended.
+const POLICIES_DEADLINE: Duration = Duration::from_secs(5);
+
 /// The observed state, and the objects that conditional writes need.
 pub(super) struct Observed {
     pub(super) current: CurrentState,
@@ -58,9 +61,9 @@ impl Reconciliation<'_> {
     /// Observes for a goal. A deletion executes nothing but destructive effects, so that cached facts are of no use to it.
     pub(super) async fn observe(&mut self, user: &AwsDeployUser, goal: &Goal) -> Result<Observed, StepError> {
         let freshness = if matches!(goal, Goal::Delete) { Freshness::Live } else { Freshness::Cached };
-        // What changes the user waits for the end of its back-off; so do the reads for it.
-        let waits = goal.desired().is_some() && self.user_backs_off();
-        let observed = self.observe_with(user, goal.desired(), freshness, !waits).await;
+        let pending = self.cache.backoff.pending(FailureScope::Policies, &self.delay_input());
+        self.policies_wait = goal.desired().is_some() && pending.is_some();
+        let observed = self.observe_with(user, goal.desired(), freshness, !self.policies_wait).await;
         observed.map_err(|error| StepError::new(error, FailureScope::Observation))
     }
 
@@ -79,7 +82,7 @@ impl Reconciliation<'_> {
         if before.user_absence == Some(UserAbsence::Removed) {
             current.user_absence = Some(UserAbsence::Removed);
         }
-        current.user_sync_failed |= before.user_sync_failed;
+        current.user_sync_failed = before.user_sync_failed;
         current.key_backoff = before.key_backoff;
         current.last_used_failed = before.last_used_failed;
         current.hints.repairs = before.hints.repairs;
@@ -121,9 +124,14 @@ async fn read_iam(
     let (mut cached, freshness) = Box::pin(read).await?;
     let mut unread = None;
     if cached.policies.are_unread && reads_policies {
-        match Box::pin(reader.read_policies(&cached.iam, &cache.documents)).await {
-            Ok(policies) => cached.policies = policies,
-            Err(error) => unread = Some(error),
+        let read = Box::pin(reader.read_policies(&cached.iam, &cache.documents));
+        // Keys are not ended before it.
+        let read =
+            if reader.ends_keys() { tokio::time::timeout(POLICIES_DEADLINE, read).await } else { Ok(read.await) };
+        match read {
+            Ok(Ok(policies)) => cached.policies = policies,
+            Ok(Err(error)) => unread = Some(error),
+            Err(_) => unread = Some(ReconcileError::PoliciesDeadline(POLICIES_DEADLINE.as_secs())),
         }
     }
     cache.learn_documents(&cached.policies);
@@ -148,7 +156,8 @@ async fn observe(
     let now = iam.clock().now();
     let keys_read_at = now.checked_sub(took).ok().filter(|_| freshness != Freshness::Cached);
     let (iam, policies) = (cached.iam.clone(), cached.policies.clone());
-    cache.iam = Some(cached);
+    let is_outdated = matches!(policies_unread, Some(ReconcileError::OutdatedPolicy(_)));
+    cache.iam = Some(cached).filter(|_| !is_outdated);
     let is_removed = user.metadata.deletion_timestamp.is_some() || desired.is_none();
     let newly_missing_keys = newly_missing_keys(context, &iam, started, cache);
     let user_absence = user_absence(is_removed, target, &iam, started, context, cache);
@@ -227,7 +236,7 @@ async fn observe(
             hints,
             finalizer: has_finalizer(user),
             user_recorded: is_recorded(user, target, &context.namespace),
-            user_sync_failed: policies.are_unread,
+            user_sync_failed: false,
             key_backoff: None,
             first_key_at,
             user_absence,

@@ -42,16 +42,31 @@ impl IamReader<'_> {
         paths
     }
 
+    fn own_user<'a>(&self, iam: &'a CurrentUser) -> Option<&'a IamUser> {
+        match iam {
+            CurrentUser::Found(found) => Some(found).filter(|found| self.target.owner.owns(&found.tags)),
+            CurrentUser::Absent => None,
+        }
+    }
+
+    /// Whether the resource has, declares or may have policies, so that they have to be read.
+    pub(super) fn has_policies(&self, iam: &CurrentUser) -> bool {
+        !self.policy_paths(self.own_user(iam)).is_empty()
+    }
+
+    /// Whether the resource is about to lose its access keys whatever policies it has.
+    pub(super) fn ends_keys(&self) -> bool {
+        self.user.metadata.deletion_timestamp.is_some()
+            || self.desired.is_some_and(|desired| desired.credentials_revoked)
+    }
+
     /// Reads the policies with what is needed of their documents. `known` saves a call for each document that was read before.
     pub(super) async fn read_policies(
         &self,
         iam: &CurrentUser,
         known: &BTreeMap<(String, String), DocumentDigest>,
     ) -> Result<CurrentPolicies, ReconcileError> {
-        let found = match iam {
-            CurrentUser::Found(found) => Some(found).filter(|found| self.target.owner.owns(&found.tags)),
-            CurrentUser::Absent => None,
-        };
+        let found = self.own_user(iam);
         let mut policies = CurrentPolicies::default();
         for path in self.policy_paths(found) {
             self.read_policies_at(&path, known, &mut policies).await?;

@@ -321,10 +321,13 @@ fn managed_document_is_kept_only_as_far_as_the_class_allows() {
     let by_name = json!({"policies": {"allowed": ["*", ARN]}, "acknowledgeAdminEquivalent": true});
     assert!(!keeps(&by_name, &ours("*")), "documents are denied");
     let other = policies(PolicyOwner::Other("of another".into()), Some(document("*")));
-    for rules in [any, by_name] {
-        assert!(!keeps(&rules, &other) && !keeps(&rules, &no_policies()), "{rules}");
-        assert!(keeps(&rules, &CurrentPolicies::unread()), "a failed read costs no user its key");
+    for rules in [&any, &by_name] {
+        assert!(!keeps(rules, &other) && !keeps(rules, &no_policies()), "{rules}");
     }
+    for rules in [any, rendered] {
+        assert!(keeps(&rules, &CurrentPolicies::unread()), "a failed read costs no user its key: {rules}");
+    }
+    assert!(!keeps(&by_name, &CurrentPolicies::unread()), "no document is allowed");
     let none = json!({"policies": {"allowed": []}, "users": {"path": "/other/"}});
     assert!(!keeps(&none, &CurrentPolicies::unread()), "what else is not allowed");
 }

@@ -87,7 +87,10 @@ pub(super) fn delete(input: &RuleInput<'_>) -> Option<Step> {
         return Some(Step::Do(Effect::DeleteKey(key.id.clone(), RetireReason::Cleanup)));
     }
     let blocker = || user.deletion_blockers.iter().flatten().next().cloned().map(Effect::RemoveDeletionBlocker);
-    Some(Step::Do(remove_grants(input, |_| true).or_else(blocker).unwrap_or(Effect::DeleteUser)))
+    let effect = remove_grants(input, |_| true).or_else(blocker);
+    // Without the user, only records lead to its policies.
+    let before = || policies::before_user_is_deleted(input.current);
+    Some(effect.map(Step::Do).or_else(before).unwrap_or(Step::Do(Effect::DeleteUser)))
 }
 
 fn remove_grants(input: &RuleInput<'_>, detaches: impl Fn(&str) -> bool) -> Option<Effect> {

@@ -182,14 +182,24 @@ fn policies_that_could_not_be_read_stop_nothing_else() {
     let unread = |case: Case| {
         case.current(|current| {
             current.policies = CurrentPolicies::unread();
-            current.user_sync_failed = true;
             current.policies_missing_since = Some(ago(secs(600)));
         })
     };
     unread(synced().declares("s3", "s3:Put*")).does("nothing");
-    unread(synced().desired(|desired| desired.documents.clear())).does("nothing");
+    // What takes rights away needs no policy to be read.
+    unread(synced().desired(|desired| desired.documents.clear())).plans(&["DetachPolicy @s3"]);
+    let bounded = unread(synced()).desired(|desired| desired.boundary = Some("arn:aws:iam::aws:policy/B".into()));
+    assert!(matches!(bounded.plan().effects[..], [Effect::PutBoundary(_)]), "{:?}", bounded.plan().effects);
+    unread(without_key().declares("s3", "s3:*").attached("s3")).does("nothing");
     let revoked = unread(synced()).desired(|desired| desired.credentials_revoked = true);
     assert!(matches!(revoked.plan().effects[..], [Effect::DeactivateKey(..), ..]), "{:?}", revoked.plan().effects);
+    // The user leads to its policies.
+    let deleted = unread(synced()).user(|user| {
+        user.keys.clear();
+        user.grants = Some(Grants::default());
+    });
+    assert_eq!(deleted.cleanup().effects, []);
+    assert_eq!(deleted.cleanup().user.expect("a note").reason, Reason::Deleting);
     // None counts as gone: its record is kept until it was read.
     let deleted = unread(synced()).no_user().no_secret();
     assert_eq!(deleted.cleanup().effects, []);
@@ -206,6 +216,15 @@ fn inline_policy_that_becomes_managed_has_the_declared_text_first() {
     };
     inline("s3:*").plans(&["PutInlinePolicy s3", "CreatePolicy @s3", "AttachPolicy @s3", "DeleteInlinePolicy s3"]);
     inline("s3:Get*").plans(&["CreatePolicy @s3", "AttachPolicy @s3", "DeleteInlinePolicy s3"]);
+    // Another document is to become inline in the room that is left.
+    let text = document(&"x".repeat(1_000));
+    let exchange = inline("s3:*").desired(|desired| {
+        let large = managed("s3", document(&"y".repeat(1_800)));
+        desired.documents = [large].into();
+        desired.inline.insert("other".into(), text);
+    });
+    let first = exchange.plan().effects[0].to_string();
+    assert_eq!(first, "PutInlinePolicy other", "{:?}", exchange.plan().effects);
     // No room for it beside the others.
     let large = document(&"x".repeat(2_000));
     let full = inline("*").user(|user| _ = user.grants.as_mut().unwrap().inline.insert("large".into(), large.clone()));
@@ -369,6 +388,16 @@ fn policies_are_deleted_after_the_user_and_before_the_finalizer() {
     case = case.current(|current| current.policies.found.clear());
     assert_eq!((case.cleanup().effects, case.cleanup().requeue_at), (vec![], Some(now() + secs(60))));
     case.current(|current| current.hints.policies.clear()).removes_by("RemoveFinalizer");
+}
+
+#[test]
+fn policies_are_recorded_before_the_user_is_deleted() {
+    let bare = synced().user(|user| {
+        user.keys.clear();
+        user.grants = Some(Grants::default());
+    });
+    bare.removes_by("DeleteUser");
+    bare.current(|current| current.hints.policies.clear()).removes_by("RecordUser");
 }
 
 #[test]

@@ -23,8 +23,8 @@ struct Expected<'a> {
 const TYPES: &str = "route53:ChangeResourceRecordSetsRecordTypes";
 const NAMES: &str = "route53:ChangeResourceRecordSetsNormalizedRecordNames";
 const ZONE: &str = "arn:aws:route53:::hostedzone/Z0123456789EXAMPLE";
-const STATE: &str = "arn:aws:s3:::example-terraform-state/network/terraform.tfstate";
-const LOCK: &str = "arn:aws:s3:::example-terraform-state/network/terraform.tfstate.tflock";
+const STATE: &str = "arn:aws:s3:::example-terraform-state/deploy/network/terraform.tfstate";
+const LOCK: &str = "arn:aws:s3:::example-terraform-state/deploy/network/terraform.tfstate.tflock";
 const SNAPSHOT: &str = "arn:aws:ec2:eu-central-1::snapshot/snap-1";
 const PROJECT: &str = "arn:aws:codebuild:us-west-2:123456789012:project/DefangCD-1a2b";
 const REGION: Option<(&str, &str)> = Some(("aws:RequestedRegion", "eu-central-1"));
@@ -107,6 +107,8 @@ const EXAMPLES: &[Expected<'_>] = &[
             ("ssm:PutParameter", "arn:aws:ssm:us-west-2:123456789012:parameter/Defang/shop/prod/KEY", None),
             ("logs:FilterLogEvents", "arn:aws:logs:us-west-2:123456789012:log-group:/Defang/shop/prod/logs", None),
             ("route53:ListHostedZonesByName", "*", None),
+            ("route53:CreateReusableDelegationSet", "*", None),
+            ("route53:ListReusableDelegationSets", "*", None),
         ],
         denied: &[
             ("cloudformation:DeleteStack", "arn:aws:cloudformation:us-west-2:123456789012:stack/defang-cd/1", None),
@@ -137,7 +139,11 @@ const EXAMPLES: &[Expected<'_>] = &[
     Expected {
         file: "terraform-state.yaml",
         allowed: &[
-            ("s3:ListBucket", "arn:aws:s3:::example-terraform-state", Some(("s3:prefix", "network/terraform.tfstate"))),
+            (
+                "s3:ListBucket",
+                "arn:aws:s3:::example-terraform-state",
+                Some(("s3:prefix", "deploy/network/terraform.tfstate")),
+            ),
             ("s3:GetObject", STATE, None),
             ("s3:PutObject", STATE, None),
             ("s3:PutObject", LOCK, None),
@@ -146,7 +152,8 @@ const EXAMPLES: &[Expected<'_>] = &[
         denied: &[
             ("s3:ListBucket", "arn:aws:s3:::example-terraform-state", Some(("s3:prefix", "dns/"))),
             ("s3:DeleteObject", STATE, None),
-            ("s3:GetObject", "arn:aws:s3:::example-terraform-state/dns/terraform.tfstate", None),
+            ("s3:GetObject", "arn:aws:s3:::example-terraform-state/deploy/dns/terraform.tfstate", None),
+            ("s3:GetObject", "arn:aws:s3:::example-terraform-state/other/network/terraform.tfstate", None),
             ("s3:DeleteBucket", "arn:aws:s3:::example-terraform-state", None),
         ],
     },

@@ -258,6 +258,11 @@ impl Reconciliation<'_> {
             Effect::RecordUser => {
                 let declared = self.desired.iter().flat_map(Desired::declared_tag_keys).cloned();
                 self.seen.current.hints.tag_keys.extend(declared);
+                for policy in self.seen.current.policies.ours() {
+                    let declared = self.desired.as_ref().and_then(|desired| desired.documents.get(&policy.arn));
+                    let record = self.seen.current.hints.policies.entry(policy.arn.clone()).or_default();
+                    record.observe(policy, declared.map(|document| document.digest));
+                }
                 let documents = self.desired.iter().flat_map(|desired| desired.documents.keys().cloned());
                 for arn in documents {
                     self.seen.current.hints.policies.entry(arn).or_default();
