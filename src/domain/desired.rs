@@ -176,7 +176,7 @@ impl Desired {
         self.inline.iter().chain(managed)
     }
 
-    /// Whether so many policies are left of documents that are not declared any more that no further ones are made.
+    /// Whether no further policies are made, because the limit of those that are left without a declared document is reached.
     #[must_use]
     pub fn is_full(&self, records: &PolicyRecords) -> bool {
         managed_policy::left(records, |arn| self.documents.contains_key(arn)).count() >= managed_policy::MAX_LEFT

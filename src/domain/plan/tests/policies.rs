@@ -208,7 +208,7 @@ fn policies_that_could_not_be_read_stop_nothing_else() {
 }
 
 #[test]
-fn inline_policy_that_becomes_managed_has_the_declared_text_first() {
+fn inline_policy_has_the_new_text_before_it_becomes_managed() {
     let inline = |meaning: &str| {
         let inline = document(meaning);
         let case = idle().declares("s3", "s3:Get*");
