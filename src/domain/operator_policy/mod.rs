@@ -13,23 +13,20 @@ use crate::api::{
 #[cfg(test)]
 mod tests;
 
-/// Reads of users below the path.
+/// Reads of users below the path. Those of passwords, MFA devices, certificates and other keys follow when AWS has refused to delete a
+/// user.
 const READ_USERS: &[&str] = &[
     "GetAccessKeyLastUsed",
+    "GetLoginProfile",
     "GetUserPolicy",
     "ListAccessKeys",
     "ListAttachedUserPolicies",
     "ListGroupsForUser",
-    "ListUserPolicies",
-];
-
-/// Reads after AWS has refused to delete a user.
-const READ_DELETION_BLOCKERS: &[&str] = &[
-    "GetLoginProfile",
     "ListMFADevices",
     "ListSSHPublicKeys",
     "ListServiceSpecificCredentials",
     "ListSigningCertificates",
+    "ListUserPolicies",
 ];
 
 /// Writes that grant permissions. All of them support the condition key `iam:PermissionsBoundary`.
@@ -55,6 +52,21 @@ const LIFECYCLE: &[&str] = &[
 
 /// Writes that set console passwords.
 const PASSWORDS: &[&str] = &["CreateLoginProfile", "UpdateLoginProfile"];
+
+/// Reads that support no narrower resource: the name of a user that differs only in case, settings of the sign-in, and the managed
+/// policies below a path.
+const READ_ACCOUNT: &[&str] = &["GetAccountPasswordPolicy", "ListAccountAliases", "ListPolicies", "ListUsers"];
+
+/// Writes to managed policies.
+const WRITE_POLICIES: &[&str] = &[
+    "CreatePolicy",
+    "CreatePolicyVersion",
+    "DeletePolicy",
+    "DeletePolicyVersion",
+    "SetDefaultPolicyVersion",
+    "TagPolicy",
+    "UntagPolicy",
+];
 
 /// What managed policies of documents need. None of it supports `iam:PermissionsBoundary`: what such a policy grants takes effect
 /// when it is attached, which does.
@@ -201,11 +213,8 @@ pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
         allow("GetUsers", &["GetUser"], &[account.arn("user/*")], None),
         // Supports no narrower resource. Detects drift of all users without calls per user.
         allow("ReadAccountDetails", &["GetAccountAuthorizationDetails"], &["*".to_owned()], None),
-        // Supports no narrower resource. Finds the user with a name that differs only in case.
-        allow("ListUserNames", &["ListUsers"], &["*".to_owned()], None),
-        allow("ReadSignInSettings", &["GetAccountPasswordPolicy", "ListAccountAliases"], &["*".to_owned()], None),
+        allow("ReadAccount", READ_ACCOUNT, &["*".to_owned()], None),
         allow("ReadUsers", READ_USERS, &users, None),
-        allow("ReadDeletionBlockers", READ_DELETION_BLOCKERS, &users, None),
         allow("ManageUsers", LIFECYCLE, &users, None),
         allow("DeleteVirtualMfaDevices", &["DeleteVirtualMFADevice"], &[account.arn("mfa/*")], None),
         // Removing a user from a group grants nothing.
@@ -224,8 +233,6 @@ pub fn operator_policy(account: &AwsAccount, scopes: &[PolicyScope]) -> Value {
     }
     let policies = |paths: &[String]| paths.iter().map(|path| account.documents(path)).collect::<Vec<_>>();
     statements.push(allow("RemoveDocuments", REMOVE_DOCUMENTS, &policies(&paths), None));
-    // Supports no narrower resource.
-    statements.push(allow("ListPolicies", &["ListPolicies"], &["*".to_owned()], None));
     let documents = unique(scopes.iter().filter(|scope| scope.documents).map(|scope| scope.path.as_str()));
     if !documents.is_empty() {
         statements.push(allow("WriteDocuments", WRITE_DOCUMENTS, &policies(&documents), None));
@@ -263,24 +270,22 @@ fn grants(account: &AwsAccount, scope: &PolicyScope, number: &str) -> Vec<Value>
 
 /// Statements that deny actions even if another policy of the role allows them.
 fn denials(account: &AwsAccount, scopes: &[PolicyScope], paths: &[String]) -> Vec<Value> {
-    let mut statements = Vec::new();
+    // One statement, because the size is limited: writes to policies have policies as their resource, and no users.
+    let (mut writes, mut resources) = (WRITE_POLICIES.to_vec(), Vec::new());
     if !paths.iter().any(|path| path == "/") {
-        let users: Vec<String> = paths.iter().map(|path| account.users(path)).collect();
         let limited = scopes.iter().any(|scope| scope.boundary.is_some());
-        let writes = [&writes_of_grants(limited), LIFECYCLE, PASSWORDS].concat();
-        statements.push(json!({
-            "Sid": "DenyOutsidePath", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&users),
-        }));
+        writes.extend([&writes_of_grants(limited), LIFECYCLE, PASSWORDS].concat());
+        resources.extend(paths.iter().map(|path| account.users(path)));
     }
-    let writes = [WRITE_DOCUMENTS, &["DeletePolicy", "DeletePolicyVersion", "UntagPolicy"]].concat();
-    let policies: Vec<String> = paths.iter().map(|path| account.documents(path)).collect();
-    statements.push(json!({
-        "Sid": "DenyOtherPolicies", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&policies),
-    }));
-    // A boundary may have the form of a policy of a document.
-    let boundaries = unique(scopes.iter().filter_map(|scope| scope.boundary.as_deref()));
+    resources.extend(paths.iter().map(|path| account.documents(path)));
+    let mut statements = vec![json!({
+        "Sid": "DenyOutsidePath", "Effect": "Deny", "Action": actions(&writes), "NotResource": one_or_more(&resources),
+    })];
+    // Any other boundary is outside of the folders of policies of documents.
+    let has_form = |boundary: &&str| boundary.rsplit('/').next().is_some_and(|name| name.contains('+'));
+    let boundaries = unique(scopes.iter().filter_map(|scope| scope.boundary.as_deref()).filter(has_form));
     if !boundaries.is_empty() {
-        statements.push(deny("DenyBoundaryChange", &writes, &boundaries, None));
+        statements.push(deny("DenyBoundaryChange", WRITE_POLICIES, &boundaries, None));
     }
     statements.push(deny("DenyBoundaryRemoval", &["DeleteUserPermissionsBoundary"], &["*".to_owned()], None));
     // Consent to an adoption must come from an AWS admin: the operator may not set the tag itself.
