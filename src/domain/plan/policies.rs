@@ -177,7 +177,7 @@ impl PolicySync {
                         Step::Idle | Step::Wait(..) => {}
                     };
                 }
-                if !current.hints.policies.contains_key(arn) {
+                if !current.hints.policies.contains_key(arn) && desired.is_full(&current.hints.policies) {
                     let left = managed_policy::left(&current.hints.policies, |arn| desired.documents.contains_key(arn));
                     return self.block(too_many_left(&document.name, left));
                 }

@@ -168,6 +168,8 @@ fn policies_that_are_left_limit_further_ones() {
         case.current(|current| _ = current.hints.policies.remove(&arn("new")))
     };
     new(9).does("RecordUser");
+    let note = new(9).plan().user.expect("policies are left");
+    assert_eq!(note.reason, Reason::PolicyInUse, "{}", note.message);
     let full = new(10);
     full.does("nothing");
     full.notes(Reason::LimitExceeded, &["the document new", &arn("left9"), "10 or more"]);
