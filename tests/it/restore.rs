@@ -12,13 +12,18 @@ use crate::test_env::{TestEnv, eventually, message};
 
 pub(crate) async fn restored_resource_continues_with_its_retagged_user() {
     let env = TestEnv::new().await;
+    let document =
+        json!({"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]});
     let spec = json!({
         "userName": "restored",
         "accessKey": {"rotation": {"every": "Never", "overlap": "20s"}, "secret": {"name": "keys"}},
+        "policies": {"documents": [{"name": "s3", "document": document, "as": "Managed"}]},
     });
     env.apply("x", spec.clone()).await;
     env.wait_ready("x").await;
     let first = env.published_key("keys").await;
+    let policies = async |env: &TestEnv| env.inspector().policies("/awsdeploy/restored/").await.expect("policies");
+    let before = policies(&env).await;
 
     // The cluster is lost with resource and Secret, and AWS is not cleaned up.
     let finalizers = json!({"metadata": {"finalizers": null}});
@@ -55,6 +60,10 @@ pub(crate) async fn restored_resource_continues_with_its_retagged_user() {
     })
     .await;
     env.wait_for_condition("x", ConditionType::RotationHealthy, "True", Some(Reason::ManualOnly)).await;
+    // Its policy is tagged again, and no other one is made.
+    let after = policies(&env).await;
+    let [policy] = &after[..] else { panic!("{after:#?}") };
+    assert_eq!((&policy.id, &policy.tags[well_known::TAG_UID]), (&before[0].id, &uid), "{policy:#?}");
     env.assert_restart_writes_nothing("x").await;
 }
 
