@@ -257,6 +257,12 @@ pub struct RecordedPolicy {
 /// gone, so that none is forgotten, however a reconcile ends.
 pub type PolicyRecords = BTreeMap<String, RecordedPolicy>;
 
+/// Whether the records name the policy of this ARN by this id: it is the resource's, whatever its tags.
+#[must_use]
+pub fn is_recorded(records: &PolicyRecords, arn: &str, id: &str) -> bool {
+    records.get(arn).is_some_and(|record| record.id.as_deref() == Some(id))
+}
+
 /// Recorded policies that are left although no document is declared for them; `declares` says which are declared.
 pub fn left<'a>(records: &'a PolicyRecords, declares: impl Fn(&str) -> bool + 'a) -> impl Iterator<Item = &'a str> {
     records.keys().map(String::as_str).filter(move |arn| !declares(arn))

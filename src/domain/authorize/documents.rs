@@ -15,6 +15,13 @@ pub fn allows_documents(class: &AwsDeployUserClassSpec) -> bool {
         && (class.permissions_boundary.is_some() || class.acknowledge_admin_equivalent)
 }
 
+/// Whether resources may have some document, their own or one of a template.
+#[must_use]
+pub fn may_allow_a_document(class: &AwsDeployUserClassSpec) -> bool {
+    let policies = &class.policies;
+    allows_documents(class) || (policies.documents != DocumentPermission::Deny && !policies.templates.is_empty())
+}
+
 /// Replaces templates by the rendered documents, so that only documents are declared from here on.
 pub(super) fn render_documents(
     name: &str,

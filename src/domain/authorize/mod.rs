@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-pub use documents::allows_documents;
+pub use documents::{allows_documents, may_allow_a_document};
 pub use revocation::{ClassAbsence, Revocation, check_path, check_still_allowed, decide_revocation};
 pub use select::{ClassEntry, ClassSelection, is_default, requested_class, select_class};
 

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::{
-    NamespaceContext, admin, allows_documents, allows_group, matches_whole, name_pattern, namespace, pattern, template,
+    NamespaceContext, admin, allows_documents, allows_group, matches_whole, may_allow_a_document, name_pattern,
+    namespace, pattern, template,
 };
 use crate::{
     api::{
@@ -130,9 +131,7 @@ pub fn check_still_allowed(
     for arn in grants.attached.iter().filter(|arn| !policy::is_quarantine(arn)) {
         if managed_policy::is_of_a_document(arn) {
             // What could not be read is no violation where the document decides: it is read again, and the reconcile fails meanwhile.
-            let may_be_allowed = allows_documents(rules)
-                || (rules.policies.documents != DocumentPermission::Deny && !rules.policies.templates.is_empty());
-            if policies.are_unread && may_be_allowed {
+            if policies.are_unread && may_allow_a_document(rules) {
                 continue;
             }
             // One of another resource is never allowed, whatever the class allows by name.

@@ -3,12 +3,8 @@
 
 use serde_json::{Value, json};
 
-use super::authorize::{admin, allows_documents, pattern};
-use crate::api::{
-    AwsDeployUserClassSpec,
-    class::{DocumentPermission, Permission},
-    well_known,
-};
+use super::authorize::{admin, may_allow_a_document, pattern};
+use crate::api::{AwsDeployUserClassSpec, class::Permission, well_known};
 
 #[cfg(test)]
 mod tests;
@@ -155,8 +151,7 @@ impl PolicyScope {
             groups: class.groups.iter().flat_map(|group| [group.clone(), format!("*/{group}")]).collect(),
             policies: (!allowed.iter().any(|policy| policy == "*")).then_some(policies),
             administrators: class.acknowledge_admin_equivalent,
-            documents: allows_documents(class)
-                || (class.policies.documents != DocumentPermission::Deny && !class.policies.templates.is_empty()),
+            documents: may_allow_a_document(class),
             console,
         }
     }

@@ -67,12 +67,12 @@ impl IamReader<'_> {
         known: &BTreeMap<(String, String), DocumentDigest>,
     ) -> Result<CurrentPolicies, ReconcileError> {
         let found = self.own_user(iam);
+        let records = self.policy_records();
         let mut policies = CurrentPolicies::default();
         for path in self.policy_paths(found) {
-            self.read_policies_at(&path, known, &mut policies).await?;
+            self.read_policies_at(&path, &records, known, &mut policies).await?;
         }
         if self.user.metadata.deletion_timestamp.is_none() {
-            let records = self.policy_records();
             let attached = found.and_then(|user| user.grants.as_ref()).map(|grants| &grants.attached);
             let is_unlisted = |arn: &&String| records.contains_key(*arn) && !policies.found.contains_key(*arn);
             let unlisted: Vec<&String> = attached.into_iter().flatten().filter(is_unlisted).collect();
@@ -80,7 +80,7 @@ impl IamReader<'_> {
                 // It exists, because it is attached: the list is older.
                 let (listed, tags) =
                     self.iam.get_policy(arn).await?.ok_or_else(|| ReconcileError::OutdatedPolicy(arn.clone()))?;
-                let owner = if self.is_recorded(&listed) {
+                let owner = if managed_policy::is_recorded(&records, &listed.arn, &listed.id) {
                     PolicyOwner::Ours
                 } else {
                     PolicyOwner::classify(&self.target.owner, &tags)
@@ -94,6 +94,7 @@ impl IamReader<'_> {
     async fn read_policies_at(
         &self,
         path: &str,
+        records: &PolicyRecords,
         known: &BTreeMap<(String, String), DocumentDigest>,
         policies: &mut CurrentPolicies,
     ) -> Result<(), ReconcileError> {
@@ -103,7 +104,7 @@ impl IamReader<'_> {
             if !is_own || !managed_policy::is_of_a_document(&listed.arn) {
                 continue;
             }
-            let owner = if self.is_recorded(&listed) {
+            let owner = if managed_policy::is_recorded(records, &listed.arn, &listed.id) {
                 PolicyOwner::Ours
             } else {
                 // Lists have no tags.
@@ -115,10 +116,6 @@ impl IamReader<'_> {
             self.add_policy(current_policy(listed, owner), known, policies).await?;
         }
         Ok(())
-    }
-
-    fn is_recorded(&self, policy: &ListedPolicy) -> bool {
-        self.policy_records().get(&policy.arn).is_some_and(|record| record.id.as_ref() == Some(&policy.id))
     }
 
     /// Adds a policy with what is needed of its documents.
@@ -163,7 +160,7 @@ impl IamReader<'_> {
         for path in self.policy_paths(Some(found)) {
             for policy in details.policies_at(&path)? {
                 // The listing has no tags: a policy is known by its recorded id only.
-                records.get(&policy.arn).filter(|record| record.id.as_ref() == Some(&policy.id))?;
+                managed_policy::is_recorded(&records, &policy.arn, &policy.id).then_some(())?;
                 policies.found.insert(policy.arn.clone(), CurrentPolicy { owner: PolicyOwner::Ours, ..policy.clone() });
             }
         }

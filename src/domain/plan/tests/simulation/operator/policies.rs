@@ -21,7 +21,7 @@ pub(super) fn read_policies(cloud: &Cloud, desired: Option<&Desired>, iam: &Curr
         return policies;
     }
     for (mut policy, tags) in cloud.list_policies() {
-        let recorded = records.get(&policy.arn).is_some_and(|record| record.id.as_ref() == Some(&policy.id));
+        let recorded = managed_policy::is_recorded(&records, &policy.arn, &policy.id);
         policy.owner = if recorded { PolicyOwner::Ours } else { PolicyOwner::classify(&owner, &tags) };
         let default = policy.default_version.clone();
         policy.documents.extend(cloud.read_version(&policy.arn, &default).map(|digest| (default, digest)));
